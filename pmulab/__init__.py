@@ -1,0 +1,1 @@
+"""pmulab: a laboratory for virtualising the Arm PMU."""

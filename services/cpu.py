@@ -1,0 +1,182 @@
+"""The port: how software attends a CPU.
+
+Software — the host's perf, a guest's kernel — never touches a counter except by an operation on
+the CPU that it attends. It is *entered* (`Entry`), runs a handler to its end, and what the handler
+does reaches the CPU as *bursts* of operations (`Burst`). Operations are posted: they travel with the
+next `wait()`, or with the end of the entry, so a handler costs one round trip for each value that
+it must look at before it can go on. `docs/timing.md` says when within a burst each effect happens.
+
+The handler cannot tell who executes its bursts: in the embedded topology it is the pCPU itself, in
+processes a gRPC stream (`services.attend`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from typing import Protocol
+
+from services._pmu import Burst
+
+
+class EntryKind(IntEnum):
+    """Why software is entered."""
+
+    BOOT = 0  # payload: the configuration of this CPU's software, as JSON
+    PMU_IRQ = 1  # the PMU interrupt, physical (host) or virtual (guest)
+    TIMER = 2  # argument: mask of 1 << Timer that have expired
+    SGI = 3  # argument: SGI number (an IPI, or irq_work to itself)
+    RESUME = 4  # a COMPUTE ran to its end, or a WFI was woken by nothing that has a handler
+    EXCEPTION = 5  # argument: ESR of an exception taken to the software's own level
+    TASK_IN = 6  # host only. argument: id of the thread that is switched in
+    TASK_OUT = 7  # host only. argument: id of the thread that is switched out
+    CALL = 8  # host only. calls: kernel-counter operations from KVM, one row each
+    REQUEST = 9  # payload: what a user asks for (a workload, a perf session), as JSON
+    REPORT = 10  # asks for the results so far; answered with a payload
+
+
+class Timer(IntEnum):
+    """Timers that software may set on its CPU; several may expire in one entry."""
+
+    TICK = 0
+    MUX = 1
+
+
+class Call(IntEnum):
+    """First column of a row of `Entry.calls`: what KVM asks of the host's perf."""
+
+    CREATE = 0  # handle, event number, CounterFlag bits, sample period
+    RELEASE = 1  # handle
+    ENABLE = 2  # handle
+    DISABLE = 3  # handle
+    READ = 4  # handle; answered with one Notice.RESULT (count since creation)
+    EL0_FILTER = 5  # 1: kvm_vcpu_pmu_restore_guest, 0: kvm_vcpu_pmu_restore_host
+    GUEST_COUNTERS = 6  # mask given to the guest, reschedule if in use; 0 gives it back
+
+
+CALL_COLUMNS = 5  # code and four operands, unused ones 0
+
+
+class CounterFlag(IntFlag):
+    """Attributes of a kernel counter that KVM creates (always pinned, exclude_hv, exclude_host)."""
+
+    EXCLUDE_USER = 1
+    EXCLUDE_KERNEL = 2
+    LONG = 4  # 64-bit overflow (config1 bit 0)
+    DISABLED = 8
+
+
+class Notice(IntEnum):
+    """Code of a NOTIFY operation: what software tells KVM, in order with its accesses."""
+
+    RESULT = 0  # value: answer to a Call.READ
+    COUNTER_OVERFLOW = 1  # value: handle of the kernel counter that overflowed
+    GUEST_OVERFLOW = 2  # value: overflow flags seen by the host's handler in the guest's range
+    WORK_DONE = 3  # guest: no workload is left and every perf session has ended; host: unused
+    WORK_BEGUN = 4
+
+
+class TruthScope(IntFlag):
+    """Whose occurrences a TRUTH operation adds up.
+
+    A guest sees its own vCPU only (the two GUEST bits, wherever it has run); the host sees all
+    that ran on the pCPU it asks on.
+    """
+
+    GUEST_EL0 = 1
+    GUEST_EL1 = 2
+    HOST_EL0 = 4
+    HOST_EL2 = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of software on a CPU.
+
+    `now` and `previous_done` are in cycles of the CPU's clock; `previous_done` is when the
+    entry before this one on the same CPU was left. `remaining` is what is left, in cycles, of the
+    COMPUTE that the entry interrupts (0: none), `el` the exception level that it interrupts
+    (-1: idle in WFI). A handler that posts neither COMPUTE nor WFI resumes what it interrupted.
+    """
+
+    kind: EntryKind
+    now: int
+    argument: int = 0
+    el: int = -1
+    remaining: int = 0
+    previous_done: int = 0
+    calls: tuple[int, ...] = ()  # rows of CALL_COLUMNS integers
+    payload: bytes = b""
+
+
+class TookException(Exception):
+    """An operation took an exception to the software's own level; the rest of the burst is lost."""
+
+    def __init__(self, esr: int) -> None:
+        super().__init__(f"exception taken to the software's own level, ESR {esr:#x}")
+        self.esr = esr
+
+
+class Executor(Protocol):
+    """Who executes bursts: the pCPU itself, or the stream to it."""
+
+    async def execute(self, burst: Burst, answer: bytes) -> int:
+        """Execute `burst` to its end and return the time in cycles after it.
+
+        The values read are in `burst.values()`. `answer` is the payload that goes with the end of
+        an entry. Raises `TookException`.
+        """
+        ...
+
+
+class Cpu:
+    """What software sees of the CPU it attends. Registers are encodings (`services.registers`)."""
+
+    __slots__ = ("_answer", "_executor", "burst", "now")
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._answer = b""
+        self.burst = Burst()  # handlers post to it: cpu.burst.msr(...), .mrs(...), .isb(), ...
+        self.now = 0  # cycles, as of the entry or the last wait
+
+    async def wait(self) -> list[int]:
+        """Have all that is posted executed; return the values read, in order of posting."""
+        burst = self.burst
+        self.burst = Burst()
+        self.now = await self._executor.execute(burst, b"")
+        return burst.values()
+
+    async def mrs(self, register: int) -> int:
+        """Read one register, after all that is posted."""
+        slot = self.burst.mrs(register)
+        return (await self.wait())[slot]
+
+    async def clock(self) -> int:
+        """The CPU's time in cycles, after all that is posted."""
+        await self.wait()
+        return self.now
+
+    async def window(self) -> None:
+        """Unmask interrupts for an instant: what is pending is served here, nested."""
+        self.burst.window()
+        await self.wait()
+
+    def answer(self, payload: bytes) -> None:
+        """The payload that travels with the end of the current entry."""
+        self._answer = payload
+
+    async def done(self) -> None:
+        """End the current entry: whoever dispatches entries to handlers calls this, handlers don't."""
+        self.burst.done()
+        burst, answer = self.burst, self._answer
+        self.burst, self._answer = Burst(), b""
+        await self._executor.execute(burst, answer)
+
+
+class Software(Protocol):
+    """Software that attends one CPU: a guest's kernel on a vCPU, the host's perf on a pCPU."""
+
+    async def enter(self, cpu: Cpu, entry: Entry) -> None:
+        """Run the handler of `entry` to its end; `cpu.done()` is the caller's."""
+        ...

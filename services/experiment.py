@@ -1,0 +1,183 @@
+"""One run as data: what `pmulab.scenario` resolves a scenario to, and what every actor is booted with.
+
+Everything is already resolved: times are cycles of the one CPU clock, event names are PMUv3 event
+numbers, workloads are phases of a profile. kvm is given the whole experiment and hands each actor
+its part in the BOOT entry, so that an actor in a process of its own needs only an address.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+T = typing.TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class EventSpec:
+    """One perf event of a session, as its `perf_event_attr` would have it."""
+
+    name: str  # as the user wrote it, modifiers included
+    event: int  # PMUv3 event number
+    leader: int  # index within the session of the group leader; its own index if alone
+    frequency: int = 0  # samples per second (attr.freq = 1), 0: not by frequency
+    period: int = 0  # events per sample, 0: counting only
+    pinned: bool = False
+    exclude_user: bool = False
+    exclude_kernel: bool = False
+    exclude_hv: bool = False
+    exclude_host: bool = False
+    exclude_guest: bool = False
+    long: bool = False  # config1 bit 0: 64-bit overflow
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSpec:
+    """One `perf stat` or `perf record`."""
+
+    verb: str  # "stat" or "record"
+    events: tuple[EventSpec, ...]
+    cpu_wide: bool = False  # -a / -C: per-CPU events, for as long as the run lasts
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseSpec:
+    """A stretch of work whose events come at constant rates."""
+
+    profile: int  # index into Experiment.profiles
+    cycles: int
+    el: int = 0  # 0 user, 1 kernel (2 for the host's kernel)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """A program: its phases `repeat` times over, alone or under a perf session (fork, exec, exit)."""
+
+    name: str
+    phases: tuple[PhaseSpec, ...]
+    repeat: int = 1
+    session: SessionSpec | None = None
+    sleep: int = 0  # cycles asleep between repetitions (WFI if nothing else runs)
+
+
+@dataclass(frozen=True, slots=True)
+class VcpuSpec:
+    """One vCPU: the pCPU it is pinned to (-1: floats) and the tasks its guest kernel runs on it."""
+
+    pcpu: int
+    tasks: tuple[TaskSpec, ...]
+    sessions: tuple[SessionSpec, ...] = ()  # cpu_wide sessions on this vCPU
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSpec:
+    """One VM."""
+
+    name: str
+    hz: int
+    counters: int  # event counters userspace asks for (PMCR_EL0.N), the cycle counter beside them
+    pmuver: int  # ID_AA64DFR0_EL1.PMUVer as the guest reads it
+    vcpus: tuple[VcpuSpec, ...]
+    mux_interval: int = 0  # cycles; 0: one tick
+
+
+@dataclass(frozen=True, slots=True)
+class HostCpuSpec:
+    """What the host itself runs on one pCPU."""
+
+    tasks: tuple[TaskSpec, ...] = ()
+    sessions: tuple[SessionSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpec:
+    hz: int
+    cpus: tuple[HostCpuSpec, ...]
+    mux_interval: int = 0  # cycles; 0: one tick
+
+
+@dataclass(frozen=True, slots=True)
+class CpuSpec:
+    """A pCPU's features (`services.cores`)."""
+
+    model: str
+    counters: int  # event counters, PMCR_EL0.N at EL2
+    pmuver: int
+    fgt: int = 0  # 0 none, 1 FEAT_FGT, 2 FEAT_FGT2
+    hpmn0: bool = False
+    icntr: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DesignSpec:
+    """A vPMU design and the values of its axes."""
+
+    name: str
+    axes: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    scenario: str
+    seed: int
+    frequency_hz: int  # of every pCPU
+    cpus: tuple[CpuSpec, ...]
+    events: tuple[int, ...]  # every event number that is tallied
+    costs: dict[str, int]  # cycles, by the names of services.costs.Cost
+    profiles: tuple[tuple[tuple[int, int], ...], ...]  # (event, occurrences per cycle as Q32.32)
+    host_kernel_profile: int
+    guest_kernel_profile: int
+    host: HostSpec
+    guests: tuple[GuestSpec, ...]
+    design: DesignSpec
+
+
+def dumps(value: Any) -> bytes:
+    """Any of the above as JSON."""
+    return orjson.dumps(value)
+
+
+def loads(kind: type[T], text: bytes) -> T:
+    """JSON as `dumps` made it, back to `kind`. Raises ValueError naming the field that does not fit."""
+    value = _build(kind, orjson.loads(text), kind.__name__)
+    return typing.cast(T, value)
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _build(next(a for a in args if a is not type(None)), value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{where}: a list is wanted, not {value!r}")
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+        if len(kinds) != len(value):
+            raise ValueError(f"{where}: {len(kinds)} elements are wanted, not {len(value)}")
+        return tuple(_build(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: an object is wanted, not {value!r}")
+        return {k: _build(args[1], v, f"{where}.{k}") for k, v in value.items()}
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: an object is wanted, not {value!r}")
+        hints = typing.get_type_hints(kind)
+        unknown = sorted(value.keys() - hints.keys())
+        if unknown:
+            raise ValueError(f"{where}: unknown field {unknown[0]!r}")
+        missing = [
+            f.name
+            for f in dataclasses.fields(kind)
+            if f.name not in value and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        ]
+        if missing:
+            raise ValueError(f"{where}: field {missing[0]!r} is missing")
+        return kind(**{k: _build(hints[k], v, f"{where}.{k}") for k, v in value.items()})
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{where}: {kind.__name__} is wanted, not {value!r}")
+    return value
