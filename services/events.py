@@ -1,0 +1,65 @@
+"""The events that a PMUv3 counts, and the names by which Linux perf knows them (`events.toml`)."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from importlib.resources import files
+
+CPU_CYCLES = 0x11
+INST_RETIRED = 0x08
+LAST_EVENT = 0xFFFF  # PMEVTYPER<n>_EL0.evtCount is 16 bits wide with FEAT_PMUv3p1
+
+
+@cache
+def _tables() -> dict[str, dict[str, str | int]]:
+    return tomllib.loads(files("services").joinpath("events.toml").read_text(encoding="utf-8"))
+
+
+@cache
+def pmuv3() -> dict[str, int]:
+    """Architectural name, upper case, to event number."""
+    return {name: int(number) for name, number in _tables()["pmuv3"].items()}
+
+
+@cache
+def hardware() -> dict[str, int]:
+    """perf's generic hardware events (`PERF_TYPE_HARDWARE`), as PMUv3 event numbers."""
+    return {name: pmuv3()[str(target)] for name, target in _tables()["hardware"].items()}
+
+
+@cache
+def cache_events() -> dict[str, int]:
+    """perf's generic cache events (`PERF_TYPE_HW_CACHE`), as PMUv3 event numbers."""
+    return {name: pmuv3()[str(target)] for name, target in _tables()["cache"].items()}
+
+
+@cache
+def aliases() -> dict[str, str]:
+    """Second names that perf accepts, and the first names."""
+    return {name: str(target) for name, target in _tables()["alias"].items()}
+
+
+@cache
+def _by_name() -> dict[str, int]:
+    names = {**hardware(), **cache_events(), **{name.lower(): number for name, number in pmuv3().items()}}
+    names.update({name: names[target] for name, target in aliases().items()})
+    return {name.lower(): number for name, number in names.items()}
+
+
+def number(name: str) -> int:
+    """The event number of a perf or architectural event name, in any case. Raises KeyError."""
+    return _by_name()[name.lower()]
+
+
+def names() -> list[str]:
+    """Every name that `number` knows, as perf and the architecture write them (the latter in lower case)."""
+    return [*hardware(), *aliases(), *cache_events(), *(name.lower() for name in pmuv3())]
+
+
+def architectural_name(event: int) -> str:
+    """The Arm ARM's name of an event number, or `r<hex>` (perf's raw form) for one that it does not name."""
+    for name, number_ in pmuv3().items():
+        if number_ == event:
+            return name
+    return f"r{event:x}"
