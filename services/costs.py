@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from enum import IntEnum, auto
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from services.tables import Table, is_path, near
+
+SHIPPED: Final = Path(__file__).with_suffix(".toml")
+DEFAULT: Final = "altra-n1-vhe"
 
 
 class Cost(IntEnum):
@@ -30,3 +42,203 @@ class Cost(IntEnum):
     PERF_RESCHED = auto()  # software time of ctx_resched itself
     HOST_PMI = auto()  # software time of the PMU interrupt handler, no sample
     SAMPLE = auto()  # writing one sample record
+
+
+NAMES: Final = tuple(cost.name.lower() for cost in Cost if cost is not Cost.UNBILLED)
+
+# Software time of perf's core and driver: what `perf_factor` multiplies.
+PERF_SOFTWARE: Final = frozenset(
+    {
+        Cost.PERF_RELEASE_CREATE,
+        Cost.PERF_CALL,
+        Cost.EVENT_OUT,
+        Cost.EVENT_IN,
+        Cost.PERF_READ,
+        Cost.PERF_RESCHED,
+        Cost.HOST_PMI,
+        Cost.SAMPLE,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number of a cost table: `value` in `unit` ("ns" or "cycles"), and where it is from.
+
+    `contains` names costs that are part of the value and are charged on their own.
+    """
+
+    value: Fraction
+    unit: str
+    source: str
+    contains: tuple[str, ...] = ()
+
+    @property
+    def assumed(self) -> bool:
+        """Whether nobody measured it."""
+        return self.source.startswith("assumed")
+
+
+@dataclass(frozen=True, slots=True)
+class CostTable:
+    """What actions cost on one CPU model. `clock_hz` is the clock that figures in cycles were measured at."""
+
+    name: str
+    title: str
+    clock_hz: int
+    perf_factor: Fraction
+    perf_factor_source: str
+    figures: Mapping[str, Figure]
+
+    def cycles(self, frequency_hz: int, perf_factor: Fraction | None = None) -> dict[str, int]:
+        """Each cost in cycles of a clock of `frequency_hz`, rounded to the nearest, halves up.
+
+        Figures in ns take as many cycles as the clock makes of them; figures in cycles stay what they are.
+        """
+        factor = self.perf_factor if perf_factor is None else perf_factor
+        exact = {name: _to_cycles(figure, frequency_hz) for name, figure in self.figures.items()}
+        for name in _outermost_last(self.figures):
+            exact[name] = max(Fraction(0), exact[name] - sum(exact[part] for part in self.figures[name].contains))
+        for cost in PERF_SOFTWARE:
+            exact[cost.name.lower()] *= factor
+        return {name: int(exact[name] + Fraction(1, 2)) for name in NAMES}
+
+
+def names() -> list[str]:
+    """The tables that are shipped, the default first."""
+    return list(_shipped().data)
+
+
+def table(name: str = DEFAULT) -> CostTable:
+    """A shipped table by its name, or a user's own by its path (one table, its keys at the top level).
+
+    Raises `services.tables.TableError` for a table that cannot be used, OSError for a file that cannot
+    be read, and ValueError with the near matches for a name that is not shipped.
+    """
+    if is_path(name):
+        own = Table.read(Path(name))
+        return _parse(own, (), own.data, Path(name).stem)
+    shipped = _shipped()
+    if name not in shipped.data:
+        raise ValueError(f"no cost table {name!r}: {near(name, shipped.data)}")
+    return _parse(shipped, (name,), shipped.data[name], name)
+
+
+def load(
+    name: str,
+    frequency_hz: int,
+    overrides: Mapping[str, str] | None = None,
+    perf_factor: Fraction | Decimal | int | None = None,
+) -> dict[str, int]:
+    """Cycles by lower-case `Cost` name (all but UNBILLED), at a clock of `frequency_hz`.
+
+    `overrides` are quantities by cost name, as in {"isb": "20 ns", "exit_fast": "400 cycles"}: what is charged, with nothing
+    taken off. `perf_factor` replaces the table's own. Raises what `table` raises, and ValueError naming the override.
+    """
+    chosen = table(name)
+    if overrides:
+        changed = {key: quantity(key, text) for key, text in overrides.items()}
+        chosen = replace(chosen, figures={**chosen.figures, **changed})
+    return chosen.cycles(frequency_hz, None if perf_factor is None else Fraction(perf_factor))
+
+
+def quantity(name: str, text: str) -> Figure:
+    """The figure that a user gives for the cost `name`, as "13.2 ns" or "40 cycles". Raises ValueError."""
+    if name not in NAMES:
+        raise ValueError(f"no cost {name!r}: {near(name, NAMES)}")
+    number, _, unit = text.strip().partition(" ")
+    try:
+        value = Fraction(Decimal(number))
+    except (ArithmeticError, ValueError, OverflowError):
+        value = Fraction(-1)
+    unit = unit.strip()
+    if value < 0 or unit not in ("ns", "cycles"):
+        raise ValueError(f"cost {name}: {text!r} is not a cost; write it like '13.2 ns' or '40 cycles'")
+    return Figure(value, unit, "given by the user")
+
+
+@cache
+def _shipped() -> Table:
+    return Table.read(SHIPPED)
+
+
+def _parse(source: Table, path: tuple[str, ...], data: object, name: str) -> CostTable:
+    own = ("title", "base", "clock_hz", "perf_factor")
+    keys = source.only(path, data, (*own, *NAMES))
+    base = table(source.string((*path, "base"), keys["base"])) if "base" in keys else None
+    figures: dict[str, Figure] = {}
+    if base is not None:
+        figures = {key: _inherited(figure, base.name) for key, figure in base.figures.items()}
+    for key in NAMES:
+        if key in keys:
+            figures[key] = _figure(source, (*path, key), keys[key])
+        elif key not in figures:
+            raise source.error((*path, key), "is missing", f'add it, or base = "{DEFAULT}" to take it from there')
+    if "clock_hz" not in keys:
+        raise source.error((*path, "clock_hz"), "is missing", "give the clock in Hz that the table was measured at")
+    factor, factor_source = Fraction(1), "none"
+    if base is not None:
+        factor, factor_source = base.perf_factor, base.perf_factor_source
+    if "perf_factor" in keys:
+        where = (*path, "perf_factor")
+        given = source.only(where, keys["perf_factor"], ("value", "source"))
+        factor = source.number((*where, "value"), given.get("value"))
+        factor_source = source.string((*where, "source"), given.get("source"))
+    _outermost_last(figures, source, path)
+    return CostTable(
+        name=name,
+        title=source.string((*path, "title"), keys.get("title", name)),
+        clock_hz=source.integer((*path, "clock_hz"), keys["clock_hz"], 1, 10**12),
+        perf_factor=factor,
+        perf_factor_source=factor_source,
+        figures=figures,
+    )
+
+
+def _figure(source: Table, path: tuple[str, ...], value: object) -> Figure:
+    given = source.only(path, value, ("value", "unit", "source", "contains"))
+    unit = given.get("unit")
+    if unit not in ("ns", "cycles"):
+        raise source.error((*path, "unit"), f"{unit!r} is not a unit", 'write "ns" or "cycles"')
+    if "source" not in given:
+        raise source.error((*path, "source"), "is missing", 'say where the number is from, or "assumed"')
+    contains = given.get("contains", [])
+    if not isinstance(contains, list) or any(part not in NAMES for part in contains):
+        raise source.error((*path, "contains"), f"{contains!r} is not a list of costs", f"known are {', '.join(NAMES)}")
+    return Figure(
+        value=source.number((*path, "value"), given.get("value")),
+        unit=unit,
+        source=source.string((*path, "source"), given["source"]),
+        contains=tuple(contains),
+    )
+
+
+def _inherited(figure: Figure, base: str) -> Figure:
+    return figure if figure.assumed else replace(figure, source=f"assumed: as {base} ({figure.source})")
+
+
+def _outermost_last(
+    figures: Mapping[str, Figure], source: Table | None = None, path: tuple[str, ...] = ()
+) -> list[str]:
+    """The costs that contain others, each after those that it contains."""
+    order: list[str] = []
+
+    def visit(name: str, within: tuple[str, ...]) -> None:
+        if name in within:
+            message = f"contains itself by way of {' and '.join(within)}"
+            if source is not None:
+                raise source.error((*path, name), message, "take one of them out of `contains`")
+            raise ValueError(f"{name} {message}")
+        if name in order or not figures[name].contains:
+            return
+        for part in figures[name].contains:
+            visit(part, (*within, name))
+        order.append(name)
+
+    for name in figures:
+        visit(name, ())
+    return order
+
+
+def _to_cycles(figure: Figure, frequency_hz: int) -> Fraction:
+    return figure.value if figure.unit == "cycles" else figure.value * frequency_hz / 10**9

@@ -1,0 +1,167 @@
+"""What the cost tables say, and what is refused."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from services import costs, micro_bench
+from services.tables import TableError
+
+GHZ_3 = 3_000_000_000
+SHIPPED = costs.names()
+
+
+def own(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_default_table_holds_the_measured_trap_and_barrier_costs() -> None:
+    figures = costs.table().figures
+    measured = {"exit_full_null": 306, "exit_user": 1683, "virq_inject": 902, "sgi": 1926, "isb": Fraction("13.2")}
+    assert {name: figures[name].value for name in measured} == measured
+    assert not any(figures[name].assumed for name in measured)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_cost_has_a_number_and_a_source_in_every_table(name: str) -> None:
+    table = costs.table(name)
+    assert set(table.figures) == set(costs.NAMES)
+    assert all(figure.source for figure in table.figures.values())
+    assert table.perf_factor_source
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_table_gives_whole_cycles_for_every_cost_but_unbilled(name: str) -> None:
+    cycles = costs.load(name, GHZ_3)
+    assert set(cycles) == {cost.name.lower() for cost in costs.Cost} - {"unbilled"}
+    assert all(isinstance(value, int) and value >= 0 for value in cycles.values())
+
+
+def test_nanoseconds_follow_the_clock_and_cycles_do_not() -> None:
+    slow, fast = (costs.load("seattle-a57-vhe", clock) for clock in (1_000_000_000, 2_000_000_000))
+    assert (slow["isb"], fast["isb"]) == (13, 26)
+    assert slow["exit_full_null"] == fast["exit_full_null"] == 752
+
+
+def test_cycles_are_rounded_to_the_nearest() -> None:
+    assert costs.load("altra-n1-vhe", GHZ_3)["isb"] == 40  # 39.6
+    assert costs.load("altra-n1-vhe", 2_500_000_000)["isb"] == 33
+
+
+def test_what_a_measured_number_contains_is_not_charged_twice() -> None:
+    cycles = costs.load("altra-n1-vhe", 1_000_000_000)
+    assert cycles["exit_full_null"] + cycles["irq_entry"] + cycles["virq_inject"] == 902
+    assert cycles["exit_full_sysreg"] + cycles["virq_inject"] + cycles["sgi"] == 1926
+
+
+def test_the_perf_factor_scales_perf_software_and_nothing_else() -> None:
+    once, twice = (costs.load("altra-n1-vhe", GHZ_3, perf_factor=factor) for factor in (1, 2))
+    scaled = {name for name in costs.NAMES if once[name] != twice[name]}
+    assert scaled == {cost.name.lower() for cost in costs.PERF_SOFTWARE}
+    assert all(twice[name] == 2 * once[name] for name in scaled)
+
+
+def test_an_override_is_charged_as_it_stands() -> None:
+    cycles = costs.load("altra-n1-vhe", GHZ_3, {"virq_inject": "100 ns", "exit_fast": "777 cycles"})
+    assert (cycles["virq_inject"], cycles["exit_fast"]) == (300, 777)
+
+
+@pytest.mark.parametrize("text", ["", "ns", "12", "12 s", "-1 ns", "nan ns", "inf ns", "twelve cycles"])
+def test_an_override_that_is_no_quantity_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"cost isb: .* write it like '13.2 ns' or '40 cycles'"):
+        costs.load("altra-n1-vhe", GHZ_3, {"isb": text})
+
+
+def test_an_unknown_name_is_refused_with_the_near_matches() -> None:
+    with pytest.raises(ValueError, match="did you mean altra-n1-vhe"):
+        costs.table("altra-n1")
+    with pytest.raises(ValueError, match="did you mean exit_fast"):
+        costs.load("altra-n1-vhe", GHZ_3, {"exit_fats": "1 ns"})
+
+
+def test_what_a_table_takes_from_its_base_counts_as_assumed() -> None:
+    assert costs.table("xgene-nvhe").figures["exit_user"].assumed
+    assert not costs.table("seattle-a57-nvhe").figures["exit_user"].assumed
+
+
+def test_a_users_own_table_is_read_by_its_path(tmp_path: Path) -> None:
+    path = own(
+        tmp_path,
+        'base = "altra-n1-vhe"\nclock_hz = 2_000_000_000\nisb = { value = 0.5, unit = "ns", source = "my machine" }\n',
+    )
+    assert costs.load(path, 2_000_000_000)["isb"] == 1
+    assert costs.table(path).name == "own"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('isb = { value = 1, unit = "us", source = "x" }', r"own.toml:3: isb.unit: 'us' is not a unit; write"),
+        (
+            'isb = { value = -1, unit = "ns", source = "x" }',
+            r"own.toml:3: isb.value: -1 is out of range; write 0 or more",
+        ),
+        ('isb = { value = nan, unit = "ns", source = "x" }', r"own.toml:3: isb.value: NaN is not a number"),
+        ('isb = { value = "1", unit = "ns", source = "x" }', r"own.toml:3: isb.value: '1' is not a number"),
+        ('isb = { value = 1, unit = "ns" }', r"own.toml:3: isb.source: is missing; say where the number is from"),
+        ("isb = 13", r"own.toml:3: isb: 13 is not a table"),
+        ('isbb = { value = 1, unit = "ns", source = "x" }', r"own.toml:3: isbb: unknown key; did you mean isb"),
+        ('sgi = { value = 1, unit = "ns", source = "x", contains = ["sgi"] }', r"own.toml:3: sgi: contains itself"),
+        ("isb = ", r"own.toml:1: not TOML: .* \(at line 3"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused_with_file_line_key_and_remedy(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    path = own(tmp_path, f'base = "altra-n1-vhe"\nclock_hz = 1\n{line}\n')
+    with pytest.raises(TableError, match=message):
+        costs.table(path)
+
+
+def test_a_table_without_a_base_must_name_every_cost(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"mrs: is missing; add it, or base = "):
+        costs.table(own(tmp_path, "clock_hz = 1\n"))
+
+
+MICRO_BENCH = """\
+Timer Frequency 25000000 Hz (Output in microseconds)
+
+name                                    total ns                         avg ns
+--------------------------------------------------------------------------------------------
+hvc                                    20054016.0                            306.0
+mmio_read_user                         110297088.0                          1683.0
+mmio_read_vgic                         29556736.0                            451.0
+eoi                                      917504.0                             14.0
+ipi                                    126222336.0                          1926.0
+lpi                                    142802944.0                          2179.0
+timer_10ms                               230912.0                            902.0
+"""
+
+
+def test_a_table_is_derived_from_the_output_of_micro_bench(tmp_path: Path) -> None:
+    path = own(tmp_path, micro_bench.to_toml(micro_bench.derive(MICRO_BENCH)))
+    derived, shipped = costs.table(path), costs.table("altra-n1-vhe")
+    for name in ("exit_full_null", "exit_user", "virq_inject", "sgi"):
+        assert (derived.figures[name].value, derived.figures[name].contains) == (
+            shipped.figures[name].value,
+            shipped.figures[name].contains,
+        )
+    assert derived.figures["exit_full_sysreg"].value == Decimal("378.5")
+    assert derived.figures["exit_full_sysreg"].assumed
+    assert derived.figures["mrs"].assumed
+
+
+def test_the_row_hyp_call_is_the_newer_name_of_hvc() -> None:
+    assert micro_bench.derive(MICRO_BENCH.replace("hvc", "hyp_call")) == micro_bench.derive(MICRO_BENCH)
+
+
+@pytest.mark.parametrize("text", ["", "eoi 1 2", "hvc 1 x"])
+def test_output_that_is_not_micro_benchs_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="micro-bench"):
+        micro_bench.derive(text)
