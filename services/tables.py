@@ -44,7 +44,8 @@ class Table:
 
     def line(self, path: Sequence[str]) -> int:
         """The line, from 1, of the key at `path`, or of the nearest table around it."""
-        found, depth, header = 1, 0, ()
+        found, depth = 1, 0
+        header: tuple[str, ...] = ()
         for number, text in enumerate(self._text.splitlines(), start=1):
             if match := _HEADER.match(text):
                 header = _dotted(match[1])
