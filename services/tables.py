@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -11,8 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-_HEADER = re.compile(r"\s*\[\[?\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?$")
-_KEY = re.compile(r"\s*((?:[\w-]+|\"[^\"]*\")(?:\s*\.\s*(?:[\w-]+|\"[^\"]*\"))*)\s*=")
+from services.positions import positions
 
 
 class TableError(ValueError):
@@ -44,19 +42,8 @@ class Table:
 
     def line(self, path: Sequence[str]) -> int:
         """The line, from 1, of the key at `path`, or of the nearest table around it."""
-        found, depth = 1, 0
-        header: tuple[str, ...] = ()
-        for number, text in enumerate(self._text.splitlines(), start=1):
-            if match := _HEADER.match(text):
-                header = _dotted(match[1])
-                here = header
-            elif match := _KEY.match(text):
-                here = header + _dotted(match[1])
-            else:
-                continue
-            if len(here) > depth and tuple(path[: len(here)]) == here:
-                found, depth = number, len(here)
-        return found
+        places = positions(self._text) if path else {}
+        return next((places[key] for n in range(len(path), 0, -1) if (key := tuple(path[:n])) in places), 1)
 
     def error(self, path: Sequence[str], problem: str, remedy: str) -> TableError:
         """A TableError about the key at `path`, to be raised."""
@@ -115,10 +102,6 @@ def near(name: str, names: Iterable[str]) -> str:
 def is_path(name: str) -> bool:
     """Whether `name` means a file of the user's rather than a name that is shipped."""
     return name.endswith(".toml") or "/" in name
-
-
-def _dotted(text: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip('"') for part in text.split("."))
 
 
 def _finite(value: int | Decimal) -> bool:
