@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from pmulab.scenario.table import suggestion
 from services import events
 from services.experiment import EventSpec
+from services.tables import near
 
 _RAW = re.compile(r"r(?:0x)?([0-9a-fA-F]{1,8})")
 _PMU = re.compile(r"(armv8_\w+)/([^/]*)/")
@@ -162,7 +162,7 @@ def _modify(text: str, attr: _Attr, modifiers: str, leader: int) -> EventSpec:
 
 
 def _nearest(name: str) -> str:
-    remedy = suggestion(name, events.names(), "")
+    remedy = near(name, events.names())
     return f"{remedy} " if remedy.startswith("did you") else ""
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import dataclass, field
+from decimal import Decimal
 from importlib.resources import files
 from pathlib import Path as FilePath
 from typing import Any
 
 from pmulab.scenario.errors import ScenarioError
-from pmulab.scenario.position import Path, positions
+from services.positions import Path, positions
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -51,7 +52,7 @@ def open_source(scenario: str, overrides: list[str] | tuple[str, ...] = ()) -> S
     """Read a scenario, by path or by the name of a shipped one. Raises ScenarioError."""
     name, directory, text = _read(scenario)
     try:
-        data = tomllib.loads(text)
+        data = tomllib.loads(text, parse_float=Decimal)
     except tomllib.TOMLDecodeError as error:
         line, problem = _syntax_error(str(error), text)
         raise ScenarioError(
@@ -114,7 +115,7 @@ def _set(source: Source, override: str) -> None:
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return tomllib.loads(f"value = {text}", parse_float=Decimal)["value"]
     except tomllib.TOMLDecodeError:
         return text
 

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Any, NoReturn
 
 from pmulab.scenario.errors import ScenarioError
-from pmulab.scenario.position import Path
 from pmulab.scenario.source import Source
-
-
-def suggestion(wrong: str, right: Iterable[str], what: str) -> str:
-    """The remedy for a name that is not among `right`: the nearest one, or all of them."""
-    names = list(right)
-    lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(wrong.lower(), lower, n=1)
-    return f"did you mean {lower[near[0]]!r}?" if near else f"{what}: {', '.join(names)}"
+from services.positions import Path
+from services.tables import near
 
 
 class Table:
@@ -31,7 +24,7 @@ class Table:
         for key in data:
             if key not in keys:
                 section = f"[{_dotted(path)}]" if path else "the scenario"
-                self.refuse(key, f"unknown key {key!r} in {section}", suggestion(key, keys, "its keys are"))
+                self.refuse(key, f"unknown key {key!r} in {section}", near(key, keys))
 
     def __contains__(self, key: str) -> bool:
         return key in self.data
@@ -71,7 +64,7 @@ class Table:
         value = self.text(key, default)
         names = list(choices)
         if value not in names:
-            self.refuse(key, f"{key} = {value!r} is not known", suggestion(value, names, "there are"))
+            self.refuse(key, f"{key} = {value!r} is not known", near(value, names))
         return value
 
     def boolean(self, key: str, default: bool) -> bool:
@@ -91,14 +84,14 @@ class Table:
             return [self._integer(path, key, value, low, low, high)]
         return [self._integer((*path, n), f"{key}[{n}]", one, low, low, high) for n, one in enumerate(value)]
 
-    def number(self, key: str, default: float, low: float, high: float) -> float:
-        """An integer or a float from `low` (excluded unless it is 0 and given as such by the caller) to `high`."""
+    def number(self, key: str, default: Decimal | int, low: Decimal | int, high: Decimal | int) -> Decimal:
+        """An integer or a float, exactly as it is written, from `low` to `high`."""
         value = self.data.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            self._wrong_type((*self.path, key), value, "a number", f"write for example {key} = {default:g}")
-        if not low <= value <= high:
-            self.refuse(key, f"{key} = {value:g} is out of range", f"give a number from {low:g} to {high:g}")
-        return float(value)
+        if isinstance(value, bool) or not isinstance(value, int | Decimal):
+            self._wrong_type((*self.path, key), value, "a number", f"write for example {key} = {default}")
+        if not (low <= value <= high if isinstance(value, int) or value.is_finite() else False):
+            self.refuse(key, f"{key} = {value} is out of range", f"give a number from {low} to {high}")
+        return Decimal(value)
 
     def strings(self, key: str) -> list[str]:
         """A list of strings; one alone stands for a list of it."""
@@ -123,7 +116,7 @@ class Table:
         return value
 
     def _wrong_type(self, path: Path, value: Any, wanted: str, remedy: str) -> NoReturn:
-        kind = {str: "a string", bool: "a boolean", int: "an integer", float: "a float", list: "an array", dict: "a table"}
+        kind = {str: "a string", bool: "a boolean", int: "an integer", Decimal: "a float", list: "an array", dict: "a table"}
         found = kind.get(type(value), f"a {type(value).__name__}")
         raise ScenarioError(self.source.where(path), f"{_dotted(path)} must be {wanted}, not {found}", remedy)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmulab.scenario.position import Path, positions
+from services.positions import Path, positions
 
 
 @pytest.mark.parametrize(
