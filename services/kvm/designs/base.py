@@ -1,0 +1,120 @@
+"""What a vPMU design is to the rest of KVM."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from services.costs import Cost
+from services.experiment import CpuSpec
+
+if TYPE_CHECKING:
+    from services.kvm.vcpu import VCpu
+
+
+class DesignError(ValueError):
+    """A design that cannot be had as asked for: an unknown axis or value, or a feature that the CPU lacks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One choice within a design. The first value is the default."""
+
+    values: tuple[str, ...]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Swaps:
+    """What loading and putting the guest's PMU context cost so far, in operations."""
+
+    loads: int = 0
+    puts: int = 0
+    register_writes: int = 0
+    register_reads: int = 0
+
+
+class Vpmu(ABC):
+    """One vCPU's PMU under a design. Called on the pCPU that the vCPU is on, at EL2."""
+
+    def __init__(self, design: Design, vcpu: VCpu) -> None:
+        self.design = design
+        self.vcpu = vcpu
+        self.pmu = vcpu.pmu
+        self.loads = self.puts = self.register_writes = self.register_reads = 0
+
+    def swaps(self) -> Swaps:
+        return Swaps(self.loads, self.puts, self.register_writes, self.register_reads)
+
+    @abstractmethod
+    async def load(self) -> None:
+        """vcpu_load."""
+
+    @abstractmethod
+    async def put(self) -> None:
+        """vcpu_put."""
+
+    @abstractmethod
+    async def access(self, register: int, write: bool, value: int) -> int:
+        """Emulate a trapped access; the value read. Raises InjectUndef."""
+
+    @abstractmethod
+    def level(self) -> bool:
+        """Is the guest's PMU interrupt condition true? Asked at every entry (kvm_pmu_update_state)."""
+
+    @abstractmethod
+    def counter_overflow(self, counter: int) -> None:
+        """A backing kernel counter overflowed."""
+
+    @abstractmethod
+    def guest_overflow(self, mask: int) -> None:
+        """The host's handler found overflow flags in the guest's range, on the pCPU that this vCPU is loaded on."""
+
+    def trap_cost(self, register: int, write: bool) -> Cost:
+        """What a trapped access costs before the design's own work on it."""
+        return Cost.EXIT_FULL_SYSREG
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, Any]) -> None: ...
+
+
+@dataclass
+class Design(ABC):
+    """A vPMU design with its axes chosen. Subclasses are registered under the entry point group `pmulab.designs`."""
+
+    name: ClassVar[str]
+    why: ClassVar[str]
+    axes: ClassVar[Mapping[str, Axis]] = {}
+
+    chosen: dict[str, str] = field(default_factory=dict)  # every axis of the class, with its value
+
+    @classmethod
+    def make(cls, chosen: Mapping[str, str]) -> Design:
+        """The design with `chosen` axes, defaults for the others. Raises DesignError."""
+        for axis, value in chosen.items():
+            if axis not in cls.axes:
+                known = ", ".join(cls.axes) or "none"
+                raise DesignError(f"design {cls.name} has no axis {axis!r}; it has: {known}")
+            if value not in cls.axes[axis].values:
+                raise DesignError(
+                    f"{value!r} is no value of axis {axis!r} of design {cls.name}; use one of: "
+                    + ", ".join(cls.axes[axis].values)
+                )
+        return cls({axis: chosen.get(axis, spec.values[0]) for axis, spec in cls.axes.items()})
+
+    @abstractmethod
+    def check(self, cpu: CpuSpec, counters: int) -> list[str]:
+        """What it falls back on for a guest with `counters` event counters on `cpu`, in words; DesignError if it can't be had."""
+
+    @abstractmethod
+    def host_counters(self, cpu: CpuSpec) -> int:
+        """The counters that the host's driver may allocate while no vCPU is loaded, one bit each."""
+
+    @abstractmethod
+    def vpmu(self, vcpu: VCpu) -> Vpmu:
+        """This design's PMU for a vCPU."""

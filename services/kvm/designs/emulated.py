@@ -1,0 +1,310 @@
+"""`emulated`: every access traps, and the host's perf counts in the guest's stead (arch/arm64/kvm/pmu-emul.c, 6.12)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from services import registers as r
+from services._pmu import Burst
+from services.cpu import Call, CounterFlag
+from services.experiment import CpuSpec
+from services.kvm.designs.base import Axis, Design, DesignError, Vpmu
+from services.kvm.errors import InjectUndef
+from services.kvm.guest_pmu import (
+    CYCLE,
+    CYCLE_BIT,
+    EVTYPER_P,
+    EVTYPER_U,
+    MASK32,
+    MASK64,
+    PMUVER_P5,
+)
+
+if TYPE_CHECKING:
+    from services.kvm.vcpu import VCpu
+
+SW_INCR, CHAIN = 0x000, 0x01E
+CPU_CYCLES = 0x011
+
+# MDCR_EL2 while a vCPU with an emulated PMU is loaded: everything traps, nothing is partitioned.
+TRAPPED = r.MDCR_EL2_TPM | r.MDCR_EL2_TPMCR
+
+
+def bits(mask: int) -> list[int]:
+    """The positions of the bits set, ascending."""
+    found = []
+    while mask:
+        low = mask & -mask
+        found.append(low.bit_length() - 1)
+        mask ^= low
+    return found
+
+
+class EmulatedPmu(Vpmu):
+    """A vCPU's PMU in memory, each counter backed by a kernel counter of the vCPU's thread."""
+
+    def __init__(self, design: Design, vcpu: VCpu) -> None:
+        super().__init__(design, vcpu)
+        self.backed = 0  # counters that have a perf event, one bit each
+        self.rows: list[int] = []  # what the access under way asks of the host's perf
+
+    async def load(self) -> None:
+        pcpu = self.vcpu.pcpu
+        burst = Burst()
+        burst.msr(r.MDCR_EL2, TRAPPED | pcpu.spec.counters)
+        burst.msr(r.PMSELR_EL0, 0)
+        burst.msr(r.PMUSERENR_EL0, r.PMUSERENR_MASK)  # EL0's accesses trap to EL2 instead of being UNDEFINED
+        pcpu.kvm(burst)
+        self._flip_el0_filters(1)
+        await self._perf()
+
+    async def put(self) -> None:
+        pcpu = self.vcpu.pcpu
+        burst = Burst()
+        burst.msr(r.PMUSERENR_EL0, 0)
+        burst.msr(r.MDCR_EL2, pcpu.spec.counters)
+        pcpu.kvm(burst)
+        self._flip_el0_filters(0)
+        await self._perf()
+
+    def level(self) -> bool:
+        pmu = self.pmu
+        return bool(pmu.pmcr & r.PMCR_E and pmu.ovs & pmu.inten & pmu.cnten & pmu.mask)
+
+    def counter_overflow(self, counter: int) -> None:
+        """kvm_pmu_perf_overflow: the flag, and the CHAIN event of the counter above."""
+        self.pmu.ovs |= 1 << counter
+        if counter != CYCLE and not self._long_overflow(counter):
+            self._count(1 << (counter + 1), CHAIN)
+        self.vcpu.kick()
+
+    def guest_overflow(self, mask: int) -> None:
+        raise AssertionError("the host owns every counter: its handler sees no guest range")
+
+    # What a guest's access does (section by section as in access_pmcr() ... access_pmuserenr()).
+
+    async def access(self, register: int, write: bool, value: int) -> int:
+        self.rows = []
+        counter = r.counter_of(register, self.pmu.selr)
+        if counter is not None:
+            if counter != CYCLE and counter >= self.pmu.counters:
+                raise InjectUndef
+            return await self._counter(counter, r.is_typer(register), write, value)
+        if write:
+            self._write(register, value)
+            await self._perf()
+            return value
+        return self._read(register)
+
+    async def _counter(self, n: int, typer: bool, write: bool, value: int) -> int:
+        pmu = self.pmu
+        if typer:
+            if not write:
+                return pmu.typer[n]
+            pmu.typer[n] = value & (pmu.event_mask if n != CYCLE else pmu.event_mask & ~0xFFFF)
+            await self._recreate(n, keep=True)
+            self._flip_el0_filters(1)
+            await self._perf()
+            return value
+        if not write:
+            return await self._value(n)
+        pmu.counter[n] = value & (MASK64 if self._long(n) else MASK32)
+        await self._recreate(n, keep=False)
+        await self._perf()
+        return value
+
+    def _read(self, register: int) -> int:
+        pmu = self.pmu
+        match register:
+            case r.PMCR_EL0:
+                return pmu.pmcr & ~r.PMCR_N_MASK | pmu.counters << r.PMCR_N_SHIFT
+            case r.PMCNTENSET_EL0 | r.PMCNTENCLR_EL0:
+                return pmu.cnten
+            case r.PMINTENSET_EL1 | r.PMINTENCLR_EL1:
+                return pmu.inten
+            case r.PMOVSSET_EL0 | r.PMOVSCLR_EL0:
+                return pmu.ovs
+            case r.PMSELR_EL0:
+                return pmu.selr
+            case r.PMUSERENR_EL0:
+                return pmu.userenr
+            case r.PMCEID0_EL0:
+                return self._hardware(r.PMCEID0_EL0) | 1 << CHAIN
+            case r.PMCEID1_EL0:
+                return self._hardware(r.PMCEID1_EL0) & ~(0b111 << (0x3D - 0x20))  # no STALL_SLOT*
+            case r.PMMIR_EL1:
+                return 0
+        raise InjectUndef
+
+    def _write(self, register: int, value: int) -> None:
+        pmu, valid = self.pmu, value & self.pmu.mask
+        match register:
+            case r.PMCR_EL0:
+                self._write_pmcr(value)
+            case r.PMCNTENSET_EL0:
+                pmu.cnten |= valid
+                self._enable(valid)
+                self._flip_el0_filters(1)
+            case r.PMCNTENCLR_EL0:
+                pmu.cnten &= ~valid
+                self._disable(valid)
+            case r.PMINTENSET_EL1:
+                pmu.inten |= valid
+            case r.PMINTENCLR_EL1:
+                pmu.inten &= ~valid
+            case r.PMOVSSET_EL0:
+                pmu.ovs |= valid
+            case r.PMOVSCLR_EL0:
+                pmu.ovs &= ~valid
+            case r.PMSELR_EL0:
+                pmu.selr = value & 0x1F
+            case r.PMUSERENR_EL0:
+                pmu.userenr = value & r.PMUSERENR_MASK
+            case r.PMSWINC_EL0:
+                self._count(valid & ~CYCLE_BIT, SW_INCR)
+            case r.PMMIR_EL1:
+                pass
+            case _:
+                raise InjectUndef
+
+    def _write_pmcr(self, value: int) -> None:
+        """kvm_pmu_handle_pmcr: P and C are not kept, LP only from PMUv3p5 on."""
+        pmu = self.pmu
+        if pmu.pmuver < PMUVER_P5:
+            value &= ~r.PMCR_LP
+        pmu.pmcr = value & r.PMCR_WRITABLE & ~(r.PMCR_C | r.PMCR_P)
+        if value & r.PMCR_E:
+            self._enable(pmu.cnten)
+        else:
+            self._disable(pmu.cnten)
+        reset = (CYCLE_BIT if value & r.PMCR_C else 0) | (pmu.mask & ~CYCLE_BIT if value & r.PMCR_P else 0)
+        for n in bits(reset):
+            pmu.counter[n] = 0
+            self._release(n)
+            self._create(n)
+        self._flip_el0_filters(1)
+
+    # The backing events.
+
+    def _handle(self, n: int) -> int:
+        return self.vcpu.id << 5 | n
+
+    def _long(self, n: int) -> bool:
+        return n == CYCLE or self.pmu.pmuver >= PMUVER_P5
+
+    def _long_overflow(self, n: int) -> bool:
+        return bool(self.pmu.pmcr & (r.PMCR_LC if n == CYCLE else r.PMCR_LP))
+
+    def _enable(self, mask: int) -> None:
+        """kvm_pmu_enable_counter_mask: nothing while PMCR_EL0.E is clear."""
+        if not self.pmu.pmcr & r.PMCR_E:
+            return
+        for n in bits(mask):
+            if self.backed >> n & 1:
+                self.rows += (Call.ENABLE, self._handle(n), 0, 0, 0)
+            else:
+                self._create(n)
+
+    def _disable(self, mask: int) -> None:
+        for n in bits(mask & self.backed):
+            self.rows += (Call.DISABLE, self._handle(n), 0, 0, 0)
+
+    def _release(self, n: int) -> None:
+        if self.backed >> n & 1:
+            self.rows += (Call.RELEASE, self._handle(n), 0, 0, 0)
+            self.backed &= ~(1 << n)
+
+    def _create(self, n: int) -> None:
+        """kvm_pmu_create_perf_event, with the sample period from the counter's saved value."""
+        pmu = self.pmu
+        typer = pmu.typer[n]
+        event = CPU_CYCLES if n == CYCLE else typer & pmu.event_mask & 0xFFFF
+        if n != CYCLE and event in (SW_INCR, CHAIN):
+            return
+        flags = 0
+        if typer & EVTYPER_U:
+            flags |= CounterFlag.EXCLUDE_USER
+        if typer & EVTYPER_P:
+            flags |= CounterFlag.EXCLUDE_KERNEL
+        if self._long(n):
+            flags |= CounterFlag.LONG
+        if not (pmu.pmcr & r.PMCR_E and pmu.cnten >> n & 1):
+            flags |= CounterFlag.DISABLED
+        wide = self._long(n) and self._long_overflow(n)
+        period = -pmu.counter[n] & (MASK64 if wide else MASK32)
+        self.rows += (Call.CREATE, self._handle(n), event, int(flags), period)
+        self.backed |= 1 << n
+
+    async def _recreate(self, n: int, keep: bool) -> None:
+        """Release the backing event and create one anew, from the value counted so far (`keep`) or the one written."""
+        if keep and self.backed >> n & 1:
+            self.pmu.counter[n] = await self._value(n)
+        self._release(n)
+        self._create(n)
+
+    async def _value(self, n: int) -> int:
+        """kvm_pmu_get_counter_value: what is saved plus what the backing event has counted."""
+        value = self.pmu.counter[n]
+        if self.backed >> n & 1:
+            (counted,) = await self.vcpu.pcpu.call([Call.READ, self._handle(n), 0, 0, 0])
+            value += counted
+        return value & (MASK64 if self._long(n) else MASK32)
+
+    def _count(self, mask: int, event: int) -> None:
+        """kvm_pmu_counter_increment: SW_INCR and CHAIN are counted in memory."""
+        pmu = self.pmu
+        if not pmu.pmcr & r.PMCR_E:
+            return
+        for n in bits(mask & pmu.cnten & pmu.mask & ~CYCLE_BIT):
+            if pmu.typer[n] & 0xFFFF != event:
+                continue
+            width = MASK64 if self._long(n) else MASK32
+            pmu.counter[n] = pmu.counter[n] + 1 & width
+            if pmu.counter[n] & (MASK64 if self._long_overflow(n) else MASK32):
+                continue
+            pmu.ovs |= 1 << n
+            if not self._long_overflow(n):
+                self._count(1 << (n + 1), CHAIN)
+
+    def _flip_el0_filters(self, guest: int) -> None:
+        """kvm_vcpu_pmu_restore_guest/host: only where the host has events of its own to flip."""
+        if self.vcpu.pcpu.host_has_events:
+            self.rows += (Call.EL0_FILTER, guest, 0, 0, 0)
+
+    async def _perf(self) -> None:
+        """Have the host's perf do what the access asks of it, in one entry."""
+        if self.rows:
+            rows, self.rows = self.rows, []
+            await self.vcpu.pcpu.call(rows)
+
+    def _hardware(self, register: int) -> int:
+        burst = Burst()
+        burst.mrs(register)
+        return self.vcpu.pcpu.kvm(burst)[0]
+
+    def state(self) -> dict[str, Any]:
+        return {"backed": self.backed}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.pmu = self.vcpu.pmu
+        self.backed = state["backed"]
+
+
+class Emulated(Design):
+    """perf-backed emulation, as in today's kernels."""
+
+    name = "emulated"
+    why = "today's vPMU: every access traps, each counter is faked by a perf event of the host"
+    axes: ClassVar[Mapping[str, Axis]] = {}
+
+    def check(self, cpu: CpuSpec, counters: int) -> list[str]:
+        if counters > cpu.counters:
+            raise DesignError(f"a guest with {counters} event counters on a CPU that has {cpu.counters}")
+        return []
+
+    def host_counters(self, cpu: CpuSpec) -> int:
+        return ((1 << cpu.counters) - 1) | CYCLE_BIT
+
+    def vpmu(self, vcpu: VCpu) -> EmulatedPmu:
+        return EmulatedPmu(self, vcpu)

@@ -1,0 +1,19 @@
+"""What can go wrong in the simulation itself."""
+
+from __future__ import annotations
+
+
+class SimulationError(Exception):
+    """The simulation cannot go on; the message says what happened where."""
+
+
+class Livelock(SimulationError):
+    """Virtual time passes, but no party gets anywhere (invariant I12)."""
+
+
+class ProtocolError(SimulationError):
+    """Software posted what no CPU executes."""
+
+
+class InjectUndef(Exception):
+    """A guest's access is UNDEFINED: the guest takes an exception to EL1."""

@@ -1,0 +1,53 @@
+"""A vCPU's PMU registers in memory: `vcpu_sys_reg`, whichever design decides where the live copy is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+CYCLE = 31  # ARMV8_PMU_CYCLE_IDX: bit and index of the cycle counter
+CYCLE_BIT = 1 << CYCLE
+MASK32 = (1 << 32) - 1
+MASK64 = (1 << 64) - 1
+
+PMUVER_P4 = 5  # ID_AA64DFR0_EL1.PMUVer
+PMUVER_P5 = 6
+
+# PMEVTYPER<n>_EL0.evtCount is 16 bits from FEAT_PMUv3p1 on, 10 bits before; P, U, NSK, NSU, NSH, MT above it.
+EVTYPER_FILTER = 0xFE00_0000
+EVTYPER_P = 1 << 31
+EVTYPER_U = 1 << 30
+EVTYPER_NSH = 1 << 27
+
+
+@dataclass(slots=True)
+class GuestPmu:
+    """The registers as the guest wrote them, and what userspace has configured."""
+
+    counters: int  # PMCR_EL0.N as userspace set it
+    pmuver: int  # ID_AA64DFR0_EL1.PMUVer as the guest reads it
+    pmcr: int = 0
+    cnten: int = 0
+    inten: int = 0
+    ovs: int = 0
+    selr: int = 0
+    userenr: int = 0
+    typer: list[int] = field(default_factory=lambda: [0] * 32)  # [31] is PMCCFILTR_EL0
+    counter: list[int] = field(default_factory=lambda: [0] * 32)  # [31] is PMCCNTR_EL0
+
+    @property
+    def mask(self) -> int:
+        """The counters that exist for the guest, one bit each."""
+        return ((1 << self.counters) - 1) | CYCLE_BIT
+
+    @property
+    def event_mask(self) -> int:
+        """What PMEVTYPER<n>_EL0 keeps of a write (kvm_pmu_evtyper_mask)."""
+        return EVTYPER_FILTER | (0xFFFF if self.pmuver > 1 else 0x3FF)
+
+    def state(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> GuestPmu:
+        return cls(**state)

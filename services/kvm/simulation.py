@@ -1,0 +1,296 @@
+"""The kvm actor: all pCPUs in virtual-time order, the vCPUs on them, and what came of it."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import trio
+
+from services import experiment as ex
+from services._pmu import Machine
+from services.costs import Cost
+from services.cpu import EntryKind
+from services.kvm import designs
+from services.kvm.errors import SimulationError
+from services.kvm.pcpu import NEVER, Attendant, PCpu, Thread
+from services.kvm.task import HostTask
+from services.kvm.vcpu import VCpu
+from services.registers import register_name
+
+CHECKPOINT_EVERY = 256  # interactions between two trio checkpoints: some milliseconds
+
+
+class Simulation:
+    """One experiment under one design."""
+
+    def __init__(self, experiment: ex.Experiment) -> None:
+        self.experiment = experiment
+        self.costs = [experiment.costs.get(cost.name.lower(), 0) for cost in Cost]
+        self.design = designs.make(experiment.design)
+        self.fallbacks = self._check()
+        self.machine = _machine(experiment)
+        self.pcpus = [PCpu(self, i, self.machine.add_context(False)) for i in range(len(experiment.cpus))]
+        self.vcpus: list[VCpu] = []
+        self.threads: list[Thread] = []
+        self.injected: list[dict[str, Any]] = []  # what live clients asked for, with entry number and time
+        self.requests: list[tuple[str, bytes]] = []  # not yet taken up
+        self.interactions = 0
+        for vm, guest in enumerate(experiment.guests):
+            for index, spec in enumerate(guest.vcpus):
+                pcpu = self.pcpus[max(spec.pcpu, 0)]
+                vcpu = VCpu(self, len(self.threads), vm, index, pcpu, self.machine.add_context(True))
+                vcpu.vpmu = self.design.vpmu(vcpu)
+                self.threads.append(vcpu)
+                self.vcpus.append(vcpu)
+                pcpu.queue.append(vcpu)
+        self.tasks: list[HostTask] = []
+        for pcpu, host in zip(self.pcpus, experiment.host.cpus, strict=True):
+            pcpu.host_has_events = bool(host.sessions) or any(task.session for task in host.tasks)
+            for task in host.tasks:
+                thread = HostTask(self, len(self.threads), pcpu, task)
+                self.threads.append(thread)
+                self.tasks.append(thread)
+                pcpu.queue.append(thread)
+
+    def _check(self) -> list[str]:
+        fallbacks: list[str] = []
+        guest_range = 0
+        for guest in self.experiment.guests:
+            guest_range |= (1 << guest.counters) - 1 | 1 << 31
+            for vcpu in guest.vcpus:
+                fallbacks += self.design.check(self.experiment.cpus[max(vcpu.pcpu, 0)], guest.counters)
+        self.design.guest_range = guest_range
+        return sorted(set(fallbacks))
+
+    # What actors are booted with.
+
+    def _common(self) -> dict[str, Any]:
+        return {"frequency_hz": self.experiment.frequency_hz, "costs": self.experiment.costs}
+
+    def host_boot(self, index: int) -> bytes:
+        """The BOOT payload of the host's perf on pCPU `index`."""
+        host = self.experiment.host
+        return orjson.dumps(
+            self._common()
+            | {
+                "cpu": index,
+                "hz": host.hz,
+                "mux_interval": host.mux_interval,
+                "features": self.experiment.cpus[index],
+                "counters": self.design.host_counters(self.experiment.cpus[index]),
+                "sessions": host.cpus[index].sessions,
+                "vcpu_threads": [vcpu.id for vcpu in self.vcpus],
+                "tasks": [
+                    {"thread": task.id, "name": task.spec.name, "session": task.spec.session}
+                    for task in self.tasks
+                    if task.pcpu.index == index and task.spec.session is not None
+                ],
+            }
+        )
+
+    def guest_boot(self, vcpu: VCpu) -> bytes:
+        """The BOOT payload of a guest's kernel on one vCPU."""
+        return orjson.dumps(
+            self._common()
+            | {
+                "guest": self.experiment.guests[vcpu.vm],
+                "vcpu": vcpu.index,
+                "guest_kernel_profile": self.experiment.guest_kernel_profile,
+                "counters": vcpu.pmu.counters,
+                "pmuver": vcpu.pmu.pmuver,
+            }
+        )
+
+    # Running.
+
+    def attend_host(self, index: int, software: Attendant) -> None:
+        """`software` is the host's perf on pCPU `index`."""
+        self.pcpus[index].host = software
+
+    def attend_guest(self, name: str, index: int, software: Attendant) -> None:
+        """`software` is the kernel of VM `name` on its vCPU `index`."""
+        self._vcpu(name, index).guest = software
+
+    def _vcpu(self, name: str, index: int) -> VCpu:
+        for vcpu in self.vcpus:
+            if vcpu.name == name and vcpu.index == index:
+                return vcpu
+        raise KeyError(f"no vCPU {index} of a guest {name!r}")
+
+    @property
+    def working(self) -> bool:
+        """Is there work left: a workload or a perf session of a guest, a task of the host?"""
+        return bool(self.requests) or any(v.working for v in self.vcpus) or any(t.runnable for t in self.tasks)
+
+    @property
+    def now(self) -> int:
+        """The time, in cycles, up to which every pCPU has got."""
+        return min(pcpu.now for pcpu in self.pcpus)
+
+    async def run(self, progress: Callable[[], None] | None = None) -> None:
+        """Run until no work is left. A trio checkpoint every few milliseconds, none within an interaction."""
+        while self.working:
+            if self.interactions % CHECKPOINT_EVERY == 0:
+                await trio.lowlevel.checkpoint()
+                if progress is not None:
+                    progress()
+            await self.step()
+
+    async def step(self) -> None:
+        """The next interaction: on the pCPU whose own is earliest, ties by number."""
+        if self.requests:
+            self._take_requests()
+        pcpus = self.pcpus
+        pcpu = pcpus[0] if len(pcpus) == 1 else min(pcpus, key=PCpu.next_interaction)
+        if pcpu.next_interaction() == NEVER:
+            raise SimulationError("every CPU idles without a timer although work is left (I12)")
+        self.interactions += 1
+        await pcpu.step()
+
+    def request(self, target: str, payload: bytes) -> None:
+        """A client's request for guest `target`; it takes effect at that guest's next entry."""
+        self._vcpu(target, 0)
+        self.requests.append((target, payload))
+
+    def _take_requests(self) -> None:
+        for target, payload in self.requests:
+            vcpu = self._vcpu(target, 0)
+            vcpu.requests.append(payload)
+            vcpu.working = True
+            if vcpu.blocked:
+                vcpu.pcpu.arrivals.append((vcpu.pcpu.now, vcpu.id))
+                vcpu.pcpu.rearm()
+            self.machine.mark(vcpu.pcpu.index, 64, self.interactions, vcpu.id)
+            self.injected.append(
+                {
+                    "target": target,
+                    "entry": self.interactions,
+                    "virtual_cycles": vcpu.pcpu.now,
+                    "request": orjson.loads(payload),
+                }
+            )
+        self.requests = []
+
+    def counter_overflow(self, handle: int) -> None:
+        """A kernel counter overflowed; its handle names the vCPU's thread and the counter (`Vpmu`)."""
+        thread = self.threads[handle >> 5]
+        assert isinstance(thread, VCpu)
+        thread.vpmu.counter_overflow(handle & 31)
+
+    def guest_overflow(self, pcpu: PCpu, mask: int) -> None:
+        """The host's handler on `pcpu` saw overflow flags in the guest's range."""
+        if isinstance(pcpu.current, VCpu):
+            pcpu.current.vpmu.guest_overflow(mask)
+
+    # Results.
+
+    async def result(self) -> dict[str, Any]:
+        """All that is in the digest, as plain data; times in cycles, counts as they are."""
+        for vcpu in self.vcpus:
+            vcpu.want_report()
+        while any(vcpu.report_due for vcpu in self.vcpus):
+            await self.step()
+        guests: dict[str, list[Any]] = {}
+        for vcpu in self.vcpus:
+            guests.setdefault(vcpu.name, []).append(orjson.loads(vcpu.reported))
+        hosts = []
+        for pcpu in self.pcpus:
+            pcpu.enter_kernel()
+            answer = await pcpu.enter_host(EntryKind.REPORT) if pcpu.booted else b"{}"
+            hosts.append(orjson.loads(answer))
+        time = dict.fromkeys(("guest", "host_kernel", "host_user", "idle"), 0)
+        accounted = dict(time)
+        bill = dict.fromkeys((cost.name.lower() for cost in Cost), 0)
+        end = max(pcpu.now for pcpu in self.pcpus)
+        for pcpu in self.pcpus:
+            pcpu.account("idle")
+            for party, cycles in self.machine.cycles(pcpu.index).items():
+                time[party] += cycles
+            for party, cycles in pcpu.accounted.items():
+                accounted[party] += cycles
+            for cost, cycles in zip(Cost, self.machine.charged(pcpu.index), strict=False):
+                bill[cost.name.lower()] += cycles
+        traps: dict[str, int] = {}
+        for vcpu in self.vcpus:
+            for (register, write), count in vcpu.traps.items():
+                key = f"{register_name(register)}:{'w' if write else 'r'}"
+                traps[key] = traps.get(key, 0) + count
+        swaps = [vcpu.vpmu.swaps() for vcpu in self.vcpus]
+        return {
+            "log": self.machine.digest(),
+            "virtual_cycles": end,
+            "interactions": self.interactions,
+            "time": time,
+            "accounted": accounted,
+            "bill": bill,
+            "traps": dict(sorted(traps.items())),
+            "swaps": {
+                name: sum(getattr(swap, name) for swap in swaps)
+                for name in ("loads", "puts", "register_writes", "register_reads")
+            },
+            "interrupts_injected": sum(vcpu.injected for vcpu in self.vcpus),
+            "fallbacks": self.fallbacks,
+            "guests": guests,
+            "hosts": hosts,
+            "injected": self.injected,
+        }
+
+    # State.
+
+    def state(self) -> dict[str, Any]:
+        """Everything of kvm, as JSON-able data; the experiment is not in it."""
+        return {
+            "machine": b64encode(self.machine.state()).decode(),
+            "pcpus": [pcpu.state() for pcpu in self.pcpus],
+            "vcpus": [vcpu.state() for vcpu in self.vcpus],
+            "tasks": [task.state() for task in self.tasks],
+            "interactions": self.interactions,
+            "injected": self.injected,
+            "requests": [[target, payload.decode()] for target, payload in self.requests],
+        }
+
+    @classmethod
+    def from_state(cls, experiment: ex.Experiment, state: dict[str, Any]) -> Simulation:
+        """The simulation of `experiment` as it was; its software must be attached anew."""
+        simulation = cls(experiment)
+        simulation.machine = Machine.from_state(b64decode(state["machine"]))
+        for pcpu in simulation.pcpus:
+            pcpu.machine = simulation.machine
+        for vcpu, of_vcpu in zip(simulation.vcpus, state["vcpus"], strict=True):
+            vcpu.machine = simulation.machine
+            vcpu.restore(of_vcpu)
+        for task, of_task in zip(simulation.tasks, state["tasks"], strict=True):
+            task.machine = simulation.machine
+            task.restore(of_task)
+        for pcpu, of_pcpu in zip(simulation.pcpus, state["pcpus"], strict=True):
+            pcpu.restore(of_pcpu)
+        simulation.interactions = state["interactions"]
+        simulation.injected = state["injected"]
+        simulation.requests = [(target, payload.encode()) for target, payload in state["requests"]]
+        return simulation
+
+
+def _machine(experiment: ex.Experiment) -> Machine:
+    costs = experiment.costs
+    machine = Machine(
+        [
+            {
+                "counters": cpu.counters,
+                "pmuver": cpu.pmuver,
+                "fgt": cpu.fgt,
+                "hpmn0": int(cpu.hpmn0),
+                "icntr": int(cpu.icntr),
+            }
+            for cpu in experiment.cpus
+        ],
+        experiment.events,
+        mrs_cycles=costs["mrs"],
+        msr_cycles=costs["msr"],
+        isb_cycles=costs["isb"],
+    )
+    for rates in experiment.profiles:
+        machine.add_profile(rates)
+    return machine

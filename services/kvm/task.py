@@ -1,0 +1,72 @@
+"""A task of the host: user work that competes with the vCPUs for a pCPU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from services.experiment import PhaseSpec, TaskSpec
+from services.kvm.pcpu import PCpu
+
+if TYPE_CHECKING:
+    from services.kvm.simulation import Simulation
+
+
+class HostTask:
+    """Runs its phases `repeat` times over, then exits."""
+
+    def __init__(self, simulation: Simulation, thread_id: int, pcpu: PCpu, spec: TaskSpec) -> None:
+        self.id = thread_id
+        self.pcpu = pcpu
+        self.spec = spec
+        self.machine = simulation.machine
+        self.context = pcpu.context
+        self.phase = 0  # counts over all repetitions
+        self.left = spec.phases[0].cycles if spec.phases else 0
+
+    @property
+    def finished(self) -> bool:
+        return self.phase >= len(self.spec.phases) * self.spec.repeat
+
+    @property
+    def runnable(self) -> bool:
+        return not self.finished
+
+    def unblock(self) -> None:
+        """Host tasks do not block."""
+
+    def next_interaction(self) -> int:
+        """The end of the phase, or the interrupt before it."""
+        phase = self._current()
+        self.machine.set_running(self.pcpu.index, self.context, phase.el, phase.profile)
+        return self.machine.next_stop(self.pcpu.index, self.left)
+
+    async def switched_in(self) -> None:
+        self.pcpu.account("host_user")
+
+    async def switched_out(self) -> None:
+        self.pcpu.account("host_kernel")
+
+    async def step(self) -> None:
+        """Work up to the end of the phase or an interrupt."""
+        machine, pcpu, phase = self.machine, self.pcpu, self._current()
+        machine.set_running(pcpu.index, self.context, phase.el, phase.profile)
+        self.left -= machine.run(pcpu.index, self.left)
+        if not self.left:
+            self.phase += 1
+            if not self.finished:
+                self.left = self._current().cycles
+        if machine.interrupt(pcpu.index) or pcpu.now >= pcpu.deadline:
+            pcpu.account("host_kernel")
+            pcpu.enter_kernel()
+            await pcpu.serve_interrupts(phase.el)
+            pcpu.account("host_user")
+
+    def _current(self) -> PhaseSpec:
+        return self.spec.phases[self.phase % len(self.spec.phases)]
+
+    def state(self) -> dict[str, Any]:
+        return {"phase": self.phase, "left": self.left}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a state that `state()` gave."""
+        self.phase, self.left = state["phase"], state["left"]

@@ -1,0 +1,332 @@
+"""A vCPU: its thread on the host, the run loop around it, and the virtual interrupts of its guest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from services._pmu import (
+    OP_COMPUTE,
+    OP_DONE,
+    OP_HVC,
+    OP_IPI,
+    OP_NOTIFY,
+    OP_TIMER,
+    OP_WFI,
+    OP_WINDOW,
+    STOP_END,
+    STOP_EXCEPTION,
+    STOP_INTERRUPT,
+    STOP_OPERATION,
+    Burst,
+)
+from services.costs import Cost
+from services.cpu import Entry, EntryKind, Notice, TookException
+from services.kvm.errors import InjectUndef, ProtocolError
+from services.kvm.guest_pmu import GuestPmu
+from services.kvm.pcpu import NEVER, Attendant, PCpu
+from services.registers import ICC_SGI1R_EL1
+
+if TYPE_CHECKING:
+    from services.kvm.designs.base import Vpmu
+    from services.kvm.simulation import Simulation
+
+ESR_UNKNOWN = 1 << 25  # EC 0 (unknown reason), IL: what an UNDEFINED access takes to EL1
+ESR_READ = 1  # ESR_EL2.ISS direction of a trapped system register access: 1 is MRS
+IRQ_WORK_SGI = 5  # Linux arm64 IPI_IRQ_WORK
+
+
+class VCpu:
+    """One vCPU. Between entries of its guest all of it is data."""
+
+    vpmu: Vpmu
+
+    def __init__(self, simulation: Simulation, thread_id: int, vm: int, index: int, pcpu: PCpu, context: int) -> None:
+        spec = simulation.experiment.guests[vm]
+        self.simulation = simulation
+        self.machine = simulation.machine
+        self.id = thread_id
+        self.vm = vm
+        self.index = index
+        self.name = spec.name
+        self.pinned = spec.vcpus[index].pcpu >= 0
+        self.pcpu = pcpu
+        self.context = context
+        self.profile = simulation.experiment.guest_kernel_profile
+        self.pmu = GuestPmu(spec.counters, spec.pmuver)
+        self.guest: Attendant | None = None
+        self.booted = False
+        self.working = True
+        self.blocked = False
+        self.wfi = False
+        self.compute: tuple[int, int, int] | None = None  # profile, exception level, cycles left
+        self.timers: dict[int, int] = {}
+        self.line = False  # level of the virtual PMU interrupt as of the last entry
+        self.expired = 0  # timers whose interrupt is pending, one bit each
+        self.sgis = 0  # pending SGIs, one bit each
+        self.requests: list[bytes] = []
+        self.report_due = False
+        self.reported = b""
+        self.previous_done = 0
+        self.traps: dict[tuple[int, bool], int] = {}
+        self.injected = 0
+
+    # What the host's scheduler sees.
+
+    @property
+    def runnable(self) -> bool:
+        return not self.blocked
+
+    def unblock(self) -> None:
+        self.blocked = False
+
+    def timer_deadline(self) -> int:
+        """The earliest of the guest's timers."""
+        return min(self.timers.values(), default=NEVER)
+
+    async def switched_in(self) -> None:
+        """KVM's sched_in notifier: vcpu_load, and back into the guest."""
+        await self.vpmu.load()
+        self._enter_guest()
+
+    async def switched_out(self) -> None:
+        """KVM's sched_out notifier: vcpu_put."""
+        await self.vpmu.put()
+
+    def next_interaction(self) -> int:
+        """The time of what happens next on this vCPU, while it is the current thread."""
+        machine, index = self.machine, self.pcpu.index
+        if self._pending() or self.compute is None:
+            return machine.now(index)
+        profile, el, left = self.compute
+        machine.set_running(index, self.context, el, profile)
+        return machine.next_stop(index, left)
+
+    def kick(self) -> None:
+        """kvm_vcpu_kick: have the vCPU look at what is pending; called from the pCPU that it is on."""
+        if self.blocked:
+            self.pcpu.wake(self)
+
+    async def step(self) -> None:
+        """One interaction: one handler of the guest, or its work up to an interrupt."""
+        if not self.booted:
+            self.booted = True
+            await self._enter(EntryKind.BOOT, payload=self.simulation.guest_boot(self))
+        elif self.sgis:
+            number = (self.sgis & -self.sgis).bit_length() - 1
+            self.sgis &= self.sgis - 1
+            await self._enter(EntryKind.SGI, number)
+        elif self.line:
+            await self._enter(EntryKind.PMU_IRQ)
+        elif self.expired:
+            expired, self.expired = self.expired, 0
+            await self._enter(EntryKind.TIMER, expired)
+        elif self.requests:
+            await self._enter(EntryKind.REQUEST, payload=self.requests.pop(0))
+        elif self.report_due:
+            self.report_due = False
+            self.reported = await self._enter(EntryKind.REPORT)
+        elif self.compute is not None:
+            await self._run(*self.compute)
+        elif self.wfi:
+            await self._block()
+        else:
+            await self._enter(EntryKind.RESUME)
+
+    def want_report(self) -> None:
+        """Have the guest report its results at its next entry, waking it for that."""
+        self.report_due = True
+        if self.blocked:
+            self.pcpu.wake(self)
+
+    def _pending(self) -> bool:
+        return not self.booted or self.line or bool(self.sgis or self.expired or self.requests or self.report_due)
+
+    # In and out of the guest.
+
+    async def _enter(self, kind: EntryKind, argument: int = 0, payload: bytes = b"") -> bytes:
+        assert self.guest is not None
+        machine, index = self.machine, self.pcpu.index
+        machine.mark(index, 16 + kind, argument, self.id)
+        el, left = (-1, 0) if self.compute is None else self.compute[1:]
+        machine.set_running(index, self.context, 1, self.profile)
+        entry = Entry(kind, machine.now(index), argument, el, left, self.previous_done, (), payload)
+        answer = await self.guest.enter(self, entry)
+        self.previous_done = machine.now(self.pcpu.index)
+        return answer
+
+    async def _run(self, profile: int, el: int, left: int) -> None:
+        machine, pcpu = self.machine, self.pcpu
+        machine.set_running(pcpu.index, self.context, el, profile)
+        left -= machine.run(pcpu.index, left)
+        self.compute = (profile, el, left) if left else None
+        if machine.interrupt(pcpu.index) or machine.now(pcpu.index) >= pcpu.deadline:
+            await self._interrupted(el)
+
+    async def _interrupted(self, el: int) -> None:
+        """A physical interrupt: out to the host, which serves it, and back.
+
+        The window in which the host takes it comes before guest_timing_exit_irqoff(), so it is accounted to the guest.
+        """
+        pcpu = self.pcpu
+        pcpu.enter_kernel()
+        pcpu.charge(Cost.EXIT_FULL_NULL)
+        await pcpu.serve_interrupts(el)
+        pcpu.account("host_kernel")
+        self._enter_guest()
+
+    def _enter_guest(self) -> None:
+        """kvm_pmu_flush_hwstate and kvm_timer: make pending what has become due, then into the guest."""
+        pcpu = self.pcpu
+        level = self.vpmu.level()
+        if level and not self.line:
+            self.injected += 1
+            pcpu.charge(Cost.VIRQ_INJECT)
+        self.line = level
+        now = pcpu.now
+        if self.timer_deadline() <= now:
+            for timer, deadline in self.timers.items():
+                if deadline <= now:
+                    self.timers[timer] = NEVER
+                    self.expired |= 1 << timer
+            pcpu.charge(Cost.VIRQ_INJECT)
+            pcpu.rearm()
+        pcpu.account("guest")
+
+    async def _block(self) -> None:
+        """A trapped WFI: block unless something is pending (kvm_vcpu_halt)."""
+        pcpu = self.pcpu
+        pcpu.enter_kernel()
+        pcpu.charge(Cost.EXIT_FULL_NULL)
+        pcpu.charge(Cost.WFI_BLOCK)
+        await pcpu.serve_interrupts(-1)
+        pcpu.account("host_kernel")
+        self._enter_guest()
+        self.blocked = not self._pending()
+
+    # The guest's bursts (`services.cpu.Executor`).
+
+    async def execute(self, burst: Burst, answer: bytes) -> int:
+        """Execute a burst of the guest at EL1, trapping and being interrupted where that falls."""
+        machine, index, start = self.machine, self.pcpu.index, 0
+        while True:
+            reason, at, a, b = machine.execute(index, burst, start, True)
+            if reason == STOP_END:
+                return machine.now(index)
+            start = at + 1
+            if reason == STOP_OPERATION:
+                await self._operation(burst, at, a, b)
+            elif reason == STOP_INTERRUPT:
+                start = at
+                await self._interrupted(1)
+                machine.set_running(index, self.context, 1, self.profile)
+            elif reason == STOP_EXCEPTION:
+                raise TookException(a)
+            else:
+                register, write = burst.register_at(at), not a & ESR_READ
+                value = await self._trap(register, write, b)
+                if not write:
+                    burst.set_value(at, value)
+
+    async def _trap(self, register: int, write: bool, value: int) -> int:
+        """An access trapped to EL2: the design emulates it. The value read."""
+        pcpu = self.pcpu
+        key = (register, write)
+        self.traps[key] = self.traps.get(key, 0) + 1
+        pcpu.enter_kernel()
+        pcpu.charge(self.vpmu.trap_cost(register, write))
+        if self.machine.interrupt(pcpu.index) or pcpu.now >= pcpu.deadline:
+            await pcpu.serve_interrupts(1)
+        pcpu.account("host_kernel")
+        try:
+            if register == ICC_SGI1R_EL1:
+                self._send_sgi(value)
+            else:
+                value = await self.vpmu.access(register, write, value)
+        except InjectUndef:
+            raise TookException(ESR_UNKNOWN) from None
+        finally:
+            self._enter_guest()
+            self.machine.set_running(pcpu.index, self.context, 1, self.profile)
+        return value
+
+    def _send_sgi(self, target: int) -> None:
+        """vgic_v3_dispatch_sgi: an IPI to a vCPU of the same VM, by its index."""
+        pcpu = self.pcpu
+        pcpu.charge(Cost.SGI)
+        for other in self.simulation.vcpus:
+            if other.vm == self.vm and other.index == target:
+                other.sgis |= 1 << IRQ_WORK_SGI
+                if other is not self:
+                    other.pcpu.arrivals.append((pcpu.now, other.id))
+                    other.pcpu.rearm()
+                return
+        raise ProtocolError(f"{self.name}: an IPI to vCPU {target}, which does not exist")
+
+    async def _operation(self, burst: Burst, at: int, operation: int, argument: int) -> None:
+        operand = burst.operand_at(at)
+        if operation == OP_TIMER:
+            self.timers[argument] = operand
+            self.pcpu.rearm()
+        elif operation == OP_COMPUTE:
+            self.wfi = False
+            self.compute = (argument >> 2, argument & 3, operand) if operand else None
+        elif operation == OP_WFI:
+            self.compute, self.wfi = None, True
+        elif operation == OP_IPI:
+            await self._trap(ICC_SGI1R_EL1, True, operand)
+        elif operation == OP_NOTIFY:
+            if argument not in (Notice.WORK_DONE, Notice.WORK_BEGUN):
+                raise ProtocolError(f"notice {argument} is not for a guest")
+            self.working = argument == Notice.WORK_BEGUN
+        elif operation == OP_WINDOW:
+            while self.sgis or self.line or self.expired:
+                await self.step()
+        elif operation == OP_HVC:
+            pcpu = self.pcpu
+            pcpu.enter_kernel()
+            pcpu.charge(Cost.EXIT_FULL_NULL)
+            self._enter_guest()
+            self.machine.set_running(pcpu.index, self.context, 1, self.profile)
+        elif operation != OP_DONE:
+            raise ProtocolError(f"operation {at} is not for a guest: code {operation}")
+
+    # State.
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "pcpu": self.pcpu.index,
+            "pmu": self.pmu.state(),
+            "vpmu": self.vpmu.state(),
+            "booted": self.booted,
+            "working": self.working,
+            "blocked": self.blocked,
+            "wfi": self.wfi,
+            "compute": None if self.compute is None else list(self.compute),
+            "timers": sorted(self.timers.items()),
+            "line": self.line,
+            "expired": self.expired,
+            "sgis": self.sgis,
+            "requests": [request.decode() for request in self.requests],
+            "previous_done": self.previous_done,
+            "traps": [[register, write, count] for (register, write), count in sorted(self.traps.items())],
+            "injected": self.injected,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a state that `state()` gave."""
+        self.pcpu = self.simulation.pcpus[state["pcpu"]]
+        self.pmu = GuestPmu.from_state(state["pmu"])
+        self.vpmu.restore(state["vpmu"])
+        self.booted = state["booted"]
+        self.working = state["working"]
+        self.blocked = state["blocked"]
+        self.wfi = state["wfi"]
+        self.compute = None if state["compute"] is None else tuple(state["compute"])
+        self.timers = {timer: deadline for timer, deadline in state["timers"]}
+        self.line = state["line"]
+        self.expired = state["expired"]
+        self.sgis = state["sgis"]
+        self.requests = [request.encode() for request in state["requests"]]
+        self.previous_done = state["previous_done"]
+        self.traps = {(register, write): count for register, write, count in state["traps"]}
+        self.injected = state["injected"]
