@@ -166,12 +166,13 @@ class Cpu:
         """The payload that travels with the end of the current entry."""
         self._answer = payload
 
-    async def done(self) -> None:
-        """End the current entry: whoever dispatches entries to handlers calls this, handlers don't."""
+    async def done(self) -> bytes:
+        """End the current entry and return its answer: whoever dispatches entries to handlers calls this."""
         self.burst.done()
         burst, answer = self.burst, self._answer
         self.burst, self._answer = Burst(), b""
         await self._executor.execute(burst, answer)
+        return answer
 
 
 class Software(Protocol):

@@ -1,0 +1,65 @@
+"""All actors in one process: software attends its CPU by a direct call, never a checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+
+import orjson
+
+from services.cpu import Cpu, Entry, Executor, Software
+from services.experiment import Experiment
+from services.guest import GuestKernel
+from services.host_perf import HostPerf
+from services.kvm.simulation import Simulation
+
+
+class Embedded:
+    """kvm's side of software in the same process (`services.kvm.pcpu.Attendant`)."""
+
+    def __init__(self, software: Software) -> None:
+        self.software = software
+        self._cpu: Cpu | None = None
+
+    async def enter(self, executor: Executor, entry: Entry) -> bytes:
+        """Run the handler of `entry` to its end."""
+        cpu = self._cpu
+        if cpu is None:
+            cpu = self._cpu = Cpu(executor)
+        cpu.now = entry.now
+        await self.software.enter(cpu, entry)
+        return await cpu.done()
+
+
+def attach(simulation: Simulation) -> dict[str, Software]:
+    """Attach every party of the simulation's experiment; the software by name."""
+    parties: dict[str, Software] = {}
+    for index in range(len(simulation.pcpus)):
+        parties[f"host_perf/{index}"] = host = HostPerf()
+        simulation.attend_host(index, Embedded(host))
+    for vcpu in simulation.vcpus:
+        parties[f"{vcpu.name}/{vcpu.index}"] = guest = GuestKernel()
+        simulation.attend_guest(vcpu.name, vcpu.index, Embedded(guest))
+    return parties
+
+
+def digest(result: dict[str, Any]) -> str:
+    """One number over a run's results and its ordered event log."""
+    return sha256(orjson.dumps(result, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+async def run(experiment: Experiment, progress: Callable[[Simulation], None] | None = None) -> dict[str, Any]:
+    """Run `experiment` to its end. The result of `Simulation.result()`, its digest, and the wall time in seconds."""
+    began = time.perf_counter()
+    simulation = Simulation(experiment)
+    attach(simulation)
+    await simulation.run(None if progress is None else lambda: progress(simulation))
+    result = await simulation.result()
+    return {
+        "digest": digest(result),
+        "wall_seconds": time.perf_counter() - began,
+        "round_trips": {"total": 0, "traps": 0, "interrupts": 0},
+        **result,
+    }
