@@ -91,12 +91,13 @@ class Table:
 
 def near(name: str, names: Iterable[str]) -> str:
     """What a person who wrote `name` may have meant: the near matches among `names`, or all of them."""
-    names = list(names)
-    matches = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
-    matches += [known for known in names if name and name.lower() in known and known not in matches]
+    known = {candidate.lower(): candidate for candidate in names}
+    wanted = name.lower()
+    matches = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
+    matches += [candidate for candidate in known if wanted and wanted in candidate and candidate not in matches]
     if matches:
-        return f"did you mean {' or '.join(matches)}?"
-    return f"known are {', '.join(names)}"
+        return f"did you mean {' or '.join(known[match] for match in matches)}?"
+    return f"known are {', '.join(known.values())}"
 
 
 def is_path(name: str) -> bool:
