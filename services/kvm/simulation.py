@@ -20,6 +20,7 @@ from services.kvm.task import HostTask
 from services.kvm.vcpu import VCpu
 from services.registers import register_name
 
+CPU_CYCLES = 0x11
 CHECKPOINT_EVERY = 256  # interactions between two trio checkpoints: some milliseconds
 
 
@@ -193,9 +194,18 @@ class Simulation:
             vcpu.want_report()
         while any(vcpu.report_due for vcpu in self.vcpus):
             await self.step()
-        guests: dict[str, list[Any]] = {}
-        for vcpu in self.vcpus:
-            guests.setdefault(vcpu.name, []).append(orjson.loads(vcpu.reported))
+        guests = [
+            {
+                "name": guest.name,
+                "vcpus": [
+                    orjson.loads(vcpu.reported)
+                    | {f"true_el{el}_cycles": self.machine.truth(vcpu.context, el, CPU_CYCLES) for el in (0, 1)}
+                    for vcpu in self.vcpus
+                    if vcpu.vm == vm
+                ],
+            }
+            for vm, guest in enumerate(self.experiment.guests)
+        ]
         hosts = []
         for pcpu in self.pcpus:
             pcpu.enter_kernel()
