@@ -21,11 +21,12 @@ _MODIFIERS = "ukhGHD"
 
 
 class EventSyntaxError(ValueError):
-    """An event that perf would refuse; `remedy` says what would be right."""
+    """An event that perf would refuse; `remedy` says what would be right, `argument` which `-e` has it."""
 
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(problem)
         self.remedy = remedy
+        self.argument = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,13 @@ def parse_events(arguments: Iterable[str], *, frequency: int = 0, period: int = 
     Raises EventSyntaxError.
     """
     specs: list[EventSpec] = []
-    for argument in arguments:
-        for item in _split(argument):
-            specs.extend(_item(item, len(specs)))
+    for number, argument in enumerate(arguments):
+        try:
+            for item in _split(argument):
+                specs.extend(_item(item, len(specs)))
+        except EventSyntaxError as error:
+            error.argument = number
+            raise
     if not specs:
         raise EventSyntaxError("no events", f'give for example events = "cycles,instructions"; {_where_listed()}')
     return tuple(replace(spec, frequency=frequency, period=period) for spec in specs)
@@ -118,7 +123,8 @@ def _pmu_terms(name: str, terms: str) -> _Attr:
             event = events.number(key)
         else:
             raise EventSyntaxError(
-                f"unknown term {term!r} in {name!r}", "terms are event=0x11, long=1 or a PMUv3 name such as inst_retired"
+                f"unknown term {term!r} in {name!r}",
+                "terms are event=0x11, long=1 or a PMUv3 name such as inst_retired",
             )
     if event is None:
         raise EventSyntaxError(f"{name!r} names no event", "write for example armv8_pmuv3_0/event=0x11/")

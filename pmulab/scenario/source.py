@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from importlib.resources import files
@@ -12,6 +13,7 @@ from typing import Any
 
 from pmulab.scenario.errors import ScenarioError
 from services.positions import Path, positions
+from services.tables import near
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -28,13 +30,11 @@ class Source:
 
     def where(self, path: Path) -> str:
         """`file:line` of a path or of the nearest part of it that exists, or the `--set` that gave it."""
-        for length in range(len(path), 0, -1):
-            prefix = path[:length]
+        prefixes = [path[:length] for length in range(len(path), 0, -1)]
+        for prefix in prefixes:
             if prefix in self.overrides:
                 return f"--set {self.overrides[prefix]}"
-            if prefix in self.lines:
-                return f"{self.name}:{self.lines[prefix]}"
-        return f"{self.name}:1"
+        return f"{self.name}:{next((self.lines[prefix] for prefix in prefixes if prefix in self.lines), 1)}"
 
 
 def shipped() -> dict[str, str]:
@@ -48,7 +48,7 @@ def shipped() -> dict[str, str]:
     return found
 
 
-def open_source(scenario: str, overrides: list[str] | tuple[str, ...] = ()) -> Source:
+def open_source(scenario: str, overrides: Sequence[str] = ()) -> Source:
     """Read a scenario, by path or by the name of a shipped one. Raises ScenarioError."""
     name, directory, text = _read(scenario)
     try:
@@ -73,8 +73,9 @@ def _read(scenario: str) -> tuple[str, FilePath, str]:
     try:
         return scenario, path.parent, path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        names = ", ".join(shipped())
-        raise ScenarioError(scenario, "no such file", f"give a path, or the name of a shipped scenario: {names}") from None
+        raise ScenarioError(
+            scenario, "no such file", f"give a path, or the name of a shipped scenario ({near(scenario, shipped())})"
+        ) from None
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise ScenarioError(f"{scenario}:{line}", "not UTF-8 text", "save the scenario as UTF-8") from None
@@ -133,9 +134,7 @@ def _targets(value: Any, steps: list[str], path: Path, where: str) -> list[Path]
         if named:
             return _targets(value[named[0]], rest, (*path, named[0]), where)
         return [
-            target
-            for index, element in enumerate(value)
-            for target in _targets(element, steps, (*path, index), where)
+            target for index, element in enumerate(value) for target in _targets(element, steps, (*path, index), where)
         ]
     child = value.get(steps[0]) if isinstance(value, dict) else None
     return _targets(child, steps[1:], (*path, steps[0]), where)

@@ -37,6 +37,10 @@ class Table:
         """Raise ScenarioError at the place of `key`."""
         raise ScenarioError(self.where(key), problem, remedy)
 
+    def refuse_element(self, key: str, index: int, problem: str, remedy: str) -> NoReturn:
+        """Raise ScenarioError at the place of an element of the array at `key`."""
+        raise ScenarioError(self.source.where((*self.path, key, index)), problem, remedy)
+
     def required(self, key: str, example: str) -> None:
         """Refuse the table if `key` is missing."""
         if key not in self.data:
@@ -108,7 +112,9 @@ class Table:
 
     def _integer(self, path: Path, name: str, value: Any, default: int, low: int, high: int) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            self._wrong_type(path, value, "an integer", f"write for example {path[-1] if len(path) else name} = {default}")
+            self._wrong_type(
+                path, value, "an integer", f"write for example {path[-1] if len(path) else name} = {default}"
+            )
         if not low <= value <= high:
             raise ScenarioError(
                 self.source.where(path), f"{name} = {value} is out of range", f"give an integer from {low} to {high}"
@@ -116,7 +122,14 @@ class Table:
         return value
 
     def _wrong_type(self, path: Path, value: Any, wanted: str, remedy: str) -> NoReturn:
-        kind = {str: "a string", bool: "a boolean", int: "an integer", Decimal: "a float", list: "an array", dict: "a table"}
+        kind = {
+            str: "a string",
+            bool: "a boolean",
+            int: "an integer",
+            Decimal: "a float",
+            list: "an array",
+            dict: "a table",
+        }
         found = kind.get(type(value), f"a {type(value).__name__}")
         raise ScenarioError(self.source.where(path), f"{_dotted(path)} must be {wanted}, not {found}", remedy)
 

@@ -1,0 +1,120 @@
+"""`[host]` and `[[guest]]`: who runs what on which CPU."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from pmulab.scenario import keys
+from pmulab.scenario.machine import Machine
+from pmulab.scenario.sessions import read_session
+from pmulab.scenario.table import Table
+from pmulab.scenario.work import Work
+from services.experiment import GuestSpec, HostCpuSpec, HostSpec, SessionSpec, TaskSpec, VcpuSpec
+
+_HZ = 250  # CONFIG_HZ of arm64's defconfig
+_MAX_HZ = 1000
+_MAX_VCPUS = 512
+_FLOATS = -1
+# KVM shows a guest no later PMU than this (6.12, kvm_arm_pmu_get_pmuver_limit): FEAT_PMUv3p5.
+_KVM_PMUVER_LIMIT = 6
+
+
+def read_host(scenario: Table, machine: Machine, work: Work) -> HostSpec:
+    table = scenario.table("host", keys.HOST)
+    pcpus = len(machine.cpus)
+    tasks = _by_cpu(table.tables("task", keys.HOST_TASK), "pcpu", pcpus, "pCPUs")
+    sessions = _by_cpu(table.tables("perf", keys.HOST_PERF), "pcpu", pcpus, "pCPUs")
+    return HostSpec(
+        hz=table.integer("hz", _HZ, 1, _MAX_HZ),
+        mux_interval=_mux_interval(table, machine),
+        cpus=tuple(
+            HostCpuSpec(
+                tasks=tuple(_read_task(task, machine, work) for task in tasks[pcpu]),
+                sessions=tuple(read_session(session, cpu_wide=True) for session in sessions[pcpu]),
+            )
+            for pcpu in range(pcpus)
+        ),
+    )
+
+
+def read_guests(scenario: Table, machine: Machine, work: Work) -> tuple[GuestSpec, ...]:
+    guests: list[GuestSpec] = []
+    for number, table in enumerate(scenario.tables("guest", keys.GUEST)):
+        guest = _read_guest(table, machine, work, f"vm{number}")
+        if guest.name in {other.name for other in guests}:
+            table.refuse("name", f"two guests are named {guest.name!r}", "give each guest a name of its own")
+        guests.append(guest)
+    return tuple(guests)
+
+
+def _read_guest(table: Table, machine: Machine, work: Work, default_name: str) -> GuestSpec:
+    pcpus = len(machine.cpus)
+    fewest = min(cpu.counters for cpu in machine.cpus)
+    pmuver = min(*(cpu.pmuver for cpu in machine.cpus), _KVM_PMUVER_LIMIT)
+    pin = table.integers("pin", [], 0, pcpus - 1)
+    vcpus = table.integer("vcpus", len(pin) or 1, 1, _MAX_VCPUS)
+    if pin and len(pin) != vcpus:
+        table.refuse("pin", f"pin has {len(pin)} pCPUs for {vcpus} vCPUs", "give one pCPU for each vCPU, or no pin")
+    counters = table.integer("counters", fewest, 0, 31)
+    if counters > fewest:
+        table.refuse(
+            "counters",
+            f"the guest wants {counters} event counters, but the machine has {fewest}: HPMN cannot exceed PMCR_EL0.N",
+            f"give at most {fewest} (the cycle counter is not counted)",
+        )
+    tasks = _by_cpu(table.tables("task", keys.GUEST_TASK), "vcpu", vcpus, "vCPUs", everywhere=False)
+    sessions = _by_cpu(table.tables("perf", keys.GUEST_PERF), "vcpu", vcpus, "vCPUs")
+    return GuestSpec(
+        name=_name(table, default_name),
+        hz=table.integer("hz", _HZ, 1, _MAX_HZ),
+        counters=counters,
+        pmuver=table.integer("pmuver", pmuver, 1, pmuver),
+        vcpus=tuple(
+            VcpuSpec(
+                pcpu=pin[vcpu] if pin else _FLOATS,
+                tasks=tuple(_read_task(task, machine, work) for task in tasks[vcpu]),
+                sessions=tuple(read_session(session, cpu_wide=True) for session in sessions[vcpu]),
+            )
+            for vcpu in range(vcpus)
+        ),
+        mux_interval=_mux_interval(table, machine),
+    )
+
+
+def _name(table: Table, default: str) -> str:
+    name = table.text("name", default)
+    if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum() or name in ("host", "kvm"):
+        table.refuse("name", f"{name!r} cannot name a guest", "use letters, digits, - and _ (not host or kvm)")
+    return name
+
+
+def _by_cpu(tables: list[Table], key: str, cpus: int, what: str, *, everywhere: bool = True) -> list[list[Table]]:
+    """The tables that concern each CPU; one that names no CPU concerns all, or else the first."""
+    found: list[list[Table]] = [[] for _ in range(cpus)]
+    for table in tables:
+        chosen = table.integers(key, range(cpus) if everywhere else [0], 0, 2**31)
+        for cpu in chosen:
+            if cpu >= cpus:
+                table.refuse(key, f"there is no {key} {cpu}", f"there are {cpus} {what}, counted from 0")
+            found[cpu].append(table)
+    return found
+
+
+def _read_task(table: Table, machine: Machine, work: Work) -> TaskSpec:
+    session: SessionSpec | None = None
+    if "perf" in table:
+        session = read_session(table.table("perf", keys.TASK_PERF), cpu_wide=False)
+    phases = work.phases(table)
+    return TaskSpec(
+        name=table.text("name", table.text("workload")),
+        phases=phases,
+        repeat=table.integer("repeat", 1, 1, 2**31),
+        session=session,
+        sleep=machine.cycles(table.number("sleep_ms", 0, 0, 10**6) / 1000),
+    )
+
+
+def _mux_interval(table: Table, machine: Machine) -> int:
+    if "mux_interval_ms" not in table:
+        return 0
+    return machine.cycles(table.number("mux_interval_ms", 4, 1, 10_000) / Decimal(1000))

@@ -1,0 +1,109 @@
+"""A scenario's sections to one experiment for each of its designs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pmulab import designs
+from pmulab.scenario import keys
+from pmulab.scenario.errors import ScenarioError
+from pmulab.scenario.machine import read_machine
+from pmulab.scenario.parties import read_guests, read_host
+from pmulab.scenario.published import Published, read_notes, read_published
+from pmulab.scenario.source import Source
+from pmulab.scenario.table import Table
+from pmulab.scenario.work import Work
+from services import events, workload
+from services.experiment import DesignSpec, Experiment, GuestSpec, HostCpuSpec, HostSpec, SessionSpec, VcpuSpec
+
+_MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    seed: int
+    experiments: tuple[Experiment, ...]
+    published: Published | None
+    assumed: dict[str, str]
+    fitted: dict[str, str]
+
+
+def resolve(source: Source, chosen: Sequence[str], seed: int | None, every_event: bool) -> Resolved:
+    """Read every section; `chosen` designs come before the scenario's own. Raises ScenarioError."""
+    scenario = Table(source, (), source.data, keys.SCENARIO)
+    own_seed = scenario.integer("seed", 1, 0, _MAX_SEED)
+    machine = read_machine(scenario)
+    work = Work(machine)
+    host_kernel = work.profile(workload.rates("host-kernel"))
+    guest_kernel = work.profile(workload.rates(workload.KERNEL))
+    host = read_host(scenario, machine, work)
+    guests = read_guests(scenario, machine, work)
+    if not guests and not any(cpu.tasks or cpu.sessions for cpu in host.cpus):
+        scenario.refuse(
+            "guest", "nothing runs in this scenario", "add a [[guest]] with a [[guest.task]], or a [[host.task]]"
+        )
+    tallied = _events(host, guests, every_event)
+    experiment = Experiment(
+        scenario=Path(source.name).stem,
+        seed=own_seed if seed is None else seed,
+        frequency_hz=machine.frequency_hz,
+        cpus=machine.cpus,
+        events=tallied,
+        costs=machine.costs,
+        profiles=tuple(tuple(rate for rate in rates if rate[0] in tallied) for rates in work.profiles),
+        host_kernel_profile=host_kernel,
+        guest_kernel_profile=guest_kernel,
+        host=host,
+        guests=guests,
+        design=DesignSpec(""),
+    )
+    published = read_published(scenario)
+    assumed, fitted = read_notes(scenario, "assumed"), read_notes(scenario, "fitted")
+    wanted = _designs(scenario, experiment, chosen)
+    return Resolved(
+        seed=experiment.seed,
+        experiments=tuple(replace(experiment, design=design) for design in wanted),
+        published=published,
+        assumed=assumed,
+        fitted=fitted,
+    )
+
+
+def _designs(scenario: Table, experiment: Experiment, chosen: Sequence[str]) -> list[DesignSpec]:
+    table = scenario.table("kvm", keys.KVM)
+    own = table.strings("designs") if "designs" in table else list(designs.available())[:1]
+    places = [(f"--design {text}", text) for text in chosen] or [
+        (table.source.where((*table.path, "designs", n)), text) for n, text in enumerate(own)
+    ]
+    if not places:
+        table.refuse("designs", "designs is empty", 'write for example designs = ["emulated", "partitioned"]')
+    found: list[DesignSpec] = []
+    for where, text in places:
+        try:
+            design = designs.parse_design(text)
+            designs.fallbacks(replace(experiment, design=design))
+        except designs.DesignError as error:
+            raise ScenarioError(where, str(error), error.remedy) from None
+        if design in found:
+            raise ScenarioError(where, f"design {text!r} is there twice", "leave one out")
+        found.append(design)
+    return found
+
+
+def _events(host: HostSpec, guests: tuple[GuestSpec, ...], every_event: bool) -> tuple[int, ...]:
+    """Every event that a session names, with cycles and instructions; or all that PMUv3 names."""
+    found = {events.CPU_CYCLES, events.INST_RETIRED}
+    if every_event:
+        found.update(events.pmuv3().values())
+    for session in _sessions(host, guests):
+        found.update(event.event for event in session.events)
+    return tuple(sorted(found))
+
+
+def _sessions(host: HostSpec, guests: tuple[GuestSpec, ...]) -> list[SessionSpec]:
+    cpus: list[HostCpuSpec | VcpuSpec] = [*host.cpus, *(vcpu for guest in guests for vcpu in guest.vcpus)]
+    return [session for cpu in cpus for session in cpu.sessions] + [
+        task.session for cpu in cpus for task in cpu.tasks if task.session is not None
+    ]

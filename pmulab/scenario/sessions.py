@@ -1,0 +1,36 @@
+"""perf sessions of a scenario: `perf = { verb, events, frequency | period }`."""
+
+from __future__ import annotations
+
+from pmulab.scenario.perf_events import EventSyntaxError, parse_events
+from pmulab.scenario.table import Table
+from services.experiment import SessionSpec
+
+_DEFAULT_FREQUENCY = 4000  # perf record's own, Hz
+_MAX_FREQUENCY = 100_000  # kernel.perf_event_max_sample_rate, Hz
+_MAX_PERIOD = 2**63 - 1  # attr.sample_period; the kernel refuses the top bit
+
+
+def read_session(table: Table, *, cpu_wide: bool) -> SessionSpec:
+    table.required("verb", '"record"')
+    table.required("events", '"cycles,instructions"')
+    verb = table.choice("verb", ("stat", "record"), "")
+    frequency, period = _sampling(table, verb)
+    try:
+        events = parse_events(table.strings("events"), frequency=frequency, period=period)
+    except EventSyntaxError as error:
+        table.refuse_element("events", error.argument, str(error), error.remedy)
+    return SessionSpec(verb, events, cpu_wide)
+
+
+def _sampling(table: Table, verb: str) -> tuple[int, int]:
+    for key in ("frequency", "period"):
+        if verb == "stat" and key in table:
+            table.refuse(key, f"perf stat takes no {key}", 'leave it out, or write verb = "record"')
+    if verb == "stat":
+        return 0, 0
+    if "period" in table:
+        if "frequency" in table:
+            table.refuse("frequency", "both frequency (-F) and period (-c) are given", "give one of them")
+        return 0, table.integer("period", 1_000_000, 1, _MAX_PERIOD)
+    return table.integer("frequency", _DEFAULT_FREQUENCY, 1, _MAX_FREQUENCY), 0
