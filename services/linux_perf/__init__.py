@@ -1,0 +1,21 @@
+"""Linux's perf core and Arm PMUv3 driver, as of Linux 6.12, on one CPU's port.
+
+Written once against `services.cpu.Cpu`; the host runs it at EL2, guests at EL1. Behaviour follows
+kernel/events/core.c, drivers/perf/arm_pmu.c and drivers/perf/arm_pmuv3.c.
+
+    perf = Perf(frequency_hz=3_000_000_000, hz=250, costs=costs)
+    this_cpu = perf.add_cpu(PerfConfig(pmuver=6, hyp=False))
+    await this_cpu.probe(cpu)
+    event = this_cpu.open(EventAttr(event=0x11, disabled=True))
+    await this_cpu.install(cpu, event, task=7)
+    await this_cpu.enable(cpu, event)
+    await this_cpu.settle(cpu)
+"""
+
+from services.linux_perf.attr import EventAttr, Overflow, State
+from services.linux_perf.context import Context
+from services.linux_perf.event import PerfEvent
+from services.linux_perf.perf import Perf, PerfConfig
+from services.linux_perf.perf_cpu import PerfCpu
+
+__all__ = ["Context", "EventAttr", "Overflow", "Perf", "PerfConfig", "PerfCpu", "PerfEvent", "State"]
