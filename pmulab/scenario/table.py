@@ -112,9 +112,7 @@ class Table:
 
     def _integer(self, path: Path, name: str, value: Any, default: int, low: int, high: int) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            self._wrong_type(
-                path, value, "an integer", f"write for example {path[-1] if len(path) else name} = {default}"
-            )
+            self._wrong_type(path, value, "an integer", f"write for example {name.partition('[')[0]} = {default}")
         if not low <= value <= high:
             raise ScenarioError(
                 self.source.where(path), f"{name} = {value} is out of range", f"give an integer from {low} to {high}"

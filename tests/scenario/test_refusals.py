@@ -1,0 +1,159 @@
+"""What does not fit in a scenario is refused with the file, the line and what would be right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pmulab import scenario
+from pmulab.scenario import ScenarioError
+
+GUEST = '[[guest]]\n[[guest.task]]\nworkload = "gzip-random"\n'
+PERF = GUEST + '[guest.task.perf]\nverb = "record"\n'
+
+# document, line, part of the problem, part of the remedy
+REFUSED = [
+    ("", 1, "nothing runs", "add a [[guest]]"),
+    ("machine = 3\n", 1, "machine must be a table, not an integer", "write [machine]"),
+    ("[machin]\n", 1, "unknown key 'machin' in the scenario", "did you mean machine?"),
+    ("[machine]\n\npcpu = 1\n", 3, "unknown key 'pcpu' in [machine]", "did you mean pcpus"),
+    ('[machine]\npcpus = "2"\n', 2, "machine.pcpus must be an integer, not a string", "pcpus = 1"),
+    ("[machine]\npcpus = true\n", 2, "must be an integer, not a boolean", "pcpus = 1"),
+    ("[machine]\npcpus = 0\n", 2, "pcpus = 0 is out of range", "from 1 to"),
+    ("[machine]\ncounters = 32\n", 2, "counters = 32 is out of range", "from 0 to 31"),
+    ("[machine]\npcpus = 2\ncounters = [6,\n 10,\n 4]\n", 3, "3 values for 2 pCPUs", "one for each pCPU"),
+    ('[machine]\npcpus = 2\ncounters = [6,\n "x"]\n', 4, "must be an integer", "counters = 0"),
+    ('[machine]\ncore = "neoverse-n9"\n', 2, "no core 'neoverse-n9'", "did you mean"),
+    ('[machine]\ncore = "gone.toml"\n', 2, "gone.toml cannot be read", "readable TOML file"),
+    ("[machine]\npmuver = 2\n", 2, "no PMUv3 version", "4 (PMUv3p1)"),
+    ("[machine]\nhpmn0 = 1\n", 2, "must be true or false, not an integer", "hpmn0 = true"),
+    ('[machine]\nclock_ghz = "3 GHz"\n', 2, "must be a number, not a string", "clock_ghz = 3.0"),
+    ("[machine]\nclock_ghz = 0\n", 2, "clock_ghz = 0 is out of range", "0.001"),
+    ("[machine]\nclock_ghz = nan\n", 2, "clock_ghz = NaN is out of range", "0.001"),
+    ('[machine]\ncosts = "altra"\n', 2, "no cost table 'altra'", "did you mean altra-n1-vhe"),
+    ('[machine.cost]\nexit_fats = "1 ns"\n', 2, "unknown key 'exit_fats'", "did you mean exit_fast"),
+    ('[machine.cost]\nexit_fast = "1 s"\n', 2, "'1 s' is not a cost", "'13.2 ns'"),
+    ("[machine.cost]\nexit_fast = 3\n", 2, "must be a string", 'exit_fast = "'),
+    ("[host]\nhz = 0\n", 2, "hz = 0 is out of range", "from 1 to 1000"),
+    ("[host]\nmux_interval_ms = -1\n", 2, "out of range", "from 1"),
+    ("[host]\ntask = 3\n", 2, "must be an array of tables", "[[host.task]]"),
+    ('[[host.task]]\nworkload = "sha256"\npcpu = 1\n', 3, "there is no pcpu 1", "there are 1 pCPUs"),
+    ("[[host.perf]]\n", 1, "'verb' is missing in [host.perf]", 'verb = "record"'),
+    (GUEST + '[kvm]\ndesigns = ["emulatd"]\n', 5, "unknown design 'emulatd'", "did you mean emulated?"),
+    (GUEST + '[kvm]\ndesigns = [\n  "emulated",\n  "partitioned,swap"]\n', 7, "'swap' in design", "its axes are"),
+    (GUEST + '[kvm]\ndesigns = ["emulated,a=b"]\n', 5, "no axis 'a'", "has no axes"),
+    (GUEST + '[kvm]\ndesigns = ["partitioned,reservation=x"]\n', 5, "has no value 'x'", "static"),
+    (GUEST + '[kvm]\ndesigns = ["emulated", "emulated"]\n', 5, "there twice", "leave one out"),
+    (GUEST + "[kvm]\ndesigns = []\n", 5, "designs is empty", '["emulated", "partitioned"]'),
+    (GUEST + "[kvm]\ndesigns = [1]\n", 5, "must be a string, not an integer", "designs = ["),
+    ("[[guest]]\ncounters = 32\n", 2, "out of range", "from 0 to 31"),
+    ("[machine]\ncounters = 6\n[[guest]]\ncounters = 7\n", 4, "HPMN cannot exceed PMCR_EL0.N", "give at most 6"),
+    ("[[guest]]\npin = [0, 0]\nvcpus = 3\n", 2, "2 pCPUs for 3 vCPUs", "one pCPU for each vCPU"),
+    ("[[guest]]\npin = [1]\n", 2, "pin[0] = 1 is out of range", "from 0 to 0"),
+    ("[[guest]]\npmuver = 9\n", 2, "out of range", "from 1 to 6"),
+    ('[[guest]]\nname = "a b"\n', 2, "'a b' cannot name a guest", "letters, digits"),
+    ('[[guest]]\nname = "a"\n[[guest]]\nname = "a"\n', 4, "two guests are named 'a'", "a name of its own"),
+    ("[[guest]]\n[[guest.task]]\n", 2, "'workload' is missing in [guest.task]", 'workload = "gzip-random"'),
+    ('[[guest]]\n[[guest.task]]\nworkload = "gzip"\n', 3, "no workload 'gzip'", "gzip-random"),
+    (GUEST + "scale = 1\nseconds = 2\n", 5, "both scale and seconds", "give one"),
+    (GUEST + "vcpu = 2\n", 4, "there is no vcpu 2", "there are 1 vCPUs"),
+    (GUEST + "ipc = 0\n", 4, "ipc = 0 is out of range", "0.001"),
+    (GUEST + 'perf = "stat"\n', 4, "guest.task.perf must be a table", "[guest.task.perf]"),
+    (PERF, 4, "'events' is missing", 'events = "cycles,instructions"'),
+    (PERF + "events = []\n", 6, "no events", "pmulab events"),
+    (PERF + 'events = "cylces"\n', 6, "unknown event 'cylces'", "did you mean cycles"),
+    (
+        PERF + 'events = ["cycles",\n "instructions", "nothing-like-it"]\n',
+        7,
+        "unknown event 'nothing-like-it'",
+        "lists all",
+    ),
+    (PERF + 'events = "cycles:pp"\n', 6, "modifier 'p'", "no precise sampling"),
+    (PERF + 'events = "cycles:z"\n', 6, "modifier 'z'", "ukhGHD"),
+    (PERF + 'events = "{cycles,instructions"\n', 6, "'}' is missing", "close the group"),
+    (PERF + 'events = "cycles,"\n', 6, "an empty event name", "comma"),
+    (PERF + 'events = "r12345"\n', 6, "event 0x12345 is out of range", "0xffff"),
+    (PERF + 'events = "armv8_pmuv3_0/evnt=1/"\n', 6, "unknown term 'evnt=1'", "event=0x11"),
+    (PERF + 'events = "cycles"\nfrequency = 1000\nperiod = 5\n', 7, "both frequency (-F) and period (-c)", "give one"),
+    (PERF + 'events = "cycles"\nfrequency = 0\n', 7, "frequency = 0 is out of range", "from 1"),
+    (GUEST + 'perf = { verb = "stat", events = "cycles", period = 3 }\n', 4, "perf stat takes no period", '"record"'),
+    (GUEST + 'perf = { verb = "top", events = "cycles" }\n', 4, "verb = 'top' is not known", "record"),
+    (GUEST + "[published]\n", 4, "'source' is missing", "source ="),
+    (GUEST + '[published]\nsource = "x"\nelapsed_seconds = { emulatd = 1 }\n', 6, "unknown design", "did you mean"),
+    (GUEST + '[published]\nsource = "x"\nelapsed_seconds = { emulated = "1" }\n', 6, "must be a number", "1.0"),
+    (GUEST + "[assumed]\nx = 1\n", 5, "must be a string", 'x = "'),
+    ("[machine\n", 1, "not valid TOML", "correct the syntax"),
+    ("a = 1\na = 2\n", 2, "not valid TOML", "correct the syntax"),
+    ("a = 1\nb = '''\n", 2, "not valid TOML", "correct the syntax"),
+]
+
+
+@pytest.mark.parametrize(("document", "line", "problem", "remedy"), REFUSED)
+def test_a_scenario_is_refused_with_line_and_remedy(
+    tmp_path: Path, document: str, line: int, problem: str, remedy: str
+) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(document)
+    with pytest.raises(ScenarioError) as caught:
+        scenario.load(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}:{line}: "), message
+    assert problem in caught.value.problem
+    assert remedy in caught.value.remedy
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("override", "problem", "remedy"),
+    [
+        ("guest.hz", "not of the form key=value", "guest.hz=1000"),
+        ("guest..hz=1", "not of the form key=value", "guest.hz=1000"),
+        ("guest.hz=fast", "must be an integer, not a string", "hz = 250"),
+        ("guest.hz=0", "out of range", "from 1"),
+        ("guest.3.hz=100", "there is no guest 3", "there are 1"),
+        ("guest.hertz=100", "unknown key 'hertz'", "did you mean"),
+        ("seed.x=1", "'seed' has no keys of its own", "a section"),
+        ("guest.counters=30", "HPMN cannot exceed PMCR_EL0.N", "at most 6"),
+        ("guest.task.perf.events=cylces", "unknown event", "did you mean cycles"),
+        ("kvm.designs=emulatd", "unknown design", "did you mean emulated"),
+        ("machine.cost.isb=3", "must be a string", 'isb = "'),
+    ],
+)
+def test_an_override_is_checked_like_the_file(override: str, problem: str, remedy: str) -> None:
+    with pytest.raises(ScenarioError) as caught:
+        scenario.load("quick", overrides=["seed=3", override])
+    assert caught.value.where == f"--set {override}"
+    assert problem in caught.value.problem
+    assert remedy in caught.value.remedy
+
+
+def test_a_design_on_the_command_line_is_checked() -> None:
+    with pytest.raises(ScenarioError, match=r"^--design emulated,x=1: .*no axis 'x'; emulated has no axes"):
+        scenario.load("quick", designs=["emulated,x=1"])
+
+
+@pytest.mark.parametrize("name", ["nowhere.toml", "gzip-recrod", "a/b"])
+def test_a_missing_file_is_refused_with_what_there_is(name: str) -> None:
+    with pytest.raises(ScenarioError, match=rf"^{name}: no such file; give a path, .*gzip-record"):
+        scenario.load(name)
+
+
+def test_what_is_not_text_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "latin.toml"
+    path.write_bytes(b"# fine\n# \xe9\n")
+    with pytest.raises(ScenarioError, match=r"latin.toml:2: not UTF-8"):
+        scenario.load(path)
+
+
+def test_a_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match="cannot be read"):
+        scenario.load(tmp_path)
+
+
+def test_a_fault_in_a_users_own_cost_table_names_both_places(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('base = "altra-n1-vhe"\nclock_hz = 1\nisb = { value = 1 }\n')
+    path = tmp_path / "s.toml"
+    path.write_text('[machine]\ncosts = "mine.toml"\n' + GUEST)
+    with pytest.raises(ScenarioError, match=r"s\.toml:2: .*mine\.toml:3: isb\.unit.*; write "):
+        scenario.load(path)

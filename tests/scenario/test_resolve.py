@@ -1,0 +1,127 @@
+"""A scenario becomes an experiment: what each key turns into."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pmulab import scenario
+from services import experiment as ex
+from services import workload
+from services.experiment import Experiment, PhaseSpec
+
+GUEST = '[[guest]]\n[[guest.task]]\nworkload = "sha256"\n'
+
+
+def only(document: str, tmp_path: Path) -> Experiment:
+    path = tmp_path / "one.toml"
+    path.write_text(document)
+    return scenario.load(path, designs=["emulated"]).experiments[0]
+
+
+@pytest.mark.parametrize("name", sorted(scenario.shipped()))
+def test_every_shipped_scenario_resolves_and_says_who_asks(name: str) -> None:
+    loaded = scenario.load(name)
+    assert scenario.shipped()[name].startswith("Who asks: ")
+    for experiment in loaded.experiments:
+        assert ex.loads(Experiment, ex.dumps(experiment)) == experiment
+        assert {experiment.scenario} == {name}
+
+
+def test_gzip_record_is_the_published_experiment() -> None:
+    loaded = scenario.load("gzip-record")
+    emulated, partitioned = loaded.experiments
+    assert (emulated.design.name, partitioned.design.name) == ("emulated", "partitioned")
+    (cpu,), (guest,) = emulated.cpus, emulated.guests
+    assert (cpu.counters, guest.counters, guest.hz, emulated.host.hz) == (10, 10, 250, 250)
+    (vcpu,) = guest.vcpus
+    (task,) = vcpu.tasks
+    assert task.session is not None
+    assert [event.frequency for event in task.session.events] == [1000] * 15
+    assert len({event.name for event in task.session.events}) == 15
+    assert "cycles" in {event.name for event in task.session.events}
+    user, kernel = task.phases
+    assert (user.el, kernel.el, task.repeat) == (0, 1, 16)
+    ipc_scaled = user.cycles * dict(emulated.profiles[user.profile])[0x08] * task.repeat / 2**32
+    assert ipc_scaled == pytest.approx(688217229 * 16, rel=1e-6)
+    assert loaded.published is not None
+    assert loaded.published.times["elapsed_seconds"] == {"emulated": 4.143, "partitioned": 3.139}
+    assert loaded.published.times["system_seconds"] == {"emulated": 0.159, "partitioned": 0.110}
+    assert loaded.assumed
+    assert loaded.fitted
+
+
+def test_times_are_cycles_of_the_clock(tmp_path: Path) -> None:
+    experiment = only(
+        "[machine]\nclock_ghz = 2.5\n[host]\nmux_interval_ms = 1\n" + GUEST + "seconds = 0.1\nsleep_ms = 2.5\n",
+        tmp_path,
+    )
+    (task,) = experiment.guests[0].vcpus[0].tasks
+    assert experiment.frequency_hz == 2_500_000_000
+    assert experiment.host.mux_interval == 2_500_000
+    assert sum(phase.cycles for phase in task.phases) == pytest.approx(250_000_000, abs=2)
+    assert task.sleep == 6_250_000
+
+
+def test_a_task_runs_its_workload_scaled(tmp_path: Path) -> None:
+    experiment = only(GUEST + "scale = 2\nipc = 2\n", tmp_path)
+    loaded = workload.load("sha256", ipc=2, scale=2)  # type: ignore[arg-type]
+    (task,) = experiment.guests[0].vcpus[0].tasks
+    assert [(phase.el, phase.cycles) for phase in task.phases] == [(p.el, p.cycles) for p in loaded.phases]
+    assert all(isinstance(phase, PhaseSpec) for phase in task.phases)
+
+
+def test_equal_rates_are_one_profile(tmp_path: Path) -> None:
+    experiment = only(GUEST + '[[guest]]\n[[guest.task]]\nworkload = "sha256"\nscale = 3\n', tmp_path)
+    first, second = (guest.vcpus[0].tasks[0].phases[0].profile for guest in experiment.guests)
+    assert first == second
+
+
+def test_only_events_that_a_session_names_are_tallied(tmp_path: Path) -> None:
+    experiment = only(GUEST + 'perf = { verb = "stat", events = "L1-dcache-loads,r23" }\n', tmp_path)
+    assert experiment.events == (0x04, 0x08, 0x11, 0x23)
+    assert {event for rates in experiment.profiles for event, _ in rates} <= set(experiment.events)
+    path = tmp_path / "one.toml"
+    everything = scenario.load(path, designs=["emulated"], every_event=True).experiments[0]
+    assert set(range(0x40)) <= set(everything.events)
+
+
+def test_costs_come_from_table_factor_and_overrides(tmp_path: Path) -> None:
+    document = (
+        '[machine]\nclock_ghz = 1\nperf_factor = 0.5\n[machine.cost]\nisb = "20 ns"\nexit_fast = "77 cycles"\n' + GUEST
+    )
+    costs = only(document, tmp_path).costs
+    plain = only("[machine]\nclock_ghz = 1\nperf_factor = 1\n" + GUEST, tmp_path).costs
+    assert (costs["isb"], costs["exit_fast"]) == (20, 77)
+    assert costs["perf_release_create"] == plain["perf_release_create"] / 2
+    assert costs["exit_full_sysreg"] == plain["exit_full_sysreg"]
+
+
+def test_counters_may_differ_between_pcpus(tmp_path: Path) -> None:
+    experiment = only("[machine]\npcpus = 2\ncounters = [6, 10]\n" + GUEST, tmp_path)
+    assert [cpu.counters for cpu in experiment.cpus] == [6, 10]
+    assert experiment.guests[0].counters == 6
+    assert experiment.guests[0].vcpus[0].pcpu == -1
+
+
+def test_a_table_that_names_no_cpu_concerns_all(tmp_path: Path) -> None:
+    host = '[machine]\npcpus = 2\n[[host.perf]]\nverb = "stat"\nevents = "cycles"\n'
+    one = '[[host.task]]\nworkload = "sha256"\npcpu = 1\n'
+    experiment = only(host + one + GUEST, tmp_path)
+    assert [len(cpu.sessions) for cpu in experiment.host.cpus] == [1, 1]
+    assert [len(cpu.tasks) for cpu in experiment.host.cpus] == [0, 1]
+    assert all(session.cpu_wide for cpu in experiment.host.cpus for session in cpu.sessions)
+
+
+@pytest.mark.parametrize("key", ["guest.hz", "guest.0.hz", "guest.vm0.hz", "guest.vm1.hz"])
+def test_an_override_reaches_one_guest_or_all(key: str) -> None:
+    experiment = scenario.load("two-vms", overrides=[f"{key}=100"]).experiments[0]
+    hz = {"guest.hz": [100, 100], "guest.vm1.hz": [250, 100]}.get(key, [100, 250])
+    assert [guest.hz for guest in experiment.guests] == hz
+
+
+def test_overrides_read_as_toml_or_as_text() -> None:
+    loaded = scenario.load("quick", overrides=["machine.core=cortex-a57", "guest.task.ipc=2", "seed = 7"], seed=None)
+    assert (loaded.experiments[0].cpus[0].model, loaded.seed) == ("cortex-a57", 7)
+    assert scenario.load("quick", overrides=["seed=7"], seed=8).seed == 8
