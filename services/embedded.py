@@ -33,16 +33,15 @@ class Embedded:
         return await cpu.done()
 
 
-def attach(simulation: Simulation) -> dict[str, Software]:
-    """Attach every party of the simulation's experiment; the software by name."""
-    parties: dict[str, Software] = {}
+def attach(simulation: Simulation) -> tuple[HostPerf, dict[str, GuestKernel]]:
+    """Attach every party of the simulation's experiment: the host's perf, and the guests by name."""
+    host = HostPerf()
     for index in range(len(simulation.pcpus)):
-        parties[f"host_perf/{index}"] = host = HostPerf()
-        simulation.attend_host(index, Embedded(host))
+        simulation.attend_host(index, Embedded(host.attend(index)))
+    guests = {guest.name: GuestKernel() for guest in simulation.experiment.guests}
     for vcpu in simulation.vcpus:
-        parties[f"{vcpu.name}/{vcpu.index}"] = guest = GuestKernel()
-        simulation.attend_guest(vcpu.name, vcpu.index, Embedded(guest))
-    return parties
+        simulation.attend_guest(vcpu.name, vcpu.index, Embedded(guests[vcpu.name].attend(vcpu.index)))
+    return host, guests
 
 
 def digest(result: dict[str, Any]) -> str:

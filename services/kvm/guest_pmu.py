@@ -10,7 +10,7 @@ CYCLE_BIT = 1 << CYCLE
 MASK32 = (1 << 32) - 1
 MASK64 = (1 << 64) - 1
 
-PMUVER_P4 = 5  # ID_AA64DFR0_EL1.PMUVer
+PMUVER_P1 = 4  # ID_AA64DFR0_EL1.PMUVer
 PMUVER_P5 = 6
 
 # PMEVTYPER<n>_EL0.evtCount is 16 bits from FEAT_PMUv3p1 on, 10 bits before; P, U, NSK, NSU, NSH, MT above it.

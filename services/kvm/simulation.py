@@ -82,6 +82,7 @@ class Simulation:
                 "mux_interval": host.mux_interval,
                 "features": self.experiment.cpus[index],
                 "counters": self.design.host_counters(self.experiment.cpus[index]),
+                "high_to_low": self.design.high_to_low,
                 "sessions": host.cpus[index].sessions,
                 "vcpu_threads": [vcpu.id for vcpu in self.vcpus],
                 "tasks": [

@@ -233,7 +233,12 @@ class VCpu:
         key = (register, write)
         self.traps[key] = self.traps.get(key, 0) + 1
         pcpu.enter_kernel()
-        pcpu.charge(self.vpmu.trap_cost(register, write))
+        if self.vpmu.fast(register, write):  # no interrupt window, no vGIC, accounted to the guest
+            pcpu.charge(Cost.EXIT_FAST)
+            value = await self.vpmu.access(register, write, value)
+            self.machine.set_running(pcpu.index, self.context, 1, self.profile)
+            return value
+        pcpu.charge(Cost.EXIT_FULL_SYSREG)
         if self.machine.interrupt(pcpu.index) or pcpu.now >= pcpu.deadline:
             await pcpu.serve_interrupts(1)
         pcpu.account("host_kernel")

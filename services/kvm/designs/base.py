@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from services.costs import Cost
 from services.experiment import CpuSpec
 
 if TYPE_CHECKING:
@@ -72,15 +71,18 @@ class Vpmu(ABC):
     def guest_overflow(self, mask: int) -> None:
         """The host's handler found overflow flags in the guest's range, on the pCPU that this vCPU is loaded on."""
 
-    def trap_cost(self, register: int, write: bool) -> Cost:
-        """What a trapped access costs before the design's own work on it."""
-        return Cost.EXIT_FULL_SYSREG
+    def fast(self, register: int, write: bool) -> bool:
+        """Is this trapped access completed without leaving the hypervisor's own code?"""
+        return False
 
-    @abstractmethod
-    def state(self) -> dict[str, Any]: ...
+    def state(self) -> dict[str, Any]:
+        return asdict(self.swaps())
 
-    @abstractmethod
-    def restore(self, state: Mapping[str, Any]) -> None: ...
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up a state that `state()` gave; the vCPU's registers have been restored."""
+        self.pmu = self.vcpu.pmu
+        self.loads, self.puts = state["loads"], state["puts"]
+        self.register_writes, self.register_reads = state["register_writes"], state["register_reads"]
 
 
 @dataclass
@@ -90,8 +92,10 @@ class Design(ABC):
     name: ClassVar[str]
     why: ClassVar[str]
     axes: ClassVar[Mapping[str, Axis]] = {}
+    high_to_low: ClassVar[bool] = False  # the order in which the host's driver allocates counters
 
     chosen: dict[str, str] = field(default_factory=dict)  # every axis of the class, with its value
+    guest_range: int = 0  # the counters that the machine's guests want, one bit each; set before any vpmu() is made
 
     @classmethod
     def make(cls, chosen: Mapping[str, str]) -> Design:

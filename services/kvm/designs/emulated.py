@@ -284,10 +284,10 @@ class EmulatedPmu(Vpmu):
         return self.vcpu.pcpu.kvm(burst)[0]
 
     def state(self) -> dict[str, Any]:
-        return {"backed": self.backed}
+        return super().state() | {"backed": self.backed}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.pmu = self.vcpu.pmu
+        super().restore(state)
         self.backed = state["backed"]
 
 

@@ -1,7 +1,7 @@
 """`partitioned`: MDCR_EL2.HPMN gives the guest [0, HPMN) and the cycle counter, the host keeps the rest.
 
-After the posted series "ARM64 PMU Partitioning"; where its versions differ, this is what its reviews asked
-for: one canonical copy per register, PMEVTYPER<n>_EL0 and PMOVSCLR_EL0 taking effect at once.
+After the posted series "ARM64 PMU Partitioning". The default of each axis is what the series' reviews asked
+for; the other values are what posted versions did (`designs/presets.py`).
 """
 
 from __future__ import annotations
@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from services import registers as r
 from services._pmu import Burst
-from services.costs import Cost
 from services.cpu import Call
 from services.experiment import CpuSpec
 from services.kvm.designs.base import Axis, Design, DesignError, Vpmu
 from services.kvm.errors import InjectUndef
-from services.kvm.guest_pmu import CYCLE, CYCLE_BIT, EVTYPER_NSH, PMUVER_P5
+from services.kvm.guest_pmu import CYCLE, CYCLE_BIT, EVTYPER_NSH, PMUVER_P1, PMUVER_P5
 
 if TYPE_CHECKING:
     from services.kvm.vcpu import VCpu
-
-PMUVER_P1 = 4
 
 # What stays trapped under FEAT_FGT: overflow flags, for injection; event types, for the filter and to forbid
 # counting at EL2; PMCEID and PMMIR, which would show the host's hardware.
@@ -33,87 +30,116 @@ TRAPPED_READS = (
     | r.HDFGRTR_EL2_PMMIR_EL1
 )
 TRAPPED_WRITES = r.HDFGWTR_EL2_PMOVS | r.HDFGWTR_EL2_PMEVTYPERn_EL0 | r.HDFGWTR_EL2_PMCCFILTR_EL0
+STALL_SLOTS = 0b111 << (0x3D - 0x20)  # STALL_SLOT_BACKEND, _FRONTEND, STALL_SLOT in PMCEID1_EL0
 
 
 class PartitionedPmu(Vpmu):
-    """A vCPU's PMU, on the CPU while resident and in memory otherwise."""
+    """A vCPU's PMU: on the CPU while resident (GUEST_OWNED), in memory otherwise (FREE)."""
 
     design: Partitioned
 
     def __init__(self, design: Partitioned, vcpu: VCpu) -> None:
         super().__init__(design, vcpu)
         cpu = vcpu.pcpu.spec
+        self.axes = design.chosen
         self.hpmn = min(vcpu.pmu.counters, cpu.counters)
         self.mask = ((1 << self.hpmn) - 1) | CYCLE_BIT
-        self.resident = False  # the registers' canonical copy is on the CPU
+        self.untrapped = design.chosen["traps"] == "fgt" and cpu.fgt > 0
+        self.split = self.hpmn > 0 or cpu.hpmn0  # else HPMN stays N and every access traps
+        self.owned = design.chosen["swap"] == "eager"
+        self.loaded = False
+
+    @property
+    def resident(self) -> bool:
+        """Is the registers' live copy on the CPU?"""
+        return self.owned and self.loaded
 
     # Load and put.
 
     async def load(self) -> None:
-        pcpu = self.vcpu.pcpu
-        burst = Burst()
-        burst.msr(r.MDCR_EL2, self._mdcr())
-        if self._fgt():
-            burst.msr(r.HDFGRTR_EL2, TRAPPED_READS)
-            burst.msr(r.HDFGWTR_EL2, TRAPPED_WRITES)
-        burst.msr(r.PMUSERENR_EL0, self.pmu.userenr)
-        pcpu.kvm(burst)
-        await self._host_counters(self.mask)
-        self._swap_in()
+        self.loaded = True
+        if self.axes["swap"] == "lazy":
+            self.owned = self._in_use()
+        if self.owned:
+            await self._reside()
+        else:
+            self._program(r.MDCR_EL2_TPM | r.MDCR_EL2_TPMCR | self.vcpu.pcpu.spec.counters)
 
     async def put(self) -> None:
-        self._swap_out()
         pcpu = self.vcpu.pcpu
+        if self.owned:
+            self._swap_out()
+        self.loaded = False
         burst = Burst()
-        slot = burst.mrs(r.PMUSERENR_EL0)
-        burst.msr(r.PMUSERENR_EL0, 0)
         burst.msr(r.MDCR_EL2, pcpu.spec.counters)
-        if self._fgt():
+        if pcpu.spec.fgt:
             burst.msr(r.HDFGRTR_EL2, 0)
             burst.msr(r.HDFGWTR_EL2, 0)
-        self.pmu.userenr = pcpu.kvm(burst)[slot]
-        await self._host_counters(0)
+        pcpu.kvm(burst)
+        if self.owned:
+            await self._host_counters(0)
+
+    def _in_use(self) -> bool:
+        """The debug registers' rule: decided from the saved state, afresh at each load."""
+        pmu = self.pmu
+        return bool(pmu.pmcr & r.PMCR_E and (pmu.cnten & self.mask or pmu.ovs & pmu.inten & self.mask))
+
+    async def _reside(self) -> None:
+        await self._host_counters(self.mask)
+        self._program(self._mdcr())
+        self._swap_in()
 
     def _mdcr(self) -> int:
         cpu = self.vcpu.pcpu.spec
-        value = self.hpmn | r.MDCR_EL2_HPME
-        if cpu.pmuver >= PMUVER_P1:
+        value = self.hpmn if self.split else cpu.counters
+        if self.axes["hpme"] == "set":
+            value |= r.MDCR_EL2_HPME
+        if cpu.pmuver >= PMUVER_P1 and self.split:
             value |= r.MDCR_EL2_HPMD  # nothing in the guest's range counts at EL2
         if cpu.pmuver >= PMUVER_P5:
             value |= r.MDCR_EL2_HCCD  # nor does the cycle counter
-        if not self._fgt():
+        if not (self.untrapped and self.split):
             value |= r.MDCR_EL2_TPM | r.MDCR_EL2_TPMCR
+        elif self.axes["pmcr"] == "trapped":
+            value |= r.MDCR_EL2_TPMCR
         return value
 
-    def _fgt(self) -> bool:
-        return self.vcpu.pcpu.spec.fgt > 0
+    def _program(self, mdcr: int) -> None:
+        """The trap controls: MDCR_EL2, and the fine-grained ones where there are any."""
+        pcpu, burst = self.vcpu.pcpu, Burst()
+        burst.msr(r.MDCR_EL2, mdcr)
+        if pcpu.spec.fgt:
+            burst.msr(r.HDFGRTR_EL2, TRAPPED_READS)
+            burst.msr(r.HDFGWTR_EL2, TRAPPED_WRITES)
+        pcpu.kvm(burst)
 
     async def _host_counters(self, mask: int) -> None:
         """kvm_pmu_set_guest_counters: under dynamic reservation the host gives the range up only now."""
-        pcpu = self.vcpu.pcpu
-        if self.design.chosen["reservation"] == "dynamic":
-            await pcpu.call([Call.GUEST_COUNTERS, mask, 0, 0, 0])
+        if self.axes["reservation"] == "dynamic":
+            await self.vcpu.pcpu.call([Call.GUEST_COUNTERS, mask, 0, 0, 0])
 
     def _swap_in(self) -> None:
-        """kvm_pmu_load: 2h+9 writes for h event counters."""
+        """kvm_pmu_load: 2h+9 writes for h event counters, one more with PMUSERENR_EL0."""
         pmu, burst = self.pmu, Burst()
         for n in range(self.hpmn):
-            burst.msr(r.PMEVTYPER(n), pmu.typer[n] & ~EVTYPER_NSH)
-        burst.msr(r.PMCCFILTR_EL0, pmu.typer[CYCLE] & ~EVTYPER_NSH)
+            burst.msr(r.PMEVTYPER(n), self._hardware_typer(n))
+        burst.msr(r.PMCCFILTR_EL0, self._hardware_typer(CYCLE))
         for n in range(self.hpmn):
             burst.msr(r.PMEVCNTR(n), pmu.counter[n])
         burst.msr(r.PMCCNTR_EL0, pmu.counter[CYCLE])
         burst.msr(r.PMSELR_EL0, pmu.selr)
-        burst.msr(r.PMCR_EL0, pmu.pmcr)
+        burst.msr(r.PMCR_EL0, pmu.pmcr if self.split else pmu.pmcr | r.PMCR_E)
         burst.msr(r.PMOVSCLR_EL0, self.mask)
-        burst.msr(r.PMCNTENSET_EL0, pmu.cnten & self.mask)
-        burst.msr(r.PMCNTENCLR_EL0, ~pmu.cnten & self.mask)
+        cnten = self._hardware_cnten()
+        burst.msr(r.PMCNTENSET_EL0, cnten)
+        burst.msr(r.PMCNTENCLR_EL0, ~cnten & self.mask)
         burst.msr(r.PMINTENSET_EL1, pmu.inten & self.mask)
         burst.msr(r.PMINTENCLR_EL1, ~pmu.inten & self.mask)
+        if self.axes["userenr"] == "swapped":
+            burst.msr(r.PMUSERENR_EL0, pmu.userenr)
+        self.register_writes += len(burst)
         self.vcpu.pcpu.kvm(burst)
         self.loads += 1
-        self.register_writes += 2 * self.hpmn + 9
-        self.resident = True
 
     def _swap_out(self) -> None:
         """kvm_pmu_put: h+6 reads and 3 writes; the range is left disabled and not overflowed."""
@@ -122,46 +148,73 @@ class PartitionedPmu(Vpmu):
             burst.mrs(r.PMEVCNTR(n))
         for register in (r.PMCCNTR_EL0, r.PMSELR_EL0, r.PMCR_EL0, r.PMCNTENSET_EL0, r.PMINTENSET_EL1, r.PMOVSSET_EL0):
             burst.mrs(register)
+        if self.axes["userenr"] == "swapped":
+            burst.mrs(r.PMUSERENR_EL0)
+        self.register_reads += len(burst)
+        self.register_writes += 3
         burst.msr(r.PMOVSCLR_EL0, self.mask)
         burst.msr(r.PMCNTENCLR_EL0, self.mask)
         burst.msr(r.PMINTENCLR_EL1, self.mask)
+        if self.axes["userenr"] == "swapped":
+            burst.msr(r.PMUSERENR_EL0, 0)
+            self.register_writes += 1
         values = self.vcpu.pcpu.kvm(burst)
         pmu.counter[:h] = values[:h]
-        pmu.counter[CYCLE], pmu.selr, pmcr, cnten, inten, ovs = values[h:]
-        pmu.pmcr = pmcr & r.PMCR_WRITABLE
-        pmu.cnten, pmu.inten = cnten & self.mask, inten & self.mask
+        pmu.counter[CYCLE], pmu.selr, pmcr, cnten, inten, ovs = values[h : h + 6]
+        if self.split:
+            pmu.pmcr, pmu.cnten = pmcr & r.PMCR_WRITABLE, cnten & self.mask
+        pmu.inten = inten & self.mask
         pmu.ovs |= ovs & self.mask
+        if self.axes["userenr"] == "swapped":
+            pmu.userenr = values[h + 6]
         self.puts += 1
-        self.register_reads += h + 6
-        self.register_writes += 3
-        self.resident = False
+
+    def _hardware_typer(self, n: int) -> int:
+        """What the CPU gets for an event type: never an event at EL2."""
+        return self.pmu.typer[n] & ~EVTYPER_NSH
+
+    def _hardware_cnten(self) -> int:
+        """The enables for the CPU; without a split PMCR_EL0.E is the host's, so the guest's acts through these."""
+        pmu = self.pmu
+        return pmu.cnten & self.mask if self.split or pmu.pmcr & r.PMCR_E else 0
 
     # Interrupts.
 
     def level(self) -> bool:
-        """kvm_pmu_part_overflow_status: the flags are in memory, the enables on the CPU."""
-        if not self.pmu.ovs:
+        """kvm_pmu_part_overflow_status: the flags are in memory, the enables on the CPU while resident."""
+        pmu = self.pmu
+        if not pmu.ovs & self.mask:
             return False
+        if not self.resident:
+            return bool(pmu.pmcr & r.PMCR_E and pmu.ovs & pmu.inten & self.mask)
         burst = Burst()
         burst.mrs(r.PMINTENSET_EL1)
         burst.mrs(r.PMCR_EL0)
         inten, pmcr = self.vcpu.pcpu.kvm(burst)
-        return bool(pmcr & r.PMCR_E and self.pmu.ovs & inten & self.mask)
+        return bool((pmcr if self.split else pmu.pmcr) & r.PMCR_E and pmu.ovs & inten & self.mask)
 
     def counter_overflow(self, counter: int) -> None:
         raise AssertionError("no counter of a partitioned guest is backed by a perf event")
 
     def guest_overflow(self, mask: int) -> None:
         """kvm_pmu_handle_guest_irq: the flags go from the CPU into memory."""
-        burst = Burst()
-        burst.msr(r.PMOVSCLR_EL0, mask & self.mask)
-        self.vcpu.pcpu.kvm(burst)
-        self.pmu.ovs |= mask & self.mask
+        if self.resident:
+            self._set(r.PMOVSCLR_EL0, mask & self.mask)
+            self.pmu.ovs |= mask & self.mask
 
     # Trapped accesses.
 
+    def fast(self, register: int, write: bool) -> bool:
+        return self.axes["traps"] == "fast-path" and self.resident
+
     async def access(self, register: int, write: bool, value: int) -> int:
-        counter = r.counter_of(register, self.pmu.selr)
+        if not self.resident:
+            self.owned = True
+            if self.axes["transition"] == "reload":
+                await self._reside()
+            else:
+                self._program(self._mdcr())
+        counter = r.counter_of(register, self._get(r.PMSELR_EL0) & 0x1F)
         if counter is not None:
             if counter != CYCLE and counter >= self.hpmn:
                 raise InjectUndef
@@ -169,75 +222,101 @@ class PartitionedPmu(Vpmu):
         return self._write(register, value) if write else self._read(register)
 
     def _counter(self, n: int, typer: bool, write: bool, value: int) -> int:
-        pmu, burst = self.pmu, Burst()
+        pmu = self.pmu
         if typer:
-            if not write:
-                return pmu.typer[n]
-            pmu.typer[n] = value & (pmu.event_mask if n != CYCLE else pmu.event_mask & ~0xFFFF)
-            burst.msr(r.PMCCFILTR_EL0 if n == CYCLE else r.PMEVTYPER(n), pmu.typer[n] & ~EVTYPER_NSH)
-            self.vcpu.pcpu.kvm(burst)
-            return value
+            if write:
+                pmu.typer[n] = value & (pmu.event_mask if n != CYCLE else pmu.event_mask & ~0xFFFF)
+                if self.axes["typer"] == "write-through":
+                    self._set(r.PMCCFILTR_EL0 if n == CYCLE else r.PMEVTYPER(n), self._hardware_typer(n))
+            return pmu.typer[n]
         register = r.PMCCNTR_EL0 if n == CYCLE else r.PMEVCNTR(n)
         if write:
-            burst.msr(register, value)
-            self.vcpu.pcpu.kvm(burst)
+            self._set(register, value)
             return value
-        burst.mrs(register)
-        return self.vcpu.pcpu.kvm(burst)[0]
+        return self._get(register)
 
     def _read(self, register: int) -> int:
-        burst = Burst()
-        burst.mrs(register)
-        (value,) = self.vcpu.pcpu.kvm(burst)
-        if register in (r.PMOVSSET_EL0, r.PMOVSCLR_EL0):
-            return self.pmu.ovs | value & self.mask
-        if register == r.PMCR_EL0:
-            return value & ~r.PMCR_N_MASK | self.hpmn << r.PMCR_N_SHIFT
-        if register in (r.PMCNTENSET_EL0, r.PMCNTENCLR_EL0, r.PMINTENSET_EL1, r.PMINTENCLR_EL1):
-            return value & self.mask
+        pmu = self.pmu
         if register == r.PMMIR_EL1:
             return 0
+        value = self._get(register)
+        match register:
+            case r.PMOVSSET_EL0 | r.PMOVSCLR_EL0:
+                return pmu.ovs | (value & self.mask if self.axes["pmovs"] == "folded" else 0)
+            case r.PMCR_EL0:
+                return (value if self.split else pmu.pmcr) & ~r.PMCR_N_MASK | pmu.counters << r.PMCR_N_SHIFT
+            case r.PMCNTENSET_EL0 | r.PMCNTENCLR_EL0:
+                return value & self.mask if self.split else pmu.cnten
+            case r.PMINTENSET_EL1 | r.PMINTENCLR_EL1:
+                return value & self.mask
+            case r.PMCEID0_EL0:
+                return value | 1 << 0x1E  # CHAIN
+            case r.PMCEID1_EL0:
+                return value & ~STALL_SLOTS
         return value
 
     def _write(self, register: int, value: int) -> int:
-        pmu, burst = self.pmu, Burst()
+        pmu, valid = self.pmu, value & self.mask
         match register:
             case r.PMOVSCLR_EL0:
                 pmu.ovs &= ~value
-                burst.msr(register, value & self.mask)
+                if self.axes["pmovs"] == "folded":
+                    self._set(register, valid)
             case r.PMOVSSET_EL0:
-                pmu.ovs |= value & self.mask
+                pmu.ovs |= valid
             case r.PMCR_EL0:
-                burst.msr(register, value & ~(r.PMCR_P | r.PMCR_C))  # P from EL2 would reset the host's counters too
-                if value & r.PMCR_P:
-                    for n in range(self.hpmn):
-                        burst.msr(r.PMEVCNTR(n), 0)
-                if value & r.PMCR_C:
-                    burst.msr(r.PMCCNTR_EL0, 0)
+                self._write_pmcr(value)
+            case r.PMCNTENSET_EL0 | r.PMCNTENCLR_EL0 if not self.split:
+                pmu.cnten = pmu.cnten | valid if register == r.PMCNTENSET_EL0 else pmu.cnten & ~valid
+                self._apply_cnten()
             case r.PMCNTENSET_EL0 | r.PMCNTENCLR_EL0 | r.PMINTENSET_EL1 | r.PMINTENCLR_EL1 | r.PMSWINC_EL0:
-                burst.msr(register, value & self.mask)
-            case r.PMSELR_EL0 | r.PMUSERENR_EL0:
-                burst.msr(register, value)
+                self._set(register, valid)
+            case r.PMSELR_EL0:
+                pmu.selr = value & 0x1F
+                self._set(register, value)
+            case r.PMUSERENR_EL0:
+                self._set(register, value)
+            case r.PMMIR_EL1:
+                pass
             case _:
                 raise InjectUndef
-        if register == r.PMSELR_EL0:
-            pmu.selr = value & 0x1F
-        if len(burst):
-            self.vcpu.pcpu.kvm(burst)
         return value
 
-    def trap_cost(self, register: int, write: bool) -> Cost:
-        return Cost.EXIT_FULL_SYSREG
+    def _write_pmcr(self, value: int) -> None:
+        """P from EL2 would reset the host's counters too, so the guest's are written one by one."""
+        plain = value & ~(r.PMCR_P | r.PMCR_C)
+        if self.split:
+            self._set(r.PMCR_EL0, plain)
+        else:
+            self.pmu.pmcr = plain & r.PMCR_WRITABLE
+            self._apply_cnten()
+        if value & r.PMCR_P:
+            for n in range(self.hpmn):
+                self._set(r.PMEVCNTR(n), 0)
+        if value & r.PMCR_C:
+            self._set(r.PMCCNTR_EL0, 0)
+
+    def _apply_cnten(self) -> None:
+        cnten = self._hardware_cnten()
+        self._set(r.PMCNTENSET_EL0, cnten)
+        self._set(r.PMCNTENCLR_EL0, ~cnten & self.mask)
+
+    def _get(self, register: int) -> int:
+        burst = Burst()
+        burst.mrs(register)
+        return self.vcpu.pcpu.kvm(burst)[0]
+
+    def _set(self, register: int, value: int) -> None:
+        burst = Burst()
+        burst.msr(register, value)
+        self.vcpu.pcpu.kvm(burst)
 
     def state(self) -> dict[str, Any]:
-        return {"resident": self.resident, "loads": self.loads, "puts": self.puts,
-                "register_writes": self.register_writes, "register_reads": self.register_reads}
+        return super().state() | {"owned": self.owned, "loaded": self.loaded}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.pmu = self.vcpu.pmu
-        self.resident = state["resident"]
-        self.loads, self.puts = state["loads"], state["puts"]
-        self.register_writes, self.register_reads = state["register_writes"], state["register_reads"]
+        super().restore(state)
+        self.owned, self.loaded = state["owned"], state["loaded"]
 
 
 class Partitioned(Design):
@@ -246,30 +325,47 @@ class Partitioned(Design):
     name = "partitioned"
     why = "the guest owns counters [0, HPMN) of the hardware; most of its accesses need no trap"
     axes: ClassVar[Mapping[str, Axis]] = {
-        "reservation": Axis(("static", "dynamic"), "when the host gives the guest's range up: at boot, or while a vCPU is resident"),
+        "swap": Axis(
+            ("eager", "lazy", "lazy-sticky"),
+            "when the guest's registers go onto the CPU: at each load; at a load if in use, else at the first access "
+            "since; from the first access on, for the vCPU's life",
+        ),
+        "traps": Axis(
+            ("fgt", "fast-path", "slow-path"),
+            "FEAT_FGT untraps most accesses; without, TPM traps them all, completed in the hypervisor or in the host kernel",
+        ),
+        "reservation": Axis(
+            ("static", "dynamic"), "when the host gives the guest's range up: at boot, or while a vCPU is resident"
+        ),
+        "pmcr": Axis(("untrapped", "trapped"), "PMCR_EL0.N as HPMN has it, or by TPMCR as userspace set it"),
+        "typer": Axis(
+            ("write-through", "at-load"), "when a PMEVTYPER write reaches the CPU: at once (v1-v5), at the next load (v6-v8)"
+        ),
+        "pmovs": Axis(
+            ("folded", "memory"), "a trapped PMOVS access sees the CPU's flags too, or only those in memory (v6-v8)"
+        ),
+        "userenr": Axis(("swapped", "left"), "PMUSERENR_EL0 is part of the swap (v1-v5) or not (v6-v8)"),
+        "hpme": Axis(("set", "missing"), "MDCR_EL2.HPME while loaded: without it the host's counters stop (v1-v4)"),
+        "transition": Axis(
+            ("reload", "none"), "does a lazy transition load the guest's state, or only change the traps (v7, v8)?"
+        ),
     }
 
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
         if counters > cpu.counters:
             raise DesignError(f"HPMN {counters} is above the {cpu.counters} event counters of {cpu.model}")
+        fallbacks = []
+        if self.chosen["traps"] == "fgt" and not cpu.fgt:
+            fallbacks.append(f"{cpu.model} has no FEAT_FGT: every PMU access traps (MDCR_EL2.TPM)")
+        if self.chosen["traps"] == "fast-path" and cpu.pmuver < PMUVER_P1:
+            raise DesignError(f"traps=fast-path needs FEAT_PMUv3p1, which {cpu.model} lacks; use traps=slow-path")
         if counters == 0 and not cpu.hpmn0:
-            raise DesignError(f"HPMN 0 needs FEAT_HPMN0, which {cpu.model} lacks")
-        if not cpu.fgt:
-            return [f"{cpu.model} has no FEAT_FGT: every access traps (MDCR_EL2.TPM)"]
-        return []
+            fallbacks.append(f"{cpu.model} has no FEAT_HPMN0: HPMN stays {cpu.counters} and every PMU access traps")
+        return fallbacks
 
     def host_counters(self, cpu: CpuSpec) -> int:
         everything = ((1 << cpu.counters) - 1) | CYCLE_BIT
-        if self.chosen["reservation"] == "dynamic":
-            return everything
-        return everything & ~self.reserved
-
-    @property
-    def reserved(self) -> int:
-        """The guests' range under static reservation, set when the machine is put together."""
-        return self.guest_range
-
-    guest_range: int = 0
+        return everything if self.chosen["reservation"] == "dynamic" else everything & ~self.guest_range
 
     def vpmu(self, vcpu: VCpu) -> PartitionedPmu:
         return PartitionedPmu(self, vcpu)

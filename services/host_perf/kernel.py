@@ -1,0 +1,197 @@
+"""The host's kernel as far as the PMU goes: who enters it why, and what its perf then does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from services import experiment as ex
+from services.cpu import CALL_COLUMNS, Call, Cpu, Entry, EntryKind, Notice, Timer
+from services.linux_perf import EventAttr, Perf, PerfConfig, PerfCpu, PerfEvent, Session
+
+
+class BadRequest(ValueError):
+    """A request or call that the host's perf cannot make sense of."""
+
+
+class HostPerf:
+    """One host kernel's perf, on all its pCPUs."""
+
+    def __init__(self) -> None:
+        self.perf: Perf | None = None
+        self.cpus: dict[int, HostCpu] = {}
+
+    def attend(self, index: int) -> HostCpu:
+        """The software that attends pCPU `index`."""
+        return self.cpus.setdefault(index, HostCpu(self, index))
+
+    def boot(self, config: dict[str, Any]) -> Perf:
+        """What all CPUs share, from the first CPU's BOOT."""
+        if self.perf is None:
+            self.perf = Perf(frequency_hz=config["frequency_hz"], hz=config["hz"], costs=config["costs"])
+        return self.perf
+
+    def state(self) -> dict[str, Any]:
+        """Everything of the host's perf, as JSON-able data."""
+        return {
+            "perf": None if self.perf is None else self.perf.state(),
+            "cpus": [[index, cpu.state()] for index, cpu in sorted(self.cpus.items())],
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> HostPerf:
+        """The host's perf as `state()` gave it; its CPUs are to be attended anew."""
+        host = cls()
+        if state["perf"] is not None:
+            host.perf = Perf.from_state(state["perf"])
+        for index, of_cpu in state["cpus"]:
+            host.attend(index).restore(of_cpu)
+        return host
+
+
+class HostCpu:
+    """The host's kernel on one pCPU (`services.cpu.Software`)."""
+
+    def __init__(self, host: HostPerf, index: int) -> None:
+        self.host = host
+        self.index = index
+        self.config: dict[str, Any] = {}
+        self.counters: dict[int, PerfEvent] = {}  # KVM's, by handle
+        self.sessions: list[Session] = []
+        self.vcpu_threads: frozenset[int] = frozenset()
+        self.thread = -1  # the current one
+        self.handler_began = -1  # when the PMU interrupt handler that was the last entry began, in cycles
+
+    @property
+    def perf(self) -> PerfCpu:
+        assert self.host.perf is not None
+        return self.host.perf.cpu(self.index)
+
+    async def enter(self, cpu: Cpu, entry: Entry) -> None:
+        """Run the handler of `entry`."""
+        if self.handler_began >= 0:
+            self.perf.handler_took(self.handler_began, entry.previous_done)
+            self.handler_began = -1
+        match entry.kind:
+            case EntryKind.CALL:
+                await self._calls(cpu, entry.calls)
+            case EntryKind.PMU_IRQ:
+                self.handler_began = entry.now
+                await self.perf.handle_irq(cpu)
+            case EntryKind.TIMER:
+                if entry.argument >> Timer.MUX & 1:
+                    await self.perf.mux_timer(cpu)
+                if entry.argument >> Timer.TICK & 1:
+                    await self.perf.tick(cpu)
+            case EntryKind.TASK_IN:
+                await self._task_in(cpu, entry.argument)
+            case EntryKind.TASK_OUT:
+                await self._task_out(cpu, entry.argument)
+            case EntryKind.BOOT:
+                await self._boot(cpu, orjson.loads(entry.payload))
+            case EntryKind.REQUEST:
+                await self._request(cpu, orjson.loads(entry.payload))
+            case EntryKind.REPORT:
+                await self._report(cpu)
+            case _:
+                raise BadRequest(f"the host's perf has no handler for {entry.kind!r}")
+        await self.perf.settle(cpu)
+
+    async def _boot(self, cpu: Cpu, config: dict[str, Any]) -> None:
+        features = config["features"]
+        perf = self.host.boot(config).add_cpu(
+            PerfConfig(
+                pmuver=features["pmuver"],
+                hyp=True,
+                cpu=self.index,
+                icntr=features["icntr"],
+                mux_interval=config["mux_interval"],
+                high_to_low=config["high_to_low"],
+            )
+        )
+        self.config = config
+        self.vcpu_threads = frozenset(config["vcpu_threads"])
+        await perf.probe(cpu)
+        await perf.set_counters(cpu, config["counters"], reschedule=False)
+        for spec in config["sessions"]:
+            await self._open(cpu, spec, None)
+        for task in config["tasks"]:
+            await self._open(cpu, task["session"], task["thread"])
+
+    async def _open(self, cpu: Cpu, spec: dict[str, Any], task: int | None) -> None:
+        session = Session(self.perf, ex.loads(ex.SessionSpec, orjson.dumps(spec)), task)
+        self.sessions.append(session)
+        await session.open(cpu)
+
+    async def _request(self, cpu: Cpu, request: dict[str, Any]) -> None:
+        """A user's `perf stat -a` or `perf record -a`, from now on."""
+        if set(request) != {"session"}:
+            raise BadRequest(f"a request for the host holds one key, 'session', not {sorted(request)}")
+        await self._open(cpu, request["session"], None)
+
+    # The scheduler.
+
+    async def _task_in(self, cpu: Cpu, thread: int) -> None:
+        self.thread = thread
+        await self.perf.task_in(cpu, thread)
+        # vcpu_load follows: from then on kvm_set_pmuserenr() keeps the host's value, PMUSERENR_EL0 is the guest's.
+        self.perf.pmuserenr_on_cpu = thread in self.vcpu_threads
+
+    async def _task_out(self, cpu: Cpu, thread: int) -> None:
+        await self.perf.task_out(cpu, thread)
+        self.perf.pmuserenr_on_cpu = False
+        self.thread = -1
+
+    # KVM's kernel counters.
+
+    async def _calls(self, cpu: Cpu, calls: tuple[int, ...]) -> None:
+        perf, counters = self.perf, self.counters
+        for row in range(0, len(calls), CALL_COLUMNS):
+            code, handle, a, b, c = calls[row : row + CALL_COLUMNS]
+            if code == Call.ENABLE:
+                await perf.enable(cpu, counters[handle])
+            elif code == Call.DISABLE:
+                await perf.disable(cpu, counters[handle])
+            elif code == Call.READ:
+                count = await perf.read(cpu, counters[handle])
+                cpu.burst.notify(Notice.RESULT, count)
+            elif code == Call.CREATE:
+                event = perf.open(cpu, EventAttr.of_kernel_counter(handle, a, b, c))
+                counters[handle] = event
+                await perf.install(cpu, event, self.thread)
+            elif code == Call.RELEASE:
+                await perf.release(cpu, counters.pop(handle))
+            elif code == Call.EL0_FILTER:
+                await perf.el0_filter(cpu, bool(handle))
+            elif code == Call.GUEST_COUNTERS:
+                await perf.set_counters(cpu, self.config["counters"] & ~handle, reschedule=True)
+            else:
+                raise BadRequest(f"row {row // CALL_COLUMNS} of a CALL: {code} is no kernel-counter operation")
+
+    # Results.
+
+    async def _report(self, cpu: Cpu) -> None:
+        reports = [await session.report(cpu) for session in self.sessions]
+        cpu.answer(orjson.dumps({"cpu": self.index, "sessions": reports}))
+
+    def state(self) -> dict[str, Any]:
+        """Everything of this CPU that is not perf's own."""
+        return {
+            "config": self.config,
+            "counters": [[handle, event.id] for handle, event in sorted(self.counters.items())],
+            "sessions": [session.state() for session in self.sessions],
+            "thread": self.thread,
+            "handler_began": self.handler_began,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a state that `state()` gave; the host's perf has been restored."""
+        self.config = state["config"]
+        self.vcpu_threads = frozenset(self.config.get("vcpu_threads", ()))
+        self.thread = state["thread"]
+        self.handler_began = state["handler_began"]
+        if self.host.perf is not None:
+            events = self.host.perf.events
+            self.counters = {handle: events[event] for handle, event in state["counters"]}
+            self.sessions = [Session.from_state(self.perf, session) for session in state["sessions"]]
