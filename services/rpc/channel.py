@@ -13,8 +13,10 @@ import grpc.aio
 import trio
 from google.protobuf.message import Message
 from grpc import StatusCode
+from grpc_health.v1.health_pb2 import HealthCheckRequest
 
 from services.rpc.address import MTLS, Address, Tls
+from services.rpc.health import CHECK
 from services.rpc.loop import Loop, Stopped
 from services.rpc.method import Bidirectional, ServerStreaming, Unary, decode
 from services.rpc.status import Abort, RpcError
@@ -124,6 +126,10 @@ class Channel:
                 yield stream
             finally:
                 self._end(stream)
+
+    async def reach(self, *, timeout: float = TIMEOUT) -> None:
+        """Wait until the peer answers a health check. Raises `RpcError` if it has not within `timeout` seconds."""
+        await self.call(CHECK, HealthCheckRequest(), timeout=timeout)
 
     def statistics(self) -> ChannelStatistics:
         return ChannelStatistics(self._in_flight, self._completed, self._failed)
