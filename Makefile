@@ -1,0 +1,82 @@
+# `make` lists the targets. Each does the set-up that it needs: a virtual environment in .venv with the packages of
+# constraints.txt, and a release build of the Rust extension. What is up to date is not done again.
+
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := $(VENV)/packages.stamp
+EXTENSION := $(VENV)/extension.stamp
+RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
+CARGO := cargo --locked
+
+export CARGO_TARGET_DIR := $(CURDIR)/target
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-python test-rust lint format fit bench fuzz proto wheel clean distclean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(PACKAGES): constraints.txt
+	@test -n "$(PYTHON)" || { echo "pmulab needs Python 3.11 or later: put one on PATH, or make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "$(PYTHON) has no venv: install it (Debian: apt install python3-venv)" >&2; exit 1; }
+	@command -v cargo >/dev/null || { echo "pmulab needs a Rust toolchain: no cargo on PATH" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement constraints.txt
+	@touch $@
+
+$(EXTENSION): $(PACKAGES) $(RUST)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/maturin develop --quiet --release --locked
+	@touch $@
+
+setup: $(EXTENSION) ## the virtual environment and the extension, and nothing more
+
+demo: $(EXTENSION) ## the published gzip experiment: emulated and partitioned vPMU side by side
+	$(BIN)/pmulab run gzip-record
+
+test: test-python test-rust ## all tests, Python and Rust
+
+test-python: $(EXTENSION) ## the Python tests
+	$(BIN)/python -m pytest
+
+test-rust: $(PACKAGES) ## the Rust tests
+	$(CARGO) test --workspace --quiet
+
+lint: $(EXTENSION) ## ruff, mypy, rustfmt and clippy, and whether the generated code is in step with proto/
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest services._pmu
+	$(BIN)/python -m pytest -q tests/wire
+	cargo fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+
+format: $(PACKAGES) ## put the source into its format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	cargo fmt --all
+
+fit: $(EXTENSION) ## fit the guest's base speed and the perf factor to the published times, and show both over HZ and counters
+	$(BIN)/pmulab fit gzip-record
+
+bench: $(EXTENSION) ## how fast the simulation is
+	$(BIN)/python benchmarks/speed.py
+
+fuzz: $(EXTENSION) ## the property tests with many more cases than `make test` has
+	$(BIN)/python -m pytest -q --hypothesis-profile=long -m hypothesis
+	PROPTEST_CASES=20000 $(CARGO) test --workspace --quiet --release
+
+proto: $(PACKAGES) ## generate the messages in services/wire from proto/
+	$(BIN)/python proto/generate.py
+
+wheel: $(EXTENSION) ## a wheel for this platform, in dist/
+	$(BIN)/maturin build --quiet --release --locked --out dist
+
+clean: ## remove what was built, keep the virtual environment's packages
+	rm -rf target dist .pytest_cache .mypy_cache .ruff_cache .hypothesis $(EXTENSION) services/_pmu*.so
+	find pmulab services tests proto benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean ## remove all that is not in the repository
+	rm -rf $(VENV)
