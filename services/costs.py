@@ -132,8 +132,9 @@ def load(
 ) -> dict[str, int]:
     """Cycles by lower-case `Cost` name (all but UNBILLED), at a clock of `frequency_hz`.
 
-    `overrides` are quantities by cost name, as in {"isb": "20 ns", "exit_fast": "400 cycles"}: what is charged, with nothing
-    taken off. `perf_factor` replaces the table's own. Raises what `table` raises, and ValueError naming the override.
+    `overrides` are quantities by cost name, as in {"isb": "20 ns", "exit_fast": "400 cycles"}: what is charged, with
+    nothing taken off. `perf_factor` replaces the table's own. Raises what `table` raises, and ValueError naming the
+    override.
     """
     chosen = table(name)
     if overrides:

@@ -45,7 +45,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A program as phases, in order. `assumed` says what of it nobody measured: the event or key, and why or what instead."""
+    """A program as phases, in order. `assumed` says what of it nobody measured: the event or key, and what was taken."""
 
     name: str
     title: str
