@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from hashlib import sha256
 from typing import Any
-
-import orjson
 
 from services.cpu import Cpu, Entry, Executor, Software
 from services.experiment import Experiment
 from services.guest import GuestKernel
 from services.host_perf import HostPerf
-from services.kvm.simulation import Simulation
+from services.kvm.simulation import Simulation, digest
 
 
 class Embedded:
@@ -44,11 +41,6 @@ def attach(simulation: Simulation) -> tuple[HostPerf, dict[str, GuestKernel]]:
     return host, guests
 
 
-def digest(result: dict[str, Any]) -> str:
-    """One number over a run's results and its ordered event log."""
-    return sha256(orjson.dumps(result, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
 async def run(experiment: Experiment, progress: Callable[[Simulation], None] | None = None) -> dict[str, Any]:
     """Run `experiment` to its end. The result of `Simulation.result()`, its digest, and the wall time in seconds."""
     began = time.perf_counter()
@@ -59,6 +51,6 @@ async def run(experiment: Experiment, progress: Callable[[Simulation], None] | N
     return {
         "digest": digest(result),
         "wall_seconds": time.perf_counter() - began,
-        "round_trips": {"total": 0, "traps": 0, "interrupts": 0},
+        "round_trips": simulation.round_trips(),
         **result,
     }

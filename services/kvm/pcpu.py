@@ -73,6 +73,7 @@ class PCpu:
         self.tick = NEVER
         self.timers: dict[int, int] = {}  # set by the host's perf
         self.arrivals: list[tuple[int, int]] = []  # (time, thread id): kicks and wake-ups from other pCPUs
+        self.requests: list[bytes] = []  # of live clients, for the host's perf here
         self.queue: list[Thread] = []  # runnable threads, the next one first; the current one is not in it
         self.current: Thread | None = None
         self.slice_end = NEVER
@@ -91,7 +92,7 @@ class PCpu:
 
     def rearm(self) -> int:
         """Have the core stop at the earliest deadline, which is returned."""
-        deadline = self.tick
+        deadline = 0 if self.requests else self.tick
         for time in self.timers.values():
             deadline = min(deadline, time)
         for time, _ in self.arrivals:
@@ -155,6 +156,7 @@ class PCpu:
     async def execute(self, burst: Burst, answer: bytes) -> int:
         """Execute a burst of the host's perf (`services.cpu.Executor`)."""
         machine, index, start = self.machine, self.index, 0
+        self.simulation.bursts.total += 1
         while True:
             reason, at, a, b = machine.execute(index, burst, start, False)
             if reason == STOP_END:
@@ -193,6 +195,10 @@ class PCpu:
             if machine.interrupt(index):
                 self.charge(Cost.IRQ_ENTRY)
                 await self.enter_host(EntryKind.PMU_IRQ, el=el)
+                continue
+            if self.requests:  # the IPI of a perf call on this CPU
+                self.charge(Cost.IRQ_ENTRY)
+                await self.enter_host(EntryKind.REQUEST, el=el, payload=self.requests.pop(0))
                 continue
             now = machine.now(index)
             if self._arrive(now):
@@ -305,6 +311,7 @@ class PCpu:
             "tick": self.tick,
             "timers": sorted(self.timers.items()),
             "arrivals": self.arrivals,
+            "requests": [request.decode() for request in self.requests],
             "queue": [thread.id for thread in self.queue],
             "current": None if self.current is None else self.current.id,
             "slice_end": self.slice_end,
@@ -322,6 +329,7 @@ class PCpu:
         self.tick = state["tick"]
         self.timers = {timer: deadline for timer, deadline in state["timers"]}
         self.arrivals = [(time, thread) for time, thread in state["arrivals"]]
+        self.requests = [request.encode() for request in state["requests"]]
         self.queue = [threads[i] for i in state["queue"]]
         self.current = None if state["current"] is None else threads[state["current"]]
         self.slice_end = state["slice_end"]

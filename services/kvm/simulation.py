@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from hashlib import sha256
 from typing import Any
 
 import orjson
@@ -21,7 +23,18 @@ from services.kvm.vcpu import VCpu
 from services.registers import register_name
 
 CPU_CYCLES = 0x11
+HOST = "host"  # as the target of a request
+REQUEST_MARK = 64  # in the log: a live client's request; entries are marked with their kind
 CHECKPOINT_EVERY = 256  # interactions between two trio checkpoints: some milliseconds
+
+
+@dataclass(slots=True)
+class BurstCounts:
+    """Bursts that software has sent: all; the host's within traps of guests; a guest's in its PMU interrupt handler."""
+
+    total: int = 0
+    in_traps: int = 0
+    in_interrupts: int = 0
 
 
 class Simulation:
@@ -37,8 +50,10 @@ class Simulation:
         self.vcpus: list[VCpu] = []
         self.threads: list[Thread] = []
         self.injected: list[dict[str, Any]] = []  # what live clients asked for, with entry number and time
-        self.requests: list[tuple[str, bytes]] = []  # not yet taken up
+        self.requests: list[dict[str, Any]] = []  # of live clients, not yet taken up
         self.interactions = 0
+        self.entered = False  # a handler is running, so not all state is data
+        self.bursts = BurstCounts()
         for vm, guest in enumerate(experiment.guests):
             for index, spec in enumerate(guest.vcpus):
                 pcpu = self.pcpus[max(spec.pcpu, 0)]
@@ -150,31 +165,78 @@ class Simulation:
         if pcpu.next_interaction() == NEVER:
             raise SimulationError("every CPU idles without a timer although work is left (I12)")
         self.interactions += 1
+        self.entered = True
         await pcpu.step()
+        self.entered = False
 
-    def request(self, target: str, payload: bytes) -> None:
-        """A client's request for guest `target`; it takes effect at that guest's next entry."""
-        self._vcpu(target, 0)
-        self.requests.append((target, payload))
+    def request(self, request: dict[str, Any]) -> int:
+        """A live client's request; it takes effect at the next entry of the CPU concerned. Its number, from 1.
+
+        `request`: "target" ("host" or a guest), "cpu", "profiles", and a "task" or a "session". Raises KeyError
+        for an unknown target or CPU, ValueError for a malformed request.
+        """
+        target, cpu = request["target"], request["cpu"]
+        if "task" in request:
+            task = ex.loads(ex.TaskSpec, orjson.dumps(request["task"]))
+            for index, phase in enumerate(task.phases):
+                if not 0 <= phase.profile < len(request["profiles"]):
+                    raise ValueError(f"task.phases[{index}].profile: {phase.profile} is not among the request's profiles")
+        else:
+            ex.loads(ex.SessionSpec, orjson.dumps(request["session"]))
+        if target != HOST:
+            self._vcpu(target, cpu)
+        elif cpu >= len(self.pcpus):
+            raise KeyError(f"the host has {len(self.pcpus)} pCPUs, there is no {cpu}")
+        elif "task" in request:
+            raise ValueError("task: the host takes perf sessions only; its tasks are the scenario's")
+        self.requests.append(request)
+        return len(self.injected) + len(self.requests)
 
     def _take_requests(self) -> None:
-        for target, payload in self.requests:
-            vcpu = self._vcpu(target, 0)
-            vcpu.requests.append(payload)
-            vcpu.working = True
-            if vcpu.blocked:
-                vcpu.pcpu.arrivals.append((vcpu.pcpu.now, vcpu.id))
-                vcpu.pcpu.rearm()
-            self.machine.mark(vcpu.pcpu.index, 64, self.interactions, vcpu.id)
-            self.injected.append(
-                {
-                    "target": target,
-                    "entry": self.interactions,
-                    "virtual_cycles": vcpu.pcpu.now,
-                    "request": orjson.loads(payload),
-                }
-            )
+        for request in self.requests:
+            base = len(self.experiment.profiles) + sum(len(taken["request"]["profiles"]) for taken in self.injected)
+            for rates in request["profiles"]:
+                self.machine.add_profile(rates)
+            payload = {key: request[key] for key in ("task", "session") if key in request}
+            if "task" in payload:
+                phases = [phase | {"profile": phase["profile"] + base} for phase in payload["task"]["phases"]]
+                payload["task"] = payload["task"] | {"phases": phases}
+            if request["target"] == HOST:
+                pcpu = self.pcpus[request["cpu"]]
+                pcpu.requests.append(orjson.dumps(payload))
+                pcpu.host_has_events = True
+            else:
+                vcpu = self._vcpu(request["target"], request["cpu"])
+                pcpu = vcpu.pcpu
+                vcpu.requests.append(orjson.dumps(payload))
+                vcpu.working = True
+                if vcpu.blocked:
+                    pcpu.arrivals.append((pcpu.now, vcpu.id))
+            pcpu.rearm()
+            self.machine.mark(pcpu.index, REQUEST_MARK, self.interactions, request["cpu"])
+            self.injected.append({"entry": self.interactions, "virtual_cycles": pcpu.now, "request": request})
         self.requests = []
+
+    def progress(self) -> tuple[int, int]:
+        """Cycles of work that tasks were given and how many of them are left."""
+        total = sum(_work(task) for task in self._tasks())
+        done = sum(vcpu.computed for vcpu in self.vcpus) + sum(task.computed for task in self.tasks)
+        return total, max(total - done, 0)
+
+    def _tasks(self) -> Iterator[ex.TaskSpec]:
+        for guest in self.experiment.guests:
+            for vcpu in guest.vcpus:
+                yield from vcpu.tasks
+        for host in self.experiment.host.cpus:
+            yield from host.tasks
+        for taken in self.injected:
+            if "task" in taken["request"]:
+                yield ex.loads(ex.TaskSpec, orjson.dumps(taken["request"]["task"]))
+
+    def round_trips(self) -> dict[str, int]:
+        """Messages that software sent in answer to one of kvm's, or would have sent: one for each burst."""
+        traps = sum(sum(vcpu.traps.values()) for vcpu in self.vcpus)
+        return asdict(self.bursts) | {"traps": traps, "interrupts": sum(vcpu.injected for vcpu in self.vcpus)}
 
     def counter_overflow(self, handle: int) -> None:
         """A kernel counter overflowed; its handle names the vCPU's thread and the counter (`Vpmu`)."""
@@ -260,7 +322,7 @@ class Simulation:
             "tasks": [task.state() for task in self.tasks],
             "interactions": self.interactions,
             "injected": self.injected,
-            "requests": [[target, payload.decode()] for target, payload in self.requests],
+            "requests": self.requests,
         }
 
     @classmethod
@@ -280,8 +342,17 @@ class Simulation:
             pcpu.restore(of_pcpu)
         simulation.interactions = state["interactions"]
         simulation.injected = state["injected"]
-        simulation.requests = [(target, payload.encode()) for target, payload in state["requests"]]
+        simulation.requests = state["requests"]
         return simulation
+
+
+def digest(result: dict[str, Any]) -> str:
+    """One number over a run's results and its ordered event log."""
+    return sha256(orjson.dumps(result, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _work(task: ex.TaskSpec) -> int:
+    return task.repeat * sum(phase.cycles for phase in task.phases)
 
 
 def _machine(experiment: ex.Experiment) -> Machine:

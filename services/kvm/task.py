@@ -22,6 +22,7 @@ class HostTask:
         self.context = pcpu.context
         self.phase = 0  # counts over all repetitions
         self.left = spec.phases[0].cycles if spec.phases else 0
+        self.computed = 0  # cycles of work done
 
     @property
     def finished(self) -> bool:
@@ -50,7 +51,9 @@ class HostTask:
         """Work up to the end of the phase or an interrupt."""
         machine, pcpu, phase = self.machine, self.pcpu, self._current()
         machine.set_running(pcpu.index, self.context, phase.el, phase.profile)
-        self.left -= machine.run(pcpu.index, self.left)
+        done = machine.run(pcpu.index, self.left)
+        self.left -= done
+        self.computed += done
         if not self.left:
             self.phase += 1
             if not self.finished:
@@ -65,8 +68,8 @@ class HostTask:
         return self.spec.phases[self.phase % len(self.spec.phases)]
 
     def state(self) -> dict[str, Any]:
-        return {"phase": self.phase, "left": self.left}
+        return {"phase": self.phase, "left": self.left, "computed": self.computed}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a state that `state()` gave."""
-        self.phase, self.left = state["phase"], state["left"]
+        self.phase, self.left, self.computed = state["phase"], state["left"], state["computed"]

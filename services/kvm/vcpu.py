@@ -69,6 +69,8 @@ class VCpu:
         self.previous_done = 0
         self.traps: dict[tuple[int, bool], int] = {}
         self.injected = 0
+        self.computed = 0  # cycles of its tasks' work done
+        self.own_bursts = 0  # bursts of the guest itself
 
     # What the host's scheduler sees.
 
@@ -116,7 +118,9 @@ class VCpu:
             self.sgis &= self.sgis - 1
             await self._enter(EntryKind.SGI, number)
         elif self.line:
+            before = self.own_bursts
             await self._enter(EntryKind.PMU_IRQ)
+            self.simulation.bursts.in_interrupts += self.own_bursts - before
         elif self.expired:
             expired, self.expired = self.expired, 0
             await self._enter(EntryKind.TIMER, expired)
@@ -157,7 +161,9 @@ class VCpu:
     async def _run(self, profile: int, el: int, left: int) -> None:
         machine, pcpu = self.machine, self.pcpu
         machine.set_running(pcpu.index, self.context, el, profile)
-        left -= machine.run(pcpu.index, left)
+        done = machine.run(pcpu.index, left)
+        left -= done
+        self.computed += done
         self.compute = (profile, el, left) if left else None
         if machine.interrupt(pcpu.index) or machine.now(pcpu.index) >= pcpu.deadline:
             await self._interrupted(el)
@@ -208,6 +214,8 @@ class VCpu:
     async def execute(self, burst: Burst, answer: bytes) -> int:
         """Execute a burst of the guest at EL1, trapping and being interrupted where that falls."""
         machine, index, start = self.machine, self.pcpu.index, 0
+        self.simulation.bursts.total += 1
+        self.own_bursts += 1
         while True:
             reason, at, a, b = machine.execute(index, burst, start, True)
             if reason == STOP_END:
@@ -233,15 +241,14 @@ class VCpu:
         key = (register, write)
         self.traps[key] = self.traps.get(key, 0) + 1
         pcpu.enter_kernel()
-        if self.vpmu.fast(register, write):  # no interrupt window, no vGIC, accounted to the guest
-            pcpu.charge(Cost.EXIT_FAST)
-            value = await self.vpmu.access(register, write, value)
-            self.machine.set_running(pcpu.index, self.context, 1, self.profile)
-            return value
-        pcpu.charge(Cost.EXIT_FULL_SYSREG)
-        if self.machine.interrupt(pcpu.index) or pcpu.now >= pcpu.deadline:
-            await pcpu.serve_interrupts(1)
-        pcpu.account("host_kernel")
+        fast = self.vpmu.fast(register, write)  # no interrupt window, no vGIC, accounted to the guest
+        pcpu.charge(Cost.EXIT_FAST if fast else Cost.EXIT_FULL_SYSREG)
+        if not fast:
+            if self.machine.interrupt(pcpu.index) or pcpu.now >= pcpu.deadline:
+                await pcpu.serve_interrupts(1)
+            pcpu.account("host_kernel")
+        bursts = self.simulation.bursts
+        before = bursts.total
         try:
             if register == ICC_SGI1R_EL1:
                 self._send_sgi(value)
@@ -250,7 +257,9 @@ class VCpu:
         except InjectUndef:
             raise TookException(ESR_UNKNOWN) from None
         finally:
-            self._enter_guest()
+            bursts.in_traps += bursts.total - before
+            if not fast:
+                self._enter_guest()
             self.machine.set_running(pcpu.index, self.context, 1, self.profile)
         return value
 
@@ -315,6 +324,8 @@ class VCpu:
             "previous_done": self.previous_done,
             "traps": [[register, write, count] for (register, write), count in sorted(self.traps.items())],
             "injected": self.injected,
+            "computed": self.computed,
+            "own_bursts": self.own_bursts,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -335,3 +346,5 @@ class VCpu:
         self.previous_done = state["previous_done"]
         self.traps = {(register, write): count for register, write, count in state["traps"]}
         self.injected = state["injected"]
+        self.computed = state["computed"]
+        self.own_bursts = state["own_bursts"]

@@ -1,0 +1,53 @@
+"""`python -m services.kvm`: the kvm actor of one experiment, serving Attend and Lab."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from services import experiment as ex
+from services.kvm.designs import DesignError
+from services.kvm.lab import Lab
+from services.process import Failure, address, parser, run
+from services.rpc import BindError, open_loop, serve
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parser("kvm", __doc__ or "")
+    arguments.add_argument("--listen", type=address, required=True, metavar="ADDRESS", help="unix:PATH, plaintext:HOST:PORT")
+    arguments.add_argument("--experiment", type=Path, required=True, metavar="FILE", help="the experiment as JSON")
+    arguments.add_argument(
+        "--service", action="append", default=[], metavar="ACTOR=ADDRESS", help="where another actor serves, for Describe"
+    )
+    options = arguments.parse_args(argv)
+
+    async def actor() -> None:
+        lab = _lab(options)
+        try:
+            async with open_loop() as loop, serve(loop, options.listen, lab.handlers()) as server:
+                server.health.start()
+                await lab.run()
+        except BindError as exc:
+            raise Failure(str(exc)) from None
+        if lab.failure is not None:
+            raise Failure(lab.failure)
+
+    return run("kvm", actor, with_parent=options.with_parent)
+
+
+def _lab(options: argparse.Namespace) -> Lab:
+    try:
+        experiment = ex.loads(ex.Experiment, options.experiment.read_bytes())
+        services = dict(service.split("=", 1) for service in options.service)
+        return Lab(experiment, {"kvm": str(options.listen), **services})
+    except OSError as exc:
+        raise Failure(f"cannot read the experiment: {exc.strerror}: {exc.filename}") from None
+    except DesignError as exc:
+        raise Failure(str(exc)) from None
+    except ValueError as exc:
+        raise Failure(f"{options.experiment}: {exc}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,242 @@
+"""kvm as a service: what people ask of a running topology, and virtual time that runs while there is work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import orjson
+import trio
+from google.protobuf.message import Message
+from grpc import StatusCode
+
+from services import experiment as ex
+from services.attend import Attendance, PeerGone, RemoteSoftware, Role, Seat
+from services.kvm.errors import SimulationError
+from services.kvm.simulation import Simulation, digest
+from services.rpc import Abort, Handler, Stream
+from services.wire import actor_pb2, lab_pb2
+from services.wire.methods import DESCRIBE, INJECT, LOG, PROTOCOL_VERSION, RESULT, SHUTDOWN, STATE, WATCH
+
+HOST = "host"
+ATTEND_SECONDS = 30.0  # within which every party must have taken its seat
+WATCH_MS = 200
+
+
+class Lab:
+    """One experiment in a topology of processes."""
+
+    def __init__(self, experiment: ex.Experiment, addresses: Mapping[str, str] | None = None) -> None:
+        self.experiment = experiment
+        self.addresses = dict(addresses or {})
+        self.simulation = Simulation(experiment)
+        self.attendance = Attendance(
+            [Seat(Role.HOST, HOST, pcpu.index) for pcpu in self.simulation.pcpus]
+            + [Seat(Role.GUEST, vcpu.name, vcpu.index) for vcpu in self.simulation.vcpus]
+        )
+        self.result: dict[str, Any] | None = None
+        self.failure: str | None = None
+        self._wall_seconds = 0.0
+        self._software: list[RemoteSoftware] = []
+        self._changed = trio.Event()  # replaced each time anything below has changed
+        self._stop = trio.Event()
+
+    def handlers(self) -> list[Handler]:
+        """What kvm serves."""
+        return [
+            self.attendance.handler(),
+            DESCRIBE.handled_by(self.describe),
+            INJECT.handled_by(self.inject),
+            RESULT.handled_by(self.results),
+            WATCH.handled_by(self.watch),
+            LOG.handled_by(self.log),
+            SHUTDOWN.handled_by(self.shutdown),
+            STATE.handled_by(self.state),
+        ]
+
+    # Virtual time.
+
+    async def run(self) -> None:
+        """Run while there is work, wait for more while there is none, until `shutdown`."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._drive)
+            await self._stop.wait()
+            nursery.cancel_scope.cancel()
+        with trio.move_on_after(2):
+            await self.attendance.dismiss()
+
+    async def _drive(self) -> None:
+        try:
+            await self._seat()
+            while True:
+                while not self.simulation.working:
+                    await self._changed.wait()
+                await self._work()
+        except (PeerGone, SimulationError) as exc:
+            self.failure = f"{exc}; stopped at virtual time {self._seconds(self.simulation.now)}"
+            self._change()
+
+    async def _seat(self) -> None:
+        """Wait for everybody. Raises SimulationError naming who did not come."""
+        simulation = self.simulation
+        with trio.move_on_after(ATTEND_SECONDS):
+            for seat in self.attendance.seats:
+                software = await self.attendance.software(seat)
+                self._software.append(software)
+                if seat.role is Role.HOST:
+                    simulation.attend_host(seat.cpu, software)
+                else:
+                    simulation.attend_guest(seat.name, seat.cpu, software)
+            return
+        missing = ", ".join(str(seat) for seat in self.attendance.missing())
+        raise SimulationError(f"nobody attends for {missing} after {ATTEND_SECONDS:g} s")
+
+    async def _work(self) -> None:
+        """Run until no work is left; the result."""
+        self.result = None
+        began = time.perf_counter()
+        await self.simulation.run(self._change)
+        result = await self.simulation.result()
+        self._wall_seconds += time.perf_counter() - began
+        self.result = {
+            "digest": digest(result),
+            "wall_seconds": self._wall_seconds,
+            "round_trips": self.simulation.round_trips(),
+            **result,
+        }
+        self._change()
+
+    def _change(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def _seconds(self, cycles: int) -> str:
+        return f"{cycles / self.experiment.frequency_hz:.6f} s"
+
+    # What people ask.
+
+    async def describe(self, request: lab_pb2.DescribeRequest) -> lab_pb2.Description:
+        experiment = self.experiment
+        missing = {seat.name for seat in self.attendance.missing()}
+        gone = {software.seat.name for software in self._software if software.gone is not None}
+        axes = "".join(f",{axis}={value}" for axis, value in experiment.design.axes.items())
+        parties = [(HOST, len(experiment.cpus))] + [(guest.name, len(guest.vcpus)) for guest in experiment.guests]
+        return lab_pb2.Description(
+            protocol_version=PROTOCOL_VERSION,
+            version=version("pmulab"),
+            scenario=experiment.scenario,
+            design=experiment.design.name + axes,
+            seed=experiment.seed,
+            frequency_hz=experiment.frequency_hz,
+            pcpus=len(experiment.cpus),
+            parties=[
+                lab_pb2.Party(name=name, cpus=cpus, attended=name not in missing | gone) for name, cpus in parties
+            ],
+            now=self.simulation.now,
+            services=[lab_pb2.ServiceAddress(actor=a, address=address) for a, address in self.addresses.items()],
+            launch=ex.dumps(experiment).decode(),
+        )
+
+    async def inject(self, request: lab_pb2.InjectRequest) -> lab_pb2.Injected:
+        self._alive()
+        try:
+            number = self.simulation.request(_plain(request))
+        except KeyError as exc:
+            raise Abort(StatusCode.NOT_FOUND, f"target: {exc.args[0]}") from None
+        except ValueError as exc:
+            raise Abort(StatusCode.INVALID_ARGUMENT, str(exc)) from None
+        self._change()
+        while len(self.simulation.injected) < number:
+            self._alive()
+            await self._changed.wait()
+        taken = self.simulation.injected[number - 1]
+        return lab_pb2.Injected(id=number, entry=taken["entry"], now=taken["virtual_cycles"])
+
+    async def results(self, request: lab_pb2.ResultRequest) -> lab_pb2.ResultReply:
+        while self.result is None:
+            self._alive()
+            if not request.wait:
+                break
+            await self._changed.wait()
+        return lab_pb2.ResultReply(json=orjson.dumps(self.result), done=self.result is not None)
+
+    async def watch(
+        self, request: lab_pb2.WatchRequest, stream: Stream[lab_pb2.Progress, Message]
+    ) -> None:
+        while True:
+            self._alive()
+            simulation = self.simulation
+            total, left = simulation.progress()
+            done = self.result is not None
+            await stream.send(
+                lab_pb2.Progress(
+                    now=simulation.now,
+                    entries=simulation.interactions,
+                    total=total,
+                    left=left,
+                    running=sum(v.working for v in simulation.vcpus) + sum(t.runnable for t in simulation.tasks),
+                    done=done,
+                )
+            )
+            if done:
+                return
+            await trio.sleep((request.interval_ms or WATCH_MS) / 1000)
+
+    async def log(self, request: lab_pb2.LogRequest) -> lab_pb2.InjectionLog:
+        return lab_pb2.InjectionLog(
+            injections=[
+                lab_pb2.LoggedInjection(
+                    injected=lab_pb2.Injected(id=number, entry=taken["entry"], now=taken["virtual_cycles"]),
+                    request=_request(taken["request"]),
+                )
+                for number, taken in enumerate(self.simulation.injected, 1)
+            ]
+        )
+
+    async def shutdown(self, request: lab_pb2.ShutdownRequest) -> lab_pb2.ShutdownReply:
+        self._stop.set()
+        return lab_pb2.ShutdownReply(now=self.simulation.now)
+
+    async def state(self, request: actor_pb2.StateRequest) -> actor_pb2.StateReply:
+        if self.simulation.entered:
+            raise Abort(StatusCode.FAILED_PRECONDITION, "a handler is running: the state is data between entries only")
+        return actor_pb2.StateReply(name="kvm", state=orjson.dumps(self.simulation.state()))
+
+    def _alive(self) -> None:
+        if self.failure is not None:
+            raise Abort(StatusCode.UNAVAILABLE, self.failure)
+
+
+def _request(plain: Mapping[str, Any]) -> lab_pb2.InjectRequest:
+    """A request as the wire has it, from what the simulation logged."""
+    return lab_pb2.InjectRequest(
+        target=plain["target"],
+        cpu=plain["cpu"],
+        profiles=[
+            lab_pb2.Profile(events=[event for event, _ in rates], rates=[rate for _, rate in rates])
+            for rates in plain["profiles"]
+        ],
+        **{work: orjson.dumps(plain[work]).decode() for work in ("task", "session") if work in plain},
+    )
+
+
+def _plain(request: lab_pb2.InjectRequest) -> dict[str, Any]:
+    """A request as the simulation logs it. Raises Abort for what is malformed."""
+    work = request.WhichOneof("work")
+    if work is None:
+        raise Abort(StatusCode.INVALID_ARGUMENT, "work: a task or a session is wanted")
+    for index, profile in enumerate(request.profiles):
+        if len(profile.events) != len(profile.rates):
+            raise Abort(StatusCode.INVALID_ARGUMENT, f"profiles[{index}]: as many rates as events are wanted")
+    try:
+        value = orjson.loads(getattr(request, work))
+    except orjson.JSONDecodeError as exc:
+        raise Abort(StatusCode.INVALID_ARGUMENT, f"{work}: no JSON: {exc}") from None
+    return {
+        "target": request.target,
+        "cpu": request.cpu,
+        "profiles": [list(zip(profile.events, profile.rates, strict=True)) for profile in request.profiles],
+        work: value,
+    }
