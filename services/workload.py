@@ -7,7 +7,7 @@ every machine.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -45,22 +45,27 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A program as phases, in order. `assumed` says what of it nobody measured: the event or key, and what was taken."""
+    """A program as phases, in order. `assumed` says what of it nobody measured: event or key, and what was taken."""
 
     name: str
     title: str
     phases: tuple[Phase, ...]
     assumed: Mapping[str, str]
 
+    def scaled(self, scale: Fraction | int) -> Workload:
+        """The same work, `scale` times as long."""
+        phases = (replace(phase, instructions=_whole(Fraction(phase.instructions * scale))) for phase in self.phases)
+        return replace(self, phases=tuple(phases))
+
 
 def cycles(instructions: int, ipc: Fraction) -> int:
     """How many cycles `instructions` take, to the nearest, and at least one."""
-    return max(1, int(instructions / ipc + Fraction(1, 2)))
+    return max(1, _whole(instructions / ipc))
 
 
 def rate(occurrences: Fraction | int, in_cycles: Fraction | int) -> int:
     """Occurrences per cycle as Q32.32, to the nearest."""
-    return int(Fraction(occurrences) * ONE / in_cycles + Fraction(1, 2))
+    return _whole(Fraction(occurrences) * ONE / in_cycles)
 
 
 def names() -> list[str]:
@@ -68,20 +73,20 @@ def names() -> list[str]:
     return list(_shipped().data["workload"])
 
 
-def load(name: str, *, ipc: Fraction | None = None, scale: Fraction | int = 1) -> Workload:
+def load(name: str, *, ipc: Fraction | None = None) -> Workload:
     """A shipped workload by its name, or a user's own by its path (one workload, its keys at the top level).
 
-    `ipc` replaces the workload's own instructions per cycle in user mode; `scale` multiplies its length. Raises
+    `ipc` replaces the instructions per cycle of its own code (not those of the kernel for it). Raises
     `services.tables.TableError` for a workload that cannot be used, OSError for a file that cannot be read, and
     ValueError with the near matches for a name that is not shipped.
     """
     if is_path(name):
         own = Table.read(Path(name))
-        return _parse(own, (), own.data, Path(name).stem, ipc, Fraction(scale))
+        return _parse(own, (), own.data, Path(name).stem, ipc)
     shipped = _shipped()
     if name not in shipped.data["workload"]:
         raise ValueError(f"no workload {name!r}: {near(name, names())}")
-    return _parse(shipped, ("workload", name), shipped.data["workload"][name], name, ipc, Fraction(scale))
+    return _parse(shipped, ("workload", name), shipped.data["workload"][name], name, ipc)
 
 
 def rates(name: str, ipc: Fraction | None = None) -> Rates:
@@ -110,7 +115,7 @@ def from_counts(name: str, title: str, counts: Mapping[int, Mapping[int, Fractio
             if number not in own:
                 own[number] = rate(figure.occurrences({}, instructions, length), length)
                 assumed[key] = figure.source
-        phases.append(Phase(el, int(instructions + Fraction(1, 2)), instructions / length, tuple(sorted(own.items()))))
+        phases.append(Phase(el, _whole(instructions), instructions / length, tuple(sorted(own.items()))))
     return Workload(name, title, tuple(phases), assumed)
 
 
@@ -163,9 +168,7 @@ def _figures(table: Table, path: tuple[str, ...], data: object, counted: tuple[s
 _KEYS: Final = ("title", "program", "instructions", "ipc", "el", "kernel_instructions", "rates")
 
 
-def _parse(
-    table: Table, path: tuple[str, ...], data: object, name: str, ipc: Fraction | None, scale: Fraction
-) -> Workload:
+def _parse(table: Table, path: tuple[str, ...], data: object, name: str, ipc: Fraction | None) -> Workload:
     keys = table.only(path, data, _KEYS)
     counts = _counts(table, path, keys)
     shipped = _shipped()
@@ -188,14 +191,14 @@ def _parse(
     else:
         instructions = table.integer((*path, "instructions"), keys.get("instructions"), 1, 2**63)
     level = table.integer((*path, "el"), keys.get("el", 0), 0, 2)
-    phases = [_phase(level, figures, counts, Fraction(instructions), chosen, scale)]
+    phases = [_phase(level, figures, counts, Fraction(instructions), chosen)]
     if "kernel_instructions" in keys:
         kernel, source = _value(table, (*path, "kernel_instructions"), keys["kernel_instructions"])
         if source.startswith("assumed"):
             assumed["kernel_instructions"] = source
         if kernel:
             kernel_rates = load(KERNEL).phases[0]
-            phases.append(Phase(1, int(kernel * scale + Fraction(1, 2)), kernel_rates.ipc, kernel_rates.rates))
+            phases.append(Phase(1, _whole(kernel), kernel_rates.ipc, kernel_rates.rates))
     return Workload(name, table.string((*path, "title"), keys.get("title", name)), tuple(phases), assumed)
 
 
@@ -223,11 +226,15 @@ def _phase(
     counts: Mapping[str, int],
     instructions: Fraction,
     ipc: Fraction,
-    scale: Fraction,
 ) -> Phase:
     length = instructions / ipc
     per_cycle = {
         events.number(key): rate(figure.occurrences(counts, instructions, length), length)
         for key, figure in figures.items()
     }
-    return Phase(el, int(instructions * scale + Fraction(1, 2)), ipc, tuple(sorted(per_cycle.items())))
+    return Phase(el, _whole(instructions), ipc, tuple(sorted(per_cycle.items())))
+
+
+def _whole(number: Fraction) -> int:
+    """To the nearest, halves up."""
+    return int(number + Fraction(1, 2))

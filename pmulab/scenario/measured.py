@@ -44,12 +44,15 @@ _SOFTWARE = frozenset(
 )
 
 
-class PerfStatError(ValueError):
+class PerfStatError(Exception):
     """A line that perf stat would not have printed, or that cannot be used; `line` counts from 1."""
 
-    def __init__(self, line: int, problem: str) -> None:
+    def __init__(
+        self, line: int, problem: str, remedy: str = "give what perf stat -j or perf stat -x, printed"
+    ) -> None:
         super().__init__(problem)
         self.line = line
+        self.remedy = remedy
 
 
 def is_perf_stat(name: str) -> bool:
@@ -74,11 +77,12 @@ def parse(name: str, text: str) -> workload.Workload:
             counted = counts.setdefault(el, {})
             counted[event_number] = counted.get(event_number, Fraction(0)) + _count(number, value)
     if not counts:
-        raise PerfStatError(number, "no event was counted; run perf stat -j -e cycles,instructions,… -o FILE")
+        raise PerfStatError(number, "no event was counted", "run perf stat -j -e cycles,instructions,… -o FILE")
     try:
         return workload.from_counts(name, f"as perf stat counted {name}", counts)
     except ValueError as error:
-        raise PerfStatError(number, str(error)) from None
+        problem, _, remedy = str(error).partition("; ")
+        raise PerfStatError(number, problem, remedy) from None
 
 
 def _row(number: int, line: str) -> Iterator[tuple[str, str]]:
@@ -128,9 +132,9 @@ def _event(number: int, text: str) -> tuple[int, int]:
     try:
         (spec,) = parse_events([text])
     except EventSyntaxError as error:
-        raise PerfStatError(number, f"{error}; {error.remedy}") from None
+        raise PerfStatError(number, str(error), error.remedy) from None
     if spec.exclude_user and spec.exclude_kernel:
-        raise PerfStatError(number, f"{text!r} counts neither user nor kernel mode")
+        raise PerfStatError(number, f"{text!r} counts neither user nor kernel mode", "count with :u or :k")
     return (1 if spec.exclude_user else 0), spec.event
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 
+from pmulab.scenario import measured
 from pmulab.scenario.machine import Machine, catalogued
 from pmulab.scenario.table import Table
 from services import workload
@@ -31,16 +32,27 @@ class Work:
     def phases(self, table: Table) -> tuple[PhaseSpec, ...]:
         """What the task in `table` executes once: `workload`, as long as `scale` or `seconds` says."""
         table.required("workload", '"gzip-random"')
-        name = table.text("workload")
-        if is_path(name):
-            name = str(table.source.directory / name)
-        ipc = Fraction(table.number("ipc", 1, Decimal("0.001"), 100)) if "ipc" in table else None
+        found = _load(table)
         if "scale" in table and "seconds" in table:
             table.refuse("seconds", "both scale and seconds are given", "give one of them")
         scale = Fraction(table.number("scale", 1, Decimal("0.000001"), 10**6))
-        found = catalogued(table, "workload", lambda: workload.load(name, ipc=ipc, scale=scale))
         if "seconds" in table:
             wanted = table.number("seconds", 1, Decimal("0.000001"), _MAX_SECONDS) * self.machine.frequency_hz
             scale = Fraction(wanted) / sum(phase.cycles for phase in found.phases)
-            found = catalogued(table, "workload", lambda: workload.load(name, ipc=ipc, scale=scale))
-        return tuple(PhaseSpec(self.profile(phase.rates), phase.cycles, phase.el) for phase in found.phases)
+        phases = found.scaled(scale).phases
+        return tuple(PhaseSpec(self.profile(phase.rates), phase.cycles, phase.el) for phase in phases)
+
+
+def _load(table: Table) -> workload.Workload:
+    """The workload of a task: a shipped one, or a file of the user's beside the scenario."""
+    name = table.text("workload")
+    path = table.source.directory / name
+    if measured.is_perf_stat(name):
+        if "ipc" in table:
+            table.refuse("ipc", "perf stat has counted instructions and cycles", "leave ipc out")
+        try:
+            return catalogued(table, "workload", lambda: measured.load(path))
+        except measured.PerfStatError as error:
+            table.refuse("workload", f"{path}:{error.line}: {error}", error.remedy)
+    ipc = Fraction(table.number("ipc", 1, Decimal("0.001"), 100)) if "ipc" in table else None
+    return catalogued(table, "workload", lambda: workload.load(str(path) if is_path(name) else name, ipc=ipc))

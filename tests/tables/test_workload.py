@@ -86,12 +86,12 @@ def test_no_workload_has_more_misses_than_accesses_or_more_stalls_than_cycles(na
 
 
 def test_sixteen_gzip_runs_of_4_mib_are_the_published_64_mib() -> None:
-    user, _ = workload.load("gzip-random", scale=16).phases
+    user, _ = workload.load("gzip-random").scaled(16).phases
     assert user.instructions == 16 * 688_217_229
 
 
 def test_scaling_changes_the_length_and_not_the_rates() -> None:
-    whole, half = workload.load("sqlite").phases[0], workload.load("sqlite", scale=Fraction(1, 2)).phases[0]
+    whole, half = workload.load("sqlite").phases[0], workload.load("sqlite").scaled(Fraction(1, 2)).phases[0]
     assert half.rates == whole.rates
     assert half.instructions == whole.instructions // 2
 
