@@ -25,8 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     async def actor() -> None:
         lab = _lab(options)
         try:
-            async with open_loop() as loop, serve(loop, options.listen, lab.handlers()) as server:
-                server.health.start()
+            async with open_loop() as loop, serve(loop, options.listen, lab.handlers()):
                 await lab.run()
         except BindError as exc:
             raise Failure(str(exc)) from None

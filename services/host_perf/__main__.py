@@ -1,0 +1,10 @@
+"""`python -m services.host_perf`: the host's perf, attending every pCPU of a kvm."""
+
+import sys
+
+from services.attend import Role
+from services.host_perf import HostPerf
+from services.party import main
+
+if __name__ == "__main__":
+    sys.exit(main("host_perf", Role.HOST, HostPerf(), "host", None))
