@@ -92,7 +92,7 @@ class Design(ABC):
     name: ClassVar[str]
     why: ClassVar[str]
     axes: ClassVar[Mapping[str, Axis]] = {}
-    high_to_low: ClassVar[bool] = False  # the order in which the host's driver allocates counters
+    host_events_exclude_guests: ClassVar[bool] = False  # host events that do not are refused
 
     chosen: dict[str, str] = field(default_factory=dict)  # every axis of the class, with its value
     guest_range: int = 0  # the counters that the machine's guests want, one bit each; set before any vpmu() is made
@@ -118,6 +118,11 @@ class Design(ABC):
     @abstractmethod
     def host_counters(self, cpu: CpuSpec) -> int:
         """The counters that the host's driver may allocate while no vCPU is loaded, one bit each."""
+
+    @property
+    def high_to_low(self) -> bool:
+        """Does the host's driver allocate its event counters from the highest index?"""
+        return False
 
     @abstractmethod
     def vpmu(self, vcpu: VCpu) -> Vpmu:

@@ -47,6 +47,7 @@ class EmulatedPmu(Vpmu):
     def __init__(self, design: Design, vcpu: VCpu) -> None:
         super().__init__(design, vcpu)
         self.backed = 0  # counters that have a perf event, one bit each
+        self.acts_on_change = design.chosen["kernel"] == "6.15"
         self.rows: list[int] = []  # what the access under way asks of the host's perf
 
     async def load(self) -> None:
@@ -70,7 +71,8 @@ class EmulatedPmu(Vpmu):
 
     def level(self) -> bool:
         pmu = self.pmu
-        return bool(pmu.pmcr & r.PMCR_E and pmu.ovs & pmu.inten & pmu.cnten & pmu.mask)
+        pending = pmu.ovs & pmu.inten & pmu.mask
+        return bool(pmu.pmcr & r.PMCR_E and (pending if self.acts_on_change else pending & pmu.cnten))
 
     def counter_overflow(self, counter: int) -> None:
         """kvm_pmu_perf_overflow: the flag, and the CHAIN event of the counter above."""
@@ -173,8 +175,12 @@ class EmulatedPmu(Vpmu):
         pmu = self.pmu
         if pmu.pmuver < PMUVER_P5:
             value &= ~r.PMCR_LP
+        changed = pmu.pmcr ^ value
         pmu.pmcr = value & r.PMCR_WRITABLE & ~(r.PMCR_C | r.PMCR_P)
-        if value & r.PMCR_E:
+        if self.acts_on_change:
+            if changed & r.PMCR_E:
+                self._reprogram()
+        elif value & r.PMCR_E:
             self._enable(pmu.cnten)
         else:
             self._disable(pmu.cnten)
@@ -205,6 +211,12 @@ class EmulatedPmu(Vpmu):
                 self.rows += (Call.ENABLE, self._handle(n), 0, 0, 0)
             else:
                 self._create(n)
+
+    def _reprogram(self) -> None:
+        """kvm_vcpu_reload_pmu (from 6.14): enable or disable each counter as the registers now have it."""
+        enabled = self.pmu.cnten if self.pmu.pmcr & r.PMCR_E else 0
+        self._disable(self.pmu.mask & ~enabled)
+        self._enable(enabled)
 
     def _disable(self, mask: int) -> None:
         for n in bits(mask & self.backed):
@@ -296,7 +308,12 @@ class Emulated(Design):
 
     name = "emulated"
     why = "today's vPMU: every access traps, each counter is faked by a perf event of the host"
-    axes: ClassVar[Mapping[str, Axis]] = {}
+    axes: ClassVar[Mapping[str, Axis]] = {
+        "kernel": Axis(
+            ("6.12", "6.15"),
+            "6.12: each PMCR_EL0 write acts on every counter, only enabled ones raise the interrupt; 6.15: a change of E acts",
+        ),
+    }
 
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
         if counters > cpu.counters:

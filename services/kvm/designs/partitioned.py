@@ -41,13 +41,17 @@ class PartitionedPmu(Vpmu):
     def __init__(self, design: Partitioned, vcpu: VCpu) -> None:
         super().__init__(design, vcpu)
         cpu = vcpu.pcpu.spec
-        self.axes = design.chosen
-        self.hpmn = min(vcpu.pmu.counters, cpu.counters)
+        self.axes = {axis: spec.values[0] for axis, spec in Partitioned.axes.items()} | design.chosen
+        self.hpmn = self.counters_owned()
         self.mask = ((1 << self.hpmn) - 1) | CYCLE_BIT
-        self.untrapped = design.chosen["traps"] == "fgt" and cpu.fgt > 0
+        self.untrapped = self.axes["traps"] == "fgt" and cpu.fgt > 0
         self.split = self.hpmn > 0 or cpu.hpmn0  # else HPMN stays N and every access traps
-        self.owned = design.chosen["swap"] == "eager"
+        self.owned = self.axes["swap"] == "eager"
         self.loaded = False
+
+    def counters_owned(self) -> int:
+        """MDCR_EL2.HPMN while resident."""
+        return min(self.vcpu.pmu.counters, self.vcpu.pcpu.spec.counters)
 
     @property
     def resident(self) -> bool:
@@ -349,6 +353,9 @@ class Partitioned(Design):
         "transition": Axis(
             ("reload", "none"), "does a lazy transition load the guest's state, or only change the traps (v7, v8)?"
         ),
+        "allocation": Axis(
+            ("low-to-high", "high-to-low"), "the order in which the host's driver allocates its event counters (v8)"
+        ),
     }
 
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
@@ -366,6 +373,10 @@ class Partitioned(Design):
     def host_counters(self, cpu: CpuSpec) -> int:
         everything = ((1 << cpu.counters) - 1) | CYCLE_BIT
         return everything if self.chosen["reservation"] == "dynamic" else everything & ~self.guest_range
+
+    @property
+    def high_to_low(self) -> bool:
+        return self.chosen.get("allocation") == "high-to-low"
 
     def vpmu(self, vcpu: VCpu) -> PartitionedPmu:
         return PartitionedPmu(self, vcpu)

@@ -1,0 +1,38 @@
+"""Names for a design with certain axes: what published versions really did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A design, the axes that make it this version, and one line of why."""
+
+    design: str
+    why: str
+    axes: Mapping[str, str] = field(default_factory=dict)
+
+
+_V1 = {"userenr": "swapped", "hpme": "missing", "pmovs": "folded", "typer": "write-through", "reservation": "static"}
+_V6 = {"userenr": "left", "hpme": "set", "pmovs": "memory", "typer": "at-load", "swap": "lazy-sticky"}
+
+PRESETS: Mapping[str, Preset] = {
+    "emulated-6.12": Preset("emulated", "Linux 6.12: each PMCR_EL0 write disables or enables every counter", {"kernel": "6.12"}),
+    "emulated-6.15": Preset("emulated", "Linux 6.15: PMCR_EL0 acts when E changes, at the next entry", {"kernel": "6.15"}),
+    "partitioned-v1": Preset("partitioned", "v1 (June 2025): eager swap, FEAT_FGT, N is HPMN", _V1 | {"swap": "eager", "traps": "fgt"}),
+    "partitioned-v4": Preset("partitioned", "v4 (July 2025): the first access makes it the guest's for good", _V1 | {"swap": "lazy-sticky"}),
+    "partitioned-v5": Preset("partitioned", "v5 (December 2025): HPME set", _V1 | {"hpme": "set", "swap": "lazy-sticky"}),
+    "partitioned-v6": Preset("partitioned", "v6 (February 2026): one canonical copy per register", _V6 | {"reservation": "static"}),
+    "partitioned-v7": Preset(
+        "partitioned",
+        "v7 (May 2026): the host gives counters up at vcpu_load; the lazy transition loads nothing",
+        _V6 | {"reservation": "dynamic", "transition": "none"},
+    ),
+    "partitioned-v8": Preset(
+        "partitioned",
+        "v8 (June 2026): as v7; the host allocates high to low",
+        _V6 | {"reservation": "dynamic", "transition": "none", "allocation": "high-to-low"},
+    ),
+}
