@@ -135,6 +135,8 @@ class VCpu:
             await self._block()
         else:
             await self._enter(EntryKind.RESUME)
+            if self.compute is None and not self.wfi:
+                raise ProtocolError(f"{self.name} on vCPU {self.index} was resumed and posted neither COMPUTE nor WFI")
 
     def want_report(self) -> None:
         """Have the guest report its results at its next entry, waking it for that."""

@@ -6,18 +6,21 @@ from importlib.metadata import entry_points
 
 from services.experiment import DesignSpec
 from services.kvm.designs.base import Axis, Design, DesignError, Swaps, Vpmu
+from services.kvm.designs.presets import PRESETS
 
 __all__ = ["Axis", "Design", "DesignError", "Swaps", "Vpmu", "designs", "make"]
 
 
 def designs() -> dict[str, type[Design]]:
-    """Every design there is, by name. Raises DesignError for an entry point that is no design."""
+    """Every design there is, presets among them, by name. Raises DesignError for an entry point that is no design."""
     found: dict[str, type[Design]] = {}
     for point in sorted(entry_points(group="pmulab.designs"), key=lambda point: point.name):
         design = point.load()
         if not (isinstance(design, type) and issubclass(design, Design)):
             raise DesignError(f"entry point {point.name!r} ({point.value}) of group pmulab.designs is no Design")
         found[point.name] = design
+    for name, preset in PRESETS.items():
+        found[name] = preset.of(name, found[preset.design])
     return found
 
 

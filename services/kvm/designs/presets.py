@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from services.kvm.designs.base import Axis, Design
+
 
 @dataclass(frozen=True, slots=True)
 class Preset:
@@ -13,6 +15,14 @@ class Preset:
     design: str
     why: str
     axes: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, name: str, base: type[Design]) -> type[Design]:
+        """The preset as a design of its own: `base` with other defaults for its axes."""
+        axes = dict(base.axes)
+        for axis, value in self.axes.items():
+            others = tuple(other for other in axes[axis].values if other != value)
+            axes[axis] = Axis((value, *others), axes[axis].why)
+        return type(name, (base,), {"name": name, "why": self.why, "axes": axes, "__doc__": self.why})
 
 
 _V1 = {"userenr": "swapped", "hpme": "missing", "pmovs": "folded", "typer": "write-through", "reservation": "static"}
