@@ -10,21 +10,22 @@ STOP_EXCEPTION: Final[int]  # (.., index, esr, 0): took an exception to its own 
 STOP_OPERATION: Final[int]  # (.., index, operation, argument): TIMER, WFI, ... is for KVM to perform; the core did nothing
 STOP_INTERRUPT: Final[int]  # (.., index, 0, 0): before operation `index`: PMU interrupt line high or deadline reached
 
-# Operations (also the wire's codes, high byte of a code word; the low 24 bits are the register, cause, profile, ...).
-OP_MRS: Final[int]
-OP_MSR: Final[int]
-OP_WRITE_BACK: Final[int]
+# Operations: also the wire's codes, high byte of a code word. The low 24 bits are the subject; operands follow in order
+# in a column of their own. STOP_OPERATION's `argument` is the subject, `Burst.operand_at` the (first) operand.
+OP_MRS: Final[int]  # subject: register. Yields a value
+OP_MSR: Final[int]  # subject: register. 1 operand: value
+OP_WRITE_BACK: Final[int]  # subject: register. 3 operands: slot, mask, bits
 OP_ISB: Final[int]
-OP_CHARGE: Final[int]
-OP_CLOCK: Final[int]
-OP_TRUTH: Final[int]
-OP_COMPUTE: Final[int]
+OP_CHARGE: Final[int]  # subject: cause, below 256. 1 operand: cycles
+OP_CLOCK: Final[int]  # yields a value
+OP_TRUTH: Final[int]  # subject: scope << 16 | event. Yields a value
+OP_COMPUTE: Final[int]  # subject: el << 20 | profile. 1 operand: cycles
 OP_WFI: Final[int]
-OP_HVC: Final[int]
-OP_TIMER: Final[int]
-OP_IPI: Final[int]
+OP_HVC: Final[int]  # subject: immediate
+OP_TIMER: Final[int]  # subject: timer. 1 operand: deadline
+OP_IPI: Final[int]  # subject: target
 OP_WINDOW: Final[int]
-OP_NOTIFY: Final[int]
+OP_NOTIFY: Final[int]  # subject: code. 1 operand: value
 OP_DONE: Final[int]
 
 @final

@@ -1,0 +1,61 @@
+//! `services._pmu`: the Python face of the `pmu` crate. `services/_pmu.pyi` documents it.
+
+mod burst;
+mod machine;
+
+use pmu::burst::Operation;
+use pmu::register::Register;
+use pyo3::exceptions::PyKeyError;
+use pyo3::prelude::*;
+
+/// Name of a register.
+#[pyfunction]
+fn register_name(encoding: u16) -> PyResult<String> {
+    Register::decode(encoding).map(Register::name).ok_or_else(|| PyKeyError::new_err(format!("no register {encoding:#x}")))
+}
+
+/// Encoding of a register.
+#[pyfunction]
+fn register_encoding(name: &str) -> PyResult<u16> {
+    Register::by_name(name).map(Register::encoding).ok_or_else(|| PyKeyError::new_err(name.to_owned()))
+}
+
+/// Names of all registers.
+#[pyfunction]
+fn register_names() -> Vec<String> {
+    Register::all().map(Register::name).collect()
+}
+
+#[pymodule]
+fn _pmu(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("STOP_END", machine::STOP_END)?;
+    module.add("STOP_TRAP", machine::STOP_TRAP)?;
+    module.add("STOP_EXCEPTION", machine::STOP_EXCEPTION)?;
+    module.add("STOP_OPERATION", machine::STOP_OPERATION)?;
+    module.add("STOP_INTERRUPT", machine::STOP_INTERRUPT)?;
+    for (name, operation) in [
+        ("OP_MRS", Operation::Mrs),
+        ("OP_MSR", Operation::Msr),
+        ("OP_WRITE_BACK", Operation::WriteBack),
+        ("OP_ISB", Operation::Isb),
+        ("OP_CHARGE", Operation::Charge),
+        ("OP_CLOCK", Operation::Clock),
+        ("OP_TRUTH", Operation::Truth),
+        ("OP_COMPUTE", Operation::Compute),
+        ("OP_WFI", Operation::Wfi),
+        ("OP_HVC", Operation::Hvc),
+        ("OP_TIMER", Operation::Timer),
+        ("OP_IPI", Operation::Ipi),
+        ("OP_WINDOW", Operation::Window),
+        ("OP_NOTIFY", Operation::Notify),
+        ("OP_DONE", Operation::Done),
+    ] {
+        module.add(name, operation as u8)?;
+    }
+    module.add_class::<burst::Burst>()?;
+    module.add_class::<machine::Machine>()?;
+    module.add_function(wrap_pyfunction!(register_name, module)?)?;
+    module.add_function(wrap_pyfunction!(register_encoding, module)?)?;
+    module.add_function(wrap_pyfunction!(register_names, module)?)?;
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! `Machine`.
+
+use std::collections::BTreeMap;
+
+use pmu::feature::Features;
+use pmu::machine::{Costs, Error, Stop};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::burst::Burst;
+
+pub const STOP_END: u8 = 0;
+pub const STOP_TRAP: u8 = 1;
+pub const STOP_EXCEPTION: u8 = 2;
+pub const STOP_OPERATION: u8 = 3;
+pub const STOP_INTERRUPT: u8 = 4;
+
+/// All pCPUs, the contexts that run on them, what really happened, and the ordered log's digest.
+#[pyclass(module = "services._pmu")]
+pub struct Machine {
+    inner: pmu::machine::Machine,
+}
+
+fn value_error(error: Error) -> PyErr {
+    PyValueError::new_err(error.0)
+}
+
+/// `Features` from the names and values that Python passes.
+pub fn features(values: &BTreeMap<String, u64>) -> PyResult<Features> {
+    let mut features = Features::default();
+    for (name, &value) in values {
+        features.set(name, value).map_err(|error| PyValueError::new_err(error.0))?;
+    }
+    Ok(features)
+}
+
+#[pymethods]
+impl Machine {
+    #[new]
+    #[pyo3(signature = (cpus, events, *, mrs_cycles, msr_cycles, isb_cycles))]
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts sequences into vectors")]
+    fn new(
+        cpus: Vec<BTreeMap<String, u64>>,
+        events: Vec<u16>,
+        mrs_cycles: u64,
+        msr_cycles: u64,
+        isb_cycles: u64,
+    ) -> PyResult<Self> {
+        let cpus = cpus.iter().map(features).collect::<PyResult<Vec<_>>>()?;
+        let costs = Costs { mrs: mrs_cycles, msr: msr_cycles, isb: isb_cycles };
+        let inner = pmu::machine::Machine::new(cpus, &events, costs).map_err(value_error)?;
+        Ok(Self { inner })
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts sequences into vectors")]
+    fn add_profile(&mut self, rates: Vec<(u16, u64)>) -> PyResult<usize> {
+        self.inner.add_profile(&rates).map_err(value_error)
+    }
+
+    fn add_context(&mut self, guest: bool) -> usize {
+        self.inner.add_context(guest)
+    }
+
+    fn set_running(&mut self, cpu: usize, context: usize, el: u8, profile: usize) -> PyResult<()> {
+        self.inner.set_running(cpu, context, el, profile).map_err(value_error)
+    }
+
+    fn now(&self, cpu: usize) -> PyResult<u64> {
+        Ok(self.inner.cpu(cpu).map_err(value_error)?.now)
+    }
+
+    fn set_deadline(&mut self, cpu: usize, deadline: u64) -> PyResult<()> {
+        self.inner.set_deadline(cpu, deadline).map_err(value_error)
+    }
+
+    fn execute(
+        &mut self,
+        cpu: usize,
+        mut burst: PyRefMut<'_, Burst>,
+        start: usize,
+        interruptible: bool,
+    ) -> PyResult<(u8, usize, u64, u64)> {
+        let stop = self.inner.execute(cpu, &mut burst.inner, start, interruptible).map_err(value_error)?;
+        Ok(match stop {
+            Stop::End => (STOP_END, burst.inner.ops.len(), 0, 0),
+            Stop::Trap { index, esr, value } => (STOP_TRAP, index, esr, value),
+            Stop::Exception { index, esr } => (STOP_EXCEPTION, index, esr, 0),
+            Stop::Operation { index, op } => (STOP_OPERATION, index, op.operation as u64, u64::from(op.subject)),
+            Stop::Interrupt { index } => (STOP_INTERRUPT, index, 0, 0),
+        })
+    }
+
+    fn run(&mut self, cpu: usize, cycles: u64) -> PyResult<u64> {
+        self.inner.run(cpu, cycles).map_err(value_error)
+    }
+
+    fn charge(&mut self, cpu: usize, cause: usize, cycles: u64) -> PyResult<()> {
+        self.inner.charge(cpu, cause, cycles).map_err(value_error)
+    }
+
+    fn idle(&mut self, cpu: usize, until: u64) -> PyResult<()> {
+        self.inner.idle(cpu, until).map_err(value_error)
+    }
+
+    fn interrupt(&self, cpu: usize) -> PyResult<bool> {
+        Ok(self.inner.cpu(cpu).map_err(value_error)?.interrupt())
+    }
+
+    fn peek(&self, cpu: usize, register: u16) -> PyResult<u64> {
+        self.inner.peek(cpu, register).map_err(value_error)
+    }
+
+    fn poke(&mut self, cpu: usize, register: u16, value: u64) -> PyResult<()> {
+        self.inner.poke(cpu, register, value).map_err(value_error)
+    }
+
+    fn truth(&self, context: usize, el: u8, event: u16) -> PyResult<u64> {
+        self.inner.truth(context, el, event).map_err(value_error)
+    }
+
+    fn cpu_truth(&self, cpu: usize, scope: u32, event: u16) -> PyResult<u64> {
+        self.inner.cpu_truth(cpu, scope, event).map_err(value_error)
+    }
+
+    fn cycles(&mut self, cpu: usize) -> PyResult<BTreeMap<&'static str, u64>> {
+        let ([guest_el0, guest_el1, host_user, host_kernel], idle) = self.inner.cycles(cpu).map_err(value_error)?;
+        Ok(BTreeMap::from([
+            ("guest", guest_el0.wrapping_add(guest_el1)),
+            ("host_kernel", host_kernel),
+            ("host_user", host_user),
+            ("idle", idle),
+        ]))
+    }
+
+    fn charged(&self, cpu: usize) -> PyResult<Vec<u64>> {
+        Ok(self.inner.cpu(cpu).map_err(value_error)?.charged().to_vec())
+    }
+
+    fn accesses(&self, cpu: usize) -> PyResult<u64> {
+        Ok(self.inner.cpu(cpu).map_err(value_error)?.accesses)
+    }
+
+    fn mark(&mut self, cpu: usize, code: u16, a: u64, b: u64) -> PyResult<()> {
+        self.inner.mark(cpu, code, a, b).map_err(value_error)
+    }
+
+    fn digest(&self) -> String {
+        format!("{:032x}", self.inner.digest())
+    }
+
+    fn observe(&mut self, on: bool) {
+        self.inner.observe(on);
+    }
+
+    fn observed(&mut self) -> Vec<(u16, u64, u8, u16, u64, u64)> {
+        let records = self.inner.take_observed();
+        records.iter().map(|r| (r.cpu, r.cycle, r.el, r.code, r.subject, r.value)).collect()
+    }
+
+    fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &self.inner.state().map_err(value_error)?))
+    }
+
+    #[staticmethod]
+    fn from_state(state: &[u8]) -> PyResult<Self> {
+        Ok(Self { inner: pmu::machine::Machine::from_state(state).map_err(value_error)? })
+    }
+}

@@ -1,0 +1,206 @@
+//! What a CPU implements, and what it does where the architecture leaves a choice.
+
+use serde::{Deserialize, Serialize};
+
+use crate::register::EVENT_COUNTERS;
+
+/// ID_AA64DFR0_EL1.PMUVer of `FEAT_PMUv3p1`: 16-bit event numbers, MDCR_EL2.HPMD.
+pub const PMUV3P1: u8 = 4;
+/// ID_AA64DFR0_EL1.PMUVer of `FEAT_PMUv3p4`: `PMMIR_EL1`.
+pub const PMUV3P4: u8 = 5;
+/// ID_AA64DFR0_EL1.PMUVer of `FEAT_PMUv3p5`: 64-bit event counters, MDCR_EL2.HCCD.
+pub const PMUV3P5: u8 = 6;
+/// ID_AA64DFR0_EL1.PMUVer of `FEAT_PMUv3p7`: freezing.
+pub const PMUV3P7: u8 = 7;
+/// ID_AA64DFR0_EL1.PMUVer of `FEAT_PMUv3p8`.
+pub const PMUV3P8: u8 = 8;
+/// ID_AA64DFR0_EL1.PMUVer of `FEAT_PMUv3p9`: `PMZR_EL0`, `PMUACR_EL1`.
+pub const PMUV3P9: u8 = 9;
+
+/// Features of one CPU. Everything runs in Non-secure state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Features {
+    /// Event counters implemented, 0 to 31; the cycle counter comes on top.
+    pub counters: u8,
+    /// ID_AA64DFR0_EL1.PMUVer: 1 for `FEAT_PMUv3`, 4 to 9 for p1, p4, p5, p7, p8, p9.
+    pub pmuver: u8,
+    /// 1: `FEAT_FGT`, 2: `FEAT_FGT2` as well.
+    pub fgt: u8,
+    /// `FEAT_HPMN0`.
+    pub hpmn0: bool,
+    /// `FEAT_PMUv3_ICNTR`.
+    pub icntr: bool,
+    /// `FEAT_PMUv3_TH`.
+    pub th: bool,
+    /// `FEAT_MTPMU`.
+    pub mtpmu: bool,
+    /// EL3 is implemented.
+    pub el3: bool,
+    /// Secure EL2 is implemented.
+    pub sel2: bool,
+    /// AArch32 is implemented at some exception level.
+    pub aarch32: bool,
+    /// `FEAT_VHE`.
+    pub vhe: bool,
+    /// PMCR_EL0.IMP and IDCODE, in place.
+    pub pmcr_id: u64,
+    /// `PMCEID0_EL0`; `None`: the events that the machine tallies.
+    pub pmceid0: Option<u64>,
+    /// `PMCEID1_EL0`; `None`: the events that the machine tallies.
+    pub pmceid1: Option<u64>,
+    /// `PMMIR_EL1`.
+    pub pmmir: u64,
+    /// What it does where the architecture leaves a choice.
+    pub choices: Choices,
+}
+
+impl Default for Features {
+    /// Neoverse-like: `FEAT_PMUv3p5` with six counters, VHE and FGT, AArch64 only.
+    fn default() -> Self {
+        Self {
+            counters: 6,
+            pmuver: PMUV3P5,
+            fgt: 1,
+            hpmn0: false,
+            icntr: false,
+            th: false,
+            mtpmu: false,
+            el3: true,
+            sel2: false,
+            aarch32: false,
+            vhe: true,
+            pmcr_id: 0x41 << 24,
+            pmceid0: None,
+            pmceid1: None,
+            pmmir: 0,
+            choices: Choices::default(),
+        }
+    }
+}
+
+/// What a CPU does where the architecture leaves a choice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choices {
+    /// An index of N or above, without `FEAT_FGT`.
+    pub absent_counter: Constrained,
+    /// An index that HPMN puts out of reach at EL1 and EL0, without `FEAT_FGT`.
+    pub reserved_counter: Constrained,
+    /// HPMN above N, or 0 without `FEAT_HPMN0`.
+    pub bad_hpmn: BadHpmn,
+    /// PMCR_EL0.FZO acts on the flags of the cycle and the instruction counter, too.
+    pub freeze_on_cycle_counter: bool,
+}
+
+impl Default for Choices {
+    fn default() -> Self {
+        Self {
+            absent_counter: Constrained::Undefined,
+            reserved_counter: Constrained::Undefined,
+            bad_hpmn: BadHpmn::AllCounters,
+            freeze_on_cycle_counter: true,
+        }
+    }
+}
+
+/// What an access that is CONSTRAINED UNPREDICTABLE does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Constrained {
+    /// It is UNDEFINED. Linux and KVM expect no more than that it does no harm.
+    Undefined,
+    /// It reads zero and ignores writes.
+    RazWi,
+    /// It traps to EL2, where it is allowed to.
+    Trap,
+}
+
+/// Counters of the first range when HPMN is out of range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BadHpmn {
+    /// All N: nothing is reserved for EL2, as when Linux has not written HPMN.
+    AllCounters,
+    /// None.
+    NoCounters,
+}
+
+/// A feature set that no CPU can have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadFeatures(pub String);
+
+impl std::fmt::Display for BadFeatures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadFeatures {}
+
+impl Features {
+    /// Refuses what no CPU can have.
+    ///
+    /// # Errors
+    /// Names the feature and its range.
+    pub fn check(&self) -> Result<(), BadFeatures> {
+        let refuse = |message: String| Err(BadFeatures(message));
+        if self.counters > EVENT_COUNTERS {
+            return refuse(format!("counters = {}: 0 to {EVENT_COUNTERS}", self.counters));
+        }
+        if !matches!(self.pmuver, 1 | PMUV3P1..=PMUV3P9) {
+            return refuse(format!("pmuver = {}: 1, or 4 to 9 (ID_AA64DFR0_EL1.PMUVer)", self.pmuver));
+        }
+        if self.fgt > 2 {
+            return refuse(format!("fgt = {}: 0, 1 (FEAT_FGT) or 2 (FEAT_FGT2)", self.fgt));
+        }
+        Ok(())
+    }
+
+    /// At least this `FEAT_PMUv3` version.
+    #[inline]
+    #[must_use]
+    pub const fn has(&self, pmuver: u8) -> bool {
+        self.pmuver >= pmuver
+    }
+
+    /// Sets one by name, as Python passes them.
+    ///
+    /// # Errors
+    /// The name is unknown or the value is out of range.
+    pub fn set(&mut self, name: &str, value: u64) -> Result<(), BadFeatures> {
+        let flag = || match value {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(BadFeatures(format!("{name} = {value}: 0 or 1"))),
+        };
+        let small = || u8::try_from(value).map_err(|_| BadFeatures(format!("{name} = {value}: too large")));
+        let constrained = || match value {
+            0 => Ok(Constrained::Undefined),
+            1 => Ok(Constrained::RazWi),
+            2 => Ok(Constrained::Trap),
+            _ => Err(BadFeatures(format!("{name} = {value}: 0 (UNDEFINED), 1 (RAZ/WI) or 2 (trap to EL2)"))),
+        };
+        match name {
+            "counters" => self.counters = small()?,
+            "pmuver" => self.pmuver = small()?,
+            "fgt" => self.fgt = small()?,
+            "hpmn0" => self.hpmn0 = flag()?,
+            "icntr" => self.icntr = flag()?,
+            "th" => self.th = flag()?,
+            "mtpmu" => self.mtpmu = flag()?,
+            "el3" => self.el3 = flag()?,
+            "sel2" => self.sel2 = flag()?,
+            "aarch32" => self.aarch32 = flag()?,
+            "vhe" => self.vhe = flag()?,
+            "pmcr_id" => self.pmcr_id = value,
+            "pmceid0" => self.pmceid0 = Some(value),
+            "pmceid1" => self.pmceid1 = Some(value),
+            "pmmir" => self.pmmir = value,
+            "absent_counter" => self.choices.absent_counter = constrained()?,
+            "reserved_counter" => self.choices.reserved_counter = constrained()?,
+            "bad_hpmn" => {
+                self.choices.bad_hpmn = if flag()? { BadHpmn::NoCounters } else { BadHpmn::AllCounters };
+            }
+            "freeze_on_cycle_counter" => self.choices.freeze_on_cycle_counter = flag()?,
+            _ => return Err(BadFeatures(format!("unknown feature {name}"))),
+        }
+        Ok(())
+    }
+}

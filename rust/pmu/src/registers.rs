@@ -1,0 +1,421 @@
+//! The architectural state of one PMU: what its registers hold, and how much of it an access sees.
+//!
+//! No time passes here. Counters are numbered as their bits in `PMCNTENSET_EL0`: 0 to 30 are the
+//! event counters, [`CYCLE`] the cycle counter and [`INSTRUCTION`] the instruction counter.
+
+use serde::{Deserialize, Serialize};
+use serde_big_array::BigArray;
+
+use crate::access::Controls;
+use crate::feature::{BadHpmn, Features, PMUV3P1, PMUV3P5, PMUV3P7, PMUV3P9};
+use crate::field::{hcr_el2, hdfgtr, hdfgtr2, mdcr_el2, mdcr_el3, pmcr, pmevtyper, pmuserenr};
+
+/// The cycle counter's bit.
+pub const CYCLE: usize = 31;
+/// The instruction counter's bit (`FEAT_PMUv3_ICNTR`).
+pub const INSTRUCTION: usize = 32;
+/// Counters that there may be.
+pub const COUNTERS: usize = 33;
+
+/// `PMSWINC_EL0`'s event.
+pub const SW_INCR: u16 = 0x000;
+/// Instruction architecturally executed: what `PMICNTR_EL0` counts.
+pub const INST_RETIRED: u16 = 0x008;
+/// Cycle.
+pub const CPU_CYCLES: u16 = 0x011;
+/// Overflow of the even counter below, for the odd one.
+pub const CHAIN: u16 = 0x01e;
+
+const BIT31: u64 = 1 << CYCLE;
+const BIT32: u64 = 1 << INSTRUCTION;
+
+/// Registers of one PMU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registers {
+    /// What the CPU implements.
+    pub features: Features,
+    /// `PMCR_EL0`: the bits that are stored.
+    pub pmcr: u64,
+    /// `PMCNTENSET_EL0`
+    pub pmcnten: u64,
+    /// `PMINTENSET_EL1`
+    pub pminten: u64,
+    /// `PMOVSSET_EL0`
+    pub pmovs: u64,
+    /// `PMEVTYPER<n>_EL0`, `PMCCFILTR_EL0`, `PMICFILTR_EL0`
+    #[serde(with = "BigArray")]
+    pub filter: [u64; COUNTERS],
+    /// `PMUACR_EL1`
+    pub pmuacr: u64,
+    /// `PMECR_EL1`
+    pub pmecr: u64,
+    /// What decides accesses.
+    pub controls: Controls,
+    /// Counters that do not count at EL0, EL1 and EL2 because of their filters.
+    filtered: [u64; 3],
+}
+
+const fn ones(n: u8) -> u64 {
+    (1 << n) - 1
+}
+
+impl Registers {
+    /// Registers after a reset: what the architecture leaves UNKNOWN is 0, and HPMN is N.
+    ///
+    /// Fine-grained traps and traps to EL3 are off, as Linux and the firmware leave them.
+    #[must_use]
+    pub fn new(features: Features) -> Self {
+        let controls = Controls {
+            mdcr_el2: u64::from(features.counters),
+            mdcr_el3: mdcr_el3::EN_PM2,
+            hdfgrtr2: HDFGRTR2,
+            hdfgwtr2: HDFGWTR2,
+            hcr_el2: hcr_el2::RW,
+            ..Controls::default()
+        };
+        let mut registers = Self {
+            features,
+            pmcr: 0,
+            pmcnten: 0,
+            pminten: 0,
+            pmovs: 0,
+            filter: [0; COUNTERS],
+            pmuacr: 0,
+            pmecr: 0,
+            controls,
+            filtered: [0; 3],
+        };
+        registers.pmcr = registers.pmcr_fixed();
+        registers.update_filters();
+        registers
+    }
+
+    // Ranges of counters.
+
+    /// Effective MDCR_EL2.HPMN: counters in the first range.
+    #[inline]
+    #[must_use]
+    pub fn hpmn(&self) -> u8 {
+        let hpmn = (self.controls.mdcr_el2 & mdcr_el2::HPMN) as u8;
+        if self.bad_hpmn() {
+            return match self.features.choices.bad_hpmn {
+                BadHpmn::AllCounters => self.features.counters,
+                BadHpmn::NoCounters => 0,
+            };
+        }
+        hpmn
+    }
+
+    /// HPMN has a value for which the behaviour is CONSTRAINED UNPREDICTABLE.
+    #[inline]
+    #[must_use]
+    pub fn bad_hpmn(&self) -> bool {
+        let hpmn = (self.controls.mdcr_el2 & mdcr_el2::HPMN) as u8;
+        hpmn > self.features.counters || hpmn == 0 && self.features.counters > 0 && !self.features.hpmn0
+    }
+
+    /// Event counters accessible at an exception level (PMCR_EL0.N as it reads there).
+    #[inline]
+    #[must_use]
+    pub fn accessible(&self, el: u8) -> u8 {
+        if el < 2 { self.hpmn() } else { self.features.counters }
+    }
+
+    /// All counters that are implemented.
+    #[inline]
+    #[must_use]
+    pub fn implemented(&self) -> u64 {
+        ones(self.features.counters) | self.fixed()
+    }
+
+    fn fixed(&self) -> u64 {
+        BIT31 | if self.features.icntr { BIT32 } else { 0 }
+    }
+
+    /// Counters whose bits are visible at an exception level.
+    #[inline]
+    #[must_use]
+    pub fn visible(&self, el: u8) -> u64 {
+        ones(self.accessible(el)) | self.fixed()
+    }
+
+    /// Event counters of the second range, `[HPMN, N)`.
+    #[inline]
+    #[must_use]
+    pub fn second_range(&self) -> u64 {
+        ones(self.features.counters) & !ones(self.hpmn())
+    }
+
+    /// Counters whose overflow is the carry out of bit 63; of the others, out of bit 31.
+    #[must_use]
+    pub fn long(&self) -> u64 {
+        let second = self.second_range();
+        let mut long = BIT32;
+        if self.features.has(PMUV3P5) {
+            if self.pmcr & pmcr::LP != 0 {
+                long |= ones(self.features.counters) & !second;
+            }
+            if self.controls.mdcr_el2 & mdcr_el2::HLP != 0 {
+                long |= second;
+            }
+        }
+        if !self.features.aarch32 || self.pmcr & pmcr::LC != 0 {
+            long |= BIT31;
+        }
+        long
+    }
+
+    /// Bits that a counter has.
+    #[inline]
+    #[must_use]
+    pub fn counter_mask(&self, n: usize) -> u64 {
+        if n < CYCLE && !self.features.has(PMUV3P5) { u64::from(u32::MAX) } else { u64::MAX }
+    }
+
+    /// The cycle counter counts every 64th cycle.
+    #[must_use]
+    pub fn divided(&self) -> bool {
+        self.features.aarch32 && self.pmcr & pmcr::LC == 0 && self.pmcr & pmcr::D != 0
+    }
+
+    // Counting and interrupt.
+
+    /// Counters that count at an exception level: enabled, not prohibited, not filtered, not frozen.
+    #[must_use]
+    pub fn counting(&self, el: u8) -> u64 {
+        let mdcr = self.controls.mdcr_el2;
+        let second = self.second_range();
+        let first = self.implemented() & !second;
+        let gated = (if self.pmcr & pmcr::E != 0 { first } else { 0 })
+            | (if mdcr & mdcr_el2::HPME != 0 { second } else { 0 });
+        let enabled = self.pmcnten & gated;
+
+        let mut stopped = 0;
+        if el == 2 && self.features.has(PMUV3P1) && mdcr & mdcr_el2::HPMD != 0 {
+            stopped |= first;
+        }
+        stopped |= self.frozen(first, second);
+        if self.pmcr & pmcr::DP == 0 {
+            stopped &= !BIT31;
+        }
+        if el == 2 && self.features.has(PMUV3P5) && mdcr & mdcr_el2::HCCD != 0 {
+            stopped |= BIT31;
+        }
+        enabled & !stopped & !self.filtered[usize::from(el)]
+    }
+
+    fn frozen(&self, first: u64, second: u64) -> u64 {
+        let mut frozen = 0;
+        if self.features.has(PMUV3P7) && self.pmovs != 0 {
+            let freezing = if self.features.choices.freeze_on_cycle_counter {
+                first
+            } else {
+                first & !(BIT31 | BIT32)
+            };
+            if self.pmcr & pmcr::FZO != 0 && self.pmovs & freezing != 0 {
+                frozen |= first;
+            }
+            if self.controls.mdcr_el2 & mdcr_el2::HPMFZO != 0 && self.pmovs & second != 0 {
+                frozen |= second;
+            }
+        }
+        frozen
+    }
+
+    /// Freezing is on for some range, so that an overflow may stop counters.
+    #[inline]
+    #[must_use]
+    pub fn freezes(&self) -> bool {
+        self.features.has(PMUV3P7)
+            && (self.pmcr & pmcr::FZO != 0 || self.controls.mdcr_el2 & mdcr_el2::HPMFZO != 0)
+    }
+
+    /// Level of the interrupt line.
+    #[inline]
+    #[must_use]
+    pub fn interrupt(&self) -> bool {
+        let asserted = self.pmovs & self.pminten;
+        if asserted == 0 {
+            return false;
+        }
+        let second = self.second_range();
+        (self.pmcr & pmcr::E != 0 && asserted & !second != 0)
+            || (self.controls.mdcr_el2 & mdcr_el2::HPME != 0 && asserted & second != 0)
+    }
+
+    /// An overflow of event counter `n` is an event for counter `n + 1`.
+    #[inline]
+    #[must_use]
+    pub fn chains(&self, n: usize) -> bool {
+        n.is_multiple_of(2)
+            && n + 1 < usize::from(self.features.counters)
+            && self.long() >> n & 1 == 0
+            && self.event(n + 1) == CHAIN
+    }
+
+    /// The event that counter `n` is programmed to count.
+    #[inline]
+    #[must_use]
+    pub fn event(&self, n: usize) -> u16 {
+        match n {
+            CYCLE => CPU_CYCLES,
+            INSTRUCTION => INST_RETIRED,
+            _ => (self.filter[n] & pmevtyper::EVT_COUNT) as u16,
+        }
+    }
+
+    // Values as they are read, and writes by the bits that a register stores.
+
+    /// `PMCR_EL0` as it reads at an exception level.
+    #[inline]
+    #[must_use]
+    pub fn read_pmcr(&self, el: u8) -> u64 {
+        self.pmcr | u64::from(self.accessible(el)) << pmcr::N_SHIFT | self.features.pmcr_id & (pmcr::IMP | pmcr::IDCODE)
+    }
+
+    /// Stores the bits of `PMCR_EL0` that stay; `P` and `C` are the caller's.
+    pub fn write_pmcr(&mut self, value: u64) {
+        let features = &self.features;
+        let mut mask = pmcr::E | pmcr::X | pmcr::DP;
+        if features.aarch32 {
+            mask |= pmcr::D | pmcr::LC;
+        }
+        if features.has(PMUV3P5) {
+            mask |= pmcr::LP;
+        }
+        if features.has(PMUV3P7) {
+            mask |= pmcr::FZO;
+        }
+        self.pmcr = value & mask | self.pmcr_fixed();
+    }
+
+    /// LC is RES1 without AArch32.
+    fn pmcr_fixed(&self) -> u64 {
+        if self.features.aarch32 { 0 } else { pmcr::LC }
+    }
+
+    /// Stores a filter register: `PMEVTYPER<n>_EL0`, `PMCCFILTR_EL0` or `PMICFILTR_EL0`.
+    pub fn write_filter(&mut self, n: usize, value: u64) {
+        self.filter[n] = value & self.filter_mask(n);
+        self.update_filters();
+    }
+
+    fn filter_mask(&self, n: usize) -> u64 {
+        let features = &self.features;
+        let mut mask = pmevtyper::P | pmevtyper::U | pmevtyper::NSH;
+        if features.el3 {
+            mask |= pmevtyper::NSK | pmevtyper::NSU | pmevtyper::M;
+            if features.sel2 {
+                mask |= pmevtyper::SH;
+            }
+        }
+        if n < CYCLE {
+            mask |= if features.has(PMUV3P1) { pmevtyper::EVT_COUNT } else { pmevtyper::EVT_COUNT_PMUV3 };
+            if features.mtpmu {
+                mask |= pmevtyper::MT;
+            }
+            if features.th {
+                mask |= pmevtyper::TH | pmevtyper::TC;
+            }
+        }
+        mask
+    }
+
+    fn update_filters(&mut self) {
+        self.filtered = [0; 3];
+        for (n, filter) in self.filter.iter().enumerate() {
+            let set = |bit: u64| filter & bit != 0;
+            let filtered = [
+                set(pmevtyper::U) != set(pmevtyper::NSU),
+                set(pmevtyper::P) != set(pmevtyper::NSK),
+                !set(pmevtyper::NSH),
+            ];
+            for (el, &filtered) in filtered.iter().enumerate() {
+                self.filtered[el] |= u64::from(filtered) << n;
+            }
+        }
+    }
+
+    /// Stores `PMUSERENR_EL0`.
+    pub fn write_pmuserenr(&mut self, value: u64) {
+        let mut mask = pmuserenr::EN | pmuserenr::SW | pmuserenr::CR | pmuserenr::ER;
+        if self.features.has(PMUV3P9) {
+            mask |= pmuserenr::UEN | pmuserenr::TID;
+            if self.features.icntr {
+                mask |= pmuserenr::IR;
+            }
+        }
+        self.controls.pmuserenr = value & mask;
+    }
+
+    /// Stores `MDCR_EL2`. Fields of other debug features are kept, they trap nothing here.
+    pub fn write_mdcr_el2(&mut self, value: u64) {
+        let features = &self.features;
+        let mut absent = 0;
+        if !features.has(PMUV3P1) {
+            absent |= mdcr_el2::HPMD;
+        }
+        if !features.has(PMUV3P5) {
+            absent |= mdcr_el2::HCCD | mdcr_el2::HLP;
+        }
+        if !features.has(PMUV3P7) {
+            absent |= mdcr_el2::HPMFZO;
+        }
+        if !features.mtpmu || features.el3 {
+            absent |= mdcr_el2::MTPME;
+        }
+        self.controls.mdcr_el2 = value & !absent;
+    }
+
+    /// Stores `HCR_EL2`.
+    pub fn write_hcr_el2(&mut self, value: u64) {
+        let absent = if self.features.vhe { 0 } else { hcr_el2::E2H };
+        self.controls.hcr_el2 = value & !absent;
+    }
+
+    /// Stores `HDFGRTR_EL2`: the bits of the PMU.
+    pub fn write_hdfgrtr(&mut self, value: u64) {
+        self.controls.hdfgrtr = value & HDFGRTR;
+    }
+
+    /// Stores `HDFGWTR_EL2`: the bits of the PMU.
+    pub fn write_hdfgwtr(&mut self, value: u64) {
+        self.controls.hdfgwtr = value & HDFGWTR;
+    }
+
+    /// Stores `HDFGRTR2_EL2`: the bits of the PMU.
+    pub fn write_hdfgrtr2(&mut self, value: u64) {
+        self.controls.hdfgrtr2 = value & HDFGRTR2;
+    }
+
+    /// Stores `HDFGWTR2_EL2`: the bits of the PMU.
+    pub fn write_hdfgwtr2(&mut self, value: u64) {
+        self.controls.hdfgwtr2 = value & HDFGWTR2;
+    }
+
+    /// `ID_AA64DFR0_EL1`: DebugVer 6, PMUVer, and MTPMU.
+    #[must_use]
+    pub fn id_aa64dfr0(&self) -> u64 {
+        0x6 | u64::from(self.features.pmuver) << 8 | u64::from(self.features.mtpmu) << 48 | u64::from(self.features.hpmn0) << 60
+    }
+
+    /// `ID_AA64DFR1_EL1`: PMICNTR.
+    #[must_use]
+    pub fn id_aa64dfr1(&self) -> u64 {
+        u64::from(self.features.icntr) << 36
+    }
+}
+
+const BOTH: u64 = hdfgtr::PMEVCNTRN
+    | hdfgtr::PMEVTYPERN
+    | hdfgtr::PMCCFILTR
+    | hdfgtr::PMCCNTR
+    | hdfgtr::PMCNTEN
+    | hdfgtr::PMINTEN
+    | hdfgtr::PMOVS
+    | hdfgtr::PMSELR
+    | hdfgtr::PMUSERENR;
+const HDFGRTR: u64 = BOTH | hdfgtr::PMMIR | hdfgtr::PMCEIDN;
+const HDFGWTR: u64 = BOTH | hdfgtr::PMSWINC | hdfgtr::PMCR;
+const HDFGRTR2: u64 = hdfgtr2::N_PMECR | hdfgtr2::N_PMICNTR | hdfgtr2::N_PMICFILTR | hdfgtr2::N_PMUACR;
+const HDFGWTR2: u64 = HDFGRTR2 | hdfgtr2::N_PMZR;
