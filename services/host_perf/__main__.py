@@ -7,4 +7,4 @@ from services.host_perf import HostPerf
 from services.party import main
 
 if __name__ == "__main__":
-    sys.exit(main("host_perf", Role.HOST, HostPerf(), "host", None))
+    sys.exit(main("host_perf", Role.HOST, HostPerf(), "host"))

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from grpc import StatusCode
 
 from services import experiment as ex
+from services import result as results
 from services.attend import Attendance, PeerGone, RemoteSoftware, Role, Seat
 from services.kvm.errors import SimulationError
 from services.kvm.simulation import Simulation, digest
@@ -100,12 +101,14 @@ class Lab:
         await self.simulation.run(self._change)
         result = await self.simulation.result()
         self._wall_seconds += time.perf_counter() - began
-        self.result = {
+        plain = {
             "digest": digest(result),
             "wall_seconds": self._wall_seconds,
             "round_trips": self.simulation.round_trips(),
             **result,
         }
+        self.result = results.begin(self.experiment.scenario, self.experiment.seed, "processes")
+        self.result["runs"].append(results.run(self.experiment, plain))
         self._change()
 
     def _change(self) -> None:
