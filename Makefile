@@ -59,7 +59,7 @@ format: $(PACKAGES) ## put the source into its format
 	cargo fmt --all
 
 fit: $(EXTENSION) ## fit the guest's base speed and the perf factor to the published times, and show both over HZ and counters
-	$(BIN)/pmulab fit gzip-record
+	$(BIN)/python -m pmulab.fit gzip-record --grid
 
 bench: $(EXTENSION) ## how fast the simulation is
 	$(BIN)/python benchmarks/speed.py
