@@ -139,7 +139,7 @@ class RemoteSoftware:
         self._ended.set()
 
     async def serve(self) -> None:
-        """The handler of the session: lasts until it is dismissed. Raises `Abort` if the software broke the protocol."""
+        """The handler of the session, until it is dismissed. Raises `Abort` if the software broke the protocol."""
         try:
             await self._ended.wait()
         finally:
@@ -308,8 +308,8 @@ class Attendance:
 async def attend(kvm: Channel, seat: Seat, software: Software, *, silence: float = SILENCE) -> None:
     """Attend `seat` until kvm dismisses: every entry goes to `software`, its bursts to kvm.
 
-    Raises `PeerGone` if kvm died or fell silent in the middle of an entry; `RpcError` if it refused the seat or a burst,
-    or is not to be reached. What a handler raises is reported to kvm and raised.
+    Raises `PeerGone` if kvm died or fell silent in the middle of an entry; `RpcError` if it refused the seat or a
+    burst, or is not to be reached. What a handler raises is reported to kvm and raised.
     """
     await kvm.reach()
     try:
@@ -353,7 +353,10 @@ class _Session:
                 raise
 
     async def execute(self, burst: Burst, answer: bytes) -> int:
-        """Have kvm execute `burst`; serve the entries that it makes meanwhile. The burst that ends an entry has no reply."""
+        """Have kvm execute `burst`; serve the entries that it makes meanwhile.
+
+        The burst that ends an entry has no reply.
+        """
         codes, operands = burst.arrays()
         number = self._open[-1]
         message = wire.Burst(entry=number, codes=codes, operands=operands, answer=answer)

@@ -61,6 +61,13 @@ class Address:
         """As gRPC's own resolvers name it."""
         return f"unix:{self.target}" if self.scheme == UNIX else f"dns:///{self.target}"
 
+    def check(self, tls: Tls | None) -> None:
+        """Raises ValueError unless there are certificates exactly if the address needs them."""
+        if self.scheme == MTLS and tls is None:
+            raise ValueError(f"address {str(self)!r} needs certificates: the authority's, one's own, and its key")
+        if self.scheme != MTLS and tls is not None:
+            raise ValueError(f"address {str(self)!r} uses no certificates; mtls: does")
+
     def at_port(self, port: int) -> Address:
         if self.scheme == UNIX:
             return self
@@ -116,10 +123,11 @@ def claimed_socket(path: Path) -> Iterator[None]:
             path.unlink()
         elif os.path.lexists(path):
             raise BindError(f"{path} exists and is no socket: remove it, or serve at another path")
-        with _umask(0o077):
+        try:
             yield
+        finally:
+            path.unlink(missing_ok=True)
     finally:
-        path.unlink(missing_ok=True)
         lock.unlink(missing_ok=True)  # before the lock is let go: who waits for it looks again (_lock)
         os.close(descriptor)
 
@@ -155,8 +163,9 @@ def _lock(lock: Path, path: Path) -> int:
 
 
 @contextlib.contextmanager
-def _umask(mask: int) -> Iterator[None]:
-    before = os.umask(mask)
+def private_umask() -> Iterator[None]:
+    """Files made meanwhile are the owner's alone. The umask is the process's: not to be held across a checkpoint."""
+    before = os.umask(0o077)
     try:
         yield
     finally:

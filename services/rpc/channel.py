@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 
-from services.rpc.address import MTLS, Address, Tls
+from services.rpc.address import Address, Tls
 from services.rpc.health import CHECK
 from services.rpc.loop import Loop, Stopped
 from services.rpc.method import Bidirectional, ServerStreaming, Unary, decode
@@ -182,10 +182,9 @@ class Channel:
 async def connect(loop: Loop, address: Address, *, name: str, tls: Tls | None = None) -> AsyncIterator[Channel]:
     """A channel to the service that people call `name`. Nothing is sent before the first call.
 
-    Raises ValueError if the address needs `tls` and there is none.
+    Raises ValueError if the address and `tls` do not go together.
     """
-    if (address.scheme == MTLS) != (tls is not None):
-        raise ValueError(f"{address}: mutual TLS needs an mtls: address and certificates, one is missing")
+    address.check(tls)
 
     async def start() -> grpc.aio.Channel:
         if tls is not None:

@@ -25,6 +25,8 @@ import outcome
 import trio
 from google.protobuf.internal import api_implementation
 
+from services.rpc.nursery import open_private_nursery
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -193,7 +195,7 @@ async def open_loop() -> AsyncIterator[Loop]:
     """The loop that `serve` and `connect` need; everything opened with it is to be closed before it."""
     if api_implementation.Type() != "upb":  # the pure Python one is 22 times slower
         raise RuntimeError(f"protobuf runs on its {api_implementation.Type()!r} implementation; 'upb' is needed")
-    async with trio.open_nursery() as nursery:
+    async with open_private_nursery() as nursery:
         with contextlib.closing(Loop(nursery)) as loop:
             nursery.start_soon(loop._step_on_io)
             nursery.start_soon(loop._step_on_demand)

@@ -16,11 +16,12 @@ import trio
 from google.protobuf.message import Message
 from grpc import StatusCode
 
-from services.rpc.address import MTLS, UNIX, Address, BindError, Tls, claimed_socket
+from services.rpc.address import UNIX, Address, BindError, Tls, claimed_socket, private_umask
 from services.rpc.channel import MESSAGE_LIMIT
 from services.rpc.health import Health
 from services.rpc.loop import Loop
 from services.rpc.method import Bidirectional, Handler, Unary, decode
+from services.rpc.nursery import open_private_nursery
 from services.rpc.reflection import Reflection
 from services.rpc.status import status_of
 from services.rpc.stream import Stream
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 
 # Calls that a server has in hand at most; more end with RESOURCE_EXHAUSTED.
 CONCURRENT_CALLS = 256
+
+# Seconds at least that a server which stops, even by a failure, has for telling its callers.
+COURTESY = 0.5
 
 OPTIONS = (
     ("grpc.so_reuseport", 0),  # on by default: a second server would take every other call
@@ -111,6 +115,8 @@ class Server:
             if status is None:
                 log.error("the handler of %s failed", path, exc_info=exc)
                 status = StatusCode.INTERNAL, "the handler failed"
+            if stream is not None:
+                await stream.flush()  # the status comes after what was sent; gRPC cannot send it during a write
             await context.abort(*status)
         finally:
             if stream is not None:
@@ -127,46 +133,46 @@ async def serve(
     """Serve the handlers, health and reflection while the block lasts.
 
     Leaving it in order, calls under way have `grace` seconds to end and new ones are refused; what is left then, and
-    everything if the block fails, ends with UNAVAILABLE. Raises `BindError`; ValueError if the address needs
-    `tls` and there is none.
+    everything if the block fails, ends with UNAVAILABLE. Raises `BindError`; ValueError if the
+    address and `tls` do not go together.
     """
-    if (address.scheme == MTLS) != (tls is not None):
-        raise ValueError(f"{address}: mutual TLS needs an mtls: address and certificates, one is missing")
-    async with contextlib.AsyncExitStack() as stack:
-        nursery = await stack.enter_async_context(trio.open_nursery())
-        reflection = Reflection([handler.method.service for handler in handlers])
+    address.check(tls)
+    async with open_private_nursery() as nursery:
+        reflection = Reflection(handler.method.service for handler in handlers)
         server = Server(loop, nursery, address, reflection.services)
-        everything = [*handlers, *server.health.handlers(), reflection.handler()]
-
-        async def start() -> tuple[grpc.aio.Server, int]:
-            raw = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=CONCURRENT_CALLS)
-            methods: dict[str, dict[str, Any]] = defaultdict(dict)
-            for handler in everything:
-                methods[handler.method.service][handler.method.name] = server.rpc_handler(handler)
-            for service, of_service in methods.items():
-                raw.add_registered_method_handlers(service, of_service)
-            try:
-                if tls is not None:
-                    port = raw.add_secure_port(address.target, tls.server())
-                else:
-                    port = raw.add_insecure_port(address.grpc_target)
-            except RuntimeError as exc:
-                raise BindError(f"cannot serve at {address}: {exc}") from exc
-            await raw.start()
-            return raw, port
-
-        with contextlib.ExitStack() as claim:
-            if address.scheme == UNIX:
-                claim.enter_context(claimed_socket(Path(address.target)))
-            raw, port = await loop.run(start)
-            server.address = address.at_port(port)
+        with claimed_socket(Path(address.target)) if address.scheme == UNIX else contextlib.nullcontext():
+            raw = await loop.run(_start, server, [*handlers, *server.health.handlers(), reflection.handler()], tls)
             try:
                 yield server
             except BaseException:
-                nursery.cancel_scope.cancel()  # a failure or Ctrl-C does not wait for the grace
+                grace = 0.0  # a failure or Ctrl-C does not wait
+                nursery.cancel_scope.cancel()
                 raise
             finally:
                 server.health.stop()
                 with trio.CancelScope(shield=True):
-                    await loop.run(raw.stop, grace)
+                    await loop.run(raw.stop, max(grace, COURTESY))
                 nursery.cancel_scope.cancel()
+
+
+async def _start(server: Server, handlers: Sequence[Handler], tls: Tls | None) -> grpc.aio.Server:
+    raw = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=CONCURRENT_CALLS)
+    methods: dict[str, dict[str, Any]] = defaultdict(dict)
+    for handler in handlers:
+        methods[handler.method.service][handler.method.name] = server.rpc_handler(handler)
+    for service, of_service in methods.items():
+        raw.add_registered_method_handlers(service, of_service)
+    address = server.address
+    try:
+        if tls is not None:
+            port = raw.add_secure_port(address.target, tls.server())
+        elif address.scheme == UNIX:
+            with private_umask():  # gRPC binds here, and the socket gets the mode that the umask leaves
+                port = raw.add_insecure_port(address.grpc_target)
+        else:
+            port = raw.add_insecure_port(address.target)
+    except RuntimeError as exc:
+        raise BindError(f"cannot serve at {address}: {exc}") from exc
+    await raw.start()
+    server.address = address.at_port(port)
+    return raw

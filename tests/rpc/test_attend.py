@@ -198,10 +198,13 @@ async def test_an_operation_that_the_cpu_does_not_execute_ends_the_session(loop:
         async def execute(self, burst: Burst, answer: bytes) -> int:
             raise BurstError("operation 0: WFI is not for the host's kernel")
 
+    async def handler(cpu: Cpu, entry: Entry) -> None:
+        await cpu.wait()
+
     with pytest.RaisesGroup(
         pytest.RaisesExc(RpcError, match="INVALID_ARGUMENT: operation 0: WFI is not"), flatten_subgroups=True
     ):
-        async with attended(loop, address, Scripted(TIMER=lambda cpu, entry: cpu.wait())) as remote:
+        async with attended(loop, address, Scripted(TIMER=handler)) as remote:
             with pytest.raises(PeerGone, match="malformed burst: operation 0"):
                 await remote.enter(Picky(), Entry(EntryKind.TIMER, 0))
             await trio.sleep_forever()  # until the refusal has reached the software
