@@ -29,7 +29,7 @@ def read_host(scenario: Table, machine: Machine, work: Work) -> HostSpec:
         mux_interval=_mux_interval(table, machine),
         cpus=tuple(
             HostCpuSpec(
-                tasks=tuple(_read_task(task, machine, work) for task in tasks[pcpu]),
+                tasks=tuple(read_task(task, machine, work) for task in tasks[pcpu]),
                 sessions=tuple(read_session(session, cpu_wide=True) for session in sessions[pcpu]),
             )
             for pcpu in range(pcpus)
@@ -72,7 +72,7 @@ def _read_guest(table: Table, machine: Machine, work: Work, default_name: str) -
         vcpus=tuple(
             VcpuSpec(
                 pcpu=pin[vcpu] if pin else _FLOATS,
-                tasks=tuple(_read_task(task, machine, work) for task in tasks[vcpu]),
+                tasks=tuple(read_task(task, machine, work) for task in tasks[vcpu]),
                 sessions=tuple(read_session(session, cpu_wide=True) for session in sessions[vcpu]),
             )
             for vcpu in range(vcpus)
@@ -83,8 +83,14 @@ def _read_guest(table: Table, machine: Machine, work: Work, default_name: str) -
 
 def _name(table: Table, default: str) -> str:
     name = table.text("name", default)
-    if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum() or name in ("host", "kvm"):
-        table.refuse("name", f"{name!r} cannot name a guest", "use letters, digits, - and _ (not host or kvm)")
+    if (
+        not name.isascii()
+        or not name.replace("-", "").replace("_", "").isalnum()
+        or name in ("host", "host_perf", "kvm")
+    ):
+        table.refuse(
+            "name", f"{name!r} cannot name a guest", "use letters, digits, - and _ (not host, host_perf or kvm)"
+        )
     return name
 
 
@@ -100,7 +106,8 @@ def _by_cpu(tables: list[Table], key: str, cpus: int, what: str, *, everywhere: 
     return found
 
 
-def _read_task(table: Table, machine: Machine, work: Work) -> TaskSpec:
+def read_task(table: Table, machine: Machine, work: Work) -> TaskSpec:
+    """A program: its phases and its perf session."""
     session: SessionSpec | None = None
     if "perf" in table:
         session = read_session(table.table("perf", keys.TASK_PERF), cpu_wide=False)

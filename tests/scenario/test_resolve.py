@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ def test_times_are_cycles_of_the_clock(tmp_path: Path) -> None:
 
 def test_a_task_runs_its_workload_scaled(tmp_path: Path) -> None:
     experiment = only(GUEST + "scale = 2\nipc = 2\n", tmp_path)
-    loaded = workload.load("sha256", ipc=2, scale=2)  # type: ignore[arg-type]
+    loaded = workload.load("sha256", ipc=Fraction(2)).scaled(2)
     (task,) = experiment.guests[0].vcpus[0].tasks
     assert [(phase.el, phase.cycles) for phase in task.phases] == [(p.el, p.cycles) for p in loaded.phases]
     assert all(isinstance(phase, PhaseSpec) for phase in task.phases)

@@ -1,0 +1,136 @@
+"""The command line: `pmulab run`, `up`, `down`, `inject`, and what there is."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from pmulab import __version__
+from pmulab.errors import TopologyError, UserError
+from pmulab.scenario import ScenarioError
+from services.kvm.errors import SimulationError
+
+OK = 0
+FAILED = 1
+BAD_INPUT = 2
+INTERRUPTED = 128 + 2  # SIGINT
+BROKEN_PIPE = 128 + 13  # SIGPIPE
+
+_MAX_SEED = 2**63 - 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status. 2: the user's mistake, in one line; 1: it could not be carried out."""
+    try:
+        status = _dispatch(_parser().parse_args(argv))
+        sys.stdout.flush()
+        return status
+    except (ScenarioError, UserError) as error:
+        return _fail(str(error), BAD_INPUT)
+    except (SimulationError, TopologyError) as error:
+        return _fail(str(error), FAILED)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has gone: nothing to say, and nothing left to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def _fail(message: str, status: int) -> int:
+    sys.stderr.write(f"pmulab: {message}\n")
+    return status
+
+
+def _dispatch(arguments: argparse.Namespace) -> int:
+    # Each command is a module of its own, so that `pmulab --help` imports neither gRPC nor the simulation.
+    command = import_module(f"pmulab.commands.{arguments.module}")
+    status: int = command.main(arguments)
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as every other mistake has it."""
+        self.exit(BAD_INPUT, f"{self.prog}: {message}; see `{self.prog} --help`\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="pmulab", description="A laboratory for virtualising the Arm PMU.")
+    parser.add_argument("--version", action="version", version=f"pmulab {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    run = commands.add_parser("run", help="run a scenario and print what each design costs and counts")
+    run.set_defaults(module="run")
+    _scenario_arguments(run)
+    run.add_argument(
+        "--topology",
+        choices=("embedded", "processes"),
+        default="embedded",
+        help="all actors in this process, or each in one of its own, talking gRPC (default: embedded)",
+    )
+    run.add_argument("--out", metavar="DIR", help="also write result.json there, anew after each design")
+    run.add_argument("--json", action="store_true", help="print the result as JSON (docs/result.md) instead of tables")
+    run.add_argument("--why", action="store_true", help="print the bill: kernel time by cause")
+
+    up = commands.add_parser("up", help="start a scenario's actors as processes and keep them running for clients")
+    up.set_defaults(module="up")
+    _scenario_arguments(up)
+
+    down = commands.add_parser("down", help="end a running topology")
+    down.set_defaults(module="down")
+    _topology_argument(down)
+
+    inject = commands.add_parser("inject", help="give a guest (or the host) of a running topology work to do")
+    inject.set_defaults(module="inject")
+    inject.add_argument("target", metavar="TARGET", help="a VM's name, or host; TARGET/1 for its CPU 1")
+    inject.add_argument("file", metavar="FILE", help="TOML: a [task] or a [perf] session (docs/scenario.md)")
+    _topology_argument(inject)
+
+    for name, help_ in (
+        ("designs", "list the vPMU designs and their axes"),
+        ("events", "list the events that perf knows by name"),
+        ("registers", "list the PMU registers"),
+    ):
+        listing = commands.add_parser(name, help=help_)
+        listing.set_defaults(module=name)
+    explain = commands.add_parser("explain", help="explain a register, or a value of it field by field")
+    explain.set_defaults(module="explain")
+    explain.add_argument("register", metavar="REGISTER", help="its architectural name, such as MDCR_EL2")
+    explain.add_argument("value", metavar="VALUE", nargs="?", help="a value of it, such as 0x1e4a")
+    return parser
+
+
+def _scenario_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("scenario", metavar="SCENARIO", help="a TOML file, or the name of a shipped scenario")
+    parser.add_argument(
+        "--design",
+        metavar="NAME[,axis=value…]",
+        action="append",
+        default=[],
+        help="a vPMU design, once for each (default: those of the scenario); `pmulab designs` lists them",
+    )
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="override a key of the scenario, as in --set guest.hz=1000",
+    )
+    parser.add_argument("--seed", type=_seed, help="replaces the scenario's seed")
+
+
+def _topology_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--topology", metavar="NAME", help="which one, if several run (`pmulab up` prints its name)")
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if not 0 <= seed <= _MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to {_MAX_SEED}")
+    return seed

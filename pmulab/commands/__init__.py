@@ -1,0 +1,1 @@
+"""One module per command of `pmulab`, each with `main(arguments) -> exit status`."""

@@ -1,0 +1,33 @@
+"""`pmulab events`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from services import events
+
+
+def main(_arguments: argparse.Namespace) -> int:
+    aliases: dict[str, list[str]] = {}
+    for alias, name in events.aliases().items():
+        aliases.setdefault(name, []).append(alias)
+    _section(
+        "Generic hardware events", {" or ".join([n, *aliases.get(n, [])]): e for n, e in events.hardware().items()}
+    )
+    _section("Generic cache events", events.cache_events())
+    _section("PMUv3 common events", {name.lower(): event for name, event in events.pmuv3().items()})
+    sys.stdout.write(
+        "Any other event: rNN, or armv8_pmuv3_0/event=0xNN/. Modifiers: u k h G H D. Groups: {a,b}:u." + "\n"
+    )
+    return 0
+
+
+def _section(title: str, listed: dict[str, int]) -> None:
+    sys.stdout.write(title + "\n")
+    for name, event in listed.items():
+        architectural = events.architectural_name(event)
+        sys.stdout.write(
+            f"  {name:40} {event:#06x}  {architectural if architectural.lower() != name else ''}".rstrip() + "\n"
+        )
+    sys.stdout.write("\n")

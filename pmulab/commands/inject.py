@@ -1,0 +1,26 @@
+"""`pmulab inject`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from pmulab import runtime
+from pmulab.client import connect
+from pmulab.errors import UserError
+from pmulab.scenario import injection
+from pmulab.topology import told
+from services import experiment as ex
+
+
+def main(arguments: argparse.Namespace) -> int:
+    target, _, cpu = arguments.target.partition("/")
+    if cpu and not cpu.isdecimal():
+        raise UserError(f"{arguments.target}: {cpu!r} is not the number of a CPU; write for example {target}/1")
+    with told(), connect(runtime.find(arguments.topology).addresses["kvm"]) as lab:
+        launch = ex.loads(ex.Experiment, lab.describe().launch.encode())
+        work, profiles = injection.load(arguments.file, launch)
+        taken = lab.inject(target, work, cpu=int(cpu or 0), profiles=profiles)
+    seconds = taken.now / launch.frequency_hz
+    sys.stdout.write(f"injection {taken.id} took effect at entry {taken.entry}, {seconds:.6f} s of virtual time\n")
+    return 0

@@ -1,0 +1,30 @@
+"""What `pmulab inject` reads: a file with one `[task]`, or one `[perf]` session for a whole CPU."""
+
+from __future__ import annotations
+
+from pmulab.scenario import keys
+from pmulab.scenario.machine import Machine
+from pmulab.scenario.parties import read_task
+from pmulab.scenario.sessions import read_session
+from pmulab.scenario.source import open_source
+from pmulab.scenario.table import Table
+from pmulab.scenario.work import Work
+from services.experiment import Experiment, SessionSpec, TaskSpec
+from services.workload import Rates
+
+
+def load(path: str, experiment: Experiment) -> tuple[TaskSpec | SessionSpec, list[Rates]]:
+    """The work in the file at `path`, and the profiles that its phases index into, for a topology that
+    runs `experiment`. Raises ScenarioError.
+    """
+    source = open_source(path)
+    table = Table(source, (), source.data, keys.INJECTION)
+    if len(table.data) != 1:
+        table.refuse("task", "one of [task] and [perf] is wanted", 'write [task] with workload = "gzip-random"')
+    if "perf" in table:
+        return read_session(table.table("perf", keys.TASK_PERF), cpu_wide=True), []
+    machine = Machine(experiment.cpus, experiment.frequency_hz, experiment.costs)
+    work = Work(machine)
+    task = read_task(table.table("task", keys.TASK), machine, work)
+    tallied = set(experiment.events)
+    return task, [tuple(rate for rate in rates if rate[0] in tallied) for rates in work.profiles]

@@ -1,0 +1,207 @@
+"""A topology in processes: kvm, the host's perf and each guest, on Unix sockets in a private directory.
+
+The launcher holds the writing end of each child's standard input: when it has gone, however it went, the
+children see the end of it and stop. The children are in sessions of their own, so that a Ctrl-C on the
+terminal reaches the launcher alone, which ends them in order.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+from grpc import StatusCode
+
+from pmulab import runtime
+from pmulab.client import RpcError, TrioLab, connect_trio
+from pmulab.designs import label
+from pmulab.errors import TopologyError, UserError
+from pmulab.runtime import Running
+from services.experiment import Experiment, dumps
+from services.rpc import Address, connect, open_loop
+
+_START_SECONDS = 30.0  # within which every actor must answer
+_END_SECONDS = 5.0  # that actors are given to end by themselves
+_NOTICE_SECONDS = 1.0  # within which a process that broke a connection is seen to have ended
+_REFUSALS = (StatusCode.INVALID_ARGUMENT, StatusCode.NOT_FOUND, StatusCode.FAILED_PRECONDITION)
+_PATIENCE = 7 * 24 * 3600.0  # seconds that a result may take
+
+
+class Topology:
+    """The processes of one experiment, all of them answering."""
+
+    def __init__(self, running: Running, lab: TrioLab, ended: trio.Event) -> None:
+        self.running = running
+        self.lab = lab
+        self.ended = ended  # set when all have ended in order, as after `pmulab down`
+
+
+@asynccontextmanager
+async def up(experiment: Experiment) -> AsyncIterator[Topology]:
+    """Start the processes of `experiment` and wait until all answer; end them when the block is left.
+
+    Raises TopologyError, in the block too, as soon as a process dies; UserError if there is no place for the sockets.
+    """
+    with runtime.claimed(experiment.scenario) as directory:
+        addresses = _addresses(experiment, directory)
+        children = _Children(_commands(experiment, directory, addresses))
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(children.run)
+                try:
+                    async with AsyncExitStack() as stack:
+                        await _reach(addresses)
+                        lab = await stack.enter_async_context(connect_trio(addresses["kvm"]))
+                        running = runtime.announce(directory, experiment.scenario, label(experiment.design), addresses)
+                        try:
+                            yield Topology(running, lab, children.ended)
+                        finally:
+                            with trio.move_on_after(_END_SECONDS, shield=True):
+                                await _end(lab, children)
+                except RpcError:
+                    # Most likely a process has died: its death says more than a broken connection does.
+                    await trio.sleep(_NOTICE_SECONDS)
+                    raise
+                finally:
+                    children.stop()
+        except BaseExceptionGroup as group:
+            raise _telling(group) from None
+
+
+async def result(experiment: Experiment, progress: Callable[[float, float], None]) -> dict[str, Any]:
+    """Run `experiment` in processes to its end; what `services.embedded.run` returns.
+
+    `progress` is told the share of the work that is done and the virtual time in seconds.
+    """
+    async with up(experiment) as topology:
+        async with topology.lab.watch() as steps:
+            async for step in steps:
+                share = 1 - step.left / step.total if step.total else 0.0
+                progress(share, step.now / experiment.frequency_hz)
+        return await topology.lab.result(wait=True, timeout=_PATIENCE)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """A call of the block that fails becomes UserError if what the user asked for was refused, else TopologyError."""
+    try:
+        yield
+    except RpcError as error:
+        kind = UserError if error.code in _REFUSALS else TopologyError
+        raise kind(f"{error.peer}: {error.details}") from None
+
+
+def _addresses(experiment: Experiment, directory: Path) -> dict[str, str]:
+    addresses = {}
+    for actor in ("kvm", "host_perf", *(guest.name for guest in experiment.guests)):
+        try:
+            addresses[actor] = str(Address.parse(f"unix:{directory / actor}.sock"))
+        except ValueError as error:
+            raise UserError(f"{error}; set XDG_RUNTIME_DIR to a shorter path, or give {actor} a shorter name") from None
+    return addresses
+
+
+def _commands(experiment: Experiment, directory: Path, addresses: dict[str, str]) -> dict[str, list[str]]:
+    """The command line of each actor. `-P`: a directory `services` where the user stands is not ours."""
+    file = directory / "experiment.json"
+    file.write_bytes(dumps(experiment))
+    python = [sys.executable, "-P", "-m"]
+    others = [actor for actor in addresses if actor != "kvm"]
+    listen = {actor: ["--with-parent", "--listen", address] for actor, address in addresses.items()}
+    services = [word for actor in others for word in ("--service", f"{actor}={addresses[actor]}")]
+    commands = {"kvm": [*python, "services.kvm", *listen["kvm"], "--experiment", str(file), *services]}
+    for actor in others:
+        module = ["services.host_perf"] if actor == "host_perf" else ["services.guest", "--name", actor]
+        commands[actor] = [*python, *module, *listen[actor], "--kvm", addresses["kvm"]]
+    return commands
+
+
+class _Children:
+    """The processes, from their start to their end."""
+
+    def __init__(self, commands: dict[str, list[str]]) -> None:
+        self._commands = commands
+        self._left = len(commands)
+        # Shielded: when the launcher is cancelled, the processes are ended in order, not at once.
+        self._scope = trio.CancelScope(shield=True)
+        self.ended = trio.Event()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                for actor, command in self._commands.items():
+                    await nursery.start(self._child, actor, command)
+                task_status.started()
+
+    def stop(self) -> None:
+        """End those that have not ended: SIGTERM, and SIGKILL some seconds later."""
+        self._scope.cancel()
+
+    async def _child(
+        self, actor: str, command: list[str], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        async with trio.open_nursery() as nursery:
+            start = partial(trio.run_process, command, stdin=subprocess.PIPE, check=False, start_new_session=True)
+            process: trio.Process = await nursery.start(start)
+            task_status.started()
+            status = await process.wait()
+        self._left -= 1
+        if not self._left:
+            self.ended.set()
+        if status == 0:
+            # In order, if the others end as well.
+            with trio.move_on_after(_END_SECONDS):
+                await self.ended.wait()
+                return
+        raise TopologyError(f"{actor} {_how(status)}; the other processes were stopped")
+
+
+def _how(status: int) -> str:
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name}"
+    return f"died with exit status {status}" if status else "ended before the others"
+
+
+async def _reach(addresses: dict[str, str]) -> None:
+    """Wait until every actor answers a health check. Raises RpcError for one that does not."""
+
+    async def reach(actor: str, address: str) -> None:
+        async with connect(loop, Address.parse(address), name=actor) as channel:
+            await channel.reach(timeout=_START_SECONDS)
+
+    async with open_loop() as loop, trio.open_nursery() as nursery:
+        for actor, address in addresses.items():
+            nursery.start_soon(reach, actor, address)
+
+
+async def _end(lab: TrioLab, children: _Children) -> None:
+    if not children.ended.is_set():
+        try:
+            await lab.shutdown()
+        except RpcError:
+            return  # kvm does not answer any more: the processes are stopped by signal
+    await children.ended.wait()
+
+
+def _telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one exception of a group that says what has happened: a death rather than what it led to."""
+    leaves: list[BaseException] = []
+    open_groups: list[BaseException] = [group]
+    while open_groups:
+        one = open_groups.pop(0)
+        if isinstance(one, BaseExceptionGroup):
+            open_groups += one.exceptions
+        else:
+            leaves.append(one)
+    for kind in (TopologyError, RpcError):
+        for leaf in leaves:
+            if isinstance(leaf, kind):
+                return leaf
+    return leaves[0] if len(leaves) == 1 else group

@@ -1,0 +1,111 @@
+"""The result of a run as tools read it: the JSON object `pmulab.result/1` (docs/result.md has every field).
+
+The simulation reports in cycles; here they become seconds. What is in the digest comes from the
+simulation alone; wall time, round trips and published numbers stand beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+from services.experiment import Experiment
+
+SCHEMA = "pmulab.result/1"
+
+Json = dict[str, Any]
+
+
+def begin(scenario: str, seed: int, topology: str) -> Json:
+    """A result without runs; `topology` is "embedded" or "processes"."""
+    return {
+        "schema": SCHEMA,
+        "version": version("pmulab"),
+        "scenario": scenario,
+        "seed": seed,
+        "topology": topology,
+        "runs": [],
+    }
+
+
+def run(experiment: Experiment, plain: Mapping[str, Any], published: Json | None = None) -> Json:
+    """One element of `runs`, from what `services.embedded.run` returns.
+
+    `published` has the published times in seconds of this design, with their `source`.
+    """
+    hz = experiment.frequency_hz
+    traps = plain["traps"]
+    return {
+        "design": {
+            "name": experiment.design.name,
+            "axes": dict(experiment.design.axes),
+            "fallbacks": list(plain["fallbacks"]),
+        },
+        "digest": plain["digest"],
+        "virtual_seconds": plain["virtual_cycles"] / hz,
+        "wall_seconds": plain["wall_seconds"],
+        "time": _seconds(plain["time"], hz),
+        "accounted": _seconds(plain["accounted"], hz),
+        "bill": {cause: cycles / hz for cause, cycles in plain["bill"].items() if cycles},
+        "kvm": {
+            "traps": {"total": sum(traps.values()), "by_register": dict(traps)},
+            "swaps": dict(plain["swaps"]),
+            "interrupts_injected": plain["interrupts_injected"],
+        },
+        "guests": [_guest(guest, hz) for guest in plain["guests"]],
+        "host": {"events": _host_events(plain["hosts"])},
+        "round_trips": _round_trips(plain),
+        "published": published,
+    }
+
+
+def _seconds(cycles: Mapping[str, int], hz: int) -> Json:
+    return {party: count / hz for party, count in cycles.items()}
+
+
+def _guest(guest: Mapping[str, Any], hz: int) -> Json:
+    """A VM: times summed over its vCPUs, except that what elapses elapses on all at once."""
+    vcpus = guest["vcpus"]
+    return {
+        "name": guest["name"],
+        "elapsed_seconds": max(vcpu["elapsed"] for vcpu in vcpus) / hz,
+        "user_seconds": sum(vcpu["user"] for vcpu in vcpus) / hz,
+        "system_seconds": sum(vcpu["system"] for vcpu in vcpus) / hz,
+        "true_user_seconds": sum(vcpu["true_el0_cycles"] for vcpu in vcpus) / hz,
+        "true_system_seconds": sum(vcpu["true_el1_cycles"] for vcpu in vcpus) / hz,
+        "events": [_event(event) for vcpu in vcpus for event in _events_of(vcpu["sessions"])],
+    }
+
+
+def _host_events(hosts: Iterable[Mapping[str, Any]]) -> list[Json]:
+    """Per-CPU events of one name are one event of a session, summed over its pCPUs, as perf prints them."""
+    return [_event(event) for host in hosts for event in _events_of(host.get("sessions", []))]
+
+
+def _events_of(sessions: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
+    return [event for session in sessions for event in session["events"]]
+
+
+def _event(event: Mapping[str, Any]) -> Json:
+    """`scaled` as perf computes it: count * enabled / running; null if the event never ran."""
+    enabled, running = event["enabled"], event["running"]
+    return {
+        "event": event["name"],
+        "count": event["count"],
+        "scaled": (2 * event["count"] * enabled + running) // (2 * running) if running else None,
+        "truth": event["truth"],
+        "enabled_ns": enabled,
+        "running_ns": running,
+        "samples": event["samples"],
+    }
+
+
+def _round_trips(plain: Mapping[str, Any]) -> Json:
+    trips, traps = plain["round_trips"], sum(plain["traps"].values())
+    injected = plain["interrupts_injected"]
+    return {
+        "total": trips["total"],
+        "per_trap": trips["traps"] / traps if traps else None,
+        "per_interrupt": trips["interrupts"] / injected if injected else None,
+    }
