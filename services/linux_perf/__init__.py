@@ -17,5 +17,6 @@ from services.linux_perf.context import Context
 from services.linux_perf.event import PerfEvent
 from services.linux_perf.perf import Perf, PerfConfig
 from services.linux_perf.perf_cpu import PerfCpu
+from services.linux_perf.session import Session
 
-__all__ = ["Context", "EventAttr", "Overflow", "Perf", "PerfConfig", "PerfCpu", "PerfEvent", "State"]
+__all__ = ["Context", "EventAttr", "Overflow", "Perf", "PerfConfig", "PerfCpu", "PerfEvent", "Session", "State"]

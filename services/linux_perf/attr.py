@@ -52,7 +52,9 @@ class EventAttr:
     handle: int = -1  # KVM's name of the counter that the event backs
 
     @classmethod
-    def of_spec(cls, spec: EventSpec, *, disabled: bool, enable_on_exec: bool = False, inherit: bool = False) -> EventAttr:
+    def of_spec(
+        cls, spec: EventSpec, *, disabled: bool, enable_on_exec: bool = False, inherit: bool = False
+    ) -> EventAttr:
         """An event of a user's session. With `leader` not its own index, the caller names the group leader at open."""
         return cls(
             event=spec.event,

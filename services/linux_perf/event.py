@@ -57,12 +57,14 @@ class PerfEvent:
         "last_period",
         "leader",
         "mask",
+        "on_exec",
         "on_pmccntr",
         "on_pmicntr",
         "out",
         "parent",
         "period_left",
         "prev",
+        "restarts",
         "running",
         "sample_period",
         "samples",
@@ -79,7 +81,8 @@ class PerfEvent:
     )
 
     out: Burst  # what takes the event off its counter, its cost included
-    starts: list[Burst | None]  # by counter: what puts it on after the counter is written
+    starts: list[Burst | None]  # by counter: what puts it on after the counter is written, cost included
+    restarts: list[Burst | None]  # the same without cost: for an event that keeps its counter
 
     def __init__(self, number: int, attr: EventAttr, hyp: bool, long_counters: bool) -> None:
         self.id = number
@@ -97,13 +100,15 @@ class PerfEvent:
         self.leader: PerfEvent = self
         self.siblings: list[PerfEvent] = []
         self.parent: PerfEvent | None = None  # of an inherited event
-        self.children = 0  # events inherited from this one that are still open
+        self.children: list[PerfEvent] = []  # inherited from this one and still open
+        self.on_exec = attr.enable_on_exec
         self.ctx: Context | None = None
         self.state: int = State.OFF if attr.disabled else State.INACTIVE
         self.idx = -1
         self.bits = 0  # of the counters that it occupies
         self.slot = 0  # of its counter's value in the burst that is being posted
         self.starts = [None] * COUNTER_INDICES
+        self.restarts = [None] * COUNTER_INDICES
         # hw_perf_event
         self.prev = 0
         if attr.frequency:
@@ -161,9 +166,13 @@ class PerfEvent:
     def times(self) -> tuple[int, int]:
         """(time_enabled, time_running) in ns up to the context's last update."""
         now = self.ctx.time if self.ctx is not None else 0
-        enabled = self.enabled + (now if self.timed else 0)
-        running = self.running + (now if self.state == State.ACTIVE else 0)
-        return enabled + self.child_enabled, running + self.child_running
+        enabled = self.enabled + (now if self.timed else 0) + self.child_enabled
+        running = self.running + (now if self.state == State.ACTIVE else 0) + self.child_running
+        for child in self.children:
+            child_enabled, child_running = child.times()
+            enabled += child_enabled
+            running += child_running
+        return enabled, running
 
     STATE = (
         "prev",
@@ -187,17 +196,16 @@ class PerfEvent:
         "child_running",
         "child_samples",
         "child_truth",
-        "children",
+        "on_exec",
         "idx",
         "bits",
         "state",
     )
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that is not the attributes or a link to another event, JSON-able."""
-        return {name: int(getattr(self, name)) for name in self.STATE}
+    def values(self) -> dict[str, Any]:
+        """All that changes and is not a link to something else, JSON-able."""
+        return {name: getattr(self, name) for name in self.STATE}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_values(self, values: dict[str, Any]) -> None:
         for name in self.STATE:
-            kind = type(getattr(self, name))
-            setattr(self, name, bool(state[name]) if kind is bool else int(state[name]))
+            setattr(self, name, values[name])

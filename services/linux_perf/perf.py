@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from services.costs import Cost
 from services.linux_perf.context import Context
 from services.linux_perf.event import PerfEvent
 from services.linux_perf.perf_cpu import PerfCpu
 from services.linux_perf.sampling import SampleLimits
+from services.linux_perf.state import load, save
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +47,23 @@ class Perf:
         cpu = PerfCpu(self, config)
         self.cpus.append(cpu)
         return cpu
+
+    def cpu(self, number: int) -> PerfCpu:
+        """The CPU with this number in its configuration. Raises KeyError."""
+        for cpu in self.cpus:
+            if cpu.config.cpu == number:
+                return cpu
+        raise KeyError(f"perf has no CPU {number}")
+
+    def state(self) -> dict[str, Any]:
+        """All of it between two entries, JSON-able."""
+        return save(self)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Perf:
+        """The perf that `state()` was taken of."""
+        perf = cls(frequency_hz=state["frequency_hz"], hz=state["hz"], costs=state["costs"])
+        for config in state["configs"]:
+            perf.add_cpu(PerfConfig(**config))
+        load(perf, state)
+        return perf

@@ -1,97 +1,220 @@
-"""The perf core on one CPU (API skeleton; bodies follow)."""
+"""What a kernel asks of perf on one CPU beside its events: boot, the scheduler's hooks, KVM's calls."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from services.cpu import Cpu
-from services.linux_perf.attr import EventAttr
-from services.linux_perf.event import PerfEvent
-from services.linux_perf.perf import Perf, PerfConfig
+from services.linux_perf.attr import EXCLUDE_EL0
+from services.linux_perf.context import ALL, CPU, FLEXIBLE, Context
+from services.linux_perf.driver import (
+    CYCLE,
+    CYCLE_BIT,
+    INSTRUCTION_BIT,
+    PMCR_C,
+    PMCR_LC,
+    PMCR_LP,
+    PMCR_N_MASK,
+    PMCR_N_SHIFT,
+    PMCR_P,
+    PMUVER_P4,
+    paired,
+)
+from services.linux_perf.event import MASK64, PerfEvent
+from services.linux_perf.events import Events, event_type
+from services.linux_perf.inherit import clone, equivalent, exit_child, inherited, swap, unclone
+from services.linux_perf.schedule import INACTIVE, OFF
+from services.registers import (
+    PMCEID0_EL0,
+    PMCEID1_EL0,
+    PMCNTENCLR_EL0,
+    PMCR_EL0,
+    PMINTENCLR_EL1,
+    PMMIR_EL1,
+    PMOVSCLR_EL0,
+)
+
+if TYPE_CHECKING:
+    from services.linux_perf.perf import Perf, PerfConfig
 
 
-class PerfCpu:
+class PerfCpu(Events):
     """One CPU's `perf_cpu_context` and its PMU driver's state.
 
-    Every method posts to `cpu.burst` and waits only for values that it must look at. Counter values that
-    are read for the record (an event that goes out at the end of an entry, truth) are *pending* until `settle`;
-    every method settles by itself before it needs them. A handler calls `settle` last, and does not call
-    `cpu.wait()` itself while values are pending. Costs named in `services.costs` are charged here for perf_event_enable/
-    disable (PERF_CALL), open and release (PERF_RELEASE_CREATE, one half each), read (PERF_READ), ctx_resched and
-    rotation (PERF_RESCHED), event_sched_out/in (EVENT_OUT, EVENT_IN), the interrupt handler (HOST_PMI) and a sample's record
-    (SAMPLE); IRQ_ENTRY, TICK and CONTEXT_SWITCH are the kernel's around it.
+    Every method posts to `cpu.burst` and waits only for values that it must look at. Counter values that are read
+    for the record (of an event that goes out at the end of an entry, truth) are *pending* until `settle`; every
+    method settles by itself before it needs them. A handler calls `settle` last, and waits by `wait` of this class,
+    not of `cpu`.
+
+    Charged here are perf_event_enable and disable (PERF_CALL), creation and release of KVM's counters
+    (PERF_RELEASE_CREATE, one half each), read (PERF_READ), ctx_resched and rotation (PERF_RESCHED), event_sched_out
+    and in (EVENT_OUT, EVENT_IN), the interrupt handler (HOST_PMI) and a sample's record (SAMPLE). IRQ_ENTRY, TICK and
+    CONTEXT_SWITCH are the kernel's around it.
+
+    Public attributes: `pmu` (the driver: `cntr_mask`, `used`, `events` by counter), `ctx`, `task_ctx`, `current`, and,
+    for a host, `pmuserenr_on_cpu`, `guest_mask`, `split_irq`.
     """
 
-    def __init__(self, perf: Perf, config: PerfConfig) -> None: ...
+    def __init__(self, perf: Perf, config: PerfConfig) -> None:
+        super().__init__(perf, config)
+        self.counters = 0  # event counters, PMCR_EL0.N as probed
 
-    # Probe and reset.
     async def probe(self, cpu: Cpu) -> None:
         """__armv8pmu_probe_pmu (PMCR.N, PMCEID0/1, PMMIR) and reset: what a kernel does at boot."""
+        burst = cpu.burst
+        pmcr = burst.mrs(PMCR_EL0)
+        burst.mrs(PMCEID0_EL0)
+        burst.mrs(PMCEID1_EL0)
+        if self.config.pmuver >= PMUVER_P4:
+            burst.mrs(PMMIR_EL1)
+        values = await self.wait(cpu)
+        self.counters = values[pmcr] >> PMCR_N_SHIFT & PMCR_N_MASK
+        self.pmu.cntr_mask = (1 << self.counters) - 1 | CYCLE_BIT
+        if self.config.icntr:
+            self.pmu.cntr_mask |= INSTRUCTION_BIT
+        self.reset(cpu)
 
-    async def reset(self, cpu: Cpu) -> None:
-        """armv8pmu_reset: hotplug, idle exit."""
+    def reset(self, cpu: Cpu) -> None:
+        """armv8pmu_reset: boot, hotplug, idle exit."""
+        burst, mask = cpu.burst, self.pmu.cntr_mask
+        for register in (PMCNTENCLR_EL0, PMINTENCLR_EL1, PMOVSCLR_EL0):
+            burst.msr(register, mask)
+            burst.isb()
+        burst.isb()
+        burst.msr(PMCR_EL0, PMCR_P | PMCR_C | PMCR_LC | (PMCR_LP if self.pmu.long_counters else 0))
 
-    # Events. `task` is a task id, None: the CPU's own context.
-    def open(self, cpu: Cpu, attr: EventAttr, leader: PerfEvent | None = None) -> PerfEvent:
-        """perf_event_alloc (charges half of PERF_RELEASE_CREATE for KVM's counters); nothing is on the PMU."""
-        raise NotImplementedError
+    # The scheduler's hooks.
 
-    async def install(self, cpu: Cpu, event: PerfEvent, task: int | None) -> None:
-        """perf_install_in_context: reschedules unless the event is disabled and not the context's first."""
-
-    async def enable(self, cpu: Cpu, event: PerfEvent) -> None:
-        """perf_event_enable; an event in ERROR gets another chance."""
-
-    async def disable(self, cpu: Cpu, event: PerfEvent) -> None:
-        """perf_event_disable: the event's (group's) bracket, no reschedule."""
-
-    async def read(self, cpu: Cpu, event: PerfEvent) -> int:
-        """perf_event_read_value: the count since the event was opened; times are in the event afterwards."""
-        raise NotImplementedError
-
-    async def release(self, cpu: Cpu, event: PerfEvent) -> None:
-        """perf_event_release_kernel; the siblings of a leader become events of their own."""
-
-    async def enable_on_exec(self, cpu: Cpu, task: int) -> None:
-        """perf_event_enable_on_exec of the current task: all its events, in one reschedule."""
-
-    # The scheduler.
     async def task_in(self, cpu: Cpu, task: int) -> None:
         """perf_event_task_sched_in."""
+        self.current = task
+        ctx = self.perf.tasks.get(task)
+        if ctx is None:
+            return
+        burst = cpu.burst
+        if self.task_ctx is ctx:  # swapped in by task_out
+            self._off(burst)
+            self._on(burst)
+            return
+        if not ctx.events:
+            return
+        await self.settle(cpu)  # what is pending may be this context's
+        burst = cpu.burst
+        for event in ctx.events:
+            self._truth_begins(burst, event)
+        self._off(burst)
+        if ctx.pinned:
+            self._ctx_out(cpu, self.ctx, FLEXIBLE)
+            if self._outs:
+                await self.wait(cpu)
+        self._sched_in(cpu, ctx)
+        self._on(cpu.burst)
 
-    async def task_out(self, cpu: Cpu, task: int) -> None:
-        """perf_event_task_sched_out."""
+    async def task_out(self, cpu: Cpu, task: int, following: int | None = None) -> None:
+        """perf_event_task_sched_out, with the task that runs next. Counts are there after `settle`."""
+        self.current = None
+        ctx = self.task_ctx
+        if ctx is None or ctx.task != task:
+            return
+        burst = cpu.burst
+        self._off(burst)
+        next_ctx = self.perf.tasks.get(following) if following is not None else None
+        if next_ctx is not None and equivalent(ctx, next_ctx):
+            swap(self.perf.tasks, ctx, next_ctx)
+        else:
+            self._ctx_out(cpu, ctx, ALL)
+        self._on(burst)
+        if self.task_ctx is None:
+            for event in ctx.events:
+                self._truth_ends(burst, event)
 
     async def task_exit(self, cpu: Cpu, task: int) -> None:
-        """perf_event_exit_task: its events are off for good, their counts remain."""
+        """perf_event_exit_task: the task's events are off for good; their counts remain until they are released."""
+        ctx = self.perf.tasks.pop(task, None)
+        if ctx is None:
+            return
+        if ctx is self.task_ctx:
+            self._off(cpu.burst)
+            self._ctx_out(cpu, ctx, ALL)
+            self._on(cpu.burst)
+        for event in ctx.events:
+            self._leave_enabled(event, ctx.time)
+            event.state = OFF
+            event.wanted = False
+            self._truth_ends(cpu.burst, event)
+        await self.settle(cpu)
+        for event in list(ctx.events):
+            exit_child(self.perf.events, event)
 
-    # Interrupts.
-    async def handle_irq(self, cpu: Cpu) -> bool:
-        """armpmu_dispatch_irq; False if no overflow flag was set (IRQ_NONE).
+    async def enable_on_exec(self, cpu: Cpu) -> None:
+        """perf_event_enable_on_exec of the current task: all its events that ask for it, in one reschedule."""
+        ctx = self.task_ctx
+        if ctx is None or ctx.task != self.current:
+            return
+        which = 0
+        self._update_time(cpu, ctx)
+        enabled = False
+        for event in ctx.events:
+            which |= event_type(event)
+            if event.on_exec:
+                event.on_exec = False
+                if event.state < INACTIVE:
+                    enabled = True
+                    event.wanted = True
+                    self._truth_begins(cpu.burst, event)
+                    self._enter_enabled(event, ctx.time)
+        if enabled:
+            unclone(ctx)
+            await self._resched(cpu, ctx, which)
 
-        Flags in `guest_mask` are not the host's: they are posted as Notice.GUEST_OVERFLOW. KVM's counters
-        that overflow are posted as Notice.COUNTER_OVERFLOW. A crossed ring-buffer watermark posts one IPI to
-        this CPU after the handler (irq_work); `irq_work()` is what the SGI's handler calls.
-        """
-        raise NotImplementedError
+    def fork(self, cpu: Cpu, parent: int, child: int) -> None:
+        """perf_event_init_task: the child inherits those of its parent's events that say so."""
+        ctx = self.perf.tasks.get(parent)
+        if ctx is None:
+            return
+        child_ctx = Context(child)
+        everything = True
+        for leader in (*ctx.pinned, *ctx.flexible):
+            if not leader.attr.inherit:
+                everything = False
+                continue
+            new_leader = self._inherit(cpu, leader, None, child_ctx)
+            for sibling in leader.siblings:
+                self._inherit(cpu, sibling, new_leader, child_ctx)
+        if child_ctx.events:
+            self.perf.tasks[child] = child_ctx
+            if everything:
+                clone(ctx, child_ctx)
 
-    async def tick(self, cpu: Cpu) -> None:
-        """perf_event_task_tick: frequency adjustment and unthrottling, CPU context, then the current task's."""
-
-    async def mux_timer(self, cpu: Cpu) -> None:
-        """perf_mux_hrtimer_handler: rotate, and re-arm Timer.MUX if there was something to rotate."""
-
-    def handler_took(self, start: int, end: int) -> None:
-        """perf_sample_event_took, with the times in cycles between which handle_irq ran (Entry.previous_done)."""
-
-    def irq_work(self) -> bool:
-        """perf_pending_irq: whether a reader of a ring buffer is to be woken."""
-        raise NotImplementedError
-
-    async def settle(self, cpu: Cpu) -> None:
-        """Wait for and account the values that are pending, if any."""
+    def _inherit(self, cpu: Cpu, parent: PerfEvent, leader: PerfEvent | None, ctx: Context) -> PerfEvent:
+        event = self.open(cpu, parent.attr, leader)
+        inherited(event, parent)
+        self._add(event, ctx)
+        return event
 
     # KVM on the host.
+
     async def el0_filter(self, cpu: Cpu, guest: bool) -> None:
-        """kvm_vcpu_pmu_restore_guest (True) or _host (False): flip the EL0 filters of the events concerned."""
+        """kvm_vcpu_pmu_restore_guest (True) or _host (False).
+
+        VHE hardware cannot tell host EL0 from guest EL0: events that want only one of them have their EL0 filter
+        flipped, first those that count from now on, then those that stop.
+        """
+        types = self.pmu.types
+        for includes in (True, False):
+            for idx in range(CYCLE + 1):
+                event = self.pmu.events[idx]
+                if event is None or event.throttled or not event.attr.el0_switched():
+                    continue
+                if event.attr.exclude_host is (guest is includes):
+                    for index in (idx - 1, idx) if paired(event, idx) else (idx,):
+                        slot = cpu.burst.mrs(types[index])
+                        bits = 0 if includes else EXCLUDE_EL0
+                        cpu.burst.write_back(types[index], slot, MASK64 & ~EXCLUDE_EL0, bits)
 
     async def set_counters(self, cpu: Cpu, mask: int, reschedule: bool) -> None:
         """Change cntr_mask; with `reschedule` as perf_pmu_resched_update does, between all out and all in."""
+        if reschedule:
+            await self._resched(cpu, self.task_ctx, ALL | CPU, counters=mask)
+        else:
+            self.pmu.cntr_mask = mask

@@ -21,3 +21,13 @@ class SampleLimits:
         budget = 10**9 // self.hz // 100 * CPU_TIME_MAX_PERCENT
         self.max_samples_per_tick = budget // average_ns if average_ns < budget else 1
         self.allowed_ns = average_ns
+
+
+def adapted_period(period: int, frequency: int, ns: int, count: int) -> int:
+    """perf_calculate_period and the low-pass filter of perf_adjust_period: an eighth of the way to the ideal period.
+
+    `count` occurrences took `ns`; `frequency` samples per second are wanted.
+    """
+    gap = count * 1_000_000_000 // (ns * frequency) - period
+    step = (gap + 7) // 8 if gap >= 0 else -((7 - gap) // 8)
+    return period + step or 1

@@ -1,0 +1,105 @@
+"""One `perf stat` or `perf record`: the events that the tool opens, and what it reports."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from services import experiment as ex
+from services.cpu import Cpu
+from services.linux_perf.attr import EventAttr
+from services.linux_perf.event import PerfEvent
+
+if TYPE_CHECKING:
+    from services.linux_perf.perf_cpu import PerfCpu
+
+Result = dict[str, Any]
+
+
+class Session:
+    """The events of one session on one CPU: of a task, or with `task` None of the CPU (`-a`).
+
+    As the tool does it, group leaders are opened disabled and their siblings enabled. A task that is yet to exec
+    (`on_exec`) enables them there; otherwise the tool enables each leader when all are open.
+    """
+
+    def __init__(self, perf: PerfCpu, spec: ex.SessionSpec, task: int | None, *, on_exec: bool = False) -> None:
+        self.perf = perf
+        self.spec = spec
+        self.task = task
+        self.on_exec = on_exec
+        self.events: list[PerfEvent] = []
+        self.closed: list[Result] | None = None  # what was reported at the end
+
+    async def open(self, cpu: Cpu) -> None:
+        """perf_event_open of every event and, unless an exec is to come, ioctl(ENABLE) of every leader."""
+        for index, spec in enumerate(self.spec.events):
+            leader = None if spec.leader == index else self.events[spec.leader]
+            attr = EventAttr.of_spec(
+                spec,
+                disabled=leader is None,
+                enable_on_exec=leader is None and self.on_exec,
+                inherit=self.task is not None,
+            )
+            event = self.perf.open(cpu, attr, leader)
+            self.events.append(event)
+            await self.perf.install(cpu, event, self.task)
+        if not self.on_exec:
+            for event in self._leaders():
+                await self.perf.enable(cpu, event)
+        await self.perf.settle(cpu)
+
+    async def close(self, cpu: Cpu) -> None:
+        """ioctl(DISABLE) of every leader, read, close."""
+        if self.closed is not None:
+            return
+        for event in self._leaders():
+            await self.perf.disable(cpu, event)
+        self.closed = [await self._result(cpu, event) for event in self.events]
+        for event in self.events:
+            await self.perf.release(cpu, event)
+        self.events = []
+
+    async def report(self, cpu: Cpu) -> Result:
+        """Results so far: counts and truth in occurrences, times in ns."""
+        if self.closed is not None:
+            return {"verb": self.spec.verb, "events": self.closed}
+        return {"verb": self.spec.verb, "events": [await self._result(cpu, event) for event in self.events]}
+
+    def _leaders(self) -> list[PerfEvent]:
+        return [event for event, spec, index in self._numbered() if spec.leader == index]
+
+    def _numbered(self) -> list[tuple[PerfEvent, ex.EventSpec, int]]:
+        return [(event, self.spec.events[index], index) for index, event in enumerate(self.events)]
+
+    async def _result(self, cpu: Cpu, event: PerfEvent) -> Result:
+        count = await self.perf.read(cpu, event)
+        enabled, running = event.times()
+        return {
+            "name": event.attr.name,
+            "count": count,
+            "truth": await self.perf.truth(cpu, event),
+            "enabled": enabled,
+            "running": running,
+            "samples": event.samples + event.child_samples + sum(child.samples for child in event.children),
+            "state": event.state,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """All of it, JSON-able; the events themselves are in `Perf.state()`."""
+        return {
+            "spec": dataclasses.asdict(self.spec),
+            "task": self.task,
+            "on_exec": self.on_exec,
+            "events": [event.id for event in self.events],
+            "closed": self.closed,
+        }
+
+    @classmethod
+    def from_state(cls, perf: PerfCpu, state: dict[str, Any]) -> Session:
+        """The session that `state()` was taken of; `perf` has been restored."""
+        spec = ex.loads(ex.SessionSpec, ex.dumps(state["spec"]))
+        session = cls(perf, spec, state["task"], on_exec=state["on_exec"])
+        session.events = [perf.perf.events[event] for event in state["events"]]
+        session.closed = state["closed"]
+        return session
