@@ -6,38 +6,21 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from services.cpu import Cpu, Entry, Executor, Software
 from services.experiment import Experiment
 from services.guest import GuestKernel
 from services.host_perf import HostPerf
+from services.kvm.attendant import LocalSoftware
 from services.kvm.simulation import Simulation, digest
-
-
-class Embedded:
-    """kvm's side of software in the same process (`services.kvm.pcpu.Attendant`)."""
-
-    def __init__(self, software: Software) -> None:
-        self.software = software
-        self._cpu: Cpu | None = None
-
-    async def enter(self, executor: Executor, entry: Entry) -> bytes:
-        """Run the handler of `entry` to its end."""
-        cpu = self._cpu
-        if cpu is None:
-            cpu = self._cpu = Cpu(executor)
-        cpu.now = entry.now
-        await self.software.enter(cpu, entry)
-        return await cpu.done()
 
 
 def attach(simulation: Simulation) -> tuple[HostPerf, dict[str, GuestKernel]]:
     """Attach every party of the simulation's experiment: the host's perf, and the guests by name."""
     host = HostPerf()
     for index in range(len(simulation.pcpus)):
-        simulation.attend_host(index, Embedded(host.attend(index)))
+        simulation.attend_host(index, LocalSoftware(host.attend(index)))
     guests = {guest.name: GuestKernel() for guest in simulation.experiment.guests}
     for vcpu in simulation.vcpus:
-        simulation.attend_guest(vcpu.name, vcpu.index, Embedded(guests[vcpu.name].attend(vcpu.index)))
+        simulation.attend_guest(vcpu.name, vcpu.index, LocalSoftware(guests[vcpu.name].attend(vcpu.index)))
     return host, guests
 
 

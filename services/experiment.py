@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -177,7 +178,8 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         ]
         if missing:
             raise ValueError(f"{where}: field {missing[0]!r} is missing")
-        return kind(**{k: _build(hints[k], v, f"{where}.{k}") for k, v in value.items()})
+        make = typing.cast(Callable[..., Any], kind)
+        return make(**{k: _build(hints[k], v, f"{where}.{k}") for k, v in value.items()})
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ValueError(f"{where}: {kind.__name__} is wanted, not {value!r}")
     return value

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import Any, Protocol
 
-from services.actor import EXPECTED, serve_actor
-from services.attend import Role, Seat
-from services.cpu import Software
+import orjson
+import trio
+
+from services.attend import PeerGone, Role, Seat, attend
+from services.cpu import Cpu, Entry, Software
 from services.process import Failure, address, parser, run
-from services.rpc import Address, connect, open_loop
-from services.wire import lab_pb2
-from services.wire.methods import DESCRIBE
+from services.rpc import BindError, Channel, RpcError, connect, open_loop, serve
+from services.wire import actor_pb2, lab_pb2
+from services.wire.methods import DESCRIBE, STATE
 
 
 class Kernel(Protocol):
@@ -21,20 +23,63 @@ class Kernel(Protocol):
     def state(self) -> dict[str, Any]: ...
 
 
+class Party:
+    """A kernel and the handlers of it that are running: while one runs, its state is not data."""
+
+    def __init__(self, name: str, kernel: Kernel) -> None:
+        self.name = name
+        self.kernel = kernel
+        self._running = 0
+        self._paused = trio.Event()
+
+    async def state(self, request: actor_pb2.StateRequest) -> actor_pb2.StateReply:
+        """The kernel's state, taken between two entries."""
+        while self._running:
+            await self._paused.wait()
+        return actor_pb2.StateReply(name=self.name, state=orjson.dumps(self.kernel.state()))
+
+    def software(self, cpu: int) -> Software:
+        return _Watched(self, self.kernel.attend(cpu))
+
+    def entered(self) -> None:
+        self._running += 1
+
+    def left(self) -> None:
+        self._running -= 1
+        self._paused.set()
+        self._paused = trio.Event()
+
+
+class _Watched:
+    def __init__(self, party: Party, software: Software) -> None:
+        self._party = party
+        self._software = software
+
+    async def enter(self, cpu: Cpu, entry: Entry) -> None:
+        self._party.entered()
+        try:
+            await self._software.enter(cpu, entry)
+        finally:
+            self._party.left()
+
+
 def main(module: str, role: Role, kernel: Kernel, name: str | None, argv: list[str] | None = None) -> int:
     """The command line of a party; its exit status. `name`: its name, None if it is an option."""
     options = _parser(module, name).parse_args(argv)
-    party = options.name if name is None else name
+    party = Party(options.name if name is None else name, kernel)
 
     async def actor() -> None:
         try:
-            seats = [Seat(role, party, index) for index in range(await _cpus(options.kvm, party))]
-            softwares = {seat: kernel.attend(seat.cpu) for seat in seats}
-            await serve_actor(party, softwares, kernel.state, kvm=options.kvm, listen=options.listen)
-        except* EXPECTED as group:
+            async with (
+                open_loop() as loop,
+                serve(loop, options.listen, [STATE.handled_by(party.state)]),
+                connect(loop, options.kvm, name="kvm") as kvm,
+            ):
+                await _attend(kvm, role, party)
+        except* (BindError, PeerGone, RpcError) as group:
             raise Failure(str(_first(group))) from None
 
-    return run(party, actor, with_parent=options.with_parent)
+    return run(party.name, actor, with_parent=options.with_parent)
 
 
 def _parser(module: str, name: str | None) -> argparse.ArgumentParser:
@@ -46,15 +91,16 @@ def _parser(module: str, name: str | None) -> argparse.ArgumentParser:
     return arguments
 
 
-async def _cpus(kvm: Address, name: str) -> int:
-    """How many CPUs kvm has for this party."""
-    async with open_loop() as loop, connect(loop, kvm, name="kvm") as channel:
-        await channel.reach()
-        description = await channel.call(DESCRIBE, lab_pb2.DescribeRequest())
+async def _attend(kvm: Channel, role: Role, party: Party) -> None:
+    """Attend every CPU that kvm has for this party, until it dismisses."""
+    await kvm.reach()
+    description = await kvm.call(DESCRIBE, lab_pb2.DescribeRequest())
     cpus = {party.name: party.cpus for party in description.parties}
-    if name not in cpus:
-        raise Failure(f"{channel.peer} has no party {name!r}; it has: {', '.join(cpus)}")
-    return cpus[name]
+    if party.name not in cpus:
+        raise Failure(f"{kvm.peer} has no party {party.name!r}; it has: {', '.join(cpus)}")
+    async with trio.open_nursery() as nursery:
+        for index in range(cpus[party.name]):
+            nursery.start_soon(attend, kvm, Seat(role, party.name, index), party.software(index))
 
 
 def _first(group: BaseException) -> BaseException:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from services import registers as r
+
 CYCLE = 31  # ARMV8_PMU_CYCLE_IDX: bit and index of the cycle counter
 CYCLE_BIT = 1 << CYCLE
 MASK32 = (1 << 32) - 1
@@ -15,9 +17,10 @@ PMUVER_P5 = 6
 
 # PMEVTYPER<n>_EL0.evtCount is 16 bits from FEAT_PMUv3p1 on, 10 bits before; P, U, NSK, NSU, NSH, MT above it.
 EVTYPER_FILTER = 0xFE00_0000
-EVTYPER_P = 1 << 31
-EVTYPER_U = 1 << 30
-EVTYPER_NSH = 1 << 27
+
+# What a guest may keep set in PMCR_EL0 and PMUSERENR_EL0 (ARMV8_PMU_PMCR_MASK, ARMV8_PMU_USERENR_MASK).
+PMCR_WRITABLE = r.PMCR_E | r.PMCR_D | r.PMCR_X | r.PMCR_DP | r.PMCR_LC | r.PMCR_LP
+USERENR_ALL = r.PMUSERENR_EN | r.PMUSERENR_SW | r.PMUSERENR_CR | r.PMUSERENR_ER
 
 
 @dataclass(slots=True)
@@ -51,3 +54,20 @@ class GuestPmu:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> GuestPmu:
         return cls(**state)
+
+
+_COUNTERS = {r.PMCCNTR_EL0: CYCLE} | {r.PMEVCNTR(n): n for n in range(r.EVENT_COUNTERS)}
+_TYPERS = {r.PMCCFILTR_EL0: CYCLE} | {r.PMEVTYPER(n): n for n in range(r.EVENT_COUNTERS)}
+
+
+def is_typer(register: int) -> bool:
+    """Does the register say what a counter counts?"""
+    return register in _TYPERS or register == r.PMXEVTYPER_EL0
+
+
+def counter_of(register: int, selr: int) -> int | None:
+    """The counter that the register belongs to, CYCLE for the cycle counter; None if to none. `selr`: PMSELR_EL0.SEL."""
+    if register in (r.PMXEVCNTR_EL0, r.PMXEVTYPER_EL0):
+        return selr
+    number = _COUNTERS.get(register)
+    return _TYPERS.get(register) if number is None else number

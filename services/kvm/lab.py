@@ -9,7 +9,6 @@ from typing import Any
 
 import orjson
 import trio
-from google.protobuf.message import Message
 from grpc import StatusCode
 
 from services import experiment as ex
@@ -166,7 +165,7 @@ class Lab:
         return lab_pb2.ResultReply(json=orjson.dumps(self.result), done=self.result is not None)
 
     async def watch(
-        self, request: lab_pb2.WatchRequest, stream: Stream[lab_pb2.Progress, Message]
+        self, request: lab_pb2.WatchRequest, stream: Stream[lab_pb2.Progress, lab_pb2.WatchRequest]
     ) -> None:
         while True:
             self._alive()

@@ -16,7 +16,8 @@ from services._pmu import (
     Burst,
 )
 from services.costs import Cost
-from services.cpu import CALL_COLUMNS, Entry, EntryKind, Executor, Notice, Timer, TookException
+from services.cpu import CALL_COLUMNS, Entry, EntryKind, Notice, Timer, TookException
+from services.kvm.attendant import Attendant
 from services.kvm.errors import Livelock, ProtocolError
 
 if TYPE_CHECKING:
@@ -24,14 +25,6 @@ if TYPE_CHECKING:
 
 NEVER = 2**64 - 1  # a time that does not come
 PMU_IRQ_STORM = 20_000  # handlers in a row, the line never low in between, before it counts as a livelock
-
-
-class Attendant(Protocol):
-    """kvm's side of software that attends a CPU: embedded, or at the other end of a stream."""
-
-    async def enter(self, executor: Executor, entry: Entry) -> bytes:
-        """Run the handler of `entry` to its end, executing its bursts on `executor`; its answer."""
-        ...
 
 
 class Thread(Protocol):

@@ -12,15 +12,16 @@ import orjson
 import trio
 
 from services import experiment as ex
-from services._pmu import Machine
+from services._pmu import Machine, register_name
 from services.costs import Cost
 from services.cpu import EntryKind
 from services.kvm import designs
+from services.kvm.attendant import Attendant
 from services.kvm.errors import SimulationError
-from services.kvm.pcpu import NEVER, Attendant, PCpu, Thread
+from services.kvm.pcpu import NEVER, PCpu, Thread
 from services.kvm.task import HostTask
 from services.kvm.vcpu import VCpu
-from services.registers import register_name
+
 
 CPU_CYCLES = 0x11
 HOST = "host"  # as the target of a request

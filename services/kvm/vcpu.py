@@ -21,9 +21,10 @@ from services._pmu import (
 )
 from services.costs import Cost
 from services.cpu import Entry, EntryKind, Notice, TookException
+from services.kvm.attendant import Attendant
 from services.kvm.errors import InjectUndef, ProtocolError
 from services.kvm.guest_pmu import GuestPmu
-from services.kvm.pcpu import NEVER, Attendant, PCpu
+from services.kvm.pcpu import NEVER, PCpu
 from services.registers import ICC_SGI1R_EL1
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class VCpu:
             await self._block()
         else:
             await self._enter(EntryKind.RESUME)
-            if self.compute is None and not self.wfi:
+            if not self._occupied():
                 raise ProtocolError(f"{self.name} on vCPU {self.index} was resumed and posted neither COMPUTE nor WFI")
 
     def want_report(self) -> None:
@@ -143,6 +144,9 @@ class VCpu:
         self.report_due = True
         if self.blocked:
             self.pcpu.wake(self)
+
+    def _occupied(self) -> bool:
+        return self.wfi or self.compute is not None
 
     def _pending(self) -> bool:
         return not self.booted or self.line or bool(self.sgis or self.expired or self.requests or self.report_due)

@@ -14,11 +14,13 @@ from services.kvm.errors import InjectUndef
 from services.kvm.guest_pmu import (
     CYCLE,
     CYCLE_BIT,
-    EVTYPER_P,
-    EVTYPER_U,
     MASK32,
     MASK64,
+    PMCR_WRITABLE,
     PMUVER_P5,
+    USERENR_ALL,
+    counter_of,
+    is_typer,
 )
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class EmulatedPmu(Vpmu):
         burst = Burst()
         burst.msr(r.MDCR_EL2, TRAPPED | pcpu.spec.counters)
         burst.msr(r.PMSELR_EL0, 0)
-        burst.msr(r.PMUSERENR_EL0, r.PMUSERENR_MASK)  # EL0's accesses trap to EL2 instead of being UNDEFINED
+        burst.msr(r.PMUSERENR_EL0, USERENR_ALL)  # EL0's accesses trap to EL2 instead of being UNDEFINED
         pcpu.kvm(burst)
         self._flip_el0_filters(1)
         await self._perf()
@@ -88,11 +90,11 @@ class EmulatedPmu(Vpmu):
 
     async def access(self, register: int, write: bool, value: int) -> int:
         self.rows = []
-        counter = r.counter_of(register, self.pmu.selr)
+        counter = counter_of(register, self.pmu.selr)
         if counter is not None:
             if counter != CYCLE and counter >= self.pmu.counters:
                 raise InjectUndef
-            return await self._counter(counter, r.is_typer(register), write, value)
+            return await self._counter(counter, is_typer(register), write, value)
         if write:
             self._write(register, value)
             await self._perf()
@@ -120,7 +122,7 @@ class EmulatedPmu(Vpmu):
         pmu = self.pmu
         match register:
             case r.PMCR_EL0:
-                return pmu.pmcr & ~r.PMCR_N_MASK | pmu.counters << r.PMCR_N_SHIFT
+                return pmu.pmcr & ~r.PMCR_N | pmu.counters << r.PMCR_N_SHIFT
             case r.PMCNTENSET_EL0 | r.PMCNTENCLR_EL0:
                 return pmu.cnten
             case r.PMINTENSET_EL1 | r.PMINTENCLR_EL1:
@@ -162,7 +164,7 @@ class EmulatedPmu(Vpmu):
             case r.PMSELR_EL0:
                 pmu.selr = value & 0x1F
             case r.PMUSERENR_EL0:
-                pmu.userenr = value & r.PMUSERENR_MASK
+                pmu.userenr = value & USERENR_ALL
             case r.PMSWINC_EL0:
                 self._count(valid & ~CYCLE_BIT, SW_INCR)
             case r.PMMIR_EL1:
@@ -176,7 +178,7 @@ class EmulatedPmu(Vpmu):
         if pmu.pmuver < PMUVER_P5:
             value &= ~r.PMCR_LP
         changed = pmu.pmcr ^ value
-        pmu.pmcr = value & r.PMCR_WRITABLE & ~(r.PMCR_C | r.PMCR_P)
+        pmu.pmcr = value & PMCR_WRITABLE
         if self.acts_on_change:
             if changed & r.PMCR_E:
                 self._reprogram()
@@ -235,9 +237,9 @@ class EmulatedPmu(Vpmu):
         if n != CYCLE and event in (SW_INCR, CHAIN):
             return
         flags = 0
-        if typer & EVTYPER_U:
+        if typer & r.PMEVTYPER_U:
             flags |= CounterFlag.EXCLUDE_USER
-        if typer & EVTYPER_P:
+        if typer & r.PMEVTYPER_P:
             flags |= CounterFlag.EXCLUDE_KERNEL
         if self._long(n):
             flags |= CounterFlag.LONG

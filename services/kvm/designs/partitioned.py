@@ -15,21 +15,23 @@ from services.cpu import Call
 from services.experiment import CpuSpec
 from services.kvm.designs.base import Axis, Design, DesignError, Vpmu
 from services.kvm.errors import InjectUndef
-from services.kvm.guest_pmu import CYCLE, CYCLE_BIT, EVTYPER_NSH, PMUVER_P1, PMUVER_P5
+from services.kvm.guest_pmu import (
+    CYCLE,
+    CYCLE_BIT,
+    PMCR_WRITABLE,
+    PMUVER_P1,
+    PMUVER_P5,
+    counter_of,
+    is_typer,
+)
 
 if TYPE_CHECKING:
     from services.kvm.vcpu import VCpu
 
 # What stays trapped under FEAT_FGT: overflow flags, for injection; event types, for the filter and to forbid
 # counting at EL2; PMCEID and PMMIR, which would show the host's hardware.
-TRAPPED_READS = (
-    r.HDFGRTR_EL2_PMOVS
-    | r.HDFGRTR_EL2_PMEVTYPERn_EL0
-    | r.HDFGRTR_EL2_PMCCFILTR_EL0
-    | r.HDFGRTR_EL2_PMCEIDn_EL0
-    | r.HDFGRTR_EL2_PMMIR_EL1
-)
-TRAPPED_WRITES = r.HDFGWTR_EL2_PMOVS | r.HDFGWTR_EL2_PMEVTYPERn_EL0 | r.HDFGWTR_EL2_PMCCFILTR_EL0
+TRAPPED_WRITES = r.HDFG_PMOVS | r.HDFG_PMEVTYPERN | r.HDFG_PMCCFILTR
+TRAPPED_READS = TRAPPED_WRITES | r.HDFGRTR_PMCEIDN | r.HDFGRTR_PMMIR
 STALL_SLOTS = 0b111 << (0x3D - 0x20)  # STALL_SLOT_BACKEND, _FRONTEND, STALL_SLOT in PMCEID1_EL0
 
 
@@ -166,7 +168,7 @@ class PartitionedPmu(Vpmu):
         pmu.counter[:h] = values[:h]
         pmu.counter[CYCLE], pmu.selr, pmcr, cnten, inten, ovs = values[h : h + 6]
         if self.split:
-            pmu.pmcr, pmu.cnten = pmcr & r.PMCR_WRITABLE, cnten & self.mask
+            pmu.pmcr, pmu.cnten = pmcr & PMCR_WRITABLE, cnten & self.mask
         pmu.inten = inten & self.mask
         pmu.ovs |= ovs & self.mask
         if self.axes["userenr"] == "swapped":
@@ -175,7 +177,7 @@ class PartitionedPmu(Vpmu):
 
     def _hardware_typer(self, n: int) -> int:
         """What the CPU gets for an event type: never an event at EL2."""
-        return self.pmu.typer[n] & ~EVTYPER_NSH
+        return self.pmu.typer[n] & ~r.PMEVTYPER_NSH
 
     def _hardware_cnten(self) -> int:
         """The enables for the CPU; without a split PMCR_EL0.E is the host's, so the guest's acts through these."""
@@ -218,11 +220,11 @@ class PartitionedPmu(Vpmu):
                 await self._reside()
             else:
                 self._program(self._mdcr())
-        counter = r.counter_of(register, self._get(r.PMSELR_EL0) & 0x1F)
+        counter = counter_of(register, self._get(r.PMSELR_EL0) & 0x1F)
         if counter is not None:
             if counter != CYCLE and counter >= self.hpmn:
                 raise InjectUndef
-            return self._counter(counter, r.is_typer(register), write, value)
+            return self._counter(counter, is_typer(register), write, value)
         return self._write(register, value) if write else self._read(register)
 
     def _counter(self, n: int, typer: bool, write: bool, value: int) -> int:
@@ -248,7 +250,7 @@ class PartitionedPmu(Vpmu):
             case r.PMOVSSET_EL0 | r.PMOVSCLR_EL0:
                 return pmu.ovs | (value & self.mask if self.axes["pmovs"] == "folded" else 0)
             case r.PMCR_EL0:
-                return (value if self.split else pmu.pmcr) & ~r.PMCR_N_MASK | pmu.counters << r.PMCR_N_SHIFT
+                return (value if self.split else pmu.pmcr) & ~r.PMCR_N | pmu.counters << r.PMCR_N_SHIFT
             case r.PMCNTENSET_EL0 | r.PMCNTENCLR_EL0:
                 return value & self.mask if self.split else pmu.cnten
             case r.PMINTENSET_EL1 | r.PMINTENCLR_EL1:
@@ -292,7 +294,7 @@ class PartitionedPmu(Vpmu):
         if self.split:
             self._set(r.PMCR_EL0, plain)
         else:
-            self.pmu.pmcr = plain & r.PMCR_WRITABLE
+            self.pmu.pmcr = plain & PMCR_WRITABLE
             self._apply_cnten()
         if value & r.PMCR_P:
             for n in range(self.hpmn):

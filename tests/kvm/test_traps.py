@@ -1,0 +1,94 @@
+"""What traps under each design, and what a guest gets from it."""
+
+import pytest
+
+from services import registers as r
+from services.cpu import Cpu, Entry, Notice, TookException
+from services.kvm.simulation import Simulation
+from services.registers import PMEVCNTR, PMEVTYPER
+from tests.kvm.parties import Scripted, experiment, simulation
+
+
+def start_event(cpu: Cpu, n: int) -> None:
+    """The five writes of armpmu_start."""
+    cpu.burst.msr(PMEVCNTR(n), 0x8000_0000)
+    cpu.burst.msr(r.PMCNTENCLR_EL0, 1 << n)
+    cpu.burst.msr(PMEVTYPER(n), 0x08)
+    cpu.burst.msr(r.PMINTENSET_EL1, 1 << n)
+    cpu.burst.msr(r.PMCNTENSET_EL0, 1 << n)
+
+
+async def boot(cpu: Cpu, entry: Entry) -> None:
+    cpu.burst.msr(r.PMCR_EL0, r.PMCR_LC)
+    start_event(cpu, 0)
+    cpu.burst.notify(Notice.WORK_DONE, 0)
+    cpu.burst.wfi()
+
+
+async def ran(design: str, **axes: str) -> Simulation:
+    made = simulation(experiment(design, **axes), Scripted(boot=boot))
+    await made.run()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("axes", "traps"),
+    [
+        ({}, {PMEVTYPER(0)}),
+        ({"traps": "slow-path"}, {r.PMCR_EL0, PMEVCNTR(0), r.PMCNTENCLR_EL0, PMEVTYPER(0), r.PMINTENSET_EL1, r.PMCNTENSET_EL0}),
+        ({"pmcr": "trapped"}, {PMEVTYPER(0), r.PMCR_EL0}),
+    ],
+)
+async def test_starting_an_event_traps_once_with_fgt_and_each_time_without(axes: dict[str, str], traps: set[int]) -> None:
+    made = await ran("partitioned", **axes)
+    assert {register for register, write in made.vcpus[0].traps} == traps
+    assert set(made.vcpus[0].traps.values()) == {1}
+
+
+async def test_a_guest_counter_beyond_hpmn_is_undefined() -> None:
+    outcome: list[object] = []
+
+    async def boot(cpu: Cpu, entry: Entry) -> None:
+        try:
+            await cpu.mrs(PMEVCNTR(6))
+        except TookException as exc:
+            outcome.append(exc.esr >> 26)
+        outcome.append(await cpu.mrs(r.PMCR_EL0) >> r.PMCR_N_SHIFT & 31)
+        cpu.burst.notify(Notice.WORK_DONE, 0)
+        cpu.burst.wfi()
+
+    made = simulation(experiment("partitioned", counters=6), Scripted(boot=boot))
+    await made.run()
+    assert outcome == [0, 6]
+
+
+async def test_a_swap_is_2h_plus_9_writes_at_load_and_h_plus_6_reads_and_3_writes_at_put() -> None:
+    made = await ran("partitioned", userenr="left")
+    vpmu = made.vcpus[0].vpmu
+    await made.result()
+    swaps = vpmu.swaps()
+    assert swaps.register_writes == swaps.loads * (2 * 6 + 9) + swaps.puts * 3
+    assert swaps.register_reads == swaps.puts * (6 + 6)
+    assert swaps.loads == swaps.puts + 1 or swaps.loads == swaps.puts
+
+
+async def test_what_a_guest_programmed_survives_put_and_load() -> None:
+    made = await ran("partitioned")
+    vcpu = made.vcpus[0]
+    await made.result()
+    while vcpu.vpmu.state()["loaded"]:
+        await made.step()
+    assert (vcpu.pmu.counter[0], vcpu.pmu.typer[0], vcpu.pmu.cnten, vcpu.pmu.inten) == (0x8000_0000, 0x08, 1, 1)
+
+
+@pytest.mark.parametrize("swap", ["lazy", "lazy-sticky"])
+async def test_a_guest_that_never_touches_its_pmu_costs_no_swap(swap: str) -> None:
+    async def boot(cpu: Cpu, entry: Entry) -> None:
+        cpu.burst.compute(2, 0, 30_000_000)
+        cpu.burst.notify(Notice.WORK_DONE, 0)
+
+    made = simulation(experiment("partitioned", swap=swap, reservation="dynamic"), Scripted(boot=boot))
+    await made.run()
+    await made.result()
+    swaps = made.vcpus[0].vpmu.swaps()
+    assert (swaps.loads, swaps.register_writes, swaps.register_reads) == (0, 0, 0)
