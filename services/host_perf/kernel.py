@@ -61,6 +61,7 @@ class HostCpu:
         self.sessions: list[Session] = []
         self.vcpu_threads: frozenset[int] = frozenset()
         self.thread = -1  # the current one
+        self.squeezed = False  # events were taken off the guest's range at vcpu_load
         self.handler_began = -1  # when the PMU interrupt handler that was the last entry began, in cycles
 
     @property
@@ -113,6 +114,8 @@ class HostCpu:
         self.config = config
         self.vcpu_threads = frozenset(config["vcpu_threads"])
         await perf.probe(cpu)
+        perf.split_irq = config["split_irq"]
+        perf.guest_mask = perf.pmu.cntr_mask & ~config["counters"]
         await perf.set_counters(cpu, config["counters"], reschedule=False)
         for spec in config["sessions"]:
             await self._open(cpu, spec, None)
@@ -165,9 +168,17 @@ class HostCpu:
             elif code == Call.EL0_FILTER:
                 await perf.el0_filter(cpu, bool(handle))
             elif code == Call.GUEST_COUNTERS:
-                await perf.set_counters(cpu, self.config["counters"] & ~handle, reschedule=True)
+                await self._guest_counters(cpu, handle)
             else:
                 raise BadRequest(f"row {row // CALL_COLUMNS} of a CALL: {code} is no kernel-counter operation")
+
+    async def _guest_counters(self, cpu: Cpu, mask: int) -> None:
+        """kvm_pmu_set_guest_counters: reschedule only if events are in the way, and back only what was squeezed."""
+        perf = self.perf
+        squeezed = bool(perf.pmu.used & mask)
+        perf.guest_mask = mask
+        await perf.set_counters(cpu, self.config["counters"] & ~mask, reschedule=squeezed or self.squeezed)
+        self.squeezed = squeezed
 
     # Results.
 
@@ -182,6 +193,7 @@ class HostCpu:
             "counters": [[handle, event.id] for handle, event in sorted(self.counters.items())],
             "sessions": [session.state() for session in self.sessions],
             "thread": self.thread,
+            "squeezed": self.squeezed,
             "handler_began": self.handler_began,
         }
 
@@ -190,6 +202,7 @@ class HostCpu:
         self.config = state["config"]
         self.vcpu_threads = frozenset(self.config.get("vcpu_threads", ()))
         self.thread = state["thread"]
+        self.squeezed = state["squeezed"]
         self.handler_began = state["handler_began"]
         if self.host.perf is not None:
             events = self.host.perf.events

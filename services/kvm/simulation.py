@@ -34,8 +34,8 @@ class BurstCounts:
     """Bursts that software has sent: all; the host's within traps of guests; a guest's in its PMU interrupt handler."""
 
     total: int = 0
-    in_traps: int = 0
-    in_interrupts: int = 0
+    traps: int = 0
+    interrupts: int = 0
 
 
 class Simulation:
@@ -99,6 +99,7 @@ class Simulation:
                 "features": self.experiment.cpus[index],
                 "counters": self.design.host_counters(self.experiment.cpus[index]),
                 "high_to_low": self.design.high_to_low,
+                "split_irq": self.design.split_irq,
                 "sessions": host.cpus[index].sessions,
                 "vcpu_threads": [vcpu.id for vcpu in self.vcpus],
                 "tasks": [
@@ -236,8 +237,7 @@ class Simulation:
 
     def round_trips(self) -> dict[str, int]:
         """Messages that software sent in answer to one of kvm's, or would have sent: one for each burst."""
-        traps = sum(sum(vcpu.traps.values()) for vcpu in self.vcpus)
-        return asdict(self.bursts) | {"traps": traps, "interrupts": sum(vcpu.injected for vcpu in self.vcpus)}
+        return asdict(self.bursts)
 
     def counter_overflow(self, handle: int) -> None:
         """A kernel counter overflowed; its handle names the vCPU's thread and the counter (`Vpmu`)."""

@@ -121,7 +121,7 @@ class VCpu:
         elif self.line:
             before = self.own_bursts
             await self._enter(EntryKind.PMU_IRQ)
-            self.simulation.bursts.in_interrupts += self.own_bursts - before
+            self.simulation.bursts.interrupts += self.own_bursts - before
         elif self.expired:
             expired, self.expired = self.expired, 0
             await self._enter(EntryKind.TIMER, expired)
@@ -263,7 +263,7 @@ class VCpu:
         except InjectUndef:
             raise TookException(ESR_UNKNOWN) from None
         finally:
-            bursts.in_traps += bursts.total - before
+            bursts.traps += bursts.total - before
             if not fast:
                 self._enter_guest()
             self.machine.set_running(pcpu.index, self.context, 1, self.profile)

@@ -124,6 +124,11 @@ class Design(ABC):
         """Does the host's driver allocate its event counters from the highest index?"""
         return False
 
+    @property
+    def split_irq(self) -> bool:
+        """Does the host's interrupt handler leave a guest's overflow flags to KVM?"""
+        return False
+
     @abstractmethod
     def vpmu(self, vcpu: VCpu) -> Vpmu:
         """This design's PMU for a vCPU."""

@@ -203,9 +203,8 @@ class PartitionedPmu(Vpmu):
         raise AssertionError("no counter of a partitioned guest is backed by a perf event")
 
     def guest_overflow(self, mask: int) -> None:
-        """kvm_pmu_handle_guest_irq: the flags go from the CPU into memory."""
+        """kvm_pmu_handle_guest_irq: the flags, which the host's handler has cleared, go into memory."""
         if self.resident:
-            self._set(r.PMOVSCLR_EL0, mask & self.mask)
             self.pmu.ovs |= mask & self.mask
 
     # Trapped accesses.
@@ -220,7 +219,8 @@ class PartitionedPmu(Vpmu):
                 await self._reside()
             else:
                 self._program(self._mdcr())
-        counter = counter_of(register, self._get(r.PMSELR_EL0) & 0x1F)
+        selected = register in (r.PMXEVCNTR_EL0, r.PMXEVTYPER_EL0)
+        counter = counter_of(register, self._get(r.PMSELR_EL0) & 0x1F if selected else 0)
         if counter is not None:
             if counter != CYCLE and counter >= self.hpmn:
                 raise InjectUndef
@@ -355,6 +355,9 @@ class Partitioned(Design):
         "transition": Axis(
             ("reload", "none"), "does a lazy transition load the guest's state, or only change the traps (v7, v8)?"
         ),
+        "irq": Axis(
+            ("split", "whole"), "the host's handler clears the guest's flags after its own events (v6-v8), or all at once (v1-v5)"
+        ),
         "allocation": Axis(
             ("low-to-high", "high-to-low"), "the order in which the host's driver allocates its event counters (v8)"
         ),
@@ -379,6 +382,10 @@ class Partitioned(Design):
     @property
     def high_to_low(self) -> bool:
         return self.chosen.get("allocation") == "high-to-low"
+
+    @property
+    def split_irq(self) -> bool:
+        return self.chosen.get("irq") != "whole"
 
     def vpmu(self, vcpu: VCpu) -> PartitionedPmu:
         return PartitionedPmu(self, vcpu)

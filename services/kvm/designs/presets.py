@@ -25,7 +25,7 @@ class Preset:
         return type(name, (base,), {"name": name, "why": self.why, "axes": axes, "__doc__": self.why})
 
 
-_V1 = {"userenr": "swapped", "hpme": "missing", "pmovs": "folded", "typer": "write-through", "reservation": "static"}
+_V1 = {"userenr": "swapped", "hpme": "missing", "pmovs": "folded", "typer": "write-through", "reservation": "static", "irq": "whole"}
 _V6 = {"userenr": "left", "hpme": "set", "pmovs": "memory", "typer": "at-load", "swap": "lazy-sticky"}
 
 PRESETS: Mapping[str, Preset] = {

@@ -38,11 +38,7 @@ class RawPmu(Vpmu):
         raise AssertionError("no counter of a raw guest is backed by a perf event")
 
     def guest_overflow(self, mask: int) -> None:
-        """A guest's overflow is nobody's: the host's handler clears it, or the line would stay high."""
-        pcpu = self.vcpu.pcpu
-        burst = Burst()
-        burst.msr(r.PMOVSCLR_EL0, mask)
-        pcpu.kvm(burst)
+        """A guest's overflow is nobody's; the host's handler has cleared it."""
 
 
 class Raw(Design):
