@@ -16,6 +16,8 @@ SCHEMA = "pmulab.result/1"
 
 Json = dict[str, Any]
 
+_SUMMED = ("count", "truth", "enabled", "running", "samples")
+
 
 def begin(scenario: str, seed: int, topology: str) -> Json:
     """A result without runs; `topology` is "embedded" or "processes"."""
@@ -54,7 +56,7 @@ def run(experiment: Experiment, plain: Mapping[str, Any], published: Json | None
             "interrupts_injected": plain["interrupts_injected"],
         },
         "guests": [_guest(guest, hz) for guest in plain["guests"]],
-        "host": {"events": _host_events(plain["hosts"])},
+        "host": {"events": _events(plain["hosts"])},
         "round_trips": _round_trips(plain),
         "published": published,
     }
@@ -74,30 +76,33 @@ def _guest(guest: Mapping[str, Any], hz: int) -> Json:
         "system_seconds": sum(vcpu["system"] for vcpu in vcpus) / hz,
         "true_user_seconds": sum(vcpu["true_el0_cycles"] for vcpu in vcpus) / hz,
         "true_system_seconds": sum(vcpu["true_el1_cycles"] for vcpu in vcpus) / hz,
-        "events": [_event(event) for vcpu in vcpus for event in _events_of(vcpu["sessions"])],
+        "events": _events(vcpus),
     }
 
 
-def _host_events(hosts: Iterable[Mapping[str, Any]]) -> list[Json]:
-    """Per-CPU events of one name are one event of a session, summed over its pCPUs, as perf prints them."""
-    return [_event(event) for host in hosts for event in _events_of(host.get("sessions", []))]
+def _events(cpus: Iterable[Mapping[str, Any]]) -> list[Json]:
+    """The events of all sessions. The same event on several CPUs is one, summed, as `perf stat -a` prints it."""
+    summed: dict[tuple[int, int, str], dict[str, Any]] = {}
+    for cpu in cpus:
+        for session, of_session in enumerate(cpu.get("sessions", [])):
+            for index, event in enumerate(of_session["events"]):
+                row = summed.setdefault((session, index, event["name"]), dict.fromkeys(_SUMMED, 0))
+                for key in _SUMMED:
+                    row[key] += event[key]
+    return [_event(name, row) for (_, _, name), row in summed.items()]
 
 
-def _events_of(sessions: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
-    return [event for session in sessions for event in session["events"]]
-
-
-def _event(event: Mapping[str, Any]) -> Json:
-    """`scaled` as perf computes it: count * enabled / running; null if the event never ran."""
-    enabled, running = event["enabled"], event["running"]
+def _event(name: str, row: Mapping[str, int]) -> Json:
+    """`scaled` as perf computes it, count * enabled / running to the nearest; null if the event never ran."""
+    enabled, running = row["enabled"], row["running"]
     return {
-        "event": event["name"],
-        "count": event["count"],
-        "scaled": (2 * event["count"] * enabled + running) // (2 * running) if running else None,
-        "truth": event["truth"],
+        "event": name,
+        "count": row["count"],
+        "scaled": (2 * row["count"] * enabled + running) // (2 * running) if running else None,
+        "truth": row["truth"],
         "enabled_ns": enabled,
         "running_ns": running,
-        "samples": event["samples"],
+        "samples": row["samples"],
     }
 
 

@@ -1,0 +1,92 @@
+"""A fixed `pmulab.result/1`: two designs, one guest, a host event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+
+def event(name: str, count: int, scaled: int | None, truth: int, running_ns: int, samples: int) -> dict[str, Any]:
+    return {
+        "event": name,
+        "count": count,
+        "scaled": scaled,
+        "truth": truth,
+        "enabled_ns": 4_000_000_000,
+        "running_ns": running_ns,
+        "samples": samples,
+    }
+
+
+def run(name: str, axes: dict[str, str], published: dict[str, Any] | None, **changed: Any) -> dict[str, Any]:
+    return {
+        "design": {"name": name, "axes": axes, "fallbacks": []},
+        "digest": "0123abcd" if name == "emulated" else "89ef4567",
+        "virtual_seconds": 4.1,
+        "wall_seconds": 9.87,
+        "time": {"guest": 3.0, "host_kernel": 1.0, "host_user": 0.0, "idle": 0.1},
+        "accounted": {"guest": 3.5, "host_kernel": 0.5, "host_user": 0.0, "idle": 0.1},
+        "bill": {"exit_full_sysreg": 0.5, "perf_release_create": 0.25, "isb": 0.001},
+        "kvm": {
+            "traps": {
+                "total": 1_234_567,
+                "by_register": {
+                    "PMCR_EL0:w": 500_000,
+                    "PMCR_EL0:r": 400_000,
+                    "PMEVCNTR0_EL0:w": 200_000,
+                    "PMEVCNTR0_EL0:r": 100_000,
+                    "PMOVSCLR_EL0:w": 30_000,
+                    "PMOVSCLR_EL0:r": 4_000,
+                    "PMINTENSET_EL1:w": 500,
+                    "PMINTENCLR_EL1:w": 67,
+                },
+            },
+            "swaps": {"loads": 0, "puts": 0, "register_writes": 0, "register_reads": 0},
+            "interrupts_injected": 45_678,
+        },
+        "guests": [
+            {
+                "name": "vm0",
+                "elapsed_seconds": 4.1,
+                "user_seconds": 3.9,
+                "system_seconds": 0.16,
+                "true_user_seconds": 2.9,
+                "true_system_seconds": 0.1,
+                "events": [
+                    event("cycles", 9_000_000_000, 9_000_000_000, 9_090_000_000, 4_000_000_000, 4100),
+                    event("instructions:u", 5_000_000_000, 10_000_000_000, 10_100_000_000, 2_000_000_000, 2050),
+                    event("branch-misses", 0, None, 0, 0, 0),
+                ],
+            }
+        ],
+        "host": {"events": [event("cycles:H", 3_000_000, 3_000_000, 3_000_000, 4_000_000_000, 0)]},
+        "round_trips": {"total": 0, "per_trap": 0.0, "per_interrupt": 0.0},
+        "published": published,
+        **changed,
+    }
+
+
+@pytest.fixture
+def result() -> dict[str, Any]:
+    source = {"source": "a cover letter"}
+    swaps = {"loads": 12, "puts": 11, "register_writes": 381, "register_reads": 176}
+    traps = {"total": 90, "by_register": {"PMOVSCLR_EL0:w": 60, "PMEVTYPER0_EL0:w": 30}}
+    return {
+        "schema": "pmulab.result/1",
+        "version": "0.1.0",
+        "scenario": "gzip-record",
+        "seed": 1,
+        "topology": "embedded",
+        "runs": [
+            run("emulated", {"kernel": "6.12"}, source | {"elapsed_seconds": 4.143, "system_seconds": 0.159}),
+            run(
+                "partitioned",
+                {"swap": "eager", "traps": "fgt"},
+                source | {"elapsed_seconds": 3.139, "system_seconds": 0.11},
+                virtual_seconds=3.2,
+                time={"guest": 3.0, "host_kernel": 0.2, "host_user": 0.0, "idle": 0.0},
+                kvm={"traps": traps, "swaps": swaps, "interrupts_injected": 34_567},
+            ),
+        ],
+    }
