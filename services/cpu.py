@@ -40,6 +40,7 @@ class Timer(IntEnum):
 
     TICK = 0
     MUX = 1
+    SLEEP = 2  # guest only: the earliest of its sleeping tasks
 
 
 class Call(IntEnum):

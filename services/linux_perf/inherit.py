@@ -14,9 +14,7 @@ def equivalent(one: Context, other: Context) -> bool:
     if other is one.clone_of:
         return other.generation == one.parent_generation
     return (
-        one.clone_of is not None
-        and one.clone_of is other.clone_of
-        and one.parent_generation == other.parent_generation
+        one.clone_of is not None and one.clone_of is other.clone_of and one.parent_generation == other.parent_generation
     )
 
 

@@ -126,9 +126,7 @@ def _save_cpu(cpu: PerfCpu, number: dict[int, int]) -> dict[str, Any]:
     return saved
 
 
-def _load_cpu(
-    events: dict[int, PerfEvent], cpu: PerfCpu, saved: dict[str, Any], contexts: list[Context]
-) -> None:
+def _load_cpu(events: dict[int, PerfEvent], cpu: PerfCpu, saved: dict[str, Any], contexts: list[Context]) -> None:
     for name in CPU_VALUES:
         setattr(cpu, name, saved[name])
     cpu.task_ctx = None if saved["task_ctx"] is None else contexts[saved["task_ctx"]]
