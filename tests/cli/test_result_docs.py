@@ -1,0 +1,30 @@
+"""docs/result.md has every field of a result."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parents[2] / "docs"
+# Their keys are data, or those of `time`.
+OPEN = ("design.axes", "kvm.traps.by_register", "bill", "accounted")
+
+
+def fields(value: dict[str, Any], prefix: str = "") -> set[str]:
+    found = set()
+    for key, child in value.items():
+        name = prefix + key
+        found.add(name)
+        if isinstance(child, dict) and name not in OPEN and key != "published":
+            found |= fields(child, f"{name}.")
+    return found
+
+
+def test_every_field_is_documented(result: dict[str, Any]) -> None:
+    documented = set(re.findall(r"`([a-z_.]+)`", (DOCS / "result.md").read_text()))
+    run = result["runs"][0]
+    guest = run["guests"][0]
+    everything = fields(result) | fields(run) | fields(guest) | fields(guest["events"][0])
+    parents = {name for name in everything for other in everything if other.startswith(f"{name}.")}
+    assert everything - parents - documented == set()

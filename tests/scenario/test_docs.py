@@ -1,0 +1,43 @@
+"""docs/scenario.md describes the keys that there are, its example resolves, and docs/result.md has every field."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pmulab import scenario
+from pmulab.scenario import keys
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+SECTIONS = {
+    "Top level": keys.SCENARIO,
+    "`[machine]`": keys.MACHINE,
+    "`[host]`": keys.HOST,
+    "`[kvm]`": keys.KVM,
+    "`[[guest]]`": keys.GUEST,
+    "Tasks": {*keys.GUEST_TASK, *keys.HOST_TASK},
+    "Sessions": {*keys.GUEST_PERF, *keys.HOST_PERF},
+    "`[published]`": keys.PUBLISHED,
+}
+
+
+def documented(section: str) -> set[str]:
+    """The keys in the first column of a section's table."""
+    text = (DOCS / "scenario.md").read_text()
+    body = next(part for part in text.split("\n## ")[1:] if part.startswith(section))
+    rows = [line.split("|")[1] for line in body.splitlines() if line.startswith("| `")]
+    return {key for row in rows for key in re.findall(r"`([a-z0-9_]+)`", row)}
+
+
+def test_every_key_is_described_and_no_other() -> None:
+    assert {section: documented(section) for section in SECTIONS} == {
+        section: set(known) for section, known in SECTIONS.items()
+    }
+
+
+def test_the_example_resolves(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", (DOCS / "scenario.md").read_text(), re.DOTALL)
+    path = tmp_path / "example.toml"
+    path.write_text(example)
+    assert [experiment.design.name for experiment in scenario.load(path).experiments] == ["emulated", "partitioned"]
