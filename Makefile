@@ -22,7 +22,9 @@ help: ## list the targets
 $(PACKAGES): constraints.txt
 	@test -n "$(PYTHON)" || { echo "pmulab needs Python 3.11 or later: put one on PATH, or make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "$(PYTHON) has no venv: install it (Debian: apt install python3-venv)" >&2; exit 1; }
-	@command -v cargo >/dev/null || { echo "pmulab needs a Rust toolchain: no cargo on PATH" >&2; exit 1; }
+	@command -v cargo >/dev/null || { echo "pmulab needs a Rust toolchain, 1.88 or later: no cargo on PATH" >&2; exit 1; }
+	@cargo --version | awk '{ split($$2, version, "."); exit !(version[1] > 1 || version[2] >= 88) }' || \
+		{ echo "pmulab needs Rust 1.88 or later, not $$(cargo --version)" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement constraints.txt
 	@touch $@
