@@ -1,0 +1,338 @@
+"""A guest's kernel: boot, tick, scheduler and the PMU's interrupt, around the same perf as the host's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from services import experiment as ex
+from services.costs import Cost
+from services.cpu import Cpu, Entry, EntryKind, Notice, Timer
+from services.guest.task import Task
+from services.linux_perf import Perf, PerfConfig, PerfCpu, Session
+
+NEVER = 2**64 - 1
+
+
+class BadRequest(ValueError):
+    """A request that the guest's kernel cannot make sense of."""
+
+
+class GuestKernel:
+    """One VM's kernel, on all its vCPUs."""
+
+    def __init__(self) -> None:
+        self.cpus: dict[int, GuestCpu] = {}
+
+    def attend(self, index: int) -> GuestCpu:
+        """The software that attends vCPU `index`."""
+        return self.cpus.setdefault(index, GuestCpu(index))
+
+    def state(self) -> dict[str, Any]:
+        """Everything of the guest, as JSON-able data."""
+        return {"cpus": [[index, cpu.state()] for index, cpu in sorted(self.cpus.items())]}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> GuestKernel:
+        """The guest as `state()` gave it; its vCPUs are to be attended anew."""
+        kernel = cls()
+        for index, of_cpu in state["cpus"]:
+            kernel.attend(index).restore(of_cpu)
+        return kernel
+
+
+class GuestCpu:
+    """The guest's kernel on one vCPU (`services.cpu.Software`)."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.config: dict[str, Any] = {}
+        self.costs: dict[Cost, int] = dict.fromkeys(Cost, 0)
+        self.period = 0  # of the tick, in cycles
+        self.tick_deadline = NEVER  # NEVER: stopped (NO_HZ)
+        self.all_perf: Perf | None = None
+        self.tasks: list[Task] = []
+        self.queue: list[Task] = []  # runnable, the next one first; the current one is not in it
+        self.current: Task | None = None
+        self.sessions: dict[int, Session] = {}  # by the id of the task that they observe
+        self.cpu_sessions: list[Session] = []  # for as long as the run lasts
+        self.working = True  # as KVM has been told
+        self.handler_began = -1  # when the PMU interrupt handler that was the last entry began, in cycles
+        self.ticks = {"user": 0, "system": 0, "idle": 0}
+
+    @property
+    def perf(self) -> PerfCpu:
+        assert self.all_perf is not None
+        return self.all_perf.cpu(self.index)
+
+    async def enter(self, cpu: Cpu, entry: Entry) -> None:
+        """Run the handler of `entry`."""
+        if self.handler_began >= 0:
+            self.perf.handler_took(self.handler_began, entry.previous_done)
+            self.handler_began = -1
+        match entry.kind:
+            case EntryKind.PMU_IRQ:
+                self._interrupt(cpu)
+                self.handler_began = entry.now + self.costs[Cost.IRQ_ENTRY]
+                await self.perf.handle_irq(cpu)
+            case EntryKind.TIMER:
+                self._interrupt(cpu)
+                await self._timer(cpu, entry)
+            case EntryKind.SGI:
+                self._interrupt(cpu)
+                if self.perf.irq_work():
+                    await self._wake_reader(cpu)
+            case EntryKind.RESUME:
+                await self._phase_over(cpu)
+            case EntryKind.BOOT:
+                await self._boot(cpu, entry.now, orjson.loads(entry.payload))
+            case EntryKind.REQUEST:
+                await self._request(cpu, entry, orjson.loads(entry.payload))
+            case EntryKind.REPORT:
+                await self._report(cpu, entry.now)
+            case _:
+                raise BadRequest(f"a guest's kernel has no handler for {entry.kind!r}")
+        await self.perf.settle(cpu)
+
+    def _charge(self, cpu: Cpu, cost: Cost) -> None:
+        cpu.burst.charge(cost, self.costs[cost])
+
+    def _interrupt(self, cpu: Cpu) -> None:
+        self._charge(cpu, Cost.IRQ_ENTRY)
+
+    # Boot and requests.
+
+    async def _boot(self, cpu: Cpu, now: int, config: dict[str, Any]) -> None:
+        guest = ex.loads(ex.GuestSpec, orjson.dumps(config["guest"]))
+        self._configure(config, guest)
+        await self.perf.probe(cpu)
+        spec = guest.vcpus[self.index]
+        for session in spec.sessions:
+            await self._watch_cpu(cpu, session)
+        for task in spec.tasks:
+            await self._start(cpu, task, now)
+        await self._reschedule(cpu)
+
+    def _configure(self, config: dict[str, Any], guest: ex.GuestSpec) -> None:
+        self.config = config
+        self.all_perf = Perf(frequency_hz=config["frequency_hz"], hz=guest.hz, costs=config["costs"])
+        self.costs = self.all_perf.costs
+        self.period = config["frequency_hz"] // guest.hz
+        self.all_perf.add_cpu(
+            PerfConfig(pmuver=config["pmuver"], cpu=self.index, mux_interval=guest.mux_interval),
+        )
+
+    async def _watch_cpu(self, cpu: Cpu, spec: ex.SessionSpec) -> None:
+        session = Session(self.perf, spec, None)
+        self.cpu_sessions.append(session)
+        await session.open(cpu)
+
+    async def _start(self, cpu: Cpu, spec: ex.TaskSpec, now: int) -> None:
+        """fork, and with a session perf_event_open on the child, which has yet to exec."""
+        task = Task(len(self.tasks), spec, began=now)
+        self.tasks.append(task)
+        if spec.session is not None:
+            of_cpu = spec.session.cpu_wide
+            session = Session(self.perf, spec.session, None if of_cpu else task.id, on_exec=not of_cpu)
+            self.sessions[task.id] = session
+            await session.open(cpu)
+        self.queue.append(task)
+
+    async def _request(self, cpu: Cpu, entry: Entry, request: dict[str, Any]) -> None:
+        """A user's task or session, from now on. KVM takes this vCPU to be working until it says otherwise."""
+        self.working = True
+        if set(request) == {"task"}:
+            await self._start(cpu, ex.loads(ex.TaskSpec, orjson.dumps(request["task"])), entry.now)
+        elif set(request) == {"session"}:
+            await self._watch_cpu(cpu, ex.loads(ex.SessionSpec, orjson.dumps(request["session"])))
+        else:
+            raise BadRequest(f"a request for a guest holds one key, 'task' or 'session', not {sorted(request)}")
+        if self.current is None:
+            await self._reschedule(cpu)
+
+    # Timers and IPIs.
+
+    async def _timer(self, cpu: Cpu, entry: Entry) -> None:
+        expired = entry.argument
+        if expired >> Timer.SLEEP & 1:
+            self._wake_sleepers(cpu, entry.now)
+        preempt = False
+        if expired >> Timer.TICK & 1:
+            await self._tick(cpu, entry)
+            preempt = bool(self.queue)
+        if expired >> Timer.MUX & 1:
+            await self.perf.mux_timer(cpu)
+        if self.current is None:
+            await self._reschedule(cpu)
+        elif preempt:
+            self.current.left = entry.remaining
+            self.queue.append(self.current)
+            await self._reschedule(cpu)
+
+    async def _tick(self, cpu: Cpu, entry: Entry) -> None:
+        """tick_nohz_handler: account, have perf adjust, go on. A tick that comes late counts once."""
+        self._charge(cpu, Cost.TICK)
+        if self.current is None:
+            self.ticks["idle"] += 1
+        else:
+            el = entry.el if entry.el >= 0 else self.current.work().el
+            self.ticks["system" if el else "user"] += 1
+        missed = max(0, entry.now - self.tick_deadline) // self.period
+        self.tick_deadline += (missed + 1) * self.period
+        cpu.burst.timer(Timer.TICK, self.tick_deadline)
+        await self.perf.tick(cpu)
+
+    def _wake_sleepers(self, cpu: Cpu, now: int) -> None:
+        for task in self.tasks:
+            if 0 <= task.asleep_until <= now:
+                task.asleep_until = -1
+                self.queue.append(task)
+        self._arm_sleep(cpu)
+
+    def _arm_sleep(self, cpu: Cpu) -> None:
+        cpu.burst.timer(Timer.SLEEP, min((t.asleep_until for t in self.tasks if t.asleep_until >= 0), default=NEVER))
+
+    async def _wake_reader(self, cpu: Cpu) -> None:
+        """The ring buffer's reader runs and sleeps again. Only its two switches are modelled, not what it writes."""
+        task = self.current
+        if task is not None:
+            await self.perf.task_out(cpu, task.id)
+        self._charge(cpu, Cost.CONTEXT_SWITCH)
+        self._charge(cpu, Cost.CONTEXT_SWITCH)
+        if task is not None:
+            await self.perf.task_in(cpu, task.id)
+
+    # The scheduler.
+
+    async def _phase_over(self, cpu: Cpu) -> None:
+        """The current task's COMPUTE has come to its end."""
+        task = self.current
+        if task is None:
+            await self._reschedule(cpu)
+        elif task.advance(cpu.now):
+            self._run(cpu, task)
+        else:
+            if task.over:
+                await self._exit(cpu, task)
+            else:
+                self._arm_sleep(cpu)
+            await self._reschedule(cpu)
+
+    async def _exit(self, cpu: Cpu, task: Task) -> None:
+        """exit, and the session's end: perf disables, reads and closes its events."""
+        await self.perf.task_exit(cpu, task.id)
+        session = self.sessions.get(task.id)
+        if session is not None:
+            await session.close(cpu)
+        task.ended = await self._now(cpu)
+
+    async def _now(self, cpu: Cpu) -> int:
+        await self.perf.wait(cpu)
+        return cpu.now
+
+    async def _reschedule(self, cpu: Cpu) -> None:
+        """__schedule: the next task of the queue in place of the current one."""
+        previous, following = self.current, self.queue.pop(0) if self.queue else None
+        if previous is not None or following is not None:
+            self._charge(cpu, Cost.CONTEXT_SWITCH)
+        if previous is not None:
+            await self.perf.task_out(cpu, previous.id, None if following is None else following.id)
+        self.current = following
+        if following is None:
+            self._idle(cpu)
+        else:
+            await self._switch_to(cpu, following)
+
+    def _idle(self, cpu: Cpu) -> None:
+        """tick_nohz_idle_stop_tick, and wait for an interrupt."""
+        if self.tick_deadline != NEVER:
+            self.tick_deadline = NEVER
+            cpu.burst.timer(Timer.TICK, NEVER)
+        working = any(task.ended < 0 for task in self.tasks)
+        if working is not self.working:
+            self.working = working
+            cpu.burst.notify(Notice.WORK_BEGUN if working else Notice.WORK_DONE, 0)
+        cpu.burst.wfi()
+
+    async def _switch_to(self, cpu: Cpu, task: Task) -> None:
+        if not self.working:
+            self.working = True
+            cpu.burst.notify(Notice.WORK_BEGUN, 0)
+        if self.tick_deadline == NEVER:
+            self.tick_deadline = (cpu.now // self.period + 1) * self.period
+            cpu.burst.timer(Timer.TICK, self.tick_deadline)
+        execs = task.left < 0 and task.phase == 0 and task.repeated == 0
+        await self.perf.task_in(cpu, task.id)
+        if execs:
+            await self.perf.enable_on_exec(cpu)
+        if task.over:  # a program without work
+            await self._exit(cpu, task)
+            await self._reschedule(cpu)
+        elif task.left == 0:
+            await self._phase_over(cpu)
+        else:
+            self._run(cpu, task)
+
+    def _run(self, cpu: Cpu, task: Task) -> None:
+        phase = task.work()
+        cpu.burst.compute(phase.profile, phase.el, task.left)
+
+    # Results.
+
+    async def _report(self, cpu: Cpu, now: int) -> None:
+        sessions = [*self.sessions.values(), *self.cpu_sessions]
+        ends = [now if task.ended < 0 else task.ended for task in self.tasks]
+        cpu.answer(
+            orjson.dumps(
+                {
+                    "name": self.config["guest"]["name"],
+                    "vcpu": self.index,
+                    "elapsed": max(ends, default=0) - min((task.began for task in self.tasks), default=0),
+                    "user": self.ticks["user"] * self.period,
+                    "system": self.ticks["system"] * self.period,
+                    "idle": self.ticks["idle"] * self.period,
+                    "tasks": [
+                        {"name": task.spec.name, "elapsed": end - task.began, "done": task.ended >= 0}
+                        for task, end in zip(self.tasks, ends, strict=True)
+                    ],
+                    "sessions": [await session.report(cpu) for session in sessions],
+                    "max_samples_per_tick": self.perf.perf.limits.max_samples_per_tick,
+                }
+            )
+        )
+
+    # State.
+
+    def state(self) -> dict[str, Any]:
+        """Everything of this vCPU's software, as JSON-able data."""
+        return {
+            "config": self.config,
+            "perf": None if self.all_perf is None else self.all_perf.state(),
+            "tick_deadline": self.tick_deadline,
+            "tasks": [task.state() for task in self.tasks],
+            "queue": [task.id for task in self.queue],
+            "current": None if self.current is None else self.current.id,
+            "sessions": [[task, session.state()] for task, session in self.sessions.items()],
+            "cpu_sessions": [session.state() for session in self.cpu_sessions],
+            "working": self.working,
+            "handler_began": self.handler_began,
+            "ticks": dict(self.ticks),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a state that `state()` gave."""
+        if state["perf"] is None:
+            return
+        self._configure(state["config"], ex.loads(ex.GuestSpec, orjson.dumps(state["config"]["guest"])))
+        self.all_perf = Perf.from_state(state["perf"])
+        self.costs = self.all_perf.costs
+        self.tick_deadline = state["tick_deadline"]
+        self.tasks = [Task.from_state(task) for task in state["tasks"]]
+        self.queue = [self.tasks[task] for task in state["queue"]]
+        self.current = None if state["current"] is None else self.tasks[state["current"]]
+        self.sessions = {task: Session.from_state(self.perf, session) for task, session in state["sessions"]}
+        self.cpu_sessions = [Session.from_state(self.perf, session) for session in state["cpu_sessions"]]
+        self.working = state["working"]
+        self.handler_began = state["handler_began"]
+        self.ticks = dict(state["ticks"])

@@ -1,0 +1,62 @@
+"""A task of a guest: a program as data with a position, not a coroutine."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from services import experiment as ex
+
+
+@dataclass(slots=True)
+class Task:
+    """One program, from its start to its exit. Times are cycles of the CPU's clock, -1: not yet."""
+
+    id: int
+    spec: ex.TaskSpec
+    phase: int = 0
+    left: int = -1  # cycles left of the phase, -1: not begun
+    repeated: int = 0
+    began: int = -1
+    ended: int = -1
+    asleep_until: int = -1  # -1: awake
+
+    @property
+    def runnable(self) -> bool:
+        return self.ended < 0 and self.asleep_until < 0
+
+    def work(self) -> ex.PhaseSpec:
+        """What it does when it runs, for `left` more cycles."""
+        phase = self.spec.phases[self.phase]
+        if self.left < 0:
+            self.left = phase.cycles
+        return phase
+
+    def advance(self, now: int) -> bool:
+        """The phase is over: on to the next, to sleep, or to the end; whether there is one more now."""
+        self.left = -1
+        self.phase += 1
+        if self.phase < len(self.spec.phases):
+            return True
+        self.phase = 0
+        self.repeated += 1
+        if self.repeated >= self.spec.repeat:
+            return False
+        if self.spec.sleep:
+            self.asleep_until = now + self.spec.sleep
+            return False
+        return True
+
+    @property
+    def over(self) -> bool:
+        """All of it has been run."""
+        return self.repeated >= self.spec.repeat or not self.spec.phases
+
+    def state(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Task:
+        spec = ex.loads(ex.TaskSpec, ex.dumps(state["spec"]))
+        return cls(**{**state, "spec": spec})
