@@ -29,7 +29,8 @@ $(PACKAGES): constraints.txt
 	$(BIN)/python -m pip install --quiet --requirement constraints.txt
 	@touch $@
 
-$(EXTENSION): $(PACKAGES) $(RUST)
+.PHONY: no-extension
+$(EXTENSION): $(PACKAGES) $(RUST) $(if $(wildcard services/_pmu*.so),,no-extension)
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/maturin develop --quiet --release --locked
 	@touch $@
 
