@@ -60,7 +60,8 @@ class PCpu:
         self.profile = experiment.host_kernel_profile
         self.tick_period = experiment.frequency_hz // experiment.host.hz
         self.host: Attendant | None = None
-        self.host_has_events = False  # host perf has events of its own, whose EL0 filters KVM must flip
+        self.host_has_events = False  # of its own: their EL0 filters are flipped while a vCPU is loaded
+        self.perf_ran = False  # in interrupt context, since the last entry of a guest
         self.booted = False
         self.deadline = NEVER  # the earliest of all below, as of the last rearm()
         self.tick = NEVER
@@ -187,6 +188,7 @@ class PCpu:
         for _ in range(PMU_IRQ_STORM):
             if machine.interrupt(index):
                 self.charge(Cost.IRQ_ENTRY)
+                self.perf_ran = True
                 await self.enter_host(EntryKind.PMU_IRQ, el=el)
                 continue
             if self.requests:  # the IPI of a perf call on this CPU
@@ -211,6 +213,7 @@ class PCpu:
                 self.rearm()
                 return
             self.charge(Cost.IRQ_ENTRY)
+            self.perf_ran = True
             await self.enter_host(EntryKind.TIMER, expired, el)
         raise Livelock(f"pCPU {index} at cycle {machine.now(index)}: the PMU interrupt is never deasserted (I12)")
 
@@ -257,7 +260,7 @@ class PCpu:
         self.rearm()
 
     async def _schedule(self) -> None:
-        """Switch to the next runnable thread, or idle up to the next interrupt."""
+        """Take a thread off that is blocked or has used up its slice, then switch to the next one, or idle."""
         self.need_resched = False
         previous = self.current
         if previous is not None:
@@ -272,25 +275,33 @@ class PCpu:
             if previous.runnable:
                 self.queue.append(previous)
         if self.queue:
-            self.account("host_kernel")
-            self.enter_kernel()
-            self.current = self.queue.pop(0)
-            self.charge(Cost.CONTEXT_SWITCH)
-            if self.tick == NEVER:
-                self._restart_tick()
-            self.slice_end = self.now + self.tick_period if self.queue else NEVER
-            await self.enter_host(EntryKind.TASK_IN, self.current.id, el=2)
-            await self.current.switched_in()
-            self.rearm()
-            return
+            await self._switch_to(self.queue.pop(0))
+        elif previous is None:
+            await self._idle()
+
+    async def _switch_to(self, thread: Thread) -> None:
+        self.account("host_kernel")
+        self.enter_kernel()
+        self.current = thread
+        self.charge(Cost.CONTEXT_SWITCH)
+        if self.tick == NEVER:
+            self._restart_tick()
+        self.slice_end = self.now + self.tick_period if self.queue else NEVER
+        await self.enter_host(EntryKind.TASK_IN, thread.id, el=2)
+        await thread.switched_in()
+        self.rearm()
+
+    async def _idle(self) -> None:
+        """Nothing is runnable: idle up to the next interrupt."""
         self.account("idle")
         self.tick = NEVER  # NO_HZ: an idle CPU takes no tick
         deadline = self.rearm()
-        if deadline != NEVER:
-            self.machine.idle(self.index, deadline)
-            self.account("host_kernel")
-            self.enter_kernel()
-            await self.serve_interrupts(-1)
+        if deadline == NEVER:  # and every other pCPU's is no earlier, or it would have been its turn
+            raise Livelock("every CPU idles without a timer although work is left (I12)")
+        self.machine.idle(self.index, deadline)
+        self.account("host_kernel")
+        self.enter_kernel()
+        await self.serve_interrupts(-1)
 
     def _restart_tick(self) -> None:
         self.tick = (self.now // self.tick_period + 1) * self.tick_period
@@ -301,6 +312,7 @@ class PCpu:
         return {
             "booted": self.booted,
             "host_has_events": self.host_has_events,
+            "perf_ran": self.perf_ran,
             "tick": self.tick,
             "timers": sorted(self.timers.items()),
             "arrivals": self.arrivals,
@@ -319,6 +331,7 @@ class PCpu:
         threads = self.simulation.threads
         self.booted = state["booted"]
         self.host_has_events = state["host_has_events"]
+        self.perf_ran = state["perf_ran"]
         self.tick = state["tick"]
         self.timers = {timer: deadline for timer, deadline in state["timers"]}
         self.arrivals = [(time, thread) for time, thread in state["arrivals"]]

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 ESR_UNKNOWN = 1 << 25  # EC 0 (unknown reason), IL: what an UNDEFINED access takes to EL1
 ESR_READ = 1  # ESR_EL2.ISS direction of a trapped system register access: 1 is MRS
+COMPUTE_EL_SHIFT = 20  # a COMPUTE's argument: exception level above, profile below
+COMPUTE_PROFILE = (1 << COMPUTE_EL_SHIFT) - 1
 IRQ_WORK_SGI = 5  # Linux arm64 IPI_IRQ_WORK
 
 
@@ -88,11 +90,13 @@ class VCpu:
 
     async def switched_in(self) -> None:
         """KVM's sched_in notifier: vcpu_load, and back into the guest."""
+        await self.vpmu.restore_el0(guest=True)
         await self.vpmu.load()
-        self._enter_guest()
+        await self._enter_guest()
 
     async def switched_out(self) -> None:
         """KVM's sched_out notifier: vcpu_put."""
+        await self.vpmu.restore_el0(guest=False)
         await self.vpmu.put()
 
     def next_interaction(self) -> int:
@@ -184,11 +188,14 @@ class VCpu:
         pcpu.charge(Cost.EXIT_FULL_NULL)
         await pcpu.serve_interrupts(el)
         pcpu.account("host_kernel")
-        self._enter_guest()
+        await self._enter_guest()
 
-    def _enter_guest(self) -> None:
+    async def _enter_guest(self) -> None:
         """kvm_pmu_flush_hwstate and kvm_timer: make pending what has become due, then into the guest."""
         pcpu = self.pcpu
+        if pcpu.perf_ran:  # KVM_REQ_RESYNC_PMU_EL0: the driver has started counters in interrupt context
+            pcpu.perf_ran = False
+            await self.vpmu.restore_el0(guest=True)
         level = self.vpmu.level()
         if level and not self.line:
             self.injected += 1
@@ -212,7 +219,7 @@ class VCpu:
         pcpu.charge(Cost.WFI_BLOCK)
         await pcpu.serve_interrupts(-1)
         pcpu.account("host_kernel")
-        self._enter_guest()
+        await self._enter_guest()
         self.blocked = not self._pending()
 
     # The guest's bursts (`services.cpu.Executor`).
@@ -265,7 +272,7 @@ class VCpu:
         finally:
             bursts.traps += bursts.total - before
             if not fast:
-                self._enter_guest()
+                await self._enter_guest()
             self.machine.set_running(pcpu.index, self.context, 1, self.profile)
         return value
 
@@ -289,11 +296,12 @@ class VCpu:
             self.pcpu.rearm()
         elif operation == OP_COMPUTE:
             self.wfi = False
-            self.compute = (argument >> 2, argument & 3, operand) if operand else None
+            profile, el = argument & COMPUTE_PROFILE, argument >> COMPUTE_EL_SHIFT
+            self.compute = (profile, el, operand) if operand else None
         elif operation == OP_WFI:
             self.compute, self.wfi = None, True
         elif operation == OP_IPI:
-            await self._trap(ICC_SGI1R_EL1, True, operand)
+            await self._trap(ICC_SGI1R_EL1, True, argument)
         elif operation == OP_NOTIFY:
             if argument not in (Notice.WORK_DONE, Notice.WORK_BEGUN):
                 raise ProtocolError(f"notice {argument} is not for a guest")
@@ -305,7 +313,7 @@ class VCpu:
             pcpu = self.pcpu
             pcpu.enter_kernel()
             pcpu.charge(Cost.EXIT_FULL_NULL)
-            self._enter_guest()
+            await self._enter_guest()
             self.machine.set_running(pcpu.index, self.context, 1, self.profile)
         elif operation != OP_DONE:
             raise ProtocolError(f"operation {at} is not for a guest: code {operation}")

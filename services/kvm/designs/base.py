@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from services.cpu import Call
 from services.experiment import CpuSpec
 
 if TYPE_CHECKING:
@@ -70,6 +71,15 @@ class Vpmu(ABC):
     @abstractmethod
     def guest_overflow(self, mask: int) -> None:
         """The host's handler found overflow flags in the guest's range, on the pCPU that this vCPU is loaded on."""
+
+    def el0_switched(self) -> bool:
+        """Are there events whose EL0 filter has to differ between host and guest?"""
+        return self.vcpu.pcpu.host_has_events
+
+    async def restore_el0(self, *, guest: bool) -> None:
+        """kvm_vcpu_pmu_restore_guest and kvm_vcpu_pmu_restore_host."""
+        if self.el0_switched():
+            await self.vcpu.pcpu.call([Call.EL0_FILTER, int(guest), 0, 0, 0])
 
     def fast(self, register: int, write: bool) -> bool:
         """Is this trapped access completed without leaving the hypervisor's own code?"""

@@ -59,8 +59,6 @@ class EmulatedPmu(Vpmu):
         burst.msr(r.PMSELR_EL0, 0)
         burst.msr(r.PMUSERENR_EL0, USERENR_ALL)  # EL0's accesses trap to EL2 instead of being UNDEFINED
         pcpu.kvm(burst)
-        self._flip_el0_filters(1)
-        await self._perf()
 
     async def put(self) -> None:
         pcpu = self.vcpu.pcpu
@@ -68,8 +66,6 @@ class EmulatedPmu(Vpmu):
         burst.msr(r.PMUSERENR_EL0, 0)
         burst.msr(r.MDCR_EL2, pcpu.spec.counters)
         pcpu.kvm(burst)
-        self._flip_el0_filters(0)
-        await self._perf()
 
     def level(self) -> bool:
         pmu = self.pmu
@@ -108,7 +104,7 @@ class EmulatedPmu(Vpmu):
                 return pmu.typer[n]
             pmu.typer[n] = value & (pmu.event_mask if n != CYCLE else pmu.event_mask & ~0xFFFF)
             await self._recreate(n, keep=True)
-            self._flip_el0_filters(1)
+            self._restore_guest()
             await self._perf()
             return value
         if not write:
@@ -149,7 +145,7 @@ class EmulatedPmu(Vpmu):
             case r.PMCNTENSET_EL0:
                 pmu.cnten |= valid
                 self._enable(valid)
-                self._flip_el0_filters(1)
+                self._restore_guest()
             case r.PMCNTENCLR_EL0:
                 pmu.cnten &= ~valid
                 self._disable(valid)
@@ -191,7 +187,7 @@ class EmulatedPmu(Vpmu):
             pmu.counter[n] = 0
             self._release(n)
             self._create(n)
-        self._flip_el0_filters(1)
+        self._restore_guest()
 
     # The backing events.
 
@@ -281,10 +277,14 @@ class EmulatedPmu(Vpmu):
             if not self._long_overflow(n):
                 self._count(1 << (n + 1), CHAIN)
 
-    def _flip_el0_filters(self, guest: int) -> None:
-        """kvm_vcpu_pmu_restore_guest/host: only where the host has events of its own to flip."""
-        if self.vcpu.pcpu.host_has_events:
-            self.rows += (Call.EL0_FILTER, guest, 0, 0, 0)
+    def el0_switched(self) -> bool:
+        """Backing events exclude the host, so theirs has: at EL0 the hardware cannot tell host from guest."""
+        return bool(self.backed) or super().el0_switched()
+
+    def _restore_guest(self) -> None:
+        """kvm_vcpu_pmu_restore_guest, within the entry that does the rest of the access."""
+        if self.el0_switched():
+            self.rows += (Call.EL0_FILTER, 1, 0, 0, 0)
 
     async def _perf(self) -> None:
         """Have the host's perf do what the access asks of it, in one entry."""
