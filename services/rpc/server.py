@@ -29,7 +29,7 @@ from services.rpc.stream import Stream
 log = logging.getLogger(__name__)
 
 # Calls that a server has in hand at most; more end with RESOURCE_EXHAUSTED.
-CONCURRENT_CALLS = 256
+CONCURRENT_CALLS = 1024
 
 # Seconds at least that a server which stops, even by a failure, has for telling its callers.
 COURTESY = 0.5

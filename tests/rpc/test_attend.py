@@ -82,11 +82,6 @@ async def test_an_entry_arrives_whole(loop: Loop, address: Address) -> None:
     assert software.entries == [entry]
 
 
-@pytest.mark.parametrize("kind", EntryKind)
-def test_every_kind_of_entry_has_its_number_on_the_wire(kind: EntryKind) -> None:
-    assert wire.EntryKind.Value(f"ENTRY_{kind.name}") == kind
-
-
 async def test_what_a_handler_posts_is_executed_and_its_values_come_back(loop: Loop, address: Address) -> None:
     seen: list[int] = []
 
