@@ -39,7 +39,7 @@ class Cost(IntEnum):
     EVENT_OUT = auto()  # software time of event_sched_out
     EVENT_IN = auto()  # software time of event_sched_in
     PERF_READ = auto()  # software time of perf_event_read_value
-    PERF_RESCHED = auto()  # software time of ctx_resched itself
+    PERF_RESCHED = auto()  # software time of perf_pmu_resched_update itself, its events' aside
     HOST_PMI = auto()  # software time of the PMU interrupt handler, no sample
     SAMPLE = auto()  # writing one sample record
 

@@ -290,7 +290,8 @@ class Scheduler:
         """
         if which & PINNED:
             which |= FLEXIBLE
-        cpu.burst.charge(Cost.PERF_RESCHED, self.costs[Cost.PERF_RESCHED])
+        if counters is not None:
+            cpu.burst.charge(Cost.PERF_RESCHED, self.costs[Cost.PERF_RESCHED])
         self._off(cpu.burst)
         frozen = [ctx for ctx in (self.ctx, task_ctx) if ctx is not None and ctx.is_active & TIME]
         if task_ctx is not None and self.task_ctx is task_ctx:
@@ -357,7 +358,6 @@ class Scheduler:
         task_rotates = task is not None and task.rotate_necessary
         if not cpu_rotates and not task_rotates:
             return False
-        cpu.burst.charge(Cost.PERF_RESCHED, self.costs[Cost.PERF_RESCHED])
         self._off(cpu.burst)
         cpu_event = _event_to_rotate(ctx) if cpu_rotates else None
         task_event = _event_to_rotate(task) if task is not None and task_rotates else None
