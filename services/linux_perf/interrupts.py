@@ -120,10 +120,10 @@ class Interrupts(Scheduler):
             event.interrupts = 1
         else:
             event.interrupts += 1
-            if event.interrupts > self.perf.limits.max_samples_per_tick:
-                self.throttled_count += 1
-                event.interrupts = THROTTLED
-                throttle = True
+        if event.interrupts >= self.perf.limits.max_samples_per_tick:
+            self.throttled_count += 1
+            event.interrupts = THROTTLED
+            throttle = True
         if event.frequency:
             now = self.now(cpu)
             elapsed = now - event.freq_time_stamp

@@ -1,0 +1,241 @@
+"""One CPU of the real core without KVM: software runs on it at EL2, or at EL1 with nothing trapped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services._pmu import (
+    OP_COMPUTE,
+    OP_DONE,
+    OP_IPI,
+    OP_NOTIFY,
+    OP_TIMER,
+    OP_WFI,
+    STOP_END,
+    STOP_OPERATION,
+    Burst,
+    Machine,
+    register_name,
+)
+from services.costs import Cost
+from services.cpu import Cpu, Entry, EntryKind, Software
+from services.linux_perf import EventAttr, Perf, PerfConfig, PerfCpu, PerfEvent
+from services.registers import MDCR_EL2
+
+NEVER = 2**64 - 1
+HZ = 1_000_000_000  # cycles per second: a cycle is a ns
+CYCLES, INSTRUCTIONS = 0x11, 0x08
+EVENTS = tuple(range(0x30))
+MRS, MSR = 0, 1  # codes of the observer's rows
+IRQ_WORK_SGI = 5
+COSTS = {cost.name.lower(): 0 for cost in Cost}
+
+
+@dataclass
+class Access:
+    """One register access as the core's observer saw it."""
+
+    name: str
+    write: bool
+    value: int
+
+    def __str__(self) -> str:
+        return f"{'w' if self.write else 'r'} {self.name}"
+
+
+class Bench:
+    """The CPU, and what software has set on it (`services.cpu.Executor`)."""
+
+    def __init__(
+        self,
+        *,
+        hyp: bool = False,
+        counters: int = 6,
+        pmuver: int = 6,
+        rate: int = 1 << 32,
+        icntr: int = 0,
+        state: bytes | None = None,
+    ) -> None:
+        features = {"counters": counters, "pmuver": pmuver, "fgt": 0, "hpmn0": 0, "icntr": icntr, "vhe": 1}
+        self.hyp = hyp
+        if state is None:
+            self.machine = Machine([features], EVENTS, mrs_cycles=1, msr_cycles=1, isb_cycles=1)
+            contexts = self.machine.add_context(False), self.machine.add_context(True)
+            # Every event happens `rate` / 2**32 times a cycle, whoever runs.
+            self.machine.add_profile([(event, rate) for event in EVENTS if event not in (CYCLES, 0x1E, 0)])
+            self.machine.poke(0, MDCR_EL2, counters)
+        else:
+            self.machine = Machine.from_state(state)
+            contexts = (0, 1)
+        self.context = contexts[0] if hyp else contexts[1]
+        self.timers: dict[int, int] = {}
+        self.ipis: list[int] = []
+        self.notices: list[tuple[int, int]] = []
+        self.compute: tuple[int, int, int] | None = None
+        self.wfi = False
+        self.previous_done = 0
+        self.cpu = Cpu(self)
+        self.kernel_runs()
+
+    def kernel_runs(self) -> None:
+        self.machine.set_running(0, self.context, 2 if self.hyp else 1, 0)
+
+    async def execute(self, burst: Burst, answer: bytes) -> int:
+        start = 0
+        while True:
+            reason, at, operation, argument = self.machine.execute(0, burst, start, False)
+            if reason == STOP_END:
+                return self.machine.now(0)
+            assert reason == STOP_OPERATION, f"stop {reason} at {at}: {operation:#x}"
+            start = at + 1
+            operand = burst.operand_at(at)
+            if operation == OP_TIMER:
+                self.timers[argument] = operand
+            elif operation == OP_IPI:
+                self.ipis.append(operand)
+            elif operation == OP_NOTIFY:
+                self.notices.append((argument, operand))
+            elif operation == OP_COMPUTE:
+                self.compute, self.wfi = (argument >> 2, argument & 3, operand), False
+            elif operation == OP_WFI:
+                self.compute, self.wfi = None, True
+            else:
+                assert operation == OP_DONE, operation
+
+    async def flush(self) -> None:
+        """Execute what has been posted, as the end of an entry does."""
+        await self.cpu.wait()
+
+    def work(self, cycles: int, el: int = 0) -> None:
+        """The context's program runs for so long, interrupts masked."""
+        self.machine.set_running(0, self.context, el, 0)
+        left = cycles
+        while left:
+            left -= self.machine.run(0, left)
+        self.kernel_runs()
+        self.cpu.now = self.machine.now(0)
+
+    async def work_until_interrupt(self, perf: PerfCpu, limit: int = 100_000_000) -> bool:
+        """The program runs until the PMU's interrupt, which is served; False if there is none within `limit` cycles."""
+        while limit and not self.machine.interrupt(0):
+            self.machine.set_running(0, self.context, 0, 0)
+            limit -= self.machine.run(0, limit)
+        self.kernel_runs()
+        self.cpu.now = self.machine.now(0)
+        if not self.machine.interrupt(0):
+            return False
+        served = await perf.handle_irq(self.cpu)
+        await perf.settle(self.cpu)
+        await self.flush()
+        return served
+
+    # Observation.
+
+    def observe(self) -> None:
+        self.machine.observed()
+        self.machine.observe(True)
+
+    def accesses(self) -> list[str]:
+        """The accesses since the last call, as "r PMCR_EL0"."""
+        seen = [
+            Access(register_name(row[4]), row[3] == MSR, row[5]) for row in self.machine.observed() if row[3] <= MSR
+        ]
+        return [str(access) for access in seen]
+
+    # Running software.
+
+    async def enter(self, software: Software, kind: EntryKind, argument: int = 0, payload: bytes = b"") -> bytes:
+        el, left = (-1, 0) if self.compute is None else self.compute[1:]
+        self.kernel_runs()
+        self.cpu.now = self.machine.now(0)
+        entry = Entry(kind, self.cpu.now, argument, el, left, self.previous_done, (), payload)
+        await software.enter(self.cpu, entry)
+        answer = await self.cpu.done()
+        self.previous_done = self.machine.now(0)
+        return answer
+
+    async def step(self, software: Software) -> None:
+        """One entry of `software`, or its work up to the next."""
+        machine = self.machine
+        expired = [timer for timer, deadline in self.timers.items() if deadline <= machine.now(0)]
+        if self.ipis:
+            self.ipis.clear()
+            await self.enter(software, EntryKind.SGI, IRQ_WORK_SGI)
+        elif machine.interrupt(0):
+            await self.enter(software, EntryKind.PMU_IRQ)
+        elif expired:
+            for timer in expired:
+                self.timers[timer] = NEVER
+            await self.enter(software, EntryKind.TIMER, sum(1 << timer for timer in expired))
+        elif self.compute is not None:
+            profile, el, left = self.compute
+            machine.set_running(0, self.context, el, profile)
+            machine.set_deadline(0, min(self.timers.values(), default=NEVER))
+            left -= machine.run(0, left)
+            self.compute = (profile, el, left) if left else None
+        elif self.wfi:
+            machine.idle(0, min(deadline for deadline in self.timers.values() if deadline != NEVER))
+        else:
+            await self.enter(software, EntryKind.RESUME)
+
+
+class Kernel:
+    """A bench with perf on it, probed, and a task that runs."""
+
+    TASK = 7
+
+    def __init__(self, bench: Bench, perf: Perf, cpu: PerfCpu) -> None:
+        self.bench = bench
+        self.all_perf = perf
+        self.perf = cpu
+        self.cpu = bench.cpu
+
+    @classmethod
+    async def boot(cls, *, hz: int = 250, hyp: bool = False, counters: int = 6, pmuver: int = 6, **more: int) -> Kernel:
+        bench = Bench(hyp=hyp, counters=counters, pmuver=pmuver, rate=more.pop("rate", 1 << 32))
+        perf = Perf(frequency_hz=HZ, hz=hz, costs=COSTS)
+        cpu = perf.add_cpu(PerfConfig(pmuver=pmuver, hyp=hyp, **more))
+        kernel = cls(bench, perf, cpu)
+        await cpu.probe(bench.cpu)
+        await cpu.task_in(bench.cpu, cls.TASK)
+        await bench.flush()
+        bench.observe()
+        return kernel
+
+    async def open(
+        self, event: int, *, leader: PerfEvent | None = None, task: int | None = TASK, **attributes: object
+    ) -> PerfEvent:
+        opened = self.perf.open(self.cpu, EventAttr(event=event, **attributes), leader)  # type: ignore[arg-type]
+        await self.perf.install(self.cpu, opened, task)
+        await self.done()
+        return opened
+
+    async def enable(self, event: PerfEvent) -> None:
+        await self.perf.enable(self.cpu, event)
+        await self.done()
+
+    async def disable(self, event: PerfEvent) -> None:
+        await self.perf.disable(self.cpu, event)
+        await self.done()
+
+    async def switch(self) -> None:
+        """Out and in again, as for another task without events."""
+        await self.perf.task_out(self.cpu, self.TASK)
+        await self.perf.settle(self.cpu)
+        await self.perf.task_in(self.cpu, self.TASK)
+        await self.done()
+
+    async def rotate(self) -> None:
+        await self.perf.mux_timer(self.cpu)
+        await self.done()
+
+    async def tick(self) -> None:
+        await self.perf.tick(self.cpu)
+        await self.done()
+
+    async def done(self) -> None:
+        await self.perf.settle(self.cpu)
+        await self.bench.flush()
+
+    def accesses(self) -> list[str]:
+        return self.bench.accesses()
