@@ -83,8 +83,7 @@ def _traffic(runs: list[Run]) -> str:
     rows.append(["swaps (loads + puts)", *(_pair(one["swaps"], "loads", "puts") for one in kvm)])
     rows.append(["  writes + reads", *(_pair(one["swaps"], "register_writes", "register_reads") for one in kvm)])
     rows.append(["interrupts injected", *(f"{one['interrupts_injected']:,}" for one in kvm)])
-    if any(run["round_trips"]["total"] for run in runs):
-        rows.append(["round trips", *(f"{run['round_trips']['total']:,}" for run in runs)])
+    rows.append(["round trips", *(f"{run['round_trips']['total']:,}" for run in runs)])
     return _side_by_side("KVM", runs, rows)
 
 

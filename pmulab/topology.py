@@ -75,8 +75,8 @@ async def up(experiment: Experiment) -> AsyncIterator[Topology]:
             raise _telling(group) from None
 
 
-async def result(experiment: Experiment, progress: Callable[[float, float], None]) -> dict[str, Any]:
-    """Run `experiment` in processes to its end; what `services.embedded.run` returns.
+async def run(experiment: Experiment, progress: Callable[[float, float], None]) -> dict[str, Any]:
+    """Run `experiment` in processes to its end; an element of `runs` (`services.result`).
 
     `progress` is told the share of the work that is done and the virtual time in seconds.
     """
@@ -85,7 +85,9 @@ async def result(experiment: Experiment, progress: Callable[[float, float], None
             async for step in steps:
                 share = 1 - step.left / step.total if step.total else 0.0
                 progress(share, step.now / experiment.frequency_hz)
-        return await topology.lab.result(wait=True, timeout=_PATIENCE)
+        result = await topology.lab.result(wait=True, timeout=_PATIENCE)
+        of_run: dict[str, Any] = result["runs"][0]
+        return of_run
 
 
 @contextmanager

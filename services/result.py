@@ -31,11 +31,8 @@ def begin(scenario: str, seed: int, topology: str) -> Json:
     }
 
 
-def run(experiment: Experiment, plain: Mapping[str, Any], published: Json | None = None) -> Json:
-    """One element of `runs`, from what `services.embedded.run` returns.
-
-    `published` has the published times in seconds of this design, with their `source`.
-    """
+def run(experiment: Experiment, plain: Mapping[str, Any]) -> Json:
+    """One element of `runs`, from what `services.embedded.run` returns. `published` is for who knows of any."""
     hz = experiment.frequency_hz
     traps = plain["traps"]
     return {
@@ -58,7 +55,7 @@ def run(experiment: Experiment, plain: Mapping[str, Any], published: Json | None
         "guests": [_guest(guest, hz) for guest in plain["guests"]],
         "host": {"events": _events(plain["hosts"])},
         "round_trips": _round_trips(plain),
-        "published": published,
+        "published": None,
     }
 
 

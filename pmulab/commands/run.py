@@ -34,8 +34,8 @@ def main(arguments: argparse.Namespace) -> int:
     for experiment in loaded.experiments:
         name = label(experiment.design)
         with Progress(name) as progress:
-            plain = execute(experiment, progress)
-        whole["runs"].append(result.run(experiment, plain, _published(loaded.published, name)))
+            run = execute(experiment, progress)
+        whole["runs"].append({**run, "published": _published(loaded.published, name)})
         if out is not None:
             _write(out / "result.json", whole)
     if arguments.json:
@@ -51,7 +51,7 @@ def _embedded(experiment: Experiment, progress: Progress) -> dict[str, Any]:
         total, left = simulation.progress()
         progress.update(1 - left / total if total else 0.0, simulation.now / experiment.frequency_hz)
 
-    return trio.run(embedded.run, experiment, update)
+    return result.run(experiment, trio.run(embedded.run, experiment, update))
 
 
 def _processes(experiment: Experiment, progress: Progress) -> dict[str, Any]:
@@ -60,14 +60,14 @@ def _processes(experiment: Experiment, progress: Progress) -> dict[str, Any]:
     from pmulab.commands.signals import stopped_by_signal
 
     async def supervised() -> dict[str, Any]:
-        plain: dict[str, Any] = {}
+        run: dict[str, Any] = {}
         async with stopped_by_signal() as stopped:
-            plain = await topology.result(experiment, progress.update)
+            run = await topology.run(experiment, progress.update)
         if stopped.signal == signal.SIGTERM:
             raise SystemExit(TERMINATED)
         if stopped.signal:
             raise KeyboardInterrupt
-        return plain
+        return run
 
     with topology.told():
         return trio.run(supervised)
