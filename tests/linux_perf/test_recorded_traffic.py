@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bench import CYCLES, Kernel
+from tests.linux_perf.bench import CYCLES, Kernel
 
 RECORDING = json.loads(Path(__file__).with_name("kvm-6.12-guest-register-traffic.json").read_text())
 OFF = ["r PMCR_EL0", "w PMCR_EL0"]
