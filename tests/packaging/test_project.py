@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DESIGNS = "pmulab.designs"
 
 
 def constraints() -> dict[str, str]:
@@ -39,6 +40,13 @@ def test_every_dependency_is_pinned_exactly() -> None:
 def test_the_environment_has_what_is_pinned() -> None:
     installed = {name: metadata.version(name) for name in constraints()}
     assert installed == constraints()
+
+
+def test_the_designs_that_are_installed_are_the_projects() -> None:
+    installed = {
+        point.name: point.value for point in metadata.distribution("pmulab").entry_points.select(group=DESIGNS)
+    }
+    assert installed == PROJECT["entry-points"][DESIGNS]
 
 
 def test_every_target_of_the_makefile_is_listed() -> None:
