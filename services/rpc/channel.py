@@ -19,27 +19,18 @@ from services.rpc.address import Address, Tls
 from services.rpc.health import CHECK
 from services.rpc.loop import Loop, Stopped
 from services.rpc.method import Bidirectional, ServerStreaming, Unary, decode
+from services.rpc.options import client_options
 from services.rpc.status import Abort, RpcError
 from services.rpc.stream import CREDIT, Stream
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
 
-MESSAGE_LIMIT = 16 << 20  # bytes that one message may have; gRPC's own limit is 4 MiB
 
 # Seconds after which a call ends with DEADLINE_EXCEEDED unless the caller says otherwise.
 TIMEOUT = 10.0
 
-OPTIONS = (
-    # Channels share subchannels process-wide by default, and with them the back-off of somebody else's failure.
-    ("grpc.use_local_subchannel_pool", 1),
-    # From 1 s up to 120 s by default; a service beside us is either there or about to be.
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 500),
-    ("grpc.max_receive_message_length", MESSAGE_LIMIT),
-    ("grpc.enable_http_proxy", 0),
-)
+OPTIONS = client_options()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ from google.protobuf.message import Message
 from grpc import StatusCode
 
 from services.rpc.address import UNIX, Address, BindError, Tls, claimed_socket, private_umask
-from services.rpc.channel import MESSAGE_LIMIT
 from services.rpc.health import Health
 from services.rpc.loop import Loop
 from services.rpc.method import Bidirectional, Handler, Unary, decode
 from services.rpc.nursery import open_private_nursery
+from services.rpc.options import server_options
 from services.rpc.reflection import Reflection
 from services.rpc.status import status_of
 from services.rpc.stream import Stream
@@ -34,10 +34,7 @@ CONCURRENT_CALLS = 1024
 # Seconds at least that a server which stops, even by a failure, has for telling its callers.
 COURTESY = 0.5
 
-OPTIONS = (
-    ("grpc.so_reuseport", 0),  # on by default: a second server would take every other call
-    ("grpc.max_receive_message_length", MESSAGE_LIMIT),
-)
+OPTIONS = server_options()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ import trio
 from services._pmu import Burst
 from services.attend import Attendance, PeerGone, Role, Seat, attend
 from services.cpu import Cpu, Entry, EntryKind
-from services.rpc import Address, BindError, Loop, connect, open_loop, private_directory, serve
+from services.rpc import Address, BindError, Loop, RpcError, connect, open_loop, private_directory, serve
+from services.rpc.options import client_options, server_options
 from services.wire.lab_pb2 import DescribeRequest, Description
 from services.wire.methods import DESCRIBE
 
@@ -181,6 +182,29 @@ async def test_a_guest_notices_a_killed_kvm(loop: Loop, address: Address) -> Non
             nursery.start_soon(note, times, "noticed", attending)
             nursery.start_soon(note, times, "killed", killed)
     assert times["noticed"] - times["killed"] < NOTICED
+
+
+async def test_a_process_that_is_stopped_counts_as_gone_after_the_keepalive(
+    loop: Loop, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.rpc.server.OPTIONS", server_options(keepalive=0.2, answer=0.2))
+    attendance = Attendance([SEAT])
+    async with serve(loop, address, [attendance.handler()]), process(ATTENDING, address) as guest:
+        await attendance.software(SEAT)
+        guest.send_signal(signal.SIGSTOP)
+        assert (await attendance.departure()).who == "vm0 on vCPU 0"
+
+
+async def test_a_caller_of_a_process_that_is_stopped_is_told_after_the_keepalive(
+    loop: Loop, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.rpc.channel.OPTIONS", client_options(keepalive=0.2, answer=0.2))
+    async with process(GRACEFUL, address) as server, connect(loop, address, name="lab") as lab:
+        await said(server, "serving")
+        await lab.reach()
+        server.send_signal(signal.SIGSTOP)
+        with pytest.raises(RpcError, match="UNAVAILABLE"):
+            await lab.call(DESCRIBE, DescribeRequest(), timeout=DEADLINE)
 
 
 async def test_the_socket_of_a_killed_server_is_served_again(loop: Loop, address: Address) -> None:
