@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from services._pmu import Burst
 from services.costs import Cost
-from services.linux_perf.event import COUNTER_INDICES, MASK32, MASK64, PerfEvent
+from services.linux_perf.attr import EXCLUDE_EL0, INCLUDE_EL2
+from services.linux_perf.event import COUNTER_INDICES, MASK32, MASK64, THROTTLED, PerfEvent
 from services.registers import (
     PMCCFILTR_EL0,
     PMCCNTR_EL0,
@@ -42,15 +43,19 @@ PMCR_N_SHIFT, PMCR_N_MASK = 11, 0x1F
 
 OVERFLOWED_MASK = (1 << 33) - 1
 CHAIN = 0x1E
-INCLUDE_EL2 = 1 << 27
 PMUVER_P4 = 5
 PMUVER_P5 = 6  # ID_AA64DFR0_EL1.PMUVer from which event counters are 64 bits
+
+
+Sequences = list[Burst | None]  # by counter, made when first used
 
 
 class Driver:
     """`arm_pmu` and this CPU's `pmu_hw_events`."""
 
     __slots__ = (
+        "_el0_flips",
+        "_sequences",
         "clear_flags",
         "cntr_mask",
         "counters",
@@ -86,6 +91,8 @@ class Driver:
         self.clear_flags = Burst()
         flags = self.clear_flags.mrs(PMOVSCLR_EL0)
         self.clear_flags.write_back(PMOVSCLR_EL0, flags, OVERFLOWED_MASK, 0)
+        self._el0_flips: dict[tuple[int, int], Burst] = {}
+        self._sequences: dict[tuple[int, bool], tuple[Sequences, Sequences]] = {}
         out = costs[Cost.EVENT_OUT]
         self.out_cost = out
         self.disables = [self._disable(Burst(), 1 << n, 1 << n) for n in range(COUNTER_INDICES)]
@@ -166,6 +173,40 @@ class Driver:
         if paired(event, event.idx):
             return self._disable(Burst(), counter_bits(event.idx, True), 1 << event.idx)
         return self.disables[event.idx]
+
+    def adopt(self, event: PerfEvent) -> None:
+        """Have `event` share the sequences of all events with its PMEVTYPER."""
+        key = event.evtype, event.chained
+        if key not in self._sequences:
+            self._sequences[key] = [None] * COUNTER_INDICES, [None] * COUNTER_INDICES
+        event.starts, event.restarts = self._sequences[key]
+
+    def el0_switched(self) -> tuple[int, int]:
+        """kvm_pmu_events: counters of enabled events that count in the guest only, and in the host only."""
+        of_guest = of_host = 0
+        left = self.used & (1 << CYCLE + 1) - 1
+        while left:
+            bit = left & -left
+            left ^= bit
+            event = self.events[bit.bit_length() - 1]
+            if event is not None and event.el0_switched and event.interrupts != THROTTLED:
+                if event.attr.exclude_host:
+                    of_guest |= event.bits
+                else:
+                    of_host |= event.bits
+        return of_guest, of_host
+
+    def el0_flips(self, admitted: int, excluded: int) -> Burst:
+        """kvm_vcpu_pmu_enable_el0 and _disable_el0: the read and write of each counter's PMEVTYPER."""
+        burst = self._el0_flips.get((admitted, excluded))
+        if burst is None:
+            burst = self._el0_flips[admitted, excluded] = Burst()
+            for counters, bits in ((admitted, 0), (excluded, EXCLUDE_EL0)):
+                for idx in range(CYCLE + 1):
+                    if counters >> idx & 1:
+                        slot = burst.mrs(self.types[idx])
+                        burst.write_back(self.types[idx], slot, MASK64 & ~EXCLUDE_EL0, bits)
+        return burst
 
     # Counters.
 

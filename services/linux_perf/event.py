@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from services._pmu import Burst
-from services.linux_perf.attr import EventAttr, Overflow, State
+from services.linux_perf.attr import INCLUDE_EL2, EventAttr, Overflow, State
 
 if TYPE_CHECKING:
     from services.linux_perf.context import Context
@@ -44,6 +44,7 @@ class PerfEvent:
         "config",
         "count",
         "ctx",
+        "el0_switched",
         "enabled",
         "evtype",
         "frequency",
@@ -63,6 +64,7 @@ class PerfEvent:
         "out",
         "parent",
         "period_left",
+        "placed",
         "prev",
         "restarts",
         "running",
@@ -74,6 +76,7 @@ class PerfEvent:
         "slot",
         "starts",
         "state",
+        "still",
         "timed",
         "truth",
         "truth_open",
@@ -83,8 +86,9 @@ class PerfEvent:
     out: Burst  # what takes the event off its counter, its cost included
     starts: list[Burst | None]  # by counter: what puts it on after the counter is written, cost included
     restarts: list[Burst | None]  # the same without cost: for an event that keeps its counter
+    # Both are shared by all events with the same PMEVTYPER: the driver has them.
 
-    def __init__(self, number: int, attr: EventAttr, hyp: bool, long_counters: bool) -> None:
+    def __init__(self, number: int, attr: EventAttr, *, hyp: bool, long_counters: bool, icntr: bool) -> None:
         self.id = number
         self.attr = attr
         self.config = attr.event
@@ -96,19 +100,20 @@ class PerfEvent:
         self.half = self.mask >> 1
         self.chained = attr.long and not long_counters  # unless it gets the cycle or instruction counter
         self.on_pmccntr = attr.event == CPU_CYCLES
-        self.on_pmicntr = attr.event == INST_RETIRED
+        self.on_pmicntr = icntr and attr.event == INST_RETIRED
         self.leader: PerfEvent = self
         self.siblings: list[PerfEvent] = []
         self.parent: PerfEvent | None = None  # of an inherited event
         self.children: list[PerfEvent] = []  # inherited from this one and still open
         self.on_exec = attr.enable_on_exec
+        self.el0_switched = attr.el0_switched()
+        self.still = hyp and not self.evtype & INCLUDE_EL2  # does not count while this kernel runs
+        self.placed = -1  # entry in which it last went in, if `still`
         self.ctx: Context | None = None
         self.state: int = State.OFF if attr.disabled else State.INACTIVE
         self.idx = -1
         self.bits = 0  # of the counters that it occupies
         self.slot = 0  # of its counter's value in the burst that is being posted
-        self.starts = [None] * COUNTER_INDICES
-        self.restarts = [None] * COUNTER_INDICES
         # hw_perf_event
         self.prev = 0
         if attr.frequency:
@@ -179,6 +184,7 @@ class PerfEvent:
         "sample_period",
         "last_period",
         "period_left",
+        "placed",
         "interrupts",
         "interrupts_seq",
         "freq_time_stamp",

@@ -20,7 +20,7 @@ class Events(Interrupts):
     def open(self, cpu: Cpu, attr: EventAttr, leader: PerfEvent | None = None) -> PerfEvent:
         """perf_event_alloc: the event exists; `install` makes it known to a context."""
         perf = self.perf
-        event = PerfEvent(perf.opened, attr, self.config.hyp, self.pmu.long_counters)
+        event = self.make(perf.opened, attr)
         perf.events[event.id] = event
         perf.opened += 1
         if leader is not None:
@@ -28,6 +28,13 @@ class Events(Interrupts):
         if event.is_kvm:
             cost = self.costs[Cost.PERF_RELEASE_CREATE]
             cpu.burst.charge(Cost.PERF_RELEASE_CREATE, cost - cost // 2)
+        return event
+
+    def make(self, number: int, attr: EventAttr) -> PerfEvent:
+        """An event as this CPU's driver sees it, not yet open."""
+        config = self.config
+        event = PerfEvent(number, attr, hyp=config.hyp, long_counters=self.pmu.long_counters, icntr=config.icntr)
+        self.pmu.adopt(event)
         return event
 
     async def install(self, cpu: Cpu, event: PerfEvent, task: int | None) -> None:
@@ -127,7 +134,7 @@ class Events(Interrupts):
             if event.state == ACTIVE:
                 slot = self.pmu.read(cpu.burst, event.idx, paired(event, event.idx))
                 self._update(event, slot, await self.wait(cpu))
-        await self.settle(cpu)
+        await self._collect(cpu)
 
     async def truth(self, cpu: Cpu, event: PerfEvent) -> int:
         """What really happened up to now, where the event's filters admit it, while it was open and enabled."""
@@ -137,7 +144,7 @@ class Events(Interrupts):
                 slot = cpu.burst.truth(one.config, one.scope)
                 total += (await self.wait(cpu))[slot]
             else:
-                await self.settle(cpu)
+                await self._collect(cpu)
             total += one.truth
         return total
 
@@ -160,7 +167,7 @@ class Events(Interrupts):
             self._truth_ends(burst, event)
             self._remove(event, ctx)
         del self.perf.events[event.id]
-        await self.settle(cpu)
+        await self._collect(cpu)
 
     def _remove(self, event: PerfEvent, ctx: Context) -> None:
         """perf_group_detach and list_del_event."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from services.cpu import Cpu
-from services.linux_perf.attr import EXCLUDE_EL0
 from services.linux_perf.context import ALL, CPU, FLEXIBLE, Context
 from services.linux_perf.driver import (
-    CYCLE,
     CYCLE_BIT,
     INSTRUCTION_BIT,
     PMCR_C,
@@ -18,9 +16,8 @@ from services.linux_perf.driver import (
     PMCR_N_SHIFT,
     PMCR_P,
     PMUVER_P4,
-    paired,
 )
-from services.linux_perf.event import MASK64, PerfEvent
+from services.linux_perf.event import PerfEvent
 from services.linux_perf.events import Events, event_type
 from services.linux_perf.inherit import clone, equivalent, exit_child, inherited, swap, unclone
 from services.linux_perf.schedule import INACTIVE, OFF
@@ -98,12 +95,12 @@ class PerfCpu(Events):
             return
         if not ctx.events:
             return
-        await self.settle(cpu)  # what is pending may be this context's
+        await self._collect(cpu)  # what is pending may be this context's
         burst = cpu.burst
         for event in ctx.events:
             self._truth_begins(burst, event)
         self._off(burst)
-        if ctx.pinned:
+        if ctx.pinned and self.ctx.events:
             self._ctx_out(cpu, self.ctx, FLEXIBLE)
             if self._outs:
                 await self.wait(cpu)
@@ -142,7 +139,7 @@ class PerfCpu(Events):
             event.state = OFF
             event.wanted = False
             self._truth_ends(cpu.burst, event)
-        await self.settle(cpu)
+        await self._collect(cpu)
         for event in list(ctx.events):
             exit_child(self.perf.events, event)
 
@@ -200,17 +197,8 @@ class PerfCpu(Events):
         VHE hardware cannot tell host EL0 from guest EL0: events that want only one of them have their EL0 filter
         flipped, first those that count from now on, then those that stop.
         """
-        types = self.pmu.types
-        for includes in (True, False):
-            for idx in range(CYCLE + 1):
-                event = self.pmu.events[idx]
-                if event is None or event.throttled or not event.attr.el0_switched():
-                    continue
-                if event.attr.exclude_host is (guest is includes):
-                    for index in (idx - 1, idx) if paired(event, idx) else (idx,):
-                        slot = cpu.burst.mrs(types[index])
-                        bits = 0 if includes else EXCLUDE_EL0
-                        cpu.burst.write_back(types[index], slot, MASK64 & ~EXCLUDE_EL0, bits)
+        of_guest, of_host = self.pmu.el0_switched()
+        cpu.burst.extend(self.pmu.el0_flips(of_guest, of_host) if guest else self.pmu.el0_flips(of_host, of_guest))
 
     async def set_counters(self, cpu: Cpu, mask: int, reschedule: bool) -> None:
         """Change cntr_mask; with `reschedule` as perf_pmu_resched_update does, between all out and all in."""

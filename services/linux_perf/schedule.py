@@ -23,7 +23,9 @@ class Scheduler:
     """Which events are on the PMU: `perf_cpu_context` and `perf_cpu_pmu_context` of one CPU.
 
     Within one reschedule all that goes out is posted, then one wait brings the counters' values, then all
-    that goes in is posted. `_outs` are the events whose values are still to come.
+    that goes in is posted. `_outs` are the events whose values are still to come. An event that does not count
+    at EL2 stands still while a host's handler runs: if it goes out in the entry in which it went in, the counter has
+    the value that was written, and nothing waits for it.
     """
 
     def __init__(self, perf: Perf, config: PerfConfig) -> None:
@@ -39,6 +41,7 @@ class Scheduler:
         self.mux_interval = config.mux_interval or max(1, 1000 // perf.hz) * perf.frequency_hz // 1000
         self.mux_active = False
         self.mux_expires = 0
+        self._entry = 0  # counts entries, by their `settle`
         self._outs: list[PerfEvent] = []
         self._truths: list[tuple[PerfEvent, int, int]] = []  # event, slot, sign
 
@@ -68,7 +71,11 @@ class Scheduler:
         return values
 
     async def settle(self, cpu: Cpu) -> None:
-        """Wait for and account the values that are pending, if any."""
+        """The end of a handler: wait for and account the values that are pending, if any."""
+        await self._collect(cpu)
+        self._entry += 1
+
+    async def _collect(self, cpu: Cpu) -> None:
         if self._outs or self._truths:
             await self.wait(cpu)
 
@@ -100,7 +107,7 @@ class Scheduler:
 
     def _post_outs(self, burst: Burst, ctx: Context, active: list[PerfEvent]) -> None:
         """group_sched_out of every group in `active`."""
-        time = ctx.time
+        time, entry = ctx.time, self._entry
         pmu = self.pmu
         used, events, extend, outs = pmu.used, pmu.events, burst.extend, self._outs
         for leader in active:
@@ -109,16 +116,13 @@ class Scheduler:
             leader.slot = extend(leader.out)
             used ^= leader.bits
             events[leader.idx] = None
-            outs.append(leader)
+            if leader.placed != entry:
+                outs.append(leader)
             if leader.siblings:
+                pmu.used = used
                 for event in leader.siblings:
-                    if event.state == ACTIVE:
-                        event.state = INACTIVE
-                        event.running += time
-                        event.slot = extend(event.out)
-                        used ^= event.bits
-                        events[event.idx] = None
-                        outs.append(event)
+                    self._post_out(burst, ctx, event)
+                used = pmu.used
         active.clear()
         pmu.used = used
 
@@ -130,7 +134,8 @@ class Scheduler:
             event.slot = burst.extend(event.out)
             self.pmu.used ^= event.bits
             self.pmu.events[event.idx] = None
-            self._outs.append(event)
+            if event.placed != self._entry:
+                self._outs.append(event)
 
     def _post_in(self, burst: Burst, ctx: Context, event: PerfEvent) -> bool:
         """event_sched_in of one event; False if there is no counter for it."""
@@ -151,6 +156,8 @@ class Scheduler:
             start = event.starts[idx] = self.pmu.enable(event, idx, self.costs[Cost.EVENT_IN])
         burst.extend(start)
         event.out = self.pmu.out_of(event)
+        if event.still:
+            event.placed = self._entry
         event.state = ACTIVE
         event.running -= ctx.time
         return True
@@ -174,7 +181,7 @@ class Scheduler:
         pmu = self.pmu
         mask, used, events = pmu.cntr_mask, pmu.used, pmu.events
         registers, write_masks, outs, high_to_low = pmu.registers, pmu.write_masks, pmu.outs, pmu.high_to_low
-        msr, extend = burst.msr, burst.extend
+        msr, extend, entry = burst.msr, burst.extend, self._entry
         for event in leaders:
             if event.state < INACTIVE:
                 continue
@@ -218,6 +225,8 @@ class Scheduler:
                 start = event.starts[idx] = pmu.enable(event, idx, self.costs[Cost.EVENT_IN])
             extend(start)
             event.out = outs[idx]
+            if event.still:
+                event.placed = entry
             event.state = ACTIVE
             event.running -= time
             active.append(event)
@@ -237,9 +246,7 @@ class Scheduler:
     # Contexts.
 
     def _ctx_out(self, cpu: Cpu, ctx: Context, which: int) -> None:
-        """ctx_sched_out. With `which` of PINNED and FLEXIBLE."""
-        if not ctx.events:
-            return
+        """ctx_sched_out of a context with events, with `which` of PINNED and FLEXIBLE."""
         before = ctx.is_active
         if before & TIME:
             ctx.update(self.now(cpu))
@@ -258,9 +265,7 @@ class Scheduler:
             ctx.rotate_necessary = False
 
     def _ctx_in(self, cpu: Cpu, ctx: Context, which: int) -> None:
-        """ctx_sched_in."""
-        if not ctx.events:
-            return
+        """ctx_sched_in of a context with events."""
         before = ctx.is_active
         if not before & TIME:
             ctx.stamp = self.now(cpu)
@@ -275,10 +280,13 @@ class Scheduler:
 
     def _sched_in(self, cpu: Cpu, task_ctx: Context | None) -> None:
         """perf_event_sched_in: CPU-pinned, task-pinned, CPU-flexible, task-flexible."""
-        self._ctx_in(cpu, self.ctx, PINNED)
+        ctx = self.ctx if self.ctx.events else None
+        if ctx is not None:
+            self._ctx_in(cpu, ctx, PINNED)
         if task_ctx is not None:
             self._ctx_in(cpu, task_ctx, PINNED)
-        self._ctx_in(cpu, self.ctx, FLEXIBLE)
+        if ctx is not None:
+            self._ctx_in(cpu, ctx, FLEXIBLE)
         if task_ctx is not None:
             self._ctx_in(cpu, task_ctx, FLEXIBLE)
 
@@ -292,16 +300,16 @@ class Scheduler:
             which |= FLEXIBLE
         if counters is not None:
             cpu.burst.charge(Cost.PERF_RESCHED, self.costs[Cost.PERF_RESCHED])
+        ctx = self.ctx
         self._off(cpu.burst)
-        frozen = [ctx for ctx in (self.ctx, task_ctx) if ctx is not None and ctx.is_active & TIME]
         if task_ctx is not None and self.task_ctx is task_ctx:
+            frozen = task_ctx.is_active & TIME
             self._ctx_out(cpu, task_ctx, which & ALL)
-        if which & CPU:
-            self._ctx_out(cpu, self.ctx, which & ALL)
-        elif which & PINNED:
-            self._ctx_out(cpu, self.ctx, FLEXIBLE)
-        for ctx in frozen:
-            ctx.is_active |= TIME
+            task_ctx.is_active |= frozen
+        if ctx.events and which & (CPU | PINNED):
+            frozen = ctx.is_active & TIME
+            self._ctx_out(cpu, ctx, which & ALL if which & CPU else FLEXIBLE)
+            ctx.is_active |= frozen
         if self._outs:
             await self.wait(cpu)
         if counters is not None:

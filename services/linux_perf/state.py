@@ -67,8 +67,7 @@ def load(perf: Perf, state: dict[str, Any]) -> None:
     contexts += [Context(None) for _ in state["contexts"][len(contexts) :]]
     for saved in state["events"]:
         attr = EventAttr(**{**saved["attr"], "overflow": Overflow(saved["attr"]["overflow"])})
-        driver = perf.cpus[0]
-        perf.events[saved["id"]] = PerfEvent(saved["id"], attr, driver.config.hyp, driver.pmu.long_counters)
+        perf.events[saved["id"]] = perf.cpus[0].make(saved["id"], attr)
     for saved in state["events"]:
         _load_event(perf.events, saved, contexts)
     for ctx, saved in zip(contexts, state["contexts"], strict=True):
