@@ -90,7 +90,7 @@ class TruthScope(IntFlag):
     HOST_EL2 = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: made a million times a run, and freezing doubles that
 class Entry:
     """One entry of software on a CPU.
 

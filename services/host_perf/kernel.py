@@ -11,6 +11,11 @@ from services.cpu import CALL_COLUMNS, Call, Cpu, Entry, EntryKind, Notice, Time
 from services.linux_perf import EventAttr, Perf, PerfConfig, PerfCpu, PerfEvent, Session
 
 
+# As plain integers: KVM's calls come by the million, and an enum's member is looked up each time.
+CREATE, RELEASE, ENABLE, DISABLE, READ, EL0_FILTER, GUEST_COUNTERS = (int(call) for call in Call)
+RESULT = int(Notice.RESULT)
+
+
 class BadRequest(ValueError):
     """A request or call that the host's perf cannot make sense of."""
 
@@ -56,6 +61,7 @@ class HostCpu:
     def __init__(self, host: HostPerf, index: int) -> None:
         self.host = host
         self.index = index
+        self._perf: PerfCpu | None = None  # looked up once
         self.config: dict[str, Any] = {}
         self.counters: dict[int, PerfEvent] = {}  # KVM's, by handle
         self.sessions: list[Session] = []
@@ -66,17 +72,21 @@ class HostCpu:
 
     @property
     def perf(self) -> PerfCpu:
-        assert self.host.perf is not None
-        return self.host.perf.cpu(self.index)
+        perf = self._perf
+        if perf is None:
+            assert self.host.perf is not None
+            perf = self._perf = self.host.perf.cpu(self.index)
+        return perf
 
     async def enter(self, cpu: Cpu, entry: Entry) -> None:
         """Run the handler of `entry`."""
         if self.handler_began >= 0:
             self.perf.handler_took(self.handler_began, entry.previous_done)
             self.handler_began = -1
+        if entry.calls:
+            await self._calls(cpu, entry.calls)
+            return await self.perf.settle(cpu)
         match entry.kind:
-            case EntryKind.CALL:
-                await self._calls(cpu, entry.calls)
             case EntryKind.PMU_IRQ:
                 self.handler_began = entry.now
                 await self.perf.handle_irq(cpu)
@@ -151,23 +161,23 @@ class HostCpu:
     async def _calls(self, cpu: Cpu, calls: tuple[int, ...]) -> None:
         perf, counters = self.perf, self.counters
         for row in range(0, len(calls), CALL_COLUMNS):
-            code, handle, a, b, c = calls[row : row + CALL_COLUMNS]
-            if code == Call.ENABLE:
+            code, handle = calls[row], calls[row + 1]
+            if code == ENABLE:
                 await perf.enable(cpu, counters[handle])
-            elif code == Call.DISABLE:
+            elif code == DISABLE:
                 await perf.disable(cpu, counters[handle])
-            elif code == Call.READ:
+            elif code == READ:
                 count = await perf.read(cpu, counters[handle])
-                cpu.burst.notify(Notice.RESULT, count)
-            elif code == Call.CREATE:
-                event = perf.open(cpu, EventAttr.of_kernel_counter(handle, a, b, c))
+                cpu.burst.notify(RESULT, count)
+            elif code == CREATE:
+                event = perf.open(cpu, EventAttr.of_kernel_counter(*calls[row + 1 : row + CALL_COLUMNS]))
                 counters[handle] = event
                 await perf.install(cpu, event, self.thread)
-            elif code == Call.RELEASE:
+            elif code == RELEASE:
                 await perf.release(cpu, counters.pop(handle))
-            elif code == Call.EL0_FILTER:
+            elif code == EL0_FILTER:
                 await perf.el0_filter(cpu, bool(handle))
-            elif code == Call.GUEST_COUNTERS:
+            elif code == GUEST_COUNTERS:
                 await self._guest_counters(cpu, handle)
             else:
                 raise BadRequest(f"row {row // CALL_COLUMNS} of a CALL: {code} is no kernel-counter operation")

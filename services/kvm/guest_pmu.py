@@ -38,18 +38,16 @@ class GuestPmu:
     typer: list[int] = field(default_factory=lambda: [0] * 32)  # [31] is PMCCFILTR_EL0
     counter: list[int] = field(default_factory=lambda: [0] * 32)  # [31] is PMCCNTR_EL0
 
-    @property
-    def mask(self) -> int:
-        """The counters that exist for the guest, one bit each."""
-        return ((1 << self.counters) - 1) | CYCLE_BIT
+    mask: int = field(init=False)  # the counters that exist for the guest, one bit each
+    event_mask: int = field(init=False)  # what PMEVTYPER<n>_EL0 keeps of a write (kvm_pmu_evtyper_mask)
 
-    @property
-    def event_mask(self) -> int:
-        """What PMEVTYPER<n>_EL0 keeps of a write (kvm_pmu_evtyper_mask)."""
-        return EVTYPER_FILTER | (0xFFFF if self.pmuver > 1 else 0x3FF)
+    def __post_init__(self) -> None:
+        self.mask = ((1 << self.counters) - 1) | CYCLE_BIT
+        self.event_mask = EVTYPER_FILTER | (0xFFFF if self.pmuver > 1 else 0x3FF)
 
     def state(self) -> dict[str, Any]:
-        return asdict(self)
+        state = asdict(self)
+        return {name: state[name] for name in state if name not in ("mask", "event_mask")}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> GuestPmu:

@@ -93,7 +93,7 @@ class PCpu:
             deadline = min(deadline, time)
         for vcpu in self.simulation.vcpus:
             if vcpu.pcpu is self and (vcpu is self.current or vcpu.blocked):
-                deadline = min(deadline, vcpu.timer_deadline())
+                deadline = min(deadline, vcpu.timer_deadline)
         self.deadline = deadline
         self.machine.set_deadline(self.index, deadline)
         return deadline
@@ -108,7 +108,7 @@ class PCpu:
 
     def account(self, party: str) -> None:
         """From now on time is accounted to `party`, as the host kernel's own bookkeeping has it."""
-        now = self.now
+        now = self.machine.now(self.index)
         self.accounted[self._account] += now - self._account_since
         self._account, self._account_since = party, now
 
@@ -221,7 +221,7 @@ class PCpu:
         """Kicks and wake-ups whose time has come."""
         due = [arrival for arrival in self.arrivals if arrival[0] <= now]
         for vcpu in self.simulation.vcpus:
-            if vcpu.pcpu is self and vcpu.blocked and vcpu.timer_deadline() <= now:
+            if vcpu.pcpu is self and vcpu.blocked and vcpu.timer_deadline <= now:
                 self.wake(vcpu)
         if not due:
             return False

@@ -63,6 +63,7 @@ class VCpu:
         self.wfi = False
         self.compute: tuple[int, int, int] | None = None  # profile, exception level, cycles left
         self.timers: dict[int, int] = {}
+        self.timer_deadline = NEVER  # the earliest of them
         self.line = False  # level of the virtual PMU interrupt as of the last entry
         self.expired = 0  # timers whose interrupt is pending, one bit each
         self.sgis = 0  # pending SGIs, one bit each
@@ -83,10 +84,6 @@ class VCpu:
 
     def unblock(self) -> None:
         self.blocked = False
-
-    def timer_deadline(self) -> int:
-        """The earliest of the guest's timers."""
-        return min(self.timers.values(), default=NEVER)
 
     async def switched_in(self) -> None:
         """KVM's sched_in notifier: vcpu_load, and back into the guest."""
@@ -201,15 +198,20 @@ class VCpu:
             self.injected += 1
             pcpu.charge(Cost.VIRQ_INJECT)
         self.line = level
-        now = pcpu.now
-        if self.timer_deadline() <= now:
-            for timer, deadline in self.timers.items():
-                if deadline <= now:
-                    self.timers[timer] = NEVER
-                    self.expired |= 1 << timer
+        now = self.machine.now(pcpu.index)
+        if self.timer_deadline <= now:
+            self._expire(now)
             pcpu.charge(Cost.VIRQ_INJECT)
-            pcpu.rearm()
         pcpu.account("guest")
+
+    def _expire(self, now: int) -> None:
+        """The virtual timer interrupt of every timer that has expired is pending from now on."""
+        for timer, deadline in self.timers.items():
+            if deadline <= now:
+                self.timers[timer] = NEVER
+                self.expired |= 1 << timer
+        self.timer_deadline = min(self.timers.values())
+        self.pcpu.rearm()
 
     async def _block(self) -> None:
         """A trapped WFI: block unless something is pending (kvm_vcpu_halt)."""
@@ -293,6 +295,7 @@ class VCpu:
         operand = burst.operand_at(at)
         if operation == OP_TIMER:
             self.timers[argument] = operand
+            self.timer_deadline = min(self.timers.values())
             self.pcpu.rearm()
         elif operation == OP_COMPUTE:
             self.wfi = False
@@ -353,6 +356,7 @@ class VCpu:
         self.wfi = state["wfi"]
         self.compute = None if state["compute"] is None else tuple(state["compute"])
         self.timers = {timer: deadline for timer, deadline in state["timers"]}
+        self.timer_deadline = min(self.timers.values(), default=NEVER)
         self.line = state["line"]
         self.expired = state["expired"]
         self.sgis = state["sgis"]

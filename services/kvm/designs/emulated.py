@@ -26,6 +26,10 @@ from services.kvm.guest_pmu import (
 if TYPE_CHECKING:
     from services.kvm.vcpu import VCpu
 
+# As plain integers, for speed.
+CREATE, RELEASE, ENABLE, DISABLE, READ, EL0_FILTER, _ = (int(call) for call in Call)
+EXCLUDE_USER, EXCLUDE_KERNEL, LONG, DISABLED = (int(flag) for flag in CounterFlag)
+
 SW_INCR, CHAIN = 0x000, 0x01E
 CPU_CYCLES = 0x011
 
@@ -69,6 +73,8 @@ class EmulatedPmu(Vpmu):
 
     def level(self) -> bool:
         pmu = self.pmu
+        if not pmu.ovs:
+            return False
         pending = pmu.ovs & pmu.inten & pmu.mask
         return bool(pmu.pmcr & r.PMCR_E and (pending if self.acts_on_change else pending & pmu.cnten))
 
@@ -206,7 +212,7 @@ class EmulatedPmu(Vpmu):
             return
         for n in bits(mask):
             if self.backed >> n & 1:
-                self.rows += (Call.ENABLE, self._handle(n), 0, 0, 0)
+                self.rows += (ENABLE, self._handle(n), 0, 0, 0)
             else:
                 self._create(n)
 
@@ -218,11 +224,11 @@ class EmulatedPmu(Vpmu):
 
     def _disable(self, mask: int) -> None:
         for n in bits(mask & self.backed):
-            self.rows += (Call.DISABLE, self._handle(n), 0, 0, 0)
+            self.rows += (DISABLE, self._handle(n), 0, 0, 0)
 
     def _release(self, n: int) -> None:
         if self.backed >> n & 1:
-            self.rows += (Call.RELEASE, self._handle(n), 0, 0, 0)
+            self.rows += (RELEASE, self._handle(n), 0, 0, 0)
             self.backed &= ~(1 << n)
 
     def _create(self, n: int) -> None:
@@ -234,16 +240,16 @@ class EmulatedPmu(Vpmu):
             return
         flags = 0
         if typer & r.PMEVTYPER_U:
-            flags |= CounterFlag.EXCLUDE_USER
+            flags |= EXCLUDE_USER
         if typer & r.PMEVTYPER_P:
-            flags |= CounterFlag.EXCLUDE_KERNEL
+            flags |= EXCLUDE_KERNEL
         if self._long(n):
-            flags |= CounterFlag.LONG
+            flags |= LONG
         if not (pmu.pmcr & r.PMCR_E and pmu.cnten >> n & 1):
-            flags |= CounterFlag.DISABLED
+            flags |= DISABLED
         wide = self._long(n) and self._long_overflow(n)
         period = -pmu.counter[n] & (MASK64 if wide else MASK32)
-        self.rows += (Call.CREATE, self._handle(n), event, int(flags), period)
+        self.rows += (CREATE, self._handle(n), event, flags, period)
         self.backed |= 1 << n
 
     async def _recreate(self, n: int, keep: bool) -> None:
@@ -257,7 +263,7 @@ class EmulatedPmu(Vpmu):
         """kvm_pmu_get_counter_value: what is saved plus what the backing event has counted."""
         value = self.pmu.counter[n]
         if self.backed >> n & 1:
-            (counted,) = await self.vcpu.pcpu.call([Call.READ, self._handle(n), 0, 0, 0])
+            (counted,) = await self.vcpu.pcpu.call([READ, self._handle(n), 0, 0, 0])
             value += counted
         return value & (MASK64 if self._long(n) else MASK32)
 
@@ -284,7 +290,7 @@ class EmulatedPmu(Vpmu):
     def _restore_guest(self) -> None:
         """kvm_vcpu_pmu_restore_guest, within the entry that does the rest of the access."""
         if self.el0_switched():
-            self.rows += (Call.EL0_FILTER, 1, 0, 0, 0)
+            self.rows += (EL0_FILTER, 1, 0, 0, 0)
 
     async def _perf(self) -> None:
         """Have the host's perf do what the access asks of it, in one entry."""
