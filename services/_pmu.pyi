@@ -43,8 +43,7 @@ class Burst:
         """Software time at the current exception level, billed to `cause`."""
     def clock(self) -> int: ...
     def truth(self, event: int, scope: int) -> int: ...
-    def compute(self, profile: int, el: int, cycles: int) -> None:
-        """Its 24-bit argument, as a stop reports it, is profile << 2 | el."""
+    def compute(self, profile: int, el: int, cycles: int) -> None: ...
     def wfi(self) -> None: ...
     def hvc(self, immediate: int) -> None: ...
     def timer(self, timer: int, deadline: int) -> None:
@@ -100,7 +99,8 @@ class Machine:
     def run(self, cpu: int, cycles: int) -> int:
         """Compute up to `cycles`, less if the PMU interrupt rises or the deadline comes; return the cycles done."""
     def next_stop(self, cpu: int, cycles: int) -> int:
-        """The time at which `run(cpu, cycles)` would stop, nothing changed: kvm asks it to order several pCPUs."""
+        """The time at which `run(cpu, cycles)` would stop, or earlier if a counter overflows before it without an
+        interrupt: kvm orders several pCPUs by it."""
     def charge(self, cpu: int, cause: int, cycles: int) -> None: ...
     def idle(self, cpu: int, until: int) -> None:
         """Pass time up to `until` in WFI: nothing happens, nothing counts."""

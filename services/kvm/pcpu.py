@@ -293,6 +293,10 @@ class PCpu:
 
     async def _idle(self) -> None:
         """Nothing is runnable: idle up to the next interrupt."""
+        if self.machine.interrupt(self.index):  # it rose while they were masked
+            self.enter_kernel()
+            await self.serve_interrupts(2)
+            return
         self.account("idle")
         self.tick = NEVER  # NO_HZ: an idle CPU takes no tick
         deadline = self.rearm()

@@ -95,6 +95,10 @@ impl Machine {
         self.inner.run(cpu, cycles).map_err(value_error)
     }
 
+    fn next_stop(&mut self, cpu: usize, cycles: u64) -> PyResult<u64> {
+        self.inner.next_stop(cpu, cycles).map_err(value_error)
+    }
+
     fn charge(&mut self, cpu: usize, cause: usize, cycles: u64) -> PyResult<()> {
         self.inner.charge(cpu, cause, cycles).map_err(value_error)
     }

@@ -321,6 +321,16 @@ impl Machine {
         Ok(c.now - before)
     }
 
+    /// The time at which `run` would stop, or earlier if a counter overflows before it without an interrupt.
+    ///
+    /// # Errors
+    /// No such CPU.
+    pub fn next_stop(&mut self, cpu: usize, cycles: u64) -> Result<u64, Error> {
+        let c = self.cpu_mut(cpu)?;
+        let to = c.now.saturating_add(cycles).min(c.deadline).max(c.now);
+        Ok(c.next_stop(to))
+    }
+
     /// Charges software time to a cause, interrupts notwithstanding.
     ///
     /// # Errors
