@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from services._pmu import (
     OP_COMPUTE,
@@ -191,11 +192,21 @@ class Kernel:
         self.cpu = bench.cpu
 
     @classmethod
-    async def boot(cls, *, hz: int = 250, hyp: bool = False, counters: int = 6, pmuver: int = 6, **more: int) -> Kernel:
-        bench = Bench(hyp=hyp, counters=counters, pmuver=pmuver, rate=more.pop("rate", 1 << 32))
-        perf = Perf(frequency_hz=HZ, hz=hz, costs=COSTS)
-        cpu = perf.add_cpu(PerfConfig(pmuver=pmuver, hyp=hyp, **more))
-        kernel = cls(bench, perf, cpu)
+    async def boot(
+        cls,
+        *,
+        hz: int = 250,
+        hyp: bool = False,
+        counters: int = 6,
+        pmuver: int = 6,
+        rate: int = 1 << 32,
+        costs: dict[str, int] = COSTS,
+        **config: Any,
+    ) -> Kernel:
+        bench = Bench(hyp=hyp, counters=counters, pmuver=pmuver, rate=rate)
+        perf = Perf(frequency_hz=HZ, hz=hz, costs=costs)
+        kernel = cls(bench, perf, perf.add_cpu(PerfConfig(pmuver=pmuver, hyp=hyp, **config)))
+        cpu = kernel.perf
         await cpu.probe(bench.cpu)
         await cpu.task_in(bench.cpu, cls.TASK)
         await bench.flush()
@@ -203,12 +214,21 @@ class Kernel:
         return kernel
 
     async def open(
-        self, event: int, *, leader: PerfEvent | None = None, task: int | None = TASK, **attributes: object
+        self, event: int, *, leader: PerfEvent | None = None, task: int | None = TASK, **attributes: Any
     ) -> PerfEvent:
-        opened = self.perf.open(self.cpu, EventAttr(event=event, **attributes), leader)  # type: ignore[arg-type]
-        await self.perf.install(self.cpu, opened, task)
+        return await self.open_attr(EventAttr(event=event, **attributes), leader=leader, task=task)
+
+    async def open_attr(
+        self, attr: EventAttr, *, leader: PerfEvent | None = None, task: int | None = TASK
+    ) -> PerfEvent:
+        event = self.perf.open(self.cpu, attr, leader)
+        await self.perf.install(self.cpu, event, task)
         await self.done()
-        return opened
+        return event
+
+    async def exec(self) -> None:
+        await self.perf.enable_on_exec(self.cpu)
+        await self.done()
 
     async def enable(self, event: PerfEvent) -> None:
         await self.perf.enable(self.cpu, event)

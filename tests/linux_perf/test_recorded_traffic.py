@@ -1,8 +1,8 @@
 """Register traffic held to what a real Linux 6.12 guest did, access by access.
 
-`kvm-6.12-guest-register-traffic.json` (its source is in the file): the tracepoint kvm:kvm_sys_access of a real KVM with
-seven counters. For single events and groups the whole sequence is the same; where the recording machine's timing decides how
-often something happened, each bracket (PMCR off ... PMCR on) is.
+`kvm-6.12-guest-register-traffic.json` (its source is in the file): the tracepoint kvm:kvm_sys_access of a real
+KVM with seven counters. For single events and groups the whole sequence is the same; where the recording machine's
+timing decides how often something happened, each bracket (PMCR off ... PMCR on) is.
 """
 
 from __future__ import annotations
