@@ -278,6 +278,8 @@ class PCpu:
             await self._switch_to(self.queue.pop(0))
         elif previous is None:
             await self._idle()
+        else:
+            self.tick = NEVER  # NO_HZ: an idle CPU takes no tick
 
     async def _switch_to(self, thread: Thread) -> None:
         self.account("host_kernel")
@@ -298,7 +300,6 @@ class PCpu:
             await self.serve_interrupts(2)
             return
         self.account("idle")
-        self.tick = NEVER  # NO_HZ: an idle CPU takes no tick
         deadline = self.rearm()
         if deadline == NEVER:  # and every other pCPU's is no earlier, or it would have been its turn
             raise Livelock("every CPU idles without a timer although work is left (I12)")
