@@ -13,22 +13,43 @@ from services.kvm.attendant import LocalSoftware
 from services.kvm.simulation import Simulation, digest
 
 
-def attach(simulation: Simulation) -> tuple[HostPerf, dict[str, GuestKernel]]:
-    """Attach every party of the simulation's experiment: the host's perf, and the guests by name."""
-    host = HostPerf()
-    for index in range(len(simulation.pcpus)):
-        simulation.attend_host(index, LocalSoftware(host.attend(index)))
-    guests = {guest.name: GuestKernel() for guest in simulation.experiment.guests}
-    for vcpu in simulation.vcpus:
-        simulation.attend_guest(vcpu.name, vcpu.index, LocalSoftware(guests[vcpu.name].attend(vcpu.index)))
-    return host, guests
+class Embedded:
+    """The simulation of one experiment with all its software."""
+
+    def __init__(self, simulation: Simulation, host: HostPerf, guests: dict[str, GuestKernel]) -> None:
+        self.simulation = simulation
+        self.host = host
+        self.guests = guests
+        for index in range(len(simulation.pcpus)):
+            simulation.attend_host(index, LocalSoftware(host.attend(index)))
+        for vcpu in simulation.vcpus:
+            simulation.attend_guest(vcpu.name, vcpu.index, LocalSoftware(guests[vcpu.name].attend(vcpu.index)))
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> Embedded:
+        """`experiment` at its beginning."""
+        guests = {guest.name: GuestKernel() for guest in experiment.guests}
+        return cls(Simulation(experiment), HostPerf(), guests)
+
+    def state(self) -> dict[str, Any]:
+        """Every party's state between two entries, as JSON-able data; the experiment is not in it."""
+        return {
+            "kvm": self.simulation.state(),
+            "host_perf": self.host.state(),
+            "guests": {name: guest.state() for name, guest in self.guests.items()},
+        }
+
+    @classmethod
+    def from_state(cls, experiment: Experiment, state: dict[str, Any]) -> Embedded:
+        """`experiment` as it was when `state()` was taken."""
+        guests = {name: GuestKernel.from_state(guest) for name, guest in state["guests"].items()}
+        return cls(Simulation.from_state(experiment, state["kvm"]), HostPerf.from_state(state["host_perf"]), guests)
 
 
 async def run(experiment: Experiment, progress: Callable[[Simulation], None] | None = None) -> dict[str, Any]:
     """Run `experiment` to its end. The result of `Simulation.result()`, its digest, and the wall time in seconds."""
     began = time.perf_counter()
-    simulation = Simulation(experiment)
-    attach(simulation)
+    simulation = Embedded.of(experiment).simulation
     await simulation.run(None if progress is None else lambda: progress(simulation))
     result = await simulation.result()
     return {

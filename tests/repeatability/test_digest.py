@@ -1,0 +1,52 @@
+"""The same scenario gives the same digest however it is run."""
+
+import os
+import random
+import subprocess
+import sys
+
+import orjson
+import pytest
+import trio
+
+from pmulab import scenario
+from services import embedded
+
+
+def of(name: str, design: str, *, topology: str = "embedded", hash_seed: str = "0", trio_seed: int | None = None) -> str:
+    """The digest of a run in a Python of its own."""
+    code = "import sys; from pmulab.cli import main; sys.exit(main())"
+    if trio_seed is not None:
+        code = f"import trio._core._run as run; run._r.seed({trio_seed}); " + code
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", name, "--design", design, "--topology", topology, "--json"],
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        stdout=subprocess.PIPE,
+        timeout=120,
+        check=True,
+    )
+    (run,) = orjson.loads(done.stdout)["runs"]
+    return str(run["digest"])
+
+
+def here(name: str, design: str) -> str:
+    """The digest of a run in this Python."""
+    (experiment,) = scenario.load(name, designs=[design]).experiments
+    return str(trio.run(embedded.run, experiment)["digest"])
+
+
+@pytest.mark.parametrize("name", ["quick", "two-vms"])
+@pytest.mark.parametrize("design", ["emulated", "partitioned"])
+def test_a_run_repeats(name: str, design: str) -> None:
+    assert here(name, design) == here(name, design)
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "4242", "random"])
+def test_no_hash_order_reaches_the_simulation(hash_seed: str) -> None:
+    assert of("two-vms", "emulated", hash_seed=hash_seed) == here("two-vms", "emulated")
+
+
+@pytest.mark.parametrize("name", ["quick", "two-vms"])
+@pytest.mark.parametrize("design", ["emulated", "partitioned"])
+def test_processes_give_the_digest_of_the_embedded_run(name: str, design: str) -> None:
+    assert of(name, design, topology="processes", trio_seed=random.randrange(2**32)) == here(name, design)
