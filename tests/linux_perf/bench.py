@@ -201,11 +201,12 @@ class Kernel:
         pmuver: int = 6,
         rate: int = 1 << 32,
         costs: dict[str, int] = COSTS,
+        icntr: bool = False,
         **config: Any,
     ) -> Kernel:
-        bench = Bench(hyp=hyp, counters=counters, pmuver=pmuver, rate=rate)
+        bench = Bench(hyp=hyp, counters=counters, pmuver=pmuver, rate=rate, icntr=int(icntr))
         perf = Perf(frequency_hz=HZ, hz=hz, costs=costs)
-        kernel = cls(bench, perf, perf.add_cpu(PerfConfig(pmuver=pmuver, hyp=hyp, **config)))
+        kernel = cls(bench, perf, perf.add_cpu(PerfConfig(pmuver=pmuver, hyp=hyp, icntr=icntr, **config)))
         cpu = kernel.perf
         await cpu.probe(bench.cpu)
         await cpu.task_in(bench.cpu, cls.TASK)

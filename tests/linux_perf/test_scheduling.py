@@ -1,0 +1,256 @@
+"""Which events are on the PMU: groups, pinned and flexible events, rotation, times."""
+
+from __future__ import annotations
+
+from services.linux_perf import PerfEvent, State
+from services.registers import PMCR_E, PMCR_EL0
+from tests.linux_perf.bench import CYCLES, INSTRUCTIONS, MSR, Kernel
+
+
+def on_pmu(kernel: Kernel) -> list[int]:
+    return [event.id for event in kernel.perf.pmu.events if event is not None]
+
+
+def scaled(event: PerfEvent) -> int:
+    enabled, running = event.times()
+    return event.count * enabled // running
+
+
+async def test_a_group_is_on_as_a_whole_or_not_at_all() -> None:
+    kernel = await Kernel.boot(counters=4)
+    await kernel.open(INSTRUCTIONS)
+    leader = await kernel.open(INSTRUCTIONS, disabled=True)
+    group = [leader, *[await kernel.open(INSTRUCTIONS, leader=leader) for _ in range(3)]]
+    await kernel.enable(leader)
+    assert [event.state for event in group] == [State.INACTIVE] * 4
+    await kernel.rotate()  # the lone event goes behind the group
+    assert [event.state for event in group] == [State.ACTIVE] * 4
+    assert on_pmu(kernel) == [event.id for event in group]
+
+
+async def test_what_fitted_of_a_group_that_does_not_goes_on_and_off_again() -> None:
+    kernel = await Kernel.boot(counters=2)
+    leader = await kernel.open(INSTRUCTIONS, disabled=True)
+    for _ in range(2):
+        await kernel.open(INSTRUCTIONS, leader=leader)
+    kernel.accesses()
+    await kernel.enable(leader)
+    accesses = kernel.accesses()
+    assert accesses.count("w PMCNTENSET_EL0") == accesses.count("w PMOVSCLR_EL0") == 2
+    assert on_pmu(kernel) == []
+    assert leader.count == 0
+
+
+async def test_no_flexible_event_passes_one_that_does_not_fit() -> None:
+    kernel = await Kernel.boot(counters=2)
+    await kernel.open(INSTRUCTIONS)
+    leader = await kernel.open(INSTRUCTIONS, disabled=True)
+    await kernel.open(INSTRUCTIONS, leader=leader)
+    small = await kernel.open(INSTRUCTIONS)
+    await kernel.enable(leader)
+    assert small.state == State.INACTIVE
+
+
+async def test_a_pinned_event_that_does_not_fit_falls_into_error_until_it_is_enabled_again() -> None:
+    kernel = await Kernel.boot(counters=1)
+    first = await kernel.open(INSTRUCTIONS, pinned=True)
+    second = await kernel.open(INSTRUCTIONS, pinned=True)
+    assert (first.state, second.state) == (State.ACTIVE, State.ERROR)
+    await kernel.disable(first)
+    await kernel.switch()
+    assert second.state == State.ERROR
+    await kernel.enable(second)
+    assert second.state == State.ACTIVE
+
+
+async def test_pinned_events_displace_flexible_ones() -> None:
+    kernel = await Kernel.boot(counters=1)
+    flexible = await kernel.open(INSTRUCTIONS)
+    pinned = await kernel.open(INSTRUCTIONS, pinned=True)
+    assert (pinned.state, flexible.state) == (State.ACTIVE, State.INACTIVE)
+
+
+async def test_order_is_cpu_pinned_task_pinned_cpu_flexible_task_flexible() -> None:
+    kernel = await Kernel.boot(counters=4)
+    task_flexible = await kernel.open(INSTRUCTIONS)
+    cpu_flexible = await kernel.open(INSTRUCTIONS, task=None)
+    task_pinned = await kernel.open(INSTRUCTIONS, pinned=True)
+    cpu_pinned = await kernel.open(INSTRUCTIONS, pinned=True, task=None)
+    # A CPU-pinned event has all but the task's pinned event go out; what is out goes in by that order.
+    assert task_pinned.idx != cpu_pinned.idx
+    assert (cpu_flexible.idx, task_flexible.idx) == (2, 3)
+
+
+async def test_a_task_without_pinned_events_leaves_the_cpus_flexible_events_alone() -> None:
+    kernel = await Kernel.boot(counters=2)
+    await kernel.open(INSTRUCTIONS, task=None)
+    await kernel.open(INSTRUCTIONS)
+    kernel.accesses()
+    await kernel.switch()
+    assert kernel.accesses().count("w PMCNTENSET_EL0") == 1
+
+
+async def test_a_task_with_pinned_events_has_the_cpus_flexible_events_out_and_in() -> None:
+    kernel = await Kernel.boot(counters=2)
+    await kernel.open(INSTRUCTIONS, task=None)
+    await kernel.open(INSTRUCTIONS, pinned=True)
+    kernel.accesses()
+    await kernel.switch()
+    assert kernel.accesses().count("w PMCNTENSET_EL0") == 2
+
+
+async def test_enabling_the_mth_pinned_event_takes_m_out_and_puts_one_more_in() -> None:
+    kernel = await Kernel.boot(counters=6)
+    pinned = [await kernel.open(INSTRUCTIONS, pinned=True, disabled=True) for _ in range(6)]
+    for number, event in enumerate(pinned):
+        kernel.accesses()
+        await kernel.enable(event)
+        accesses = kernel.accesses()
+        assert accesses.count("w PMOVSCLR_EL0") == number
+        assert accesses.count("w PMCNTENSET_EL0") == number + 1
+
+
+async def test_cycles_have_the_cycle_counter_and_a_second_one_an_event_counter() -> None:
+    kernel = await Kernel.boot()
+    assert [(await kernel.open(CYCLES)).idx for _ in range(2)] == [31, 0]
+
+
+async def test_instructions_have_pmicntr_where_there_is_one() -> None:
+    kernel = await Kernel.boot(icntr=True)
+    assert [(await kernel.open(INSTRUCTIONS)).idx for _ in range(2)] == [32, 0]
+
+
+async def test_counters_are_given_from_the_lowest_or_from_the_highest() -> None:
+    low, high = await Kernel.boot(counters=6), await Kernel.boot(counters=6, high_to_low=True)
+    assert [(await low.open(INSTRUCTIONS)).idx for _ in range(2)] == [0, 1]
+    assert [(await high.open(INSTRUCTIONS)).idx for _ in range(2)] == [5, 4]
+
+
+async def test_pairs_are_an_odd_counter_and_the_one_below() -> None:
+    kernel = await Kernel.boot(counters=6, pmuver=1)
+    await kernel.open(INSTRUCTIONS)
+    pair = await kernel.open(INSTRUCTIONS, long=True)
+    assert (pair.idx, pair.bits) == (3, 0b1100)
+
+
+async def test_a_pair_counts_beyond_32_bits() -> None:
+    kernel = await Kernel.boot(pmuver=1)
+    event = await kernel.open(INSTRUCTIONS, long=True)
+    kernel.bench.work(3 << 32)
+    assert abs(await kernel.perf.read(kernel.cpu, event) - (3 << 32)) < 50
+
+
+async def test_a_count_beyond_the_counters_width_is_kept_by_interrupts_at_half() -> None:
+    kernel = await Kernel.boot(pmuver=1)
+    event = await kernel.open(INSTRUCTIONS)
+    interrupts = 0
+    while await kernel.bench.work_until_interrupt(kernel.perf, (5 << 31) // 2):
+        interrupts += 1
+        if interrupts == 4:
+            break
+    assert event.count + event.period_left > 4 << 31
+    assert event.samples == 0
+    assert abs(await kernel.perf.truth(kernel.cpu, event) - await kernel.perf.read(kernel.cpu, event)) < 200
+
+
+async def test_rotation_is_fair_and_scaled_counts_are_true() -> None:
+    kernel = await Kernel.boot(counters=3)
+    events = [await kernel.open(INSTRUCTIONS) for _ in range(5)]
+    for _ in range(100):
+        kernel.bench.work(4_000_000)
+        await kernel.rotate()
+    running = [event.times()[1] for event in events]
+    assert max(running) - min(running) <= 4_100_000
+    for event in events:
+        count = await kernel.perf.read(kernel.cpu, event)
+        enabled, ran = event.times()
+        truth = await kernel.perf.truth(kernel.cpu, event)
+        assert abs(count * enabled // ran - truth) * 100 < truth
+
+
+async def test_the_mux_timer_runs_while_something_does_not_fit() -> None:
+    kernel = await Kernel.boot(counters=1)
+    await kernel.open(INSTRUCTIONS)
+    assert kernel.bench.timers == {}
+    extra = await kernel.open(INSTRUCTIONS)
+    assert kernel.bench.timers == {1: 4_000_000}  # whole ticks of 4 ms
+    kernel.bench.work(5_000_000)
+    await kernel.rotate()
+    assert kernel.bench.timers == {1: 8_000_000}
+    await kernel.perf.release(kernel.cpu, extra)
+    await kernel.rotate()
+    await kernel.rotate()
+    assert not kernel.perf.mux_active
+
+
+async def test_without_multiplexing_truth_less_count_is_what_the_driver_had_stopped() -> None:
+    kernel = await Kernel.boot()
+    opened = kernel.bench.machine.now(0)
+    event = await kernel.open(INSTRUCTIONS)
+    for _ in range(10):
+        kernel.bench.work(1_000_000)
+        await kernel.switch()
+    await kernel.disable(event)
+    disabled = kernel.bench.machine.now(0)
+    counting, since = 0, None
+    for _, cycle, _, code, register, value in kernel.bench.machine.observed():
+        if (code, register) == (MSR, PMCR_EL0):
+            if since is not None:
+                counting += cycle - since
+            since = cycle if value & PMCR_E else None
+    # One occurrence a cycle, and no other task in between: what happened while PMCR.E was set was counted, all of it.
+    assert event.count == counting
+    assert event.truth == disabled - opened
+
+
+async def test_enabled_time_of_a_disabled_event_stands_still() -> None:
+    kernel = await Kernel.boot()
+    event = await kernel.open(INSTRUCTIONS)
+    kernel.bench.work(1_000_000)
+    await kernel.disable(event)
+    kernel.bench.work(1_000_000)
+    await kernel.enable(event)
+    kernel.bench.work(1_000_000)
+    await kernel.perf.read(kernel.cpu, event)
+    enabled, running = event.times()
+    assert enabled == running
+    assert 2_000_000 <= enabled < 2_000_200
+
+
+async def test_a_siblings_time_follows_its_leader() -> None:
+    kernel = await Kernel.boot()
+    leader = await kernel.open(INSTRUCTIONS, disabled=True)
+    sibling = await kernel.open(INSTRUCTIONS, leader=leader)
+    kernel.bench.work(1_000_000)
+    assert sibling.times() == (0, 0)
+    await kernel.enable(leader)
+    kernel.bench.work(1_000_000)
+    await kernel.disable(leader)
+    kernel.bench.work(1_000_000)
+    await kernel.perf.read(kernel.cpu, sibling)
+    assert 1_000_000 <= sibling.times()[0] < 1_000_100
+
+
+async def test_siblings_of_a_closed_leader_live_on() -> None:
+    kernel = await Kernel.boot()
+    leader = await kernel.open(INSTRUCTIONS, disabled=True)
+    sibling = await kernel.open(INSTRUCTIONS, leader=leader)
+    await kernel.enable(leader)
+    await kernel.perf.release(kernel.cpu, leader)
+    await kernel.done()
+    assert sibling.leader is sibling
+    assert sibling.state == State.ACTIVE
+    await kernel.switch()
+    assert on_pmu(kernel) == [sibling.id]
+
+
+async def test_counters_taken_away_and_given_back_reschedule_in_between() -> None:
+    kernel = await Kernel.boot(hyp=True, counters=6)
+    events = [await kernel.open(INSTRUCTIONS, task=None) for _ in range(6)]
+    full = kernel.perf.pmu.cntr_mask
+    await kernel.perf.set_counters(kernel.cpu, 0b110000, reschedule=True)
+    await kernel.done()
+    assert [event.idx for event in events if event.state == State.ACTIVE] == [4, 5]
+    await kernel.perf.set_counters(kernel.cpu, full, reschedule=True)
+    await kernel.done()
+    assert all(event.state == State.ACTIVE for event in events)
