@@ -15,8 +15,7 @@ import trio
 
 from pmulab import scenario
 from pmulab.designs import label
-from services import embedded
-from services.kvm.simulation import Simulation
+from services.embedded import Embedded
 
 
 def main() -> None:
@@ -26,8 +25,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"{'design':<40} {'virtual s':>10} {'wall s':>8} {'wall/virtual':>13} {'accesses':>12} {'ns/access':>10}")
     for experiment in scenario.load(arguments.scenario, overrides=arguments.overrides).experiments:
-        simulation = Simulation(experiment)
-        embedded.attach(simulation)
+        simulation = Embedded.of(experiment).simulation
         began = time.perf_counter()
         trio.run(simulation.run)
         wall = time.perf_counter() - began
