@@ -15,10 +15,16 @@ from services.rpc import BindError, open_loop, serve
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser("kvm", __doc__ or "")
-    arguments.add_argument("--listen", type=address, required=True, metavar="ADDRESS", help="unix:PATH, plaintext:HOST:PORT")
+    arguments.add_argument(
+        "--listen", type=address, required=True, metavar="ADDRESS", help="unix:PATH, plaintext:HOST:PORT"
+    )
     arguments.add_argument("--experiment", type=Path, required=True, metavar="FILE", help="the experiment as JSON")
     arguments.add_argument(
-        "--service", action="append", default=[], metavar="ACTOR=ADDRESS", help="where another actor serves, for Describe"
+        "--service",
+        action="append",
+        default=[],
+        metavar="ACTOR=ADDRESS",
+        help="where another actor serves, for Describe",
     )
     options = arguments.parse_args(argv)
 

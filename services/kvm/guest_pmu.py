@@ -29,6 +29,7 @@ class GuestPmu:
 
     counters: int  # PMCR_EL0.N as userspace set it
     pmuver: int  # ID_AA64DFR0_EL1.PMUVer as the guest reads it
+    denied: list[int] = field(default_factory=list)  # events that the VM's filter denies (KVM_ARM_VCPU_PMU_V3_FILTER)
     pmcr: int = 0
     cnten: int = 0
     inten: int = 0
@@ -44,6 +45,15 @@ class GuestPmu:
     def __post_init__(self) -> None:
         self.mask = ((1 << self.counters) - 1) | CYCLE_BIT
         self.event_mask = EVTYPER_FILTER | (0xFFFF if self.pmuver > 1 else 0x3FF)
+
+    def set_counters(self, counters: int) -> None:
+        """Userspace sets the number of event counters."""
+        self.counters = counters
+        self.mask = ((1 << counters) - 1) | CYCLE_BIT
+
+    def event(self, n: int) -> int:
+        """What counter `n` is programmed to count."""
+        return r.CPU_CYCLES if n == CYCLE else self.typer[n] & self.event_mask & 0xFFFF
 
     def state(self) -> dict[str, Any]:
         state = asdict(self)

@@ -179,7 +179,9 @@ class Simulation:
             task = ex.loads(ex.TaskSpec, orjson.dumps(request["task"]))
             for index, phase in enumerate(task.phases):
                 if not 0 <= phase.profile < len(request["profiles"]):
-                    raise ValueError(f"task.phases[{index}].profile: {phase.profile} is not among the request's profiles")
+                    raise ValueError(
+                        f"task.phases[{index}].profile: {phase.profile} is not among the request's profiles"
+                    )
         else:
             ex.loads(ex.SessionSpec, orjson.dumps(request["session"]))
         if target != HOST:

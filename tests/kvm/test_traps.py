@@ -35,11 +35,16 @@ async def ran(design: str, **axes: str) -> Simulation:
     ("axes", "traps"),
     [
         ({}, {PMEVTYPER(0)}),
-        ({"traps": "slow-path"}, {r.PMCR_EL0, PMEVCNTR(0), r.PMCNTENCLR_EL0, PMEVTYPER(0), r.PMINTENSET_EL1, r.PMCNTENSET_EL0}),
+        (
+            {"traps": "slow-path"},
+            {r.PMCR_EL0, PMEVCNTR(0), r.PMCNTENCLR_EL0, PMEVTYPER(0), r.PMINTENSET_EL1, r.PMCNTENSET_EL0},
+        ),
         ({"pmcr": "trapped"}, {PMEVTYPER(0), r.PMCR_EL0}),
     ],
 )
-async def test_starting_an_event_traps_once_with_fgt_and_each_time_without(axes: dict[str, str], traps: set[int]) -> None:
+async def test_starting_an_event_traps_once_with_fgt_and_each_time_without(
+    axes: dict[str, str], traps: set[int]
+) -> None:
     made = await ran("partitioned", **axes)
     assert {register for register, write in made.vcpus[0].traps} == traps
     assert set(made.vcpus[0].traps.values()) == {1}

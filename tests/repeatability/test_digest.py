@@ -13,7 +13,9 @@ from pmulab import scenario
 from services import embedded
 
 
-def of(name: str, design: str, *, topology: str = "embedded", hash_seed: str = "0", trio_seed: int | None = None) -> str:
+def of(
+    name: str, design: str, *, topology: str = "embedded", hash_seed: str = "0", trio_seed: int | None = None
+) -> str:
     """The digest of a run in a Python of its own."""
     code = "import sys; from pmulab.cli import main; sys.exit(main())"
     if trio_seed is not None:

@@ -31,7 +31,6 @@ CREATE, RELEASE, ENABLE, DISABLE, READ, EL0_FILTER, _ = (int(call) for call in C
 EXCLUDE_USER, EXCLUDE_KERNEL, LONG, DISABLED = (int(flag) for flag in CounterFlag)
 
 SW_INCR, CHAIN = 0x000, 0x01E
-CPU_CYCLES = 0x011
 
 # MDCR_EL2 while a vCPU with an emulated PMU is loaded: everything traps, nothing is partitioned.
 TRAPPED = r.MDCR_EL2_TPM | r.MDCR_EL2_TPMCR
@@ -235,8 +234,8 @@ class EmulatedPmu(Vpmu):
         """kvm_pmu_create_perf_event, with the sample period from the counter's saved value."""
         pmu = self.pmu
         typer = pmu.typer[n]
-        event = CPU_CYCLES if n == CYCLE else typer & pmu.event_mask & 0xFFFF
-        if n != CYCLE and event in (SW_INCR, CHAIN):
+        event = pmu.event(n)
+        if n != CYCLE and event in (SW_INCR, CHAIN) or event in pmu.denied:
             return
         flags = 0
         if typer & r.PMEVTYPER_U:

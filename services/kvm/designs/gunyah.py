@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class GunyahPmu(PartitionedPmu):
     """MDCR_EL2.HPMN = N and HPMD = 1: nothing counts at EL2, and nothing for the host at all."""
 
-    def counters_owned(self) -> int:
-        return self.vcpu.pcpu.spec.counters
+    def counters_owned(self, cpu: CpuSpec) -> int:
+        return cpu.counters
 
     def _in_use(self) -> bool:
         """At a switch-in access is kept, without a trap, iff PMCR.E and an enabled counter."""

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class MediatedPmu(PartitionedPmu):
     """Every counter of the CPU, swapped whole; the host's events go out at the load and come back at the put."""
 
-    def counters_owned(self) -> int:
-        return self.vcpu.pcpu.spec.counters
+    def counters_owned(self, cpu: CpuSpec) -> int:
+        return cpu.counters
 
 
 class Mediated(Partitioned):

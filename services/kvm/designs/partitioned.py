@@ -32,6 +32,22 @@ if TYPE_CHECKING:
 # counting at EL2; PMCEID and PMMIR, which would show the host's hardware.
 TRAPPED_WRITES = r.HDFG_PMOVS | r.HDFG_PMEVTYPERN | r.HDFG_PMCCFILTR
 TRAPPED_READS = TRAPPED_WRITES | r.HDFGRTR_PMCEIDN | r.HDFGRTR_PMMIR
+# Registers that a trapped read may want, but for the counters, their types and PMMIR_EL1; PMICNTR_EL0 is not among them.
+READABLE = frozenset(
+    {
+        r.PMCR_EL0,
+        r.PMCNTENSET_EL0,
+        r.PMCNTENCLR_EL0,
+        r.PMINTENSET_EL1,
+        r.PMINTENCLR_EL1,
+        r.PMOVSSET_EL0,
+        r.PMOVSCLR_EL0,
+        r.PMSELR_EL0,
+        r.PMUSERENR_EL0,
+        r.PMCEID0_EL0,
+        r.PMCEID1_EL0,
+    }
+)
 STALL_SLOTS = 0b111 << (0x3D - 0x20)  # STALL_SLOT_BACKEND, _FRONTEND, STALL_SLOT in PMCEID1_EL0
 
 
@@ -42,18 +58,24 @@ class PartitionedPmu(Vpmu):
 
     def __init__(self, design: Partitioned, vcpu: VCpu) -> None:
         super().__init__(design, vcpu)
-        cpu = vcpu.pcpu.spec
         self.axes = {axis: spec.values[0] for axis, spec in Partitioned.axes.items()} | design.chosen
-        self.hpmn = self.counters_owned()
-        self.mask = ((1 << self.hpmn) - 1) | CYCLE_BIT
-        self.untrapped = self.axes["traps"] == "fgt" and cpu.fgt > 0
-        self.split = self.hpmn > 0 or cpu.hpmn0  # else HPMN stays N and every access traps
         self.owned = self.axes["swap"] == "eager"
         self.loaded = False
+        self._fit()
 
-    def counters_owned(self) -> int:
-        """MDCR_EL2.HPMN while resident."""
-        return min(self.vcpu.pmu.counters, self.vcpu.pcpu.spec.counters)
+    def _fit(self) -> None:
+        """The guest's range on the CPU that the vCPU is on; CPUs may differ."""
+        cpu = self.vcpu.pcpu.spec
+        self.hpmn = self.counters_owned(cpu)
+        self.mask = ((1 << self.hpmn) - 1) | CYCLE_BIT
+        self.split = self.hpmn > 0 or cpu.hpmn0  # else HPMN stays N and every access traps
+        hidden = not cpu.icntr or cpu.fgt > 1  # PMICNTR_EL0 is, without trapping everything
+        self.untrapped = self.axes["traps"] == "fgt" and cpu.fgt > 0 and hidden and self.split
+
+    def counters_owned(self, cpu: CpuSpec) -> int:
+        """MDCR_EL2.HPMN while resident: as userspace set it, or (v1) the host's one partition."""
+        wanted = self.design.partition if self.axes["n"] == "fixed" else self.pmu.counters
+        return min(wanted, cpu.counters)
 
     @property
     def resident(self) -> bool:
@@ -63,13 +85,15 @@ class PartitionedPmu(Vpmu):
     # Load and put.
 
     async def load(self) -> None:
+        self._fit()
         self.loaded = True
         if self.axes["swap"] == "lazy":
             self.owned = self._in_use()
         if self.owned:
             await self._reside()
         else:
-            self._program(r.MDCR_EL2_TPM | r.MDCR_EL2_TPMCR | self.vcpu.pcpu.spec.counters)
+            blind = r.MDCR_EL2_HPMD | r.MDCR_EL2_HCCD if self.axes["free"] == "blind" else 0
+            self._program(r.MDCR_EL2_TPM | r.MDCR_EL2_TPMCR | blind | self.vcpu.pcpu.spec.counters)
 
     async def put(self) -> None:
         pcpu = self.vcpu.pcpu
@@ -97,14 +121,15 @@ class PartitionedPmu(Vpmu):
 
     def _mdcr(self) -> int:
         cpu = self.vcpu.pcpu.spec
-        value = self.hpmn if self.split else cpu.counters
+        unsplit = not self.untrapped and self.axes["without_fgt"] == "unsplit"
+        value = self.hpmn if self.split and not unsplit else cpu.counters
         if self.axes["hpme"] == "set":
             value |= r.MDCR_EL2_HPME
         if cpu.pmuver >= PMUVER_P1 and self.split:
             value |= r.MDCR_EL2_HPMD  # nothing in the guest's range counts at EL2
         if cpu.pmuver >= PMUVER_P5:
             value |= r.MDCR_EL2_HCCD  # nor does the cycle counter
-        if not (self.untrapped and self.split):
+        if not self.untrapped:
             value |= r.MDCR_EL2_TPM | r.MDCR_EL2_TPMCR
         elif self.axes["pmcr"] == "trapped":
             value |= r.MDCR_EL2_TPMCR
@@ -176,8 +201,9 @@ class PartitionedPmu(Vpmu):
         self.puts += 1
 
     def _hardware_typer(self, n: int) -> int:
-        """What the CPU gets for an event type: never an event at EL2."""
-        return self.pmu.typer[n] & ~r.PMEVTYPER_NSH
+        """What the CPU gets for an event type: never an event at EL2, nowhere one that the filter denies."""
+        value = self.pmu.typer[n] & ~r.PMEVTYPER_NSH
+        return value | r.PMEVTYPER_P | r.PMEVTYPER_U if self.pmu.event(n) in self.pmu.denied else value
 
     def _hardware_cnten(self) -> int:
         """The enables for the CPU; without a split PMCR_EL0.E is the host's, so the guest's acts through these."""
@@ -210,7 +236,8 @@ class PartitionedPmu(Vpmu):
     # Trapped accesses.
 
     def fast(self, register: int, write: bool) -> bool:
-        return self.axes["traps"] == "fast-path" and self.resident
+        path = self.axes["without_fgt"] if self.axes["traps"] == "fgt" and not self.untrapped else self.axes["traps"]
+        return path == "fast-path" and self.resident
 
     async def access(self, register: int, write: bool, value: int) -> int:
         if not self.resident:
@@ -245,18 +272,21 @@ class PartitionedPmu(Vpmu):
         pmu = self.pmu
         if register == r.PMMIR_EL1:
             return 0
+        if register not in READABLE:
+            raise InjectUndef
         value = self._get(register)
         match register:
             case r.PMOVSSET_EL0 | r.PMOVSCLR_EL0:
                 return pmu.ovs | (value & self.mask if self.axes["pmovs"] == "folded" else 0)
             case r.PMCR_EL0:
-                return (value if self.split else pmu.pmcr) & ~r.PMCR_N | pmu.counters << r.PMCR_N_SHIFT
+                counters = self.hpmn if self.axes["n"] == "fixed" else pmu.counters
+                return (value if self.split else pmu.pmcr) & ~r.PMCR_N | counters << r.PMCR_N_SHIFT
             case r.PMCNTENSET_EL0 | r.PMCNTENCLR_EL0:
                 return value & self.mask if self.split else pmu.cnten
             case r.PMINTENSET_EL1 | r.PMINTENCLR_EL1:
                 return value & self.mask
             case r.PMCEID0_EL0:
-                return value | 1 << 0x1E  # CHAIN
+                return value | 1 << r.CHAIN
             case r.PMCEID1_EL0:
                 return value & ~STALL_SLOTS
         return value
@@ -340,23 +370,37 @@ class Partitioned(Design):
             ("fgt", "fast-path", "slow-path"),
             "FEAT_FGT untraps most accesses; without, TPM traps them all, completed in the hypervisor or in the host kernel",
         ),
+        "without_fgt": Axis(
+            ("slow-path", "fast-path", "unsplit"),
+            "what traps=fgt falls back to: the host kernel (v7), the hypervisor (v2-v6), or HPMN left at N as well (v8)",
+        ),
         "reservation": Axis(
             ("static", "dynamic"), "when the host gives the guest's range up: at boot, or while a vCPU is resident"
         ),
         "pmcr": Axis(("untrapped", "trapped"), "PMCR_EL0.N as HPMN has it, or by TPMCR as userspace set it"),
         "typer": Axis(
-            ("write-through", "at-load"), "when a PMEVTYPER write reaches the CPU: at once (v1-v5), at the next load (v6-v8)"
+            ("write-through", "at-load"),
+            "when a PMEVTYPER write reaches the CPU: at once (v1-v5), at the next load (v6-v8)",
         ),
         "pmovs": Axis(
             ("folded", "memory"), "a trapped PMOVS access sees the CPU's flags too, or only those in memory (v6-v8)"
         ),
         "userenr": Axis(("swapped", "left"), "PMUSERENR_EL0 is part of the swap (v1-v5) or not (v6-v8)"),
         "hpme": Axis(("set", "missing"), "MDCR_EL2.HPME while loaded: without it the host's counters stop (v1-v4)"),
+        "free": Axis(
+            ("clean", "blind"), "while not resident the host counts at EL2, or HPMD and HCCD forbid it (v5-v8)"
+        ),
         "transition": Axis(
             ("reload", "none"), "does a lazy transition load the guest's state, or only change the traps (v7, v8)?"
         ),
+        "n": Axis(
+            ("attribute", "settable", "fixed"),
+            "PMCR_EL0.N: by the number-of-counters attribute (v6-v8), also by SET_ONE_REG (v2-v5), or the host's one "
+            "partition (v1)",
+        ),
         "irq": Axis(
-            ("split", "whole"), "the host's handler clears the guest's flags after its own events (v6-v8), or all at once (v1-v5)"
+            ("split", "whole"),
+            "the host's handler clears the guest's flags after its own events (v6-v8), or all at once (v1-v5)",
         ),
         "allocation": Axis(
             ("low-to-high", "high-to-low"), "the order in which the host's driver allocates its event counters (v8)"
@@ -369,11 +413,18 @@ class Partitioned(Design):
         fallbacks = []
         if self.chosen["traps"] == "fgt" and not cpu.fgt:
             fallbacks.append(f"{cpu.model} has no FEAT_FGT: every PMU access traps (MDCR_EL2.TPM)")
+        elif self.chosen["traps"] == "fgt" and cpu.icntr and cpu.fgt < 2:
+            fallbacks.append(f"{cpu.model} has no FEAT_FGT2 to hide PMICNTR_EL0 with: every PMU access traps")
         if self.chosen["traps"] == "fast-path" and cpu.pmuver < PMUVER_P1:
             raise DesignError(f"traps=fast-path needs FEAT_PMUv3p1, which {cpu.model} lacks; use traps=slow-path")
         if counters == 0 and not cpu.hpmn0:
             fallbacks.append(f"{cpu.model} has no FEAT_HPMN0: HPMN stays {cpu.counters} and every PMU access traps")
         return fallbacks
+
+    @property
+    def partition(self) -> int:
+        """Event counters in the range that the guests want."""
+        return (self.guest_range & ~CYCLE_BIT).bit_count()
 
     def host_counters(self, cpu: CpuSpec) -> int:
         everything = ((1 << cpu.counters) - 1) | CYCLE_BIT

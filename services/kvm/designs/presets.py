@@ -25,16 +25,46 @@ class Preset:
         return type(name, (base,), {"name": name, "why": self.why, "axes": axes, "__doc__": self.why})
 
 
-_V1 = {"userenr": "swapped", "hpme": "missing", "pmovs": "folded", "typer": "write-through", "reservation": "static", "irq": "whole"}
-_V6 = {"userenr": "left", "hpme": "set", "pmovs": "memory", "typer": "at-load", "swap": "lazy-sticky"}
+_V1 = {
+    "userenr": "swapped",
+    "hpme": "missing",
+    "pmovs": "folded",
+    "typer": "write-through",
+    "reservation": "static",
+    "irq": "whole",
+    "n": "settable",
+}
+_V5 = _V1 | {"hpme": "set", "swap": "lazy-sticky", "free": "blind", "without_fgt": "fast-path"}
+_V6 = {"free": "blind", "userenr": "left", "hpme": "set", "pmovs": "memory", "typer": "at-load", "swap": "lazy-sticky"}
 
 PRESETS: Mapping[str, Preset] = {
-    "emulated-6.12": Preset("emulated", "Linux 6.12: each PMCR_EL0 write disables or enables every counter", {"kernel": "6.12"}),
-    "emulated-6.15": Preset("emulated", "Linux 6.15: PMCR_EL0 acts when E changes, at the next entry", {"kernel": "6.15"}),
-    "partitioned-v1": Preset("partitioned", "v1 (June 2025): eager swap, FEAT_FGT, N is HPMN", _V1 | {"swap": "eager", "traps": "fgt"}),
-    "partitioned-v4": Preset("partitioned", "v4 (July 2025): the first access makes it the guest's for good", _V1 | {"swap": "lazy-sticky"}),
-    "partitioned-v5": Preset("partitioned", "v5 (December 2025): HPME set", _V1 | {"hpme": "set", "swap": "lazy-sticky"}),
-    "partitioned-v6": Preset("partitioned", "v6 (February 2026): one canonical copy per register", _V6 | {"reservation": "static"}),
+    "emulated-6.12": Preset(
+        "emulated", "Linux 6.12: each PMCR_EL0 write disables or enables every counter", {"kernel": "6.12"}
+    ),
+    "emulated-6.15": Preset(
+        "emulated", "Linux 6.15: PMCR_EL0 acts when E changes, at the next entry", {"kernel": "6.15"}
+    ),
+    "partitioned-v1": Preset(
+        "partitioned",
+        "v1 (June 2025): eager swap, FEAT_FGT, N is HPMN",
+        _V1 | {"swap": "eager", "traps": "fgt", "n": "fixed"},
+    ),
+    "partitioned-v2": Preset(
+        "partitioned",
+        "v2 (June 2025): split at boot, works without FEAT_FGT in the hypervisor's fast path, N settable",
+        _V1 | {"swap": "eager", "without_fgt": "fast-path"},
+    ),
+    "partitioned-v4": Preset(
+        "partitioned",
+        "v4 (July 2025): the first access makes it the guest's for good",
+        _V1 | {"swap": "lazy-sticky", "without_fgt": "fast-path"},
+    ),
+    "partitioned-v5": Preset("partitioned", "v5 (December 2025): HPME set", _V5),
+    "partitioned-v6": Preset(
+        "partitioned",
+        "v6 (February 2026): one canonical copy per register",
+        _V6 | {"reservation": "static", "without_fgt": "fast-path"},
+    ),
     "partitioned-v7": Preset(
         "partitioned",
         "v7 (May 2026): the host gives counters up at vcpu_load; the lazy transition loads nothing",
@@ -43,6 +73,6 @@ PRESETS: Mapping[str, Preset] = {
     "partitioned-v8": Preset(
         "partitioned",
         "v8 (June 2026): as v7; the host allocates high to low",
-        _V6 | {"reservation": "dynamic", "transition": "none", "allocation": "high-to-low"},
+        _V6 | {"reservation": "dynamic", "transition": "none", "allocation": "high-to-low", "without_fgt": "unsplit"},
     ),
 }
