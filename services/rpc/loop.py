@@ -98,6 +98,13 @@ class Loop(asyncio.SelectorEventLoop):
             self._stepping = False
         self._kick.set()
 
+    async def _keep_stepping(self, scope: trio.CancelScope) -> None:
+        """Until `scope` is cancelled. It is shielded: what is cancelled with the loop still has calls to end."""
+        with scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._step_on_io)
+                nursery.start_soon(self._step_on_demand)
+
     @trio.lowlevel.enable_ki_protection
     async def _step_on_io(self) -> None:
         while True:
@@ -197,13 +204,13 @@ async def open_loop() -> AsyncIterator[Loop]:
         raise RuntimeError(f"protobuf runs on its {api_implementation.Type()!r} implementation; 'upb' is needed")
     async with open_private_nursery() as nursery:
         with contextlib.closing(Loop(nursery)) as loop:
-            nursery.start_soon(loop._step_on_io)
-            nursery.start_soon(loop._step_on_demand)
+            stepping = trio.CancelScope(shield=True)
+            nursery.start_soon(loop._keep_stepping, stepping)
             try:
                 yield loop
             finally:
                 loop._drain()
-                nursery.cancel_scope.cancel()
+                stepping.cancel()
                 # The stepping tasks must let go of the epoll descriptor before it is closed.
                 with trio.CancelScope(shield=True):
                     while nursery.child_tasks:

@@ -1,0 +1,20 @@
+"""Cancelling all of it at once, loop included, as a signal does it to a process: everything still ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+
+from services.rpc import Address, connect, open_loop, serve
+
+
+async def test_a_server_and_a_channel_end_when_their_loop_is_cancelled_with_them(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    address = Address.parse(f"unix:{tmp_path}/s")
+    with trio.fail_after(5), trio.CancelScope() as all_of_it:
+        async with open_loop() as loop, serve(loop, address, []), connect(loop, address, name="peer") as channel:
+            await channel.reach()
+            all_of_it.cancel()
+            await trio.sleep_forever()
+    assert all_of_it.cancelled_caught
