@@ -26,6 +26,7 @@ class HostPerf:
     def __init__(self) -> None:
         self.perf: Perf | None = None
         self.cpus: dict[int, HostCpu] = {}
+        self.counters: dict[int, PerfEvent] = {}  # KVM's, by handle; they move with their vCPU's thread
 
     def attend(self, index: int) -> HostCpu:
         """The software that attends pCPU `index`."""
@@ -41,6 +42,7 @@ class HostPerf:
         """Everything of the host's perf, as JSON-able data."""
         return {
             "perf": None if self.perf is None else self.perf.state(),
+            "counters": [[handle, event.id] for handle, event in sorted(self.counters.items())],
             "cpus": [[index, cpu.state()] for index, cpu in sorted(self.cpus.items())],
         }
 
@@ -50,6 +52,7 @@ class HostPerf:
         host = cls()
         if state["perf"] is not None:
             host.perf = Perf.from_state(state["perf"])
+            host.counters = {handle: host.perf.events[event] for handle, event in state["counters"]}
         for index, of_cpu in state["cpus"]:
             host.attend(index).restore(of_cpu)
         return host
@@ -63,7 +66,6 @@ class HostCpu:
         self.index = index
         self._perf: PerfCpu | None = None  # looked up once
         self.config: dict[str, Any] = {}
-        self.counters: dict[int, PerfEvent] = {}  # KVM's, by handle
         self.sessions: list[Session] = []
         self.vcpu_threads: frozenset[int] = frozenset()
         self.thread = -1  # the current one
@@ -159,7 +161,7 @@ class HostCpu:
     # KVM's kernel counters.
 
     async def _calls(self, cpu: Cpu, calls: tuple[int, ...]) -> None:
-        perf, counters = self.perf, self.counters
+        perf, counters = self.perf, self.host.counters
         for row in range(0, len(calls), CALL_COLUMNS):
             code, handle = calls[row], calls[row + 1]
             if code == ENABLE:
@@ -200,7 +202,6 @@ class HostCpu:
         """Everything of this CPU that is not perf's own."""
         return {
             "config": self.config,
-            "counters": [[handle, event.id] for handle, event in sorted(self.counters.items())],
             "sessions": [session.state() for session in self.sessions],
             "thread": self.thread,
             "squeezed": self.squeezed,
@@ -215,6 +216,4 @@ class HostCpu:
         self.squeezed = state["squeezed"]
         self.handler_began = state["handler_began"]
         if self.host.perf is not None:
-            events = self.host.perf.events
-            self.counters = {handle: events[event] for handle, event in state["counters"]}
             self.sessions = [Session.from_state(self.perf, session) for session in state["sessions"]]

@@ -32,6 +32,7 @@ class Thread(Protocol):
 
     id: int
     pcpu: PCpu
+    floats: bool  # may run on any pCPU
 
     @property
     def runnable(self) -> bool: ...
@@ -221,24 +222,42 @@ class PCpu:
         """Kicks and wake-ups whose time has come."""
         due = [arrival for arrival in self.arrivals if arrival[0] <= now]
         for vcpu in self.simulation.vcpus:
-            if vcpu.pcpu is self and vcpu.blocked and vcpu.timer_deadline <= now:
+            if vcpu.pcpu is self and vcpu.blocked and vcpu.timer_deadline <= now and vcpu is not self.current:
                 self.wake(vcpu)
         if not due:
             return False
         self.arrivals = [arrival for arrival in self.arrivals if arrival[0] > now]
         for _, thread_id in due:
             thread = self.simulation.threads[thread_id]
-            if not thread.runnable or thread is not self.current:
-                self.wake(thread)
+            if thread.pcpu is self:
+                self._enqueue(thread)
         return True
 
     def wake(self, thread: Thread) -> None:
-        """Make a thread runnable here, ahead of those that have used up their slice."""
+        """Make a thread runnable: here, or on an idle pCPU if this one is busy and the thread floats."""
+        target = self.simulation.idle_pcpu() if thread.floats and not self.idle else None
+        if target is None:
+            self._enqueue(thread)
+        else:
+            self._push(thread, target)
+
+    def _enqueue(self, thread: Thread) -> None:
         thread.unblock()
         if thread is not self.current and thread not in self.queue:
             self.queue.append(thread)
             if self.current is not None and self.slice_end == NEVER:
                 self.slice_end = self.now + self.tick_period
+
+    def _push(self, thread: Thread, target: PCpu) -> None:
+        """Migrate a thread that is not running; it arrives no earlier than it left here."""
+        thread.pcpu = target
+        target.arrivals.append((max(self.now, target.now), thread.id))
+        target.rearm()
+
+    @property
+    def idle(self) -> bool:
+        """Does nothing run here, and is nothing on its way?"""
+        return self.booted and self.current is None and not self.queue and not self.arrivals
 
     # The scheduler.
 
@@ -276,10 +295,19 @@ class PCpu:
                 self.queue.append(previous)
         if self.queue:
             await self._switch_to(self.queue.pop(0))
+            self._balance()
         elif previous is None:
             await self._idle()
         else:
             self.tick = NEVER  # NO_HZ: an idle CPU takes no tick
+
+    def _balance(self) -> None:
+        """Hand threads that wait here and float to idle pCPUs."""
+        for thread in list(self.queue):
+            target = self.simulation.idle_pcpu() if thread.floats else None
+            if target is not None:
+                self.queue.remove(thread)
+                self._push(thread, target)
 
     async def _switch_to(self, thread: Thread) -> None:
         self.account("host_kernel")

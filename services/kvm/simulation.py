@@ -56,7 +56,7 @@ class Simulation:
         self.bursts = BurstCounts()
         for vm, guest in enumerate(experiment.guests):
             for index, spec in enumerate(guest.vcpus):
-                pcpu = self.pcpus[max(spec.pcpu, 0)]
+                pcpu = self.pcpus[spec.pcpu if spec.pcpu >= 0 else len(self.vcpus) % len(self.pcpus)]
                 vcpu = VCpu(self, len(self.threads), vm, index, pcpu, self.machine.add_context(True))
                 vcpu.vpmu = self.design.vpmu(vcpu)
                 self.threads.append(vcpu)
@@ -77,7 +77,9 @@ class Simulation:
         for guest in self.experiment.guests:
             guest_range |= (1 << guest.counters) - 1 | 1 << 31
             for vcpu in guest.vcpus:
-                fallbacks += self.design.check(self.experiment.cpus[max(vcpu.pcpu, 0)], guest.counters)
+                cpus = self.experiment.cpus
+                for cpu in cpus if vcpu.pcpu < 0 else (cpus[vcpu.pcpu],):
+                    fallbacks += self.design.check(cpu, guest.counters)
         self.design.guest_range = guest_range
         return sorted(set(fallbacks))
 
@@ -137,6 +139,10 @@ class Simulation:
             if vcpu.name == name and vcpu.index == index:
                 return vcpu
         raise KeyError(f"no vCPU {index} of a guest {name!r}")
+
+    def idle_pcpu(self) -> PCpu | None:
+        """The first pCPU that idles."""
+        return next((pcpu for pcpu in self.pcpus if pcpu.idle), None)
 
     @property
     def working(self) -> bool:

@@ -17,6 +17,7 @@ class HostTask:
     def __init__(self, simulation: Simulation, thread_id: int, pcpu: PCpu, spec: TaskSpec) -> None:
         self.id = thread_id
         self.pcpu = pcpu
+        self.floats = False
         self.spec = spec
         self.machine = simulation.machine
         self.context = pcpu.context

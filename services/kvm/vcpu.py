@@ -51,13 +51,14 @@ class VCpu:
         self.vm = vm
         self.index = index
         self.name = spec.name
-        self.pinned = spec.vcpus[index].pcpu >= 0
+        self.floats = spec.vcpus[index].pcpu < 0
         self.pcpu = pcpu
         self.context = context
         self.profile = simulation.experiment.guest_kernel_profile
         self.pmu = GuestPmu(spec.counters, spec.pmuver)
         self.guest: Attendant | None = None
         self.booted = False
+        self.ran = False  # KVM_RUN has been called
         self.working = True
         self.blocked = False
         self.wfi = False
@@ -87,6 +88,7 @@ class VCpu:
 
     async def switched_in(self) -> None:
         """KVM's sched_in notifier: vcpu_load, and back into the guest."""
+        self.ran = True
         await self.vpmu.restore_el0(guest=True)
         await self.vpmu.load()
         await self._enter_guest()
@@ -329,6 +331,7 @@ class VCpu:
             "pmu": self.pmu.state(),
             "vpmu": self.vpmu.state(),
             "booted": self.booted,
+            "ran": self.ran,
             "working": self.working,
             "blocked": self.blocked,
             "wfi": self.wfi,
@@ -351,6 +354,7 @@ class VCpu:
         self.pmu = GuestPmu.from_state(state["pmu"])
         self.vpmu.restore(state["vpmu"])
         self.booted = state["booted"]
+        self.ran = state["ran"]
         self.working = state["working"]
         self.blocked = state["blocked"]
         self.wfi = state["wfi"]

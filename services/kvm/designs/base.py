@@ -135,6 +135,11 @@ class Design(ABC):
         return False
 
     @property
+    def pmcr_n(self) -> str:
+        """Who sets PMCR_EL0.N: "settable" by SET_ONE_REG, "attribute" (of the vCPU) alone, or "fixed"."""
+        return "settable"
+
+    @property
     def split_irq(self) -> bool:
         """Does the host's interrupt handler leave a guest's overflow flags to KVM?"""
         return False

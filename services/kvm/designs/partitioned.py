@@ -435,6 +435,10 @@ class Partitioned(Design):
         return self.chosen.get("allocation") == "high-to-low"
 
     @property
+    def pmcr_n(self) -> str:
+        return self.chosen.get("n", "attribute")
+
+    @property
     def split_irq(self) -> bool:
         return self.chosen.get("irq") != "whole"
 

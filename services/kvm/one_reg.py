@@ -1,0 +1,138 @@
+"""What a VMM asks of a vCPU's PMU: KVM_{GET,SET}_ONE_REG, the number-of-counters attribute, the event filter."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from services import registers as r
+from services._pmu import register_name
+from services.kvm.guest_pmu import CYCLE, MASK64, PMCR_WRITABLE, USERENR_ALL, counter_of, is_typer
+
+if TYPE_CHECKING:
+    from services.kvm.vcpu import VCpu
+
+# KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM64_SYSREG (include/uapi/linux/kvm.h, arch/arm64/include/uapi/asm/kvm.h);
+# the low 16 bits are the register's encoding.
+SYSREG = 0x6030_0000_0013_0000
+
+
+def reg_id(register: int) -> int:
+    """The ONE_REG id of a system register."""
+    return SYSREG | register
+
+
+def _register(reg: int) -> int:
+    register = reg & 0xFFFF
+    if reg != SYSREG | register or (register not in _PLAIN and counter_of(register, 0) is None):
+        raise OSError(errno.ENOENT, f"ONE_REG id {reg:#x} names no PMU register of a vCPU")
+    if register in (r.PMXEVCNTR_EL0, r.PMXEVTYPER_EL0):
+        raise OSError(errno.ENOENT, f"{register_name(register)} is a view of another register: it has no ONE_REG id")
+    return register
+
+
+_PLAIN = frozenset(
+    {
+        r.PMCR_EL0,
+        r.PMCNTENSET_EL0,
+        r.PMCNTENCLR_EL0,
+        r.PMINTENSET_EL1,
+        r.PMINTENCLR_EL1,
+        r.PMOVSSET_EL0,
+        r.PMOVSCLR_EL0,
+        r.PMSELR_EL0,
+        r.PMUSERENR_EL0,
+    }
+)
+
+
+def get_one_reg(vcpu: VCpu, reg: int) -> int:
+    """KVM_GET_ONE_REG of a vCPU that is not loaded. Raises OSError: ENOENT for an id that there is not."""
+    register, pmu = _register(reg), vcpu.pmu
+    _not_loaded(vcpu)
+    counter = counter_of(register, 0)
+    if counter is not None:
+        return pmu.typer[counter] if is_typer(register) else pmu.counter[counter]
+    match register:
+        case r.PMCR_EL0:
+            return pmu.pmcr & ~r.PMCR_N | pmu.counters << r.PMCR_N_SHIFT
+        case r.PMCNTENSET_EL0 | r.PMCNTENCLR_EL0:
+            return pmu.cnten
+        case r.PMINTENSET_EL1 | r.PMINTENCLR_EL1:
+            return pmu.inten
+        case r.PMOVSSET_EL0 | r.PMOVSCLR_EL0:
+            return pmu.ovs
+        case r.PMSELR_EL0:
+            return pmu.selr
+        case _:
+            return pmu.userenr
+
+
+def set_one_reg(vcpu: VCpu, reg: int, value: int) -> None:
+    """KVM_SET_ONE_REG of a vCPU that is not loaded. Raises OSError: ENOENT for an id that there is not.
+
+    The SET views hold the register's value, the CLR views clear (set_pmreg). What becomes of PMCR_EL0.N is the
+    design's (`Design.pmcr_n`): until the VM has run it may be set up to what the CPU has; afterwards, or where N is
+    set by attribute only or fixed, it is ignored.
+    """
+    register, pmu = _register(reg), vcpu.pmu
+    _not_loaded(vcpu)
+    counter = counter_of(register, 0)
+    if counter is not None:
+        if is_typer(register):
+            pmu.typer[counter] = value & (pmu.event_mask if counter != CYCLE else pmu.event_mask & ~0xFFFF)
+        else:
+            pmu.counter[counter] = value & MASK64
+        return
+    valid = value & pmu.mask
+    match register:
+        case r.PMCR_EL0:
+            wanted = (value & r.PMCR_N) >> r.PMCR_N_SHIFT
+            if vcpu.vpmu.design.pmcr_n == "settable" and not vcpu.ran and wanted <= _limit(vcpu):
+                pmu.set_counters(wanted)
+            pmu.pmcr = value & PMCR_WRITABLE
+        case r.PMCNTENSET_EL0:
+            pmu.cnten = valid
+        case r.PMCNTENCLR_EL0:
+            pmu.cnten &= ~valid
+        case r.PMINTENSET_EL1:
+            pmu.inten = valid
+        case r.PMINTENCLR_EL1:
+            pmu.inten &= ~valid
+        case r.PMOVSSET_EL0:
+            pmu.ovs = valid
+        case r.PMOVSCLR_EL0:
+            pmu.ovs &= ~valid
+        case r.PMSELR_EL0:
+            pmu.selr = value & 0x1F
+        case _:
+            pmu.userenr = value & USERENR_ALL
+
+
+def set_nr_counters(vcpu: VCpu, counters: int) -> None:
+    """KVM_ARM_VCPU_PMU_V3_SET_NR_COUNTERS. Raises OSError: EBUSY once the VM has run, EINVAL above what the CPU has."""
+    if vcpu.ran:
+        raise OSError(errno.EBUSY, "the VM has run: its number of counters is fixed")
+    if not 0 <= counters <= _limit(vcpu):
+        raise OSError(errno.EINVAL, f"{counters} event counters; the CPU has {_limit(vcpu)}")
+    vcpu.pmu.set_counters(counters)
+
+
+def set_filter(vcpu: VCpu, base: int, count: int, *, deny: bool) -> None:
+    """KVM_ARM_VCPU_PMU_V3_FILTER for events base to base + count - 1. Raises OSError: EBUSY once the VM has run, EINVAL."""
+    if vcpu.ran:
+        raise OSError(errno.EBUSY, "the VM has run: its event filter is fixed")
+    if base < 0 or count < 1 or base + count > 1 << 16:
+        raise OSError(errno.EINVAL, f"events {base:#x} to {base + count - 1:#x}: event numbers have 16 bits")
+    events = range(base, base + count)
+    denied = set(vcpu.pmu.denied) | set(events) if deny else set(vcpu.pmu.denied) - set(events)
+    vcpu.pmu.denied = sorted(denied)
+
+
+def _limit(vcpu: VCpu) -> int:
+    return min(pcpu.spec.counters for pcpu in vcpu.simulation.pcpus)
+
+
+def _not_loaded(vcpu: VCpu) -> None:
+    if vcpu.pcpu.current is vcpu:
+        raise OSError(errno.EBUSY, f"{vcpu.name}: vCPU {vcpu.index} is running")

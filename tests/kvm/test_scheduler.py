@@ -1,0 +1,137 @@
+"""Several of everything: more vCPUs than pCPUs, vCPUs that block, wake, float and are kicked, tasks that compete."""
+
+from dataclasses import replace
+
+import pytest
+
+from services import registers as r
+from services.cpu import Cpu, Entry, Notice, Timer
+from services.experiment import CpuSpec, HostCpuSpec, PhaseSpec, TaskSpec
+from services.host_perf import HostPerf
+from services.kvm.attendant import LocalSoftware
+from services.kvm.simulation import Simulation
+from services.registers import PMEVCNTR, PMEVTYPER
+from tests.kvm.parties import INST_RETIRED, Scripted, experiment, simulation
+
+WORK = 60_000_000  # cycles, five ticks of 250 Hz
+SLICES = 6
+
+
+class Worker:
+    """A kernel that counts its user work in slices with a sleep between them."""
+
+    def __init__(self, sleep: int = 0) -> None:
+        self.sleep = sleep
+        self.slices = 0
+        self.count = -1
+        self.pcpus: list[int] = []
+        self.software = Scripted(boot=self.boot, resume=self.work, timer=self.work)
+
+    async def boot(self, cpu: Cpu, entry: Entry) -> None:
+        cpu.burst.msr(PMEVTYPER(0), INST_RETIRED | r.PMEVTYPER_P)
+        cpu.burst.msr(PMEVCNTR(0), 0)
+        cpu.burst.msr(r.PMCNTENSET_EL0, 1)
+        cpu.burst.msr(r.PMCR_EL0, r.PMCR_LC | r.PMCR_LP | r.PMCR_E)
+        await self.work(cpu, entry)
+
+    async def work(self, cpu: Cpu, entry: Entry) -> None:
+        if self.slices == SLICES:
+            if self.count < 0:
+                self.count = await cpu.mrs(PMEVCNTR(0))
+                cpu.burst.notify(Notice.WORK_DONE, 0)
+            cpu.burst.wfi()
+        elif self.sleep and entry.kind.name == "RESUME":
+            cpu.burst.timer(Timer.TICK, entry.now + self.sleep)
+            cpu.burst.wfi()
+        else:
+            self.slices += 1
+            cpu.burst.compute(2, 0, WORK // SLICES)
+
+
+def lab(
+    design: str, pins: tuple[int, ...], *, pcpus: int, sleep: int = 0, tasks: int = 0, **axes: str
+) -> tuple[Simulation, list[Worker]]:
+    of = experiment(design, pcpus=pcpus, vcpus=pins, **axes)
+    if tasks:
+        hog = TaskSpec("hog", (PhaseSpec(2, WORK),))
+        of = replace(of, host=replace(of.host, cpus=(HostCpuSpec(tasks=(hog,) * tasks),) * pcpus))
+    made = simulation(of, Scripted())
+    workers = []
+    host = HostPerf()
+    for pcpu in made.pcpus:
+        made.attend_host(pcpu.index, LocalSoftware(host.attend(pcpu.index)))
+    for vcpu in made.vcpus:
+        worker = Worker(sleep)
+        workers.append(worker)
+        made.attend_guest(vcpu.name, vcpu.index, LocalSoftware(worker.software))
+    return made, workers
+
+
+DESIGNS = [
+    ("emulated", {}),
+    ("emulated-6.15", {}),
+    ("partitioned", {}),
+    ("partitioned", {"swap": "lazy"}),
+    ("partitioned", {"swap": "lazy-sticky", "reservation": "dynamic"}),
+    ("partitioned", {"traps": "fast-path"}),
+    ("partitioned", {"traps": "slow-path", "pmcr": "trapped"}),
+]
+
+
+@pytest.mark.parametrize(("design", "axes"), DESIGNS)
+@pytest.mark.parametrize("pins", [(0, 0, 0), (-1, -1, -1)])
+@pytest.mark.parametrize("sleep", [0, 1_000_000])
+async def test_every_vcpu_counts_all_of_its_own_work_and_nothing_else(
+    design: str, axes: dict[str, str], pins: tuple[int, ...], sleep: int
+) -> None:
+    made, workers = lab(design, pins, pcpus=2, sleep=sleep, tasks=1, **axes)
+    await made.run()
+    assert [worker.count for worker in workers] == [WORK // 2] * 3
+
+
+async def test_floating_vcpus_use_every_pcpu() -> None:
+    made, _ = lab("partitioned", (-1,) * 4, pcpus=2)
+    await made.run()
+    busy = [made.machine.cycles(pcpu.index)["guest"] for pcpu in made.pcpus]
+    assert min(busy) > 1.8 * WORK
+
+
+async def test_more_vcpus_than_pcpus_share_by_the_tick() -> None:
+    made, _ = lab("partitioned", (0, 0), pcpus=1)
+    await made.run()
+    assert made.vcpus[0].vpmu.swaps().loads >= 3
+
+
+async def test_a_vcpu_on_a_cpu_with_fewer_counters_gets_its_hpmn() -> None:
+    small = CpuSpec(model="small", counters=4, pmuver=6, fgt=1)
+    big = CpuSpec(model="big", counters=10, pmuver=6, fgt=1)
+    of = replace(experiment("partitioned", pcpus=2, vcpus=(0, 1), counters=4), cpus=(small, big))
+    made = simulation(of, Scripted())
+    for vcpu in made.vcpus:
+        made.attend_guest(vcpu.name, vcpu.index, LocalSoftware(Worker().software))
+    await made.run()
+    assert [made.machine.peek(pcpu.index, r.MDCR_EL2) & r.MDCR_EL2_HPMN for pcpu in made.pcpus] == [4, 4]
+    assert made.pcpus[0].spec.counters == 4
+
+
+async def test_an_ipi_reaches_a_blocked_vcpu_of_the_same_vm() -> None:
+    async def sender(cpu: Cpu, entry: Entry) -> None:
+        cpu.burst.compute(2, 0, WORK)
+
+    async def send(cpu: Cpu, entry: Entry) -> None:
+        cpu.burst.ipi(1)
+        cpu.burst.notify(Notice.WORK_DONE, 0)
+        cpu.burst.wfi()
+
+    arrived: list[int] = []
+
+    async def received(cpu: Cpu, entry: Entry) -> None:
+        arrived.append(entry.now)
+        cpu.burst.notify(Notice.WORK_DONE, 0)
+
+    made = simulation(experiment("partitioned", pcpus=2, vcpus=(0, 1)), Scripted())
+    made.attend_guest("vm0", 0, LocalSoftware(Scripted(boot=sender, resume=send)))
+    made.attend_guest("vm0", 1, LocalSoftware(Scripted(sgi=received)))
+    await made.run()
+    (when,) = arrived
+    assert WORK < when < WORK + 100_000
