@@ -1,4 +1,4 @@
-"""The host's perf: a kernel at EL2 (VHE) that attends every pCPU, with events of its own and kernel counters for KVM."""
+"""The host's perf: a kernel at EL2 (VHE) that on every pCPU, with events of its own and KVM's kernel counters."""
 
 from services.host_perf.kernel import HostCpu, HostPerf
 

@@ -10,7 +10,6 @@ from services import experiment as ex
 from services.cpu import CALL_COLUMNS, Call, Cpu, Entry, EntryKind, Notice, Timer
 from services.linux_perf import EventAttr, Perf, PerfConfig, PerfCpu, PerfEvent, Session
 
-
 # As plain integers: KVM's calls come by the million, and an enum's member is looked up each time.
 CREATE, RELEASE, ENABLE, DISABLE, READ, EL0_FILTER, GUEST_COUNTERS = (int(call) for call in Call)
 RESULT = int(Notice.RESULT)
@@ -110,6 +109,7 @@ class HostCpu:
             case _:
                 raise BadRequest(f"the host's perf has no handler for {entry.kind!r}")
         await self.perf.settle(cpu)
+        return None
 
     async def _boot(self, cpu: Cpu, config: dict[str, Any]) -> None:
         features = config["features"]

@@ -74,7 +74,7 @@ def is_typer(register: int) -> bool:
 
 
 def counter_of(register: int, selr: int) -> int | None:
-    """The counter that the register belongs to, CYCLE for the cycle counter; None if to none. `selr`: PMSELR_EL0.SEL."""
+    """The counter that the register belongs to, CYCLE for the cycle counter, or None. `selr`: PMSELR_EL0.SEL."""
     if register in (r.PMXEVCNTR_EL0, r.PMXEVTYPER_EL0):
         return selr
     number = _COUNTERS.get(register)

@@ -119,7 +119,7 @@ def set_nr_counters(vcpu: VCpu, counters: int) -> None:
 
 
 def set_filter(vcpu: VCpu, base: int, count: int, *, deny: bool) -> None:
-    """KVM_ARM_VCPU_PMU_V3_FILTER for events base to base + count - 1. Raises OSError: EBUSY once the VM has run, EINVAL."""
+    """KVM_ARM_VCPU_PMU_V3_FILTER for events from `base` on. Raises OSError: EBUSY once the VM has run, EINVAL."""
     if vcpu.ran:
         raise OSError(errno.EBUSY, "the VM has run: its event filter is fixed")
     if base < 0 or count < 1 or base + count > 1 << 16:

@@ -366,7 +366,7 @@ class PCpu:
         self.host_has_events = state["host_has_events"]
         self.perf_ran = state["perf_ran"]
         self.tick = state["tick"]
-        self.timers = {timer: deadline for timer, deadline in state["timers"]}
+        self.timers = dict(state["timers"])
         self.arrivals = [(time, thread) for time, thread in state["arrivals"]]
         self.requests = [request.encode() for request in state["requests"]]
         self.queue = [threads[i] for i in state["queue"]]

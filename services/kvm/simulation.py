@@ -21,7 +21,6 @@ from services.kvm.pcpu import PCpu, Thread
 from services.kvm.task import HostTask
 from services.kvm.vcpu import VCpu
 
-
 CPU_CYCLES = 0x11
 HOST = "host"  # as the target of a request
 REQUEST_MARK = 64  # in the log: a live client's request; entries are marked with their kind

@@ -359,7 +359,7 @@ class VCpu:
         self.blocked = state["blocked"]
         self.wfi = state["wfi"]
         self.compute = None if state["compute"] is None else tuple(state["compute"])
-        self.timers = {timer: deadline for timer, deadline in state["timers"]}
+        self.timers = dict(state["timers"])
         self.timer_deadline = min(self.timers.values(), default=NEVER)
         self.line = state["line"]
         self.expired = state["expired"]

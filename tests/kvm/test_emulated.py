@@ -3,7 +3,7 @@
 import pytest
 
 from services import registers as r
-from services.cpu import Cpu, Entry, EntryKind, Notice
+from services.cpu import Cpu, Entry, Notice
 from services.host_perf import HostPerf
 from services.kvm.attendant import LocalSoftware
 from services.kvm.simulation import Simulation

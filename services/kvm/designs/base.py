@@ -123,7 +123,7 @@ class Design(ABC):
 
     @abstractmethod
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
-        """What it falls back on for a guest with `counters` event counters on `cpu`, in words; DesignError if it can't be had."""
+        """What it falls back on for a guest with `counters` event counters on `cpu`, in words. Raises DesignError."""
 
     @abstractmethod
     def host_counters(self, cpu: CpuSpec) -> int:

@@ -235,7 +235,7 @@ class EmulatedPmu(Vpmu):
         pmu = self.pmu
         typer = pmu.typer[n]
         event = pmu.event(n)
-        if n != CYCLE and event in (SW_INCR, CHAIN) or event in pmu.denied:
+        if (n != CYCLE and event in (SW_INCR, CHAIN)) or event in pmu.denied:
             return
         flags = 0
         if typer & r.PMEVTYPER_U:
@@ -318,7 +318,7 @@ class Emulated(Design):
     axes: ClassVar[Mapping[str, Axis]] = {
         "kernel": Axis(
             ("6.12", "6.15"),
-            "6.12: each PMCR_EL0 write acts on every counter, only enabled ones raise the interrupt; 6.15: a change of E acts",
+            "6.12: each PMCR_EL0 write acts on all counters, enabled ones raise the interrupt; 6.15: a change of E acts",
         ),
     }
 

@@ -1,4 +1,4 @@
-"""`gunyah`: semi-lazy. The first access in a time slice traps and loads the guest's PMU, and access is kept for the slice."""
+"""`gunyah`: semi-lazy. The first access of a time slice traps and loads the guest's PMU for the rest of it."""
 
 from __future__ import annotations
 

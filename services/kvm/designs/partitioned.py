@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # counting at EL2; PMCEID and PMMIR, which would show the host's hardware.
 TRAPPED_WRITES = r.HDFG_PMOVS | r.HDFG_PMEVTYPERN | r.HDFG_PMCCFILTR
 TRAPPED_READS = TRAPPED_WRITES | r.HDFGRTR_PMCEIDN | r.HDFGRTR_PMMIR
-# Registers that a trapped read may want, but for the counters, their types and PMMIR_EL1; PMICNTR_EL0 is not among them.
+# What a trapped read may want, but for the counters, their types and PMMIR_EL1; PMICNTR_EL0 is not among them.
 READABLE = frozenset(
     {
         r.PMCR_EL0,
@@ -368,11 +368,11 @@ class Partitioned(Design):
         ),
         "traps": Axis(
             ("fgt", "fast-path", "slow-path"),
-            "FEAT_FGT untraps most accesses; without, TPM traps them all, completed in the hypervisor or in the host kernel",
+            "FEAT_FGT untraps most accesses; or TPM traps them all, completed in the hypervisor or in the host kernel",
         ),
         "without_fgt": Axis(
             ("slow-path", "fast-path", "unsplit"),
-            "what traps=fgt falls back to: the host kernel (v7), the hypervisor (v2-v6), or HPMN left at N as well (v8)",
+            "what traps=fgt falls back to: the host kernel (v7), the hypervisor (v2-v6), or HPMN stays N too (v8)",
         ),
         "reservation": Axis(
             ("static", "dynamic"), "when the host gives the guest's range up: at boot, or while a vCPU is resident"

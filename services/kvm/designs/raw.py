@@ -1,4 +1,4 @@
-"""`raw`: guests access the PMU directly, and nothing is saved or restored (Xen on Arm, `vpmu=1`). The negative control."""
+"""`raw`: guests access the PMU directly, nothing is saved or restored (Xen on Arm, `vpmu=1`). A negative control."""
 
 from __future__ import annotations
 
