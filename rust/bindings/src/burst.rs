@@ -45,7 +45,11 @@ impl Burst {
     }
 
     fn write_back(&mut self, register: u16, slot: u32, mask: u64, bits: u64) -> PyResult<()> {
-        if self.inner.post_write_back(register, slot, mask, bits) { Ok(()) } else { Err(out_of_range("slot", slot)) }
+        if self.inner.post_write_back(register, slot, mask, bits) {
+            Ok(())
+        } else {
+            Err(out_of_range("slot", slot))
+        }
     }
 
     fn isb(&mut self) {
@@ -107,6 +111,7 @@ impl Burst {
         self.inner.post(Operation::Done, 0, 0);
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands references out by value")]
     fn extend(&mut self, other: PyRef<'_, Self>) -> u32 {
         self.inner.extend(&other.inner)
     }
@@ -141,7 +146,10 @@ impl Burst {
     fn set_values(&mut self, values: Vec<u64>) -> PyResult<()> {
         let expected = self.inner.values.len();
         if values.len() != expected {
-            return Err(PyValueError::new_err(format!("{} values for a burst that reads {expected}", values.len())));
+            return Err(PyValueError::new_err(format!(
+                "{} values for a burst that reads {expected}",
+                values.len()
+            )));
         }
         self.inner.values = values;
         Ok(())

@@ -11,7 +11,9 @@ use pyo3::prelude::*;
 /// Name of a register.
 #[pyfunction]
 fn register_name(encoding: u16) -> PyResult<String> {
-    Register::decode(encoding).map(Register::name).ok_or_else(|| PyKeyError::new_err(format!("no register {encoding:#x}")))
+    Register::decode(encoding)
+        .map(Register::name)
+        .ok_or_else(|| PyKeyError::new_err(format!("no register {encoding:#x}")))
 }
 
 /// Encoding of a register.

@@ -86,7 +86,9 @@ impl Machine {
             Stop::End => (STOP_END, burst.inner.ops.len(), 0, 0),
             Stop::Trap { index, esr, value } => (STOP_TRAP, index, esr, value),
             Stop::Exception { index, esr } => (STOP_EXCEPTION, index, esr, 0),
-            Stop::Operation { index, op } => (STOP_OPERATION, index, op.operation as u64, u64::from(op.subject)),
+            Stop::Operation { index, op } => {
+                (STOP_OPERATION, index, op.operation as u64, u64::from(op.subject))
+            }
             Stop::Interrupt { index } => (STOP_INTERRUPT, index, 0, 0),
         })
     }
@@ -128,7 +130,8 @@ impl Machine {
     }
 
     fn cycles(&mut self, cpu: usize) -> PyResult<BTreeMap<&'static str, u64>> {
-        let ([guest_el0, guest_el1, host_user, host_kernel], idle) = self.inner.cycles(cpu).map_err(value_error)?;
+        let ([guest_el0, guest_el1, host_user, host_kernel], idle) =
+            self.inner.cycles(cpu).map_err(value_error)?;
         Ok(BTreeMap::from([
             ("guest", guest_el0.wrapping_add(guest_el1)),
             ("host_kernel", host_kernel),

@@ -4,10 +4,13 @@
 //! [`RULES`] are applied to an access in order; the first that applies decides, and an access to
 //! which none applies is executed. The value of an executed access is another matter
 //! ([`crate::registers`]): a row's [`View`] says whether MDCR_EL2.HPMN masks it.
+//!
+//! `D24.5` and `J1.3` in a source are sections of the Arm ARM, DDI 0487.
 
 use crate::feature::{Constrained, Features, PMUV3P4, PMUV3P9};
 use crate::field::{hcr_el2, hdfgtr, hdfgtr2, mdcr_el2, mdcr_el3, pmuserenr};
 use crate::register::{Kind, Register, iss};
+use crate::registers::{CYCLE, INSTRUCTION};
 
 /// Where an access goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,16 +48,20 @@ pub enum View {
     AccessibleCount,
 }
 
-/// How a register is indexed.
+/// Which counter a register belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Index {
-    /// Not at all.
+    /// None, or all.
     None,
-    /// By its own name.
+    /// The cycle counter.
+    Cycle,
+    /// The instruction counter.
+    Instruction,
+    /// The event counter in its own name.
     Name,
-    /// By PMSELR_EL0.SEL.
+    /// The event counter in PMSELR_EL0.SEL.
     Selected,
-    /// By PMSELR_EL0.SEL, where 31 is `PMCCFILTR_EL0`.
+    /// The event counter in PMSELR_EL0.SEL, where 31 is the cycle counter.
     SelectedOrCycle,
 }
 
@@ -63,8 +70,12 @@ pub enum Index {
 pub enum User {
     /// There is no such access: UNDEFINED at EL0.
     Never,
-    /// If one of these bits of `PMUSERENR_EL0` is set.
+    /// If one of these bits of `PMUSERENR_EL0` is set, or UEN (`FEAT_PMUv3p9`).
     Enabled(u64),
+    /// If `PMUSERENR_EL0`.EN is set and UEN is not.
+    EnabledNotByUen,
+    /// If `PMUSERENR_EL0`.UEN is set.
+    ByUen,
     /// Always.
     Always,
 }
@@ -80,6 +91,8 @@ pub enum Needs {
     Pmuv3p9,
     /// `FEAT_PMUv3_ICNTR`.
     Icntr,
+    /// `FEAT_PMUv3_SS` (or `FEAT_EBEP`, which the model does not have).
+    Ss,
     /// `FEAT_FGT`.
     Fgt,
     /// `FEAT_FGT2`.
@@ -109,13 +122,15 @@ pub struct Row {
     pub fgt_write: u64,
     /// The bits are those of `FEAT_FGT2`, which trap if they are 0.
     pub fgt2: bool,
-    /// Index.
+    /// MDCR_EL3.EnPM2 traps it if it is 0.
+    pub en_pm2: bool,
+    /// Its counter.
     pub index: Index,
     /// What an executed access sees.
     pub view: View,
     /// The register's name, and so its page in the Arm ARM.
     pub page: &'static str,
-    /// No second source was at hand for this row.
+    /// The register's page was not at hand, or is followed in part.
     pub unverified: bool,
 }
 
@@ -131,6 +146,7 @@ const BASE: Row = Row {
     fgt_read: 0,
     fgt_write: 0,
     fgt2: false,
+    en_pm2: false,
     index: Index::None,
     view: View::Whole,
     page: "",
@@ -149,8 +165,21 @@ const fn control(kind: Kind, page: &'static str, needs: Needs, lowest_el: u8) ->
     Row { needs, lowest_el, tpm: false, ..el1(kind, page, 0) }
 }
 
+/// A register of another extension, with as much of its access rules as a PMU driver meets.
+const fn simplified(kind: Kind, page: &'static str) -> Row {
+    Row { unverified: true, ..control(kind, page, Needs::Pmuv3, 1) }
+}
+
 const fn second(row: Row, needs: Needs) -> Row {
-    Row { needs, fgt2: true, unverified: true, ..row }
+    Row { needs, fgt2: true, en_pm2: true, ..row }
+}
+
+const fn of(index: Index, row: Row) -> Row {
+    Row { index, ..row }
+}
+
+const fn by_uen(row: Row) -> Row {
+    Row { read: Some(User::ByUen), write: Some(User::ByUen), ..row }
 }
 
 const fn per_counter(row: Row) -> Row {
@@ -159,7 +188,13 @@ const fn per_counter(row: Row) -> Row {
 
 /// One row per kind of register, in the order of [`Kind`].
 pub static ROWS: [Row; Kind::Pmevtyper as usize + 1] = [
-    Row { fgt_read: 0, view: View::AccessibleCount, ..el0(Kind::Pmcr, "PMCR_EL0", hdfgtr::PMCR) },
+    Row {
+        read: Some(User::EnabledNotByUen),
+        write: Some(User::EnabledNotByUen),
+        fgt_read: 0,
+        view: View::AccessibleCount,
+        ..el0(Kind::Pmcr, "PMCR_EL0", hdfgtr::PMCR)
+    },
     per_counter(el0(Kind::Pmcntenset, "PMCNTENSET_EL0", hdfgtr::PMCNTEN)),
     per_counter(el0(Kind::Pmcntenclr, "PMCNTENCLR_EL0", hdfgtr::PMCNTEN)),
     per_counter(el0(Kind::Pmovsclr, "PMOVSCLR_EL0", hdfgtr::PMOVS)),
@@ -175,16 +210,19 @@ pub static ROWS: [Row; Kind::Pmevtyper as usize + 1] = [
     },
     Row { write: None, ..el0(Kind::Pmceid0, "PMCEID0_EL0", hdfgtr::PMCEIDN) },
     Row { write: None, ..el0(Kind::Pmceid1, "PMCEID1_EL0", hdfgtr::PMCEIDN) },
-    Row { read: Some(User::Enabled(EN | CR)), ..el0(Kind::Pmccntr, "PMCCNTR_EL0", hdfgtr::PMCCNTR) },
-    Row { index: Index::SelectedOrCycle, ..el0(Kind::Pmxevtyper, "PMXEVTYPER_EL0", hdfgtr::PMEVTYPERN) },
+    Row {
+        read: Some(User::Enabled(EN | CR)),
+        ..of(Index::Cycle, el0(Kind::Pmccntr, "PMCCNTR_EL0", hdfgtr::PMCCNTR))
+    },
+    of(Index::SelectedOrCycle, el0(Kind::Pmxevtyper, "PMXEVTYPER_EL0", hdfgtr::PMEVTYPERN)),
     Row {
         read: Some(User::Enabled(EN | ER)),
-        index: Index::Selected,
-        ..el0(Kind::Pmxevcntr, "PMXEVCNTR_EL0", hdfgtr::PMEVCNTRN)
+        ..of(Index::Selected, el0(Kind::Pmxevcntr, "PMXEVCNTR_EL0", hdfgtr::PMEVCNTRN))
     },
     Row {
         read: None,
         fgt_read: 0,
+        en_pm2: false,
         ..per_counter(second(el0(Kind::Pmzr, "PMZR_EL0", hdfgtr2::N_PMZR), Needs::Pmuv3p9))
     },
     Row {
@@ -193,14 +231,20 @@ pub static ROWS: [Row; Kind::Pmevtyper as usize + 1] = [
         ..el0(Kind::Pmuserenr, "PMUSERENR_EL0", hdfgtr::PMUSERENR)
     },
     per_counter(el0(Kind::Pmovsset, "PMOVSSET_EL0", hdfgtr::PMOVS)),
-    second(el0(Kind::Pmicntr, "PMICNTR_EL0", hdfgtr2::N_PMICNTR), Needs::Icntr),
-    second(el0(Kind::Pmicfiltr, "PMICFILTR_EL0", hdfgtr2::N_PMICFILTR), Needs::Icntr),
+    of(
+        Index::Instruction,
+        by_uen(second(el0(Kind::Pmicntr, "PMICNTR_EL0", hdfgtr2::N_PMICNTR), Needs::Icntr)),
+    ),
+    of(
+        Index::Instruction,
+        by_uen(second(el0(Kind::Pmicfiltr, "PMICFILTR_EL0", hdfgtr2::N_PMICFILTR), Needs::Icntr)),
+    ),
     per_counter(el1(Kind::Pmintenset, "PMINTENSET_EL1", hdfgtr::PMINTEN)),
     per_counter(el1(Kind::Pmintenclr, "PMINTENCLR_EL1", hdfgtr::PMINTEN)),
-    second(el1(Kind::Pmuacr, "PMUACR_EL1", hdfgtr2::N_PMUACR), Needs::Pmuv3p9),
-    second(el1(Kind::Pmecr, "PMECR_EL1", hdfgtr2::N_PMECR), Needs::Pmuv3p9),
+    per_counter(second(el1(Kind::Pmuacr, "PMUACR_EL1", hdfgtr2::N_PMUACR), Needs::Pmuv3p9)),
+    second(el1(Kind::Pmecr, "PMECR_EL1", hdfgtr2::N_PMECR), Needs::Ss),
     Row { needs: Needs::Pmuv3p4, write: None, ..el1(Kind::Pmmir, "PMMIR_EL1", hdfgtr::PMMIR) },
-    el0(Kind::Pmccfiltr, "PMCCFILTR_EL0", hdfgtr::PMCCFILTR),
+    of(Index::Cycle, el0(Kind::Pmccfiltr, "PMCCFILTR_EL0", hdfgtr::PMCCFILTR)),
     control(Kind::MdcrEl2, "MDCR_EL2", Needs::Pmuv3, 2),
     control(Kind::HcrEl2, "HCR_EL2", Needs::Pmuv3, 2),
     control(Kind::Hdfgrtr, "HDFGRTR_EL2", Needs::Fgt, 2),
@@ -208,15 +252,14 @@ pub static ROWS: [Row; Kind::Pmevtyper as usize + 1] = [
     control(Kind::Hdfgrtr2, "HDFGRTR2_EL2", Needs::Fgt2, 2),
     control(Kind::Hdfgwtr2, "HDFGWTR2_EL2", Needs::Fgt2, 2),
     control(Kind::MdcrEl3, "MDCR_EL3", Needs::El3, 3),
-    Row { read: None, ..control(Kind::IccSgi1r, "ICC_SGI1R_EL1", Needs::Pmuv3, 1) },
-    Row { write: None, ..control(Kind::IdAa64dfr0, "ID_AA64DFR0_EL1", Needs::Pmuv3, 1) },
-    Row { write: None, ..control(Kind::IdAa64dfr1, "ID_AA64DFR1_EL1", Needs::Pmuv3, 1) },
+    Row { read: None, ..simplified(Kind::IccSgi1r, "ICC_SGI1R_EL1") },
+    Row { write: None, ..simplified(Kind::IdAa64dfr0, "ID_AA64DFR0_EL1") },
+    Row { write: None, ..simplified(Kind::IdAa64dfr1, "ID_AA64DFR1_EL1") },
     Row {
         read: Some(User::Enabled(EN | ER)),
-        index: Index::Name,
-        ..el0(Kind::Pmevcntr, "PMEVCNTR<n>_EL0", hdfgtr::PMEVCNTRN)
+        ..of(Index::Name, el0(Kind::Pmevcntr, "PMEVCNTR<n>_EL0", hdfgtr::PMEVCNTRN))
     },
-    Row { index: Index::Name, ..el0(Kind::Pmevtyper, "PMEVTYPER<n>_EL0", hdfgtr::PMEVTYPERN) },
+    of(Index::Name, el0(Kind::Pmevtyper, "PMEVTYPER<n>_EL0", hdfgtr::PMEVTYPERN)),
 ];
 
 /// The controls that decide accesses.
@@ -224,6 +267,8 @@ pub static ROWS: [Row; Kind::Pmevtyper as usize + 1] = [
 pub struct Controls {
     /// `PMUSERENR_EL0`
     pub pmuserenr: u64,
+    /// `PMUACR_EL1`
+    pub pmuacr: u64,
     /// PMSELR_EL0.SEL
     pub sel: u8,
     /// `MDCR_EL2`
@@ -279,14 +324,31 @@ impl<'a> Access<'a> {
         if self.write { self.row.write } else { self.row.read }
     }
 
-    /// The event counter that is accessed; `None` if none is, or the cycle counter.
+    /// The event counter that is accessed; `None` if none is, or the cycle or instruction counter.
     fn counter(&self) -> Option<u8> {
         match self.row.index {
-            Index::None => None,
+            Index::None | Index::Cycle | Index::Instruction => None,
             Index::Name => Some(self.index),
             Index::Selected => Some(self.controls.sel),
             Index::SelectedOrCycle => (self.controls.sel != 31).then_some(self.controls.sel),
         }
+    }
+
+    /// The bit of the counter that is accessed in `PMUACR_EL1`, and the bit of `PMUSERENR_EL0`
+    /// that makes it read-only.
+    fn user_control(&self) -> Option<(u64, u64)> {
+        if let Some(n) = self.counter() {
+            return Some((1 << n, ER));
+        }
+        match self.row.index {
+            Index::Cycle | Index::SelectedOrCycle => Some((1 << CYCLE, CR)),
+            Index::Instruction => Some((1 << INSTRUCTION, pmuserenr::IR)),
+            _ => None,
+        }
+    }
+
+    fn uen(&self) -> bool {
+        self.features.has(PMUV3P9) && self.controls.pmuserenr & pmuserenr::UEN != 0
     }
 
     fn tge(&self) -> bool {
@@ -310,10 +372,9 @@ impl<'a> Access<'a> {
 
     fn constrained(&self, choice: Constrained) -> Outcome {
         match choice {
-            Constrained::Undefined => Outcome::Undefined(self.own_level()),
             Constrained::RazWi => Outcome::RazWi,
             Constrained::Trap if self.el < 2 => Outcome::Trapped(2),
-            Constrained::Trap => Outcome::Undefined(self.own_level()),
+            Constrained::Undefined | Constrained::Trap => Outcome::Undefined(self.own_level()),
         }
     }
 }
@@ -326,7 +387,7 @@ pub struct Rule {
     pub text: &'static str,
     /// Register page and field in the Arm ARM.
     pub source: &'static str,
-    /// No second source was at hand for this rule.
+    /// The page was not at hand, or is followed in part.
     pub unverified: bool,
     /// The architecture leaves a choice here: its name among the features.
     pub choice: Option<&'static str>,
@@ -371,6 +432,7 @@ pub static RULES: &[Rule] = &[
             Needs::Pmuv3p4 => !a.features.has(PMUV3P4),
             Needs::Pmuv3p9 => !a.features.has(PMUV3P9),
             Needs::Icntr => !a.features.icntr,
+            Needs::Ss => !a.features.ss,
             Needs::Fgt => a.features.fgt < 1,
             Needs::Fgt2 => a.features.fgt < 2,
             Needs::El3 => !a.features.el3,
@@ -406,13 +468,29 @@ pub static RULES: &[Rule] = &[
     },
     rule(
         "user enable",
-        "EL0 needs a bit of PMUSERENR_EL0; the trap goes to EL1, or to EL2 if HCR_EL2.TGE is 1",
-        "PMUSERENR_EL0.{EN,SW,CR,ER}",
+        "EL0 needs a bit of PMUSERENR_EL0: UEN (except PMCR_EL0, which it traps), or unless it is about the instruction counter EN, SW, CR or ER; the trap goes to EL1, or to EL2 if HCR_EL2.TGE is 1",
+        "PMUSERENR_EL0.{EN,SW,CR,ER,UEN}",
         |a| {
-            let Some(User::Enabled(mask)) = a.user() else { return false };
             let userenr = a.controls.pmuserenr;
-            let by_acr = a.features.has(PMUV3P9) && userenr & pmuserenr::UEN != 0 && a.row.kind != Kind::Pmcr;
-            a.el == 0 && userenr & mask == 0 && !by_acr
+            a.el == 0
+                && match a.user() {
+                    Some(User::Enabled(mask)) => userenr & mask == 0 && !a.uen(),
+                    Some(User::EnabledNotByUen) => userenr & EN == 0 || a.uen(),
+                    Some(User::ByUen) => !a.uen(),
+                    Some(User::Never | User::Always) | None => false,
+                }
+        },
+        to_own_level,
+    ),
+    rule(
+        "user identification",
+        "PMUSERENR_EL0.TID traps EL0 reads of PMCEID0_EL0 and PMCEID1_EL0",
+        "PMUSERENR_EL0.TID",
+        |a| {
+            a.el == 0
+                && a.features.has(PMUV3P9)
+                && a.controls.pmuserenr & pmuserenr::TID != 0
+                && matches!(a.row.kind, Kind::Pmceid0 | Kind::Pmceid1)
         },
         to_own_level,
     ),
@@ -430,23 +508,20 @@ pub static RULES: &[Rule] = &[
         },
         to_el2,
     ),
-    Rule {
-        unverified: true,
-        ..rule(
-            "fine-grained trap 2",
-            "a 0 in HDFGRTR2_EL2 or HDFGWTR2_EL2 traps EL1, and EL0 unless HCR_EL2.{E2H,TGE} is {1,1}",
-            "HDFGRTR2_EL2, HDFGWTR2_EL2",
-            |a| {
-                let (bit, bits) = if a.write {
-                    (a.row.fgt_write, a.controls.hdfgwtr2)
-                } else {
-                    (a.row.fgt_read, a.controls.hdfgrtr2)
-                };
-                a.features.fgt > 1 && a.row.fgt2 && bit & !bits != 0 && a.el < 2 && !a.host_el0()
-            },
-            to_el2,
-        )
-    },
+    rule(
+        "fine-grained trap 2",
+        "a 0 in HDFGRTR2_EL2 or HDFGWTR2_EL2 traps EL1, and EL0 unless HCR_EL2.{E2H,TGE} is {1,1}",
+        "HDFGRTR2_EL2, HDFGWTR2_EL2",
+        |a| {
+            let (bit, bits) = if a.write {
+                (a.row.fgt_write, a.controls.hdfgwtr2)
+            } else {
+                (a.row.fgt_read, a.controls.hdfgrtr2)
+            };
+            a.features.fgt > 1 && a.row.fgt2 && bit & !bits != 0 && a.el < 2 && !a.host_el0()
+        },
+        to_el2,
+    ),
     rule(
         "trap all",
         "MDCR_EL2.TPM traps EL1 and EL0, a VHE host's EL0 too",
@@ -478,12 +553,22 @@ pub static RULES: &[Rule] = &[
             |a| a.constrained(a.features.choices.reserved_counter),
         )
     },
+    Rule {
+        unverified: true,
+        ..rule(
+            "software generated interrupt",
+            "a guest's write of ICC_SGI1R_EL1 traps: HCR_EL2.{IMO,FMO} are set whenever KVM runs a guest",
+            "ICC_SGI1R_EL1, Accessing: HCR_EL2.{IMO,FMO}",
+            |a| a.row.kind == Kind::IccSgi1r && a.el < 2,
+            to_el2,
+        )
+    },
     rule(
-        "software generated interrupt",
-        "a guest's write of ICC_SGI1R_EL1 traps (with virtual interrupts enabled, as KVM has them)",
-        "ICC_SGI1R_EL1, Accessing: HCR_EL2.{IMO,FMO}",
-        |a| a.row.kind == Kind::IccSgi1r && a.el < 2,
-        to_el2,
+        "trap newer registers to EL3",
+        "with MDCR_EL3.EnPM2 0 the registers of FEAT_PMUv3_ICNTR, FEAT_PMUv3_SS, and PMUACR_EL1 trap",
+        "MDCR_EL3.EnPM2",
+        |a| a.features.el3 && a.row.en_pm2 && a.el < 3 && a.controls.mdcr_el3 & mdcr_el3::EN_PM2 == 0,
+        to_el3,
     ),
     rule(
         "trap all to EL3",
@@ -492,16 +577,19 @@ pub static RULES: &[Rule] = &[
         |a| a.features.el3 && a.row.tpm && a.el < 3 && a.controls.mdcr_el3 & mdcr_el3::TPM != 0,
         to_el3,
     ),
-    Rule {
-        unverified: true,
-        ..rule(
-            "trap newer registers to EL3",
-            "with MDCR_EL3.EnPM2 0 the registers of FEAT_PMUv3_ICNTR and FEAT_PMUv3p9 trap",
-            "MDCR_EL3.EnPM2",
-            |a| a.features.el3 && a.row.fgt2 && a.el < 3 && a.controls.mdcr_el3 & mdcr_el3::EN_PM2 == 0,
-            to_el3,
-        )
-    },
+    rule(
+        "user access control",
+        "with PMUSERENR_EL0.UEN a counter is RAZ/WI at EL0 unless PMUACR_EL1 grants it, and read-only if ER (event counters), CR (cycle counter) or IR (instruction counter) is set",
+        "PMUACR_EL1.{P<m>,C,F0}, PMUSERENR_EL0.{UEN,ER,CR,IR}",
+        |a| {
+            a.el == 0
+                && a.uen()
+                && a.user_control().is_some_and(|(granted, read_only)| {
+                    a.controls.pmuacr & granted == 0 || a.write && a.controls.pmuserenr & read_only != 0
+                })
+        },
+        |_| Outcome::RazWi,
+    ),
 ];
 
 /// Decides an access: where it goes, and the index in [`RULES`] of the rule that decided.

@@ -32,8 +32,10 @@ pub struct Features {
     pub icntr: bool,
     /// `FEAT_PMUv3_TH`.
     pub th: bool,
-    /// `FEAT_MTPMU`.
+    /// `FEAT_MTPMU`. Every CPU is alone in its core, so that its controls are stored and change nothing.
     pub mtpmu: bool,
+    /// `FEAT_PMUv3_SS`: `PMECR_EL1` exists; snapshots themselves are not modelled.
+    pub ss: bool,
     /// EL3 is implemented.
     pub el3: bool,
     /// Secure EL2 is implemented.
@@ -65,6 +67,7 @@ impl Default for Features {
             icntr: false,
             th: false,
             mtpmu: false,
+            ss: false,
             el3: true,
             sel2: false,
             aarch32: false,
@@ -87,7 +90,11 @@ pub struct Choices {
     pub reserved_counter: Constrained,
     /// HPMN above N, or 0 without `FEAT_HPMN0`.
     pub bad_hpmn: BadHpmn,
-    /// PMCR_EL0.FZO acts on the flags of the cycle and the instruction counter, too.
+    /// An overflow of the last counter of the first range is a CHAIN event for the first of the
+    /// second.
+    pub chain_across_ranges: bool,
+    /// The flag of the cycle counter freezes the first range, as in the Arm ARM's pseudocode of 2023;
+    /// PMCR_EL0.FZO's text and later pseudocode (`CheckPMUOverflowCondition`) leave it out.
     pub freeze_on_cycle_counter: bool,
 }
 
@@ -97,7 +104,8 @@ impl Default for Choices {
             absent_counter: Constrained::Undefined,
             reserved_counter: Constrained::Undefined,
             bad_hpmn: BadHpmn::AllCounters,
-            freeze_on_cycle_counter: true,
+            chain_across_ranges: true,
+            freeze_on_cycle_counter: false,
         }
     }
 }
@@ -185,6 +193,7 @@ impl Features {
             "icntr" => self.icntr = flag()?,
             "th" => self.th = flag()?,
             "mtpmu" => self.mtpmu = flag()?,
+            "ss" => self.ss = flag()?,
             "el3" => self.el3 = flag()?,
             "sel2" => self.sel2 = flag()?,
             "aarch32" => self.aarch32 = flag()?,
@@ -198,6 +207,7 @@ impl Features {
             "bad_hpmn" => {
                 self.choices.bad_hpmn = if flag()? { BadHpmn::NoCounters } else { BadHpmn::AllCounters };
             }
+            "chain_across_ranges" => self.choices.chain_across_ranges = flag()?,
             "freeze_on_cycle_counter" => self.choices.freeze_on_cycle_counter = flag()?,
             _ => return Err(BadFeatures(format!("unknown feature {name}"))),
         }

@@ -88,6 +88,20 @@ pub mod pmuserenr {
     pub const TID: u64 = 1 << 6;
 }
 
+/// `PMECR_EL1`, Performance Monitors Extended Control Register.
+pub mod pmecr {
+    /// Snapshot enable (`FEAT_PMUv3_SS`).
+    pub const SSE: u64 = 0b11 << 3;
+}
+
+/// `PMMIR_EL1`, Performance Monitors Machine Identification Register.
+pub mod pmmir {
+    /// Bits of PMEVTYPER<n>_EL0.TH (`FEAT_PMUv3_TH`).
+    pub const THWIDTH: u64 = 0b1111 << THWIDTH_SHIFT;
+    /// First bit of `THWIDTH`.
+    pub const THWIDTH_SHIFT: u32 = 20;
+}
+
 /// `MDCR_EL2`, Monitor Debug Configuration Register.
 pub mod mdcr_el2 {
     /// Number of counters of the first range.

@@ -68,7 +68,8 @@ impl Log {
         }
         let place = u64::from(record.cpu) << 48 | u64::from(record.el) << 32 | u64::from(record.code);
         let Some(slot) = self.block.get_mut(self.filled..self.filled + RECORD) else { return };
-        for (bytes, word) in slot.chunks_exact_mut(8).zip([record.cycle, place, record.subject, record.value]) {
+        for (bytes, word) in slot.chunks_exact_mut(8).zip([record.cycle, place, record.subject, record.value])
+        {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
         self.filled += RECORD;

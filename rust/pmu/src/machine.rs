@@ -134,7 +134,9 @@ impl Machine {
                 return Err(Error(format!("event {event:#x} happens by itself, it has no rate")));
             }
             if event == CPU_CYCLES && rate != ONE {
-                return Err(Error(format!("event {event:#x} (CPU_CYCLES) happens once per cycle, not {rate}/2^32 times")));
+                return Err(Error(format!(
+                    "event {event:#x} (CPU_CYCLES) happens once per cycle, not {rate}/2^32 times"
+                )));
             }
             if let Some(index) = self.world.events.index(event) {
                 profile.rates[index] = rate;
@@ -202,8 +204,11 @@ impl Machine {
         }
         let first = if guest { tallies } else { tallies + cpu * LEVELS };
         if guest {
-            let runs_there = |other: &Cpu| other.running().is_some_and(|r| (first..first + LEVELS).contains(&r.tally));
-            if let Some(other) = (0..self.cpus.len()).find(|&other| other != cpu && runs_there(&self.cpus[other])) {
+            let runs_there =
+                |other: &Cpu| other.running().is_some_and(|r| (first..first + LEVELS).contains(&r.tally));
+            if let Some(other) =
+                (0..self.cpus.len()).find(|&other| other != cpu && runs_there(&self.cpus[other]))
+            {
                 return Err(Error(format!("context {context} still runs on CPU {other}")));
             }
         }
@@ -229,7 +234,13 @@ impl Machine {
     ///
     /// # Errors
     /// No such CPU, or nothing runs on it.
-    pub fn execute(&mut self, cpu: usize, burst: &mut Burst, start: usize, interruptible: bool) -> Result<Stop, Error> {
+    pub fn execute(
+        &mut self,
+        cpu: usize,
+        burst: &mut Burst,
+        start: usize,
+        interruptible: bool,
+    ) -> Result<Stop, Error> {
         let Self { cpus, world, log, costs, .. } = self;
         let c = cpus.get_mut(cpu).ok_or_else(|| no_cpu(cpu))?;
         let running = c.running().ok_or_else(|| Error(format!("nothing runs on CPU {cpu}")))?;
@@ -266,7 +277,8 @@ impl Machine {
             let encoding = op.subject as u16;
             let register = Register::decode(encoding);
             let own = if running.el == 0 && running.guest { 1 } else { running.el.max(1) };
-            let outcome = register.map_or(Outcome::Undefined(own), |register| c.decide(register, running.el, write));
+            let outcome =
+                register.map_or(Outcome::Undefined(own), |register| c.decide(register, running.el, write));
             c.accesses += 1;
             let mut record = Record {
                 cpu: cpu as u16,

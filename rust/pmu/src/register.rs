@@ -87,6 +87,7 @@ pub struct Register(u8);
 /// Encoding to register: 64 KiB of which software touches a few cache lines.
 static DECODED: [u8; 1 << 16] = decoded();
 
+#[expect(clippy::large_stack_arrays, reason = "evaluated by the compiler")]
 const fn decoded() -> [u8; 1 << 16] {
     let mut table = [NO_REGISTER; 1 << 16];
     let mut id = 0;
@@ -126,14 +127,20 @@ impl Register {
         }
     }
 
-    /// `PMEVCNTR<n>_EL0`; `n` below [`EVENT_COUNTERS`].
+    /// `PMEVCNTR<n>_EL0`.
+    ///
+    /// # Panics
+    /// `n` is not below [`EVENT_COUNTERS`].
     #[must_use]
     pub const fn pmevcntr(n: u8) -> Self {
         assert!(n < EVENT_COUNTERS);
         Self(FIRST_PMEVCNTR + n)
     }
 
-    /// `PMEVTYPER<n>_EL0`; `n` below [`EVENT_COUNTERS`].
+    /// `PMEVTYPER<n>_EL0`.
+    ///
+    /// # Panics
+    /// `n` is not below [`EVENT_COUNTERS`].
     #[must_use]
     pub const fn pmevtyper(n: u8) -> Self {
         assert!(n < EVENT_COUNTERS);

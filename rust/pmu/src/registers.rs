@@ -8,7 +8,7 @@ use serde_big_array::BigArray;
 
 use crate::access::Controls;
 use crate::feature::{BadHpmn, Features, PMUV3P1, PMUV3P5, PMUV3P7, PMUV3P9};
-use crate::field::{hcr_el2, hdfgtr, hdfgtr2, mdcr_el2, mdcr_el3, pmcr, pmevtyper, pmuserenr};
+use crate::field::{hcr_el2, hdfgtr, hdfgtr2, mdcr_el2, mdcr_el3, pmcr, pmevtyper, pmmir, pmuserenr};
 
 /// The cycle counter's bit.
 pub const CYCLE: usize = 31;
@@ -45,14 +45,17 @@ pub struct Registers {
     /// `PMEVTYPER<n>_EL0`, `PMCCFILTR_EL0`, `PMICFILTR_EL0`
     #[serde(with = "BigArray")]
     pub filter: [u64; COUNTERS],
-    /// `PMUACR_EL1`
-    pub pmuacr: u64,
     /// `PMECR_EL1`
     pub pmecr: u64,
     /// What decides accesses.
     pub controls: Controls,
+    // What follows from the above, kept because it is asked for at every access and overflow.
     /// Counters that do not count at EL0, EL1 and EL2 because of their filters.
     filtered: [u64; 3],
+    /// See `second_range`.
+    second_range: u64,
+    /// See `long`.
+    long: u64,
 }
 
 const fn ones(n: u8) -> u64 {
@@ -64,7 +67,10 @@ impl Registers {
     ///
     /// Fine-grained traps and traps to EL3 are off, as Linux and the firmware leave them.
     #[must_use]
-    pub fn new(features: Features) -> Self {
+    pub fn new(mut features: Features) -> Self {
+        if features.th && features.pmmir & pmmir::THWIDTH == 0 {
+            features.pmmir |= 12 << pmmir::THWIDTH_SHIFT;
+        }
         let controls = Controls {
             mdcr_el2: u64::from(features.counters),
             mdcr_el3: mdcr_el3::EN_PM2,
@@ -80,13 +86,15 @@ impl Registers {
             pminten: 0,
             pmovs: 0,
             filter: [0; COUNTERS],
-            pmuacr: 0,
             pmecr: 0,
             controls,
             filtered: [0; 3],
+            second_range: 0,
+            long: 0,
         };
         registers.pmcr = registers.pmcr_fixed();
         registers.update_filters();
+        registers.update_ranges();
         registers
     }
 
@@ -132,24 +140,91 @@ impl Registers {
         BIT31 | if self.features.icntr { BIT32 } else { 0 }
     }
 
-    /// Counters whose bits are visible at an exception level.
+    /// Counters whose bits an exception level can see (`GetPMUAccessMask`, J1.3).
     #[inline]
     #[must_use]
-    pub fn visible(&self, el: u8) -> u64 {
-        ones(self.accessible(el)) | self.fixed()
+    pub fn access_mask(&self, el: u8) -> u64 {
+        let mask = ones(self.accessible(el)) | self.fixed();
+        if el > 0 {
+            return mask;
+        }
+        if self.uen() { mask & self.controls.pmuacr } else { mask & !BIT32 }
+    }
+
+    /// Counters whose bits read as they are in `PMCNTENSET_EL0`, `PMINTENSET_EL1`, `PMOVSSET_EL0` and
+    /// their counterparts (`GetPMUReadMask`, J1.3).
+    #[inline]
+    #[must_use]
+    pub fn read_mask(&self, el: u8) -> u64 {
+        let mask = self.access_mask(el);
+        if mask & BIT32 == 0 {
+            return mask;
+        }
+        self.unless_trapped(el, mask, self.controls.hdfgrtr2, hdfgtr2::N_PMICFILTR)
+    }
+
+    /// Counters whose bits can be written there and, with `zeroing`, in `PMZR_EL0`
+    /// (`GetPMUWriteMask`, J1.3).
+    #[inline]
+    #[must_use]
+    pub fn write_mask(&self, el: u8, zeroing: bool) -> u64 {
+        let mut mask = self.access_mask(el);
+        if el == 0 && self.uen() {
+            let read_only = |bit| self.controls.pmuserenr & bit != 0;
+            if read_only(pmuserenr::IR) {
+                mask &= !BIT32;
+            }
+            if read_only(pmuserenr::CR) {
+                mask &= !BIT31;
+            }
+            if read_only(pmuserenr::ER) {
+                mask &= BIT31 | BIT32;
+            }
+        }
+        if mask & BIT32 == 0 {
+            return mask;
+        }
+        let bit = if zeroing { hdfgtr2::N_PMICNTR } else { hdfgtr2::N_PMICFILTR };
+        self.unless_trapped(el, mask, self.controls.hdfgwtr2, bit)
+    }
+
+    /// `mask` without the instruction counter if an access to its register traps to EL2 or EL3.
+    fn unless_trapped(&self, el: u8, mask: u64, fine_grained: u64, bit: u64) -> u64 {
+        const HOST: u64 = hcr_el2::E2H | hcr_el2::TGE;
+        let to_el3 = self.features.el3 && self.controls.mdcr_el3 & mdcr_el3::EN_PM2 == 0;
+        let host = self.controls.hcr_el2 & HOST == HOST;
+        let to_el2 = self.features.fgt > 1 && el < 2 && !host && fine_grained & bit == 0;
+        if to_el3 || to_el2 { mask & !BIT32 } else { mask }
+    }
+
+    /// Event counters that a write of `PMSWINC_EL0` reaches (`PMUSwIncrement`, J1.3).
+    #[must_use]
+    pub fn software_increment_mask(&self, el: u8) -> u64 {
+        let mask = ones(self.accessible(el));
+        let by_acr = el == 0 && self.uen() && self.controls.pmuserenr & pmuserenr::SW == 0;
+        if by_acr { mask & self.controls.pmuacr } else { mask }
+    }
+
+    fn uen(&self) -> bool {
+        self.features.has(PMUV3P9) && self.controls.pmuserenr & pmuserenr::UEN != 0
     }
 
     /// Event counters of the second range, `[HPMN, N)`.
     #[inline]
     #[must_use]
     pub fn second_range(&self) -> u64 {
-        ones(self.features.counters) & !ones(self.hpmn())
+        self.second_range
     }
 
     /// Counters whose overflow is the carry out of bit 63; of the others, out of bit 31.
+    #[inline]
     #[must_use]
     pub fn long(&self) -> u64 {
-        let second = self.second_range();
+        self.long
+    }
+
+    fn update_ranges(&mut self) {
+        let second = ones(self.features.counters) & !ones(self.hpmn());
         let mut long = BIT32;
         if self.features.has(PMUV3P5) {
             if self.pmcr & pmcr::LP != 0 {
@@ -162,7 +237,8 @@ impl Registers {
         if !self.features.aarch32 || self.pmcr & pmcr::LC != 0 {
             long |= BIT31;
         }
-        long
+        self.second_range = second;
+        self.long = long;
     }
 
     /// Bits that a counter has.
@@ -207,11 +283,7 @@ impl Registers {
     fn frozen(&self, first: u64, second: u64) -> u64 {
         let mut frozen = 0;
         if self.features.has(PMUV3P7) && self.pmovs != 0 {
-            let freezing = if self.features.choices.freeze_on_cycle_counter {
-                first
-            } else {
-                first & !(BIT31 | BIT32)
-            };
+            let freezing = if self.features.choices.freeze_on_cycle_counter { first } else { first & !BIT31 };
             if self.pmcr & pmcr::FZO != 0 && self.pmovs & freezing != 0 {
                 frozen |= first;
             }
@@ -249,8 +321,46 @@ impl Registers {
     pub fn chains(&self, n: usize) -> bool {
         n.is_multiple_of(2)
             && n + 1 < usize::from(self.features.counters)
-            && self.long() >> n & 1 == 0
             && self.event(n + 1) == CHAIN
+            && self.long() >> n & 1 == 0
+            && (self.features.choices.chain_across_ranges || !self.chain_crosses_ranges(n))
+    }
+
+    /// Counters `n` and `n + 1` are in different ranges, so that it is CONSTRAINED UNPREDICTABLE
+    /// whether an overflow chains.
+    #[must_use]
+    pub fn chain_crosses_ranges(&self, n: usize) -> bool {
+        n + 1 == usize::from(self.hpmn())
+    }
+
+    /// What event counter `n` counts in a cycle in which its event happens `value` times
+    /// (`PMUCountValue`, J1.3; `FEAT_PMUv3_TH`).
+    #[must_use]
+    pub fn count_value(&self, n: usize, value: u64) -> u64 {
+        let filter = self.filter[n];
+        let threshold = (filter & pmevtyper::TH) >> pmevtyper::TH_SHIFT;
+        let control = (filter & pmevtyper::TC) >> pmevtyper::TC_SHIFT;
+        if threshold == 0 && control == 0 {
+            return value;
+        }
+        let met = match control >> 1 {
+            0 => value != threshold,
+            1 => value == threshold,
+            2 => value >= threshold,
+            _ => value < threshold,
+        };
+        match (met, control & 1) {
+            (false, _) => 0,
+            (true, 0) => value,
+            (true, _) => 1,
+        }
+    }
+
+    /// Counter `n` has its threshold function enabled.
+    #[inline]
+    #[must_use]
+    pub fn thresholded(&self, n: usize) -> bool {
+        self.filter[n] & (pmevtyper::TH | pmevtyper::TC) != 0
     }
 
     /// The event that counter `n` is programmed to count.
@@ -270,7 +380,9 @@ impl Registers {
     #[inline]
     #[must_use]
     pub fn read_pmcr(&self, el: u8) -> u64 {
-        self.pmcr | u64::from(self.accessible(el)) << pmcr::N_SHIFT | self.features.pmcr_id & (pmcr::IMP | pmcr::IDCODE)
+        self.pmcr
+            | u64::from(self.accessible(el)) << pmcr::N_SHIFT
+            | self.features.pmcr_id & (pmcr::IMP | pmcr::IDCODE)
     }
 
     /// Stores the bits of `PMCR_EL0` that stay; `P` and `C` are the caller's.
@@ -287,6 +399,7 @@ impl Registers {
             mask |= pmcr::FZO;
         }
         self.pmcr = value & mask | self.pmcr_fixed();
+        self.update_ranges();
     }
 
     /// LC is RES1 without AArch32.
@@ -315,10 +428,35 @@ impl Registers {
                 mask |= pmevtyper::MT;
             }
             if features.th {
-                mask |= pmevtyper::TH | pmevtyper::TC;
+                mask |= self.threshold_mask() | pmevtyper::TC;
             }
         }
         mask
+    }
+
+    /// PMMIR_EL1.THWIDTH says how many bits of TH there are.
+    fn threshold_mask(&self) -> u64 {
+        let width = (self.features.pmmir & pmmir::THWIDTH) >> pmmir::THWIDTH_SHIFT;
+        ((1 << width) - 1) << pmevtyper::TH_SHIFT & pmevtyper::TH
+    }
+
+    /// A filter register as it reads.
+    #[inline]
+    #[must_use]
+    pub fn read_filter(&self, n: usize) -> u64 {
+        if n == INSTRUCTION { self.filter[n] | u64::from(INST_RETIRED) } else { self.filter[n] }
+    }
+
+    /// Stores `PMUACR_EL1`: the bits of the counters that the exception level sees.
+    pub fn write_pmuacr(&mut self, el: u8, value: u64) {
+        let mask = ones(self.accessible(el)) | self.fixed();
+        self.controls.pmuacr = self.controls.pmuacr & !mask | value & mask;
+    }
+
+    /// `PMUACR_EL1` as it reads at an exception level.
+    #[must_use]
+    pub fn read_pmuacr(&self, el: u8) -> u64 {
+        self.controls.pmuacr & (ones(self.accessible(el)) | self.fixed())
     }
 
     fn update_filters(&mut self) {
@@ -365,6 +503,7 @@ impl Registers {
             absent |= mdcr_el2::MTPME;
         }
         self.controls.mdcr_el2 = value & !absent;
+        self.update_ranges();
     }
 
     /// Stores `HCR_EL2`.
@@ -396,7 +535,9 @@ impl Registers {
     /// `ID_AA64DFR0_EL1`: DebugVer 6, PMUVer, and MTPMU.
     #[must_use]
     pub fn id_aa64dfr0(&self) -> u64 {
-        0x6 | u64::from(self.features.pmuver) << 8 | u64::from(self.features.mtpmu) << 48 | u64::from(self.features.hpmn0) << 60
+        0x6 | u64::from(self.features.pmuver) << 8
+            | u64::from(self.features.mtpmu) << 48
+            | u64::from(self.features.hpmn0) << 60
     }
 
     /// `ID_AA64DFR1_EL1`: PMICNTR.

@@ -104,7 +104,14 @@ pub struct Tally {
 
 impl Tally {
     fn new(class: Class, events: usize) -> Self {
-        Self { class, profile: 0, pending: 0, totals: vec![0; events], home: NOWHERE, at_arrival: vec![0; events] }
+        Self {
+            class,
+            profile: 0,
+            pending: 0,
+            totals: vec![0; events],
+            home: NOWHERE,
+            at_arrival: vec![0; events],
+        }
     }
 
     /// Occurrences of the event at `index` when `pending` cycles have passed under the profile.
