@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from services.experiment import Experiment
@@ -51,7 +51,28 @@ async def run(experiment: Experiment, progress: Callable[[Simulation], None] | N
     began = time.perf_counter()
     simulation = Embedded.of(experiment).simulation
     await simulation.run(None if progress is None else lambda: progress(simulation))
-    result = await simulation.result()
+    return _measured(simulation, await simulation.result(), began)
+
+
+async def replay(experiment: Experiment, injected: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """As `run`, with what clients of a live run injected (`injected` of its result), each where it took effect then."""
+    began = time.perf_counter()
+    simulation = Embedded.of(experiment).simulation
+    left = list(injected)
+    while True:
+        while left and left[0]["entry"] == simulation.interactions:
+            simulation.request(left.pop(0)["request"])
+        if simulation.working:
+            await simulation.step()
+            continue
+        result = await simulation.result()
+        if not left:
+            return _measured(simulation, result, began)
+        if left[0]["entry"] != simulation.interactions:
+            raise ValueError(f"entry {left[0]['entry']} of the log is none of this experiment's: it ended before")
+
+
+def _measured(simulation: Simulation, result: dict[str, Any], began: float) -> dict[str, Any]:
     return {
         "digest": digest(result),
         "wall_seconds": time.perf_counter() - began,

@@ -143,9 +143,9 @@ def dumps(value: Any) -> bytes:
     return orjson.dumps(value)
 
 
-def loads(kind: type[T], text: bytes) -> T:
-    """JSON as `dumps` made it, back to `kind`. Raises ValueError naming the field that does not fit."""
-    value = _build(kind, orjson.loads(text), kind.__name__)
+def loads(kind: type[T], text: bytes, name: str = "") -> T:
+    """JSON as `dumps` made it, back to `kind`. Raises ValueError naming the field, of `name`, that does not fit."""
+    value = _build(kind, orjson.loads(text), name or kind.__name__)
     return typing.cast(T, value)
 
 

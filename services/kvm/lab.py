@@ -144,7 +144,7 @@ class Lab:
     async def inject(self, request: lab_pb2.InjectRequest) -> lab_pb2.Injected:
         self._alive()
         try:
-            number = self.simulation.request(_plain(request))
+            number = self.simulation.request(plain(request))
         except KeyError as exc:
             raise Abort(StatusCode.NOT_FOUND, f"target: {exc.args[0]}") from None
         except ValueError as exc:
@@ -191,7 +191,7 @@ class Lab:
             injections=[
                 lab_pb2.LoggedInjection(
                     injected=lab_pb2.Injected(id=number, entry=taken["entry"], now=taken["virtual_cycles"]),
-                    request=_request(taken["request"]),
+                    request=wire_request(taken["request"]),
                 )
                 for number, taken in enumerate(self.simulation.injected, 1)
             ]
@@ -211,7 +211,7 @@ class Lab:
             raise Abort(StatusCode.UNAVAILABLE, self.failure)
 
 
-def _request(plain: Mapping[str, Any]) -> lab_pb2.InjectRequest:
+def wire_request(plain: Mapping[str, Any]) -> lab_pb2.InjectRequest:
     """A request as the wire has it, from what the simulation logged."""
     return lab_pb2.InjectRequest(
         target=plain["target"],
@@ -224,7 +224,7 @@ def _request(plain: Mapping[str, Any]) -> lab_pb2.InjectRequest:
     )
 
 
-def _plain(request: lab_pb2.InjectRequest) -> dict[str, Any]:
+def plain(request: lab_pb2.InjectRequest) -> dict[str, Any]:
     """A request as the simulation logs it. Raises Abort for what is malformed."""
     work = request.WhichOneof("work")
     if work is None:

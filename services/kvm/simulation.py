@@ -181,14 +181,20 @@ class Simulation:
         """
         target, cpu = request["target"], request["cpu"]
         if "task" in request:
-            task = ex.loads(ex.TaskSpec, orjson.dumps(request["task"]))
+            task = ex.loads(ex.TaskSpec, orjson.dumps(request["task"]), "task")
             for index, phase in enumerate(task.phases):
                 if not 0 <= phase.profile < len(request["profiles"]):
                     raise ValueError(
                         f"task.phases[{index}].profile: {phase.profile} is not among the request's profiles"
                     )
+            session, where = task.session, "task.session"
         else:
-            ex.loads(ex.SessionSpec, orjson.dumps(request["session"]))
+            session, where = ex.loads(ex.SessionSpec, orjson.dumps(request["session"]), "session"), "session"
+        for index, event in enumerate(session.events if session is not None else ()):
+            if event.event not in self.experiment.events:
+                raise ValueError(f"{where}.events[{index}].event: {event.event:#x} is not simulated here")
+            if not 0 <= event.leader <= index:
+                raise ValueError(f"{where}.events[{index}].leader: {event.leader} is not an event before it or itself")
         if target != HOST:
             self._vcpu(target, cpu)
         elif cpu >= len(self.pcpus):
