@@ -187,6 +187,10 @@ class Simulation:
                     raise ValueError(
                         f"task.phases[{index}].profile: {phase.profile} is not among the request's profiles"
                     )
+                if phase.cycles < 1 or phase.el not in (0, 1):
+                    raise ValueError(f"task.phases[{index}]: at least 1 cycle at exception level 0 or 1 is wanted")
+            if task.repeat < 1 or task.sleep < 0:
+                raise ValueError("task.repeat, task.sleep: at least 1 repetition and no negative time is wanted")
             session, where = task.session, "task.session"
         else:
             session, where = ex.loads(ex.SessionSpec, orjson.dumps(request["session"]), "session"), "session"
@@ -195,6 +199,8 @@ class Simulation:
                 raise ValueError(f"{where}.events[{index}].event: {event.event:#x} is not simulated here")
             if not 0 <= event.leader <= index:
                 raise ValueError(f"{where}.events[{index}].leader: {event.leader} is not an event before it or itself")
+            if min(event.frequency, event.period) < 0:
+                raise ValueError(f"{where}.events[{index}]: a negative frequency or period")
         if target != HOST:
             self._vcpu(target, cpu)
         elif cpu >= len(self.pcpus):

@@ -1,8 +1,10 @@
 """A running topology, as people and their programs use it: real processes, real sockets."""
 
+import contextlib
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import grpc
 import pytest
@@ -92,22 +94,23 @@ async def test_what_a_client_gets_wrong_has_a_status_that_names_it() -> None:
 
 @pytest.mark.parametrize("victim", ["vm0", "host_perf", "kvm"])
 async def test_a_party_that_is_killed_is_named(victim: str) -> None:
-    with pytest.raises(TopologyError, match=victim), trio.fail_after(20):
+    with pytest.raises(TopologyError, match=victim):
+        await kill(victim)
+
+
+async def kill(victim: str) -> None:
+    with trio.fail_after(20):
         async with up(quick()) as topology:
-            os.kill(await pid_of(topology, victim), signal.SIGKILL)
+            os.kill(pid_of(topology, victim), signal.SIGKILL)
             await trio.sleep_forever()
 
 
-async def pid_of(topology: Topology, actor: str) -> int:
+def pid_of(topology: Topology, actor: str) -> int:
     """The process that serves at an actor's address, by its command line."""
-    address = topology.running.addresses[actor]
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/cmdline", "rb") as file:
-                    words = file.read().decode().split("\0")
-            except FileNotFoundError:
-                continue
-            if "--listen" in words and words[words.index("--listen") + 1] == address:
-                return int(entry)
-    raise LookupError(address)
+    address = topology.running.addresses[actor].encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if b"--listen" in words and words[words.index(b"--listen") + 1] == address:
+                return int(process.name)
+    raise LookupError(actor)

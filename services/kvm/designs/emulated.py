@@ -318,7 +318,7 @@ class Emulated(Design):
     axes: ClassVar[Mapping[str, Axis]] = {
         "kernel": Axis(
             ("6.12", "6.15"),
-            "6.12: each PMCR_EL0 write acts on all counters, enabled ones raise the interrupt; 6.15: a change of E acts",
+            "6.12: each PMCR_EL0 write acts on all counters, enabled ones interrupt; 6.15: a change of E acts",
         ),
     }
 
