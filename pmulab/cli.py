@@ -98,10 +98,6 @@ def _parser() -> argparse.ArgumentParser:
     ):
         listing = commands.add_parser(name, help=help_)
         listing.set_defaults(module=name)
-    explain = commands.add_parser("explain", help="explain a register, or a value of it field by field")
-    explain.set_defaults(module="explain")
-    explain.add_argument("register", metavar="REGISTER", help="its architectural name, such as MDCR_EL2")
-    explain.add_argument("value", metavar="VALUE", nargs="?", help="a value of it, such as 0x1e4a")
     return parser
 
 

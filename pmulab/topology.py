@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -133,14 +133,19 @@ class _Children:
         self._left = len(commands)
         # Shielded: when the launcher is cancelled, the processes are ended in order, not at once.
         self._scope = trio.CancelScope(shield=True)
-        self.ended = trio.Event()
+        self.ended = trio.Event()  # all of them, by themselves
+        self.over = trio.Event()  # all of them, however
+        self.ending = False  # they have been told to: however they do it is in order
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        with self._scope:
-            async with trio.open_nursery() as nursery:
-                for actor, command in self._commands.items():
-                    await nursery.start(self._child, actor, command)
-                task_status.started()
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    for actor, command in self._commands.items():
+                        await nursery.start(self._child, actor, command)
+                    task_status.started()
+        finally:
+            self.over.set()
 
     def stop(self) -> None:
         """End those that have not ended: SIGTERM, and SIGKILL some seconds later."""
@@ -157,6 +162,8 @@ class _Children:
         self._left -= 1
         if not self._left:
             self.ended.set()
+        if self.ending:
+            return
         if status == 0:
             # In order, if the others end as well.
             with trio.move_on_after(_END_SECONDS):
@@ -184,12 +191,17 @@ async def _reach(addresses: dict[str, str]) -> None:
 
 
 async def _end(lab: TrioLab, children: _Children) -> None:
-    if not children.ended.is_set():
-        try:
+    """Have kvm dismiss everybody, and wait until the processes have ended."""
+
+    async def shutdown() -> None:
+        with suppress(RpcError):  # it does not answer any more: the processes are stopped by signal
             await lab.shutdown()
-        except RpcError:
-            return  # kvm does not answer any more: the processes are stopped by signal
-    await children.ended.wait()
+
+    children.ending = True
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(shutdown)
+        await children.over.wait()
+        nursery.cancel_scope.cancel()
 
 
 def _telling(group: BaseExceptionGroup[BaseException]) -> BaseException:

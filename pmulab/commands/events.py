@@ -28,6 +28,6 @@ def _section(title: str, listed: dict[str, int]) -> None:
     for name, event in listed.items():
         architectural = events.architectural_name(event)
         sys.stdout.write(
-            f"  {name:40} {event:#06x}  {architectural if architectural.lower() != name else ''}".rstrip() + "\n"
+            f"  {name:48} {event:#06x}  {architectural if architectural.lower() != name else ''}".rstrip() + "\n"
         )
     sys.stdout.write("\n")

@@ -1,0 +1,168 @@
+"""The command line as a user meets it: what it prints, its exit status, and that no mistake is a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pmulab import cli
+
+SHORT = ("--set", "guest.task.seconds=0.002")
+
+
+def pmulab(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "pmulab", *arguments], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "nowhere"], "pmulab: nowhere: no such file; give a path, or the name of a shipped scenario"),
+        (["run", "quick", "--design", "emulatd"], "pmulab: --design emulatd: unknown design 'emulatd'; did you mean"),
+        (["run", "quick", "--set", "guest.hz=fast"], "pmulab: --set guest.hz=fast: guest.hz must be an integer"),
+        (["run", "quick", "--seed", "x"], "pmulab run: argument --seed: invalid"),
+        (["run", "quick", "--seed", "-1"], "pmulab run: argument --seed: -1 is not from 0 to"),
+        (["run", "quick", "--topology", "threads"], "pmulab run: argument --topology: invalid choice"),
+        (["run", "quick", "--out", "/proc/nowhere"], "pmulab: --out /proc/nowhere: "),
+        (["run"], "pmulab run: the following arguments are required: SCENARIO"),
+        (["rum"], "pmulab: argument COMMAND: invalid choice"),
+        ([], "pmulab: the following arguments are required: COMMAND"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_status_2(arguments: list[str], message: str) -> None:
+    done = pmulab(*arguments)
+    assert done.returncode == cli.BAD_INPUT
+    assert done.stdout == ""
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_version() -> None:
+    assert pmulab("--version").stdout == f"pmulab {version('pmulab')}\n"
+
+
+@pytest.mark.parametrize(
+    ("listing", "line"),
+    [
+        ("designs", "partitioned: the guest owns counters [0, HPMN) of the hardware"),
+        ("events", "  instructions                                     0x0008  INST_RETIRED"),
+        ("registers", "PMCR_EL0                 3,3,9,12,0           0xdce0"),
+    ],
+)
+def test_what_there_is(listing: str, line: str) -> None:
+    assert any(printed.startswith(line) for printed in pmulab(listing).stdout.splitlines())
+
+
+def test_run_prints_a_table_and_no_progress_without_a_terminal() -> None:
+    done = pmulab("run", "quick", *SHORT)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert done.stdout.startswith("quick: seed 1, embedded, ")
+    assert "emulated" in done.stdout
+    assert "partitioned" in done.stdout
+
+
+def test_why_prints_the_bill() -> None:
+    assert "perf_release_create" in pmulab("run", "quick", "--why", *SHORT).stdout
+
+
+def test_run_json_is_the_contract(tmp_path: Path) -> None:
+    done = pmulab("run", "quick", "--json", "--out", str(tmp_path / "out"), "--seed", "7", *SHORT)
+    whole: dict[str, Any] = json.loads(done.stdout)
+    assert whole == json.loads((tmp_path / "out" / "result.json").read_text())
+    assert list(whole) == ["schema", "version", "scenario", "seed", "topology", "runs"]
+    assert (whole["schema"], whole["scenario"], whole["seed"], whole["topology"]) == (
+        "pmulab.result/1",
+        "quick",
+        7,
+        "embedded",
+    )
+    assert [run["design"]["name"] for run in whole["runs"]] == ["emulated", "partitioned"]
+    for run in whole["runs"]:
+        assert set(run) == {
+            *("design", "digest", "virtual_seconds", "wall_seconds", "time", "accounted", "bill", "kvm", "guests"),
+            *("host", "round_trips", "published"),
+        }
+        assert set(run["time"]) == set(run["accounted"]) == {"guest", "host_kernel", "host_user", "idle"}
+        assert set(run["kvm"]) == {"traps", "swaps", "interrupts_injected"}
+        assert run["kvm"]["traps"]["total"] == sum(run["kvm"]["traps"]["by_register"].values())
+        (guest,) = run["guests"]
+        assert guest["elapsed_seconds"] <= run["virtual_seconds"]
+        assert sum(run["time"].values()) == pytest.approx(run["virtual_seconds"])
+        assert sum(run["accounted"].values()) == pytest.approx(run["virtual_seconds"])
+        for event in guest["events"]:
+            assert event["count"] <= event["truth"]
+            assert event["running_ns"] <= event["enabled_ns"]
+
+
+def test_published_numbers_stand_beside_the_designs_that_have_them() -> None:
+    done = pmulab("run", "gzip-record", "--json", "--design", "partitioned", "--set", "guest.task.repeat=1")
+    (run,) = json.loads(done.stdout)["runs"]
+    assert (run["published"]["elapsed_seconds"], run["published"]["system_seconds"]) == (3.139, 0.110)
+    text = pmulab("run", "gzip-record", "--design", "partitioned", "--set", "guest.task.repeat=1").stdout
+    assert "  published      3.139 s" in text
+    assert "\nAssumed\n" in text
+    assert "\nFitted\n" in text
+
+
+def test_ctrl_c_ends_a_run_with_130_and_one_line() -> None:
+    run = subprocess.Popen(
+        [sys.executable, "-c", f"import signal, sys, pmulab.cli as cli\n{_ANNOUNCED}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stdout is not None
+    run.stdout.readline()
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=30)
+    assert (run.returncode, errors) == (cli.INTERRUPTED, "pmulab: interrupted\n")
+
+
+# A run long enough to be interrupted, which says when it simulates.
+_ANNOUNCED = """
+from pmulab.progress import Progress
+update = Progress.update
+def announced(self, done, virtual_seconds):
+    print("simulating", flush=True)
+    update(self, done, virtual_seconds)
+Progress.update = announced
+sys.exit(cli.main(["run", "gzip-record", "--design", "emulated"]))
+"""
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as gone:
+        done = subprocess.run(
+            [sys.executable, "-m", "pmulab", "events"], stdout=gone, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (cli.BROKEN_PIPE, "")
+
+
+def test_a_terminal_gets_a_progress_line_which_is_cleared() -> None:
+    terminal, errors = pty.openpty()
+    with os.fdopen(errors, "w") as stderr:
+        command = [sys.executable, "-m", "pmulab", "run", "quick", "--set", "guest.task.seconds=0.2"]
+        run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr)
+    shown = b""
+    try:
+        while chunk := os.read(terminal, 4096):
+            shown += chunk
+    except OSError:  # Linux: EIO once the other side is closed
+        pass
+    finally:
+        os.close(terminal)
+    assert run.wait(timeout=60) == 0
+    assert b"\remulated [" in shown
+    assert shown.endswith(b"\r\x1b[K")
