@@ -149,25 +149,31 @@ class Events(Interrupts):
         return total
 
     async def release(self, cpu: Cpu, event: PerfEvent) -> None:
-        """perf_event_release_kernel; the siblings of a leader become events of their own."""
-        burst = cpu.burst
+        """perf_event_release_kernel, inherited events included; the siblings of a leader become events of their own."""
         if event.is_kvm:
-            burst.charge(Cost.PERF_RELEASE_CREATE, self.costs[Cost.PERF_RELEASE_CREATE] // 2)
-        ctx = event.ctx
-        if ctx is not None:
-            if self._here(ctx):
-                self._update_time(cpu, ctx)
-            if event.state == ACTIVE:
-                self._off(burst)
-                self._post_out(burst, ctx, event)
-                self._on(burst)
-            self._leave_enabled(event, ctx.time)
-            event.state = OFF
-            event.wanted = False
-            self._truth_ends(burst, event)
-            self._remove(event, ctx)
-        del self.perf.events[event.id]
+            cpu.burst.charge(Cost.PERF_RELEASE_CREATE, self.costs[Cost.PERF_RELEASE_CREATE] // 2)
+        for one in (event, *event.children):
+            self._detach(cpu, one)
+            del self.perf.events[one.id]
+        event.children = []
         await self._collect(cpu)
+
+    def _detach(self, cpu: Cpu, event: PerfEvent) -> None:
+        """perf_remove_from_context: a bracket of its own for an event that is on the PMU."""
+        burst, ctx = cpu.burst, event.ctx
+        if ctx is None:
+            return
+        if self._here(ctx):
+            self._update_time(cpu, ctx)
+        if event.state == ACTIVE:
+            self._off(burst)
+            self._post_out(burst, ctx, event)
+            self._on(burst)
+        self._leave_enabled(event, ctx.time)
+        event.state = OFF
+        event.wanted = False
+        self._truth_ends(burst, event)
+        self._remove(event, ctx)
 
     def _remove(self, event: PerfEvent, ctx: Context) -> None:
         """perf_group_detach and list_del_event."""

@@ -54,8 +54,7 @@ def inherited(event: PerfEvent, parent: PerfEvent) -> None:
 def exit_child(events: dict[int, PerfEvent], event: PerfEvent) -> None:
     """sync_child_event: an inherited event adds its result to its parent's and is gone."""
     parent = event.parent
-    if parent is None:
-        return
+    assert parent is not None
     enabled, running = event.times()
     parent.child_count += event.count
     parent.child_enabled += enabled

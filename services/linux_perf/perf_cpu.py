@@ -141,7 +141,9 @@ class PerfCpu(Events):
             self._truth_ends(cpu.burst, event)
         await self._collect(cpu)
         for event in list(ctx.events):
-            exit_child(self.perf.events, event)
+            if event.parent is not None:
+                exit_child(self.perf.events, event)
+                self._remove(event, ctx)
 
     async def enable_on_exec(self, cpu: Cpu) -> None:
         """perf_event_enable_on_exec of the current task: all its events that ask for it, in one reschedule."""

@@ -21,7 +21,7 @@ from services._pmu import (
 from services.costs import Cost
 from services.cpu import Cpu, Entry, EntryKind, Software
 from services.linux_perf import EventAttr, Perf, PerfConfig, PerfCpu, PerfEvent
-from services.registers import MDCR_EL2
+from services.registers import MDCR_EL2, PMINTENSET_EL1, PMOVSSET_EL0
 
 NEVER = 2**64 - 1
 HZ = 1_000_000_000  # cycles per second: a cycle is a ns
@@ -129,6 +129,19 @@ class Bench:
         await perf.settle(self.cpu)
         await self.flush()
         return served
+
+    def guest_runs_until_interrupt(self) -> None:
+        """Beside a host at EL2: a guest's program runs until the PMU's interrupt."""
+        self.machine.set_running(0, 1, 0, 0)
+        self.machine.run(0, 1 << 33)
+        assert self.machine.interrupt(0), "none within 2**33 cycles"
+        self.kernel_runs()
+        self.cpu.now = self.machine.now(0)
+
+    def raise_overflow(self, flags: int) -> None:
+        """Counters overflow with their interrupt enabled."""
+        self.machine.poke(0, PMINTENSET_EL1, self.machine.peek(0, PMINTENSET_EL1) | flags)
+        self.machine.poke(0, PMOVSSET_EL0, flags)
 
     # Observation.
 

@@ -1,0 +1,84 @@
+"""Events that are inherited by forked tasks, and the switch between tasks whose contexts are clones."""
+
+from __future__ import annotations
+
+from services.linux_perf import State
+from tests.linux_perf.bench import INSTRUCTIONS, Kernel
+
+BRACKET = ["r PMCR_EL0", "w PMCR_EL0", "w PMUSERENR_EL0", "r PMCR_EL0", "w PMCR_EL0"]
+CHILD = 8
+
+
+async def change(kernel: Kernel, previous: int, following: int) -> None:
+    await kernel.perf.task_out(kernel.cpu, previous, following)
+    await kernel.perf.settle(kernel.cpu)
+    await kernel.perf.task_in(kernel.cpu, following)
+    await kernel.done()
+
+
+async def test_a_child_counts_for_its_parents_event() -> None:
+    kernel = await Kernel.boot()
+    event = await kernel.open(INSTRUCTIONS, inherit=True)
+    kernel.perf.fork(kernel.cpu, kernel.TASK, CHILD)
+    kernel.bench.work(1_000_000)
+    await change(kernel, kernel.TASK, CHILD)
+    kernel.bench.work(2_000_000)
+    both = await kernel.perf.read(kernel.cpu, event)
+    assert 3_000_000 <= both < 3_001_000
+    truth = await kernel.perf.truth(kernel.cpu, event)
+    assert both <= truth < both + 1000
+    await kernel.perf.task_exit(kernel.cpu, CHILD)
+    await kernel.perf.settle(kernel.cpu)
+    # The contexts were swapped, so the inherited event is the one that the parent's task goes on with.
+    await kernel.perf.task_in(kernel.cpu, kernel.TASK)
+    await kernel.done()
+    kernel.bench.work(1_000_000)
+    assert both + 1_000_000 <= await kernel.perf.read(kernel.cpu, event) < both + 1_001_000
+    await kernel.perf.release(kernel.cpu, event)
+    await kernel.done()
+    assert kernel.all_perf.events == {}
+
+
+async def test_an_exited_child_leaves_its_result_with_its_parents_event() -> None:
+    kernel = await Kernel.boot()
+    event = await kernel.open(INSTRUCTIONS, inherit=True)
+    await kernel.open(INSTRUCTIONS)  # not inherited: the contexts are not swapped
+    kernel.perf.fork(kernel.cpu, kernel.TASK, CHILD)
+    await change(kernel, kernel.TASK, CHILD)
+    kernel.bench.work(2_000_000)
+    await kernel.perf.task_exit(kernel.cpu, CHILD)
+    await kernel.done()
+    assert event.children == []
+    assert event.child_count >= 2_000_000
+    assert event.child_truth >= event.child_count
+    assert event.times()[0] >= 2_000_000
+
+
+async def test_the_switch_between_clones_touches_no_event() -> None:
+    kernel = await Kernel.boot()
+    for _ in range(3):
+        await kernel.open(INSTRUCTIONS, inherit=True)
+    kernel.perf.fork(kernel.cpu, kernel.TASK, CHILD)
+    kernel.accesses()
+    await change(kernel, kernel.TASK, CHILD)
+    assert kernel.accesses() == [*BRACKET, *BRACKET]
+
+
+async def test_a_context_that_has_been_changed_is_nobodys_clone() -> None:
+    kernel = await Kernel.boot()
+    await kernel.open(INSTRUCTIONS, inherit=True)
+    kernel.perf.fork(kernel.cpu, kernel.TASK, CHILD)
+    await kernel.open(INSTRUCTIONS)
+    kernel.accesses()
+    await change(kernel, kernel.TASK, CHILD)
+    assert kernel.accesses().count("w PMOVSCLR_EL0") == 2
+
+
+async def test_an_event_that_is_not_inherited_stays_with_its_task() -> None:
+    kernel = await Kernel.boot()
+    event = await kernel.open(INSTRUCTIONS)
+    kernel.perf.fork(kernel.cpu, kernel.TASK, CHILD)
+    await change(kernel, kernel.TASK, CHILD)
+    assert event.state == State.INACTIVE
+    kernel.bench.work(1_000_000)
+    assert await kernel.perf.read(kernel.cpu, event) < 1000
