@@ -1,7 +1,43 @@
 """The Rust core: the PMU as the architecture describes it, CPUs, time and truth."""
 
 from collections.abc import Sequence
-from typing import Final, final
+from typing import Final, Self, final
+
+__all__ = [
+    "Burst",
+    "Explanation",
+    "Field",
+    "Machine",
+    "OP_CHARGE",
+    "OP_CLOCK",
+    "OP_COMPUTE",
+    "OP_DONE",
+    "OP_HVC",
+    "OP_IPI",
+    "OP_ISB",
+    "OP_MRS",
+    "OP_MSR",
+    "OP_NOTIFY",
+    "OP_TIMER",
+    "OP_TRUTH",
+    "OP_WFI",
+    "OP_WINDOW",
+    "OP_WRITE_BACK",
+    "Row",
+    "Rule",
+    "STOP_END",
+    "STOP_EXCEPTION",
+    "STOP_INTERRUPT",
+    "STOP_OPERATION",
+    "STOP_TRAP",
+    "explain",
+    "register_encoding",
+    "register_fields",
+    "register_name",
+    "register_names",
+    "register_rows",
+    "rules",
+]
 
 # Reasons why `Machine.execute` stops (first element of its result).
 STOP_END: Final[int]        # (STOP_END, len, 0, 0): all operations executed
@@ -32,7 +68,7 @@ OP_DONE: Final[int]
 class Burst:
     """Operations in order, as packed arrays, and the values that they read."""
 
-    def __init__(self) -> None: ...
+    def __new__(cls) -> Self: ...
     # Posting. Those that yield a value return its slot: an index into `values()`.
     def mrs(self, register: int) -> int: ...
     def msr(self, register: int, value: int) -> None: ...
@@ -75,17 +111,33 @@ class Burst:
 class Machine:
     """All pCPUs, the contexts that run on them, what really happened, and the ordered log's digest."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         cpus: Sequence[dict[str, int]],
         events: Sequence[int],
         *,
         mrs_cycles: int,
         msr_cycles: int,
         isb_cycles: int,
-    ) -> None:
-        """`cpus`: features per pCPU {"counters": N, "pmuver": ID_AA64DFR0_EL1.PMUVer, "fgt": 0|1|2, "hpmn0": 0|1,
-        "icntr": 0|1, "el3": 0|1, "aarch32": 0|1, "vhe": 0|1, ...}. `events`: every event number that is tallied."""
+    ) -> Self:
+        """`events`: every event number that is tallied. `cpus`: features per pCPU, by name:
+
+        counters: N, 0 to 31 · pmuver: ID_AA64DFR0_EL1.PMUVer, 1 or 4 to 9 (p1, p4, p5, p7, p8, p9)
+        fgt: 0, 1 (FEAT_FGT), 2 (and FEAT_FGT2) · hpmn0, icntr, th, mtpmu, ss: FEAT_HPMN0, _PMUv3_ICNTR, _PMUv3_TH,
+        _MTPMU, _PMUv3_SS · el3, sel2, aarch32, vhe: 0 or 1
+        pmcr_id: PMCR_EL0.IMP and IDCODE in place · pmceid0, pmceid1, pmmir: the registers; without pmceid0 and pmceid1
+        the events that are tallied are implemented
+
+        and what the CPU does where the architecture leaves a choice (`choices_made` counts the uses):
+
+        absent_counter: an index of N or above without FEAT_FGT: 0 UNDEFINED, 1 RAZ/WI, 2 trapped to EL2
+        reserved_counter: an index of HPMN or above at EL1 and EL0 without FEAT_FGT: the same
+        bad_hpmn: HPMN above N, or 0 without FEAT_HPMN0: 0 as if N, 1 as if 0
+        chain_across_ranges: 1 if the last counter of the first range chains into the second
+        freeze_on_cycle_counter: 1 if the cycle counter's flag freezes the first range (PMCR_EL0.FZO)
+
+        Raises ValueError for an unknown name and an impossible value.
+        """
     def add_profile(self, rates: Sequence[tuple[int, int]]) -> int:
         """(event, occurrences per cycle as Q32.32) pairs; CPU_CYCLES 0x11 is implied at 1.0. Returns the profile's id, from 0."""
     def add_context(self, guest: bool) -> int:
@@ -106,6 +158,8 @@ class Machine:
         """Pass time up to `until` in WFI: nothing happens, nothing counts."""
     def interrupt(self, cpu: int) -> bool:
         """Level of the PMU interrupt line."""
+    def raised(self, cpu: int) -> int:
+        """The cycle at which the PMU interrupt line last rose."""
     # Registers as the simulation itself sees them: no time, no trap, no log.
     def peek(self, cpu: int, register: int) -> int: ...
     def poke(self, cpu: int, register: int, value: int) -> None: ...
@@ -116,7 +170,10 @@ class Machine:
         """Cycles passed on the pCPU: {"guest", "host_kernel", "host_user", "idle"}."""
     def charged(self, cpu: int) -> list[int]:
         """Cycles charged so far by cause."""
-    def accesses(self, cpu: int) -> int: ...
+    def accesses(self, cpu: int) -> int:
+        """Register accesses of software so far, executed or trapped."""
+    def choices_made(self, cpu: int) -> dict[str, int]:
+        """How often the CPU did what the architecture leaves open, by the name of the feature that chooses it."""
     # The log.
     def mark(self, cpu: int, code: int, a: int, b: int) -> None:
         """An entry or an event of the simulation takes its place in the ordered log."""
@@ -135,3 +192,111 @@ def register_encoding(name: str) -> int:
 
 def register_name(encoding: int) -> str: ...
 def register_names() -> list[str]: ...
+
+# The tables that decide accesses, for `pmulab registers` and `pmulab explain`.
+
+@final
+class Row:
+    """One kind of register: who may access it and which controls trap it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def encoding(self) -> int: ...
+    @property
+    def feature(self) -> str: ...
+    @property
+    def lowest_el(self) -> int:
+        """Below it the register is UNDEFINED, except where PMUSERENR_EL0 opens it to EL0."""
+    @property
+    def read(self) -> bool: ...
+    @property
+    def write(self) -> bool: ...
+    @property
+    def user_read(self) -> str:
+        """The bits of PMUSERENR_EL0 any of which allows reads at EL0, "never" or "always"."""
+    @property
+    def user_write(self) -> str: ...
+    @property
+    def tpm(self) -> bool:
+        """MDCR_EL2.TPM traps it."""
+    @property
+    def tpmcr(self) -> bool:
+        """MDCR_EL2.TPMCR traps it."""
+    @property
+    def trap_read(self) -> str:
+        """The fine-grained trap of reads, as register.field; "" if there is none."""
+    @property
+    def trap_write(self) -> str: ...
+    @property
+    def index(self) -> str: ...
+    @property
+    def view(self) -> str:
+        """What MDCR_EL2.HPMN changes about an executed access."""
+    @property
+    def unverified(self) -> bool:
+        """The register's page was not at hand, or is followed in part."""
+
+@final
+class Rule:
+    """One access rule; they are applied in order."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def source(self) -> str:
+        """Register page and field in the Arm ARM."""
+    @property
+    def unverified(self) -> bool: ...
+    @property
+    def choice(self) -> str | None:
+        """The feature that says what happens where the architecture leaves it open."""
+
+@final
+class Field:
+    """One field of a register."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def mask(self) -> int: ...
+    @property
+    def text(self) -> str: ...
+
+@final
+class Explanation:
+    """What an access would do."""
+
+    @property
+    def outcome(self) -> str:
+        """"executed", "RAZ/WI", "UNDEFINED" or "trapped"."""
+    @property
+    def target(self) -> int:
+        """The exception level that takes the exception; the own one if there is none."""
+    @property
+    def esr(self) -> int: ...
+    @property
+    def rule(self) -> Rule | None:
+        """The rule that decided; None if none applies, so that the access is executed."""
+    @property
+    def visible(self) -> int | None:
+        """Of a register with a bit per counter, the bits that an executed access sees."""
+    @property
+    def accessible(self) -> int:
+        """Event counters accessible at the exception level."""
+    @property
+    def value(self) -> int | None:
+        """What an executed read yields."""
+
+def register_rows() -> list[Row]: ...
+def rules() -> list[Rule]: ...
+def register_fields(name: str) -> list[Field]:
+    """Raises KeyError for a register that the model does not have."""
+
+def explain(
+    register: str, el: int, *, write: bool, features: dict[str, int], settings: dict[str, int]
+) -> Explanation:
+    """`settings`: values that registers are given first, at EL2. Raises KeyError for an unknown register, ValueError for
+    an impossible feature or level."""

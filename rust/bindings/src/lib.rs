@@ -2,6 +2,7 @@
 
 mod burst;
 mod machine;
+mod rules;
 
 use pmu::burst::Operation;
 use pmu::register::Register;
@@ -59,5 +60,13 @@ fn _pmu(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(register_name, module)?)?;
     module.add_function(wrap_pyfunction!(register_encoding, module)?)?;
     module.add_function(wrap_pyfunction!(register_names, module)?)?;
+    module.add_class::<rules::Row>()?;
+    module.add_class::<rules::Rule>()?;
+    module.add_class::<rules::Field>()?;
+    module.add_class::<rules::Explanation>()?;
+    module.add_function(wrap_pyfunction!(rules::register_rows, module)?)?;
+    module.add_function(wrap_pyfunction!(rules::rules, module)?)?;
+    module.add_function(wrap_pyfunction!(rules::register_fields, module)?)?;
+    module.add_function(wrap_pyfunction!(rules::explain, module)?)?;
     Ok(())
 }

@@ -113,6 +113,10 @@ impl Machine {
         Ok(self.inner.cpu(cpu).map_err(value_error)?.interrupt())
     }
 
+    fn raised(&self, cpu: usize) -> PyResult<u64> {
+        Ok(self.inner.cpu(cpu).map_err(value_error)?.raised())
+    }
+
     fn peek(&self, cpu: usize, register: u16) -> PyResult<u64> {
         self.inner.peek(cpu, register).map_err(value_error)
     }
@@ -146,6 +150,10 @@ impl Machine {
 
     fn accesses(&self, cpu: usize) -> PyResult<u64> {
         Ok(self.inner.cpu(cpu).map_err(value_error)?.accesses)
+    }
+
+    fn choices_made(&self, cpu: usize) -> PyResult<BTreeMap<&'static str, u64>> {
+        Ok(self.inner.cpu(cpu).map_err(value_error)?.choices_made().collect())
     }
 
     fn mark(&mut self, cpu: usize, code: u16, a: u64, b: u64) -> PyResult<()> {

@@ -8,6 +8,7 @@
 //! | [`feature`] | what a CPU implements, and what it does where the architecture leaves a choice |
 //! | [`access`] | who may access which register: the tables that the code runs on |
 //! | [`registers`] | what the registers hold: ranges, what counts, the interrupt condition |
+//! | [`explain`] | what an access would do, and by which rule |
 //! | [`tally`] | rates and truth |
 //! | [`counter`] | one counter as a line in time |
 //! | [`cpu`] | a CPU: clock, overflows, what counts, accesses |
@@ -25,6 +26,7 @@ pub mod access;
 pub mod burst;
 pub mod counter;
 pub mod cpu;
+pub mod explain;
 pub mod feature;
 pub mod field;
 #[cfg(any(test, feature = "reference"))]

@@ -8,7 +8,9 @@ use serde_big_array::BigArray;
 
 use crate::access::Controls;
 use crate::feature::{BadHpmn, Features, PMUV3P1, PMUV3P5, PMUV3P7, PMUV3P9};
-use crate::field::{hcr_el2, hdfgtr, hdfgtr2, mdcr_el2, mdcr_el3, pmcr, pmevtyper, pmmir, pmuserenr};
+use crate::field::{
+    EVT_COUNT_PMUV3, hcr_el2, hdfgtr, hdfgtr2, mdcr_el2, mdcr_el3, pmcr, pmevtyper, pmmir, pmuserenr,
+};
 
 /// The cycle counter's bit.
 pub const CYCLE: usize = 31;
@@ -69,7 +71,7 @@ impl Registers {
     #[must_use]
     pub fn new(mut features: Features) -> Self {
         if features.th && features.pmmir & pmmir::THWIDTH == 0 {
-            features.pmmir |= 12 << pmmir::THWIDTH_SHIFT;
+            features.pmmir |= 12 << pmmir::THWIDTH.trailing_zeros();
         }
         let controls = Controls {
             mdcr_el2: u64::from(features.counters),
@@ -338,8 +340,8 @@ impl Registers {
     #[must_use]
     pub fn count_value(&self, n: usize, value: u64) -> u64 {
         let filter = self.filter[n];
-        let threshold = (filter & pmevtyper::TH) >> pmevtyper::TH_SHIFT;
-        let control = (filter & pmevtyper::TC) >> pmevtyper::TC_SHIFT;
+        let threshold = (filter & pmevtyper::TH) >> pmevtyper::TH.trailing_zeros();
+        let control = (filter & pmevtyper::TC) >> pmevtyper::TC.trailing_zeros();
         if threshold == 0 && control == 0 {
             return value;
         }
@@ -381,7 +383,7 @@ impl Registers {
     #[must_use]
     pub fn read_pmcr(&self, el: u8) -> u64 {
         self.pmcr
-            | u64::from(self.accessible(el)) << pmcr::N_SHIFT
+            | u64::from(self.accessible(el)) << pmcr::N.trailing_zeros()
             | self.features.pmcr_id & (pmcr::IMP | pmcr::IDCODE)
     }
 
@@ -423,7 +425,7 @@ impl Registers {
             }
         }
         if n < CYCLE {
-            mask |= if features.has(PMUV3P1) { pmevtyper::EVT_COUNT } else { pmevtyper::EVT_COUNT_PMUV3 };
+            mask |= if features.has(PMUV3P1) { pmevtyper::EVT_COUNT } else { EVT_COUNT_PMUV3 };
             if features.mtpmu {
                 mask |= pmevtyper::MT;
             }
@@ -436,8 +438,8 @@ impl Registers {
 
     /// PMMIR_EL1.THWIDTH says how many bits of TH there are.
     fn threshold_mask(&self) -> u64 {
-        let width = (self.features.pmmir & pmmir::THWIDTH) >> pmmir::THWIDTH_SHIFT;
-        ((1 << width) - 1) << pmevtyper::TH_SHIFT & pmevtyper::TH
+        let width = (self.features.pmmir & pmmir::THWIDTH) >> pmmir::THWIDTH.trailing_zeros();
+        ((1 << width) - 1) << pmevtyper::TH.trailing_zeros() & pmevtyper::TH
     }
 
     /// A filter register as it reads.

@@ -132,11 +132,11 @@ impl Cpu {
             Kind::Pmovsclr => self.clear_overflows(world, masked(self)),
             Kind::Pmintenset => {
                 self.registers.pminten |= masked(self);
-                self.interrupt = self.registers.interrupt();
+                self.update_interrupt();
             }
             Kind::Pmintenclr => {
                 self.registers.pminten &= !masked(self);
-                self.interrupt = self.registers.interrupt();
+                self.update_interrupt();
             }
             Kind::Pmselr => {
                 self.registers.controls.sel = (value & 31) as u8;
@@ -231,7 +231,7 @@ impl Cpu {
         if self.registers.freezes() {
             self.refresh(world);
         } else {
-            self.interrupt = self.registers.interrupt();
+            self.update_interrupt();
         }
     }
 
@@ -251,6 +251,6 @@ impl Cpu {
                 self.increment(n, false);
             }
         }
-        self.interrupt = self.registers.interrupt();
+        self.update_interrupt();
     }
 }

@@ -36,7 +36,7 @@ impl Cpu {
     /// Brings what counts, and the interrupt line, in line with the registers.
     pub(super) fn refresh(&mut self, world: &World) {
         let Some(running) = self.running else {
-            self.interrupt = self.registers.interrupt();
+            self.update_interrupt();
             return;
         };
         let counting = self.registers.counting(running.el);
@@ -48,7 +48,7 @@ impl Cpu {
         for n in bits(fresh) {
             self.start(world, running.tally, n);
         }
-        self.interrupt = self.registers.interrupt();
+        self.update_interrupt();
     }
 
     fn start(&mut self, world: &World, tally: usize, n: usize) {

@@ -92,6 +92,8 @@ pub struct Cpu {
     /// Nothing that matters happens before this time.
     next_due: u64,
     interrupt: bool,
+    /// When the interrupt line last rose.
+    raised: u64,
     class_cycles: [u64; CLASSES],
     idle_cycles: u64,
     /// Up to when `class_cycles` are accounted.
@@ -143,6 +145,7 @@ impl Cpu {
             exact: 0,
             next_due: NEVER,
             interrupt: false,
+            raised: 0,
             class_cycles: [0; CLASSES],
             idle_cycles: 0,
             accounted: 0,
@@ -152,6 +155,21 @@ impl Cpu {
             choices: [0; Choice::ALL.len()],
             decisions: Decisions::default(),
         }
+    }
+
+    /// The cycle at which the interrupt line last rose.
+    #[inline]
+    #[must_use]
+    pub fn raised(&self) -> u64 {
+        self.raised
+    }
+
+    fn update_interrupt(&mut self) {
+        let level = self.registers.interrupt();
+        if level && !self.interrupt {
+            self.raised = self.now;
+        }
+        self.interrupt = level;
     }
 
     /// The registers.

@@ -143,7 +143,7 @@ impl Cpu {
                 self.watch_if_live(n);
             }
         }
-        self.interrupt = self.registers.interrupt();
+        self.update_interrupt();
     }
 
     fn overflows_now(&self, n: usize) -> bool {
