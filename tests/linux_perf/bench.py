@@ -93,11 +93,11 @@ class Bench:
             if operation == OP_TIMER:
                 self.timers[argument] = operand
             elif operation == OP_IPI:
-                self.ipis.append(operand)
+                self.ipis.append(argument)
             elif operation == OP_NOTIFY:
                 self.notices.append((argument, operand))
             elif operation == OP_COMPUTE:
-                self.compute, self.wfi = (argument >> 2, argument & 3, operand), False
+                self.compute, self.wfi = (argument & 0xFFFFF, argument >> 20, operand), False
             elif operation == OP_WFI:
                 self.compute, self.wfi = None, True
             else:

@@ -1,0 +1,218 @@
+"""A guest's kernel on a CPU of its own: boot, tick, tasks, sessions, reports, state."""
+
+from __future__ import annotations
+
+import json
+from copy import copy
+from typing import Any
+
+import orjson
+import pytest
+
+from services import experiment as ex
+from services.costs import Cost
+from services.cpu import EntryKind, Notice
+from services.guest import BadRequest, GuestKernel
+from tests.linux_perf.bench import COSTS, CYCLES, HZ, INSTRUCTIONS, NEVER, Bench
+
+MS = 1_000_000  # cycles
+TICK = 4 * MS
+
+
+def event(number: int, leader: int, **more: Any) -> ex.EventSpec:
+    return ex.EventSpec(f"r{number:x}", number, leader, **more)
+
+
+def stat(*numbers: int, **more: Any) -> ex.SessionSpec:
+    return ex.SessionSpec("stat", tuple(event(number, index, **more) for index, number in enumerate(numbers)))
+
+
+def task(cycles: int, **more: Any) -> ex.TaskSpec:
+    el = more.pop("el", 0)
+    return ex.TaskSpec("work", (ex.PhaseSpec(0, cycles, el),), **more)
+
+
+class Guest:
+    """A guest of one vCPU that runs on a bench."""
+
+    def __init__(self, bench: Bench, kernel: GuestKernel) -> None:
+        self.bench = bench
+        self.kernel = kernel
+        self.software = kernel.attend(0)
+
+    @classmethod
+    async def boot(cls, *tasks: ex.TaskSpec, sessions: tuple[ex.SessionSpec, ...] = (), **costs: int) -> Guest:
+        guest = cls(Bench(counters=6), GuestKernel())
+        spec = ex.GuestSpec("vm0", 250, 6, 6, (ex.VcpuSpec(0, tasks, sessions),))
+        payload = {
+            "frequency_hz": HZ,
+            "costs": COSTS | costs,
+            "guest": spec,
+            "vcpu": 0,
+            "guest_kernel_profile": 0,
+            "counters": 6,
+            "pmuver": 6,
+        }
+        guest.bench.observe()
+        await guest.bench.enter(guest.software, EntryKind.BOOT, payload=orjson.dumps(payload))
+        return guest
+
+    async def run(self, until: int = NEVER) -> None:
+        """Until all work is done, or a time."""
+        while (Notice.WORK_DONE, 0) not in self.bench.notices and self.bench.machine.now(0) < until:
+            await self.bench.step(self.software)
+
+    async def report(self) -> dict[str, Any]:
+        return dict(orjson.loads(await self.bench.enter(self.software, EntryKind.REPORT)))
+
+    async def request(self, **request: Any) -> None:
+        self.bench.notices.clear()
+        await self.bench.enter(self.software, EntryKind.REQUEST, payload=orjson.dumps(request))
+
+
+async def test_boot_probes_and_resets_the_pmu_as_armv8pmu_reset_does() -> None:
+    guest = await Guest.boot()
+    probe = ["r PMCR_EL0", "r PMCEID0_EL0", "r PMCEID1_EL0", "r PMMIR_EL1"]
+    reset = ["w PMCNTENCLR_EL0", "w PMINTENCLR_EL1", "w PMOVSCLR_EL0", "w PMCR_EL0"]
+    assert guest.bench.accesses() == [*probe, *reset]
+
+
+async def test_without_work_it_says_so_and_sleeps_without_a_tick() -> None:
+    guest = await Guest.boot()
+    assert guest.bench.notices == [(Notice.WORK_DONE, 0)]
+    assert guest.bench.wfi
+    assert min(guest.bench.timers.values(), default=NEVER) == NEVER
+
+
+async def test_a_task_runs_for_its_cycles_and_its_ticks_are_sampled() -> None:
+    guest = await Guest.boot(task(10 * TICK), task(20 * TICK, el=1))
+    await guest.run()
+    report = await guest.report()
+    assert 30 * TICK <= report["elapsed"] < 30 * TICK + 1000
+    assert abs(report["user"] - 10 * TICK) <= 2 * TICK
+    assert abs(report["system"] - 20 * TICK) <= 2 * TICK
+
+
+async def test_ticks_are_at_whole_periods() -> None:
+    guest = await Guest.boot(task(2 * TICK), tick=5000, irq_entry=700)
+    assert guest.bench.timers[0] == TICK
+    await guest.run(TICK + MS)
+    assert guest.bench.timers[0] == 2 * TICK
+
+
+async def test_tasks_take_turns_at_the_tick() -> None:
+    guest = await Guest.boot(task(10 * TICK), task(10 * TICK))
+    await guest.run()
+    report = await guest.report()
+    assert all(one["elapsed"] >= 19 * TICK for one in report["tasks"])
+
+
+async def test_a_sleeping_task_leaves_the_cpu_idle() -> None:
+    guest = await Guest.boot(task(MS, repeat=3, sleep=10 * MS))
+    await guest.run()
+    report = await guest.report()
+    assert 3 * MS + 20 * MS <= report["elapsed"] < 24 * MS
+    assert guest.bench.machine.cycles(0)["idle"] >= 19 * MS
+
+
+async def test_perf_stat_counts_its_task_and_nothing_else() -> None:
+    guest = await Guest.boot(task(10 * TICK, session=stat(CYCLES, INSTRUCTIONS)), task(10 * TICK))
+    await guest.run()
+    session = (await guest.report())["sessions"][0]
+    assert session["verb"] == "stat"
+    for result in session["events"]:
+        assert abs(result["count"] - 10 * TICK) < 2000
+        assert 0 <= result["truth"] - result["count"] < 2000
+        assert result["enabled"] == result["running"]
+        assert result["samples"] == 0
+
+
+async def test_a_steady_workloads_scaled_counts_are_true_within_a_percent() -> None:
+    guest = await Guest.boot(task(200 * TICK, session=stat(CYCLES, *range(1, 15))))
+    await guest.run()
+    for result in (await guest.report())["sessions"][0]["events"]:
+        assert result["running"] < result["enabled"]
+        scaled = result["count"] * result["enabled"] // result["running"]
+        assert abs(scaled - result["truth"]) * 100 < result["truth"], result
+
+
+async def test_perf_record_takes_its_samples() -> None:
+    session = ex.SessionSpec(
+        "record", tuple(event(number, index, frequency=1000) for index, number in enumerate((8, 3)))
+    )
+    guest = await Guest.boot(task(250 * TICK, session=session), host_pmi=1500, sample=1000)
+    await guest.run()
+    for result in (await guest.report())["sessions"][0]["events"]:
+        assert abs(result["samples"] - 1000) < 50
+
+
+async def test_only_user_code_counts_for_an_event_that_excludes_the_kernel() -> None:
+    session = stat(INSTRUCTIONS, exclude_kernel=True)
+    phases = (ex.PhaseSpec(0, 10 * MS, 0), ex.PhaseSpec(0, 30 * MS, 1))
+    guest = await Guest.boot(ex.TaskSpec("mixed", phases, session=session))
+    await guest.run()
+    (result,) = (await guest.report())["sessions"][0]["events"]
+    assert result["truth"] == 10 * MS
+    assert abs(result["count"] - 10 * MS) < 100
+
+
+async def test_a_cpu_wide_session_sees_all_tasks() -> None:
+    session = ex.SessionSpec("stat", (event(INSTRUCTIONS, 0),), cpu_wide=True)
+    guest = await Guest.boot(task(10 * MS), task(10 * MS), sessions=(session,))
+    await guest.run()
+    (result,) = (await guest.report())["sessions"][0]["events"]
+    assert result["count"] >= 20 * MS
+
+
+async def test_a_request_brings_work() -> None:
+    guest = await Guest.boot()
+    await guest.request(task=task(10 * MS, session=stat(INSTRUCTIONS)))
+    assert guest.bench.notices == []  # KVM knows from the request that there is work
+    await guest.run()
+    report = await guest.report()
+    assert report["tasks"] == [{"name": "work", "elapsed": report["elapsed"], "done": True}]
+
+
+async def test_a_request_for_a_session_alone_is_no_work() -> None:
+    guest = await Guest.boot()
+    session = ex.SessionSpec("stat", (event(INSTRUCTIONS, 0),), cpu_wide=True)
+    await guest.request(session=session)
+    assert guest.bench.notices == [(Notice.WORK_DONE, 0)]
+    assert len((await guest.report())["sessions"]) == 1
+
+
+async def test_a_request_that_makes_no_sense_is_refused() -> None:
+    guest = await Guest.boot()
+    with pytest.raises(BadRequest, match="'task' or 'session'"):
+        await guest.request(coffee={})
+
+
+async def test_the_ring_buffers_reader_costs_two_switches() -> None:
+    session = ex.SessionSpec("record", (event(INSTRUCTIONS, 0, period=11_000),))
+    guest = await Guest.boot(task(80 * MS, session=session), context_switch=1000)
+    await guest.run()
+    (result,) = (await guest.report())["sessions"][0]["events"]
+    assert 5461 < result["samples"] < 2 * 5461  # 48 bytes each: half of 512 KiB was full once
+    switches = 1 + 2 + 1  # to the task, to the reader and back, to idle
+    assert guest.bench.machine.charged(0)[Cost.CONTEXT_SWITCH] == switches * 1000
+
+
+async def test_state_goes_on_identically() -> None:
+    session = ex.SessionSpec(
+        "record", tuple(event(number, index, frequency=1000) for index, number in enumerate((17, *range(1, 10))))
+    )
+    tasks = task(60 * TICK, session=session), task(30 * TICK, session=stat(3, 4)), task(MS, repeat=4, sleep=7 * MS)
+    one = await Guest.boot(*tasks, host_pmi=1500, sample=1000, irq_entry=300)
+    await one.run(until=55 * MS)
+    saved = json.loads(json.dumps(one.kernel.state()))
+    bench = Bench(state=one.bench.machine.state())
+    for name in ("timers", "ipis", "notices", "compute", "wfi", "previous_done"):
+        setattr(bench, name, copy(getattr(one.bench, name)))
+    other = Guest(bench, GuestKernel.from_state(saved))
+    assert other.kernel.state() == one.kernel.state()
+    reports = []
+    for guest in (one, other):
+        await guest.run()
+        reports.append(await guest.report())
+    assert reports[0] == reports[1]
+    assert one.bench.machine.digest() == other.bench.machine.digest()
