@@ -19,6 +19,7 @@ from services.costs import Cost
 from services.cpu import CALL_COLUMNS, Entry, EntryKind, Notice, Timer, TookException
 from services.kvm.attendant import Attendant
 from services.kvm.errors import Livelock, ProtocolError
+from services.kvm.latency import Latencies
 
 if TYPE_CHECKING:
     from services.kvm.simulation import Simulation
@@ -74,6 +75,8 @@ class PCpu:
         self.slice_end = NEVER
         self.need_resched = False
         self.results: list[int] = []
+        self.noticed = False  # the overflow that the host's handler is serving is a guest's
+        self.latencies = Latencies()  # of the host's own
         self.previous_done = 0
         self.accounted = {"guest": 0, "host_kernel": 0, "host_user": 0, "idle": 0}
         self._account, self._account_since = "idle", 0
@@ -175,7 +178,7 @@ class PCpu:
         if code == Notice.RESULT:
             self.results.append(value)
         elif code == Notice.COUNTER_OVERFLOW:
-            self.simulation.counter_overflow(value)
+            self.simulation.counter_overflow(self, value)
         elif code == Notice.GUEST_OVERFLOW:
             self.simulation.guest_overflow(self, value)
         else:
@@ -188,9 +191,14 @@ class PCpu:
         machine, index = self.machine, self.index
         for _ in range(PMU_IRQ_STORM):
             if machine.interrupt(index):
+                raised = machine.raised(index)
                 self.charge(Cost.IRQ_ENTRY)
                 self.perf_ran = True
+                self.noticed = False
+                entered = machine.now(index)
                 await self.enter_host(EntryKind.PMU_IRQ, el=el)
+                if not self.noticed:
+                    self.latencies.add(raised, entered)
                 continue
             if self.requests:  # the IPI of a perf call on this CPU
                 self.charge(Cost.IRQ_ENTRY)
@@ -355,6 +363,7 @@ class PCpu:
             "slice_end": self.slice_end,
             "need_resched": self.need_resched,
             "previous_done": self.previous_done,
+            "latencies": self.latencies.cycles,
             "accounted": dict(self.accounted),
             "account": [self._account, self._account_since],
         }
@@ -374,6 +383,7 @@ class PCpu:
         self.slice_end = state["slice_end"]
         self.need_resched = state["need_resched"]
         self.previous_done = state["previous_done"]
+        self.latencies = Latencies(state["latencies"])
         self.accounted = dict(state["accounted"])
         self._account, self._account_since = state["account"]
         self.rearm()

@@ -255,15 +255,17 @@ class Simulation:
         """Messages that software sent in answer to one of kvm's, or would have sent: one for each burst."""
         return asdict(self.bursts)
 
-    def counter_overflow(self, handle: int) -> None:
+    def counter_overflow(self, pcpu: PCpu, handle: int) -> None:
         """A kernel counter overflowed; its handle names the vCPU's thread and the counter (`Vpmu`)."""
         thread = self.threads[handle >> 5]
         assert isinstance(thread, VCpu)
+        thread.note_overflow(pcpu)
         thread.vpmu.counter_overflow(handle & 31)
 
     def guest_overflow(self, pcpu: PCpu, mask: int) -> None:
         """The host's handler on `pcpu` saw overflow flags in the guest's range."""
         if isinstance(pcpu.current, VCpu):
+            pcpu.current.note_overflow(pcpu)
             pcpu.current.vpmu.guest_overflow(mask)
 
     # Results.
@@ -279,6 +281,7 @@ class Simulation:
                 "name": guest.name,
                 "vcpus": [
                     orjson.loads(vcpu.reported)
+                    | {"interrupt_latency": vcpu.latencies.summary()}
                     | {f"true_el{el}_cycles": self.machine.truth(vcpu.context, el, CPU_CYCLES) for el in (0, 1)}
                     for vcpu in self.vcpus
                     if vcpu.vm == vm
@@ -290,7 +293,7 @@ class Simulation:
         for pcpu in self.pcpus:
             pcpu.enter_kernel()
             answer = await pcpu.enter_host(EntryKind.REPORT) if pcpu.booted else b"{}"
-            hosts.append(orjson.loads(answer))
+            hosts.append(orjson.loads(answer) | {"interrupt_latency": pcpu.latencies.summary()})
         time = dict.fromkeys(("guest", "host_kernel", "host_user", "idle"), 0)
         accounted = dict(time)
         bill = dict.fromkeys((cost.name.lower() for cost in Cost), 0)

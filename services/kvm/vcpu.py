@@ -24,6 +24,7 @@ from services.cpu import Entry, EntryKind, Notice, TookException
 from services.kvm.attendant import Attendant
 from services.kvm.errors import InjectUndef, ProtocolError
 from services.kvm.guest_pmu import GuestPmu
+from services.kvm.latency import Latencies
 from services.kvm.pcpu import NEVER, PCpu
 from services.registers import ICC_SGI1R_EL1
 
@@ -74,6 +75,8 @@ class VCpu:
         self.previous_done = 0
         self.traps: dict[tuple[int, bool], int] = {}
         self.injected = 0
+        self.overflowed = -1  # when the interrupt line rose for an overflow that its handler has not been entered for
+        self.latencies = Latencies()
         self.computed = 0  # cycles of its tasks' work done
         self.own_bursts = 0  # bursts of the guest itself
 
@@ -107,6 +110,12 @@ class VCpu:
         machine.set_running(index, self.context, el, profile)
         return machine.next_stop(index, left)
 
+    def note_overflow(self, pcpu: PCpu) -> None:
+        """The host's handler on `pcpu` has found an overflow that is this vCPU's."""
+        pcpu.noticed = True
+        if self.overflowed < 0:
+            self.overflowed = self.machine.raised(pcpu.index)
+
     def kick(self) -> None:
         """kvm_vcpu_kick: have the vCPU look at what is pending; called from the pCPU that it is on."""
         if self.blocked:
@@ -122,6 +131,9 @@ class VCpu:
             self.sgis &= self.sgis - 1
             await self._enter(EntryKind.SGI, number)
         elif self.line:
+            if self.overflowed >= 0:
+                self.latencies.add(self.overflowed, self.machine.now(self.pcpu.index))
+                self.overflowed = -1
             before = self.own_bursts
             await self._enter(EntryKind.PMU_IRQ)
             self.simulation.bursts.interrupts += self.own_bursts - before
@@ -344,6 +356,8 @@ class VCpu:
             "previous_done": self.previous_done,
             "traps": [[register, write, count] for (register, write), count in sorted(self.traps.items())],
             "injected": self.injected,
+            "overflowed": self.overflowed,
+            "latencies": self.latencies.cycles,
             "computed": self.computed,
             "own_bursts": self.own_bursts,
         }
@@ -368,5 +382,7 @@ class VCpu:
         self.previous_done = state["previous_done"]
         self.traps = {(register, write): count for register, write, count in state["traps"]}
         self.injected = state["injected"]
+        self.overflowed = state["overflowed"]
+        self.latencies = Latencies(state["latencies"])
         self.computed = state["computed"]
         self.own_bursts = state["own_bursts"]
