@@ -27,6 +27,8 @@ from pmulab.runtime import Running
 from services.experiment import Experiment, dumps
 from services.rpc import Address, connect, open_loop
 
+__all__ = ["Topology", "TopologyError", "run", "told", "up"]
+
 _START_SECONDS = 30.0  # within which every actor must answer
 _END_SECONDS = 5.0  # that actors are given to end by themselves
 _NOTICE_SECONDS = 1.0  # within which a process that broke a connection is seen to have ended

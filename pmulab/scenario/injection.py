@@ -6,7 +6,7 @@ from pmulab.scenario import keys
 from pmulab.scenario.machine import Machine
 from pmulab.scenario.parties import read_task
 from pmulab.scenario.sessions import read_session
-from pmulab.scenario.source import open_source
+from pmulab.scenario.source import open_file
 from pmulab.scenario.table import Table
 from pmulab.scenario.work import Work
 from services.experiment import Experiment, SessionSpec, TaskSpec
@@ -17,7 +17,7 @@ def load(path: str, experiment: Experiment) -> tuple[TaskSpec | SessionSpec, lis
     """The work in the file at `path`, and the profiles that its phases index into, for a topology that
     runs `experiment`. Raises ScenarioError.
     """
-    source = open_source(path)
+    source = open_file(path)
     table = Table(source, (), source.data, keys.INJECTION)
     if len(table.data) != 1:
         table.refuse("task", "one of [task] and [perf] is wanted", 'write [task] with workload = "gzip-random"')

@@ -50,7 +50,34 @@ def shipped() -> dict[str, str]:
 
 def open_source(scenario: str, overrides: Sequence[str] = ()) -> Source:
     """Read a scenario, by path or by the name of a shipped one. Raises ScenarioError."""
-    name, directory, text = _read(scenario)
+    path = FilePath(scenario)
+    if path.suffix == ".toml" or len(path.parts) != 1 or scenario not in shipped():
+        remedy = f"give a path, or the name of a shipped scenario ({near(scenario, shipped())})"
+        source = open_file(scenario, remedy)
+    else:
+        entry = files("pmulab").joinpath("scenarios", f"{scenario}.toml")
+        text = entry.read_text(encoding="utf-8")
+        source = _parse(f"{scenario}.toml", FilePath(str(entry)).parent, text)
+    for override in overrides:
+        _set(source, override)
+    return source
+
+
+def open_file(name: str, remedy: str = "give the path of a TOML file") -> Source:
+    """Read a TOML file; `remedy` is for when there is none. Raises ScenarioError."""
+    path = FilePath(name)
+    try:
+        return _parse(name, path.parent, path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ScenarioError(name, "no such file", remedy) from None
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise ScenarioError(f"{name}:{line}", "not UTF-8 text", "save the file as UTF-8") from None
+    except OSError as error:
+        raise ScenarioError(name, f"cannot be read ({error.strerror})", "give a readable file") from None
+
+
+def _parse(name: str, directory: FilePath, text: str) -> Source:
     try:
         data = tomllib.loads(text, parse_float=Decimal)
     except tomllib.TOMLDecodeError as error:
@@ -58,29 +85,7 @@ def open_source(scenario: str, overrides: Sequence[str] = ()) -> Source:
         raise ScenarioError(
             f"{name}:{line}", f"not valid TOML: {problem}", "correct the syntax (https://toml.io)"
         ) from None
-    source = Source(name, directory, data, positions(text))
-    for override in overrides:
-        _set(source, override)
-    return source
-
-
-def _read(scenario: str) -> tuple[str, FilePath, str]:
-    path = FilePath(scenario)
-    named = path.suffix != ".toml" and len(path.parts) == 1
-    if named and scenario in shipped():
-        entry = files("pmulab").joinpath("scenarios", f"{scenario}.toml")
-        return f"{scenario}.toml", FilePath(str(entry)).parent, entry.read_text(encoding="utf-8")
-    try:
-        return scenario, path.parent, path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ScenarioError(
-            scenario, "no such file", f"give a path, or the name of a shipped scenario ({near(scenario, shipped())})"
-        ) from None
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise ScenarioError(f"{scenario}:{line}", "not UTF-8 text", "save the scenario as UTF-8") from None
-    except OSError as error:
-        raise ScenarioError(scenario, f"cannot be read ({error.strerror})", "give a readable scenario file") from None
+    return Source(name, directory, data, positions(text))
 
 
 def _syntax_error(message: str, text: str) -> tuple[int, str]:

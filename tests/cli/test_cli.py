@@ -109,7 +109,7 @@ def test_published_numbers_stand_beside_the_designs_that_have_them() -> None:
     (run,) = json.loads(done.stdout)["runs"]
     assert (run["published"]["elapsed_seconds"], run["published"]["system_seconds"]) == (3.139, 0.110)
     text = pmulab("run", "gzip-record", "--design", "partitioned", "--set", "guest.task.repeat=1").stdout
-    assert "  published      3.139 s" in text
+    assert "  published       3.139 s" in text
     assert "\nAssumed\n" in text
     assert "\nFitted\n" in text
 
