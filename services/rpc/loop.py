@@ -48,9 +48,8 @@ class LoopStatistics:
 class Loop(asyncio.SelectorEventLoop):
     """An asyncio loop that never blocks. Use `open_loop`; one at a time in a process (grpc.aio binds to one)."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self) -> None:
         self._epoll = selectors.EpollSelector()
-        self._nursery = nursery
         self._kick = trio.Event()
         self._alarms: list[float] = []  # when call_at wants to be called, a heap
         self._work = False
@@ -203,7 +202,7 @@ async def open_loop() -> AsyncIterator[Loop]:
     if api_implementation.Type() != "upb":  # the pure Python one is 22 times slower
         raise RuntimeError(f"protobuf runs on its {api_implementation.Type()!r} implementation; 'upb' is needed")
     async with open_private_nursery() as nursery:
-        with contextlib.closing(Loop(nursery)) as loop:
+        with contextlib.closing(Loop()) as loop:
             stepping = trio.CancelScope(shield=True)
             nursery.start_soon(loop._keep_stepping, stepping)
             try:
