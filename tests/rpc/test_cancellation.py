@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import trio
 
 from services.rpc import Address, connect, open_loop, serve
@@ -11,9 +9,7 @@ from services.wire.lab_pb2 import DescribeRequest, Description
 from services.wire.methods import DESCRIBE
 
 
-async def test_a_server_and_a_channel_end_when_their_loop_is_cancelled_with_them(tmp_path: Path) -> None:
-    tmp_path.chmod(0o700)
-    address = Address.parse(f"unix:{tmp_path}/s")
+async def test_a_server_and_a_channel_end_when_their_loop_is_cancelled_with_them(address: Address) -> None:
     with trio.fail_after(5), trio.CancelScope() as all_of_it:
         async with open_loop() as loop, serve(loop, address, []), connect(loop, address, name="peer") as channel:
             await channel.reach()
