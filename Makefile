@@ -31,7 +31,7 @@ $(PACKAGES): constraints.txt
 
 .PHONY: no-extension
 $(EXTENSION): $(PACKAGES) $(RUST) $(if $(wildcard services/_pmu*.so),,no-extension)
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/maturin develop --quiet --release --locked
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_QUIET=1 $(BIN)/maturin develop --quiet --release --locked
 	@touch $@
 
 setup: $(EXTENSION) ## the virtual environment and the extension, and nothing more
