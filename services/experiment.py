@@ -64,6 +64,7 @@ class TaskSpec:
     repeat: int = 1
     session: SessionSpec | None = None
     sleep: int = 0  # cycles asleep between repetitions (WFI if nothing else runs)
+    threads: int = 1  # the program forks threads - 1 tasks more, which do the same work and inherit its session
 
 
 @dataclass(frozen=True, slots=True)

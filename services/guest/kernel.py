@@ -13,6 +13,7 @@ from services.guest.task import Task
 from services.linux_perf import Perf, PerfConfig, PerfCpu, Session
 
 NEVER = 2**64 - 1
+NO_PMU = (0x0, 0xF)  # ID_AA64DFR0_EL1.PMUVer: none, or not by the architecture
 
 
 class BadRequest(ValueError):
@@ -103,10 +104,15 @@ class GuestCpu:
 
     # Boot and requests.
 
+    def _require_pmu(self, spec: ex.SessionSpec) -> None:
+        if self.config["pmuver"] in NO_PMU:
+            raise BadRequest(f"perf {spec.verb}: {self.config['guest']['name']} has no PMU")
+
     async def _boot(self, cpu: Cpu, now: int, config: dict[str, Any]) -> None:
         guest = ex.loads(ex.GuestSpec, orjson.dumps(config["guest"]))
         self._configure(config, guest)
-        await self.perf.probe(cpu)
+        if config["pmuver"] not in NO_PMU:
+            await self.perf.probe(cpu)
         spec = guest.vcpus[self.index]
         for session in spec.sessions:
             await self._watch_cpu(cpu, session)
@@ -124,6 +130,7 @@ class GuestCpu:
         )
 
     async def _watch_cpu(self, cpu: Cpu, spec: ex.SessionSpec) -> None:
+        self._require_pmu(spec)
         session = Session(self.perf, spec, None)
         self.cpu_sessions.append(session)
         await session.open(cpu)
@@ -133,6 +140,7 @@ class GuestCpu:
         task = Task(len(self.tasks), spec, began=now)
         self.tasks.append(task)
         if spec.session is not None:
+            self._require_pmu(spec.session)
             of_cpu = spec.session.cpu_wide
             session = Session(self.perf, spec.session, None if of_cpu else task.id, on_exec=not of_cpu)
             self.sessions[task.id] = session
@@ -220,12 +228,13 @@ class GuestCpu:
             await self._reschedule(cpu)
 
     async def _exit(self, cpu: Cpu, task: Task) -> None:
-        """exit, and the session's end: perf disables, reads and closes its events."""
+        """exit and, with a program's last task, the session's end: perf disables, reads and closes its events."""
         await self.perf.task_exit(cpu, task.id)
-        session = self.sessions.get(task.id)
-        if session is not None:
-            await session.close(cpu)
         task.ended = await self._now(cpu)
+        session = self.sessions.get(task.program)
+        if session is not None and all(one.ended >= 0 for one in self.tasks if one.program == task.program):
+            await session.close(cpu)
+            task.ended = await self._now(cpu)
 
     async def _now(self, cpu: Cpu) -> int:
         await self.perf.wait(cpu)
@@ -262,10 +271,11 @@ class GuestCpu:
         if self.tick_deadline == NEVER:
             self.tick_deadline = (cpu.now // self.period + 1) * self.period
             cpu.burst.timer(Timer.TICK, self.tick_deadline)
-        execs = task.left < 0 and task.phase == 0 and task.repeated == 0
+        fresh = task.fresh
         await self.perf.task_in(cpu, task.id)
-        if execs:
+        if fresh and task.parent < 0:
             await self.perf.enable_on_exec(cpu)
+            self._fork(cpu, task)
         if task.over:  # a program without work
             await self._exit(cpu, task)
             await self._reschedule(cpu)
@@ -273,6 +283,14 @@ class GuestCpu:
             await self._phase_over(cpu)
         else:
             self._run(cpu, task)
+
+    def _fork(self, cpu: Cpu, parent: Task) -> None:
+        """The program's other tasks, which inherit its events."""
+        for _ in range(parent.spec.threads - 1):
+            child = Task(len(self.tasks), parent.spec, parent=parent.id, began=cpu.now)
+            self.tasks.append(child)
+            self.perf.fork(cpu, parent.id, child.id)
+            self.queue.append(child)
 
     def _run(self, cpu: Cpu, task: Task) -> None:
         phase = task.work()

@@ -15,6 +15,7 @@ class Task:
 
     id: int
     spec: ex.TaskSpec
+    parent: int = -1  # the task that forked it, -1: the shell
     phase: int = 0
     left: int = -1  # cycles left of the phase, -1: not begun
     repeated: int = 0
@@ -23,8 +24,9 @@ class Task:
     asleep_until: int = -1  # -1: awake
 
     @property
-    def runnable(self) -> bool:
-        return self.ended < 0 and self.asleep_until < 0
+    def program(self) -> int:
+        """The id of the program's first task, which its session observes."""
+        return self.id if self.parent < 0 else self.parent
 
     def work(self) -> ex.PhaseSpec:
         """What it does when it runs, for `left` more cycles."""
@@ -47,6 +49,11 @@ class Task:
             self.asleep_until = now + self.spec.sleep
             return False
         return True
+
+    @property
+    def fresh(self) -> bool:
+        """It has not run yet."""
+        return self.left < 0 and self.phase == 0 and self.repeated == 0
 
     @property
     def over(self) -> bool:

@@ -41,7 +41,9 @@ class Guest:
         self.software = kernel.attend(0)
 
     @classmethod
-    async def boot(cls, *tasks: ex.TaskSpec, sessions: tuple[ex.SessionSpec, ...] = (), **costs: int) -> Guest:
+    async def boot(
+        cls, *tasks: ex.TaskSpec, sessions: tuple[ex.SessionSpec, ...] = (), pmuver: int = 6, **costs: int
+    ) -> Guest:
         guest = cls(Bench(counters=6), GuestKernel())
         spec = ex.GuestSpec("vm0", 250, 6, 6, (ex.VcpuSpec(0, tasks, sessions),))
         payload = {
@@ -51,7 +53,7 @@ class Guest:
             "vcpu": 0,
             "guest_kernel_profile": 0,
             "counters": 6,
-            "pmuver": 6,
+            "pmuver": pmuver,
         }
         guest.bench.observe()
         await guest.bench.enter(guest.software, EntryKind.BOOT, payload=orjson.dumps(payload))
@@ -154,6 +156,25 @@ async def test_only_user_code_counts_for_an_event_that_excludes_the_kernel() -> 
     (result,) = (await guest.report())["sessions"][0]["events"]
     assert result["truth"] == 10 * MS
     assert abs(result["count"] - 10 * MS) < 100
+
+
+async def test_a_session_follows_its_program_into_the_tasks_that_it_forks() -> None:
+    guest = await Guest.boot(task(20 * TICK, threads=3, session=stat(INSTRUCTIONS)), task(20 * TICK))
+    await guest.run()
+    report = await guest.report()
+    assert len(report["tasks"]) == 4
+    (result,) = report["sessions"][0]["events"]
+    assert 60 * TICK <= result["count"] < 60 * TICK + 10_000
+    assert 0 <= result["truth"] - result["count"] < 10_000
+    assert result["enabled"] == result["running"]
+
+
+async def test_a_guest_without_a_pmu_is_refused_a_session_and_not_probed() -> None:
+    guest = await Guest.boot(task(MS), pmuver=0)
+    await guest.run()
+    assert guest.bench.accesses() == []
+    with pytest.raises(BadRequest, match="perf stat: vm0 has no PMU"):
+        await guest.request(session=stat(INSTRUCTIONS))
 
 
 async def test_a_cpu_wide_session_sees_all_tasks() -> None:
