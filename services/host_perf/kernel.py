@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -66,6 +67,7 @@ class HostCpu:
         self._perf: PerfCpu | None = None  # looked up once
         self.config: dict[str, Any] = {}
         self.sessions: list[Session] = []
+        self.refused: list[str] = []  # events whose perf_event_open failed, by name
         self.vcpu_threads: frozenset[int] = frozenset()
         self.thread = -1  # the current one
         self.squeezed = False  # events were taken off the guest's range at vcpu_load
@@ -134,10 +136,15 @@ class HostCpu:
         for task in config["tasks"]:
             await self._open(cpu, task["session"], task["thread"])
 
-    async def _open(self, cpu: Cpu, spec: dict[str, Any], task: int | None) -> None:
-        session = Session(self.perf, ex.loads(ex.SessionSpec, orjson.dumps(spec)), task)
-        self.sessions.append(session)
-        await session.open(cpu)
+    async def _open(self, cpu: Cpu, plain: dict[str, Any], task: int | None) -> None:
+        spec = ex.loads(ex.SessionSpec, orjson.dumps(plain))
+        if self.config["refuses_guests"]:
+            spec, refused = _excluding_guests(spec)
+            self.refused += refused
+        if spec.events:
+            session = Session(self.perf, spec, task)
+            self.sessions.append(session)
+            await session.open(cpu)
 
     async def _request(self, cpu: Cpu, request: dict[str, Any]) -> None:
         """A user's `perf stat -a` or `perf record -a`, from now on."""
@@ -196,13 +203,14 @@ class HostCpu:
 
     async def _report(self, cpu: Cpu) -> None:
         reports = [await session.report(cpu) for session in self.sessions]
-        cpu.answer(orjson.dumps({"cpu": self.index, "sessions": reports}))
+        cpu.answer(orjson.dumps({"cpu": self.index, "sessions": reports, "refused": self.refused}))
 
     def state(self) -> dict[str, Any]:
         """Everything of this CPU that is not perf's own."""
         return {
             "config": self.config,
             "sessions": [session.state() for session in self.sessions],
+            "refused": self.refused,
             "thread": self.thread,
             "squeezed": self.squeezed,
             "handler_began": self.handler_began,
@@ -212,8 +220,19 @@ class HostCpu:
         """Take up a state that `state()` gave; the host's perf has been restored."""
         self.config = state["config"]
         self.vcpu_threads = frozenset(self.config.get("vcpu_threads", ()))
+        self.refused = state["refused"]
         self.thread = state["thread"]
         self.squeezed = state["squeezed"]
         self.handler_began = state["handler_began"]
         if self.host.perf is not None:
             self.sessions = [Session.from_state(self.perf, session) for session in state["sessions"]]
+
+
+def _excluding_guests(spec: ex.SessionSpec) -> tuple[ex.SessionSpec, list[str]]:
+    """What perf_event_open admits while VMs own the whole PMU, and the names of the events that it refuses.
+
+    A group without its leader is none: its other events are refused too.
+    """
+    kept = [i for i, event in enumerate(spec.events) if event.exclude_guest and spec.events[event.leader].exclude_guest]
+    events = tuple(replace(spec.events[i], leader=kept.index(spec.events[i].leader)) for i in kept)
+    return replace(spec, events=events), [event.name for i, event in enumerate(spec.events) if i not in kept]

@@ -100,6 +100,7 @@ class Simulation:
                 "counters": self.design.host_counters(self.experiment.cpus[index]),
                 "high_to_low": self.design.high_to_low,
                 "split_irq": self.design.split_irq,
+                "refuses_guests": self.design.host_events_exclude_guests,
                 "sessions": host.cpus[index].sessions,
                 "vcpu_threads": [vcpu.id for vcpu in self.vcpus],
                 "tasks": [

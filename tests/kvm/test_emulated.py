@@ -14,11 +14,16 @@ WORK = 1_000_000  # cycles of user work, half an instruction each
 
 
 class Counting:
-    """A guest that counts instructions of its user work on counter 0, from a given start, and reads it in the end."""
+    """A guest that counts its user work, and reads the count in the end.
 
-    def __init__(self, start: int = 0, exclude: int = r.PMEVTYPER_P) -> None:
+    Instructions on counter 0, from a given start; or with `counter` None cycles on the cycle counter.
+    """
+
+    def __init__(self, start: int = 0, counter: int | None = 0) -> None:
         self.start = start
-        self.exclude = exclude
+        self.value = r.PMCCNTR_EL0 if counter is None else PMEVCNTR(counter)
+        self.typer = r.PMCCFILTR_EL0 if counter is None else PMEVTYPER(counter)
+        self.bit = 1 << (r.CYCLE_COUNTER if counter is None else counter)
         self.irqs = 0
         self.count = -1
         self.flags = -1
@@ -27,10 +32,10 @@ class Counting:
     async def boot(self, cpu: Cpu, entry: Entry) -> None:
         burst = cpu.burst
         burst.msr(r.PMCR_EL0, r.PMCR_LC)
-        burst.msr(PMEVCNTR(0), self.start)
-        burst.msr(PMEVTYPER(0), INST_RETIRED | self.exclude)
-        burst.msr(r.PMINTENSET_EL1, 1)
-        burst.msr(r.PMCNTENSET_EL0, 1)
+        burst.msr(self.value, self.start)
+        burst.msr(self.typer, INST_RETIRED | r.PMEVTYPER_P)
+        burst.msr(r.PMINTENSET_EL1, self.bit)
+        burst.msr(r.PMCNTENSET_EL0, self.bit)
         burst.msr(r.PMCR_EL0, r.PMCR_LC | r.PMCR_E)
         burst.compute(2, 0, WORK)
 
@@ -40,7 +45,7 @@ class Counting:
         cpu.burst.msr(r.PMOVSCLR_EL0, self.flags)
 
     async def resume(self, cpu: Cpu, entry: Entry) -> None:
-        self.count = await cpu.mrs(PMEVCNTR(0))
+        self.count = await cpu.mrs(self.value)
         cpu.burst.notify(Notice.WORK_DONE, 0)
         cpu.burst.wfi()
 

@@ -1,0 +1,125 @@
+"""What each design takes from the host, and gives back."""
+
+from dataclasses import replace
+
+import orjson
+import pytest
+
+from services import registers as r
+from services.experiment import CpuSpec, DesignSpec, EventSpec, Experiment, HostCpuSpec, SessionSpec
+from services.host_perf import HostPerf
+from services.kvm import designs
+from services.kvm.attendant import LocalSoftware
+from services.kvm.simulation import Simulation
+from tests.kvm.test_emulated import WORK, Counting
+from tests.kvm.parties import INST_RETIRED, experiment, simulation
+
+CYCLES = 0x11
+
+
+def host_session(*events: EventSpec) -> SessionSpec:
+    return SessionSpec("stat", tuple(replace(event, leader=i) for i, event in enumerate(events)), cpu_wide=True)
+
+
+def with_host(of: Experiment, *events: EventSpec) -> Experiment:
+    return replace(of, host=replace(of.host, cpus=(HostCpuSpec(sessions=(host_session(*events),)),)))
+
+
+async def ran(
+    of: Experiment, guest: Counting | None = None
+) -> tuple[Simulation, Counting, list[dict[str, int]], list[str]]:
+    """The run, its guest, and what the host's perf reports: events, and the names of those it refused."""
+    guest = guest or Counting()
+    made = simulation(of, guest.software)
+    made.attend_host(0, LocalSoftware(HostPerf().attend(0)))
+    await made.run()
+    result = orjson.loads(orjson.dumps(await made.result()))
+    host = result["hosts"][0]
+    return made, guest, [event for session in host["sessions"] for event in session["events"]], host["refused"]
+
+
+INSTRUCTIONS_H = EventSpec("instructions:H", INST_RETIRED, 0, exclude_guest=True)
+INSTRUCTIONS_G = EventSpec("instructions:G", INST_RETIRED, 0, exclude_host=True)
+INSTRUCTIONS = EventSpec("instructions", INST_RETIRED, 0)
+
+
+async def test_mediated_refuses_host_events_that_do_not_exclude_guests() -> None:
+    of = with_host(experiment("mediated", counters=10), INSTRUCTIONS, INSTRUCTIONS_H)
+    made, guest, events, refused = await ran(of)
+    assert refused == ["instructions"]
+    assert [event["name"] for event in events] == ["instructions:H"]
+    assert guest.count == WORK // 2
+
+
+@pytest.mark.parametrize("design", ["emulated", "emulated-6.15", "partitioned"])
+async def test_host_and_guest_count_beside_each_other(design: str) -> None:
+    made, guest, events, _ = await ran(with_host(experiment(design, counters=4), INSTRUCTIONS_G, INSTRUCTIONS_H))
+    assert guest.count == WORK // 2
+    of_guest, of_host = events
+    assert of_guest["count"] == pytest.approx(of_guest["truth"], rel=0.002)
+    assert 0 < of_host["count"] < of_host["truth"]  # perf's own code runs while it has its counters stopped
+    assert all(event["running"] == event["enabled"] for event in events)
+
+
+async def test_dynamic_reservation_squeezes_host_events_only_while_the_guest_is_loaded() -> None:
+    """Ten counters, the guest takes eight at vcpu_load: of five host events, allocated from below, two remain."""
+    five = [INSTRUCTIONS] * 5
+    _, _, events, _ = await ran(with_host(experiment("partitioned", counters=8, reservation="dynamic"), *five))
+    assert sum(event["running"] < event["enabled"] for event in events) == 3
+    _, _, events, _ = await ran(
+        with_host(experiment("partitioned", counters=4, reservation="dynamic", allocation="high-to-low"), *five)
+    )
+    assert [event["running"] for event in events] == [event["enabled"] for event in events]
+
+
+async def test_a_pinned_host_event_that_is_squeezed_out_stays_in_error() -> None:
+    pinned = replace(INSTRUCTIONS, pinned=True)
+    _, _, (event,), _ = await ran(with_host(experiment("partitioned", counters=10, reservation="dynamic"), pinned))
+    assert event["state"] == -2
+
+
+async def test_static_reservation_takes_the_range_for_good() -> None:
+    _, _, events, _ = await ran(with_host(experiment("partitioned", counters=9), INSTRUCTIONS, INSTRUCTIONS))
+    assert sum(event["running"] for event in events) <= events[0]["enabled"]
+
+
+@pytest.mark.parametrize("hpmn0", [True, False])
+async def test_no_event_counter_with_and_without_hpmn0(hpmn0: bool) -> None:
+    cpu = CpuSpec(model="test", counters=10, pmuver=6, fgt=1, hpmn0=hpmn0)
+    made, guest, events, _ = await ran(
+        with_host(experiment("partitioned", counters=0, cpu=cpu), INSTRUCTIONS_G), Counting(counter=None)
+    )
+    assert made.fallbacks == ([] if hpmn0 else ["test has no FEAT_HPMN0: HPMN stays 10 and every PMU access traps"])
+    assert guest.count == WORK
+    assert events[0]["count"] == pytest.approx(events[0]["truth"], rel=0.002)
+    (vcpu,) = made.vcpus
+    trapped = {register for register, _ in vcpu.traps}
+    assert (r.PMCR_EL0 in trapped) is not hpmn0
+
+
+async def test_a_cpu_without_fgt_falls_back_and_says_so() -> None:
+    n1 = CpuSpec(model="n1", counters=6, pmuver=4)
+    made, guest, _, _ = await ran(experiment("partitioned", counters=4, cpu=n1))
+    assert made.fallbacks == ["n1 has no FEAT_FGT: every PMU access traps (MDCR_EL2.TPM)"]
+    assert guest.count == WORK // 2
+
+
+async def test_icntr_is_hidden_by_fgt2_or_by_trapping_everything() -> None:
+    for fgt, untrapped in ((1, False), (2, True)):
+        cpu = CpuSpec(model="x", counters=6, pmuver=9, fgt=fgt, icntr=True)
+        made, guest, _, _ = await ran(experiment("partitioned", counters=4, cpu=cpu))
+        assert (r.PMCR_EL0 not in {register for register, _ in made.vcpus[0].traps}) is untrapped
+        assert guest.count == WORK // 2
+
+
+def test_every_preset_names_axes_and_values_that_its_design_has() -> None:
+    for name, design in designs.designs().items():
+        made = designs.make(DesignSpec(name))
+        assert made.name == name
+        assert all(made.chosen[axis] == spec.values[0] for axis, spec in design.axes.items())
+
+
+@pytest.mark.parametrize(("name", "axes"), [("nosuch", {}), ("partitioned", {"swap": "never"}), ("raw", {"swap": "lazy"})])
+def test_what_there_is_not_is_refused(name: str, axes: dict[str, str]) -> None:
+    with pytest.raises(designs.DesignError):
+        designs.make(DesignSpec(name, axes))
