@@ -13,6 +13,10 @@ EXCLUDE_EL1 = 1 << 31  # P
 EXCLUDE_EL0 = 1 << 30  # U
 INCLUDE_EL2 = 1 << 27  # NSH
 
+# As plain integers: KVM's counters are made by the ten thousand.
+EXCLUDE_USER, EXCLUDE_KERNEL = CounterFlag.EXCLUDE_USER.value, CounterFlag.EXCLUDE_KERNEL.value
+LONG, DISABLED = CounterFlag.LONG.value, CounterFlag.DISABLED.value
+
 
 class State(IntEnum):
     """`enum perf_event_state`: what is below INACTIVE is not considered for the PMU."""
@@ -80,12 +84,12 @@ class EventAttr:
             event=event,
             period=period,
             pinned=True,
-            exclude_user=bool(flags & CounterFlag.EXCLUDE_USER),
-            exclude_kernel=bool(flags & CounterFlag.EXCLUDE_KERNEL),
+            exclude_user=bool(flags & EXCLUDE_USER),
+            exclude_kernel=bool(flags & EXCLUDE_KERNEL),
             exclude_hv=True,
             exclude_host=True,
-            long=bool(flags & CounterFlag.LONG),
-            disabled=bool(flags & CounterFlag.DISABLED),
+            long=bool(flags & LONG),
+            disabled=bool(flags & DISABLED),
             overflow=Overflow.KVM,
             handle=handle,
         )

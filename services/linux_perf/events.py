@@ -6,7 +6,7 @@ from services._pmu import Burst
 from services.costs import Cost
 from services.cpu import Cpu
 from services.linux_perf.attr import EventAttr
-from services.linux_perf.context import CPU, FLEXIBLE, PINNED, TIME, Context
+from services.linux_perf.context import CPU, FLEXIBLE, PINNED, Context
 from services.linux_perf.driver import paired
 from services.linux_perf.event import PerfEvent
 from services.linux_perf.inherit import unclone
@@ -66,10 +66,6 @@ class Events(Interrupts):
 
     def _here(self, ctx: Context) -> bool:
         return ctx is self.ctx or ctx is self.task_ctx
-
-    def _update_time(self, cpu: Cpu, ctx: Context) -> None:
-        if ctx.is_active & TIME:
-            ctx.update(self.now(cpu))
 
     async def enable(self, cpu: Cpu, event: PerfEvent) -> None:
         """perf_event_enable: reschedules the context; an event in ERROR gets another chance."""

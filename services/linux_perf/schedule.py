@@ -51,6 +51,13 @@ class Scheduler:
         """perf_clock in ns, as of the entry or the last wait."""
         return cpu.now * 1_000_000_000 // self.hz
 
+    def _update_time(self, cpu: Cpu, ctx: Context) -> None:
+        """update_context_time of a context whose time runs."""
+        if ctx.is_active & TIME:
+            now = cpu.now * 1_000_000_000 // self.hz
+            ctx.time += now - ctx.stamp
+            ctx.stamp = now
+
     async def wait(self, cpu: Cpu) -> list[int]:
         """Have all that is posted executed, and account what was pending."""
         values = await cpu.wait()
@@ -247,9 +254,8 @@ class Scheduler:
 
     def _ctx_out(self, cpu: Cpu, ctx: Context, which: int) -> None:
         """ctx_sched_out of a context with events, with `which` of PINNED and FLEXIBLE."""
+        self._update_time(cpu, ctx)
         before = ctx.is_active
-        if before & TIME:
-            ctx.update(self.now(cpu))
         after = before & ~which
         if not after & ALL:
             after = 0
@@ -332,10 +338,13 @@ class Scheduler:
 
     def _leave_enabled(self, event: PerfEvent, time: int) -> None:
         """The event falls below INACTIVE, and with a leader its siblings' time_enabled stops."""
-        for one in (event, *event.siblings):
-            if one.timed:
-                one.timed = False
-                one.enabled += time
+        if event.timed:
+            event.timed = False
+            event.enabled += time
+        for sibling in event.siblings:
+            if sibling.timed:
+                sibling.timed = False
+                sibling.enabled += time
 
     # Rotation.
 
