@@ -75,6 +75,7 @@ class Bench:
         self.compute: tuple[int, int, int] | None = None
         self.wfi = False
         self.previous_done = 0
+        self.bursts = 0  # round trips, were it in a process of its own
         self.cpu = Cpu(self)
         self.kernel_runs()
 
@@ -83,6 +84,7 @@ class Bench:
 
     async def execute(self, burst: Burst, answer: bytes) -> int:
         start = 0
+        self.bursts += 1
         while True:
             reason, at, operation, argument = self.machine.execute(0, burst, start, False)
             if reason == STOP_END:
@@ -135,6 +137,13 @@ class Bench:
         self.machine.set_running(0, 1, 0, 0)
         self.machine.run(0, 1 << 33)
         assert self.machine.interrupt(0), "none within 2**33 cycles"
+        self.kernel_runs()
+        self.cpu.now = self.machine.now(0)
+
+    def guest_works(self, cycles: int) -> None:
+        """Beside a host at EL2: a guest's program runs."""
+        self.machine.set_running(0, 1, 0, 0)
+        self.machine.run(0, cycles)
         self.kernel_runs()
         self.cpu.now = self.machine.now(0)
 
