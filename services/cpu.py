@@ -118,6 +118,13 @@ class TookException(Exception):
         self.esr = esr
 
 
+class BurstError(Exception):
+    """A burst asks for what its CPU does not execute; the text names the operation.
+
+    An executor raises it; the session of remote software that sent the burst ends with INVALID_ARGUMENT.
+    """
+
+
 class Executor(Protocol):
     """Who executes bursts: the pCPU itself, or the stream to it."""
 
@@ -164,7 +171,8 @@ class Cpu:
         await self.wait()
 
     def answer(self, payload: bytes) -> None:
-        """The payload that travels with the end of the current entry."""
+        """The payload that travels with the end of the current entry. Call it after the handler's last wait: a nested
+        entry's answer replaces it."""
         self._answer = payload
 
     async def done(self) -> bytes:

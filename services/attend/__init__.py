@@ -20,13 +20,12 @@ direction, the burst in the other. Entries nest as they do embedded, where `exec
 """
 
 from services.attend.remote import Attendance, AttendStatistics, RemoteSoftware
-from services.attend.seat import BurstError, PeerGone, Role, Seat
+from services.attend.seat import PeerGone, Role, Seat
 from services.attend.session import attend
 
 __all__ = [
     "AttendStatistics",
     "Attendance",
-    "BurstError",
     "PeerGone",
     "RemoteSoftware",
     "Role",

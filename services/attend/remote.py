@@ -10,8 +10,8 @@ from grpc import StatusCode
 
 from services._pmu import OP_DONE, Burst
 from services.attend.messages import OPERATION_SHIFT, ends_entry, entry_message
-from services.attend.seat import COURTESY, SILENCE, BurstError, PeerGone, Role, Seat
-from services.cpu import Entry, Executor, TookException
+from services.attend.seat import COURTESY, SILENCE, PeerGone, Role, Seat
+from services.cpu import BurstError, Entry, Executor, TookException
 from services.rpc import Abort, Handler, Stream
 from services.wire import attend_pb2 as wire
 from services.wire.methods import ATTEND, PROTOCOL_VERSION

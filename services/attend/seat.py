@@ -43,10 +43,3 @@ class PeerGone(Exception):
 
     def __str__(self) -> str:
         return f"{self.who} has gone: {self.why}"
-
-
-class BurstError(Exception):
-    """A burst asks for what its CPU does not execute; the text names the operation.
-
-    An executor raises it; the session of a remote software that sent the burst ends with INVALID_ARGUMENT.
-    """

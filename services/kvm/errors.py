@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from services.cpu import BurstError
+
 
 class SimulationError(Exception):
     """The simulation cannot go on; the message says what happened where."""
@@ -11,8 +13,8 @@ class Livelock(SimulationError):
     """Virtual time passes, but no party gets anywhere (invariant I12)."""
 
 
-class ProtocolError(SimulationError):
-    """Software posted what no CPU executes."""
+class ProtocolError(SimulationError, BurstError):
+    """Software posted what its CPU does not execute."""
 
 
 class InjectUndef(Exception):

@@ -23,6 +23,12 @@ from services.wire.methods import DESCRIBE, INJECT, LOG, PROTOCOL_VERSION, RESUL
 HOST = "host"
 ATTEND_SECONDS = 30.0  # within which every party must have taken its seat
 WATCH_MS = 200
+STOP_SECONDS = 2.0  # that the interaction under way has to end, and then the sessions
+INTERACTIONS = 16  # between two looks at what people ask; each takes some milliseconds
+
+
+class _Stopped(Exception):
+    """Raised between two interactions after `shutdown`."""
 
 
 class Lab:
@@ -39,9 +45,11 @@ class Lab:
         self.result: dict[str, Any] | None = None
         self.failure: str | None = None
         self._wall_seconds = 0.0
+        self._state_wanted, self._state = False, b""
         self._software: list[RemoteSoftware] = []
         self._changed = trio.Event()  # replaced each time anything below has changed
         self._stop = trio.Event()
+        self._stopped = trio.Event()
 
     def handlers(self) -> list[Handler]:
         """What kvm serves."""
@@ -63,20 +71,36 @@ class Lab:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._drive)
             await self._stop.wait()
+            with trio.move_on_after(STOP_SECONDS):
+                await self._stopped.wait()
             nursery.cancel_scope.cancel()
-        with trio.move_on_after(2):
+        with trio.move_on_after(STOP_SECONDS):
             await self.attendance.dismiss()
 
     async def _drive(self) -> None:
+        """Virtual time, up to a failure or, between two interactions, to `shutdown`."""
         try:
             await self._seat()
             while True:
-                while not self.simulation.working:
-                    await self._changed.wait()
+                await self._rest()
                 await self._work()
-        except (PeerGone, SimulationError) as exc:
-            self.failure = f"{exc}; stopped at virtual time {self._seconds(self.simulation.now)}"
+        except* _Stopped:
+            pass  # as it was asked to
+        except* (PeerGone, SimulationError) as group:
+            self.failure = f"{_first(group)}; stopped at virtual time {self._seconds(self.simulation.now)}"
             self._change()
+        self._stopped.set()
+
+    async def _rest(self) -> None:
+        """Wait for work; virtual time stands still. Raises PeerGone if somebody leaves meanwhile."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_departures)
+            while not self.simulation.working and not self._stop.is_set():
+                await self._changed.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _watch_departures(self) -> None:
+        raise await self.attendance.departure()
 
     async def _seat(self) -> None:
         """Wait for everybody. Raises SimulationError naming who did not come."""
@@ -95,9 +119,10 @@ class Lab:
 
     async def _work(self) -> None:
         """Run until no work is left; the result."""
+        self._between_entries()
         self.result = None
         began = time.perf_counter()
-        await self.simulation.run(self._change)
+        await self.simulation.run(self._between_entries, every=INTERACTIONS)
         result = await self.simulation.result()
         self._wall_seconds += time.perf_counter() - began
         plain = {
@@ -108,6 +133,15 @@ class Lab:
         }
         self.result = results.begin(self.experiment.scenario, self.experiment.seed, "processes")
         self.result["runs"].append(results.run(self.experiment, plain))
+        self._change()
+
+    def _between_entries(self) -> None:
+        """Called now and then when no handler runs, so that all state is data. Raises _Stopped after `shutdown`."""
+        if self._stop.is_set():
+            raise _Stopped
+        if self._state_wanted:
+            self._state_wanted = False
+            self._state = orjson.dumps(self.simulation.state())
         self._change()
 
     def _change(self) -> None:
@@ -199,12 +233,21 @@ class Lab:
 
     async def shutdown(self, request: lab_pb2.ShutdownRequest) -> lab_pb2.ShutdownReply:
         self._stop.set()
+        self._change()
         return lab_pb2.ShutdownReply(now=self.simulation.now)
 
     async def state(self, request: actor_pb2.StateRequest) -> actor_pb2.StateReply:
-        if self.simulation.entered:
-            raise Abort(StatusCode.FAILED_PRECONDITION, "a handler is running: the state is data between entries only")
-        return actor_pb2.StateReply(name="kvm", state=orjson.dumps(self.simulation.state()))
+        """kvm's state, taken between two entries."""
+        if self.simulation.working:
+            self._state, self._state_wanted = b"", True
+            while not self._state:
+                self._alive()
+                if not self.simulation.working:
+                    break
+                await self._changed.wait()
+        state = self._state or orjson.dumps(self.simulation.state())
+        self._state = b""
+        return actor_pb2.StateReply(name="kvm", state=state)
 
     def _alive(self) -> None:
         if self.failure is not None:
@@ -242,3 +285,9 @@ def plain(request: lab_pb2.InjectRequest) -> dict[str, Any]:
         "profiles": [list(zip(profile.events, profile.rates, strict=True)) for profile in request.profiles],
         work: value,
     }
+
+
+def _first(group: BaseException) -> BaseException:
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group

@@ -164,6 +164,8 @@ class PCpu:
             if reason != STOP_OPERATION:
                 raise ProtocolError(f"operation {at} of a burst at EL2 on pCPU {index} stopped with reason {reason}")
             if a == OP_TIMER:
+                if b != Timer.MUX:
+                    raise ProtocolError(f"operation {at}: timer {b} is not the host's perf's")
                 self.timers[b] = burst.operand_at(at)
                 self.rearm()
             elif a == OP_NOTIFY:

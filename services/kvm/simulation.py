@@ -154,13 +154,18 @@ class Simulation:
         """The time, in cycles, up to which every pCPU has got."""
         return min(pcpu.now for pcpu in self.pcpus)
 
-    async def run(self, progress: Callable[[], None] | None = None) -> None:
-        """Run until no work is left. A trio checkpoint every few milliseconds, none within an interaction."""
+    async def run(self, progress: Callable[[], None] | None = None, *, every: int = CHECKPOINT_EVERY) -> None:
+        """Run until no work is left, or `progress` raises, which is called between two interactions.
+
+        It is called, after a trio checkpoint, before the first interaction and then after `every` of them.
+        """
+        done = 0
         while self.working:
-            if self.interactions % CHECKPOINT_EVERY == 0:
+            if done % every == 0:
                 await trio.lowlevel.checkpoint()
                 if progress is not None:
                     progress()
+            done += 1
             await self.step()
 
     async def step(self) -> None:
@@ -213,7 +218,7 @@ class Simulation:
 
     def _take_requests(self) -> None:
         for request in self.requests:
-            base = len(self.experiment.profiles) + sum(len(taken["request"]["profiles"]) for taken in self.injected)
+            base = self.profiles
             for rates in request["profiles"]:
                 self.machine.add_profile(rates)
             payload = {key: request[key] for key in ("task", "session") if key in request}
@@ -235,6 +240,11 @@ class Simulation:
             self.machine.mark(pcpu.index, REQUEST_MARK, self.interactions, request["cpu"])
             self.injected.append({"entry": self.interactions, "virtual_cycles": pcpu.now, "request": request})
         self.requests = []
+
+    @property
+    def profiles(self) -> int:
+        """Profiles that the machine knows: the experiment's, and those of live clients."""
+        return len(self.experiment.profiles) + sum(len(taken["request"]["profiles"]) for taken in self.injected)
 
     def progress(self) -> tuple[int, int]:
         """Cycles of work that tasks were given and how many of them are left."""

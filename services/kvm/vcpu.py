@@ -20,7 +20,7 @@ from services._pmu import (
     Burst,
 )
 from services.costs import Cost
-from services.cpu import Entry, EntryKind, Notice, TookException
+from services.cpu import Entry, EntryKind, Notice, Timer, TookException
 from services.kvm.attendant import Attendant
 from services.kvm.errors import InjectUndef, ProtocolError
 from services.kvm.guest_pmu import GuestPmu
@@ -308,12 +308,15 @@ class VCpu:
     async def _operation(self, burst: Burst, at: int, operation: int, argument: int) -> None:
         operand = burst.operand_at(at)
         if operation == OP_TIMER:
+            self._check(at, "timer", argument, len(Timer))
             self.timers[argument] = operand
             self.timer_deadline = min(self.timers.values())
             self.pcpu.rearm()
         elif operation == OP_COMPUTE:
             self.wfi = False
             profile, el = argument & COMPUTE_PROFILE, argument >> COMPUTE_EL_SHIFT
+            self._check(at, "profile", profile, self.simulation.profiles)
+            self._check(at, "exception level", el, 2)
             self.compute = (profile, el, operand) if operand else None
         elif operation == OP_WFI:
             self.compute, self.wfi = None, True
@@ -334,6 +337,10 @@ class VCpu:
             self.machine.set_running(pcpu.index, self.context, 1, self.profile)
         elif operation != OP_DONE:
             raise ProtocolError(f"operation {at} is not for a guest: code {operation}")
+
+    def _check(self, at: int, what: str, value: int, limit: int) -> None:
+        if value >= limit:
+            raise ProtocolError(f"operation {at}: {what} {value}, and there are {limit}")
 
     # State.
 

@@ -8,8 +8,8 @@ import trio
 from grpc import StatusCode
 
 from services._pmu import OP_DONE, OP_MRS, OP_MSR, OP_WINDOW, Burst
-from services.attend import Attendance, BurstError, PeerGone, RemoteSoftware, Role, Seat, attend
-from services.cpu import CALL_COLUMNS, Cpu, Entry, EntryKind, TookException
+from services.attend import Attendance, PeerGone, RemoteSoftware, Role, Seat, attend
+from services.cpu import CALL_COLUMNS, BurstError, Cpu, Entry, EntryKind, TookException
 from services.registers import PMCCNTR_EL0, PMCR_EL0, PMOVSCLR_EL0
 from services.rpc import Address, Loop, RpcError, connect, serve
 from services.wire import attend_pb2 as wire
