@@ -94,11 +94,39 @@ def _parser() -> argparse.ArgumentParser:
     for name, help_ in (
         ("designs", "list the vPMU designs and their axes"),
         ("events", "list the events that perf knows by name"),
-        ("registers", "list the PMU registers"),
+        ("registers", "list the PMU registers, and the rules that decide who may access them"),
     ):
         listing = commands.add_parser(name, help=help_)
         listing.set_defaults(module=name)
+    explain = commands.add_parser("explain", help="what an access to a register does, by which rule; its fields")
+    explain.set_defaults(module="explain")
+    _explain_arguments(explain)
     return parser
+
+
+def _explain_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("register", metavar="REGISTER", help="its architectural name, such as PMEVCNTR3_EL0")
+    parser.add_argument("value", metavar="VALUE", nargs="?", help="a value of it, such as 0x1e4a, field by field")
+    parser.add_argument("--el", type=int, choices=(0, 1, 2), help="what an access from this exception level does")
+    access = parser.add_mutually_exclusive_group()
+    access.add_argument("--read", action="store_true", help="an MRS (the default)")
+    access.add_argument("--write", action="store_true", help="an MSR")
+    parser.add_argument(
+        "--set",
+        metavar="REGISTER[.FIELD]=VALUE",
+        action="append",
+        default=[],
+        dest="settings",
+        help="with this value in a register or a field of it, as in --set MDCR_EL2.HPMN=4; may be repeated",
+    )
+    parser.add_argument(
+        "--feature",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        dest="features",
+        help="on a CPU with this feature, as in --feature pmuver=9 --feature counters=10; may be repeated",
+    )
 
 
 def _scenario_arguments(parser: argparse.ArgumentParser) -> None:

@@ -151,7 +151,7 @@ pub fn rules() -> Vec<Rule> {
 #[pyfunction]
 pub fn register_fields(name: &str) -> PyResult<Vec<Field>> {
     register(name)?;
-    Ok(pmu::field::of(name).map(|f| Field { name: f.name, mask: f.mask, text: f.text }).collect())
+    Ok(pmu::field::of(name).map(|f| Field { name: f.name, mask: f.mask, text: f.text.trim() }).collect())
 }
 
 fn register(name: &str) -> PyResult<Register> {
