@@ -4,10 +4,6 @@ from collections.abc import Sequence
 from typing import Final, Self, final
 
 __all__ = [
-    "Burst",
-    "Explanation",
-    "Field",
-    "Machine",
     "OP_CHARGE",
     "OP_CLOCK",
     "OP_COMPUTE",
@@ -23,13 +19,17 @@ __all__ = [
     "OP_WFI",
     "OP_WINDOW",
     "OP_WRITE_BACK",
-    "Row",
-    "Rule",
     "STOP_END",
     "STOP_EXCEPTION",
     "STOP_INTERRUPT",
     "STOP_OPERATION",
     "STOP_TRAP",
+    "Burst",
+    "Explanation",
+    "Field",
+    "Machine",
+    "Row",
+    "Rule",
     "explain",
     "register_encoding",
     "register_fields",
@@ -39,12 +39,12 @@ __all__ = [
     "rules",
 ]
 
-# Reasons why `Machine.execute` stops (first element of its result).
-STOP_END: Final[int]        # (STOP_END, len, 0, 0): all operations executed
-STOP_TRAP: Final[int]       # (.., index, esr, value): operation `index` (MRS/MSR) trapped to EL2, not executed; ESR_EL2; value being written (0 for MRS)
-STOP_EXCEPTION: Final[int]  # (.., index, esr, 0): took an exception to its own level (EL1; at EL2: UNDEF at EL2)
-STOP_OPERATION: Final[int]  # (.., index, operation, argument): TIMER, WFI, ... is for KVM to perform; the core did nothing
-STOP_INTERRUPT: Final[int]  # (.., index, 0, 0): before operation `index`: PMU interrupt line high or deadline reached
+# Reasons why `Machine.execute` stops: the first of the four integers of its result; the second is an operation's index.
+STOP_END: Final[int]  # (.., length, 0, 0): all operations are executed
+STOP_TRAP: Final[int]  # (.., index, ESR_EL2, value being written): an access trapped to EL2 and was not executed
+STOP_EXCEPTION: Final[int]  # (.., index, ESR, 0): an access took an exception to its own level (EL1; at EL2: UNDEFINED)
+STOP_OPERATION: Final[int]  # (.., index, operation, subject): it is for KVM to perform; the core did nothing
+STOP_INTERRUPT: Final[int]  # (.., index, 0, 0): before it, the PMU interrupt line is high or the deadline reached
 
 # Operations: also the wire's codes, high byte of a code word. The low 24 bits are the subject; operands follow in order
 # in a column of their own. STOP_OPERATION's `argument` is the subject, `Burst.operand_at` the (first) operand.
@@ -139,7 +139,8 @@ class Machine:
         Raises ValueError for an unknown name and an impossible value.
         """
     def add_profile(self, rates: Sequence[tuple[int, int]]) -> int:
-        """(event, occurrences per cycle as Q32.32) pairs; CPU_CYCLES 0x11 is implied at 1.0. Returns the profile's id, from 0."""
+        """(event, occurrences per cycle as Q32.32) pairs, below 65,536 per cycle; events that are not tallied are left
+        out, CPU_CYCLES 0x11 is implied at 1.0. Returns the profile's id, from 0."""
     def add_context(self, guest: bool) -> int:
         """A party whose occurrences are tallied by exception level: a vCPU (EL1, EL0), or the host (EL2, EL0)."""
     # Running.
@@ -271,7 +272,7 @@ class Explanation:
 
     @property
     def outcome(self) -> str:
-        """"executed", "RAZ/WI", "UNDEFINED" or "trapped"."""
+        """One of "executed", "RAZ/WI", "UNDEFINED" and "trapped"."""
     @property
     def target(self) -> int:
         """The exception level that takes the exception; the own one if there is none."""
@@ -295,8 +296,8 @@ def rules() -> list[Rule]: ...
 def register_fields(name: str) -> list[Field]:
     """Raises KeyError for a register that the model does not have."""
 
-def explain(
-    register: str, el: int, *, write: bool, features: dict[str, int], settings: dict[str, int]
-) -> Explanation:
-    """`settings`: values that registers are given first, at EL2. Raises KeyError for an unknown register, ValueError for
-    an impossible feature or level."""
+def explain(register: str, el: int, *, write: bool, features: dict[str, int], settings: dict[str, int]) -> Explanation:
+    """`settings`: values that registers are given first, at EL2.
+
+    Raises KeyError for an unknown register, ValueError for an impossible feature or level.
+    """
