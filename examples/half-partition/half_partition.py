@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from services.experiment import CpuSpec
-from services.kvm.designs.partitioned import Partitioned, PartitionedPmu
+from services.kvm.designs.partitioned import Partitioned
+from services.kvm.designs.partitioned_pmu import PartitionedPmu
 
 if TYPE_CHECKING:
     from services.kvm.vcpu import VCpu

@@ -20,6 +20,7 @@ EVTYPER_FILTER = 0xFE00_0000
 
 # What a guest may keep set in PMCR_EL0 and PMUSERENR_EL0 (ARMV8_PMU_PMCR_MASK, ARMV8_PMU_USERENR_MASK).
 PMCR_WRITABLE = r.PMCR_E | r.PMCR_D | r.PMCR_X | r.PMCR_DP | r.PMCR_LC | r.PMCR_LP
+STALL_SLOTS = 0b111 << (0x3D - 0x20)  # STALL_SLOT_BACKEND, _FRONTEND, STALL_SLOT in PMCEID1_EL0
 USERENR_ALL = r.PMUSERENR_EN | r.PMUSERENR_SW | r.PMUSERENR_CR | r.PMUSERENR_ER
 
 
@@ -50,6 +51,23 @@ class GuestPmu:
         """Userspace sets the number of event counters."""
         self.counters = counters
         self.mask = ((1 << counters) - 1) | CYCLE_BIT
+
+    def read(self, register: int) -> int | None:
+        """What a read of `register` finds in memory; None if it is not kept here, or is a counter or its type."""
+        match register:
+            case r.PMCR_EL0:
+                return self.pmcr & ~r.PMCR_N | self.counters << r.PMCR_N_SHIFT
+            case r.PMCNTENSET_EL0 | r.PMCNTENCLR_EL0:
+                return self.cnten
+            case r.PMINTENSET_EL1 | r.PMINTENCLR_EL1:
+                return self.inten
+            case r.PMOVSSET_EL0 | r.PMOVSCLR_EL0:
+                return self.ovs
+            case r.PMSELR_EL0:
+                return self.selr
+            case r.PMUSERENR_EL0:
+                return self.userenr
+        return None
 
     def event(self, n: int) -> int:
         """What counter `n` is programmed to count."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from services import registers as r
 from services._pmu import register_name
-from services.kvm.guest_pmu import CYCLE, MASK64, PMCR_WRITABLE, USERENR_ALL, counter_of, is_typer
+from services.kvm.guest_pmu import CYCLE, MASK64, PMCR_WRITABLE, USERENR_ALL, GuestPmu, counter_of, is_typer
 
 if TYPE_CHECKING:
     from services.kvm.vcpu import VCpu
@@ -22,50 +22,25 @@ def reg_id(register: int) -> int:
     return SYSREG | register
 
 
-def _register(reg: int) -> int:
+def _register(reg: int, pmu: GuestPmu) -> int:
     register = reg & 0xFFFF
-    if reg != SYSREG | register or (register not in _PLAIN and counter_of(register, 0) is None):
+    if reg != SYSREG | register or (pmu.read(register) is None and counter_of(register, 0) is None):
         raise OSError(errno.ENOENT, f"ONE_REG id {reg:#x} names no PMU register of a vCPU")
     if register in (r.PMXEVCNTR_EL0, r.PMXEVTYPER_EL0):
         raise OSError(errno.ENOENT, f"{register_name(register)} is a view of another register: it has no ONE_REG id")
     return register
 
 
-_PLAIN = frozenset(
-    {
-        r.PMCR_EL0,
-        r.PMCNTENSET_EL0,
-        r.PMCNTENCLR_EL0,
-        r.PMINTENSET_EL1,
-        r.PMINTENCLR_EL1,
-        r.PMOVSSET_EL0,
-        r.PMOVSCLR_EL0,
-        r.PMSELR_EL0,
-        r.PMUSERENR_EL0,
-    }
-)
-
-
 def get_one_reg(vcpu: VCpu, reg: int) -> int:
     """KVM_GET_ONE_REG of a vCPU that is not loaded. Raises OSError: ENOENT for an id that there is not."""
-    register, pmu = _register(reg), vcpu.pmu
+    register, pmu = _register(reg, vcpu.pmu), vcpu.pmu
     _not_loaded(vcpu)
     counter = counter_of(register, 0)
     if counter is not None:
         return pmu.typer[counter] if is_typer(register) else pmu.counter[counter]
-    match register:
-        case r.PMCR_EL0:
-            return pmu.pmcr & ~r.PMCR_N | pmu.counters << r.PMCR_N_SHIFT
-        case r.PMCNTENSET_EL0 | r.PMCNTENCLR_EL0:
-            return pmu.cnten
-        case r.PMINTENSET_EL1 | r.PMINTENCLR_EL1:
-            return pmu.inten
-        case r.PMOVSSET_EL0 | r.PMOVSCLR_EL0:
-            return pmu.ovs
-        case r.PMSELR_EL0:
-            return pmu.selr
-        case _:
-            return pmu.userenr
+    value = pmu.read(register)
+    assert value is not None  # _register has seen to that
+    return value
 
 
 def set_one_reg(vcpu: VCpu, reg: int, value: int) -> None:
@@ -75,7 +50,7 @@ def set_one_reg(vcpu: VCpu, reg: int, value: int) -> None:
     design's (`Design.pmcr_n`): until the VM has run it may be set up to what the CPU has; afterwards, or where N is
     set by attribute only or fixed, it is ignored.
     """
-    register, pmu = _register(reg), vcpu.pmu
+    register, pmu = _register(reg, vcpu.pmu), vcpu.pmu
     _not_loaded(vcpu)
     counter = counter_of(register, 0)
     if counter is not None:

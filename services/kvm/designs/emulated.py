@@ -18,6 +18,7 @@ from services.kvm.guest_pmu import (
     MASK64,
     PMCR_WRITABLE,
     PMUVER_P5,
+    STALL_SLOTS,
     USERENR_ALL,
     counter_of,
     is_typer,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 CREATE, RELEASE, ENABLE, DISABLE, READ, EL0_FILTER, _ = (int(call) for call in Call)
 EXCLUDE_USER, EXCLUDE_KERNEL, LONG, DISABLED = (int(flag) for flag in CounterFlag)
 
-SW_INCR, CHAIN = 0x000, 0x01E
 
 # MDCR_EL2 while a vCPU with an emulated PMU is loaded: everything traps, nothing is partitioned.
 TRAPPED = r.MDCR_EL2_TPM | r.MDCR_EL2_TPMCR
@@ -81,7 +81,7 @@ class EmulatedPmu(Vpmu):
         """kvm_pmu_perf_overflow: the flag, and the CHAIN event of the counter above."""
         self.pmu.ovs |= 1 << counter
         if counter != CYCLE and not self._long_overflow(counter):
-            self._count(1 << (counter + 1), CHAIN)
+            self._count(1 << (counter + 1), r.CHAIN)
         self.vcpu.kick()
 
     def guest_overflow(self, mask: int) -> None:
@@ -120,24 +120,14 @@ class EmulatedPmu(Vpmu):
         return value
 
     def _read(self, register: int) -> int:
-        pmu = self.pmu
+        value = self.pmu.read(register)
+        if value is not None:
+            return value
         match register:
-            case r.PMCR_EL0:
-                return pmu.pmcr & ~r.PMCR_N | pmu.counters << r.PMCR_N_SHIFT
-            case r.PMCNTENSET_EL0 | r.PMCNTENCLR_EL0:
-                return pmu.cnten
-            case r.PMINTENSET_EL1 | r.PMINTENCLR_EL1:
-                return pmu.inten
-            case r.PMOVSSET_EL0 | r.PMOVSCLR_EL0:
-                return pmu.ovs
-            case r.PMSELR_EL0:
-                return pmu.selr
-            case r.PMUSERENR_EL0:
-                return pmu.userenr
             case r.PMCEID0_EL0:
-                return self._hardware(r.PMCEID0_EL0) | 1 << CHAIN
+                return self._hardware(r.PMCEID0_EL0) | 1 << r.CHAIN
             case r.PMCEID1_EL0:
-                return self._hardware(r.PMCEID1_EL0) & ~(0b111 << (0x3D - 0x20))  # no STALL_SLOT*
+                return self._hardware(r.PMCEID1_EL0) & ~STALL_SLOTS
             case r.PMMIR_EL1:
                 return 0
         raise InjectUndef
@@ -167,7 +157,7 @@ class EmulatedPmu(Vpmu):
             case r.PMUSERENR_EL0:
                 pmu.userenr = value & USERENR_ALL
             case r.PMSWINC_EL0:
-                self._count(valid & ~CYCLE_BIT, SW_INCR)
+                self._count(valid & ~CYCLE_BIT, r.SW_INCR)
             case r.PMMIR_EL1:
                 pass
             case _:
@@ -235,7 +225,7 @@ class EmulatedPmu(Vpmu):
         pmu = self.pmu
         typer = pmu.typer[n]
         event = pmu.event(n)
-        if (n != CYCLE and event in (SW_INCR, CHAIN)) or event in pmu.denied:
+        if (n != CYCLE and event in (r.SW_INCR, r.CHAIN)) or event in pmu.denied:
             return
         flags = 0
         if typer & r.PMEVTYPER_U:
@@ -280,7 +270,7 @@ class EmulatedPmu(Vpmu):
                 continue
             pmu.ovs |= 1 << n
             if not self._long_overflow(n):
-                self._count(1 << (n + 1), CHAIN)
+                self._count(1 << (n + 1), r.CHAIN)
 
     def el0_switched(self) -> bool:
         """Backing events exclude the host, so theirs has: at EL0 the hardware cannot tell host from guest."""

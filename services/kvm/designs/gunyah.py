@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 from services import registers as r
 from services.experiment import CpuSpec
 from services.kvm.designs.base import Axis
-from services.kvm.designs.partitioned import Partitioned, PartitionedPmu
+from services.kvm.designs.partitioned import Partitioned
+from services.kvm.designs.partitioned_pmu import PartitionedPmu
 
 if TYPE_CHECKING:
     from services.kvm.vcpu import VCpu

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from services.experiment import CpuSpec
 from services.kvm.designs.base import Axis, DesignError
-from services.kvm.designs.partitioned import Partitioned, PartitionedPmu
+from services.kvm.designs.partitioned import Partitioned
+from services.kvm.designs.partitioned_pmu import PartitionedPmu
 from services.kvm.guest_pmu import CYCLE_BIT
 
 if TYPE_CHECKING:
