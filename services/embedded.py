@@ -61,7 +61,7 @@ async def replay(experiment: Experiment, injected: Sequence[Mapping[str, Any]]) 
     left = list(injected)
     while True:
         while left and left[0]["entry"] == simulation.interactions:
-            simulation.request(left.pop(0)["request"])
+            simulation.requests.add(left.pop(0)["request"])
         if simulation.working:
             await simulation.step()
             continue

@@ -15,12 +15,12 @@ from services import experiment as ex
 from services import result as results
 from services.attend import Attendance, PeerGone, RemoteSoftware, Role, Seat
 from services.kvm.errors import SimulationError
+from services.kvm.requests import HOST
 from services.kvm.simulation import Simulation, digest
 from services.rpc import Abort, Handler, Stream
 from services.wire import actor_pb2, lab_pb2
 from services.wire.methods import DESCRIBE, INJECT, LOG, PROTOCOL_VERSION, RESULT, SHUTDOWN, STATE, WATCH
 
-HOST = "host"
 ATTEND_SECONDS = 30.0  # within which every party must have taken its seat
 WATCH_MS = 200
 STOP_SECONDS = 2.0  # that the interaction under way has to end, and then the sessions
@@ -178,16 +178,16 @@ class Lab:
     async def inject(self, request: lab_pb2.InjectRequest) -> lab_pb2.Injected:
         self._alive()
         try:
-            number = self.simulation.request(plain(request))
+            number = self.simulation.requests.add(plain(request))
         except KeyError as exc:
             raise Abort(StatusCode.NOT_FOUND, f"target: {exc.args[0]}") from None
         except ValueError as exc:
             raise Abort(StatusCode.INVALID_ARGUMENT, str(exc)) from None
         self._change()
-        while len(self.simulation.injected) < number:
+        while len(self.simulation.requests.taken) < number:
             self._alive()
             await self._changed.wait()
-        taken = self.simulation.injected[number - 1]
+        taken = self.simulation.requests.taken[number - 1]
         return lab_pb2.Injected(id=number, entry=taken["entry"], now=taken["virtual_cycles"])
 
     async def results(self, request: lab_pb2.ResultRequest) -> lab_pb2.ResultReply:
@@ -227,7 +227,7 @@ class Lab:
                     injected=lab_pb2.Injected(id=number, entry=taken["entry"], now=taken["virtual_cycles"]),
                     request=wire_request(taken["request"]),
                 )
-                for number, taken in enumerate(self.simulation.injected, 1)
+                for number, taken in enumerate(self.simulation.requests.taken, 1)
             ]
         )
 

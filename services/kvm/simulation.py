@@ -18,12 +18,11 @@ from services.cpu import EntryKind
 from services.kvm import designs
 from services.kvm.attendant import Attendant
 from services.kvm.pcpu import PCpu, Thread
+from services.kvm.requests import Requests
 from services.kvm.task import HostTask
 from services.kvm.vcpu import VCpu
 
 CPU_CYCLES = 0x11
-HOST = "host"  # as the target of a request
-REQUEST_MARK = 64  # in the log: a live client's request; entries are marked with their kind
 CHECKPOINT_EVERY = 256  # interactions between two trio checkpoints: some milliseconds
 
 
@@ -48,8 +47,7 @@ class Simulation:
         self.pcpus = [PCpu(self, i, self.machine.add_context(False)) for i in range(len(experiment.cpus))]
         self.vcpus: list[VCpu] = []
         self.threads: list[Thread] = []
-        self.injected: list[dict[str, Any]] = []  # what live clients asked for, with entry number and time
-        self.requests: list[dict[str, Any]] = []  # of live clients, not yet taken up
+        self.requests = Requests(self)
         self.interactions = 0
         self.entered = False  # a handler is running, so not all state is data
         self.bursts = BurstCounts()
@@ -132,9 +130,9 @@ class Simulation:
 
     def attend_guest(self, name: str, index: int, software: Attendant) -> None:
         """`software` is the kernel of VM `name` on its vCPU `index`."""
-        self._vcpu(name, index).guest = software
+        self.vcpu(name, index).guest = software
 
-    def _vcpu(self, name: str, index: int) -> VCpu:
+    def vcpu(self, name: str, index: int) -> VCpu:
         for vcpu in self.vcpus:
             if vcpu.name == name and vcpu.index == index:
                 return vcpu
@@ -147,7 +145,7 @@ class Simulation:
     @property
     def working(self) -> bool:
         """Is there work left: a workload or a perf session of a guest, a task of the host?"""
-        return bool(self.requests) or any(v.working for v in self.vcpus) or any(t.runnable for t in self.tasks)
+        return bool(self.requests.waiting) or any(v.working for v in self.vcpus) or any(t.runnable for t in self.tasks)
 
     @property
     def now(self) -> int:
@@ -170,8 +168,8 @@ class Simulation:
 
     async def step(self) -> None:
         """The next interaction: on the pCPU whose own is earliest, ties by number."""
-        if self.requests:
-            self._take_requests()
+        if self.requests.waiting:
+            self.requests.take()
         pcpus = self.pcpus
         pcpu = pcpus[0] if len(pcpus) == 1 else min(pcpus, key=PCpu.next_interaction)
         self.interactions += 1
@@ -179,72 +177,10 @@ class Simulation:
         await pcpu.step()
         self.entered = False
 
-    def request(self, request: dict[str, Any]) -> int:
-        """A live client's request; it takes effect at the next entry of the CPU concerned. Its number, from 1.
-
-        `request`: "target" ("host" or a guest), "cpu", "profiles", and a "task" or a "session". Raises KeyError
-        for an unknown target or CPU, ValueError for a malformed request.
-        """
-        target, cpu = request["target"], request["cpu"]
-        if "task" in request:
-            task = ex.loads(ex.TaskSpec, orjson.dumps(request["task"]), "task")
-            for index, phase in enumerate(task.phases):
-                if not 0 <= phase.profile < len(request["profiles"]):
-                    raise ValueError(
-                        f"task.phases[{index}].profile: {phase.profile} is not among the request's profiles"
-                    )
-                if phase.cycles < 1 or phase.el not in (0, 1):
-                    raise ValueError(f"task.phases[{index}]: at least 1 cycle at exception level 0 or 1 is wanted")
-            if task.repeat < 1 or task.sleep < 0:
-                raise ValueError("task.repeat, task.sleep: at least 1 repetition and no negative time is wanted")
-            session, where = task.session, "task.session"
-        else:
-            session, where = ex.loads(ex.SessionSpec, orjson.dumps(request["session"]), "session"), "session"
-        for index, event in enumerate(session.events if session is not None else ()):
-            if event.event not in self.experiment.events:
-                raise ValueError(f"{where}.events[{index}].event: {event.event:#x} is not simulated here")
-            if not 0 <= event.leader <= index:
-                raise ValueError(f"{where}.events[{index}].leader: {event.leader} is not an event before it or itself")
-            if min(event.frequency, event.period) < 0:
-                raise ValueError(f"{where}.events[{index}]: a negative frequency or period")
-        if target != HOST:
-            self._vcpu(target, cpu)
-        elif cpu >= len(self.pcpus):
-            raise KeyError(f"the host has {len(self.pcpus)} pCPUs, there is no {cpu}")
-        elif "task" in request:
-            raise ValueError("task: the host takes perf sessions only; its tasks are the scenario's")
-        self.requests.append(request)
-        return len(self.injected) + len(self.requests)
-
-    def _take_requests(self) -> None:
-        for request in self.requests:
-            base = self.profiles
-            for rates in request["profiles"]:
-                self.machine.add_profile(rates)
-            payload = {key: request[key] for key in ("task", "session") if key in request}
-            if "task" in payload:
-                phases = [phase | {"profile": phase["profile"] + base} for phase in payload["task"]["phases"]]
-                payload["task"] = payload["task"] | {"phases": phases}
-            if request["target"] == HOST:
-                pcpu = self.pcpus[request["cpu"]]
-                pcpu.requests.append(orjson.dumps(payload))
-                pcpu.host_has_events = True
-            else:
-                vcpu = self._vcpu(request["target"], request["cpu"])
-                pcpu = vcpu.pcpu
-                vcpu.requests.append(orjson.dumps(payload))
-                vcpu.working = True
-                if vcpu.blocked:
-                    pcpu.arrivals.append((pcpu.now, vcpu.id))
-            pcpu.rearm()
-            self.machine.mark(pcpu.index, REQUEST_MARK, self.interactions, request["cpu"])
-            self.injected.append({"entry": self.interactions, "virtual_cycles": pcpu.now, "request": request})
-        self.requests = []
-
     @property
     def profiles(self) -> int:
         """Profiles that the machine knows: the experiment's, and those of live clients."""
-        return len(self.experiment.profiles) + sum(len(taken["request"]["profiles"]) for taken in self.injected)
+        return len(self.experiment.profiles) + self.requests.profiles
 
     def progress(self) -> tuple[int, int]:
         """Cycles of work that tasks were given and how many of them are left."""
@@ -258,9 +194,7 @@ class Simulation:
                 yield from vcpu.tasks
         for host in self.experiment.host.cpus:
             yield from host.tasks
-        for taken in self.injected:
-            if "task" in taken["request"]:
-                yield ex.loads(ex.TaskSpec, orjson.dumps(taken["request"]["task"]))
+        yield from self.requests.tasks()
 
     def round_trips(self) -> dict[str, int]:
         """Messages that software sent in answer to one of kvm's, or would have sent: one for each burst."""
@@ -339,7 +273,7 @@ class Simulation:
             "fallbacks": self.fallbacks,
             "guests": guests,
             "hosts": hosts,
-            "injected": self.injected,
+            "injected": self.requests.taken,
         }
 
     # State.
@@ -352,8 +286,7 @@ class Simulation:
             "vcpus": [vcpu.state() for vcpu in self.vcpus],
             "tasks": [task.state() for task in self.tasks],
             "interactions": self.interactions,
-            "injected": self.injected,
-            "requests": self.requests,
+            "requests": self.requests.state(),
         }
 
     @classmethod
@@ -372,8 +305,7 @@ class Simulation:
         for pcpu, of_pcpu in zip(simulation.pcpus, state["pcpus"], strict=True):
             pcpu.restore(of_pcpu)
         simulation.interactions = state["interactions"]
-        simulation.injected = state["injected"]
-        simulation.requests = state["requests"]
+        simulation.requests.restore(state["requests"])
         return simulation
 
 

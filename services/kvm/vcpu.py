@@ -56,7 +56,7 @@ class VCpu:
         self.pcpu = pcpu
         self.context = context
         self.profile = simulation.experiment.guest_kernel_profile
-        self.pmu = GuestPmu(spec.counters, spec.pmuver)
+        self.pmu = GuestPmu(spec.counters, spec.pmuver, list(spec.denied))
         self.guest: Attendant | None = None
         self.booted = False
         self.ran = False  # KVM_RUN has been called
