@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from services.costs import load
 from services.cpu import Cpu, Entry, EntryKind
@@ -33,7 +33,7 @@ def experiment(
     vcpus: tuple[int, ...] = (0,),
     counters: int = 6,
     cpu: CpuSpec | None = None,
-    **axes: str,
+    axes: Mapping[str, str] | None = None,
 ) -> Experiment:
     """One guest with vCPUs on the pCPUs named; profile 0 is the host's kernel, 1 the guest's, 2 its user work."""
     cpu = cpu or CpuSpec(model="test", counters=10, pmuver=6, fgt=1)
@@ -50,7 +50,7 @@ def experiment(
         guest_kernel_profile=1,
         host=HostSpec(hz=250, cpus=(HostCpuSpec(),) * pcpus),
         guests=(GuestSpec("vm0", 250, counters, 6, tuple(VcpuSpec(pcpu, ()) for pcpu in vcpus)),),
-        design=DesignSpec(design, axes),
+        design=DesignSpec(design, dict(axes or {})),
     )
 
 

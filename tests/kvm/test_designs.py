@@ -1,6 +1,7 @@
 """What each design takes from the host, and gives back."""
 
 from dataclasses import replace
+from typing import Any
 
 import orjson
 import pytest
@@ -11,8 +12,8 @@ from services.host_perf import HostPerf
 from services.kvm import designs
 from services.kvm.attendant import LocalSoftware
 from services.kvm.simulation import Simulation
-from tests.kvm.test_emulated import WORK, Counting
 from tests.kvm.parties import INST_RETIRED, experiment, simulation
+from tests.kvm.test_emulated import WORK, Counting
 
 CYCLES = 0x11
 
@@ -27,7 +28,7 @@ def with_host(of: Experiment, *events: EventSpec) -> Experiment:
 
 async def ran(
     of: Experiment, guest: Counting | None = None
-) -> tuple[Simulation, Counting, list[dict[str, int]], list[str]]:
+) -> tuple[Simulation, Counting, list[dict[str, Any]], list[str]]:
     """The run, its guest, and what the host's perf reports: events, and the names of those it refused."""
     guest = guest or Counting()
     made = simulation(of, guest.software)
@@ -45,7 +46,7 @@ INSTRUCTIONS = EventSpec("instructions", INST_RETIRED, 0)
 
 async def test_mediated_refuses_host_events_that_do_not_exclude_guests() -> None:
     of = with_host(experiment("mediated", counters=10), INSTRUCTIONS, INSTRUCTIONS_H)
-    made, guest, events, refused = await ran(of)
+    _, guest, events, refused = await ran(of)
     assert refused == ["instructions"]
     assert [event["name"] for event in events] == ["instructions:H"]
     assert guest.count == WORK // 2
@@ -53,7 +54,7 @@ async def test_mediated_refuses_host_events_that_do_not_exclude_guests() -> None
 
 @pytest.mark.parametrize("design", ["emulated", "emulated-6.15", "partitioned"])
 async def test_host_and_guest_count_beside_each_other(design: str) -> None:
-    made, guest, events, _ = await ran(with_host(experiment(design, counters=4), INSTRUCTIONS_G, INSTRUCTIONS_H))
+    _, guest, events, _ = await ran(with_host(experiment(design, counters=4), INSTRUCTIONS_G, INSTRUCTIONS_H))
     assert guest.count == WORK // 2
     of_guest, of_host = events
     assert of_guest["count"] == pytest.approx(of_guest["truth"], rel=0.002)
@@ -64,17 +65,23 @@ async def test_host_and_guest_count_beside_each_other(design: str) -> None:
 async def test_dynamic_reservation_squeezes_host_events_only_while_the_guest_is_loaded() -> None:
     """Ten counters, the guest takes eight at vcpu_load: of five host events, allocated from below, two remain."""
     five = [INSTRUCTIONS] * 5
-    _, _, events, _ = await ran(with_host(experiment("partitioned", counters=8, reservation="dynamic"), *five))
+    _, _, events, _ = await ran(
+        with_host(experiment("partitioned", counters=8, axes={"reservation": "dynamic"}), *five)
+    )
     assert sum(event["running"] < event["enabled"] for event in events) == 3
     _, _, events, _ = await ran(
-        with_host(experiment("partitioned", counters=4, reservation="dynamic", allocation="high-to-low"), *five)
+        with_host(
+            experiment("partitioned", counters=4, axes={"reservation": "dynamic", "allocation": "high-to-low"}), *five
+        )
     )
     assert [event["running"] for event in events] == [event["enabled"] for event in events]
 
 
 async def test_a_pinned_host_event_that_is_squeezed_out_stays_in_error() -> None:
     pinned = replace(INSTRUCTIONS, pinned=True)
-    _, _, (event,), _ = await ran(with_host(experiment("partitioned", counters=10, reservation="dynamic"), pinned))
+    _, _, (event,), _ = await ran(
+        with_host(experiment("partitioned", counters=10, axes={"reservation": "dynamic"}), pinned)
+    )
     assert event["state"] == -2
 
 
@@ -119,7 +126,9 @@ def test_every_preset_names_axes_and_values_that_its_design_has() -> None:
         assert all(made.chosen[axis] == spec.values[0] for axis, spec in design.axes.items())
 
 
-@pytest.mark.parametrize(("name", "axes"), [("nosuch", {}), ("partitioned", {"swap": "never"}), ("raw", {"swap": "lazy"})])
+@pytest.mark.parametrize(
+    ("name", "axes"), [("nosuch", {}), ("partitioned", {"swap": "never"}), ("raw", {"swap": "lazy"})]
+)
 def test_what_there_is_not_is_refused(name: str, axes: dict[str, str]) -> None:
     with pytest.raises(designs.DesignError):
         designs.make(DesignSpec(name, axes))

@@ -51,7 +51,7 @@ class Worker:
 def lab(
     design: str, pins: tuple[int, ...], *, pcpus: int, sleep: int = 0, tasks: int = 0, **axes: str
 ) -> tuple[Simulation, list[Worker]]:
-    of = experiment(design, pcpus=pcpus, vcpus=pins, **axes)
+    of = experiment(design, pcpus=pcpus, vcpus=pins, axes=axes)
     if tasks:
         hog = TaskSpec("hog", (PhaseSpec(2, WORK),))
         of = replace(of, host=replace(of.host, cpus=(HostCpuSpec(tasks=(hog,) * tasks),) * pcpus))

@@ -26,7 +26,7 @@ async def boot(cpu: Cpu, entry: Entry) -> None:
 
 
 async def ran(design: str, **axes: str) -> Simulation:
-    made = simulation(experiment(design, **axes), Scripted(boot=boot))
+    made = simulation(experiment(design, axes=axes), Scripted(boot=boot))
     await made.run()
     return made
 
@@ -92,7 +92,7 @@ async def test_a_guest_that_never_touches_its_pmu_costs_no_swap(swap: str) -> No
         cpu.burst.compute(2, 0, 30_000_000)
         cpu.burst.notify(Notice.WORK_DONE, 0)
 
-    made = simulation(experiment("partitioned", swap=swap, reservation="dynamic"), Scripted(boot=boot))
+    made = simulation(experiment("partitioned", axes={"swap": swap, "reservation": "dynamic"}), Scripted(boot=boot))
     await made.run()
     await made.result()
     swaps = made.vcpus[0].vpmu.swaps()
