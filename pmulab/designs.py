@@ -57,7 +57,9 @@ def fallbacks(experiment: Experiment) -> tuple[str, ...]:
     words: dict[str, None] = {}
     try:
         for guest in experiment.guests:
-            for cpu in experiment.cpus:
+            pinned = [vcpu.pcpu for vcpu in guest.vcpus]
+            cpus = experiment.cpus if -1 in pinned else [experiment.cpus[pcpu] for pcpu in pinned]
+            for cpu in cpus:
                 words.update(dict.fromkeys(design.check(cpu, guest.counters)))
     except registry.DesignError as error:
         raise DesignError(str(error), "change the design, [machine] or the guest's counters") from None

@@ -83,9 +83,10 @@ class GuestSpec:
     name: str
     hz: int
     counters: int  # event counters userspace asks for (PMCR_EL0.N), the cycle counter beside them
-    pmuver: int  # ID_AA64DFR0_EL1.PMUVer as the guest reads it
+    pmuver: int  # ID_AA64DFR0_EL1.PMUVer as the guest reads it; 0: it finds no PMU and never touches one
     vcpus: tuple[VcpuSpec, ...]
     mux_interval: int = 0  # cycles; 0: one tick
+    denied: tuple[int, ...] = ()  # events that the VM's filter denies (KVM_ARM_VCPU_PMU_V3_FILTER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 from typing import TypeVar
 
 from pmulab.scenario import keys
@@ -33,31 +34,71 @@ class Machine:
 
 def read_machine(scenario: Table) -> Machine:
     table = scenario.table("machine", keys.MACHINE)
-    core = catalogued(table, "core", lambda: cores.load(_path(table, "core", _DEFAULT_CORE)))
-    pcpus = table.integer("pcpus", 1, 1, _MAX_PCPUS)
-    counters = table.integers("counters", [core.spec.counters], 0, 31)
-    if len(counters) not in (1, pcpus):
-        table.refuse(
-            "counters", f"counters has {len(counters)} values for {pcpus} pCPUs", "give one value, or one for each pCPU"
-        )
-    pmuver = table.integer("pmuver", core.spec.pmuver, 1, max(cores.PMUVER))
-    if pmuver not in cores.PMUVER:
-        known = ", ".join(f"{value} ({name})" for value, name in cores.PMUVER.items())
-        table.refuse("pmuver", f"pmuver = {pmuver} is no PMUv3 version", f"ID_AA64DFR0_EL1.PMUVer is one of {known}")
-    spec = replace(
-        core.spec,
-        pmuver=pmuver,
-        fgt=table.integer("fgt", core.spec.fgt, 0, 2),
-        hpmn0=table.boolean("hpmn0", core.spec.hpmn0),
-        icntr=table.boolean("icntr", core.spec.icntr),
-    )
+    found = _cores(table)
+    counters = table.integers("counters", [core.spec.counters for core in found], 0, 31)
+    pmuver = table.integers("pmuver", [core.spec.pmuver for core in found], 1, max(cores.PMUVER))
+    fgt = table.integers("fgt", [core.spec.fgt for core in found], 0, 2)
+    hpmn0 = table.booleans("hpmn0", [core.spec.hpmn0 for core in found])
+    icntr = table.booleans("icntr", [core.spec.icntr for core in found])
+    for value in pmuver:
+        if value not in cores.PMUVER:
+            known = ", ".join(f"{version} ({name})" for version, name in cores.PMUVER.items())
+            table.refuse("pmuver", f"{value} is no PMUv3 version", f"ID_AA64DFR0_EL1.PMUVer is one of {known}")
+    lists: dict[str, Sequence[object]] = {
+        "core": found,
+        "counters": counters,
+        "pmuver": pmuver,
+        "fgt": fgt,
+        "hpmn0": hpmn0,
+        "icntr": icntr,
+    }
+    pcpus = table.integer("pcpus", max(len(values) for values in lists.values()), 1, _MAX_PCPUS)
+    for key, values in lists.items():
+        if len(values) not in (1, pcpus):
+            of = "pCPU" if pcpus == 1 else "pCPUs"
+            table.refuse(
+                key, f"{key} has {len(values)} values for {pcpus} {of}", "give one value, or one for each pCPU"
+            )
     clock_ghz = table.number("clock_ghz", Decimal("3.0"), Decimal("0.001"), 100)
     frequency_hz = int(clock_ghz * 10**9)
     return Machine(
-        cpus=tuple(replace(spec, counters=counters[n % len(counters)]) for n in range(pcpus)),
+        cpus=tuple(
+            replace(
+                _of(found, n).spec,
+                counters=_of(counters, n),
+                pmuver=_of(pmuver, n),
+                fgt=_of(fgt, n),
+                hpmn0=_of(hpmn0, n),
+                icntr=_of(icntr, n),
+            )
+            for n in range(pcpus)
+        ),
         frequency_hz=frequency_hz,
-        costs=_costs(table, core.costs, frequency_hz),
+        costs=_costs(table, _cost_table(table, found), frequency_hz),
     )
+
+
+def _of(values: Sequence[T], pcpu: int) -> T:
+    """The value of one pCPU: its own, or the one for all."""
+    return values[pcpu % len(values)]
+
+
+def _cores(table: Table) -> list[cores.Core]:
+    names = table.strings("core") or [_DEFAULT_CORE]
+    return [
+        catalogued(table, "core", partial(cores.load, _path(table, "core", name)), index)
+        for index, name in enumerate(names)
+    ]
+
+
+def _cost_table(table: Table, found: Sequence[cores.Core]) -> str:
+    """The cost table in which the cores agree; a scenario has one."""
+    tables = sorted({core.costs for core in found})
+    if len(tables) > 1 and "costs" not in table:
+        table.refuse(
+            "core", f"the cores have the cost tables {' and '.join(tables)}", f'choose one: costs = "{tables[0]}"'
+        )
+    return tables[0]
 
 
 def _costs(table: Table, default: str, frequency_hz: int) -> dict[str, int]:
@@ -70,26 +111,27 @@ def _costs(table: Table, default: str, frequency_hz: int) -> dict[str, int]:
             problem, _, remedy = str(error).partition("; ")
             given.refuse(name, problem, remedy)
     factor = table.number("perf_factor", 1, 0, 1000) if "perf_factor" in table else None
-    name = _path(table, "costs", default)
+    name = _path(table, "costs", table.text("costs", default))
     return catalogued(table, "costs", lambda: costs.load(name, frequency_hz, overrides, factor))
 
 
-def _path(table: Table, key: str, default: str) -> str:
+def _path(table: Table, key: str, name: str) -> str:
     """A name of a catalogue as it is; a file's name relative to the scenario."""
-    name = table.text(key, default)
     return str(table.source.directory / name) if key in table and is_path(name) else name
 
 
-def catalogued(table: Table, key: str, load: Callable[[], T]) -> T:
-    """What `load` finds under the name at `key`; its refusals at that key's place."""
+def catalogued(table: Table, key: str, load: Callable[[], T], index: int = 0) -> T:
+    """What `load` finds under the name at `key`, or at `index` of an array there; its refusals at that place."""
+    path = (key, index) if isinstance(table.data.get(key), list) else (key,)
+    where = table.source.where((*table.path, *path))
     try:
         return load()
     except TableError as error:
-        raise ScenarioError(table.where(key), str(error).removesuffix(f"; {error.remedy}"), error.remedy) from None
+        raise ScenarioError(where, str(error).removesuffix(f"; {error.remedy}"), error.remedy) from None
     except OSError as error:
-        table.refuse(
-            key, f"{error.filename} cannot be read ({error.strerror})", "give the path of a readable TOML file"
-        )
+        raise ScenarioError(
+            where, f"{error.filename} cannot be read ({error.strerror})", "give the path of a readable TOML file"
+        ) from None
     except ValueError as error:
         problem, _, remedy = str(error).partition(": ")
-        table.refuse(key, problem, remedy)
+        raise ScenarioError(where, problem, remedy) from None

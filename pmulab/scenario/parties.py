@@ -6,15 +6,19 @@ from decimal import Decimal
 
 from pmulab.scenario import keys
 from pmulab.scenario.machine import Machine
+from pmulab.scenario.perf_events import EventSyntaxError, parse_events
 from pmulab.scenario.sessions import read_session
 from pmulab.scenario.table import Table
 from pmulab.scenario.work import Work
+from services import cores
 from services.experiment import GuestSpec, HostCpuSpec, HostSpec, SessionSpec, TaskSpec, VcpuSpec
 
 _HZ = 250  # CONFIG_HZ of arm64's defconfig
 _MAX_HZ = 1000
 _MAX_VCPUS = 512
+_MAX_THREADS = 1024
 _FLOATS = -1
+_NO_PMU = 0
 # KVM shows a guest no later PMU than this (6.12, kvm_arm_pmu_get_pmuver_limit): FEAT_PMUv3p5.
 _KVM_PMUVER_LIMIT = 6
 
@@ -49,26 +53,19 @@ def read_guests(scenario: Table, machine: Machine, work: Work) -> tuple[GuestSpe
 
 def _read_guest(table: Table, machine: Machine, work: Work, default_name: str) -> GuestSpec:
     pcpus = len(machine.cpus)
-    fewest = min(cpu.counters for cpu in machine.cpus)
-    pmuver = min(*(cpu.pmuver for cpu in machine.cpus), _KVM_PMUVER_LIMIT)
-    pin = table.integers("pin", [], 0, pcpus - 1)
+    pin = table.integers("pin", [], _FLOATS, pcpus - 1)
     vcpus = table.integer("vcpus", len(pin) or 1, 1, _MAX_VCPUS)
     if pin and len(pin) != vcpus:
         table.refuse("pin", f"pin has {len(pin)} pCPUs for {vcpus} vCPUs", "give one pCPU for each vCPU, or no pin")
-    counters = table.integer("counters", fewest, 0, 31)
-    if counters > fewest:
-        table.refuse(
-            "counters",
-            f"the guest wants {counters} event counters, but the machine has {fewest}: HPMN cannot exceed PMCR_EL0.N",
-            f"give at most {fewest} (the cycle counter is not counted)",
-        )
+    allowed = machine.cpus if not pin or _FLOATS in pin else tuple(machine.cpus[pcpu] for pcpu in pin)
+    pmuver = _pmuver(table, min(*(cpu.pmuver for cpu in allowed), _KVM_PMUVER_LIMIT))
     tasks = _by_cpu(table.tables("task", keys.GUEST_TASK), "vcpu", vcpus, "vCPUs", everywhere=False)
     sessions = _by_cpu(table.tables("perf", keys.GUEST_PERF), "vcpu", vcpus, "vCPUs")
-    return GuestSpec(
+    guest = GuestSpec(
         name=_name(table, default_name),
         hz=table.integer("hz", _HZ, 1, _MAX_HZ),
-        counters=counters,
-        pmuver=table.integer("pmuver", pmuver, 1, pmuver),
+        counters=_counters(table, min(cpu.counters for cpu in allowed)),
+        pmuver=pmuver,
         vcpus=tuple(
             VcpuSpec(
                 pcpu=pin[vcpu] if pin else _FLOATS,
@@ -78,7 +75,48 @@ def _read_guest(table: Table, machine: Machine, work: Work, default_name: str) -
             for vcpu in range(vcpus)
         ),
         mux_interval=_mux_interval(table, machine),
+        denied=_denied(table),
     )
+    if not pmuver:
+        for one in (*table.tables("task", keys.GUEST_TASK), *table.tables("perf", keys.GUEST_PERF)):
+            if "perf" in one or "verb" in one:
+                one.refuse("perf", f"{guest.name} finds no PMU (pmuver = 0)", "take the session out, or give pmuver")
+    return guest
+
+
+def _counters(table: Table, fewest: int) -> int:
+    counters = table.integer("counters", fewest, 0, 31)
+    if counters > fewest:
+        table.refuse(
+            "counters",
+            f"the guest wants {counters} event counters, but a pCPU of its has {fewest}: HPMN cannot exceed PMCR_EL0.N",
+            f"give at most {fewest} (the cycle counter is not counted)",
+        )
+    return counters
+
+
+def _pmuver(table: Table, latest: int) -> int:
+    """PMUVer as the guest reads it; 0 for a guest that finds no PMU."""
+    pmuver = table.integer("pmuver", latest, _NO_PMU, latest)
+    if pmuver != _NO_PMU and pmuver not in cores.PMUVER:
+        known = ", ".join(f"{version} ({name})" for version, name in cores.PMUVER.items() if version <= latest)
+        table.refuse("pmuver", f"{pmuver} is no PMUv3 version", f"give one of {known}, or 0 for a guest without a PMU")
+    return pmuver
+
+
+def _denied(table: Table) -> tuple[int, ...]:
+    """The event numbers that the VM's filter denies."""
+    names = table.strings("denied")
+    if not names:
+        return ()
+    try:
+        specs = parse_events(names)
+    except EventSyntaxError as error:
+        table.refuse_element("denied", error.argument, str(error), error.remedy)
+    for spec in specs:
+        if any((spec.exclude_user, spec.exclude_kernel, spec.exclude_host, spec.exclude_guest, spec.pinned, spec.long)):
+            table.refuse("denied", f"{spec.name!r}: the filter knows event numbers only", "leave the modifiers out")
+    return tuple(sorted({spec.event for spec in specs}))
 
 
 def _name(table: Table, default: str) -> str:
@@ -118,6 +156,7 @@ def read_task(table: Table, machine: Machine, work: Work) -> TaskSpec:
         repeat=table.integer("repeat", 1, 1, 2**31),
         session=session,
         sleep=machine.cycles(table.number("sleep_ms", 0, 0, 10**6) / 1000),
+        threads=table.integer("threads", 1, 1, _MAX_THREADS),
     )
 
 

@@ -77,6 +77,16 @@ class Table:
             self._wrong_type((*self.path, key), value, "true or false", f"write {key} = true")
         return value
 
+    def booleans(self, key: str, default: Sequence[bool]) -> list[bool]:
+        """A list of booleans; one alone stands for a list of it."""
+        value = self.data.get(key, list(default))
+        if not isinstance(value, list):
+            return [self.boolean(key, False)]
+        for index, element in enumerate(value):
+            if not isinstance(element, bool):
+                self._wrong_type((*self.path, key, index), element, "true or false", f"write {key} = true")
+        return value
+
     def integer(self, key: str, default: int, low: int, high: int) -> int:
         return self._integer((*self.path, key), key, self.data.get(key, default), default, low, high)
 

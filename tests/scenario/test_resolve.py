@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pmulab import scenario
+from pmulab import designs, scenario
 from services import experiment as ex
 from services import workload
 from services.experiment import Experiment, PhaseSpec
@@ -126,3 +126,49 @@ def test_overrides_read_as_toml_or_as_text() -> None:
     loaded = scenario.load("quick", overrides=["machine.core=cortex-a57", "guest.task.ipc=2", "seed = 7"], seed=None)
     assert (loaded.experiments[0].cpus[0].model, loaded.seed) == ("cortex-a57", 7)
     assert scenario.load("quick", overrides=["seed=7"], seed=8).seed == 8
+
+
+def test_pcpus_may_be_different_cores(tmp_path: Path) -> None:
+    document = '[machine]\ncore = ["neoverse-n1", "ten-counters"]\nhpmn0 = [false, true]\n'
+    little, big = only(document + GUEST, tmp_path).cpus
+    assert (little.model, little.counters, little.fgt, little.hpmn0) == ("neoverse-n1", 6, 0, False)
+    assert (big.model, big.counters, big.fgt, big.hpmn0) == ("ten-counters", 10, 1, True)
+
+
+@pytest.mark.parametrize(
+    ("pin", "counters"), [("", 6), ("pin = [0]\n", 6), ("pin = [1]\n", 10), ("pin = [1, -1]\n", 6)]
+)
+def test_a_guest_has_the_counters_of_the_pcpus_that_it_may_run_on(pin: str, counters: int, tmp_path: Path) -> None:
+    document = "[machine]\ncounters = [6, 10]\n[[guest]]\n" + pin + '[[guest.task]]\nworkload = "sha256"\n'
+    assert only(document, tmp_path).guests[0].counters == counters
+
+
+def test_vcpus_may_be_more_than_pcpus_each_pinned_or_floating(tmp_path: Path) -> None:
+    document = (
+        '[machine]\npcpus = 2\n[[guest]]\npin = [0, 0, 1, -1]\n[[guest.task]]\nworkload = "sha256"\nvcpu = [1, 3]\n'
+    )
+    vcpus = only(document, tmp_path).guests[0].vcpus
+    assert [vcpu.pcpu for vcpu in vcpus] == [0, 0, 1, -1]
+    assert [len(vcpu.tasks) for vcpu in vcpus] == [0, 1, 0, 1]
+
+
+def test_a_program_may_have_several_tasks(tmp_path: Path) -> None:
+    assert only(GUEST + "threads = 3\n", tmp_path).guests[0].vcpus[0].tasks[0].threads == 3
+
+
+def test_the_event_filter_is_a_set_of_event_numbers(tmp_path: Path) -> None:
+    document = '[[guest]]\ndenied = ["branch-misses,r1b", "inst_retired", "r8"]\n[[guest.task]]\nworkload = "sha256"\n'
+    assert only(document, tmp_path).guests[0].denied == (0x08, 0x10, 0x1B)
+    assert only(GUEST, tmp_path).guests[0].denied == ()
+
+
+def test_a_guest_may_find_no_pmu(tmp_path: Path) -> None:
+    document = '[[guest]]\npmuver = 0\n[[guest.task]]\nworkload = "sha256"\n'
+    guest = only(document, tmp_path).guests[0]
+    assert (guest.pmuver, guest.counters) == (0, 31)
+
+
+@pytest.mark.parametrize("name", list(designs.available()))
+def test_every_design_and_preset_can_be_named(name: str) -> None:
+    (experiment,) = scenario.load("gzip-record", designs=[name]).experiments
+    assert experiment.design.name == name
