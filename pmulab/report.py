@@ -17,7 +17,7 @@ def render(result: dict[str, Any], *, why: bool = False) -> str:
     head = f"{result['scenario']}: seed {result['seed']}, {result['topology']}, pmulab {result['version']}"
     blocks = [head, _summary(runs), _times(runs), _traffic(runs)]
     if why:
-        blocks.append(_bill(runs))
+        blocks += _bill(runs)
     for index, guest in enumerate(runs[0]["guests"]):
         blocks.append(_guest(runs, index))
         blocks.append(_events(guest["name"], [(run, run["guests"][index]["events"]) for run in runs]))
@@ -87,15 +87,22 @@ def _traffic(runs: list[Run]) -> str:
     return _side_by_side("KVM", runs, rows)
 
 
-def _bill(runs: list[Run]) -> str:
-    causes: dict[str, float] = {}
-    for run in runs:
-        for cause, seconds in run["bill"].items():
-            causes[cause] = causes.get(cause, 0.0) + seconds
-    dear = sorted((cause for cause in causes if causes[cause]), key=lambda cause: (-causes[cause], cause))
-    rows = [[cause, *(_charged(run, run["bill"].get(cause, 0.0)) for run in runs)] for cause in dear]
-    rows.append(["total", *(_charged(run, sum(run["bill"].values())) for run in runs)])
-    return _side_by_side("Bill (kernel time by cause, share of busy time)", runs, rows)
+def _bill(runs: list[Run]) -> list[str]:
+    """The host kernel's time by what it was spent on, then by cost; the guests' kernels' by cost."""
+    parts = {
+        "host": "Bill: host kernel (share of busy time)",
+        "host_by_cost": "Bill: host kernel by cost",
+        "guests_by_cost": "Bill: guest kernels by cost",
+    }
+    return [_bill_part(title, part, runs) for part, title in parts.items()]
+
+
+def _bill_part(title: str, part: str, runs: list[Run]) -> str:
+    lines = {line for run in runs for line, seconds in run["bill"][part].items() if seconds}
+    dear = sorted(lines, key=lambda line: (-sum(run["bill"][part][line] for run in runs), line))
+    rows = [[line, *(_charged(run, run["bill"][part][line]) for run in runs)] for line in dear]
+    rows.append(["total", *(_charged(run, sum(run["bill"][part].values())) for run in runs)])
+    return _side_by_side(title, runs, rows)
 
 
 def _charged(run: Run, seconds: float) -> str:

@@ -169,8 +169,10 @@ class Machine:
     def cpu_truth(self, cpu: int, scope: int, event: int) -> int: ...
     def cycles(self, cpu: int) -> dict[str, int]:
         """Cycles passed on the pCPU: {"guest", "host_kernel", "host_user", "idle"}."""
-    def charged(self, cpu: int) -> list[int]:
-        """Cycles charged so far by cause."""
+    def set_account(self, cpu: int, account: int) -> int:
+        """From now on the host's cycles are charged to `account`, 1 to 15; the one before. Guests' are account 0."""
+    def charged(self, cpu: int, account: int) -> list[int]:
+        """Cycles charged to an account so far, by cause."""
     def accesses(self, cpu: int) -> int:
         """Register accesses of software so far, executed or trapped."""
     def choices_made(self, cpu: int) -> dict[str, int]:

@@ -46,7 +46,7 @@ def run(experiment: Experiment, plain: Mapping[str, Any]) -> Json:
         "wall_seconds": plain["wall_seconds"],
         "time": _seconds(plain["time"], hz),
         "accounted": _seconds(plain["accounted"], hz),
-        "bill": {cause: cycles / hz for cause, cycles in plain["bill"].items() if cycles},
+        "bill": {part: _seconds(causes, hz) for part, causes in plain["bill"].items()},
         "kvm": {
             "traps": {"total": sum(traps.values()), "by_register": dict(traps)},
             "swaps": dict(plain["swaps"]),

@@ -212,7 +212,7 @@ class Lab:
                     entries=simulation.interactions,
                     total=total,
                     left=left,
-                    running=sum(v.working for v in simulation.vcpus) + sum(t.runnable for t in simulation.tasks),
+                    running=sum(v.working for v in simulation.vcpus) + sum(not t.finished for t in simulation.tasks),
                     done=done,
                 )
             )

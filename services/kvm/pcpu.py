@@ -18,6 +18,7 @@ from services._pmu import (
 from services.costs import Cost
 from services.cpu import CALL_COLUMNS, Entry, EntryKind, Notice, Timer, TookException
 from services.kvm.attendant import Attendant
+from services.kvm.bill import Account
 from services.kvm.errors import Livelock, ProtocolError
 from services.kvm.latency import Latencies
 
@@ -69,6 +70,7 @@ class PCpu:
         self.tick = NEVER
         self.timers: dict[int, int] = {}  # set by the host's perf
         self.arrivals: list[tuple[int, int]] = []  # (time, thread id): kicks and wake-ups from other pCPUs
+        self.sleepers: list[tuple[int, int]] = []  # (time, thread id): tasks of the host that sleep until then
         self.requests: list[bytes] = []  # of live clients, for the host's perf here
         self.queue: list[Thread] = []  # runnable threads, the next one first; the current one is not in it
         self.current: Thread | None = None
@@ -94,6 +96,8 @@ class PCpu:
         for time in self.timers.values():
             deadline = min(deadline, time)
         for time, _ in self.arrivals:
+            deadline = min(deadline, time)
+        for time, _ in self.sleepers:
             deadline = min(deadline, time)
         for vcpu in self.simulation.vcpus:
             if vcpu.pcpu is self and (vcpu is self.current or vcpu.blocked):
@@ -144,11 +148,13 @@ class PCpu:
         self.previous_done = self.now
         return answer
 
-    async def call(self, rows: list[int]) -> list[int]:
+    async def call(self, rows: list[int], account: Account = Account.PERF) -> list[int]:
         """Kernel-counter operations for KVM, in one entry; the results of its READs."""
         assert len(rows) % CALL_COLUMNS == 0
         self.results = []
+        before = self.machine.set_account(self.index, account)
         await self.enter_host(EntryKind.CALL, calls=tuple(rows))
+        self.machine.set_account(self.index, before)
         return self.results
 
     async def execute(self, burst: Burst, answer: bytes) -> int:
@@ -198,7 +204,9 @@ class PCpu:
                 self.perf_ran = True
                 self.noticed = False
                 entered = machine.now(index)
+                before = machine.set_account(index, Account.PMU_IRQ)
                 await self.enter_host(EntryKind.PMU_IRQ, el=el)
+                machine.set_account(index, before)
                 if not self.noticed:
                     self.latencies.add(raised, entered)
                 continue
@@ -225,18 +233,21 @@ class PCpu:
                 return
             self.charge(Cost.IRQ_ENTRY)
             self.perf_ran = True
+            before = machine.set_account(index, Account.KERNEL)
             await self.enter_host(EntryKind.TIMER, expired, el)
+            machine.set_account(index, before)
         raise Livelock(f"pCPU {index} at cycle {machine.now(index)}: the PMU interrupt is never deasserted (I12)")
 
     def _arrive(self, now: int) -> bool:
         """Kicks and wake-ups whose time has come."""
-        due = [arrival for arrival in self.arrivals if arrival[0] <= now]
+        due = [arrival for arrival in (*self.arrivals, *self.sleepers) if arrival[0] <= now]
         for vcpu in self.simulation.vcpus:
             if vcpu.pcpu is self and vcpu.blocked and vcpu.timer_deadline <= now and vcpu is not self.current:
                 self.wake(vcpu)
         if not due:
             return False
         self.arrivals = [arrival for arrival in self.arrivals if arrival[0] > now]
+        self.sleepers = [sleeper for sleeper in self.sleepers if sleeper[0] > now]
         for _, thread_id in due:
             thread = self.simulation.threads[thread_id]
             if thread.pcpu is self:
@@ -298,8 +309,10 @@ class PCpu:
                 return
             self.account("host_kernel")
             self.enter_kernel()
+            self.machine.set_account(self.index, Account.SWITCH)
             await self.enter_host(EntryKind.TASK_OUT, previous.id, el=2)
             await previous.switched_out()
+            self.machine.set_account(self.index, Account.KERNEL)
             self.current = None
             if previous.runnable:
                 self.queue.append(previous)
@@ -327,8 +340,10 @@ class PCpu:
         if self.tick == NEVER:
             self._restart_tick()
         self.slice_end = self.now + self.tick_period if self.queue else NEVER
+        self.machine.set_account(self.index, Account.SWITCH)
         await self.enter_host(EntryKind.TASK_IN, thread.id, el=2)
         await thread.switched_in()
+        self.machine.set_account(self.index, Account.KERNEL)
         self.rearm()
 
     async def _idle(self) -> None:
@@ -359,6 +374,7 @@ class PCpu:
             "tick": self.tick,
             "timers": sorted(self.timers.items()),
             "arrivals": self.arrivals,
+            "sleepers": self.sleepers,
             "requests": [request.decode() for request in self.requests],
             "queue": [thread.id for thread in self.queue],
             "current": None if self.current is None else self.current.id,
@@ -379,6 +395,7 @@ class PCpu:
         self.tick = state["tick"]
         self.timers = dict(state["timers"])
         self.arrivals = [(time, thread) for time, thread in state["arrivals"]]
+        self.sleepers = [(time, thread) for time, thread in state["sleepers"]]
         self.requests = [request.encode() for request in state["requests"]]
         self.queue = [threads[i] for i in state["queue"]]
         self.current = None if state["current"] is None else threads[state["current"]]

@@ -15,7 +15,7 @@ from services import experiment as ex
 from services._pmu import Machine, register_name
 from services.costs import Cost
 from services.cpu import EntryKind
-from services.kvm import designs
+from services.kvm import bill, designs
 from services.kvm.attendant import Attendant
 from services.kvm.pcpu import PCpu, Thread
 from services.kvm.requests import Requests
@@ -145,7 +145,9 @@ class Simulation:
     @property
     def working(self) -> bool:
         """Is there work left: a workload or a perf session of a guest, a task of the host?"""
-        return bool(self.requests.waiting) or any(v.working for v in self.vcpus) or any(t.runnable for t in self.tasks)
+        return (
+            bool(self.requests.waiting) or any(v.working for v in self.vcpus) or any(not t.finished for t in self.tasks)
+        )
 
     @property
     def now(self) -> int:
@@ -241,7 +243,6 @@ class Simulation:
             hosts.append(orjson.loads(answer) | {"interrupt_latency": pcpu.latencies.summary()})
         time = dict.fromkeys(("guest", "host_kernel", "host_user", "idle"), 0)
         accounted = dict(time)
-        bill = dict.fromkeys((cost.name.lower() for cost in Cost), 0)
         end = max(pcpu.now for pcpu in self.pcpus)
         for pcpu in self.pcpus:
             pcpu.account("idle")
@@ -249,8 +250,6 @@ class Simulation:
                 time[party] += cycles
             for party, cycles in pcpu.accounted.items():
                 accounted[party] += cycles
-            for cost, cycles in zip(Cost, self.machine.charged(pcpu.index), strict=False):
-                bill[cost.name.lower()] += cycles
         traps: dict[str, int] = {}
         for vcpu in self.vcpus:
             for (register, write), count in vcpu.traps.items():
@@ -263,7 +262,11 @@ class Simulation:
             "interactions": self.interactions,
             "time": time,
             "accounted": accounted,
-            "bill": bill,
+            "bill": {
+                "host": bill.host(self.machine, len(self.pcpus)),
+                "host_by_cost": bill.by_cost(self.machine, len(self.pcpus), guests=False),
+                "guests_by_cost": bill.by_cost(self.machine, len(self.pcpus), guests=True),
+            },
             "traps": dict(sorted(traps.items())),
             "swaps": {
                 name: sum(getattr(swap, name) for swap in swaps)
@@ -315,7 +318,7 @@ def digest(result: dict[str, Any]) -> str:
 
 
 def _work(task: ex.TaskSpec) -> int:
-    return task.repeat * sum(phase.cycles for phase in task.phases)
+    return task.repeat * task.threads * sum(phase.cycles for phase in task.phases)
 
 
 def _machine(experiment: ex.Experiment) -> Machine:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class HostTask:
-    """Runs its phases `repeat` times over, then exits."""
+    """Runs its phases `repeat` times over, asleep in between if it is to, then exits."""
 
     def __init__(self, simulation: Simulation, thread_id: int, pcpu: PCpu, spec: TaskSpec) -> None:
         self.id = thread_id
@@ -23,6 +23,7 @@ class HostTask:
         self.context = pcpu.context
         self.phase = 0  # counts over all repetitions
         self.left = spec.phases[0].cycles if spec.phases else 0
+        self.asleep = False
         self.computed = 0  # cycles of work done
 
     @property
@@ -31,13 +32,15 @@ class HostTask:
 
     @property
     def runnable(self) -> bool:
-        return not self.finished
+        return not (self.finished or self.asleep)
 
     def unblock(self) -> None:
-        """Host tasks do not block."""
+        self.asleep = False
 
     def next_interaction(self) -> int:
-        """The end of the phase, or the interrupt before it."""
+        """The end of the phase, or the interrupt before it; at once, if it is to be taken off the CPU."""
+        if not self.runnable:
+            return self.pcpu.now
         phase = self._current()
         self.machine.set_running(self.pcpu.index, self.context, phase.el, phase.profile)
         return self.machine.next_stop(self.pcpu.index, self.left)
@@ -59,18 +62,27 @@ class HostTask:
             self.phase += 1
             if not self.finished:
                 self.left = self._current().cycles
+                self._sleep()
         if machine.interrupt(pcpu.index) or pcpu.now >= pcpu.deadline:
             pcpu.account("host_kernel")
             pcpu.enter_kernel()
             await pcpu.serve_interrupts(phase.el)
             pcpu.account("host_user")
 
+    def _sleep(self) -> None:
+        """Between two repetitions."""
+        if self.spec.sleep and self.phase % len(self.spec.phases) == 0:
+            self.asleep = True
+            self.pcpu.sleepers.append((self.pcpu.now + self.spec.sleep, self.id))
+            self.pcpu.rearm()
+
     def _current(self) -> PhaseSpec:
         return self.spec.phases[self.phase % len(self.spec.phases)]
 
     def state(self) -> dict[str, Any]:
-        return {"phase": self.phase, "left": self.left, "computed": self.computed}
+        return {"phase": self.phase, "left": self.left, "asleep": self.asleep, "computed": self.computed}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a state that `state()` gave."""
-        self.phase, self.left, self.computed = state["phase"], state["left"], state["computed"]
+        self.phase, self.left, self.asleep = state["phase"], state["left"], state["asleep"]
+        self.computed = state["computed"]

@@ -22,6 +22,7 @@ from services._pmu import (
 from services.costs import Cost
 from services.cpu import Entry, EntryKind, Notice, Timer, TookException
 from services.kvm.attendant import Attendant
+from services.kvm.bill import Account
 from services.kvm.errors import InjectUndef, ProtocolError
 from services.kvm.guest_pmu import GuestPmu
 from services.kvm.latency import Latencies
@@ -93,12 +94,15 @@ class VCpu:
         """KVM's sched_in notifier: vcpu_load, and back into the guest."""
         self.ran = True
         await self.vpmu.restore_el0(guest=True)
+        self.machine.set_account(self.pcpu.index, Account.SWAP)
         await self.vpmu.load()
+        self.machine.set_account(self.pcpu.index, Account.TRAP)
         await self._enter_guest()
 
     async def switched_out(self) -> None:
         """KVM's sched_out notifier: vcpu_put."""
         await self.vpmu.restore_el0(guest=False)
+        self.machine.set_account(self.pcpu.index, Account.SWAP)
         await self.vpmu.put()
 
     def next_interaction(self) -> int:
@@ -123,6 +127,7 @@ class VCpu:
 
     async def step(self) -> None:
         """One interaction: one handler of the guest, or its work up to an interrupt."""
+        self.machine.set_account(self.pcpu.index, Account.TRAP)
         if not self.booted:
             self.booted = True
             await self._enter(EntryKind.BOOT, payload=self.simulation.guest_boot(self))

@@ -6,7 +6,7 @@ import pytest
 
 from services import registers as r
 from services.cpu import Cpu, Entry, Notice, Timer
-from services.experiment import CpuSpec, HostCpuSpec, PhaseSpec, TaskSpec
+from services.experiment import CpuSpec, HostCpuSpec, HostSpec, PhaseSpec, TaskSpec
 from services.host_perf import HostPerf
 from services.kvm.attendant import LocalSoftware
 from services.kvm.simulation import Simulation
@@ -135,3 +135,21 @@ async def test_an_ipi_reaches_a_blocked_vcpu_of_the_same_vm() -> None:
     await made.run()
     (when,) = arrived
     assert WORK < when < WORK + 100_000
+
+
+async def test_a_task_of_the_host_sleeps_between_its_repetitions_while_others_run() -> None:
+    nap = 3_000_000
+    task = TaskSpec("cron", (PhaseSpec(2, 100_000), PhaseSpec(2, 50_000)), repeat=4, sleep=nap)
+    of = replace(experiment("partitioned"), host=HostSpec(hz=250, cpus=(HostCpuSpec(tasks=(task,)),)))
+    made = simulation(of, Scripted(boot=worked_off))
+    await made.run()
+    (only,) = made.tasks
+    time = made.machine.cycles(0)
+    assert (only.finished, only.computed, time["host_user"]) == (True, 4 * 150_000, 4 * 150_000)
+    assert 3 * nap < made.now < 3 * nap + 1_000_000
+    assert time["idle"] > 0.9 * 3 * nap
+
+
+async def worked_off(cpu: Cpu, entry: Entry) -> None:
+    cpu.burst.notify(Notice.WORK_DONE, 0)
+    cpu.burst.wfi()

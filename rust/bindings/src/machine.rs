@@ -144,8 +144,12 @@ impl Machine {
         ]))
     }
 
-    fn charged(&self, cpu: usize) -> PyResult<Vec<u64>> {
-        Ok(self.inner.cpu(cpu).map_err(value_error)?.charged().to_vec())
+    fn set_account(&mut self, cpu: usize, account: usize) -> PyResult<usize> {
+        self.inner.set_account(cpu, account).map_err(value_error)
+    }
+
+    fn charged(&self, cpu: usize, account: usize) -> PyResult<Vec<u64>> {
+        Ok(self.inner.cpu(cpu).map_err(value_error)?.charged(account).to_vec())
     }
 
     fn accesses(&self, cpu: usize) -> PyResult<u64> {

@@ -93,6 +93,9 @@ impl Operation {
 
 /// Causes that cycles can be charged to.
 pub const CAUSES: usize = 256;
+
+/// Accounts that a CPU bills to: 0 is the guests', the others are the host's.
+pub const ACCOUNTS: usize = 16;
 /// Profiles that a COMPUTE can name.
 pub const PROFILES: usize = 1 << 20;
 

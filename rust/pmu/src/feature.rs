@@ -214,3 +214,32 @@ impl Features {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_are_set_by_name() {
+        let mut features = Features::default();
+        features.set("counters", 31).expect("in range");
+        features.set("bad_hpmn", 1).expect("in range");
+        features.set("reserved_counter", 2).expect("in range");
+        assert_eq!(features.counters, 31);
+        assert_eq!(features.choices.bad_hpmn, BadHpmn::NoCounters);
+        assert_eq!(features.choices.reserved_counter, Constrained::Trap);
+    }
+
+    #[test]
+    fn what_no_cpu_can_have_is_refused_by_name() {
+        let refused = |name: &str, value| Features::default().set(name, value).unwrap_err().0;
+        assert_eq!(refused("speed", 1), "unknown feature speed");
+        assert_eq!(refused("hpmn0", 2), "hpmn0 = 2: 0 or 1");
+        assert_eq!(refused("counters", 256), "counters = 256: too large");
+        for (name, value) in [("counters", 32), ("pmuver", 2), ("pmuver", 10), ("fgt", 3)] {
+            let mut features = Features::default();
+            features.set(name, value).expect("it fits");
+            assert!(features.check().unwrap_err().0.starts_with(&format!("{name} = {value}: ")));
+        }
+    }
+}

@@ -299,6 +299,16 @@ pub fn run(bytes: &[u8]) {
 mod tests {
     use proptest::prelude::*;
 
+    #[test]
+    fn the_fuzzer_s_corpus_still_passes() {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus");
+        let files = std::fs::read_dir(corpus).expect("the corpus is in the tree");
+        let inputs: Vec<_> =
+            files.map(|file| std::fs::read(file.expect("a file").path()).expect("readable")).collect();
+        assert!(inputs.len() > 100, "{} inputs in {corpus}", inputs.len());
+        inputs.iter().for_each(|input| super::run(input));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 

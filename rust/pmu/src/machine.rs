@@ -352,6 +352,14 @@ impl Machine {
         Ok(())
     }
 
+    /// From now on the host's cycles on `cpu` are charged to `account`; the one before.
+    ///
+    /// # Errors
+    /// No such CPU.
+    pub fn set_account(&mut self, cpu: usize, account: usize) -> Result<usize, Error> {
+        Ok(self.cpu_mut(cpu)?.set_account(account))
+    }
+
     /// Passes time up to `until` in which nothing happens.
     ///
     /// # Errors
@@ -492,4 +500,167 @@ fn truth(world: &World, c: &Cpu, cpu: usize, running: Running, subject: u32) -> 
         }
     }
     sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::register::Kind;
+
+    const COSTS: Costs = Costs { mrs: 10, msr: 20, isb: 5 };
+    const EVENT: u16 = 0x08;
+    const PMCR: Register = Register::of(Kind::Pmcr);
+
+    /// Two CPUs, a guest (context 0) and the host (context 1); `EVENT` twice per cycle.
+    fn machine() -> Machine {
+        let cpus = vec![Features::default(), Features::default()];
+        let mut machine = Machine::new(cpus, &[EVENT], COSTS).expect("a possible machine");
+        machine.add_profile(&[(EVENT, 2 * ONE)]).expect("a possible profile");
+        machine.add_context(true);
+        machine.add_context(false);
+        machine
+    }
+
+    fn reading(register: Register) -> Burst {
+        let mut burst = Burst::default();
+        burst.post_read(Operation::Mrs, u32::from(register.encoding()));
+        burst
+    }
+
+    #[test]
+    fn an_access_takes_its_cost_and_then_has_its_effect() {
+        let mut machine = machine();
+        machine.set_running(0, 1, 2, 0).expect("they exist");
+        let nsh = 1 << 27 | u64::from(EVENT);
+        machine.poke(0, Register::pmevtyper(0).encoding(), nsh).expect("it exists");
+        machine.poke(0, PMCR.encoding(), 1).expect("it exists");
+        let mut burst = Burst::default();
+        let cntenset = u32::from(Register::of(Kind::Pmcntenset).encoding());
+        burst.post(Operation::Msr, cntenset, 1);
+        burst.post_read(Operation::Mrs, u32::from(Register::pmevcntr(0).encoding()));
+        burst.post(Operation::Isb, 0, 0);
+        burst.post_read(Operation::Clock, 0);
+        assert_eq!(machine.execute(0, &mut burst, 0, false), Ok(Stop::End));
+        assert_eq!(burst.values, [20, 35]);
+        assert_eq!(machine.cpu(0).expect("it exists").charged(1)[1..4], [10, 20, 5]);
+    }
+
+    #[test]
+    fn a_trapped_access_takes_no_time_and_is_logged() {
+        let mut machine = machine();
+        machine.set_running(0, 0, 1, 0).expect("they exist");
+        machine.poke(0, Register::of(Kind::MdcrEl2).encoding(), 6 | 1 << 6).expect("it exists");
+        machine.observe(true);
+        let esr = Outcome::Trapped(2).esr(PMCR.encoding(), false);
+        let stop = machine.execute(0, &mut reading(PMCR), 0, true);
+        assert_eq!(stop, Ok(Stop::Trap { index: 0, esr, value: 0 }));
+        let records = machine.take_observed();
+        assert_eq!(records.len(), 1);
+        assert_eq!((records[0].code, records[0].cycle, records[0].value), (code::READ_EXCEPTION, 0, esr));
+        assert_eq!(machine.cpu(0).expect("it exists").accesses, 1);
+    }
+
+    #[test]
+    fn an_exception_to_the_own_level_is_not_a_trap() {
+        let mut machine = machine();
+        let mut burst = reading(Register::of(Kind::MdcrEl2));
+        machine.set_running(0, 0, 1, 0).expect("they exist");
+        let undefined = Ok(Stop::Exception { index: 0, esr: 1 << 25 });
+        assert_eq!(machine.execute(0, &mut burst, 0, true), undefined);
+        machine.set_running(0, 1, 2, 0).expect("they exist");
+        assert_eq!(machine.execute(0, &mut burst, 0, true), Ok(Stop::End));
+        let mut unknown = Burst::default();
+        unknown.post(Operation::Msr, 0xffff, 0);
+        assert_eq!(machine.execute(0, &mut unknown, 0, true), undefined);
+    }
+
+    #[test]
+    fn an_interruptible_burst_stops_before_the_operation_that_finds_the_deadline_reached() {
+        let mut machine = machine();
+        machine.set_running(0, 0, 1, 0).expect("they exist");
+        machine.set_deadline(0, 15).expect("it exists");
+        let mut burst = reading(PMCR);
+        burst.extend(&reading(PMCR));
+        burst.extend(&reading(PMCR));
+        assert_eq!(machine.execute(0, &mut burst, 0, true), Ok(Stop::Interrupt { index: 2 }));
+        assert_eq!(machine.execute(0, &mut burst, 2, false), Ok(Stop::End));
+        assert_eq!(machine.run(0, 100), Ok(0));
+    }
+
+    #[test]
+    fn what_is_kvm_s_to_do_stops_a_burst() {
+        let mut machine = machine();
+        machine.set_running(0, 0, 1, 0).expect("they exist");
+        let mut burst = Burst::default();
+        burst.post(Operation::Timer, 1, 77);
+        let op = burst.ops[0];
+        assert_eq!(machine.execute(0, &mut burst, 0, true), Ok(Stop::Operation { index: 0, op }));
+    }
+
+    #[test]
+    fn truth_is_a_guest_s_own_and_the_host_s_of_its_cpu() {
+        let mut machine = machine();
+        let truth = |machine: &mut Machine, cpu, scope: u32| {
+            let mut burst = Burst::default();
+            burst.post_read(Operation::Truth, scope << 16 | u32::from(EVENT));
+            assert_eq!(machine.execute(cpu, &mut burst, 0, false), Ok(Stop::End));
+            burst.values[0]
+        };
+        for (cpu, el, cycles) in [(0, 1, 10), (0, 0, 5), (1, 1, 7)] {
+            machine.set_running(cpu, 0, el, 0).expect("they exist");
+            machine.run(cpu, cycles).expect("it exists");
+            if cpu == 1 {
+                assert_eq!(truth(&mut machine, 1, 0b11), 2 * 22);
+                assert_eq!(truth(&mut machine, 1, 0b10), 2 * 17);
+                assert_eq!(truth(&mut machine, 1, 0b1100), 0);
+            }
+            machine.set_running(cpu, 1, 2, 0).expect("they exist");
+            machine.run(cpu, 1).expect("it exists");
+        }
+        assert_eq!(truth(&mut machine, 0, 0b0011), 2 * 15);
+        assert_eq!(truth(&mut machine, 1, 0b0011), 2 * 7);
+        assert_eq!(truth(&mut machine, 0, 0b1000), 2 * 2);
+        assert_eq!(machine.truth(0, 1, EVENT), Ok(2 * 17));
+        assert_eq!(machine.cpu_truth(1, 0b1111, EVENT), Ok(2 * 8));
+        assert_eq!(machine.cycles(0), Ok(([5, 10, 0, 2], 0)));
+    }
+
+    #[test]
+    fn a_guest_runs_on_one_cpu_at_a_time_and_the_host_on_all() {
+        let mut machine = machine();
+        machine.set_running(0, 0, 1, 0).expect("they exist");
+        assert!(machine.set_running(1, 0, 0, 0).is_err());
+        machine.set_running(0, 1, 2, 0).expect("they exist");
+        machine.set_running(1, 1, 0, 0).expect("they exist");
+    }
+
+    #[test]
+    fn a_call_that_makes_no_sense_is_refused() {
+        let mut machine = machine();
+        assert!(machine.execute(0, &mut Burst::default(), 0, false).is_err(), "nothing runs");
+        assert!(machine.set_running(2, 0, 1, 0).is_err());
+        assert!(machine.set_running(0, 2, 1, 0).is_err());
+        assert!(machine.set_running(0, 0, 2, 0).is_err());
+        assert!(machine.set_running(0, 1, 1, 0).is_err());
+        assert!(machine.set_running(0, 0, 1, 1).is_err());
+        assert!(machine.peek(0, 0).is_err());
+        assert!(machine.add_profile(&[(EVENT, RATE_LIMIT)]).is_err());
+        assert!(machine.add_profile(&[(SW_INCR, ONE)]).is_err());
+        assert!(machine.add_profile(&[(CPU_CYCLES, 2 * ONE)]).is_err());
+        assert!(machine.truth(0, 1, 0x99).is_err());
+        assert!(Machine::new(Vec::new(), &[], COSTS).is_err());
+    }
+
+    #[test]
+    fn the_digest_holds_accesses_and_marks_in_order() {
+        let digest = |marks: [u64; 2]| {
+            let mut machine = machine();
+            machine.set_running(0, 1, 2, 0).expect("they exist");
+            machine.execute(0, &mut reading(PMCR), 0, false).expect("it runs");
+            marks.map(|mark| machine.mark(0, 3, mark, 0).expect("it exists"));
+            machine.digest()
+        };
+        assert_eq!(digest([1, 2]), digest([1, 2]));
+        assert_ne!(digest([1, 2]), digest([2, 1]));
+    }
 }

@@ -562,3 +562,117 @@ const HDFGRTR: u64 = BOTH | hdfgtr::PMMIR | hdfgtr::PMCEIDN;
 const HDFGWTR: u64 = BOTH | hdfgtr::PMSWINC | hdfgtr::PMCR;
 const HDFGRTR2: u64 = hdfgtr2::N_PMECR | hdfgtr2::N_PMICNTR | hdfgtr2::N_PMICFILTR | hdfgtr2::N_PMUACR;
 const HDFGWTR2: u64 = HDFGRTR2 | hdfgtr2::N_PMZR;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feature::PMUV3P4;
+
+    fn registers(pmuver: u8, counters: u8) -> Registers {
+        Registers::new(Features { pmuver, counters, icntr: true, ..Features::default() })
+    }
+
+    #[test]
+    fn after_a_reset_nothing_counts_and_nothing_is_reserved() {
+        let registers = registers(PMUV3P9, 6);
+        assert_eq!(registers.hpmn(), 6);
+        assert_eq!(registers.second_range(), 0);
+        assert_eq!((0..3).fold(0, |counting, el| counting | registers.counting(el)), 0);
+        assert!(!registers.interrupt());
+    }
+
+    #[test]
+    fn fields_of_absent_features_are_res0() {
+        let mut registers = registers(1, 6);
+        registers.write_mdcr_el2(u64::MAX);
+        let absent = mdcr_el2::HPMD | mdcr_el2::HCCD | mdcr_el2::HLP | mdcr_el2::HPMFZO | mdcr_el2::MTPME;
+        assert_eq!(registers.controls.mdcr_el2 & absent, 0);
+        registers.write_pmcr(u64::MAX);
+        assert_eq!(registers.pmcr & (pmcr::LP | pmcr::FZO | pmcr::D), 0);
+        registers.write_filter(0, u64::MAX);
+        assert_eq!(registers.filter[0] & 0xffff, EVT_COUNT_PMUV3);
+        assert_eq!(registers.filter[0] & (pmevtyper::TH | pmevtyper::TC | pmevtyper::MT), 0);
+    }
+
+    #[test]
+    fn an_hpmn_out_of_range_is_a_choice() {
+        let with = |bad_hpmn, hpmn| {
+            let mut features = Features { counters: 6, ..Features::default() };
+            features.choices.bad_hpmn = bad_hpmn;
+            let mut registers = Registers::new(features);
+            registers.write_mdcr_el2(hpmn);
+            assert!(registers.bad_hpmn());
+            registers.accessible(1)
+        };
+        assert_eq!([with(BadHpmn::AllCounters, 7), with(BadHpmn::AllCounters, 0)], [6, 6]);
+        assert_eq!([with(BadHpmn::NoCounters, 7), with(BadHpmn::NoCounters, 0)], [0, 0]);
+    }
+
+    #[test]
+    fn hpmd_prohibits_the_first_range_at_el2_and_dp_decides_for_the_cycle_counter() {
+        let mut registers = registers(PMUV3P4, 2);
+        registers.write_mdcr_el2(1 | mdcr_el2::HPME | mdcr_el2::HPMD);
+        registers.pmcnten = registers.implemented();
+        (0..2).chain([CYCLE, INSTRUCTION]).for_each(|n| registers.write_filter(n, pmevtyper::NSH));
+        registers.write_pmcr(pmcr::E);
+        assert_eq!(registers.counting(2), 0b10 | BIT31);
+        registers.write_pmcr(pmcr::E | pmcr::DP);
+        assert_eq!(registers.counting(2), 0b10);
+        assert_eq!(registers.counting(1), registers.implemented());
+    }
+
+    #[test]
+    fn the_cycle_counter_s_flag_freezes_if_so_chosen() {
+        let with = |freeze_on_cycle_counter| {
+            let mut features = Features { pmuver: PMUV3P7, counters: 1, ..Features::default() };
+            features.choices.freeze_on_cycle_counter = freeze_on_cycle_counter;
+            let mut registers = Registers::new(features);
+            registers.pmcnten = 1;
+            registers.pmovs = BIT31;
+            registers.write_pmcr(pmcr::E | pmcr::FZO);
+            registers.counting(1)
+        };
+        assert_eq!([with(false), with(true)], [1, 0]);
+    }
+
+    #[test]
+    fn a_threshold_compares_and_counts_as_tc_says() {
+        let mut registers = Registers::new(Features { th: true, ..Features::default() });
+        let mut counted = |control: u64, values: [u64; 3]| {
+            registers.write_filter(0, control << pmevtyper::TC.trailing_zeros() | 2 << 32);
+            values.map(|value| registers.count_value(0, value))
+        };
+        let values = [1, 2, 3];
+        let not_equal = counted(0b000, values);
+        assert_eq!(not_equal, [1, 0, 3]);
+        assert_eq!(counted(0b010, values), [0, 2, 0]);
+        assert_eq!(counted(0b100, values), [0, 2, 3]);
+        assert_eq!(counted(0b110, values), [1, 0, 0]);
+        assert_eq!(counted(0b101, values), [0, 1, 1]);
+    }
+
+    #[test]
+    fn at_el0_pmuacr_grants_counters_and_er_cr_ir_make_them_read_only() {
+        let mut registers = registers(PMUV3P9, 4);
+        registers.write_pmuacr(2, 0b11 | BIT31 | BIT32);
+        assert_eq!(registers.access_mask(0), 0b1111 | BIT31, "without UEN");
+        registers.write_pmuserenr(pmuserenr::UEN);
+        assert_eq!(registers.access_mask(0), 0b11 | BIT31 | BIT32);
+        registers.write_pmuserenr(pmuserenr::UEN | pmuserenr::ER | pmuserenr::IR);
+        assert_eq!(registers.read_mask(0), 0b11 | BIT31 | BIT32);
+        assert_eq!(registers.write_mask(0, false), BIT31);
+        assert_eq!(registers.write_mask(1, false), 0b1111 | BIT31 | BIT32, "EL0 only");
+    }
+
+    #[test]
+    fn the_instruction_counter_s_bits_hide_from_a_guest_whose_accesses_would_trap() {
+        let mut registers =
+            Registers::new(Features { pmuver: PMUV3P9, icntr: true, fgt: 2, ..Features::default() });
+        registers.write_hdfgrtr2(HDFGRTR2 & !hdfgtr2::N_PMICFILTR);
+        registers.write_hdfgwtr2(HDFGWTR2 & !hdfgtr2::N_PMICNTR);
+        assert_eq!(registers.read_mask(1) & BIT32, 0);
+        assert_eq!(registers.write_mask(1, false) & BIT32, BIT32);
+        assert_eq!(registers.write_mask(1, true) & BIT32, 0);
+        assert_eq!(registers.read_mask(2) & BIT32, BIT32);
+    }
+}

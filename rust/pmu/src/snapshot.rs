@@ -38,3 +38,37 @@ impl Machine {
         postcard::from_bytes(fields).map_err(|error| refuse(&error.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feature::Features;
+    use crate::machine::Costs;
+
+    fn machine() -> Machine {
+        let costs = Costs { mrs: 1, msr: 2, isb: 3 };
+        Machine::new(vec![Features::default()], &[0x08], costs).expect("a possible machine")
+    }
+
+    #[test]
+    fn a_machine_is_what_its_state_says() {
+        let state = machine().state().expect("it can be written");
+        let restored = Machine::from_state(&state).expect("it can be read");
+        assert_eq!(restored.state().expect("it can be written"), state);
+        assert_eq!(restored.digest(), machine().digest());
+    }
+
+    #[test]
+    fn what_is_no_state_is_refused() {
+        let state = machine().state().expect("it can be written");
+        let refused = |bytes: &[u8]| Machine::from_state(bytes).map(|_| ()).unwrap_err().0;
+        assert!(refused(b"").ends_with("too short"));
+        assert!(refused(&[0; 64]).ends_with("wrong header"));
+        assert!(refused(&state[..state.len() - 1]).ends_with("wrong checksum"));
+        for at in [20, state.len() / 2, state.len() - 1] {
+            let mut bent = state.clone();
+            bent[at] ^= 1;
+            assert!(refused(&bent).ends_with("wrong checksum"));
+        }
+    }
+}

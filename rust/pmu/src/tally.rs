@@ -207,3 +207,66 @@ impl World {
         sum
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENT: u16 = 0x08;
+
+    fn world(rates: &[u64]) -> World {
+        let mut world = World::new(Events::new(&[EVENT]), 2);
+        for &rate in rates {
+            world.profiles.push(Profile { rates: vec![rate, ONE] });
+        }
+        world.add_tally(Class::GuestEl1);
+        world
+    }
+
+    fn stay(world: &mut World, cpu: usize, profile: usize, cycles: u64) {
+        world.begin(0, cpu, profile);
+        world.tallies[0].pending += cycles;
+    }
+
+    fn happened(world: &World) -> u64 {
+        let tally = &world.tallies[0];
+        tally.occurrences(&world.profiles, 0, tally.pending)
+    }
+
+    #[test]
+    fn cycles_are_always_tallied() {
+        let events = Events::new(&[EVENT, EVENT, 0x03]);
+        assert_eq!(events.count(), 3);
+        assert_eq!(events.index(CPU_CYCLES), Some(2));
+        assert_eq!(events.index(0x10), None);
+    }
+
+    #[test]
+    fn pmceid_says_which_events_are_implemented() {
+        let events = Events::new(&[0x00, 0x08, 0x24, 0x4005]);
+        assert_eq!(events.pmceid(0), 1 | 1 << 0x08 | 1 << 0x11 | 1 << 0x1e | 1 << (32 + 5));
+        assert_eq!(events.pmceid(1), 1 << 4);
+    }
+
+    #[test]
+    fn a_change_of_profile_loses_no_fraction() {
+        let third = ONE / 3 + 1;
+        let mut world = world(&[third, 2 * third]);
+        for _ in 0..300 {
+            stay(&mut world, 0, 0, 1);
+            stay(&mut world, 0, 1, 1);
+        }
+        assert_eq!(happened(&world), 300);
+    }
+
+    #[test]
+    fn a_migration_loses_no_fraction_and_each_cpu_has_its_share() {
+        let mut world = world(&[ONE / 4]);
+        stay(&mut world, 0, 0, 6);
+        stay(&mut world, 1, 0, 6);
+        assert_eq!(happened(&world), 3);
+        let on = |cpu| world.on_cpu(cpu, 1 << Class::GuestEl1 as u32, 0, None);
+        assert_eq!((on(0), on(1)), (1, 2), "the third happened in the second stay, begun in the first");
+        assert_eq!(world.on_cpu(0, 1 << Class::HostEl2 as u32, 0, None), 0);
+    }
+}

@@ -9,6 +9,7 @@ from services import registers as r
 from services._pmu import Burst
 from services.cpu import Call
 from services.experiment import CpuSpec
+from services.kvm.bill import Account
 from services.kvm.designs.base import Vpmu
 from services.kvm.errors import InjectUndef
 from services.kvm.guest_pmu import (
@@ -96,9 +97,12 @@ class PartitionedPmu(Vpmu):
         return bool(pmu.pmcr & r.PMCR_E and (pmu.cnten & self.mask or pmu.ovs & pmu.inten & self.mask))
 
     async def _reside(self) -> None:
+        machine, index = self.vcpu.machine, self.vcpu.pcpu.index
+        before = machine.set_account(index, Account.SWAP)
         await self._host_counters(self.mask)
         self._program(self._mdcr())
         self._swap_in()
+        machine.set_account(index, before)
 
     def _mdcr(self) -> int:
         cpu = self.vcpu.pcpu.spec
@@ -128,7 +132,7 @@ class PartitionedPmu(Vpmu):
     async def _host_counters(self, mask: int) -> None:
         """kvm_pmu_set_guest_counters: under dynamic reservation the host gives the range up only now."""
         if self.axes["reservation"] == "dynamic":
-            await self.vcpu.pcpu.call([Call.GUEST_COUNTERS, mask, 0, 0, 0])
+            await self.vcpu.pcpu.call([Call.GUEST_COUNTERS, mask, 0, 0, 0], Account.RESERVE)
 
     def _swap_in(self) -> None:
         """kvm_pmu_load: 2h+9 writes for h event counters, one more with PMUSERENR_EL0."""

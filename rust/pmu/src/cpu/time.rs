@@ -1,6 +1,7 @@
 //! Time passes; counters overflow.
 
 use super::{Choice, Cpu, bits, order};
+use crate::burst::{ACCOUNTS, CAUSES};
 use crate::counter::NEVER;
 use crate::registers::{CYCLE, INSTRUCTION};
 use crate::tally::CLASSES;
@@ -93,15 +94,23 @@ impl Cpu {
     #[inline]
     pub fn charge(&mut self, cause: usize, cycles: u64) {
         self.advance(self.now.saturating_add(cycles));
-        if let Some(sum) = self.charged.get_mut(cause) {
+        let account = if self.running.is_some_and(|running| running.guest) { 0 } else { self.account };
+        if let Some(sum) = self.charged.chunks_mut(CAUSES).nth(account).and_then(|of| of.get_mut(cause)) {
             *sum = sum.wrapping_add(cycles);
         }
     }
 
-    /// Cycles charged by cause.
+    /// From now on the host's cycles are charged to `account`; the one before.
+    ///
+    /// An account that there is not is the last one.
+    pub fn set_account(&mut self, account: usize) -> usize {
+        std::mem::replace(&mut self.account, account.clamp(1, ACCOUNTS - 1))
+    }
+
+    /// Cycles charged to an account, by cause.
     #[must_use]
-    pub fn charged(&self) -> &[u64] {
-        &self.charged
+    pub fn charged(&self, account: usize) -> &[u64] {
+        self.charged.chunks(CAUSES).nth(account).unwrap_or_default()
     }
 
     pub(super) fn account(&mut self) {
