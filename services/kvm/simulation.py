@@ -146,7 +146,7 @@ class Simulation:
     def working(self) -> bool:
         """Is there work left: a workload or a perf session of a guest, a task of the host?"""
         return (
-            bool(self.requests.waiting) or any(v.working for v in self.vcpus) or any(not t.finished for t in self.tasks)
+            bool(self.requests.waiting) or any(v.working for v in self.vcpus) or not all(t.finished for t in self.tasks)
         )
 
     @property
