@@ -7,14 +7,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := $(VENV)/packages.stamp
 EXTENSION := $(VENV)/extension.stamp
-RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
+RUST := $(shell find rust/pmu/src rust/bindings/src -name '*.rs') \
+	$(wildcard rust/pmu/Cargo.toml rust/bindings/Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
 CARGO := cargo --locked
+FUZZ_SECONDS ?= 60
 
 export CARGO_TARGET_DIR := $(CURDIR)/target
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-python test-rust lint format fit bench fuzz proto wheel clean distclean
+.PHONY: help setup demo test test-python test-rust lint format fit bench fuzz proto readme wheel clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,15 +66,20 @@ format: $(PACKAGES) ## put the source into its format
 fit: $(EXTENSION) ## fit the guest's base speed and the perf factor to the published times, and show both over HZ and counters
 	$(BIN)/python -m pmulab.fit gzip-record --grid
 
-bench: $(EXTENSION) ## how fast the simulation is
+bench: $(EXTENSION) ## how fast the simulation is, and the core beside a floor
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/core_speed.py
 
-fuzz: $(EXTENSION) ## the property tests with many more cases than `make test` has
+fuzz: $(EXTENSION) ## the property tests with many more cases than `make test` has, and the core against its reference
 	$(BIN)/python -m pytest -q --hypothesis-profile=long -m hypothesis
-	PROPTEST_CASES=20000 $(CARGO) test --workspace --quiet --release
+	PROPTEST_CASES=20000 $(CARGO) test --workspace --quiet
+	rust/fuzz/run.sh $(FUZZ_SECONDS)
 
 proto: $(PACKAGES) ## generate the messages in services/wire from proto/
 	$(BIN)/python proto/generate.py
+
+readme: $(EXTENSION) ## paste what `make demo` and `make test` print into README.md
+	$(BIN)/python docs/readme.py
 
 wheel: $(EXTENSION) ## a wheel for this platform, in dist/
 	$(BIN)/maturin build --quiet --release --locked --out dist
