@@ -58,7 +58,7 @@ class Events(Interrupts):
         unclone(ctx)
         leader = event.leader
         if leader is event:
-            (ctx.pinned if event.attr.pinned else ctx.flexible).append(event)
+            _lists_of(ctx, event)[0].append(event)
         else:
             leader.siblings.append(event)
         if event.state >= INACTIVE:
@@ -108,7 +108,7 @@ class Events(Interrupts):
             return
         self._post_out(burst, ctx, event)
         if event.leader is event:
-            (ctx.pinned_active if event.attr.pinned else ctx.flexible_active).remove(event)
+            _lists_of(ctx, event)[1].remove(event)
             for sibling in event.siblings:
                 self._post_out(burst, ctx, sibling)
 
@@ -177,20 +177,18 @@ class Events(Interrupts):
         if leader is not event:
             leader.siblings.remove(event)
         else:
-            for active in (ctx.pinned_active, ctx.flexible_active):
-                if event in active:
-                    active.remove(event)
-            groups, active = (
-                (ctx.pinned, ctx.pinned_active) if event.attr.pinned else (ctx.flexible, ctx.flexible_active)
-            )
+            groups, active = _lists_of(ctx, event)
             groups.remove(event)
+            if event in active:
+                active.remove(event)
             for sibling in event.siblings:
                 sibling.leader = sibling
+                groups, active = _lists_of(ctx, sibling)  # by its own attributes, not its late leader's
                 groups.append(sibling)
                 if sibling.state == ACTIVE:
                     active.append(sibling)
-                elif sibling.state == INACTIVE:
-                    self._enter_enabled(sibling, ctx.time)
+                if sibling.state >= INACTIVE:
+                    self._start_enabled(sibling, ctx.time)
             event.siblings = []
         ctx.events.remove(event)
         unclone(ctx)
@@ -200,6 +198,13 @@ class Events(Interrupts):
             ctx.is_active = 0
             if ctx is self.task_ctx:
                 self.task_ctx = None
+
+
+def _lists_of(ctx: Context, leader: PerfEvent) -> tuple[list[PerfEvent], list[PerfEvent]]:
+    """The groups that `leader` is among, and those of them that are on the PMU."""
+    if leader.attr.pinned:
+        return ctx.pinned, ctx.pinned_active
+    return ctx.flexible, ctx.flexible_active
 
 
 def event_type(event: PerfEvent) -> int:

@@ -326,8 +326,11 @@ class Scheduler:
     # Enabled times and states.
 
     def _enter_enabled(self, event: PerfEvent, time: int) -> None:
-        """The event becomes INACTIVE or better: time_enabled runs, for siblings only with their leader."""
+        """The event becomes INACTIVE: time_enabled runs, for siblings only with their leader."""
         event.state = INACTIVE
+        self._start_enabled(event, time)
+
+    def _start_enabled(self, event: PerfEvent, time: int) -> None:
         if event.leader.state >= INACTIVE and not event.timed:
             event.timed = True
             event.enabled -= time
