@@ -7,12 +7,22 @@ import orjson
 import pytest
 
 from services import registers as r
-from services.experiment import CpuSpec, DesignSpec, EventSpec, Experiment, HostCpuSpec, SessionSpec
+from services.cpu import Cpu, Entry, Notice
+from services.experiment import (
+    CpuSpec,
+    DesignSpec,
+    EventSpec,
+    Experiment,
+    HostCpuSpec,
+    PhaseSpec,
+    SessionSpec,
+    TaskSpec,
+)
 from services.host_perf import HostPerf
 from services.kvm import designs
 from services.kvm.attendant import LocalSoftware
 from services.kvm.simulation import Simulation
-from tests.kvm.parties import INST_RETIRED, experiment, simulation
+from tests.kvm.parties import INST_RETIRED, Scripted, experiment, simulation
 from tests.kvm.test_emulated import WORK, Counting
 
 CYCLES = 0x11
@@ -132,3 +142,24 @@ def test_every_preset_names_axes_and_values_that_its_design_has() -> None:
 def test_what_there_is_not_is_refused(name: str, axes: dict[str, str]) -> None:
     with pytest.raises(designs.DesignError):
         designs.make(DesignSpec(name, axes))
+
+
+@pytest.mark.parametrize("swap", ["eager", "lazy", "lazy-sticky"])
+@pytest.mark.parametrize("reservation", ["static", "dynamic"])
+async def test_a_guest_that_has_its_pmu_off_leaves_the_hosts_running(swap: str, reservation: str) -> None:
+    """PMCR_EL0.E is the guest's while it is loaded, and the host's again afterwards."""
+
+    async def boot(cpu: Cpu, entry: Entry) -> None:
+        cpu.burst.msr(r.PMCR_EL0, r.PMCR_LC)  # E is 0
+        cpu.burst.notify(Notice.WORK_DONE, 0)
+        cpu.burst.wfi()
+
+    of = experiment("partitioned", counters=4, axes={"swap": swap, "reservation": reservation})
+    hog = TaskSpec("hog", (PhaseSpec(2, 30_000_000),))
+    of = replace(of, host=replace(of.host, cpus=(HostCpuSpec((hog,), (host_session(INSTRUCTIONS),)),)))
+    made = simulation(of, Scripted(boot=boot))
+    made.attend_host(0, LocalSoftware(HostPerf().attend(0)))
+    await made.run()
+    result = orjson.loads(orjson.dumps(await made.result()))
+    ((event,),) = [session["events"] for session in result["hosts"][0]["sessions"]]
+    assert event["count"] == pytest.approx(event["truth"], rel=0.001)

@@ -68,7 +68,7 @@ async def test_a_guest_counter_beyond_hpmn_is_undefined() -> None:
 
 
 async def test_a_swap_is_2h_plus_9_writes_at_load_and_h_plus_6_reads_and_3_writes_at_put() -> None:
-    made = await ran("partitioned", userenr="left")
+    made = await ran("partitioned", userenr="left", host_pmcr="left")
     vpmu = made.vcpus[0].vpmu
     await made.result()
     swaps = vpmu.swaps()

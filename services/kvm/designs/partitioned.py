@@ -49,6 +49,10 @@ class Partitioned(Design):
             ("folded", "memory"), "a trapped PMOVS access sees the CPU's flags too, or only those in memory (v6-v8)"
         ),
         "userenr": Axis(("swapped", "left"), "PMUSERENR_EL0 is part of the swap (v1-v5) or not (v6-v8)"),
+        "host_pmcr": Axis(
+            ("restored", "left"),
+            "at put PMCR_EL0 is what the host had, or stays the guest's, whose E=0 then stops the host (v1-v8)",
+        ),
         "hpme": Axis(("set", "missing"), "MDCR_EL2.HPME while loaded: without it the host's counters stop (v1-v4)"),
         "free": Axis(
             ("clean", "blind"), "while not resident the host counts at EL2, or HPMD and HCCD forbid it (v5-v8)"

@@ -43,6 +43,7 @@ class PartitionedPmu(Vpmu):
         self.axes = design.every_axis()
         self.owned = self.axes["swap"] == "eager"
         self.loaded = False
+        self.host_pmcr = 0  # as found at the load
         self._fit()
 
     def _fit(self) -> None:
@@ -137,6 +138,9 @@ class PartitionedPmu(Vpmu):
     def _swap_in(self) -> None:
         """kvm_pmu_load: 2h+9 writes for h event counters, one more with PMUSERENR_EL0."""
         pmu, burst = self.pmu, Burst()
+        if self.axes["host_pmcr"] == "restored":
+            self.host_pmcr = self._get(r.PMCR_EL0) & PMCR_WRITABLE
+            self.register_reads += 1
         for n in range(self.hpmn):
             burst.msr(r.PMEVTYPER(n), self._hardware_typer(n))
         burst.msr(r.PMCCFILTR_EL0, self._hardware_typer(CYCLE))
@@ -173,6 +177,9 @@ class PartitionedPmu(Vpmu):
         burst.msr(r.PMINTENCLR_EL1, self.mask)
         if self.axes["userenr"] == "swapped":
             burst.msr(r.PMUSERENR_EL0, 0)
+            self.register_writes += 1
+        if self.axes["host_pmcr"] == "restored":
+            burst.msr(r.PMCR_EL0, self.host_pmcr)
             self.register_writes += 1
         values = self.vcpu.pcpu.kvm(burst)
         pmu.counter[:h] = values[:h]
@@ -333,8 +340,8 @@ class PartitionedPmu(Vpmu):
         self.vcpu.pcpu.kvm(burst)
 
     def state(self) -> dict[str, Any]:
-        return super().state() | {"owned": self.owned, "loaded": self.loaded}
+        return super().state() | {"owned": self.owned, "loaded": self.loaded, "host_pmcr": self.host_pmcr}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         super().restore(state)
-        self.owned, self.loaded = state["owned"], state["loaded"]
+        self.owned, self.loaded, self.host_pmcr = state["owned"], state["loaded"], state["host_pmcr"]

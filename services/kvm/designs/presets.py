@@ -26,6 +26,7 @@ class Preset:
 
 
 _V1 = {
+    "host_pmcr": "left",
     "userenr": "swapped",
     "hpme": "missing",
     "pmovs": "folded",
@@ -35,7 +36,15 @@ _V1 = {
     "n": "settable",
 }
 _V5 = _V1 | {"hpme": "set", "swap": "lazy-sticky", "free": "blind", "without_fgt": "fast-path"}
-_V6 = {"free": "blind", "userenr": "left", "hpme": "set", "pmovs": "memory", "typer": "at-load", "swap": "lazy-sticky"}
+_V6 = {
+    "host_pmcr": "left",
+    "free": "blind",
+    "userenr": "left",
+    "hpme": "set",
+    "pmovs": "memory",
+    "typer": "at-load",
+    "swap": "lazy-sticky",
+}
 
 PRESETS: Mapping[str, Preset] = {
     "emulated-6.12": Preset(
