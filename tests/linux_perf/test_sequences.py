@@ -170,7 +170,7 @@ async def test_a_loaded_vcpus_pmuserenr_is_left_alone() -> None:
 )
 async def test_filters_are_armv8pmu_set_event_filters(attributes: dict[str, bool], hyp: bool, bits: int) -> None:
     kernel = await Kernel.boot(hyp=hyp)
-    await kernel.open(INSTRUCTIONS, **attributes)
+    await kernel.open(INSTRUCTIONS, leader=None, **attributes)
     assert kernel.bench.machine.peek(0, PMEVTYPER(0)) == INSTRUCTIONS | bits
 
 
