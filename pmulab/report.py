@@ -22,6 +22,7 @@ def render(result: dict[str, Any], *, why: bool = False) -> str:
         blocks.append(_guest(runs, index))
         blocks.append(_events(guest["name"], [(run, run["guests"][index]["events"]) for run in runs]))
     blocks.append(_events("host", [(run, run["host"]["events"]) for run in runs]))
+    blocks.append(_latency(runs))
     blocks.append(_digests(runs))
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -49,6 +50,8 @@ def _summary(runs: list[Run]) -> str:
     rows += _published("elapsed_seconds", runs)
     rows.append(["overhead", *(f"{_overhead(run):.1f} %" for run in runs)])
     rows.append(["wall time", *(f"{run['wall_seconds']:.1f} s" for run in runs)])
+    if any(run["host"]["refused"] for run in runs):
+        rows.append(["refuses the host", *(", ".join(run["host"]["refused"]) or "nothing" for run in runs)])
     if any(run["design"]["fallbacks"] for run in runs):
         rows.append(["falls back", *("; ".join(run["design"]["fallbacks"]) or "no" for run in runs)])
     return _side_by_side("", runs, rows)
@@ -158,9 +161,33 @@ def _event(event: dict[str, Any]) -> list[str]:
         "<not counted>" if scaled is None else f"{scaled:,}",
         f"{truth:,}",
         "" if scaled is None or not truth else f"{100 * (scaled - truth) / truth:+.2f} %",
-        f"({share:.2f}%)",
+        f"({share:.2f}%)" + (" ERROR" if event["in_error"] else ""),
         f"{event['samples']:,}",
     ]
+
+
+def _latency(runs: list[Run]) -> str:
+    """From overflow to its owner's handler, one line for each CPU that had any."""
+    cpus = {f"pCPU {n}": [run["host"]["interrupt_latency"][n] for run in runs] for n in _numbers(runs[0]["host"])}
+    for index, guest in enumerate(runs[0]["guests"]):
+        for n in _numbers(guest):
+            cpus[f"{guest['name']}/{n}"] = [run["guests"][index]["interrupt_latency"][n] for run in runs]
+    rows = []
+    for name, latencies in cpus.items():
+        if any(latency["interrupts"] for latency in latencies):
+            rows.append([name, *(f"{latency['interrupts']:,}" for latency in latencies)])
+            rows.append(["  p50 / p99 / max", *(_microseconds(latency) for latency in latencies)])
+    return _side_by_side("PMU interrupts, overflow to handler", runs, rows) if rows else ""
+
+
+def _numbers(party: dict[str, Any]) -> range:
+    return range(len(party["interrupt_latency"]))
+
+
+def _microseconds(latency: dict[str, Any]) -> str:
+    if not latency["interrupts"]:
+        return ""
+    return " / ".join(f"{latency[key] / 1000:.2f}" for key in ("p50_ns", "p99_ns", "max_ns")) + " µs"
 
 
 def _digests(runs: list[Run]) -> str:

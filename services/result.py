@@ -11,11 +11,14 @@ from importlib.metadata import version
 from typing import Any
 
 from services.experiment import Experiment
+from services.linux_perf.attr import State
 
 SCHEMA = "pmulab.result/1"
 
 Json = dict[str, Any]
 
+LATENCIES = ("p50", "p99", "max")
+_ERROR = int(State.ERROR)
 _SUMMED = ("count", "truth", "enabled", "running", "samples")
 
 
@@ -53,7 +56,11 @@ def run(experiment: Experiment, plain: Mapping[str, Any]) -> Json:
             "interrupts_injected": plain["interrupts_injected"],
         },
         "guests": [_guest(guest, hz) for guest in plain["guests"]],
-        "host": {"events": _events(plain["hosts"])},
+        "host": {
+            "events": _events(plain["hosts"]),
+            "refused": sorted({name for host in plain["hosts"] for name in host.get("refused", [])}),
+            "interrupt_latency": _latencies(plain["hosts"], hz),
+        },
         "round_trips": _round_trips(plain),
         "published": None,
     }
@@ -74,7 +81,18 @@ def _guest(guest: Mapping[str, Any], hz: int) -> Json:
         "true_user_seconds": sum(vcpu["true_el0_cycles"] for vcpu in vcpus) / hz,
         "true_system_seconds": sum(vcpu["true_el1_cycles"] for vcpu in vcpus) / hz,
         "events": _events(vcpus),
+        "interrupt_latency": _latencies(vcpus, hz),
     }
+
+
+def _latencies(cpus: Iterable[Mapping[str, Any]], hz: int) -> list[Json]:
+    """One element for each CPU, in order; the times are null where no interrupt came."""
+    found = []
+    for cpu in cpus:
+        summary = cpu["interrupt_latency"]
+        times = {f"{name}_ns": summary[name] * 10**9 // hz if name in summary else None for name in LATENCIES}
+        found.append({"interrupts": summary["interrupts"], **times})
+    return found
 
 
 def _events(cpus: Iterable[Mapping[str, Any]]) -> list[Json]:
@@ -83,9 +101,10 @@ def _events(cpus: Iterable[Mapping[str, Any]]) -> list[Json]:
     for cpu in cpus:
         for session, of_session in enumerate(cpu.get("sessions", [])):
             for index, event in enumerate(of_session["events"]):
-                row = summed.setdefault((session, index, event["name"]), dict.fromkeys(_SUMMED, 0))
+                row = summed.setdefault((session, index, event["name"]), dict.fromkeys((*_SUMMED, "in_error"), 0))
                 for key in _SUMMED:
                     row[key] += event[key]
+                row["in_error"] += event["state"] == _ERROR
     return [_event(name, row) for (_, _, name), row in summed.items()]
 
 
@@ -100,6 +119,7 @@ def _event(name: str, row: Mapping[str, int]) -> Json:
         "enabled_ns": enabled,
         "running_ns": running,
         "samples": row["samples"],
+        "in_error": row["in_error"],
     }
 
 

@@ -217,6 +217,8 @@ class VCpu:
             self.injected += 1
             pcpu.charge(Cost.VIRQ_INJECT)
         self.line = level
+        if not (level or self.pmu.ovs):  # the guest has cleared the flag without having been interrupted
+            self.overflowed = -1
         now = self.machine.now(pcpu.index)
         if self.timer_deadline <= now:
             self._expire(now)

@@ -16,6 +16,7 @@ def event(name: str, count: int, scaled: int | None, truth: int, running_ns: int
         "enabled_ns": 4_000_000_000,
         "running_ns": running_ns,
         "samples": samples,
+        "in_error": 0,
     }
 
 
@@ -62,9 +63,14 @@ def run(name: str, axes: dict[str, str], published: dict[str, Any] | None, **cha
                     event("instructions:u", 5_000_000_000, 10_000_000_000, 10_100_000_000, 2_000_000_000, 2050),
                     event("branch-misses", 0, None, 0, 0, 0),
                 ],
+                "interrupt_latency": [{"interrupts": 4150, "p50_ns": 1466, "p99_ns": 2300, "max_ns": 90_500}],
             }
         ],
-        "host": {"events": [event("cycles:H", 3_000_000, 3_000_000, 3_000_000, 4_000_000_000, 0)]},
+        "host": {
+            "events": [event("cycles:H", 3_000_000, 3_000_000, 3_000_000, 4_000_000_000, 0)],
+            "refused": [],
+            "interrupt_latency": [{"interrupts": 0, "p50_ns": None, "p99_ns": None, "max_ns": None}],
+        },
         "round_trips": {"total": 0, "per_trap": 0.0, "per_interrupt": 0.0},
         "published": published,
         **changed,

@@ -47,3 +47,11 @@ def test_a_result_without_guests_or_busy_time(result: dict[str, Any]) -> None:
 def test_notes_are_one_line_each() -> None:
     assert report.notes("Assumed", {"clock": "3 GHz", "pin": "alone"}) == "\nAssumed\n  clock: 3 GHz\n  pin: alone\n"
     assert report.notes("Assumed", {}) == ""
+
+
+def test_a_pinned_event_in_error_and_what_the_host_is_refused_are_told(result: dict[str, Any]) -> None:
+    result["runs"][1]["host"]["events"][0]["in_error"] = 1
+    result["runs"][1]["host"]["refused"] = ["cycles", "instructions"]
+    text = report.render(result)
+    assert "(100.00%) ERROR" in text
+    assert "cycles, instructions" in text
