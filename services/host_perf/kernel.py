@@ -94,10 +94,10 @@ class HostCpu:
                 self.handler_began = entry.now
                 await self.perf.handle_irq(cpu)
             case EntryKind.TIMER:
-                if entry.argument >> Timer.MUX & 1:
-                    await self.perf.mux_timer(cpu)
                 if entry.argument >> Timer.TICK & 1:
                     await self.perf.tick(cpu)
+                if entry.argument >> Timer.MUX & 1:
+                    await self.perf.mux_timer(cpu)
             case EntryKind.TASK_IN:
                 await self._task_in(cpu, entry.argument)
             case EntryKind.TASK_OUT:

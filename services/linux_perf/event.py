@@ -39,6 +39,7 @@ class PerfEvent:
         "child_enabled",
         "child_running",
         "child_samples",
+        "child_held",
         "child_truth",
         "children",
         "config",
@@ -78,6 +79,7 @@ class PerfEvent:
         "state",
         "still",
         "timed",
+        "held",
         "truth",
         "truth_open",
         "wanted",
@@ -134,8 +136,10 @@ class PerfEvent:
         self.timed = False  # between the start and the end of an interval of `enabled`
         self.wanted = not attr.disabled  # enabled as its user sees it, also when in ERROR
         self.truth = 0
+        self.held = 0  # of the truth, what happened while it had a counter
         self.truth_open = False  # between the start and the end of an interval of `truth`
         self.child_count = self.child_enabled = self.child_running = self.child_samples = self.child_truth = 0
+        self.child_held = 0
 
     @property
     def throttled(self) -> bool:
@@ -195,12 +199,14 @@ class PerfEvent:
         "running",
         "timed",
         "wanted",
+        "held",
         "truth",
         "truth_open",
         "child_count",
         "child_enabled",
         "child_running",
         "child_samples",
+        "child_held",
         "child_truth",
         "on_exec",
         "idx",

@@ -144,6 +144,18 @@ class Events(Interrupts):
             total += one.truth
         return total
 
+    async def held(self, cpu: Cpu, event: PerfEvent) -> int:
+        """Of the truth, what happened while the event had a counter, whether that was running or not."""
+        total = event.child_held
+        for one in (event, *event.children):
+            if one.state == ACTIVE and one.ctx is not None and self._here(one.ctx) and one.scope:
+                slot = cpu.burst.truth(one.config, one.scope)
+                total += (await self.wait(cpu))[slot]
+            else:
+                await self.settle(cpu)
+            total += one.held
+        return total
+
     async def release(self, cpu: Cpu, event: PerfEvent) -> None:
         """perf_event_release_kernel, inherited events included; the siblings of a leader become events of their own."""
         if event.is_kvm:

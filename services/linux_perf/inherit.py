@@ -61,5 +61,6 @@ def exit_child(events: dict[int, PerfEvent], event: PerfEvent) -> None:
     parent.child_running += running
     parent.child_samples += event.samples
     parent.child_truth += event.truth
+    parent.child_held += event.held
     parent.children.remove(event)
     del events[event.id]

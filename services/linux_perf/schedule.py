@@ -44,6 +44,7 @@ class Scheduler:
         self._entry = 0  # counts entries, by their `settle`
         self._outs: list[PerfEvent] = []
         self._truths: list[tuple[PerfEvent, int, int]] = []  # event, slot, sign
+        self._held: list[tuple[PerfEvent, int, int]] = []  # likewise, for what happens while it has a counter
 
     # Values and time.
 
@@ -75,6 +76,10 @@ class Scheduler:
             for event, slot, sign in self._truths:
                 event.truth += sign * values[slot]
             self._truths.clear()
+        if self._held:
+            for event, slot, sign in self._held:
+                event.held += sign * values[slot]
+            self._held.clear()
         return values
 
     async def settle(self, cpu: Cpu) -> None:
@@ -83,7 +88,7 @@ class Scheduler:
         self._entry += 1
 
     async def _collect(self, cpu: Cpu) -> None:
-        if self._outs or self._truths:
+        if self._outs or self._truths or self._held:
             await self.wait(cpu)
 
     def _truth_begins(self, burst: Burst, event: PerfEvent) -> None:
@@ -121,6 +126,8 @@ class Scheduler:
             leader.state = INACTIVE
             leader.running += time
             leader.slot = extend(leader.out)
+            if leader.scope:
+                self._held.append((leader, burst.truth(leader.config, leader.scope), 1))
             used ^= leader.bits
             events[leader.idx] = None
             if leader.placed != entry:
@@ -139,6 +146,8 @@ class Scheduler:
             event.state = INACTIVE
             event.running += ctx.time
             event.slot = burst.extend(event.out)
+            if event.scope:
+                self._held.append((event, burst.truth(event.config, event.scope), 1))
             self.pmu.used ^= event.bits
             self.pmu.events[event.idx] = None
             if event.placed != self._entry:
@@ -156,6 +165,8 @@ class Scheduler:
             event.renew_period()
         left = min(event.period_left, event.half)
         event.prev = -left
+        if event.scope:
+            self._held.append((event, burst.truth(event.config, event.scope), -1))
         self.pmu.write(burst, event, left)
         idx = event.idx
         start = event.starts[idx]
@@ -226,6 +237,8 @@ class Scheduler:
             if left > event.half:
                 left = event.half
             event.prev = -left
+            if event.scope:
+                self._held.append((event, burst.truth(event.config, event.scope), -1))
             msr(registers[idx], -left & write_masks[idx])
             start = event.starts[idx]
             if start is None:

@@ -79,6 +79,7 @@ class Session:
             "name": event.attr.name,
             "count": count,
             "truth": await self.perf.truth(cpu, event),
+            "held": await self.perf.held(cpu, event),
             "enabled": enabled,
             "running": running,
             "samples": event.samples + event.child_samples + sum(child.samples for child in event.children),
