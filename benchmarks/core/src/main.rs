@@ -118,6 +118,23 @@ fn overflowing(enabled: u8) -> Machine {
     machine
 }
 
+/// A run that goes through so many overflows.
+fn overflows(enabled: u8, count: u32) -> f64 {
+    let mut machine = overflowing(enabled);
+    machine.poke(0, Register::pmevtyper(1).encoding(), NSH | 0x1e).expect("it exists");
+    let span = ((u128::from(count) << 64) / u128::from(FAST)) as u64;
+    let repetitions = (50_000 / count).max(10);
+    let per_run = time(repetitions, || {
+        machine.run(0, black_box(span)).expect("there is one");
+    });
+    let chained = machine.peek(0, Register::pmevcntr(1).encoding()).expect("it exists");
+    assert!(
+        chained + 2 >= u64::from(repetitions) * u64::from(count),
+        "every overflow was counted: {chained}"
+    );
+    per_run
+}
+
 /// Running through overflows of one of `enabled` counters, each a CHAIN event for the next, so that
 /// none can be passed over; per overflow.
 fn overflow(enabled: u8) -> f64 {
@@ -201,6 +218,9 @@ fn main() {
         }
         figure(&format!("interrupt {counters}"), interrupt(counters));
         figure(&format!("enabled {counters}"), advance(counters, 30_000));
+    }
+    for count in [1, 10, 100, 1_000, 10_000] {
+        figure(&format!("overflows {count}"), overflows(6, count));
     }
     figure("access read", access(|_| (Operation::Mrs, Register::pmevcntr(1), 0)));
     figure("access write", access(|i| (Operation::Msr, Register::pmevcntr(1), i)));

@@ -305,8 +305,10 @@ mod tests {
         let files = std::fs::read_dir(corpus).expect("the corpus is in the tree");
         let inputs: Vec<_> =
             files.map(|file| std::fs::read(file.expect("a file").path()).expect("readable")).collect();
-        assert!(inputs.len() > 100, "{} inputs in {corpus}", inputs.len());
-        inputs.iter().for_each(|input| super::run(input));
+        assert!(inputs.len() > 50, "{} inputs in {corpus}", inputs.len());
+        for input in &inputs {
+            super::run(input);
+        }
     }
 
     proptest! {

@@ -657,7 +657,9 @@ mod tests {
             let mut machine = machine();
             machine.set_running(0, 1, 2, 0).expect("they exist");
             machine.execute(0, &mut reading(PMCR), 0, false).expect("it runs");
-            marks.map(|mark| machine.mark(0, 3, mark, 0).expect("it exists"));
+            for mark in marks {
+                machine.mark(0, 3, mark, 0).expect("it exists");
+            }
             machine.digest()
         };
         assert_eq!(digest([1, 2]), digest([1, 2]));

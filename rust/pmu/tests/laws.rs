@@ -219,7 +219,7 @@ proptest! {
         bench.cpu.advance_to_interrupt(cycles + 1000);
         prop_assert_eq!(bench.cpu.now, cycles, "the first cycle at which the line is high");
         prop_assert_eq!(bench.read(Kind::Pmovsset, 2), 1 << n);
-        let counted = (u128::from(rate) * u128::from(cycles) >> 32) as u64;
+        let counted = ((u128::from(rate) * u128::from(cycles)) >> 32) as u64;
         let value = (end as u64).wrapping_sub(below).wrapping_add(counted);
         let mask = if features.pmuver >= 6 { u64::MAX } else { u64::from(u32::MAX) };
         prop_assert_eq!(bench.cpu.counter(usize::from(n)), value & mask);

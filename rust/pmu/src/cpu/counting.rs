@@ -89,6 +89,7 @@ impl Cpu {
         if flagged && !self.registers.chains(n) {
             // It would change nothing.
             self.counters[n].due = NEVER;
+            self.exact |= 1 << n;
             return;
         }
         let distance = self.distance(n);

@@ -1,0 +1,153 @@
+"""How fast the core is, beside a floor measured in the same run.
+
+The floor is what no model that counts exactly can do without: a loop of one 128-bit multiply-shift and one add per
+counter. `benchmarks/core` is the Rust part. Exit status 1 if a limit is missed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from services._pmu import Burst, Machine
+from services.registers import (
+    PMCNTENCLR_EL0,
+    PMCNTENSET_EL0,
+    PMCR_EL0,
+    PMEVCNTR,
+    PMEVTYPER,
+    PMEVTYPER_NSH,
+    PMINTENCLR_EL1,
+    PMINTENSET_EL1,
+    PMOVSCLR_EL0,
+)
+
+_REPOSITORY = Path(__file__).parent.parent
+_RUNS = 15
+_SPANS = tuple(10**exponent for exponent in (2, 4, 6, 8, 10))
+_ENABLED = (1, 2, 6, 16, 31)
+_EVENT = 0x08
+_ACCESSES = 64
+
+
+def main() -> int:
+    rust = _rust()
+    lines: list[tuple[str, float, float | None, str]] = []
+    for counters in (6, 31):
+        floor, advance = rust[f"floor {counters}"], rust[f"advance {counters}"]
+        lines += [
+            (f"floor, {counters} counters", floor, None, ""),
+            (f"advance, {counters} counters, then look at each", advance, 2 * floor, "2 floors"),
+            (f"advance, {counters} counters, nobody looks", rust[f"advance-unseen {counters}"], 2 * floor, "2 floors"),
+            (
+                f"running through an overflow, {counters} counters",
+                rust[f"overflow {counters}"],
+                3 * advance,
+                "3 such advances",
+            ),
+            (
+                f"running to an overflow interrupt, clearing it, {counters} counters",
+                rust[f"interrupt {counters}"],
+                3 * advance + rust["access write"],
+                "3 such advances and an access",
+            ),
+            (
+                f"30,000 cycles, {counters} counters, of the reference's {rust[f'reference {counters}'] / 1e6:.1f} ms",
+                advance,
+                rust[f"reference {counters}"] / 1000,
+                "a thousandth",
+            ),
+        ]
+    iteration = rust["floor 1"]
+    for kind, what in (("read", "a counter read"), ("write", "a counter written"), ("driver", "a driver's mix")):
+        lines.append((f"one register access in Rust, {what}", rust[f"access {kind}"], 20 * iteration, "20 iterations"))
+    call, batch = _python()
+    limit = 2 * rust["access driver"] * _ACCESSES + call
+    lines += [
+        ("an empty call from Python", call, None, ""),
+        (f"a batch of {_ACCESSES} accesses from Python", batch, limit, "2 in Rust and an empty call"),
+        ("posting one access from Python", _posting(), None, ""),
+    ]
+    _print(lines)
+    print()
+    _table("advance of 6 counters by cycles, ns (flat)", _SPANS, [rust[f"span {span}"] for span in _SPANS])
+    _table("advance by enabled counters, ns (linear)", _ENABLED, [rust[f"enabled {n}"] for n in _ENABLED])
+    _table("overflow interrupt by enabled counters, ns (linear)", _ENABLED, [rust[f"interrupt {n}"] for n in _ENABLED])
+    _table(
+        "run by overflows in it, ns (linear)", (1, 10, 100, 1000, 10000), [rust[f"overflows {10**n}"] for n in range(5)]
+    )
+    return int(any(limit is not None and value > limit for _, value, limit, _ in lines))
+
+
+def _rust() -> dict[str, float]:
+    command = ["cargo", "run", "--quiet", "--release", "--locked", "--package", "core-bench"]
+    printed = subprocess.run(command, cwd=_REPOSITORY, capture_output=True, text=True, check=True).stdout
+    figures = (line.rpartition(" ") for line in printed.splitlines())
+    return {name: float(nanoseconds) for name, _, nanoseconds in figures}
+
+
+def _python() -> tuple[float, float]:
+    """Nanoseconds of an empty burst, and of the batch that `benchmarks/core` calls a driver's mix."""
+    machine = Machine([{"counters": 6}], [_EVENT], mrs_cycles=30, msr_cycles=30, isb_cycles=30)
+    profile = machine.add_profile([(_EVENT, 0xB333_3333)])
+    machine.set_running(0, machine.add_context(False), 2, profile)
+    for n in range(6):
+        machine.poke(0, PMEVTYPER(n), PMEVTYPER_NSH | _EVENT)
+    machine.poke(0, PMCR_EL0, 1 << 7 | 1)
+    machine.poke(0, PMCNTENSET_EL0, 0x3F)
+    empty, batch = Burst(), Burst()
+    for i in range(0, _ACCESSES, 8):
+        batch.mrs(PMOVSCLR_EL0)
+        batch.msr(PMCNTENCLR_EL0, 2)
+        batch.msr(PMINTENCLR_EL1, 2)
+        batch.mrs(PMEVCNTR(1))
+        batch.msr(PMEVCNTR(1), i + 4 << 20)
+        batch.msr(PMEVTYPER(1), PMEVTYPER_NSH | _EVENT)
+        batch.msr(PMINTENSET_EL1, 2)
+        batch.msr(PMCNTENSET_EL0, 2)
+    execute = machine.execute
+
+    def per_call(burst: Burst, repetitions: int) -> float:
+        def once() -> float:
+            start = time.perf_counter()
+            for _ in range(repetitions):
+                execute(0, burst, 0, False)
+            return (time.perf_counter() - start) / repetitions * 1e9
+
+        return min(once() for _ in range(_RUNS))
+
+    return per_call(empty, 20_000), per_call(batch, 2_000)
+
+
+def _posting() -> float:
+    def once() -> float:
+        burst = Burst()
+        msr = burst.msr
+        start = time.perf_counter()
+        for _ in range(50_000):
+            msr(PMCR_EL0, 1)
+        return (time.perf_counter() - start) / 50_000 * 1e9
+
+    return min(once() for _ in range(_RUNS))
+
+
+def _print(lines: list[tuple[str, float, float | None, str]]) -> None:
+    print(f"{'':62} {'ns':>10} {'at most':>10}")
+    for name, value, limit, why in lines:
+        if limit is None:
+            print(f"{name:62} {value:10,.1f}")
+        else:
+            verdict = "" if value <= limit else "  MISSED"
+            print(f"{name:62} {value:10,.1f} {limit:10,.1f}  {why}{verdict}")
+
+
+def _table(title: str, sizes: tuple[int, ...], values: list[float]) -> None:
+    print(title)
+    print("  " + " ".join(f"{size:>15,}" for size in sizes))
+    print("  " + " ".join(f"{value:>15,.1f}" for value in values))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
