@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--out", metavar="DIR", help="also write result.json there, anew after each design")
     run.add_argument("--json", action="store_true", help="print the result as JSON (docs/result.md) instead of tables")
-    run.add_argument("--why", action="store_true", help="print the bill: kernel time by cause")
+    run.add_argument("--why", action="store_true", help="print kernel time and the errors of counts by cause")
 
     up = commands.add_parser("up", help="start a scenario's actors as processes and keep them running for clients")
     up.set_defaults(module="up")

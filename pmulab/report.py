@@ -6,13 +6,14 @@ from typing import Any
 
 Run = dict[str, Any]
 
+_CAUSES = ("multiplexing", "stopped", "surplus", "overflow", "frozen")
 _TRAPS_SHOWN = 6  # registers, those that trap most
 _PARTIES = (("guest", "guest"), ("host_kernel", "host kernel"), ("host_user", "host user"), ("idle", "idle"))
 _GUEST_TIMES = (("real", "elapsed_seconds"), ("user", "user_seconds"), ("sys", "system_seconds"))
 
 
 def render(result: dict[str, Any], *, why: bool = False) -> str:
-    """The tables of a result. `why` adds the bill: host and guest kernel time by cause."""
+    """The tables of a result. `why` adds the bill, kernel time by cause, and the errors of counts by cause."""
     runs = result["runs"]
     head = f"{result['scenario']}: seed {result['seed']}, {result['topology']}, pmulab {result['version']}"
     blocks = [head, _summary(runs), _times(runs), _traffic(runs)]
@@ -20,8 +21,14 @@ def render(result: dict[str, Any], *, why: bool = False) -> str:
         blocks += _bill(runs)
     for index, guest in enumerate(runs[0]["guests"]):
         blocks.append(_guest(runs, index))
-        blocks.append(_events(guest["name"], [(run, run["guests"][index]["events"]) for run in runs]))
-    blocks.append(_events("host", [(run, run["host"]["events"]) for run in runs]))
+        events = [(run, run["guests"][index]["events"]) for run in runs]
+        blocks.append(_events(guest["name"], events))
+        if why:
+            blocks.append(_causes(guest["name"], events))
+    events = [(run, run["host"]["events"]) for run in runs]
+    blocks.append(_events("host", events))
+    if why:
+        blocks.append(_causes("host", events))
     blocks.append(_latency(runs))
     blocks.append(_digests(runs))
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -164,6 +171,23 @@ def _event(event: dict[str, Any]) -> list[str]:
         f"({share:.2f}%)" + (" ERROR" if event["in_error"] else ""),
         f"{event['samples']:,}",
     ]
+
+
+def _causes(party: str, of_runs: list[tuple[Run, list[dict[str, Any]]]]) -> str:
+    """The error of each scaled count by cause, in per cent of the truth."""
+    if not any(events for _, events in of_runs):
+        return ""
+    heads = columns([run for run, _ in of_runs])
+    table = [[f"{party}: error by cause", "design", "got", *_CAUSES]]
+    for index, event in enumerate(of_runs[0][1]):
+        for number, (_, events) in enumerate(of_runs):
+            of_event = events[index]
+            share = of_event["running_ns"] / of_event["enabled_ns"] if of_event["enabled_ns"] else 0.0
+            parts = ["" for _ in _CAUSES]
+            if of_event["error"] is not None and of_event["truth"]:
+                parts = [f"{100 * of_event['error'][cause] / of_event['truth']:+.2f} %" for cause in _CAUSES]
+            table.append([event["event"] if number == 0 else "", heads[number], f"{100 * share:.2f} %", *parts])
+    return _align(table, left=2)
 
 
 def _latency(runs: list[Run]) -> str:

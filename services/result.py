@@ -19,7 +19,8 @@ Json = dict[str, Any]
 
 LATENCIES = ("p50", "p99", "max")
 _ERROR = int(State.ERROR)
-_SUMMED = ("count", "truth", "enabled", "running", "samples")
+_SUMMED = ("count", "truth", "held", "enabled", "running", "samples")
+_WRAP = 1 << 32  # what a counter loses with an overflow that nobody sees
 
 
 def begin(scenario: str, seed: int, topology: str) -> Json:
@@ -57,7 +58,7 @@ def run(experiment: Experiment, plain: Mapping[str, Any]) -> Json:
         },
         "guests": [_guest(guest, hz) for guest in plain["guests"]],
         "host": {
-            "events": _events(plain["hosts"]),
+            "events": events(plain["hosts"]),
             "refused": sorted({name for host in plain["hosts"] for name in host.get("refused", [])}),
             "interrupt_latency": _latencies(plain["hosts"], hz),
         },
@@ -80,7 +81,7 @@ def _guest(guest: Mapping[str, Any], hz: int) -> Json:
         "system_seconds": sum(vcpu["system"] for vcpu in vcpus) / hz,
         "true_user_seconds": sum(vcpu["true_el0_cycles"] for vcpu in vcpus) / hz,
         "true_system_seconds": sum(vcpu["true_el1_cycles"] for vcpu in vcpus) / hz,
-        "events": _events(vcpus),
+        "events": events(vcpus),
         "interrupt_latency": _latencies(vcpus, hz),
     }
 
@@ -95,7 +96,7 @@ def _latencies(cpus: Iterable[Mapping[str, Any]], hz: int) -> list[Json]:
     return found
 
 
-def _events(cpus: Iterable[Mapping[str, Any]]) -> list[Json]:
+def events(cpus: Iterable[Mapping[str, Any]]) -> list[Json]:
     """The events of all sessions. The same event on several CPUs is one, summed, as `perf stat -a` prints it."""
     summed: dict[tuple[int, int, str], dict[str, Any]] = {}
     for cpu in cpus:
@@ -109,17 +110,39 @@ def _events(cpus: Iterable[Mapping[str, Any]]) -> list[Json]:
 
 
 def _event(name: str, row: Mapping[str, int]) -> Json:
-    """`scaled` as perf computes it, count * enabled / running to the nearest; null if the event never ran."""
-    enabled, running = row["enabled"], row["running"]
+    """One event of a session; `scaled` is null if it never ran."""
+    ran = bool(row["running"])
     return {
         "event": name,
         "count": row["count"],
-        "scaled": (2 * row["count"] * enabled + running) // (2 * running) if running else None,
+        "scaled": _scaled(row["count"], row) if ran else None,
         "truth": row["truth"],
-        "enabled_ns": enabled,
-        "running_ns": running,
+        "enabled_ns": row["enabled"],
+        "running_ns": row["running"],
         "samples": row["samples"],
         "in_error": row["in_error"],
+        "error": _error(row) if ran else None,
+    }
+
+
+def _scaled(count: int, row: Mapping[str, int]) -> int:
+    """As perf computes it: count * enabled / running, to the nearest."""
+    enabled, running = row["enabled"], row["running"]
+    return (2 * count * enabled + running) // (2 * running)
+
+
+def _error(row: Mapping[str, int]) -> Json:
+    """`scaled` less `truth`, split by cause; the parts add up."""
+    count, held, truth = row["count"], row["held"], row["truth"]
+    wraps = (2 * (held - count) + _WRAP) // (2 * _WRAP)  # whole overflows that are missing, to the nearest
+    scaled, seen, ideal = _scaled(count, row), _scaled(count + wraps * _WRAP, row), _scaled(held, row)
+    rest = ideal - truth
+    return {
+        "multiplexing": 0 if row["in_error"] else rest,
+        "frozen": rest if row["in_error"] else 0,
+        "stopped": min(seen - ideal, 0),
+        "surplus": max(seen - ideal, 0),
+        "overflow": scaled - seen,
     }
 
 

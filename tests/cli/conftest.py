@@ -17,6 +17,9 @@ def event(name: str, count: int, scaled: int | None, truth: int, running_ns: int
         "running_ns": running_ns,
         "samples": samples,
         "in_error": 0,
+        "error": None
+        if scaled is None
+        else {"multiplexing": scaled - truth + 30_000, "stopped": -30_000, "surplus": 0, "overflow": 0, "frozen": 0},
     }
 
 

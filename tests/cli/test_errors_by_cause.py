@@ -1,0 +1,43 @@
+"""The error of a scaled count, split by cause: the parts add up, and each cause shows where it is at work."""
+
+from typing import Any
+
+import pytest
+import trio
+
+from pmulab import scenario
+from services import embedded, result
+
+S = 10**9
+
+
+def event(**row: int) -> dict[str, Any]:
+    plain = {"name": "e", "samples": 0, "state": 1, "enabled": 4 * S, "running": 4 * S} | row
+    (made,) = result.events([{"sessions": [{"events": [plain]}]}])
+    return made
+
+
+@pytest.mark.parametrize(
+    ("row", "cause", "size"),
+    [
+        ({"count": 900, "held": 1000, "truth": 1000}, "stopped", -100),
+        ({"count": 1100, "held": 1000, "truth": 1000}, "surplus", 100),
+        ({"count": 300, "held": 300, "truth": 1000, "running": 2 * S}, "multiplexing", -400),
+        ({"count": 7, "held": 7 + 2**32, "truth": 7 + 2**32}, "overflow", -(2**32)),
+        ({"count": 300, "held": 300, "truth": 1000, "state": -2}, "frozen", -700),
+    ],
+)
+def test_each_cause_alone(row: dict[str, int], cause: str, size: int) -> None:
+    error = event(**row)["error"]
+    assert error == dict.fromkeys(error, 0) | {cause: size}
+
+
+@pytest.mark.parametrize("name", ["quick", "two-vms"])
+def test_the_parts_add_up_in_a_real_run(name: str) -> None:
+    for experiment in scenario.load(name).experiments:
+        run = result.run(experiment, trio.run(embedded.run, experiment))
+        events = [event for guest in run["guests"] for event in guest["events"]] + run["host"]["events"]
+        assert events
+        for one in events:
+            assert sum(one["error"].values()) == one["scaled"] - one["truth"]
+            assert one["error"]["surplus"] == one["error"]["overflow"] == 0
