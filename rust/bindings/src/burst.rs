@@ -1,6 +1,6 @@
 //! `Burst`.
 
-use pmu::burst::{CAUSES, Operation};
+use pmu::burst::{CAUSES, CHARGE_LIMIT, Operation};
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 
@@ -59,6 +59,9 @@ impl Burst {
     fn charge(&mut self, cause: u32, cycles: u64) -> PyResult<()> {
         if cause as usize >= CAUSES {
             return Err(out_of_range("cause", cause));
+        }
+        if cycles >= CHARGE_LIMIT {
+            return Err(PyValueError::new_err(format!("{cycles} cycles are out of range")));
         }
         self.inner.post(Operation::Charge, cause, cycles);
         Ok(())

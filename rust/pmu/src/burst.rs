@@ -91,6 +91,9 @@ impl Operation {
     }
 }
 
+/// Software time in one operation is below this: a day at 3 GHz. More is a mistake, or meant to keep the
+/// core busy with overflows.
+pub const CHARGE_LIMIT: u64 = 1 << 48;
 /// Causes that cycles can be charged to.
 pub const CAUSES: usize = 256;
 
@@ -215,7 +218,13 @@ impl Burst {
                         return Err(bad("slot of no earlier read"));
                     }
                 }
-                1 => burst.post(operation, subject, operand()?),
+                1 => {
+                    let operand = operand()?;
+                    if operation == Operation::Charge && operand >= CHARGE_LIMIT {
+                        return Err(bad("cycles out of range"));
+                    }
+                    burst.post(operation, subject, operand);
+                }
                 _ if operation.yields() => {
                     burst.post_read(operation, subject);
                 }
@@ -268,5 +277,6 @@ mod tests {
         assert_eq!(bad(&[2 << 24 | 0xdce0], &[]), 0);
         assert_eq!(bad(&[3 << 24 | 0xdce0], &[0, 0, 0]), 0);
         assert_eq!(bad(&[4 << 24], &[1]), 1);
+        assert_eq!(bad(&[5 << 24], &[CHARGE_LIMIT]), 0);
     }
 }
