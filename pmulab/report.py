@@ -29,7 +29,7 @@ def render(result: dict[str, Any], *, why: bool = False) -> str:
     blocks.append(_events("host", events))
     if why:
         blocks.append(_causes("host", events))
-    blocks.append(_latency(runs))
+    blocks += [_interrupts(runs), _residency(runs)]
     blocks.append(_digests(runs))
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -190,26 +190,46 @@ def _causes(party: str, of_runs: list[tuple[Run, list[dict[str, Any]]]]) -> str:
     return _align(table, left=2)
 
 
-def _latency(runs: list[Run]) -> str:
-    """From overflow to its owner's handler, one line for each CPU that had any."""
-    cpus = {f"pCPU {n}": [run["host"]["interrupt_latency"][n] for run in runs] for n in _numbers(runs[0]["host"])}
-    for index, guest in enumerate(runs[0]["guests"]):
-        for n in _numbers(guest):
-            cpus[f"{guest['name']}/{n}"] = [run["guests"][index]["interrupt_latency"][n] for run in runs]
+def _interrupts(runs: list[Run]) -> str:
+    """From overflow to its owner's handler, for each CPU that had any."""
     rows = []
-    for name, latencies in cpus.items():
-        if any(latency["interrupts"] for latency in latencies):
-            rows.append([name, *(f"{latency['interrupts']:,}" for latency in latencies)])
-            rows.append(["  p50 / p99 / max", *(_microseconds(latency) for latency in latencies)])
+    for n in range(len(runs[0]["host"]["interrupt_latency"])):
+        rows += _took(f"pCPU {n}", "interrupts", [run["host"]["interrupt_latency"][n] for run in runs])
+    for name, guests, n in _vcpus(runs):
+        rows += _took(name, "interrupts", [guest["interrupt_latency"][n] for guest in guests])
     return _side_by_side("PMU interrupts, overflow to handler", runs, rows) if rows else ""
 
 
-def _numbers(party: dict[str, Any]) -> range:
-    return range(len(party["interrupt_latency"]))
+def _residency(runs: list[Run]) -> str:
+    """The PMU's part of vcpu_load and vcpu_put, for each vCPU that was put more than once."""
+    rows = []
+    for name, guests, n in _vcpus(runs):
+        if any(guest["vcpu_put"][n]["times"] > 1 for guest in guests):
+            for step in ("vcpu_load", "vcpu_put"):
+                rows += _took(f"{name} {step}", "times", [guest[step][n] for guest in guests])
+    return _side_by_side("The PMU's part of vcpu_load and vcpu_put", runs, rows) if rows else ""
+
+
+def _vcpus(runs: list[Run]) -> list[tuple[str, list[dict[str, Any]], int]]:
+    """Each vCPU: its name, its guest in each run, its number."""
+    return [
+        (f"{guest['name']}/{n}", [run["guests"][index] for run in runs], n)
+        for index, guest in enumerate(runs[0]["guests"])
+        for n in range(len(guest["interrupt_latency"]))
+    ]
+
+
+def _took(name: str, count: str, latencies: list[dict[str, Any]]) -> list[list[str]]:
+    if not any(latency[count] for latency in latencies):
+        return []
+    return [
+        [name, *(f"{latency[count]:,}" for latency in latencies)],
+        ["  p50 / p99 / max", *(_microseconds(latency) for latency in latencies)],
+    ]
 
 
 def _microseconds(latency: dict[str, Any]) -> str:
-    if not latency["interrupts"]:
+    if latency["p50_ns"] is None:
         return ""
     return " / ".join(f"{latency[key] / 1000:.2f}" for key in ("p50_ns", "p99_ns", "max_ns")) + " µs"
 

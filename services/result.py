@@ -60,7 +60,7 @@ def run(experiment: Experiment, plain: Mapping[str, Any]) -> Json:
         "host": {
             "events": events(plain["hosts"]),
             "refused": sorted({name for host in plain["hosts"] for name in host.get("refused", [])}),
-            "interrupt_latency": _latencies(plain["hosts"], hz),
+            "interrupt_latency": _latencies(plain["hosts"], "interrupt_latency", "interrupts", hz),
         },
         "round_trips": _round_trips(plain),
         "published": None,
@@ -82,17 +82,19 @@ def _guest(guest: Mapping[str, Any], hz: int) -> Json:
         "true_user_seconds": sum(vcpu["true_el0_cycles"] for vcpu in vcpus) / hz,
         "true_system_seconds": sum(vcpu["true_el1_cycles"] for vcpu in vcpus) / hz,
         "events": events(vcpus),
-        "interrupt_latency": _latencies(vcpus, hz),
+        "interrupt_latency": _latencies(vcpus, "interrupt_latency", "interrupts", hz),
+        "vcpu_load": _latencies(vcpus, "vcpu_load", "times", hz),
+        "vcpu_put": _latencies(vcpus, "vcpu_put", "times", hz),
     }
 
 
-def _latencies(cpus: Iterable[Mapping[str, Any]], hz: int) -> list[Json]:
-    """One element for each CPU, in order; the times are null where no interrupt came."""
+def _latencies(cpus: Iterable[Mapping[str, Any]], key: str, count: str, hz: int) -> list[Json]:
+    """One element for each CPU, in order: how many as `count`, and how long; null where there were none."""
     found = []
     for cpu in cpus:
-        summary = cpu["interrupt_latency"]
+        summary = cpu[key]
         times = {f"{name}_ns": summary[name] * 10**9 // hz if name in summary else None for name in LATENCIES}
-        found.append({"interrupts": summary["interrupts"], **times})
+        found.append({count: summary["times"], **times})
     return found
 
 

@@ -229,6 +229,7 @@ class Simulation:
                 "vcpus": [
                     orjson.loads(vcpu.reported)
                     | {"interrupt_latency": vcpu.latencies.summary()}
+                    | {"vcpu_load": vcpu.load_times.summary(), "vcpu_put": vcpu.put_times.summary()}
                     | {f"true_el{el}_cycles": self.machine.truth(vcpu.context, el, CPU_CYCLES) for el in (0, 1)}
                     for vcpu in self.vcpus
                     if vcpu.vm == vm

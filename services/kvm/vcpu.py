@@ -77,7 +77,9 @@ class VCpu:
         self.traps: dict[tuple[int, bool], int] = {}
         self.injected = 0
         self.overflowed = -1  # when the interrupt line rose for an overflow that its handler has not been entered for
-        self.latencies = Latencies()
+        self.latencies = Latencies()  # of its interrupts
+        self.load_times = Latencies()
+        self.put_times = Latencies()
         self.computed = 0  # cycles of its tasks' work done
         self.own_bursts = 0  # bursts of the guest itself
 
@@ -93,17 +95,21 @@ class VCpu:
     async def switched_in(self) -> None:
         """KVM's sched_in notifier: vcpu_load, and back into the guest."""
         self.ran = True
+        began = self.pcpu.now
         await self.vpmu.restore_el0(guest=True)
         self.machine.set_account(self.pcpu.index, Account.SWAP)
         await self.vpmu.load()
+        self.load_times.add(began, self.pcpu.now)
         self.machine.set_account(self.pcpu.index, Account.TRAP)
         await self._enter_guest()
 
     async def switched_out(self) -> None:
         """KVM's sched_out notifier: vcpu_put."""
+        began = self.pcpu.now
         await self.vpmu.restore_el0(guest=False)
         self.machine.set_account(self.pcpu.index, Account.SWAP)
         await self.vpmu.put()
+        self.put_times.add(began, self.pcpu.now)
 
     def next_interaction(self) -> int:
         """The time of what happens next on this vCPU, while it is the current thread."""
@@ -372,6 +378,8 @@ class VCpu:
             "injected": self.injected,
             "overflowed": self.overflowed,
             "latencies": self.latencies.cycles,
+            "load_times": self.load_times.cycles,
+            "put_times": self.put_times.cycles,
             "computed": self.computed,
             "own_bursts": self.own_bursts,
         }
@@ -398,5 +406,7 @@ class VCpu:
         self.injected = state["injected"]
         self.overflowed = state["overflowed"]
         self.latencies = Latencies(state["latencies"])
+        self.load_times = Latencies(state["load_times"])
+        self.put_times = Latencies(state["put_times"])
         self.computed = state["computed"]
         self.own_bursts = state["own_bursts"]
