@@ -1,6 +1,7 @@
 """What a real guest kernel counts under a design, against what really happened."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import orjson
 import pytest
@@ -52,7 +53,7 @@ async def test_not_multiplexed_all_that_is_missed_happened_while_the_driver_had_
         await lab.simulation.run()
         result = orjson.loads(orjson.dumps(await lab.simulation.result()))
     (found,) = result["guests"][0]["vcpus"][0]["sessions"][0]["events"]
-    running = [(on, off) for (kind, on), (_, off) in zip(told, told[1:], strict=False) if kind == RUNNING]
+    running = [(on, off) for (kind, on), (_, off) in pairwise(told) if kind == RUNNING]
     assert len(running) > 100
     assert found["count"] == sum(off - on for on, off in running)
     assert found["count"] < found["truth"]

@@ -4,6 +4,8 @@ import pytest
 
 from services import registers as r
 from services.cpu import Cpu, Entry, Notice, TookException
+from services.host_perf import HostPerf
+from services.kvm.attendant import LocalSoftware
 from services.kvm.simulation import Simulation
 from services.registers import PMEVCNTR, PMEVTYPER
 from tests.kvm.parties import Scripted, experiment, simulation
@@ -97,3 +99,59 @@ async def test_a_guest_that_never_touches_its_pmu_costs_no_swap(swap: str) -> No
     await made.result()
     swaps = made.vcpus[0].vpmu.swaps()
     assert (swaps.loads, swaps.register_writes, swaps.register_reads) == (0, 0, 0)
+
+
+def sequence(operation: str, n: int, k: int) -> list[tuple[str, int]]:
+    """Linux's accesses for an operation on n running events, k of them overflowed: ("r" or "w", register)."""
+    off = [("r", r.PMCR_EL0), ("w", r.PMCR_EL0)]
+    on = [("w", r.PMUSERENR_EL0), *off]
+
+    def start(i: int) -> list[tuple[str, int]]:
+        types = [PMEVCNTR(i), r.PMCNTENCLR_EL0, PMEVTYPER(i), r.PMINTENSET_EL1, r.PMCNTENSET_EL0]
+        return [("w", register) for register in types]
+
+    def stop(i: int) -> list[tuple[str, int]]:
+        writes = [("w", register) for register in (r.PMCNTENCLR_EL0, r.PMINTENCLR_EL1, r.PMOVSCLR_EL0)]
+        return [*writes, ("r", PMEVCNTR(i))]
+
+    counters = [(rw, PMEVCNTR(i)) for i in range(k) for rw in "rw"]
+    return {
+        "start": start(0),
+        "stop": stop(0),
+        "off and on": off + on,
+        "overflow": [("r", r.PMOVSCLR_EL0), ("w", r.PMOVSCLR_EL0), *off, *counters, *on],
+        "rotation": off + [a for i in range(n) for a in stop(i)] + [a for i in range(n) for a in start(i)] + on,
+    }[operation]
+
+
+@pytest.mark.parametrize(
+    ("operation", "accesses", "with_fgt"),
+    [
+        ("start", 5, 1),
+        ("stop", 4, 1),
+        ("off and on", 5, 0),
+        ("overflow", 7 + 2 * 2, 2),
+        ("rotation", 5 + 9 * 6, 2 * 6),
+    ],
+)
+@pytest.mark.parametrize("design", ["emulated", "emulated-6.15", "partitioned", "partitioned,slow", "partitioned,fast"])
+async def test_what_an_operation_of_linuxs_driver_traps(
+    operation: str, accesses: int, with_fgt: int, design: str
+) -> None:
+    of = sequence(operation, n=6, k=2)
+
+    async def boot(cpu: Cpu, entry: Entry) -> None:
+        for rw, register in of:
+            if rw == "r":
+                cpu.burst.mrs(register)
+            else:
+                cpu.burst.msr(register, 0)
+        cpu.burst.notify(Notice.WORK_DONE, 0)
+        cpu.burst.wfi()
+
+    name, _, path = design.partition(",")
+    made = simulation(experiment(name, axes={"traps": f"{path}-path"} if path else {}), Scripted(boot=boot))
+    made.attend_host(0, LocalSoftware(HostPerf().attend(0)))
+    await made.run()
+    assert len(of) == accesses
+    assert sum(made.vcpus[0].traps.values()) == (with_fgt if design == "partitioned" else accesses)
