@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import grpc
+import orjson
 import pytest
 import trio
 
@@ -16,6 +17,9 @@ from pmulab.topology import Topology, TopologyError, up
 from services import embedded
 from services.experiment import EventSpec, Experiment, SessionSpec, TaskSpec
 from services.kvm.lab import plain
+from services.rpc import Address, connect, open_loop
+from services.wire.actor_pb2 import StateRequest
+from services.wire.methods import STATE
 
 CYCLES, INSTRUCTIONS = 0x11, 0x08
 STAT = SessionSpec("stat", (EventSpec("instructions", INSTRUCTIONS, leader=0),))
@@ -114,3 +118,15 @@ def pid_of(topology: Topology, actor: str) -> int:
             if b"--listen" in words and words[words.index(b"--listen") + 1] == address:
                 return int(process.name)
     raise LookupError(actor)
+
+
+async def test_every_actor_tells_its_state_while_it_works_and_when_it_rests() -> None:
+    async with up(quick("emulated")) as topology, open_loop() as loop:
+        for wait in (False, True):
+            if wait:
+                await topology.lab.result(wait=True)
+            for actor, address in topology.running.addresses.items():
+                async with connect(loop, Address.parse(address), name=actor) as channel:
+                    reply = await channel.call(STATE, StateRequest())
+                assert reply.name == {"host_perf": "host"}.get(actor, actor)
+                assert orjson.loads(reply.state)
