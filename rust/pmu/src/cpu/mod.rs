@@ -5,7 +5,7 @@
 //! overflows next is remembered in its `due`: first as a lower bound that costs a shift, and exactly
 //! once time comes near.
 //!
-//! `time` passes time and performs overflows, `counting` starts and stops counters, `accesses` reads
+//! `time` passes time and performs overflows, `counters` starts and stops counters, `accesses` reads
 //! and writes registers.
 
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ use crate::registers::{COUNTERS, INSTRUCTION, Registers};
 use crate::tally::{CLASSES, Class, World};
 
 mod accesses;
-mod counting;
+mod counters;
 mod time;
 
 /// Choices that the architecture leaves open and whose use is counted: CONSTRAINED UNPREDICTABLE

@@ -95,7 +95,7 @@ impl Cpu {
     pub fn charge(&mut self, cause: usize, cycles: u64) {
         self.advance(self.now.saturating_add(cycles));
         let account = if self.running.is_some_and(|running| running.guest) { 0 } else { self.account };
-        if let Some(sum) = self.charged.chunks_mut(CAUSES).nth(account).and_then(|of| of.get_mut(cause)) {
+        if let Some(sum) = self.charged.get_mut(account * CAUSES + cause.min(CAUSES - 1)) {
             *sum = sum.wrapping_add(cycles);
         }
     }
