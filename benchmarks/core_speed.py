@@ -63,6 +63,7 @@ def main() -> int:
     iteration = rust["floor 1"]
     for kind, what in (("read", "a counter read"), ("write", "a counter written"), ("driver", "a driver's mix")):
         lines.append((f"one register access in Rust, {what}", rust[f"access {kind}"], 20 * iteration, "20 iterations"))
+    lines.append(("a switch between guest and host, 6 counters", rust["switch 6"], None, ""))
     call, batch = _python()
     limit = 2 * rust["access driver"] * _ACCESSES + call
     lines += [

@@ -164,6 +164,18 @@ fn interrupt(enabled: u8) -> f64 {
     })
 }
 
+/// Entering and leaving a guest while `enabled` counters count both; per switch.
+fn switch(enabled: u8) -> f64 {
+    let mut machine = machine(31, enabled);
+    let guest = machine.add_context(true);
+    time(50_000, || {
+        machine.set_running(0, guest, 1, 0).expect("they exist");
+        machine.run(0, black_box(1000)).expect("there is one");
+        machine.set_running(0, 0, 2, 0).expect("they exist");
+        machine.run(0, black_box(1000)).expect("there is one");
+    }) / 2.0
+}
+
 fn batch(register: impl Fn(u64) -> (Operation, Register, u64)) -> Burst {
     let mut burst = Burst::default();
     for i in 0..64 {
@@ -222,6 +234,7 @@ fn main() {
     for count in [1, 10, 100, 1_000, 10_000] {
         figure(&format!("overflows {count}"), overflows(6, count));
     }
+    figure("switch 6", switch(6));
     figure("access read", access(|_| (Operation::Mrs, Register::pmevcntr(1), 0)));
     figure("access write", access(|i| (Operation::Msr, Register::pmevcntr(1), i)));
     figure("access driver", access(driver));
