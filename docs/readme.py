@@ -15,31 +15,31 @@ README = ROOT / "README.md"
 
 
 def main(wanted: list[str]) -> None:
-    """Replace the blocks that are wanted, all by default. Raises CalledProcessError if a command fails."""
-    text = README.read_text()
+    """Replace the blocks that are wanted, all by default. Raises SystemExit if a command fails."""
     if not wanted or "demo" in wanted:
-        text = _replaced(text, "demo", _output("demo").partition("run gzip-record\n")[2])
+        _replace("demo", _output("demo").partition("run gzip-record\n")[2])
     if not wanted or "test" in wanted:
         closing = [line for line in _output("test").splitlines() if re.search(r"\d+ passed", line)]
-        text = _replaced(text, "test", "\n".join(line for line in closing if " 0 passed" not in line))
-    README.write_text(text)
+        _replace("test", "\n".join(line for line in closing if " 0 passed" not in line))
 
 
 def _output(target: str) -> str:
-    done = subprocess.run(["make", target], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(["make", target], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"{done.stdout}\nmake {target} fails")
     return done.stdout
 
 
-def _replaced(text: str, block: str, output: str) -> str:
+def _replace(block: str, output: str) -> None:
     replaced, count = re.subn(
         rf"(<!-- {block} -->\n```\n).*?(```\n<!-- /{block} -->)",
         lambda match: f"{match[1]}{output.strip()}\n{match[2]}",
-        text,
+        README.read_text(),
         flags=re.DOTALL,
     )
     if count != 1:
         raise SystemExit(f"README.md has {count} blocks {block!r}, not one")
-    return replaced
+    README.write_text(replaced)
 
 
 if __name__ == "__main__":
