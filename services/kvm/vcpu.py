@@ -148,6 +148,8 @@ class VCpu:
             before = self.own_bursts
             await self._enter(EntryKind.PMU_IRQ)
             self.simulation.bursts.interrupts += self.own_bursts - before
+            if self.line:  # the EOI of a level that KVM still holds high: a maintenance interrupt has KVM look again
+                await self._interrupted(1)
         elif self.expired:
             expired, self.expired = self.expired, 0
             await self._enter(EntryKind.TIMER, expired)
