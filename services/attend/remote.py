@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -84,6 +85,14 @@ class RemoteSoftware:
                 self.gone = PeerGone(str(self.seat), CLOSED)
         if self._end is not None:
             raise self._end
+        await self._part()
+
+    async def _part(self) -> None:
+        """Say that the session is over, and wait until the software has heard it: an end of the stream can be lost."""
+        with trio.move_on_after(COURTESY), contextlib.suppress(trio.BrokenResourceError, Abort):
+            await self._stream.send(wire.Turn(dismissed=True))
+            async for _ in self._stream:
+                pass
 
     def _give_up(self, why: str, code: StatusCode, details: str) -> PeerGone:
         """The session ends with a status, and nobody enters this software again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 
 import trio
@@ -35,6 +36,9 @@ async def attend(kvm: Channel, seat: Seat, software: Software, *, silence: float
         raise
 
 
+MIDDLE = "it ended the session in the middle of an entry"
+
+
 class _Session:
     """The software's side of one stream: the executor of its `Cpu`."""
 
@@ -52,7 +56,9 @@ class _Session:
             try:
                 turn = await self._stream.receive()
             except trio.EndOfChannel:
-                return
+                return None
+            if turn.dismissed:
+                return await self._part()
             if not turn.HasField("entry"):
                 raise PeerGone(self._peer, "it broke the protocol: a reply to no burst")
             try:
@@ -62,6 +68,13 @@ class _Session:
             except Exception as exc:
                 await self._report(exc)
                 raise
+
+    async def _part(self) -> None:
+        """The session is over, whatever becomes of the connection."""
+        with trio.move_on_after(COURTESY), contextlib.suppress(RpcError):
+            await self._stream.aclose()
+            async for _ in self._stream:
+                pass
 
     async def execute(self, burst: Burst, answer: bytes) -> int:
         """Have kvm execute `burst`; serve the entries that it makes meanwhile.
@@ -98,11 +111,14 @@ class _Session:
     async def _receive(self) -> wire.Turn:
         try:
             with trio.fail_after(self._silence):
-                return await self._stream.receive()
+                turn = await self._stream.receive()
         except trio.EndOfChannel:
-            raise PeerGone(self._peer, "it ended the session in the middle of an entry") from None
+            raise PeerGone(self._peer, MIDDLE) from None
         except trio.TooSlowError:
             raise PeerGone(self._peer, f"no reply for {self._silence:g} s") from None
+        if turn.dismissed:
+            raise PeerGone(self._peer, MIDDLE)
+        return turn
 
     async def _report(self, exc: Exception) -> None:
         """Tell kvm why, and wait until it has noted it: leaving the stream drops what is not yet written."""
