@@ -238,6 +238,7 @@ impl Cpu {
     fn write_filter(&mut self, world: &World, n: usize, value: u64) {
         self.restart(n);
         self.registers.write_filter(n, value);
+        self.event_changed(world, n);
         // Whether the even counter below chains depends on this event.
         if n % 2 == 1 && n < CYCLE && self.live >> (n - 1) & 1 != 0 {
             self.watch(n - 1);

@@ -8,6 +8,9 @@ use crate::tally::{FRACTION, ONE, World};
 /// Rate of the cycle counter with PMCR_EL0.D.
 const DIVIDED: u64 = ONE / 64;
 
+/// Of an event that is not tallied. Those that are have lower positions: a machine has at most 4,096.
+pub(super) const NOT_TALLIED: u16 = u16::MAX;
+
 impl Cpu {
     pub(super) fn stop_all(&mut self) {
         for n in bits(self.live) {
@@ -26,10 +29,12 @@ impl Cpu {
         if n == CYCLE && self.counters[n].rate() == DIVIDED {
             self.divider = self.counters[n].fraction(pending);
         }
-        let value = self.value_at(n, pending);
-        self.thresholded &= !(1 << n);
+        if (self.thresholded >> n) & 1 != 0 {
+            let value = self.value_at(n, pending);
+            self.counters[n].set(value, pending);
+            self.thresholded &= !(1 << n);
+        }
         self.counters[n].stop(pending);
-        self.counters[n].set(value, pending);
         self.live &= !(1 << n);
     }
 
@@ -59,7 +64,7 @@ impl Cpu {
             (DIVIDED, self.divider)
         } else if event == CPU_CYCLES {
             (ONE, 0)
-        } else if let Some(index) = world.events.index(event) {
+        } else if let Some(index) = self.tallied(world, n) {
             let tally = &world.tallies[tally];
             let rate = world.profiles[tally.profile].rates[index];
             (rate, (tally.totals[index] as u64).wrapping_add(rate.wrapping_mul(pending)) & FRACTION)
@@ -82,7 +87,25 @@ impl Cpu {
         self.watch(n);
     }
 
+    /// Position of the event that counter `n` counts among those that are tallied.
+    #[inline]
+    fn tallied(&self, world: &World, n: usize) -> Option<usize> {
+        match self.tallied.get(n) {
+            Some(&index) => (index != NOT_TALLIED).then_some(usize::from(index)),
+            None => world.events.index(self.registers.event(n)),
+        }
+    }
+
+    /// Counter `n` has a new event.
+    pub(super) fn event_changed(&mut self, world: &World, n: usize) {
+        let index = world.events.index(self.registers.event(n));
+        if let Some(tallied) = self.tallied.get_mut(n) {
+            *tallied = index.map_or(NOT_TALLIED, |index| index as u16);
+        }
+    }
+
     /// Finds a lower bound for the next overflow of `n`, whose value or width is new.
+    #[inline]
     pub(super) fn watch(&mut self, n: usize) {
         self.exact &= !(1 << n);
         let flagged = self.registers.pmovs >> n & 1 != 0;
@@ -113,6 +136,7 @@ impl Cpu {
     }
 
     /// Occurrences up to and including the next overflow of `n`.
+    #[inline]
     pub(super) fn distance(&self, n: usize) -> u128 {
         let value = self.counter(n);
         if self.registers.long() >> n & 1 != 0 {
@@ -139,6 +163,7 @@ impl Cpu {
     }
 
     /// Counter `n` has this value from now on.
+    #[inline]
     pub(super) fn set_counter(&mut self, n: usize, value: u64) {
         let pending = self.pending();
         self.counters[n].set(value, pending);

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_big_array::BigArray;
 
 use self::accesses::Decisions;
+use self::counters::NOT_TALLIED;
 use crate::burst::{ACCOUNTS, CAUSES};
 use crate::counter::{Counter, NEVER, Threshold};
 use crate::feature::{Features, PMUV3P5};
@@ -72,6 +73,8 @@ pub struct Cpu {
     #[serde(with = "BigArray")]
     counters: [Counter; COUNTERS],
     thresholds: [Threshold; EVENT_COUNTERS as usize],
+    /// Positions of the event counters' events among those that are tallied.
+    tallied: [u16; EVENT_COUNTERS as usize],
     /// Bits that an event counter has.
     event_mask: u64,
     /// Time in cycles.
@@ -137,6 +140,8 @@ impl Cpu {
             registers: Registers::new(features),
             counters: [Counter::ZERO; COUNTERS],
             thresholds: [Threshold::default(); EVENT_COUNTERS as usize],
+            // After a reset they have SW_INCR, which nobody tallies.
+            tallied: [NOT_TALLIED; EVENT_COUNTERS as usize],
             now: 0,
             deadline: NEVER,
             running: None,

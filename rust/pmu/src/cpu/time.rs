@@ -42,6 +42,7 @@ impl Cpu {
     }
 
     /// Has `next_due` exact if it is not after `to`; returns the counters that overflow then.
+    #[inline]
     fn find_next_due(&mut self, to: u64) -> u64 {
         let mut next = NEVER;
         let mut overflowing = 0;
@@ -128,6 +129,7 @@ impl Cpu {
     }
 
     /// Finds the exact time of the next overflow of `n`.
+    #[inline]
     fn find_overflow(&mut self, n: usize) {
         let distance = self.distance(n);
         let pending = self.pending();
@@ -142,6 +144,7 @@ impl Cpu {
     }
 
     /// Performs the overflows of this cycle, in the order of the counters.
+    #[inline]
     fn overflow_now(&mut self, overflowing: u64) {
         let instruction = overflowing & 1 << INSTRUCTION;
         for n in bits(instruction).chain(bits(overflowing & !instruction)) {
@@ -155,10 +158,12 @@ impl Cpu {
         self.update_interrupt();
     }
 
+    #[inline]
     fn overflows_now(&self, n: usize) -> bool {
         self.exact >> n & 1 != 0 && self.counters[n].due == self.now
     }
 
+    #[inline]
     pub(super) fn watch_if_live(&mut self, n: usize) {
         if self.live >> n & 1 != 0 {
             self.watch(n);
@@ -167,6 +172,7 @@ impl Cpu {
 
     /// What an overflow of `n` does: its flag, freezing, and CHAIN for the odd counter above.
     /// `in_cycle`: within the processing of a cycle, not at an instant after it.
+    #[inline]
     fn overflow(&mut self, n: usize, in_cycle: bool) {
         self.registers.pmovs |= 1 << n;
         if self.registers.freezes() {
@@ -200,6 +206,7 @@ impl Cpu {
 
     /// One `SW_INCR` or `CHAIN` event for `n`. With a threshold it is a cycle of its own, in which the
     /// event happens once.
+    #[inline]
     pub(super) fn increment(&mut self, n: usize, in_cycle: bool) {
         if self.live >> n & 1 != 0 && self.overflows_now(n) {
             self.overflow(n, in_cycle);

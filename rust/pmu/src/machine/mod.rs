@@ -98,17 +98,22 @@ pub struct Machine {
 }
 
 const LEVELS: usize = 3;
+/// Events that can be tallied.
+const EVENTS: usize = 4096;
 
 impl Machine {
     /// A machine at time 0 on which nothing runs.
     ///
     /// # Errors
-    /// No CPU, more than 65,536 of them, or a feature set that no CPU can have.
+    /// No CPU, more than 65,536 of them, more than 4,096 events, or a feature set that no CPU can have.
     pub fn new(cpus: Vec<Features>, events: &[u16], costs: Costs) -> Result<Self, Error> {
         if cpus.is_empty() || cpus.len() > 1 << 16 {
             return Err(Error(format!("{} CPUs: 1 to 65536", cpus.len())));
         }
         let events = Events::new(events);
+        if events.count() > EVENTS {
+            return Err(Error(format!("{} events: at most {EVENTS}", events.count())));
+        }
         let world = World::new(events, cpus.len());
         let mut made = Vec::with_capacity(cpus.len());
         for (id, mut features) in cpus.into_iter().enumerate() {

@@ -58,6 +58,8 @@ pub struct Registers {
     // What follows from the above, kept because it is asked for at every access and overflow.
     /// Counters that do not count at EL0, EL1 and EL2 because of their filters.
     filtered: [u64; 3],
+    /// See `hpmn`.
+    hpmn: u8,
     /// See `second_range`.
     second_range: u64,
     /// See `long`.
@@ -95,6 +97,7 @@ impl Registers {
             pmecr: 0,
             controls,
             filtered: [0; 3],
+            hpmn: 0,
             second_range: 0,
             long: 0,
         };

@@ -10,14 +10,7 @@ impl Registers {
     #[inline]
     #[must_use]
     pub fn hpmn(&self) -> u8 {
-        let hpmn = (self.controls.mdcr_el2 & mdcr_el2::HPMN) as u8;
-        if self.bad_hpmn() {
-            return match self.features.choices.bad_hpmn {
-                BadHpmn::AllCounters => self.features.counters,
-                BadHpmn::NoCounters => 0,
-            };
-        }
-        hpmn
+        self.hpmn
     }
 
     /// HPMN has a value for which the behaviour is CONSTRAINED UNPREDICTABLE.
@@ -130,7 +123,12 @@ impl Registers {
     }
 
     pub(super) fn update_ranges(&mut self) {
-        let second = ones(self.features.counters) & !ones(self.hpmn());
+        self.hpmn = match self.features.choices.bad_hpmn {
+            BadHpmn::AllCounters if self.bad_hpmn() => self.features.counters,
+            BadHpmn::NoCounters if self.bad_hpmn() => 0,
+            _ => (self.controls.mdcr_el2 & mdcr_el2::HPMN) as u8,
+        };
+        let second = ones(self.features.counters) & !ones(self.hpmn);
         let mut long = BIT32;
         if self.features.has(PMUV3P5) {
             if self.pmcr & pmcr::LP != 0 {
