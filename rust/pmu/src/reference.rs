@@ -31,6 +31,8 @@ pub struct Reference {
     pub happened: Vec<Happened>,
     running: Option<(usize, u8, usize)>,
     elapsed: u64,
+    /// How often each event happens in the cycle that is being stepped.
+    values: Vec<u64>,
 }
 
 fn set(value: u64, bit: u64) -> bool {
@@ -46,6 +48,7 @@ impl Reference {
             registers: Registers::new(features),
             value: [0; COUNTERS],
             now: 0,
+            values: vec![0; events.len()],
             events,
             profiles,
             happened: vec![happened; tallies],
@@ -156,32 +159,34 @@ impl Reference {
         self.now += 1;
         let Some((tally, _, profile)) = self.running else { return };
         let happened = &mut self.happened[tally];
-        let mut values = Vec::with_capacity(self.events.len());
+        let mut values = std::mem::take(&mut self.values);
         for (e, &rate) in self.profiles[profile].iter().enumerate() {
             let sum = happened.fraction[e] + (rate & 0xffff_ffff);
             let value = (rate >> 32) + (sum >> 32);
             happened.fraction[e] = sum & 0xffff_ffff;
             happened.occurred[e] += value;
-            values.push(value);
+            values[e] = value;
         }
-        let value_of = |event: u16| self.events.iter().position(|&e| e == event).map_or(0, |e| values[e]);
-        let accumulated: Vec<u64> = (0..self.counters())
-            .map(|n| match self.registers.event(n) {
-                SW_INCR | CHAIN => 0,
-                CPU_CYCLES => 1,
-                event => value_of(event),
-            })
-            .collect();
-        let instructions = value_of(INST_RETIRED);
+        let instructions = self.value_of(INST_RETIRED, &values);
         if self.registers.features.icntr && self.counts(INSTRUCTION) {
             let (new, carry) = self.value[INSTRUCTION].overflowing_add(instructions);
             self.value[INSTRUCTION] = new;
             self.registers.pmovs |= u64::from(carry) << INSTRUCTION;
         }
-        for (n, increment) in accumulated.into_iter().enumerate() {
+        for n in 0..self.counters() {
+            let increment = match self.registers.event(n) {
+                SW_INCR | CHAIN => 0,
+                CPU_CYCLES => 1,
+                event => self.value_of(event, &values),
+            };
             self.event(n, increment);
         }
         self.increment_cycle_counter();
+        self.values = values;
+    }
+
+    fn value_of(&self, event: u16, values: &[u64]) -> u64 {
+        self.events.iter().position(|&e| e == event).map_or(0, |e| values[e])
     }
 
     // J1.1, AArch64.IncrementCycleCounter.
