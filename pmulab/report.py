@@ -55,7 +55,7 @@ def columns(runs: list[Run]) -> list[str]:
 def _summary(runs: list[Run]) -> str:
     rows = [["virtual time", *(_seconds(run["virtual_seconds"]) for run in runs)]]
     rows += _published("elapsed_seconds", runs)
-    rows.append(["overhead", *(f"{_overhead(run):.1f} %" for run in runs)])
+    rows.append(["overhead", *(f"{overhead(run):.1f} %" for run in runs)])
     rows.append(["wall time", *(f"{run['wall_seconds']:.1f} s" for run in runs)])
     if any(run["host"]["refused"] for run in runs):
         rows.append(["refuses the host", *(", ".join(run["host"]["refused"]) or "nothing" for run in runs)])
@@ -64,7 +64,7 @@ def _summary(runs: list[Run]) -> str:
     return _side_by_side("", runs, rows)
 
 
-def _overhead(run: Run) -> float:
+def overhead(run: Run) -> float:
     """The share of busy CPU time that is not user code, in per cent."""
     time = run["time"]
     busy = time["guest"] + time["host_kernel"] + time["host_user"]

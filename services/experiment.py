@@ -52,7 +52,7 @@ class PhaseSpec:
 
     profile: int  # index into Experiment.profiles
     cycles: int
-    el: int = 0  # 0 user, 1 kernel (2 for the host's kernel)
+    el: int = 0  # 0 user, 1 the guest's kernel, 2 the host's
 
 
 @dataclass(frozen=True, slots=True)

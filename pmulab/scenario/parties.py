@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 from pmulab.scenario import keys
@@ -33,7 +34,7 @@ def read_host(scenario: Table, machine: Machine, work: Work) -> HostSpec:
         mux_interval=_mux_interval(table, machine),
         cpus=tuple(
             HostCpuSpec(
-                tasks=tuple(read_task(task, machine, work) for task in tasks[pcpu]),
+                tasks=tuple(_at_el2(read_task(task, machine, work)) for task in tasks[pcpu]),
                 sessions=tuple(read_session(session, cpu_wide=True) for session in sessions[pcpu]),
             )
             for pcpu in range(pcpus)
@@ -158,6 +159,11 @@ def read_task(table: Table, machine: Machine, work: Work) -> TaskSpec:
         sleep=machine.cycles(table.number("sleep_ms", 0, 0, 10**6) / 1000),
         threads=table.integer("threads", 1, 1, _MAX_THREADS),
     )
+
+
+def _at_el2(task: TaskSpec) -> TaskSpec:
+    """A program of the host: what the kernel does for it, it does at EL2."""
+    return replace(task, phases=tuple(replace(phase, el=2 if phase.el else 0) for phase in task.phases))
 
 
 def _mux_interval(table: Table, machine: Machine) -> int:

@@ -46,7 +46,7 @@ class HostTask:
         return self.machine.next_stop(self.pcpu.index, self.left)
 
     async def switched_in(self) -> None:
-        self.pcpu.account("host_user")
+        self._account()
 
     async def switched_out(self) -> None:
         self.pcpu.account("host_kernel")
@@ -67,7 +67,12 @@ class HostTask:
             pcpu.account("host_kernel")
             pcpu.enter_kernel()
             await pcpu.serve_interrupts(phase.el)
-            pcpu.account("host_user")
+        self._account()
+
+    def _account(self) -> None:
+        """The task's own work, from now on."""
+        if self.runnable:
+            self.pcpu.account("host_kernel" if self._current().el else "host_user")
 
     def _sleep(self) -> None:
         """Between two repetitions."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from services import registers as r
+from services.costs import Cost
 from services.cpu import Cpu, Entry, Notice, Timer
 from services.experiment import CpuSpec, HostCpuSpec, HostSpec, PhaseSpec, TaskSpec
 from services.host_perf import HostPerf
@@ -153,3 +154,30 @@ async def test_a_task_of_the_host_sleeps_between_its_repetitions_while_others_ru
 async def worked_off(cpu: Cpu, entry: Entry) -> None:
     cpu.burst.notify(Notice.WORK_DONE, 0)
     cpu.burst.wfi()
+
+
+async def test_a_timer_that_is_set_anew_is_pending_no_more() -> None:
+    expired: list[int] = []
+
+    async def boot(cpu: Cpu, entry: Entry) -> None:
+        cpu.burst.timer(Timer.TICK, WORK // 2)
+        cpu.burst.compute(2, 0, WORK)
+
+    async def slow(cpu: Cpu, entry: Entry) -> None:
+        # The handler runs with interrupts masked while TICK expires, and puts it off.
+        cpu.burst.timer(Timer.TICK, entry.now + 100)
+        for _ in range(2):
+            cpu.burst.charge(Cost.TICK, 1000)
+            cpu.burst.hvc(0)
+        cpu.burst.timer(Timer.TICK, 2**64 - 1)
+        cpu.burst.timer(Timer.SLEEP, entry.now + WORK)
+        cpu.burst.wfi()
+
+    async def timer(cpu: Cpu, entry: Entry) -> None:
+        expired.append(entry.argument)
+        if entry.argument >> Timer.SLEEP & 1:
+            cpu.burst.notify(Notice.WORK_DONE, 0)
+
+    made = simulation(experiment("partitioned"), Scripted(boot=boot, resume=slow, timer=timer))
+    await made.run()
+    assert expired == [1 << Timer.TICK, 1 << Timer.SLEEP]

@@ -1,0 +1,180 @@
+"""A curve: a scenario run over values of its keys, one line per point and design.
+
+    python -m pmulab.curve SCENARIO KEY=VALUE,VALUE… [KEY=…]… [--design D]… [--set KEY=VALUE]… [--show MEASURE,…]
+
+Keys and values are those of `pmulab run --set`; several keys make a grid.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import trio
+
+from pmulab import report, scenario
+from pmulab.designs import label
+from pmulab.scenario import ScenarioError
+from services import embedded, result
+from services.kvm.bill import LINES
+from services.tables import near
+
+Run = dict[str, Any]
+
+
+def _share(run: Run, kind: str, party: str) -> str:
+    """Of all CPU time, idle time included, in per cent."""
+    return f"{100 * run[kind][party] / sum(run[kind].values()):.2f} %"
+
+
+def _longest(elements: list[dict[str, Any]], key: str) -> str:
+    """The worst CPU's, in microseconds."""
+    found = [element[key] for element in elements if element[key] is not None]
+    return f"{max(found) / 1000:.2f}" if found else ""
+
+
+def _guest_events(run: Run) -> list[dict[str, Any]]:
+    return [event for guest in run["guests"] for event in guest["events"]]
+
+
+def _least(events: list[dict[str, Any]]) -> str:
+    """The share of the wanted time on a counter that the worst served event got, in per cent."""
+    shares = [event["running_ns"] / event["enabled_ns"] for event in events if event["enabled_ns"]]
+    return f"{100 * min(shares):.1f} %" if shares else ""
+
+
+def _worst(events: list[dict[str, Any]]) -> str:
+    """The error of the scaled count that is furthest off its truth, in per cent."""
+    errors = [
+        100 * (event["scaled"] - event["truth"]) / event["truth"]
+        for event in events
+        if event["scaled"] is not None and event["truth"]
+    ]
+    return f"{max(errors, key=abs):+.2f} %" if errors else ""
+
+
+MEASURES: dict[str, tuple[str, Callable[[Run], str]]] = {
+    "elapsed": ("first guest's seconds", lambda run: f"{run['guests'][0]['elapsed_seconds']:.3f}"),
+    "overhead": ("busy time that is no user code", lambda run: f"{report.overhead(run):.2f} %"),
+    "guest": ("share of CPU time at EL1 and EL0 of guests, true", lambda run: _share(run, "time", "guest")),
+    "host-kernel": ("share of CPU time at EL2, true", lambda run: _share(run, "time", "host_kernel")),
+    "guest-accounted": ("the same, as the host prints it", lambda run: _share(run, "accounted", "guest")),
+    "host-kernel-accounted": ("the same, as the host prints it", lambda run: _share(run, "accounted", "host_kernel")),
+    "traps": ("trapped register accesses", lambda run: f"{run['kvm']['traps']['total']:,}"),
+    "swaps": ("PMU contexts loaded", lambda run: f"{run['kvm']['swaps']['loads']:,}"),
+    "interrupts": ("injected", lambda run: f"{run['kvm']['interrupts_injected']:,}"),
+    "latency-p50": ("overflow to handler, µs", lambda run: _longest(_of_vcpus(run, "interrupt_latency"), "p50_ns")),
+    "latency-p99": ("overflow to handler, µs", lambda run: _longest(_of_vcpus(run, "interrupt_latency"), "p99_ns")),
+    "latency-max": ("overflow to handler, µs", lambda run: _longest(_of_vcpus(run, "interrupt_latency"), "max_ns")),
+    "load-p50": ("the PMU's part of vcpu_load, µs", lambda run: _longest(_of_vcpus(run, "vcpu_load"), "p50_ns")),
+    "load-max": ("the PMU's part of vcpu_load, µs", lambda run: _longest(_of_vcpus(run, "vcpu_load"), "max_ns")),
+    "put-p50": ("the PMU's part of vcpu_put, µs", lambda run: _longest(_of_vcpus(run, "vcpu_put"), "p50_ns")),
+    "put-max": ("the PMU's part of vcpu_put, µs", lambda run: _longest(_of_vcpus(run, "vcpu_put"), "max_ns")),
+    "guest-got": ("counting time of the worst served event", lambda run: _least(_guest_events(run))),
+    "host-got": ("counting time of the worst served event", lambda run: _least(run["host"]["events"])),
+    "guest-error": ("of the worst scaled count", lambda run: _worst(_guest_events(run))),
+    "host-error": ("of the worst scaled count", lambda run: _worst(run["host"]["events"])),
+    "host-lost": (
+        "host's events in ERROR, summed over pCPUs",
+        lambda run: str(sum(event["in_error"] for event in run["host"]["events"])),
+    ),
+}
+BILL = {f"bill:{line.replace(' ', '-')}": line for line in (*LINES.values(), "perf re-create", "injection", "barrier")}
+DEFAULT = ("elapsed", "overhead", "host-kernel", "traps", "swaps")
+
+
+def _of_vcpus(run: Run, key: str) -> list[dict[str, Any]]:
+    return [element for guest in run["guests"] for element in guest[key]]
+
+
+def measure(run: Run, name: str) -> str:
+    """A measure of one run as text."""
+    if name in BILL:
+        busy = sum(run["time"].values()) - run["time"]["idle"]
+        return f"{100 * run['bill']['host'][BILL[name]] / busy:.2f} %"
+    return MEASURES[name][1](run)
+
+
+def values(text: str) -> list[str]:
+    """The values of a comma-separated list; commas within brackets, braces and quotes do not separate."""
+    found, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "\"'":
+            quote = character
+        else:
+            depth += (character in "[{") - (character in "]}")
+        if character == "," and not depth and not quote:
+            found.append("")
+        else:
+            found[-1] += character
+    return found
+
+
+def points(keys: Sequence[str]) -> list[list[str]]:
+    """Every combination of values, each as `--set` texts. Raises ScenarioError."""
+    axes = []
+    for text in keys:
+        key, separator, listed = text.partition("=")
+        if not separator or not listed:
+            raise ScenarioError(text, "not of the form KEY=VALUE,VALUE", "write for example guest.hz=100,250,1000")
+        axes.append([f"{key}={value}" for value in values(listed)])
+    return [list(point) for point in itertools.product(*axes)]
+
+
+def rows(
+    name: str, keys: Sequence[str], designs: Sequence[str], overrides: Sequence[str], shown: Sequence[str]
+) -> Iterator[list[str]]:
+    """The lines of the table, its head first, each as soon as its run has ended. Raises ScenarioError."""
+    grid = points(keys)
+    loaded = [scenario.load(name, designs=designs, overrides=[*overrides, *point]) for point in grid]
+    longest = max(len(label(experiment.design)) for at in loaded for experiment in at.experiments)
+    yield [*(text.partition("=")[0] for text in keys), "design".ljust(longest), *shown]
+    for point, at in zip(grid, loaded, strict=True):
+        for experiment in at.experiments:
+            run = result.run(experiment, trio.run(embedded.run, experiment))
+            cells = [text.partition("=")[2] for text in point]
+            yield [*cells, label(experiment.design), *(measure(run, name) for name in shown)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    listed = "\n".join(f"  {name:<22} {what}" for name, (what, _) in MEASURES.items())
+    parser = argparse.ArgumentParser(
+        prog="pmulab.curve",
+        description=(__doc__ or "").split("\n", 1)[0],
+        epilog=f"measures:\n{listed}\n  {'bill:LINE':<22} share of busy time: {', '.join(BILL)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("scenario", metavar="SCENARIO")
+    parser.add_argument("keys", nargs="+", metavar="KEY=VALUE,VALUE…")
+    parser.add_argument("--design", action="append", default=[], metavar="NAME[,axis=value…]")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
+    parser.add_argument("--show", default=",".join(DEFAULT), metavar="MEASURE,…")
+    given = parser.parse_args(arguments)
+    shown = given.show.split(",")
+    for name in shown:
+        if name not in MEASURES and name not in BILL:
+            print(f"pmulab.curve: --show: no measure {name!r}; {near(name, [*MEASURES, *BILL])}", file=sys.stderr)
+            return 2
+    try:
+        table = rows(given.scenario, given.keys, given.design, given.overrides, shown)
+        head = next(table)
+        widths = [max(len(cell), 10) for cell in head]
+        for row in itertools.chain([head], table):
+            cells = [
+                cell.ljust(width) if index <= len(given.keys) else cell.rjust(width)
+                for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            print("  ".join(cells).rstrip(), flush=True)
+    except ScenarioError as error:
+        print(f"pmulab.curve: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
