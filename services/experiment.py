@@ -74,6 +74,7 @@ class VcpuSpec:
     pcpu: int
     tasks: tuple[TaskSpec, ...]
     sessions: tuple[SessionSpec, ...] = ()  # cpu_wide sessions on this vCPU
+    host_sessions: tuple[SessionSpec, ...] = ()  # of the host, on this vCPU's thread (perf stat -t); pinned vCPUs only
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,8 @@ def read_host(scenario: Table, machine: Machine, work: Work) -> HostSpec:
     table = scenario.table("host", keys.HOST)
     pcpus = len(machine.cpus)
     tasks = _by_cpu(table.tables("task", keys.HOST_TASK), "pcpu", pcpus, "pCPUs")
-    sessions = _by_cpu(table.tables("perf", keys.HOST_PERF), "pcpu", pcpus, "pCPUs")
+    on_cpus = [session for session in table.tables("perf", keys.HOST_PERF) if not _on_threads(session)]
+    sessions = _by_cpu(on_cpus, "pcpu", pcpus, "pCPUs")
     return HostSpec(
         hz=table.integer("hz", _HZ, 1, _MAX_HZ),
         mux_interval=_mux_interval(table, machine),
@@ -49,7 +50,34 @@ def read_guests(scenario: Table, machine: Machine, work: Work) -> tuple[GuestSpe
         if guest.name in {other.name for other in guests}:
             table.refuse("name", f"two guests are named {guest.name!r}", "give each guest a name of its own")
         guests.append(guest)
+    for table in scenario.table("host", keys.HOST).tables("perf", keys.HOST_PERF):
+        if _on_threads(table):
+            _watch_threads(table, guests)
     return tuple(guests)
+
+
+def _on_threads(table: Table) -> bool:
+    """Is a session of the host on vCPUs' threads, rather than on CPUs?"""
+    if "guest" not in table and "vcpu" in table:
+        table.refuse("vcpu", "vcpu without guest", 'write for example guest = "vm0"')
+    if "guest" in table and "pcpu" in table:
+        table.refuse("pcpu", "both guest and pcpu are given", "give one: a session is on threads or on CPUs")
+    return "guest" in table
+
+
+def _watch_threads(table: Table, guests: list[GuestSpec]) -> None:
+    """A session of the host on threads of a guest's vCPUs (`perf stat -t`)."""
+    name = table.choice("guest", [guest.name for guest in guests], "")
+    number = next(number for number, guest in enumerate(guests) if guest.name == name)
+    vcpus = list(guests[number].vcpus)
+    session = read_session(table, cpu_wide=False)
+    for vcpu in table.integers("vcpu", range(len(vcpus)), 0, len(vcpus) - 1):
+        if vcpus[vcpu].pcpu == _FLOATS:
+            table.refuse(
+                "guest", f"vCPU {vcpu} of {name} floats: its thread's events would have to move with it", "pin it"
+            )
+        vcpus[vcpu] = replace(vcpus[vcpu], host_sessions=(*vcpus[vcpu].host_sessions, session))
+    guests[number] = replace(guests[number], vcpus=tuple(vcpus))
 
 
 def _read_guest(table: Table, machine: Machine, work: Work, default_name: str) -> GuestSpec:

@@ -104,6 +104,6 @@ def _events(host: HostSpec, guests: tuple[GuestSpec, ...], every_event: bool) ->
 
 def _sessions(host: HostSpec, guests: tuple[GuestSpec, ...]) -> list[SessionSpec]:
     cpus: list[HostCpuSpec | VcpuSpec] = [*host.cpus, *(vcpu for guest in guests for vcpu in guest.vcpus)]
-    return [session for cpu in cpus for session in cpu.sessions] + [
-        task.session for cpu in cpus for task in cpu.tasks if task.session is not None
-    ]
+    on_threads = [session for guest in guests for vcpu in guest.vcpus for session in vcpu.host_sessions]
+    of_tasks = [task.session for cpu in cpus for task in cpu.tasks if task.session is not None]
+    return [session for cpu in cpus for session in cpu.sessions] + on_threads + of_tasks

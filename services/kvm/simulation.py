@@ -59,9 +59,10 @@ class Simulation:
                 self.threads.append(vcpu)
                 self.vcpus.append(vcpu)
                 pcpu.queue.append(vcpu)
+                pcpu.host_has_events |= bool(spec.host_sessions)
         self.tasks: list[HostTask] = []
         for pcpu, host in zip(self.pcpus, experiment.host.cpus, strict=True):
-            pcpu.host_has_events = bool(host.sessions) or any(task.session for task in host.tasks)
+            pcpu.host_has_events |= bool(host.sessions) or any(task.session for task in host.tasks)
             for task in host.tasks:
                 thread = HostTask(self, len(self.threads), pcpu, task)
                 self.threads.append(thread)
@@ -105,6 +106,12 @@ class Simulation:
                     {"thread": task.id, "name": task.spec.name, "session": task.spec.session}
                     for task in self.tasks
                     if task.pcpu.index == index and task.spec.session is not None
+                ]
+                + [
+                    {"thread": vcpu.id, "name": f"{vcpu.name}/{vcpu.index}", "session": session}
+                    for vcpu in self.vcpus
+                    if vcpu.pcpu.index == index
+                    for session in vcpu.spec.host_sessions
                 ],
             }
         )

@@ -53,7 +53,8 @@ class VCpu:
         self.vm = vm
         self.index = index
         self.name = spec.name
-        self.floats = spec.vcpus[index].pcpu < 0
+        self.spec = spec.vcpus[index]
+        self.floats = self.spec.pcpu < 0
         self.pcpu = pcpu
         self.context = context
         self.profile = simulation.experiment.guest_kernel_profile

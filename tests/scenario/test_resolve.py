@@ -172,3 +172,17 @@ def test_a_guest_may_find_no_pmu(tmp_path: Path) -> None:
 def test_every_design_and_preset_can_be_named(name: str) -> None:
     (experiment,) = scenario.load("gzip-record", designs=[name]).experiments
     assert experiment.design.name == name
+
+
+def test_the_host_may_watch_the_threads_of_vcpus(tmp_path: Path) -> None:
+    guest = '[[guest]]\npin = [0, 0]\n[[guest.task]]\nworkload = "sha256"\n'
+    watch = '[[host.perf]]\nguest = "vm0"\nvcpu = 1\nverb = "stat"\nevents = "r23"\n'
+    experiment = only(watch + guest, tmp_path)
+    assert [len(vcpu.host_sessions) for vcpu in experiment.guests[0].vcpus] == [0, 1]
+    assert experiment.host.cpus[0].sessions == ()
+    assert 0x23 in experiment.events
+
+
+def test_what_the_hosts_kernel_does_for_a_program_it_does_at_el2(tmp_path: Path) -> None:
+    experiment = only('[[host.task]]\nworkload = "sha256"\n', tmp_path)
+    assert [phase.el for phase in experiment.host.cpus[0].tasks[0].phases] == [0, 2]
