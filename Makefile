@@ -22,7 +22,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(PACKAGES): constraints.txt
-	@test -n "$(PYTHON)" || { echo "pmulab needs Python 3.11 or later: put one on PATH, or make PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "pmulab needs Python 3.11 or later: put one on PATH, or make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "$(PYTHON) has no venv: install it (Debian: apt install python3-venv)" >&2; exit 1; }
 	@command -v cargo >/dev/null || { echo "pmulab needs a Rust toolchain, 1.88 or later: no cargo on PATH" >&2; exit 1; }
 	@cargo --version | awk '{ split($$2, version, "."); exit !(version[1] > 1 || version[2] >= 88) }' || \
