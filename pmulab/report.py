@@ -61,7 +61,13 @@ def _summary(runs: list[Run]) -> str:
         rows.append(["refuses the host", *(", ".join(run["host"]["refused"]) or "nothing" for run in runs)])
     if any(run["design"]["fallbacks"] for run in runs):
         rows.append(["falls back", *("; ".join(run["design"]["fallbacks"]) or "no" for run in runs)])
+    if any(run["choices"] for run in runs):
+        rows.append(["left open by the Arm ARM", *(_counts(run["choices"]) for run in runs)])
     return _side_by_side("", runs, rows)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "nothing"
 
 
 def overhead(run: Run) -> float:

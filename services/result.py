@@ -45,6 +45,7 @@ def run(experiment: Experiment, plain: Mapping[str, Any]) -> Json:
             "axes": dict(experiment.design.axes),
             "fallbacks": list(plain["fallbacks"]),
         },
+        "choices": plain["choices"],
         "digest": plain["digest"],
         "virtual_seconds": plain["virtual_cycles"] / hz,
         "wall_seconds": plain["wall_seconds"],

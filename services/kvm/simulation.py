@@ -282,10 +282,20 @@ class Simulation:
             },
             "interrupts_injected": sum(vcpu.injected for vcpu in self.vcpus),
             "fallbacks": self.fallbacks,
+            "choices": self._choices(),
             "guests": guests,
             "hosts": hosts,
             "injected": self.requests.taken,
         }
+
+    def _choices(self) -> dict[str, int]:
+        """How often a CPU did what the architecture leaves open, by the choice's name; those that were made."""
+        made: dict[str, int] = {}
+        for pcpu in self.pcpus:
+            for choice, count in self.machine.choices_made(pcpu.index).items():
+                if count:
+                    made[choice] = made.get(choice, 0) + count
+        return dict(sorted(made.items()))
 
     # State.
 

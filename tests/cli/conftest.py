@@ -26,6 +26,7 @@ def event(name: str, count: int, scaled: int | None, truth: int, running_ns: int
 def run(name: str, axes: dict[str, str], published: dict[str, Any] | None, **changed: Any) -> dict[str, Any]:
     return {
         "design": {"name": name, "axes": axes, "fallbacks": []},
+        "choices": {},
         "digest": "0123abcd" if name == "emulated" else "89ef4567",
         "virtual_seconds": 4.1,
         "wall_seconds": 9.87,

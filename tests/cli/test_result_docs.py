@@ -8,7 +8,15 @@ from typing import Any
 
 DOCS = Path(__file__).parents[2] / "docs"
 # Their keys are data, or those of `time`.
-OPEN = ("design.axes", "kvm.traps.by_register", "bill.host", "bill.host_by_cost", "bill.guests_by_cost", "accounted")
+OPEN = (
+    "choices",
+    "design.axes",
+    "kvm.traps.by_register",
+    "bill.host",
+    "bill.host_by_cost",
+    "bill.guests_by_cost",
+    "accounted",
+)
 
 
 def fields(value: dict[str, Any], prefix: str = "") -> set[str]:

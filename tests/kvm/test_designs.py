@@ -1,5 +1,6 @@
 """What each design takes from the host, and gives back."""
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
@@ -7,7 +8,7 @@ import orjson
 import pytest
 
 from services import registers as r
-from services.cpu import Cpu, Entry, Notice
+from services.cpu import Cpu, Entry, Notice, TookException
 from services.experiment import (
     CpuSpec,
     DesignSpec,
@@ -22,6 +23,7 @@ from services.host_perf import HostPerf
 from services.kvm import designs
 from services.kvm.attendant import LocalSoftware
 from services.kvm.simulation import Simulation
+from services.registers import PMEVCNTR
 from tests.kvm.parties import INST_RETIRED, Scripted, experiment, simulation
 from tests.kvm.test_emulated import WORK, Counting
 
@@ -163,3 +165,22 @@ async def test_a_guest_that_has_its_pmu_off_leaves_the_hosts_running(swap: str, 
     result = orjson.loads(orjson.dumps(await made.result()))
     ((event,),) = [session["events"] for session in result["hosts"][0]["sessions"]]
     assert event["count"] == pytest.approx(event["truth"], rel=0.001)
+
+
+async def test_what_the_architecture_leaves_open_is_reported_when_it_is_used() -> None:
+    """HPMN 0 without FEAT_HPMN0 is CONSTRAINED UNPREDICTABLE; a counter of HPMN or above is, without FEAT_FGT."""
+
+    async def boot(cpu: Cpu, entry: Entry) -> None:
+        with contextlib.suppress(TookException):
+            await cpu.mrs(PMEVCNTR(7))
+        cpu.burst.notify(Notice.WORK_DONE, 0)
+        cpu.burst.wfi()
+
+    cpu = CpuSpec(model="n1", counters=6, pmuver=4)
+    made = simulation(experiment("raw", counters=6, cpu=cpu), Scripted(boot=boot))
+    await made.run()
+    assert (await made.result())["choices"] == {"absent_counter": 1}
+    made = simulation(experiment("partitioned"), Scripted())
+    made.vcpus[0].working = False
+    await made.run()
+    assert (await made.result())["choices"] == {}
