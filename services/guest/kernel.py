@@ -11,6 +11,7 @@ from services.costs import Cost
 from services.cpu import Cpu, Entry, EntryKind, Notice, Timer
 from services.guest.task import Task
 from services.linux_perf import Perf, PerfConfig, PerfCpu, Session
+from services.linux_perf.sampling import SampleLimits
 
 NEVER = 2**64 - 1
 NO_PMU = (0x0, 0xF)  # ID_AA64DFR0_EL1.PMUVer: none, or not by the architecture
@@ -25,10 +26,17 @@ class GuestKernel:
 
     def __init__(self) -> None:
         self.cpus: dict[int, GuestCpu] = {}
+        self.limits: SampleLimits | None = None
 
     def attend(self, index: int) -> GuestCpu:
         """The software that attends vCPU `index`."""
-        return self.cpus.setdefault(index, GuestCpu(index))
+        return self.cpus.setdefault(index, GuestCpu(self, index))
+
+    def share_limits(self, perf: Perf) -> None:
+        """max_samples_per_tick is one for all CPUs of a kernel: `perf` takes those of the first that asked."""
+        if self.limits is None:
+            self.limits = perf.limits
+        perf.limits = self.limits
 
     def state(self) -> dict[str, Any]:
         """Everything of the guest, as JSON-able data."""
@@ -46,7 +54,8 @@ class GuestKernel:
 class GuestCpu:
     """The guest's kernel on one vCPU (`services.cpu.Software`)."""
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, kernel: GuestKernel, index: int) -> None:
+        self.kernel = kernel
         self.index = index
         self.config: dict[str, Any] = {}
         self.costs: dict[Cost, int] = dict.fromkeys(Cost, 0)
@@ -111,6 +120,8 @@ class GuestCpu:
     async def _boot(self, cpu: Cpu, now: int, config: dict[str, Any]) -> None:
         guest = ex.loads(ex.GuestSpec, orjson.dumps(config["guest"]))
         self._configure(config, guest)
+        assert self.all_perf is not None
+        self.kernel.share_limits(self.all_perf)
         if config["pmuver"] not in NO_PMU:
             await self.perf.probe(cpu)
         spec = guest.vcpus[self.index]
@@ -344,6 +355,7 @@ class GuestCpu:
             return
         self._configure(state["config"], ex.loads(ex.GuestSpec, orjson.dumps(state["config"]["guest"])))
         self.all_perf = Perf.from_state(state["perf"])
+        self.kernel.share_limits(self.all_perf)
         self.costs = self.all_perf.costs
         self.tick_deadline = state["tick_deadline"]
         self.tasks = [Task.from_state(task) for task in state["tasks"]]

@@ -13,6 +13,7 @@ from services import experiment as ex
 from services.costs import Cost
 from services.cpu import EntryKind, Notice
 from services.guest import BadRequest, GuestKernel
+from services.linux_perf import Perf
 from tests.linux_perf.bench import COSTS, CYCLES, HZ, INSTRUCTIONS, NEVER, Bench
 
 MS = 1_000_000  # cycles
@@ -238,3 +239,15 @@ async def test_state_goes_on_identically() -> None:
         reports.append(await guest.report())
     assert reports[0] == reports[1]
     assert one.bench.machine.digest() == other.bench.machine.digest()
+
+
+async def test_one_slow_vcpu_lowers_the_limit_on_samples_for_all_of_its_kernel() -> None:
+    kernel = GuestKernel()
+    one, other = kernel.attend(0), kernel.attend(1)
+    for cpu in (one, other):
+        cpu.all_perf = Perf(frequency_hz=3_000_000_000, hz=250, costs={})
+        kernel.share_limits(cpu.all_perf)
+    assert one.all_perf is not None
+    assert other.all_perf is not None
+    one.all_perf.limits.lower(100_000)
+    assert other.all_perf.limits.max_samples_per_tick == one.all_perf.limits.max_samples_per_tick < 400
