@@ -16,7 +16,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-python test-rust lint format fit bench fuzz proto readme wheel clean distclean
+.PHONY: help setup demo test test-python test-rust lint format fit stress bench fuzz proto readme wheel clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,10 @@ format: $(PACKAGES) ## put the source into its format
 
 fit: $(EXTENSION) ## fit the guest's base speed and the perf factor to the published times, and show both over HZ and counters
 	$(BIN)/python -m pmulab.fit gzip-record --grid
+
+stress: $(EXTENSION) ## shares of host kernel and guest time while a guest records at 4000 Hz, over HZ and counters (about 2 minutes)
+	$(BIN)/python -m pmulab.curve stress-record host.hz+guest.hz=250,1000 machine.counters=6,8,10 --set guest.task.seconds=0.25 \
+		--show host-kernel,host-kernel-accounted,guest,guest-accounted
 
 bench: $(EXTENSION) ## how fast the simulation is, and the core beside a floor
 	$(BIN)/python benchmarks/speed.py

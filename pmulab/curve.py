@@ -2,7 +2,7 @@
 
     python -m pmulab.curve SCENARIO KEY=VALUE,VALUE… [KEY=…]… [--design D]… [--set KEY=VALUE]… [--show MEASURE,…]
 
-Keys and values are those of `pmulab run --set`; several keys make a grid.
+Keys and values are those of `pmulab run --set`; several keys make a grid, `KEY+KEY=VALUE,…` gives two the same values.
 """
 
 from __future__ import annotations
@@ -115,53 +115,61 @@ def values(text: str) -> list[str]:
     return found
 
 
-def points(keys: Sequence[str]) -> list[list[str]]:
-    """Every combination of values, each as `--set` texts. Raises ScenarioError."""
-    axes = []
+def points(keys: Sequence[str]) -> list[dict[str, str]]:
+    """Every combination of values, by key. Raises ScenarioError."""
+    axes: dict[str, list[str]] = {}
     for text in keys:
         key, separator, listed = text.partition("=")
         if not separator or not listed:
             raise ScenarioError(text, "not of the form KEY=VALUE,VALUE", "write for example guest.hz=100,250,1000")
-        axes.append([f"{key}={value}" for value in values(listed)])
-    return [list(point) for point in itertools.product(*axes)]
+        axes[key] = values(listed)
+    return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+
+
+def overrides(point: dict[str, str]) -> list[str]:
+    """A point as `--set` texts."""
+    return [f"{key}={value}" for keys, value in point.items() for key in keys.split("+")]
 
 
 def rows(
-    name: str, keys: Sequence[str], designs: Sequence[str], overrides: Sequence[str], shown: Sequence[str]
+    name: str, keys: Sequence[str], designs: Sequence[str], fixed: Sequence[str], shown: Sequence[str]
 ) -> Iterator[list[str]]:
     """The lines of the table, its head first, each as soon as its run has ended. Raises ScenarioError."""
     grid = points(keys)
-    loaded = [scenario.load(name, designs=designs, overrides=[*overrides, *point]) for point in grid]
+    loaded = [scenario.load(name, designs=designs, overrides=[*fixed, *overrides(point)]) for point in grid]
     longest = max(len(label(experiment.design)) for at in loaded for experiment in at.experiments)
-    yield [*(text.partition("=")[0] for text in keys), "design".ljust(longest), *shown]
+    yield [*grid[0], "design".ljust(longest), *shown]
     for point, at in zip(grid, loaded, strict=True):
         for experiment in at.experiments:
             run = result.run(experiment, trio.run(embedded.run, experiment))
-            cells = [text.partition("=")[2] for text in point]
-            yield [*cells, label(experiment.design), *(measure(run, name) for name in shown)]
+            yield [*point.values(), label(experiment.design), *(measure(run, name) for name in shown)]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def parser() -> argparse.ArgumentParser:
     listed = "\n".join(f"  {name:<22} {what}" for name, (what, _) in MEASURES.items())
-    parser = argparse.ArgumentParser(
+    made = argparse.ArgumentParser(
         prog="pmulab.curve",
         description=(__doc__ or "").split("\n", 1)[0],
         epilog=f"measures:\n{listed}\n  {'bill:LINE':<22} share of busy time: {', '.join(BILL)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("scenario", metavar="SCENARIO")
-    parser.add_argument("keys", nargs="+", metavar="KEY=VALUE,VALUE…")
-    parser.add_argument("--design", action="append", default=[], metavar="NAME[,axis=value…]")
-    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
-    parser.add_argument("--show", default=",".join(DEFAULT), metavar="MEASURE,…")
-    given = parser.parse_args(arguments)
+    made.add_argument("scenario", metavar="SCENARIO")
+    made.add_argument("keys", nargs="+", metavar="KEY=VALUE,VALUE…")
+    made.add_argument("--design", action="append", default=[], metavar="NAME[,axis=value…]")
+    made.add_argument("--set", action="append", default=[], dest="fixed", metavar="KEY=VALUE")
+    made.add_argument("--show", default=",".join(DEFAULT), metavar="MEASURE,…")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = parser().parse_args(arguments)
     shown = given.show.split(",")
     for name in shown:
         if name not in MEASURES and name not in BILL:
             print(f"pmulab.curve: --show: no measure {name!r}; {near(name, [*MEASURES, *BILL])}", file=sys.stderr)
             return 2
     try:
-        table = rows(given.scenario, given.keys, given.design, given.overrides, shown)
+        table = rows(given.scenario, given.keys, given.design, given.fixed, shown)
         head = next(table)
         widths = [max(len(cell), 10) for cell in head]
         for row in itertools.chain([head], table):

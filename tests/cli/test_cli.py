@@ -90,7 +90,7 @@ def test_run_json_is_the_contract(tmp_path: Path) -> None:
     for run in whole["runs"]:
         assert set(run) == {
             *("design", "digest", "virtual_seconds", "wall_seconds", "time", "accounted", "bill", "kvm", "guests"),
-            *("host", "round_trips", "published"),
+            *("host", "round_trips", "published", "choices"),
         }
         assert set(run["time"]) == set(run["accounted"]) == {"guest", "host_kernel", "host_user", "idle"}
         assert set(run["kvm"]) == {"traps", "swaps", "interrupts_injected"}

@@ -27,13 +27,17 @@ def documented(section: str) -> set[str]:
     text = (DOCS / "scenario.md").read_text()
     body = next(part for part in text.split("\n## ")[1:] if part.startswith(section))
     rows = [line.split("|")[1] for line in body.splitlines() if line.startswith("| `")]
-    return {key for row in rows for key in re.findall(r"`([a-z0-9_]+)`", row)}
+    return {key for row in rows for key in re.findall(r"`([a-z0-9_-]+)`", row)}
 
 
 def test_every_key_is_described_and_no_other() -> None:
     assert {section: documented(section) for section in SECTIONS} == {
         section: set(known) for section, known in SECTIONS.items()
     }
+
+
+def test_every_shipped_scenario_is_listed() -> None:
+    assert documented("Shipped scenarios") == set(scenario.shipped())
 
 
 def test_the_example_resolves(tmp_path: Path) -> None:

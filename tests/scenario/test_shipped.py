@@ -1,0 +1,183 @@
+"""Every shipped scenario runs with each of its designs, and shows what its comment says to look at."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import pytest
+import trio
+
+from pmulab import scenario
+from pmulab.designs import label
+from services import embedded, result
+
+Run = dict[str, Any]
+
+# What makes a scenario shorter without changing what it shows.
+SMALL = {
+    "gzip-record": ("guest.task.repeat=1", "guest.task.scale=0.2"),
+    "quick": ("guest.task.seconds=0.02",),
+    "stress-record": ("guest.task.seconds=0.03",),
+    "traps-or-perf": ("guest.task.seconds=0.05",),
+    "two-vms": ("guest.task.seconds=0.04",),
+    "load-latency": ("guest.task.repeat=40",),
+    "swap-crossover": ("guest.task.request.repeat=60", "guest.task.monitored.repeat=6"),
+    "overflow-latency": ("guest.task.seconds=0.04",),
+}
+SHIPPED = sorted(scenario.shipped())
+
+
+@cache
+def runs(name: str, *overrides: str, designs: tuple[str, ...] = ()) -> dict[str, Run]:
+    """One run for each design of a scenario, made shorter, by label."""
+    loaded = scenario.load(name, designs=designs, overrides=[*SMALL.get(name, ()), *overrides])
+    return {label(of.design): result.run(of, trio.run(embedded.run, of)) for of in loaded.experiments}
+
+
+def event(events: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    return next(event for event in events if event["event"] == name)
+
+
+def error(of: dict[str, Any]) -> float:
+    """Of a scaled count, against its truth."""
+    return float((of["scaled"] - of["truth"]) / of["truth"])
+
+
+def got(of: dict[str, Any]) -> float:
+    """The share of the time wanted on a counter that the event got."""
+    return float(of["running_ns"] / of["enabled_ns"])
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_it_runs_with_each_of_its_designs(name: str) -> None:
+    for run in runs(name).values():
+        assert all(guest["elapsed_seconds"] > 0 for guest in run["guests"])
+        assert run["time"]["guest"] > 0
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_it_says_who_asks_and_what_to_look_at(name: str) -> None:
+    assert scenario.shipped()[name].startswith("Who asks: ")
+    text = files("pmulab").joinpath("scenarios", f"{name}.toml").read_text(encoding="utf-8")
+    assert text.splitlines()[1].startswith("# Look at: ")
+
+
+def test_gzip_record_takes_longer_on_the_emulated_vpmu() -> None:
+    by = runs("gzip-record")
+    assert by["emulated"]["virtual_seconds"] > 1.1 * by["partitioned"]["virtual_seconds"]
+
+
+def test_two_vms_the_hosts_counts_by_who_ran_add_up() -> None:
+    for run in runs("two-vms").values():
+        events = run["host"]["events"]
+        whole, guest, host = (event(events, name)["truth"] for name in ("cycles", "cycles:G", "cycles:H"))
+        assert guest + host == pytest.approx(whole, rel=1e-4)
+        assert error(event(events, "cycles:G")) == 0
+
+
+def test_traps_or_perf_slow_path_saves_perf_and_keeps_the_traps() -> None:
+    by = runs("traps-or-perf")
+    bills = {name: run["bill"]["host"] for name, run in by.items()}
+    emulated, slow = bills["emulated"], bills["partitioned,traps=slow-path"]
+    fast, fgt = bills["partitioned,traps=fast-path"], bills["partitioned"]
+    assert emulated["perf re-create"] > 0
+    assert emulated["reschedule"] > 0
+    assert all(bill["perf re-create"] == bill["reschedule"] == 0 for bill in (slow, fast, fgt))
+    assert slow["trap"] == pytest.approx(emulated["trap"], rel=0.15)
+    assert slow["trap"] > 1.5 * fast["trap"] > 1.5 * fgt["trap"]
+    whole = [sum(bill.values()) for bill in (emulated, slow, fast, fgt)]
+    assert whole == sorted(whole, reverse=True)
+
+
+def test_swap_crossover_lazy_is_cheaper_where_few_residencies_use_the_pmu_and_dearer_where_all_do() -> None:
+    eager, lazy, sticky = "partitioned", "partitioned,swap=lazy", "partitioned,swap=lazy-sticky"
+    seldom = runs("swap-crossover", designs=(eager, lazy, sticky))
+    always = runs("swap-crossover", "guest.task.monitored.repeat=60", designs=(eager, lazy))
+    assert seldom[lazy]["time"]["host_kernel"] < seldom[eager]["time"]["host_kernel"]
+    assert always[lazy]["time"]["host_kernel"] > always[eager]["time"]["host_kernel"]
+    assert seldom[lazy]["kvm"]["swaps"]["loads"] == 6  # those with accesses
+    assert seldom[sticky]["kvm"]["swaps"]["loads"] == seldom[eager]["kvm"]["swaps"]["loads"] >= 60
+    assert seldom[lazy]["kvm"]["traps"]["total"] > seldom[eager]["kvm"]["traps"]["total"]
+
+
+def test_reservation_dynamic_leaves_the_host_more_time_and_a_biased_scale() -> None:
+    by = runs("reservation")
+    static, dynamic = (by[name]["host"]["events"] for name in ("partitioned", "partitioned,reservation=dynamic"))
+    for fixed, moving in zip(static, dynamic, strict=True):
+        assert got(fixed) < 0.6 < got(moving)
+        assert abs(error(fixed)) < 0.05 < abs(error(moving))
+        assert (error(moving) > 0) is moving["event"].endswith(":H")
+
+
+def test_load_latency_grows_with_the_hosts_events_under_dynamic_reservation_only() -> None:
+    def load(run: Run) -> int:
+        return int(run["guests"][0]["vcpu_load"][0]["p50_ns"])
+
+    one, four = runs("load-latency", 'host.perf.events="r8"'), runs("load-latency")
+    static, dynamic = "partitioned", "partitioned,reservation=dynamic"
+    assert load(one[static]) == load(four[static])
+    assert load(four[dynamic]) > load(one[dynamic]) > 5 * load(one[static])
+
+
+def test_overflow_latency_is_much_the_same_in_every_design_but_for_a_vcpu_that_was_taken_off() -> None:
+    latencies = [latency for run in runs("overflow-latency").values() for latency in _latencies(run)]
+    assert all(1000 < latency["p50_ns"] <= latency["p99_ns"] < 10_000 for latency in latencies)
+    assert max(latency["max_ns"] for latency in latencies) > 1_000_000
+
+
+def _latencies(run: Run) -> list[dict[str, Any]]:
+    return [latency for guest in run["guests"] for latency in guest["interrupt_latency"]]
+
+
+def test_who_may_take_a_host_group_does_not_fit_beside_a_guest_with_eight_of_ten_counters() -> None:
+    group = {name: event(run["host"]["events"], "instructions") for name, run in runs("who-may-take").items()}
+    assert got(group["emulated"]) == 1
+    assert group["partitioned"]["scaled"] is None
+    assert 0 < got(group["partitioned,reservation=dynamic"]) < 0.1
+    fits = runs("who-may-take", "guest.counters=6")
+    assert all(got(event(run["host"]["events"], "instructions")) == 1 for run in fits.values())
+
+
+def test_who_may_take_a_host_group_that_does_not_fit_stops_a_guest_that_has_every_counter() -> None:
+    by = runs("who-may-take", "guest.counters=10")
+    counts = {name: event(run["guests"][0]["events"], "branches") for name, run in by.items()}
+    assert abs(error(counts["emulated"])) < 0.001
+    assert got(counts["partitioned"]) == 1
+    assert error(counts["partitioned"]) < -0.5
+
+
+def test_watchdog_survives_where_one_counter_is_left() -> None:
+    lost = {name: event(run["host"]["events"], "cycles:D")["in_error"] for name, run in runs("watchdog").items()}
+    assert lost == {"emulated": 0, "partitioned": 1, "partitioned,reservation=dynamic": 1, "partitioned-v8": 1}
+    kept = runs("watchdog", "guest.counters=9").values()
+    assert [event(run["host"]["events"], "cycles:D")["in_error"] for run in kept] == [0, 0, 0, 0]
+
+
+def test_watchdog_beats_an_event_of_the_guest_silently_on_the_emulated_vpmu() -> None:
+    lost = event(runs("watchdog")["emulated"]["guests"][0]["events"], "stalled-cycles-backend")
+    assert (lost["count"], got(lost), lost["in_error"]) == (0, 1, 0)
+    assert lost["truth"] > 0
+
+
+def test_migration_keeps_every_count_but_those_of_a_transition_that_loads_nothing() -> None:
+    by = runs("migration")
+    for name, run in by.items():
+        errors = [error(one) for one in run["guests"][0]["events"] if one["event"] != "cycles"]
+        if name == "partitioned-v8":
+            assert max(errors) < -0.01
+        else:
+            assert all(-0.001 < one <= 0 for one in errors)
+
+
+def test_stress_record_the_host_prints_less_kernel_time_than_it_spends() -> None:
+    by = runs("stress-record")
+    for run in by.values():
+        assert run["accounted"]["host_kernel"] < run["time"]["host_kernel"]
+    assert _share(by["emulated"]) > 0.5 > 0.2 > _share(by["partitioned"])
+
+
+def _share(run: Run) -> float:
+    """The host kernel's, of all CPU time."""
+    return float(run["time"]["host_kernel"] / sum(run["time"].values()))
