@@ -52,7 +52,7 @@ class Call(IntEnum):
     DISABLE = 3  # handle
     READ = 4  # handle; answered with one Notice.RESULT (count since creation)
     EL0_FILTER = 5  # 1: kvm_vcpu_pmu_restore_guest, 0: kvm_vcpu_pmu_restore_host
-    GUEST_COUNTERS = 6  # mask given to the guest, reschedule if in use; 0 gives it back
+    GUEST_COUNTERS = 6  # mask given to the guest, reschedule if in use, 0 takes it back; 1: stop the rest by HPME
 
 
 CALL_COLUMNS = 5  # code and four operands, unused ones 0

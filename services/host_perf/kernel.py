@@ -70,6 +70,7 @@ class HostCpu:
         self.refused: list[str] = []  # events whose perf_event_open failed, by name
         self.vcpu_threads: frozenset[int] = frozenset()
         self.thread = -1  # the current one
+        self.reserved = 0  # counters that are the guests' for good, one bit each
         self.squeezed = False  # events were taken off the guest's range at vcpu_load
         self.handler_began = -1  # when the PMU interrupt handler that was the last entry began, in cycles
 
@@ -129,7 +130,7 @@ class HostCpu:
         self.vcpu_threads = frozenset(config["vcpu_threads"])
         await perf.probe(cpu)
         perf.split_irq = config["split_irq"]
-        perf.guest_mask = perf.pmu.cntr_mask & ~config["counters"]
+        self.reserved = perf.guest_mask = perf.pmu.cntr_mask & ~config["counters"]
         await perf.set_counters(cpu, config["counters"], reschedule=False)
         for spec in config["sessions"]:
             await self._open(cpu, spec, None)
@@ -187,17 +188,19 @@ class HostCpu:
             elif code == EL0_FILTER:
                 await perf.el0_filter(cpu, bool(handle))
             elif code == GUEST_COUNTERS:
-                await self._guest_counters(cpu, handle)
+                await self._guest_counters(cpu, handle, range_only=bool(calls[row + 2]))
             else:
                 raise BadRequest(f"row {row // CALL_COLUMNS} of a CALL: {code} is no kernel-counter operation")
 
-    async def _guest_counters(self, cpu: Cpu, mask: int) -> None:
+    async def _guest_counters(self, cpu: Cpu, mask: int, *, range_only: bool) -> None:
         """kvm_pmu_set_guest_counters: reschedule only if events are in the way, and back only what was squeezed."""
         perf = self.perf
         squeezed = bool(perf.pmu.used & mask)
-        perf.guest_mask = mask
+        perf.guest_mask = mask or self.reserved
+        perf.range_only = False  # vcpu_load has yet to set HPMN, vcpu_put has taken it back
         await perf.set_counters(cpu, self.config["counters"] & ~mask, reschedule=squeezed or self.squeezed)
         self.squeezed = squeezed
+        perf.range_only = range_only
 
     # Results.
 
@@ -212,6 +215,7 @@ class HostCpu:
             "sessions": [session.state() for session in self.sessions],
             "refused": self.refused,
             "thread": self.thread,
+            "reserved": self.reserved,
             "squeezed": self.squeezed,
             "handler_began": self.handler_began,
         }
@@ -222,6 +226,7 @@ class HostCpu:
         self.vcpu_threads = frozenset(self.config.get("vcpu_threads", ()))
         self.refused = state["refused"]
         self.thread = state["thread"]
+        self.reserved = state["reserved"]
         self.squeezed = state["squeezed"]
         self.handler_began = state["handler_began"]
         if self.host.perf is not None:

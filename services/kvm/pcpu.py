@@ -19,7 +19,7 @@ from services.costs import Cost
 from services.cpu import CALL_COLUMNS, Entry, EntryKind, Notice, Timer, TookException
 from services.kvm.attendant import Attendant
 from services.kvm.bill import Account
-from services.kvm.errors import Livelock, ProtocolError
+from services.kvm.errors import Livelock, ProtocolError, SimulationError
 from services.kvm.latency import Latencies
 
 if TYPE_CHECKING:
@@ -144,7 +144,10 @@ class PCpu:
         assert self.host is not None
         self.machine.mark(self.index, kind, argument, len(calls))
         entry = Entry(kind, self.now, argument, el, 0, self.previous_done, calls, payload)
-        answer = await self.host.enter(self, entry)
+        try:
+            answer = await self.host.enter(self, entry)
+        except TookException as exc:
+            raise SimulationError(f"the host's perf on pCPU {self.index}: {exc}, and its handler has ended") from None
         self.previous_done = self.now
         return answer
 
@@ -267,7 +270,7 @@ class PCpu:
         if thread is not self.current and thread not in self.queue:
             self.queue.append(thread)
             if self.current is not None and self.slice_end == NEVER:
-                self.slice_end = self.now + self.tick_period
+                self.slice_end = self.now + self.tick_period // 2
 
     def _push(self, thread: Thread, target: PCpu) -> None:
         """Migrate a thread that is not running; it arrives no earlier than it left here."""
@@ -339,7 +342,7 @@ class PCpu:
         self.charge(Cost.CONTEXT_SWITCH)
         if self.tick == NEVER:
             self._restart_tick()
-        self.slice_end = self.now + self.tick_period if self.queue else NEVER
+        self.slice_end = self.now + self.tick_period // 2 if self.queue else NEVER
         self.machine.set_account(self.index, Account.SWITCH)
         await self.enter_host(EntryKind.TASK_IN, thread.id, el=2)
         await thread.switched_in()

@@ -11,6 +11,8 @@ from services.costs import Cost
 from services.linux_perf.attr import EXCLUDE_EL0, INCLUDE_EL2
 from services.linux_perf.event import COUNTER_INDICES, MASK32, MASK64, THROTTLED, PerfEvent
 from services.registers import (
+    MDCR_EL2,
+    MDCR_EL2_HPME,
     PMCCFILTR_EL0,
     PMCCNTR_EL0,
     PMCNTENCLR_EL0,
@@ -65,6 +67,8 @@ class Driver:
         "long_counters",
         "off",
         "on",
+        "off_range",
+        "on_range",
         "on_vcpu",
         "out_cost",
         "outs",
@@ -88,6 +92,7 @@ class Driver:
         narrow = MASK64 if self.long_counters else MASK32
         self.write_masks = [*([narrow] * CYCLE), MASK64, MASK64]
         self.off, self.on, self.on_vcpu = _pmu_off(), _pmu_on(True), _pmu_on(False)
+        self.off_range, self.on_range = _range(0), _range(MDCR_EL2_HPME)
         self.clear_flags = Burst()
         flags = self.clear_flags.mrs(PMOVSCLR_EL0)
         self.clear_flags.write_back(PMOVSCLR_EL0, flags, OVERFLOWED_MASK, 0)
@@ -252,6 +257,15 @@ def _pmu_off() -> Burst:
     pmcr = burst.mrs(PMCR_EL0)
     burst.isb()
     burst.write_back(PMCR_EL0, pmcr, PMCR_MASK & ~PMCR_E, 0)
+    return burst
+
+
+def _range(hpme: int) -> Burst:
+    """Stop or start a host's own range, [HPMN, N): PMCR_EL0.E is the guest's, which owns the other."""
+    burst = Burst()
+    mdcr = burst.mrs(MDCR_EL2)
+    burst.isb()
+    burst.write_back(MDCR_EL2, mdcr, MASK64 & ~MDCR_EL2_HPME, hpme)
     return burst
 
 

@@ -80,7 +80,7 @@ class Interrupts(Scheduler):
             flags = (await self.wait(cpu))[slot]
         if not flags:
             return False
-        cpu.burst.extend(pmu.off)
+        self._off(cpu.burst)
         pending = flags & pmu.cntr_mask & ~self.guest_mask
         while pending:
             idx = (pending & -pending).bit_length() - 1

@@ -49,7 +49,7 @@ class PerfCpu(Events):
     CONTEXT_SWITCH are the kernel's around it.
 
     Public attributes: `pmu` (the driver: `cntr_mask`, `used`, `events` by counter), `ctx`, `task_ctx`, `current`, and,
-    for a host, `pmuserenr_on_cpu`, `guest_mask`, `split_irq`.
+    for a host, `pmuserenr_on_cpu`, `range_only`, `guest_mask`, `split_irq`.
     """
 
     def __init__(self, perf: Perf, config: PerfConfig) -> None:

@@ -38,6 +38,7 @@ class Scheduler:
         self.task_ctx: Context | None = None  # of the current task, while it has events on this CPU
         self.current: int | None = None  # id of the task that runs
         self.pmuserenr_on_cpu = False  # a vCPU is loaded: PMUSERENR_EL0 is the guest's, KVM keeps the host's
+        self.range_only = False  # PMCR_EL0.E is a guest's: the host's range stops and starts by MDCR_EL2.HPME
         self.mux_interval = config.mux_interval or max(1, 1000 // perf.hz) * perf.frequency_hz // 1000
         self.mux_active = False
         self.mux_expires = 0
@@ -105,7 +106,7 @@ class Scheduler:
 
     def _off(self, burst: Burst) -> None:
         """perf_pmu_disable: the outermost one; callers do not nest."""
-        burst.extend(self.pmu.off)
+        burst.extend(self.pmu.off_range if self.range_only else self.pmu.off)
 
     def _on(self, burst: Burst) -> None:
         """perf_pmu_enable: nothing is switched on for no event."""
@@ -113,7 +114,10 @@ class Scheduler:
             self._pmu_start(burst)
 
     def _pmu_start(self, burst: Burst) -> None:
-        burst.extend(self.pmu.on_vcpu if self.pmuserenr_on_cpu else self.pmu.on)
+        if self.range_only:
+            burst.extend(self.pmu.on_range)
+        else:
+            burst.extend(self.pmu.on_vcpu if self.pmuserenr_on_cpu else self.pmu.on)
 
     # Events out and in.
 

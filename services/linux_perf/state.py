@@ -18,6 +18,7 @@ CONTEXT_EVENTS = ("events", "pinned", "flexible", "pinned_active", "flexible_act
 CPU_VALUES = (
     "current",
     "pmuserenr_on_cpu",
+    "range_only",
     "mux_active",
     "mux_expires",
     "guest_mask",

@@ -3,6 +3,7 @@
 import contextlib
 from dataclasses import replace
 from typing import Any
+from typing import Any
 
 import orjson
 import pytest
@@ -23,7 +24,7 @@ from services.host_perf import HostPerf
 from services.kvm import designs
 from services.kvm.attendant import LocalSoftware
 from services.kvm.simulation import Simulation
-from services.registers import PMEVCNTR
+from services.registers import PMEVCNTR, PMEVTYPER
 from tests.kvm.parties import INST_RETIRED, Scripted, experiment, simulation
 from tests.kvm.test_emulated import WORK, Counting
 
@@ -184,3 +185,77 @@ async def test_what_the_architecture_leaves_open_is_reported_when_it_is_used() -
     made.vcpus[0].working = False
     await made.run()
     assert (await made.result())["choices"] == {}
+
+
+class Busy(Scripted):
+    """A guest that counts its user work on counter 0, and on whose thread or pCPU the host counts too."""
+
+    def __init__(self) -> None:
+        super().__init__(boot=self.boot, resume=self.resume)
+        self.count = -1
+
+    async def boot(self, cpu: Cpu, entry: Entry) -> None:
+        cpu.burst.msr(PMEVTYPER(0), INST_RETIRED | r.PMEVTYPER_P)
+        cpu.burst.msr(PMEVCNTR(0), 0)
+        cpu.burst.msr(r.PMCNTENSET_EL0, 1)
+        cpu.burst.msr(r.PMCR_EL0, r.PMCR_LC | r.PMCR_LP | r.PMCR_E)
+        cpu.burst.compute(2, 0, 60_000_000)  # five ticks
+
+    async def resume(self, cpu: Cpu, entry: Entry) -> None:
+        self.count = await cpu.mrs(PMEVCNTR(0))
+        cpu.burst.notify(Notice.WORK_DONE, 0)
+        cpu.burst.wfi()
+
+
+async def beside_host_events(axes: dict[str, str], events: list[EventSpec]) -> tuple[int, list[dict[str, Any]]]:
+    """What a guest with four of ten counters counts, and what the host does, whose thread shares the pCPU."""
+    of = experiment("partitioned", counters=4, axes=axes)
+    hog = TaskSpec("hog", (PhaseSpec(2, 60_000_000),))
+    of = replace(of, host=replace(of.host, cpus=(HostCpuSpec((hog,), (host_session(*events),)),)))
+    guest = Busy()
+    made = simulation(of, guest)
+    made.attend_host(0, LocalSoftware(HostPerf().attend(0)))
+    await made.run()
+    result = orjson.loads(orjson.dumps(await made.result()))
+    return guest.count, [event for session in result["hosts"][0]["sessions"] for event in session["events"]]
+
+
+@pytest.mark.parametrize("reservation", ["static", "dynamic"])
+async def test_a_host_that_multiplexes_does_not_stop_its_guests_counters(reservation: str) -> None:
+    """Its driver stops the PMU at each rotation; as posted, by PMCR_EL0.E, which it does not always set again."""
+    eight = [INSTRUCTIONS] * 8
+    count, events = await beside_host_events({"reservation": reservation}, eight)
+    assert count == 30_000_000
+    assert any(0 < event["running"] < event["enabled"] for event in events)
+
+
+async def test_a_host_without_events_on_the_pmu_stops_a_guest_as_posted_and_not_by_hpme() -> None:
+    """A group that never fits: each rotation stops the PMU, and nothing starts it again."""
+    group = [replace(INSTRUCTIONS, leader=0) for _ in range(8)]
+    of = experiment("partitioned", counters=4)
+    for axes, whole in (({}, True), ({"host_stop": "pmcr"}, False)):
+        made = simulation(
+            replace(
+                of,
+                design=DesignSpec("partitioned", axes),
+                host=replace(
+                    of.host, cpus=(HostCpuSpec(sessions=(SessionSpec("stat", tuple(group), cpu_wide=True),)),)
+                ),
+            ),
+            guest := Busy(),
+        )
+        made.attend_host(0, LocalSoftware(HostPerf().attend(0)))
+        await made.run()
+        assert (guest.count == 30_000_000) is whole
+
+
+async def test_the_filters_of_events_that_a_reservation_moves_are_kept_and_as_posted_undone() -> None:
+    """Eight host events, four counters short: while the guest is loaded :H counts no guest."""
+    errors = {}
+    for filters in ("kept", "undone"):
+        _, events = await beside_host_events(
+            {"reservation": "dynamic", "filters": filters}, [INSTRUCTIONS_H] * 4 + [INSTRUCTIONS_G] * 2
+        )
+        of_host = [event for event in events if event["name"] == "instructions:H"]
+        errors[filters] = max(event["count"] / event["truth"] for event in of_host)
+    assert errors["kept"] <= 1 < errors["undone"]

@@ -6,6 +6,7 @@ from services import registers as r
 from services.cpu import Cpu, Entry, Notice, TookException
 from services.host_perf import HostPerf
 from services.kvm.attendant import LocalSoftware
+from services.kvm.errors import SimulationError
 from services.kvm.simulation import Simulation
 from services.registers import PMEVCNTR, PMEVTYPER
 from tests.kvm.parties import Scripted, experiment, simulation
@@ -155,3 +156,27 @@ async def test_what_an_operation_of_linuxs_driver_traps(
     await made.run()
     assert len(of) == accesses
     assert sum(made.vcpus[0].traps.values()) == (with_fgt if design == "partitioned" else accesses)
+
+
+async def test_an_exception_after_a_handlers_last_wait_is_told_with_who_took_it() -> None:
+    async def boot(cpu: Cpu, entry: Entry) -> None:
+        cpu.burst.mrs(PMEVCNTR(6))
+
+    made = simulation(experiment("partitioned", counters=6), Scripted(boot=boot))
+    with pytest.raises(SimulationError, match=r"vm0 on vCPU 0: exception .* ESR 0x2000000, and its handler has ended"):
+        await made.run()
+
+
+@pytest.mark.parametrize("answer", [b"", b"\xff", b"null", b"[]", b"[" * 10_000])
+async def test_a_report_that_is_none_is_told_with_who_made_it(answer: bytes) -> None:
+    async def boot(cpu: Cpu, entry: Entry) -> None:
+        cpu.burst.notify(Notice.WORK_DONE, 0)
+        cpu.burst.wfi()
+
+    async def report(cpu: Cpu, entry: Entry) -> None:
+        cpu.answer(answer)
+
+    made = simulation(experiment("emulated"), Scripted(boot=boot, report=report))
+    await made.run()
+    with pytest.raises(SimulationError, match="vm0 on vCPU 0 reports "):
+        await made.result()

@@ -53,6 +53,14 @@ class Partitioned(Design):
             ("restored", "left"),
             "at put PMCR_EL0 is what the host had, or stays the guest's, whose E=0 then stops the host (v1-v8)",
         ),
+        "host_stop": Axis(
+            ("hpme", "pmcr"),
+            "while a guest is resident the host's driver stops its range by MDCR_EL2.HPME, or all by PMCR_EL0.E",
+        ),
+        "filters": Axis(
+            ("kept", "undone"),
+            "the EL0 filters of host events that a reservation reschedules: flipped again, or not (v7, v8)",
+        ),
         "hpme": Axis(("set", "missing"), "MDCR_EL2.HPME while loaded: without it the host's counters stop (v1-v4)"),
         "free": Axis(
             ("clean", "blind"), "while not resident the host counts at EL2, or HPMD and HCCD forbid it (v5-v8)"

@@ -54,6 +54,10 @@ class PartitionedPmu(Vpmu):
         self.split = self.hpmn > 0 or cpu.hpmn0  # else HPMN stays N and every access traps
         hidden = not cpu.icntr or cpu.fgt > 1  # PMICNTR_EL0 is, without trapping everything
         self.untrapped = self.axes["traps"] == "fgt" and cpu.fgt > 0 and hidden and self.split
+        unsplit = not self.untrapped and self.axes["without_fgt"] == "unsplit"
+        self.hpmn_set = self.split and not unsplit
+        # While the guest is resident the host's enable is HPME, and its driver stops and starts by that.
+        self.by_hpme = self.hpmn_set and self.axes["host_stop"] == "hpme"
 
     def counters_owned(self, cpu: CpuSpec) -> int:
         """MDCR_EL2.HPMN while resident: as userspace set it, or (v1) the host's one partition."""
@@ -101,15 +105,19 @@ class PartitionedPmu(Vpmu):
         machine, index = self.vcpu.machine, self.vcpu.pcpu.index
         before = machine.set_account(index, Account.SWAP)
         await self._host_counters(self.mask)
+        if self.axes["host_pmcr"] == "restored":
+            self.host_pmcr = self._get(r.PMCR_EL0) & PMCR_WRITABLE
+            self.register_reads += 1
         self._program(self._mdcr())
         self._swap_in()
         machine.set_account(index, before)
 
     def _mdcr(self) -> int:
         cpu = self.vcpu.pcpu.spec
-        unsplit = not self.untrapped and self.axes["without_fgt"] == "unsplit"
-        value = self.hpmn if self.split and not unsplit else cpu.counters
-        if self.axes["hpme"] == "set":
+        value = self.hpmn if self.hpmn_set else cpu.counters
+        if self.by_hpme:
+            value |= r.MDCR_EL2_HPME if self.host_pmcr & r.PMCR_E else 0
+        elif self.axes["hpme"] == "set":
             value |= r.MDCR_EL2_HPME
         if cpu.pmuver >= PMUVER_P1 and self.split:
             value |= r.MDCR_EL2_HPMD  # nothing in the guest's range counts at EL2
@@ -131,16 +139,19 @@ class PartitionedPmu(Vpmu):
         pcpu.kvm(burst)
 
     async def _host_counters(self, mask: int) -> None:
-        """kvm_pmu_set_guest_counters: under dynamic reservation the host gives the range up only now."""
-        if self.axes["reservation"] == "dynamic":
-            await self.vcpu.pcpu.call([Call.GUEST_COUNTERS, mask, 0, 0, 0], Account.RESERVE)
+        """kvm_pmu_set_guest_counters: under dynamic reservation the host gives the range up only now.
+
+        What that reschedules comes back with the host's EL0 filters.
+        """
+        if self.axes["reservation"] == "dynamic" or self.by_hpme:
+            rows: list[int] = [Call.GUEST_COUNTERS, mask, int(bool(mask) and self.by_hpme), 0, 0]
+            if mask and self.axes["filters"] == "kept" and self.el0_switched():
+                rows += [Call.EL0_FILTER, 1, 0, 0, 0]
+            await self.vcpu.pcpu.call(rows, Account.RESERVE)
 
     def _swap_in(self) -> None:
         """kvm_pmu_load: 2h+9 writes for h event counters, one more with PMUSERENR_EL0."""
         pmu, burst = self.pmu, Burst()
-        if self.axes["host_pmcr"] == "restored":
-            self.host_pmcr = self._get(r.PMCR_EL0) & PMCR_WRITABLE
-            self.register_reads += 1
         for n in range(self.hpmn):
             burst.msr(r.PMEVTYPER(n), self._hardware_typer(n))
         burst.msr(r.PMCCFILTR_EL0, self._hardware_typer(CYCLE))
@@ -179,6 +190,9 @@ class PartitionedPmu(Vpmu):
             burst.msr(r.PMUSERENR_EL0, 0)
             self.register_writes += 1
         if self.axes["host_pmcr"] == "restored":
+            if self.by_hpme:  # the host's enable was there meanwhile
+                running = self._get(r.MDCR_EL2) & r.MDCR_EL2_HPME
+                self.host_pmcr = self.host_pmcr & ~r.PMCR_E | (r.PMCR_E if running else 0)
             burst.msr(r.PMCR_EL0, self.host_pmcr)
             self.register_writes += 1
         values = self.vcpu.pcpu.kvm(burst)

@@ -27,6 +27,8 @@ class Preset:
 
 _V1 = {
     "host_pmcr": "left",
+    "host_stop": "pmcr",
+    "filters": "undone",
     "userenr": "swapped",
     "hpme": "missing",
     "pmovs": "folded",
@@ -38,6 +40,8 @@ _V1 = {
 _V5 = _V1 | {"hpme": "set", "swap": "lazy-sticky", "free": "blind", "without_fgt": "fast-path"}
 _V6 = {
     "host_pmcr": "left",
+    "host_stop": "pmcr",
+    "filters": "undone",
     "free": "blind",
     "userenr": "left",
     "hpme": "set",
