@@ -54,19 +54,9 @@ def root() -> Path:
 def claimed(scenario: str) -> Iterator[Path]:
     """A new topology's directory, named for its scenario; gone with all in it at the end."""
     base = root()
-    for number in range(1, _MOST):
-        path = base / (scenario if number == 1 else f"{scenario}-{number}")
-        with contextlib.suppress(FileExistsError):
-            path.mkdir(mode=0o700)
-            break
-        if _abandoned(path):
-            with contextlib.suppress(FileExistsError):
-                path.mkdir(mode=0o700)
-                break
-    else:
-        raise UserError(f"{_MOST - 1} topologies of {scenario} are running; end some with `pmulab down`")
-    lock = os.open(path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    with writing(base):
+        path = _make(base, scenario)
+        lock = _lock(path)
     try:
         yield path
     finally:
@@ -74,12 +64,49 @@ def claimed(scenario: str) -> Iterator[Path]:
         os.close(lock)
 
 
+@contextlib.contextmanager
+def writing(directory: Path) -> Iterator[None]:
+    """The block makes files in `directory`. Raises UserError if that is full, read-only or gone."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{directory}: {error.strerror}; set XDG_RUNTIME_DIR to a directory that can be written to"
+        ) from None
+
+
+def _make(base: Path, scenario: str) -> Path:
+    """A new directory for a topology of `scenario`. Raises UserError if there are too many, OSError."""
+    for number in range(1, _MOST):
+        path = base / (scenario if number == 1 else f"{scenario}-{number}")
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+            return path
+        if _abandoned(path):
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(mode=0o700)
+                return path
+    raise UserError(f"{_MOST - 1} topologies of {scenario} are running; end some with `pmulab down`")
+
+
+def _lock(path: Path) -> int:
+    """The lock of a topology's new directory, held. Without one the directory goes: nobody would know it abandoned."""
+    try:
+        lock = os.open(path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:
+        path.rmdir()
+        raise
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
 def announce(directory: Path, scenario: str, design: str, addresses: dict[str, str]) -> Running:
     """Let other commands find the topology whose directory this is."""
     running = Running(directory.name, os.getpid(), scenario, design, addresses)
     partial = directory / f"{_DESCRIPTION}.partial"
-    partial.write_bytes(orjson.dumps(asdict(running)))
-    partial.replace(directory / _DESCRIPTION)
+    with writing(directory):
+        partial.write_bytes(orjson.dumps(asdict(running)))
+        partial.replace(directory / _DESCRIPTION)
     return running
 
 

@@ -53,7 +53,8 @@ async def up(experiment: Experiment) -> AsyncIterator[Topology]:
     """
     with runtime.claimed(experiment.scenario) as directory:
         addresses = _addresses(experiment, directory)
-        children = _Children(_commands(experiment, directory, addresses))
+        with runtime.writing(directory):
+            children = _Children(_commands(experiment, directory, addresses))
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(children.run)
@@ -132,7 +133,7 @@ class _Children:
 
     def __init__(self, commands: dict[str, list[str]]) -> None:
         self._commands = commands
-        self._left = len(commands)
+        self._left = list(commands)
         # Shielded: when the launcher is cancelled, the processes are ended in order, not at once.
         self._scope = trio.CancelScope(shield=True)
         self.ended = trio.Event()  # all of them, by themselves
@@ -157,11 +158,18 @@ class _Children:
         self, actor: str, command: list[str], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         async with trio.open_nursery() as nursery:
-            start = partial(trio.run_process, command, stdin=subprocess.PIPE, check=False, start_new_session=True)
+            start = partial(
+                trio.run_process,
+                command,
+                stdin=subprocess.PIPE,
+                check=False,
+                start_new_session=True,
+                deliver_cancel=_stop,
+            )
             process: trio.Process = await nursery.start(start)
             task_status.started()
             status = await process.wait()
-        self._left -= 1
+        self._left.remove(actor)
         if not self._left:
             self.ended.set()
         if self.ending:
@@ -171,13 +179,19 @@ class _Children:
             with trio.move_on_after(_END_SECONDS):
                 await self.ended.wait()
                 return
-        raise TopologyError(f"{actor} {_how(status)}; the other processes were stopped")
+        how = _how(status) if status else f"ended before {', '.join(self._left)}"
+        raise TopologyError(f"{actor} {how}; the other processes were stopped")
+
+
+async def _stop(process: trio.Process) -> None:
+    """SIGTERM, and SIGKILL for one that does not end by it, as one that is stopped does not."""
+    process.terminate()
+    await trio.sleep(_END_SECONDS)
+    process.kill()
 
 
 def _how(status: int) -> str:
-    if status < 0:
-        return f"was killed by {signal.Signals(-status).name}"
-    return f"died with exit status {status}" if status else "ended before the others"
+    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"died with exit status {status}"
 
 
 async def _reach(addresses: dict[str, str]) -> None:

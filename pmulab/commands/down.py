@@ -13,7 +13,7 @@ from pmulab.errors import TopologyError
 from pmulab.runtime import Running
 from pmulab.topology import told
 
-_SECONDS = 15.0  # within which a topology must have ended
+_SECONDS = 30.0  # within which a topology must have ended, processes that do not answer any more included
 _POLL_SECONDS = 0.05
 
 

@@ -12,10 +12,12 @@ from pmulab.scenario import injection
 from pmulab.topology import told
 from services import experiment as ex
 
+_MAX_CPU = 2**32 - 1  # on the wire
+
 
 def main(arguments: argparse.Namespace) -> int:
     target, _, cpu = arguments.target.partition("/")
-    if cpu and not cpu.isdecimal():
+    if cpu and not (cpu.isdecimal() and len(cpu) <= len(str(_MAX_CPU)) and int(cpu) <= _MAX_CPU):
         raise UserError(f"{arguments.target}: {cpu!r} is not the number of a CPU; write for example {target}/1")
     with told(), connect(runtime.find(arguments.topology).addresses["kvm"]) as lab:
         launch = ex.loads(ex.Experiment, lab.describe().launch.encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -104,6 +105,7 @@ WRONG = [
     ("vm7", '[perf]\nverb = "stat"\nevents = "cycles"\n', "vm7"),
     ("vm0/7", '[perf]\nverb = "stat"\nevents = "cycles"\n', "vCPU 7"),
     ("vm0/x", "", "'x' is not the number of a CPU"),
+    ("vm0/4294967296", "", "'4294967296' is not the number of a CPU"),
     ("vm0", '[perf]\nverb = "stat"\nevents = "cylces"\n', ":3: unknown event 'cylces'"),
     ("vm0", "[perf]\n[task]\n", ":2: one of [task] and [perf] is wanted"),
     ("vm0", None, "no such file"),
@@ -180,3 +182,25 @@ def test_a_runtime_directory_that_others_may_read_is_refused(pmulab: Pmulab, tmp
     done = pmulab("up", "quick")
     assert done.returncode == 2
     assert "is not a private directory of yours; remove it, or chmod 0700 it" in done.stderr
+
+
+def test_a_full_runtime_directory_is_one_line_and_status_2(environment: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pmulab", "up", "quick"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=SECONDS,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+    )
+    assert done.returncode == 2
+    message = "File too large; set XDG_RUNTIME_DIR to a directory that can be written to"
+    assert done.stderr == f"pmulab: {tmp_path}/pmulab/quick: {message}\n"
+    assert list((tmp_path / "pmulab").iterdir()) == []
+
+
+def test_who_ended_before_whom_is_told(up: Up) -> None:
+    os.kill(up.children["guest"], signal.SIGTERM)
+    status, errors = up.wait()
+    assert status == 1
+    assert errors == "pmulab: vm0 ended before kvm, host_perf; the other processes were stopped\n"
