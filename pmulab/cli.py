@@ -154,6 +154,8 @@ def _topology_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _seed(text: str) -> int:
+    if not (text.removeprefix("-").isdecimal() and len(text) <= len(str(-_MAX_SEED))):
+        raise argparse.ArgumentTypeError(f"invalid seed {text!r}, not a whole number from 0 to {_MAX_SEED}")
     seed = int(text)
     if not 0 <= seed <= _MAX_SEED:
         raise argparse.ArgumentTypeError(f"{text} is not from 0 to {_MAX_SEED}")

@@ -95,5 +95,8 @@ def _directory(name: str) -> Path:
 def _write(path: Path, whole: dict[str, Any]) -> None:
     """In one step: a reader, or a run that is killed, never leaves half a result."""
     partial = path.with_suffix(".partial")
-    partial.write_bytes(orjson.dumps(whole, option=orjson.OPT_INDENT_2) + b"\n")
-    partial.replace(path)
+    try:
+        partial.write_bytes(orjson.dumps(whole, option=orjson.OPT_INDENT_2) + b"\n")
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"--out: {path}: {error.strerror}; give a directory that can be written to") from None

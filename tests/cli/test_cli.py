@@ -46,6 +46,14 @@ def test_a_users_mistake_is_one_line_and_status_2(arguments: list[str], message:
     assert done.stderr.count("\n") == 1
 
 
+def test_a_result_that_cannot_be_written_is_one_line_and_status_2(tmp_path: Path) -> None:
+    (tmp_path / "result.json").mkdir()
+    done = pmulab("run", "quick", "--out", str(tmp_path), *SHORT)
+    assert done.returncode == cli.BAD_INPUT
+    message = f"pmulab: --out: {tmp_path}/result.json: Is a directory; give a directory that can be written to\n"
+    assert done.stderr == message
+
+
 def test_the_version() -> None:
     assert pmulab("--version").stdout == f"pmulab {version('pmulab')}\n"
 
