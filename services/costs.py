@@ -15,6 +15,7 @@ from services.tables import Table, is_path, near
 
 SHIPPED: Final = Path(__file__).with_suffix(".toml")
 DEFAULT: Final = "altra-n1-vhe"
+_MOST: Final = 10**9  # ns or cycles that one action may take; more would be a slip of the unit
 
 
 class Cost(IntEnum):
@@ -155,6 +156,8 @@ def quantity(name: str, text: str) -> Figure:
     unit = unit.strip()
     if value < 0 or unit not in ("ns", "cycles"):
         raise ValueError(f"cost {name}: {text!r} is not a cost; write it like '13.2 ns' or '40 cycles'")
+    if value > _MOST:
+        raise ValueError(f"cost {name}: {text!r} is too much; a cost is at most {_MOST} ns or cycles")
     return Figure(value, unit, "given by the user")
 
 
@@ -206,8 +209,11 @@ def _figure(source: Table, path: tuple[str, ...], value: object) -> Figure:
     contains = given.get("contains", [])
     if not isinstance(contains, list) or any(part not in NAMES for part in contains):
         raise source.error((*path, "contains"), f"{contains!r} is not a list of costs", f"known are {', '.join(NAMES)}")
+    value = source.number((*path, "value"), given.get("value"))
+    if value > _MOST:
+        raise source.error((*path, "value"), f"{value} is too much", f"a cost is at most {_MOST} ns or cycles")
     return Figure(
-        value=source.number((*path, "value"), given.get("value")),
+        value=value,
         unit=unit,
         source=source.string((*path, "source"), given["source"]),
         contains=tuple(contains),

@@ -78,6 +78,11 @@ def test_an_override_that_is_no_quantity_is_refused(text: str) -> None:
         costs.load("altra-n1-vhe", GHZ_3, {"isb": text})
 
 
+def test_an_override_of_more_than_a_second_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"cost isb: '1e300 ns' is too much; a cost is at most"):
+        costs.load("altra-n1-vhe", GHZ_3, {"isb": "1e300 ns"})
+
+
 def test_an_unknown_name_is_refused_with_the_near_matches() -> None:
     with pytest.raises(ValueError, match="did you mean altra-n1-vhe"):
         costs.table("altra-n1")
@@ -106,6 +111,10 @@ def test_a_users_own_table_is_read_by_its_path(tmp_path: Path) -> None:
         (
             'isb = { value = -1, unit = "ns", source = "x" }',
             r"own.toml:3: isb.value: -1 is out of range; write 0 or more",
+        ),
+        (
+            'isb = { value = 1e12, unit = "cycles", source = "x" }',
+            r"own.toml:3: isb.value: .* is too much; a cost is at most 1000000000 ns or cycles",
         ),
         ('isb = { value = nan, unit = "ns", source = "x" }', r"own.toml:3: isb.value: NaN is not a number"),
         ('isb = { value = "1", unit = "ns", source = "x" }', r"own.toml:3: isb.value: '1' is not a number"),
