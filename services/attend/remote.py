@@ -46,7 +46,7 @@ class RemoteSoftware:
         """Run the handler of `entry` to its end, executing its bursts on `executor`; its answer.
 
         `executor.execute` may enter this software again. Raises `PeerGone` if the software died, fell silent or sent
-        nonsense, now or before; `TookException` if the burst that ends the handler took one, as embedded.
+        nonsense, now or before. An exception in the burst that ends a handler is nonsense: nobody is left to take it.
         """
         self._entries += 1
         number = self._entries
@@ -57,7 +57,10 @@ class RemoteSoftware:
             burst, done = self._burst(message)
             if done:
                 self._open.pop()
-                await self._execute(executor, burst, message.answer)
+                try:
+                    await self._execute(executor, burst, message.answer)
+                except TookException as exc:
+                    raise self._malformed(f"codes: {exc}, and its handler has ended") from None
                 return message.answer
             reply = wire.Reply(entry=number)
             try:

@@ -131,8 +131,12 @@ class Lab:
             "round_trips": self.simulation.round_trips(),
             **result,
         }
-        self.result = results.begin(self.experiment.scenario, self.experiment.seed, "processes")
-        self.result["runs"].append(results.run(self.experiment, plain))
+        whole = results.begin(self.experiment.scenario, self.experiment.seed, "processes")
+        try:
+            whole["runs"].append(results.run(self.experiment, plain))
+        except (LookupError, TypeError) as exc:  # what another process has reported is not ours to trust
+            raise SimulationError(f"a report is not as it should be: {exc!r}") from None
+        self.result = whole
         self._change()
 
     def _between_entries(self) -> None:

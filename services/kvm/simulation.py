@@ -17,6 +17,7 @@ from services.costs import Cost
 from services.cpu import EntryKind
 from services.kvm import bill, designs
 from services.kvm.attendant import Attendant
+from services.kvm.errors import SimulationError
 from services.kvm.pcpu import PCpu, Thread
 from services.kvm.requests import Requests
 from services.kvm.task import HostTask
@@ -234,7 +235,7 @@ class Simulation:
             {
                 "name": guest.name,
                 "vcpus": [
-                    orjson.loads(vcpu.reported)
+                    _report(vcpu.reported, f"{vcpu.name} on vCPU {vcpu.index}")
                     | {"interrupt_latency": vcpu.latencies.summary()}
                     | {"vcpu_load": vcpu.load_times.summary(), "vcpu_put": vcpu.put_times.summary()}
                     | {f"true_el{el}_cycles": self.machine.truth(vcpu.context, el, CPU_CYCLES) for el in (0, 1)}
@@ -248,7 +249,10 @@ class Simulation:
         for pcpu in self.pcpus:
             pcpu.enter_kernel()
             answer = await pcpu.enter_host(EntryKind.REPORT) if pcpu.booted else b"{}"
-            hosts.append(orjson.loads(answer) | {"interrupt_latency": pcpu.latencies.summary()})
+            hosts.append(
+                _report(answer, f"the host's perf on pCPU {pcpu.index}")
+                | {"interrupt_latency": pcpu.latencies.summary()}
+            )
         time = dict.fromkeys(("guest", "host_kernel", "host_user", "idle"), 0)
         accounted = dict(time)
         end = max(pcpu.now for pcpu in self.pcpus)
@@ -333,6 +337,17 @@ class Simulation:
 def digest(result: dict[str, Any]) -> str:
     """One number over a run's results and its ordered event log."""
     return sha256(orjson.dumps(result, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _report(answer: bytes, who: str) -> dict[str, Any]:
+    """What software has reported. Raises SimulationError unless it is a JSON object."""
+    try:
+        report = orjson.loads(answer)
+    except orjson.JSONDecodeError as exc:
+        raise SimulationError(f"{who} reports what is no JSON: {exc}") from None
+    if not isinstance(report, dict):
+        raise SimulationError(f"{who} reports no JSON object")
+    return report
 
 
 def _work(task: ex.TaskSpec) -> int:

@@ -23,7 +23,7 @@ from services.costs import Cost
 from services.cpu import Entry, EntryKind, Notice, Timer, TookException
 from services.kvm.attendant import Attendant
 from services.kvm.bill import Account
-from services.kvm.errors import InjectUndef, ProtocolError
+from services.kvm.errors import InjectUndef, ProtocolError, SimulationError
 from services.kvm.guest_pmu import GuestPmu
 from services.kvm.latency import Latencies
 from services.kvm.pcpu import NEVER, PCpu
@@ -189,7 +189,10 @@ class VCpu:
         el, left = (-1, 0) if self.compute is None else self.compute[1:]
         machine.set_running(index, self.context, 1, self.profile)
         entry = Entry(kind, machine.now(index), argument, el, left, self.previous_done, (), payload)
-        answer = await self.guest.enter(self, entry)
+        try:
+            answer = await self.guest.enter(self, entry)
+        except TookException as exc:
+            raise SimulationError(f"{self.name} on vCPU {self.index}: {exc}, and its handler has ended") from None
         self.previous_done = machine.now(self.pcpu.index)
         return answer
 

@@ -160,6 +160,20 @@ async def test_an_exception_taken_by_an_operation_is_raised_in_the_handler(loop:
     assert caught == [1 << 25]
 
 
+async def test_an_exception_after_the_last_wait_of_a_handler_ends_the_session(loop: Loop, address: Address) -> None:
+    class Undefined:
+        async def execute(self, burst: Burst, answer: bytes) -> int:
+            raise TookException(1 << 25)
+
+    async def handler(cpu: Cpu, entry: Entry) -> None:
+        cpu.burst.msr(PMCR_EL0, 1)
+
+    with pytest.RaisesGroup(pytest.RaisesExc(RpcError, match="INVALID_ARGUMENT: codes: "), flatten_subgroups=True):
+        async with attended(loop, address, Scripted(TIMER=handler)) as remote:
+            with pytest.raises(PeerGone, match="ESR 0x2000000, and its handler has ended"):
+                await remote.enter(Undefined(), Entry(EntryKind.TIMER, 0))
+
+
 async def test_a_handler_that_fails_is_named_on_both_sides(loop: Loop, address: Address) -> None:
     async def handler(cpu: Cpu, entry: Entry) -> None:
         raise KeyError("no such event")
