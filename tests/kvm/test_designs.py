@@ -3,7 +3,6 @@
 import contextlib
 from dataclasses import replace
 from typing import Any
-from typing import Any
 
 import orjson
 import pytest
