@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ _MAX_SEED = 2**63 - 1
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status. 2: the user's mistake, in one line; 1: it could not be carried out."""
+    if sys.stdout is None:
+        return _fail("there is no standard output to print to", FAILED)
     try:
         status = _dispatch(_parser().parse_args(argv))
         sys.stdout.flush()
@@ -36,9 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read our output has gone: nothing to say, and nothing left to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # whoever read it has gone: nothing to say
         return BROKEN_PIPE
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        _drop_output()
+        return _fail(f"the output cannot be written: {error.strerror}", FAILED)
+
+
+def _drop_output() -> None:
+    """Leave nothing to flush at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, status: int) -> int:

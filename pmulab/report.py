@@ -145,7 +145,7 @@ def _published(key: str, runs: list[Run]) -> list[list[str]]:
     if not any(number is not None for number in numbers):
         return []
     deviations = [
-        "" if number is None else f"{100 * (run['guests'][0][key] - number) / number:+.1f} %"
+        "" if not number else f"{100 * (run['guests'][0][key] - number) / number:+.1f} %"
         for run, number in zip(runs, numbers, strict=True)
     ]
     return [

@@ -27,7 +27,6 @@ class EntryKind(IntEnum):
     TIMER = 2  # argument: mask of 1 << Timer that have expired
     SGI = 3  # argument: SGI number (an IPI, or irq_work to itself)
     RESUME = 4  # a COMPUTE ran to its end, or a WFI was woken by nothing that has a handler
-    EXCEPTION = 5  # argument: ESR of an exception taken to the software's own level
     TASK_IN = 6  # host only. argument: id of the thread that is switched in
     TASK_OUT = 7  # host only. argument: id of the thread that is switched out
     CALL = 8  # host only. calls: kernel-counter operations from KVM, one row each

@@ -44,6 +44,7 @@ class SessionSpec:
     verb: str  # "stat" or "record"
     events: tuple[EventSpec, ...]
     cpu_wide: bool = False  # -a / -C: per-CPU events, for as long as the run lasts
+    name: str = ""  # one session on several CPUs has one name, and its events are reported as one; "": it stands alone
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,11 +101,12 @@ def _latencies(cpus: Iterable[Mapping[str, Any]], key: str, count: str, hz: int)
 
 def events(cpus: Iterable[Mapping[str, Any]]) -> list[Json]:
     """The events of all sessions. The same event on several CPUs is one, summed, as `perf stat -a` prints it."""
-    summed: dict[tuple[int, int, str], dict[str, Any]] = {}
-    for cpu in cpus:
+    summed: dict[tuple[Any, int, str], dict[str, Any]] = {}
+    for number, cpu in enumerate(cpus):
         for session, of_session in enumerate(cpu.get("sessions", [])):
+            one = of_session["name"] or (number, session)
             for index, event in enumerate(of_session["events"]):
-                row = summed.setdefault((session, index, event["name"]), dict.fromkeys((*_SUMMED, "in_error"), 0))
+                row = summed.setdefault((one, index, event["name"]), dict.fromkeys((*_SUMMED, "in_error"), 0))
                 for key in _SUMMED:
                     row[key] += event[key]
                 row["in_error"] += event["state"] == _ERROR

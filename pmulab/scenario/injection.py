@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pmulab.scenario import keys
 from pmulab.scenario.machine import Machine
-from pmulab.scenario.parties import read_task
+from pmulab.scenario.parties import read_guest_task
 from pmulab.scenario.sessions import read_session
 from pmulab.scenario.source import open_file
 from pmulab.scenario.table import Table
@@ -25,6 +25,6 @@ def load(path: str, experiment: Experiment) -> tuple[TaskSpec | SessionSpec, lis
         return read_session(table.table("perf", keys.TASK_PERF), cpu_wide=True), []
     machine = Machine(experiment.cpus, experiment.frequency_hz, experiment.costs)
     work = Work(machine)
-    task = read_task(table.table("task", keys.TASK), machine, work)
+    task = read_guest_task(table.table("task", keys.TASK), machine, work)
     tallied = set(experiment.events)
     return task, [tuple(rate for rate in rates if rate[0] in tallied) for rates in work.profiles]

@@ -98,7 +98,7 @@ def _read_guest(table: Table, machine: Machine, work: Work, default_name: str) -
         vcpus=tuple(
             VcpuSpec(
                 pcpu=pin[vcpu] if pin else _FLOATS,
-                tasks=tuple(read_task(task, machine, work) for task in tasks[vcpu]),
+                tasks=tuple(read_guest_task(task, machine, work) for task in tasks[vcpu]),
                 sessions=tuple(read_session(session, cpu_wide=True) for session in sessions[vcpu]),
             )
             for vcpu in range(vcpus)
@@ -187,6 +187,16 @@ def read_task(table: Table, machine: Machine, work: Work) -> TaskSpec:
         sleep=machine.cycles(table.number("sleep_ms", 0, 0, 10**6) / 1000),
         threads=table.integer("threads", 1, 1, _MAX_THREADS),
     )
+
+
+def read_guest_task(table: Table, machine: Machine, work: Work) -> TaskSpec:
+    """A program of a guest, at EL0 and EL1."""
+    task = read_task(table, machine, work)
+    if any(phase.el > 1 for phase in task.phases):
+        table.refuse(
+            "workload", f"{table.text('workload')} runs at EL2, a guest has EL0 and EL1", "leave it to a [[host.task]]"
+        )
+    return task
 
 
 def _at_el2(task: TaskSpec) -> TaskSpec:

@@ -20,7 +20,7 @@ def read_session(table: Table, *, cpu_wide: bool) -> SessionSpec:
         events = parse_events(table.strings("events"), frequency=frequency, period=period)
     except EventSyntaxError as error:
         table.refuse_element("events", error.argument, str(error), error.remedy)
-    return SessionSpec(verb, events, cpu_wide)
+    return SessionSpec(verb, events, cpu_wide, ".".join(str(key) for key in table.path))
 
 
 def _sampling(table: Table, verb: str) -> tuple[int, int]:

@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 def _lab(options: argparse.Namespace) -> Lab:
     try:
         experiment = ex.loads(ex.Experiment, options.experiment.read_bytes())
-        services = dict(service.split("=", 1) for service in options.service)
+        services = dict(_service(service) for service in options.service)
         return Lab(experiment, {"kvm": str(options.listen), **services})
     except OSError as exc:
         raise Failure(f"cannot read the experiment: {exc.strerror}: {exc.filename}") from None
@@ -52,6 +52,13 @@ def _lab(options: argparse.Namespace) -> Lab:
         raise Failure(str(exc)) from None
     except ValueError as exc:
         raise Failure(f"{options.experiment}: {exc}") from None
+
+
+def _service(text: str) -> tuple[str, str]:
+    actor, equals, where = text.partition("=")
+    if not equals:
+        raise Failure(f"--service {text}: ACTOR=ADDRESS is wanted")
+    return actor, where
 
 
 if __name__ == "__main__":

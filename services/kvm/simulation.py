@@ -275,7 +275,7 @@ class Simulation:
             "time": time,
             "accounted": accounted,
             "bill": {
-                "host": bill.host(self.machine, len(self.pcpus)),
+                "host": bill.host(self.machine, len(self.pcpus), sum(task.in_kernel for task in self.tasks)),
                 "host_by_cost": bill.by_cost(self.machine, len(self.pcpus), guests=False),
                 "guests_by_cost": bill.by_cost(self.machine, len(self.pcpus), guests=True),
             },

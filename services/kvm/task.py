@@ -25,6 +25,7 @@ class HostTask:
         self.left = spec.phases[0].cycles if spec.phases else 0
         self.asleep = False
         self.computed = 0  # cycles of work done
+        self.in_kernel = 0  # of these, at EL2
 
     @property
     def finished(self) -> bool:
@@ -58,6 +59,8 @@ class HostTask:
         done = machine.run(pcpu.index, self.left)
         self.left -= done
         self.computed += done
+        if phase.el == 2:
+            self.in_kernel += done
         if not self.left:
             self.phase += 1
             if not self.finished:
@@ -85,9 +88,15 @@ class HostTask:
         return self.spec.phases[self.phase % len(self.spec.phases)]
 
     def state(self) -> dict[str, Any]:
-        return {"phase": self.phase, "left": self.left, "asleep": self.asleep, "computed": self.computed}
+        return {
+            "phase": self.phase,
+            "left": self.left,
+            "asleep": self.asleep,
+            "computed": self.computed,
+            "in_kernel": self.in_kernel,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a state that `state()` gave."""
         self.phase, self.left, self.asleep = state["phase"], state["left"], state["asleep"]
-        self.computed = state["computed"]
+        self.computed, self.in_kernel = state["computed"], state["in_kernel"]

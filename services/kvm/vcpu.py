@@ -23,7 +23,7 @@ from services.costs import Cost
 from services.cpu import Entry, EntryKind, Notice, Timer, TookException
 from services.kvm.attendant import Attendant
 from services.kvm.bill import Account
-from services.kvm.errors import InjectUndef, ProtocolError, SimulationError
+from services.kvm.errors import InjectUndef, Livelock, ProtocolError, SimulationError
 from services.kvm.guest_pmu import GuestPmu
 from services.kvm.latency import Latencies
 from services.kvm.pcpu import NEVER, PCpu
@@ -65,6 +65,8 @@ class VCpu:
         self.working = True
         self.blocked = False
         self.wfi = False
+        self.progress = 0  # when it last did work, or began to
+        self.patience = simulation.experiment.frequency_hz  # cycles, a second
         self.compute: tuple[int, int, int] | None = None  # profile, exception level, cycles left
         self.timers: dict[int, int] = {}
         self.timer_deadline = NEVER  # the earliest of them
@@ -96,6 +98,7 @@ class VCpu:
     async def switched_in(self) -> None:
         """KVM's sched_in notifier: vcpu_load, and back into the guest."""
         self.ran = True
+        self.progress = self.pcpu.now
         began = self.pcpu.now
         await self.vpmu.restore_el0(guest=True)
         self.machine.set_account(self.pcpu.index, Account.SWAP)
@@ -135,6 +138,10 @@ class VCpu:
     async def step(self) -> None:
         """One interaction: one handler of the guest, or its work up to an interrupt."""
         self.machine.set_account(self.pcpu.index, Account.TRAP)
+        if self.compute is not None and self.pcpu.now - self.progress > self.patience:
+            raise Livelock(
+                f"{self.name} on vCPU {self.index}: no work done in the last second, interrupts take all of it (I12)"
+            )
         if not self.booted:
             self.booted = True
             await self._enter(EntryKind.BOOT, payload=self.simulation.guest_boot(self))
@@ -202,6 +209,8 @@ class VCpu:
         done = machine.run(pcpu.index, left)
         left -= done
         self.computed += done
+        if done:
+            self.progress = machine.now(pcpu.index)
         self.compute = (profile, el, left) if left else None
         if machine.interrupt(pcpu.index) or machine.now(pcpu.index) >= pcpu.deadline:
             await self._interrupted(el)
@@ -339,6 +348,7 @@ class VCpu:
             self._check(at, "profile", profile, self.simulation.profiles)
             self._check(at, "exception level", el, 2)
             self.compute = (profile, el, operand) if operand else None
+            self.progress = self.pcpu.now
         elif operation == OP_WFI:
             self.compute, self.wfi = None, True
         elif operation == OP_IPI:
@@ -371,6 +381,7 @@ class VCpu:
             "pmu": self.pmu.state(),
             "vpmu": self.vpmu.state(),
             "booted": self.booted,
+            "progress": self.progress,
             "ran": self.ran,
             "working": self.working,
             "blocked": self.blocked,
@@ -398,6 +409,7 @@ class VCpu:
         self.pmu = GuestPmu.from_state(state["pmu"])
         self.vpmu.restore(state["vpmu"])
         self.booted = state["booted"]
+        self.progress = state["progress"]
         self.ran = state["ran"]
         self.working = state["working"]
         self.blocked = state["blocked"]

@@ -63,8 +63,12 @@ class Session:
     async def report(self, cpu: Cpu) -> Result:
         """Results so far: counts and truth in occurrences, times in ns."""
         if self.closed is not None:
-            return {"verb": self.spec.verb, "events": self.closed}
-        return {"verb": self.spec.verb, "events": [await self._result(cpu, event) for event in self.events]}
+            return {"name": self.spec.name, "verb": self.spec.verb, "events": self.closed}
+        return {
+            "name": self.spec.name,
+            "verb": self.spec.verb,
+            "events": [await self._result(cpu, event) for event in self.events],
+        }
 
     def _leaders(self) -> list[PerfEvent]:
         return [event for event, spec, index in self._numbered() if spec.leader == index]

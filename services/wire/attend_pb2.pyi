@@ -20,7 +20,6 @@ class EntryKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ENTRY_TIMER: _ClassVar[EntryKind]
     ENTRY_SGI: _ClassVar[EntryKind]
     ENTRY_RESUME: _ClassVar[EntryKind]
-    ENTRY_EXCEPTION: _ClassVar[EntryKind]
     ENTRY_TASK_IN: _ClassVar[EntryKind]
     ENTRY_TASK_OUT: _ClassVar[EntryKind]
     ENTRY_CALL: _ClassVar[EntryKind]
@@ -34,7 +33,6 @@ ENTRY_PMU_IRQ: EntryKind
 ENTRY_TIMER: EntryKind
 ENTRY_SGI: EntryKind
 ENTRY_RESUME: EntryKind
-ENTRY_EXCEPTION: EntryKind
 ENTRY_TASK_IN: EntryKind
 ENTRY_TASK_OUT: EntryKind
 ENTRY_CALL: EntryKind

@@ -13,7 +13,7 @@ S = 10**9
 
 def event(**row: int) -> dict[str, Any]:
     plain = {"name": "e", "samples": 0, "state": 1, "enabled": 4 * S, "running": 4 * S} | row
-    (made,) = result.events([{"sessions": [{"events": [plain]}]}])
+    (made,) = result.events([{"sessions": [{"name": "", "events": [plain]}]}])
     return made
 
 
@@ -41,3 +41,14 @@ def test_the_parts_add_up_in_a_real_run(name: str) -> None:
         for one in events:
             assert sum(one["error"].values()) == one["scaled"] - one["truth"]
             assert one["error"]["surplus"] == one["error"]["overflow"] == 0
+
+
+def test_sessions_are_one_if_the_scenario_has_them_as_one_and_else_apart() -> None:
+    plain = {"name": "e", "samples": 1, "state": 1, "enabled": S, "running": S, "count": 5, "held": 5, "truth": 5}
+
+    def on(name: str) -> dict[str, Any]:
+        return {"sessions": [{"name": name, "events": [plain]}]}
+
+    assert [event["count"] for event in result.events([on("host.perf"), on("host.perf")])] == [10]
+    assert [event["count"] for event in result.events([on("a"), on("b")])] == [5, 5]
+    assert [event["count"] for event in result.events([on(""), on("")])] == [5, 5]

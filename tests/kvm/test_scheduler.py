@@ -10,6 +10,7 @@ from services.cpu import Cpu, Entry, Notice, Timer
 from services.experiment import CpuSpec, HostCpuSpec, HostSpec, PhaseSpec, TaskSpec
 from services.host_perf import HostPerf
 from services.kvm.attendant import LocalSoftware
+from services.kvm.errors import Livelock
 from services.kvm.simulation import Simulation
 from services.registers import PMEVCNTR, PMEVTYPER
 from tests.kvm.parties import INST_RETIRED, Scripted, experiment, simulation
@@ -181,3 +182,19 @@ async def test_a_timer_that_is_set_anew_is_pending_no_more() -> None:
     made = simulation(experiment("partitioned"), Scripted(boot=boot, resume=slow, timer=timer))
     await made.run()
     assert expired == [1 << Timer.TICK, 1 << Timer.SLEEP]
+
+
+async def test_interrupts_that_take_all_of_a_guests_time_are_a_livelock_with_a_name() -> None:
+    """Its tick is so short that its handler, which takes longer, is all that ever runs."""
+
+    async def boot(cpu: Cpu, entry: Entry) -> None:
+        cpu.burst.timer(Timer.TICK, entry.now)
+        cpu.burst.compute(2, 0, WORK)
+
+    async def tick(cpu: Cpu, entry: Entry) -> None:
+        cpu.burst.charge(Cost.TICK, 3_000_000)
+        cpu.burst.timer(Timer.TICK, entry.now)
+
+    made = simulation(experiment("partitioned"), Scripted(boot=boot, timer=tick))
+    with pytest.raises(Livelock, match="vm0 on vCPU 0: no work done"):
+        await made.run()
