@@ -19,24 +19,34 @@ pub struct Counter {
     start: u128,
     /// Occurrences per cycle, Q32.32; 0 if it does not count.
     rate: u64,
-    /// No overflow that matters comes before this time of the CPU's clock.
-    pub due: u64,
+    /// Bits that it has.
+    mask: u64,
 }
 
 impl Counter {
-    /// One that does not count.
-    pub const ZERO: Self = Self { start: 0, rate: 0, due: NEVER };
+    /// One that does not count, with the bits of `mask`: the low 32, or all 64.
+    #[must_use]
+    pub const fn new(mask: u64) -> Self {
+        Self { start: 0, rate: 0, mask }
+    }
 
     #[inline]
     fn sum(&self, pending: u64) -> u128 {
         self.start.wrapping_add(u128::from(self.rate) * u128::from(pending))
     }
 
-    /// Its value, modulo 2^64.
+    /// Its value.
     #[inline]
     #[must_use]
     pub fn value(&self, pending: u64) -> u64 {
-        (self.sum(pending) >> 32) as u64
+        (self.sum(pending) >> 32) as u64 & self.mask
+    }
+
+    /// The bits that it has.
+    #[inline]
+    #[must_use]
+    pub fn mask(&self) -> u64 {
+        self.mask
     }
 
     /// Occurrences per cycle.
@@ -59,6 +69,12 @@ impl Counter {
         self.start = now.wrapping_sub(u128::from(self.rate) * u128::from(pending));
     }
 
+    /// Has counted so much more, of what does not come with time.
+    #[inline]
+    pub fn add(&mut self, count: u64) {
+        self.start = self.start.wrapping_add(u128::from(count) << 32);
+    }
+
     /// Begins to count: `fraction` of the next occurrence has passed.
     #[inline]
     pub fn begin(&mut self, rate: u64, fraction: u64, pending: u64) {
@@ -70,29 +86,36 @@ impl Counter {
     /// Stops counting, as of `pending`.
     #[inline]
     pub fn stop(&mut self, pending: u64) {
-        *self = Self { start: u128::from(self.value(pending)) << 32, ..Self::ZERO };
+        *self = Self { start: u128::from(self.value(pending)) << 32, rate: 0, mask: self.mask };
     }
 
-    /// Counted in a cycle at most.
+    /// What is left to count before the next overflow, out of bit 63 if `long`, else out of bit 31: in
+    /// units of 2^-32 of an occurrence, less one.
+    #[inline]
+    fn left(&self, long: bool, pending: u64) -> u128 {
+        const WIDTH: u128 = (1 << 96) - 1;
+        let sum = self.sum(pending);
+        if long { !sum & WIDTH } else { u128::from(!(sum as u64)) }
+    }
+
+    /// Cycles in which it does not overflow, at the price of a shift: at least half of those until it does.
     #[inline]
     #[must_use]
-    pub fn most(&self) -> u64 {
-        (self.rate + FRACTION) >> 32
+    pub fn cycles_at_least(&self, long: bool, pending: u64) -> u64 {
+        // At most 2^shift are counted in a cycle.
+        let shift = u64::BITS - self.rate.saturating_sub(1).leading_zeros();
+        u64::try_from(self.left(long, pending) >> shift).unwrap_or(u64::MAX)
     }
 
-    /// Cycles from `pending` until `distance` more are counted; `None` if beyond 2^64.
+    /// Cycles until it overflows; `None` if beyond 2^64.
+    #[inline]
     #[must_use]
-    pub fn cycles_until(&self, distance: u128, pending: u64) -> Option<u64> {
-        if self.rate == 0 {
-            return None;
+    pub fn cycles_until_overflow(&self, long: bool, pending: u64) -> Option<u64> {
+        let left = self.left(long, pending);
+        if let Ok(left) = u64::try_from(left) {
+            return left.checked_div(self.rate)?.checked_add(1);
         }
-        let fraction = self.fraction(pending);
-        // The first cycle by which fraction + rate * cycles >= distance * 2^32.
-        if let Ok(short) = u32::try_from(distance) {
-            return Some(((u64::from(short) << 32) - fraction).div_ceil(self.rate));
-        }
-        let cycles = ((distance << 32) - u128::from(fraction)).div_ceil(u128::from(self.rate));
-        u64::try_from(cycles).ok()
+        u64::try_from(left.checked_div(u128::from(self.rate))?).ok()?.checked_add(1)
     }
 }
 
@@ -174,16 +197,25 @@ mod tests {
         fn the_overflow_comes_in_the_first_cycle_that_reaches_it(
             rate in 1u64..1 << 48,
             fraction in 0..=FRACTION,
-            distance in 1u128..1 << 64,
+            value: u64,
+            long: bool,
             pending in 0u64..1 << 40,
         ) {
-            let mut counter = Counter::ZERO;
+            let mut counter = Counter::new(u64::MAX);
             counter.begin(rate, fraction, pending);
-            if let Some(cycles) = counter.cycles_until(distance, pending) {
-                let exact = |cycles: u64| (u128::from(fraction) + u128::from(rate) * u128::from(cycles)) >> 32;
-                prop_assert!(exact(cycles) >= distance);
-                prop_assert!(exact(cycles - 1) < distance);
-                prop_assert!(distance.div_ceil(u128::from(counter.most())) <= u128::from(cycles));
+            counter.set(value, pending);
+            let end = if long { 1 << 64 } else { (u128::from(value) | u128::from(u32::MAX)) + 1 };
+            let reached = |cycles: u64| {
+                let counted = (u128::from(fraction) + u128::from(rate) * u128::from(cycles)) >> 32;
+                u128::from(value) + counted >= end
+            };
+            let at_least = counter.cycles_at_least(long, pending);
+            match counter.cycles_until_overflow(long, pending) {
+                Some(cycles) => {
+                    prop_assert!(reached(cycles) && !reached(cycles - 1));
+                    prop_assert!((cycles - 1) / 2 <= at_least && at_least < cycles);
+                }
+                None => prop_assert!(!reached(u64::MAX)),
             }
         }
 
@@ -195,7 +227,7 @@ mod tests {
             then: u64,
             later in 0u64..1 << 40,
         ) {
-            let mut counter = Counter::ZERO;
+            let mut counter = Counter::new(u64::MAX);
             counter.begin(rate, fraction, then);
             counter.set(value, then);
             prop_assert_eq!(counter.value(then), value);
@@ -204,5 +236,37 @@ mod tests {
             let counted = (u128::from(fraction) + u128::from(rate) * u128::from(at - then)) >> 32;
             prop_assert_eq!(counter.value(at), value.wrapping_add(counted as u64));
         }
+    }
+    #[test]
+    fn what_does_not_count_never_overflows() {
+        let counter = Counter::new(u64::MAX);
+        assert_eq!(counter.cycles_until_overflow(false, 7), None);
+        assert_eq!(counter.cycles_until_overflow(true, 7), None);
+    }
+
+    #[test]
+    fn a_counter_of_32_bits_has_no_more() {
+        let mut counter = Counter::new(u64::from(u32::MAX));
+        counter.begin(1 << 32, 0, 0);
+        counter.set(u64::MAX, 0);
+        assert_eq!([0, 1, 5].map(|pending| counter.value(pending)), [u64::from(u32::MAX), 0, 4]);
+        counter.add(1);
+        counter.stop(5);
+        assert_eq!(counter.value(9), 5);
+    }
+
+    #[test]
+    fn a_threshold_s_two_values_come_as_often_as_the_rate_s_fraction_says() {
+        // 1.25 occurrences per cycle: in three cycles one, which counts 7, in the fourth two, which count 2.
+        let mut threshold = Threshold::new((1 << 32) + (1 << 30), 0, (7, 2), 100);
+        assert_eq!([100, 103, 104, 108].map(|pending| threshold.counted(pending)), [0, 21, 23, 46]);
+        assert_eq!(threshold.most(), 7);
+        assert_eq!([21, 22, 23, 24].map(|distance| threshold.cycles_until(distance)), [3, 4, 4, 5].map(Some));
+        threshold.rebase(103);
+        assert_eq!(
+            [103, 104, 107].map(|pending| threshold.counted(pending)),
+            [0, 2, 23],
+            "the fraction stays"
+        );
     }
 }

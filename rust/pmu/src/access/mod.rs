@@ -271,11 +271,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_has_its_row() {
-        for register in Register::all() {
-            let row = &ROWS[register.kind() as usize];
-            assert_eq!(row.kind, register.kind());
-            assert_eq!(row.page.replace("<n>", &register.index().to_string()), register.name());
-        }
+    fn a_syndrome_has_the_class_the_length_and_of_a_trap_the_access() {
+        let encoding = Register::of(Kind::Pmcr).encoding();
+        assert_eq!(Outcome::Trapped(2).esr(encoding, false), 0x6230_e419);
+        assert_eq!(Outcome::Undefined(1).esr(encoding, false), 0x0200_0000);
+        assert_eq!(Outcome::RazWi.esr(encoding, false), 0);
+    }
+
+    #[test]
+    fn a_constrained_trap_needs_a_level_above() {
+        let (controls, features) = (Controls::default(), Features::default());
+        let at = |el| {
+            Access::new(Register::pmevcntr(0), el, false, &controls, &features, 6)
+                .constrained(Constrained::Trap)
+        };
+        assert_eq!([at(0), at(1), at(2)], [Outcome::Trapped(2), Outcome::Trapped(2), Outcome::Undefined(2)]);
     }
 }

@@ -131,3 +131,65 @@ pub static ROWS: [Row; Kind::Pmevtyper as usize + 1] = [
     },
     of(Index::Name, el0(Kind::Pmevtyper, "PMEVTYPER<n>_EL0", hdfgtr::PMEVTYPERN)),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::register::Register;
+
+    #[test]
+    fn every_kind_has_its_row() {
+        for register in Register::all() {
+            let row = &ROWS[register.kind() as usize];
+            assert_eq!(row.kind, register.kind());
+            assert_eq!(row.page.replace("<n>", &register.index().to_string()), register.name());
+        }
+    }
+
+    #[test]
+    fn the_pmu_s_traps_are_for_the_pmu_s_registers_only() {
+        for row in &ROWS {
+            let control = row.lowest_el > 1 || row.unverified;
+            assert_eq!(row.tpm, !control, "{}", row.page);
+            assert!(!control || row.fgt_read | row.fgt_write == 0, "{}", row.page);
+        }
+    }
+
+    #[test]
+    fn there_is_a_fine_grained_trap_for_every_access_but_reads_of_pmcr() {
+        for row in ROWS.iter().filter(|row| row.tpm) {
+            let trapped = [(row.read, row.fgt_read), (row.write, row.fgt_write)];
+            let expected = [row.kind != Kind::Pmcr, true];
+            for ((access, bit), expected) in trapped.into_iter().zip(expected) {
+                assert!(access.is_none() || (bit != 0) == expected, "{}", row.page);
+            }
+        }
+    }
+
+    #[test]
+    fn registers_share_a_fine_grained_trap_only_where_they_share_its_subject() {
+        let sharing = |bit: u64, fgt2: bool| {
+            let rows =
+                ROWS.iter().filter(|row| row.fgt2 == fgt2 && (row.fgt_read | row.fgt_write) & bit != 0);
+            rows.map(|row| row.page).collect::<Vec<_>>()
+        };
+        assert_eq!(sharing(hdfgtr::PMCNTEN, false), ["PMCNTENSET_EL0", "PMCNTENCLR_EL0"]);
+        assert_eq!(sharing(hdfgtr::PMOVS, false), ["PMOVSCLR_EL0", "PMOVSSET_EL0"]);
+        assert_eq!(sharing(hdfgtr::PMINTEN, false), ["PMINTENSET_EL1", "PMINTENCLR_EL1"]);
+        assert_eq!(sharing(hdfgtr::PMEVCNTRN, false), ["PMXEVCNTR_EL0", "PMEVCNTR<n>_EL0"]);
+        assert_eq!(sharing(hdfgtr::PMEVTYPERN, false), ["PMXEVTYPER_EL0", "PMEVTYPER<n>_EL0"]);
+        assert_eq!(sharing(hdfgtr::PMCCFILTR, false), ["PMCCFILTR_EL0"]);
+        assert_eq!(sharing(hdfgtr::PMCEIDN, false), ["PMCEID0_EL0", "PMCEID1_EL0"]);
+        assert_eq!(sharing(hdfgtr2::N_PMICNTR, true), ["PMICNTR_EL0"]);
+    }
+
+    #[test]
+    fn er_and_cr_let_el0_read_counters_and_write_none() {
+        let counters = [Kind::Pmevcntr, Kind::Pmxevcntr, Kind::Pmccntr].map(|kind| &ROWS[kind as usize]);
+        for row in counters {
+            let bit = if row.kind == Kind::Pmccntr { CR } else { ER };
+            assert_eq!(row.read, Some(User::Enabled(EN | bit)), "{}", row.page);
+            assert_eq!(row.write, Some(User::Enabled(EN)), "{}", row.page);
+        }
+    }
+}

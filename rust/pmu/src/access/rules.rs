@@ -217,3 +217,127 @@ pub static RULES: &[Rule] = &[
         |_| Outcome::RazWi,
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Controls, decide};
+    use super::*;
+    use crate::cpu::Choice;
+    use crate::feature::{Constrained, Features};
+    use crate::field::{hcr_el2, hdfgtr};
+    use crate::register::Register;
+
+    /// All features, EL3 too, nothing trapped, EL0 enabled.
+    fn open() -> (Features, Controls) {
+        let features = Features { pmuver: PMUV3P9, fgt: 2, icntr: true, ss: true, ..Features::default() };
+        let controls = Controls {
+            pmuserenr: pmuserenr::EN,
+            mdcr_el3: mdcr_el3::EN_PM2,
+            hdfgrtr2: u64::MAX,
+            hdfgwtr2: u64::MAX,
+            ..Controls::default()
+        };
+        (features, controls)
+    }
+
+    /// Where an access goes, and the name of the rule that decided.
+    fn goes(
+        register: Register,
+        el: u8,
+        write: bool,
+        change: impl FnOnce(&mut Features, &mut Controls),
+    ) -> (Outcome, Option<&'static str>) {
+        let (mut features, mut controls) = open();
+        change(&mut features, &mut controls);
+        let (outcome, rule) = decide(&Access::new(register, el, write, &controls, &features, 4));
+        (outcome, rule.map(|rule| RULES[rule].name))
+    }
+
+    const PMCR: Register = Register::of(Kind::Pmcr);
+    const PMICNTR: Register = Register::of(Kind::Pmicntr);
+
+    #[test]
+    fn each_rule_decides_what_it_says() {
+        use Outcome::{RazWi, Trapped, Undefined};
+        let reserved = Register::pmevcntr(4);
+        let absent = Register::pmevcntr(6);
+        let sgi = Register::of(Kind::IccSgi1r);
+        let decided = [
+            goes(PMICNTR, 2, false, |f, _| f.icntr = false),
+            goes(Register::of(Kind::Pmswinc), 2, false, |_, _| ()),
+            goes(absent, 2, false, |_, _| ()),
+            goes(absent, 2, false, |f, _| (f.fgt, f.choices.absent_counter) = (0, Constrained::RazWi)),
+            goes(PMCR, 0, false, |_, c| c.pmuserenr = 0),
+            goes(Register::of(Kind::Pmceid0), 0, false, |_, c| c.pmuserenr |= pmuserenr::TID),
+            goes(PMCR, 1, true, |_, c| c.hdfgwtr = hdfgtr::PMCR),
+            goes(PMICNTR, 1, false, |_, c| c.hdfgrtr2 = 0),
+            goes(PMCR, 1, false, |_, c| c.mdcr_el2 = mdcr_el2::TPM),
+            goes(PMCR, 1, false, |_, c| c.mdcr_el2 = mdcr_el2::TPMCR),
+            goes(reserved, 1, false, |_, _| ()),
+            goes(reserved, 1, false, |f, _| (f.fgt, f.choices.reserved_counter) = (0, Constrained::RazWi)),
+            goes(sgi, 1, true, |_, _| ()),
+            goes(PMICNTR, 2, false, |_, c| c.mdcr_el3 = 0),
+            goes(PMCR, 2, false, |_, c| c.mdcr_el3 |= mdcr_el3::TPM),
+            goes(Register::pmevcntr(0), 0, false, |_, c| c.pmuserenr = pmuserenr::UEN),
+        ];
+        let outcomes = [
+            Undefined(2),
+            Undefined(2),
+            Undefined(2),
+            RazWi,
+            Trapped(1),
+            Trapped(1),
+            Trapped(2),
+            Trapped(2),
+            Trapped(2),
+            Trapped(2),
+            Trapped(2),
+            RazWi,
+            Trapped(2),
+            Trapped(3),
+            Trapped(3),
+            RazWi,
+        ];
+        assert_eq!(RULES.len(), outcomes.len());
+        for (rule, (decided, outcome)) in RULES.iter().zip(decided.into_iter().zip(outcomes)) {
+            assert_eq!(decided, (outcome, Some(rule.name)));
+        }
+    }
+
+    #[test]
+    fn an_access_to_which_no_rule_applies_is_executed() {
+        for el in 0..3 {
+            assert_eq!(goes(PMCR, el, true, |_, _| ()), (Outcome::Executed, None));
+        }
+    }
+
+    #[test]
+    fn the_earlier_rule_decides() {
+        let all = mdcr_el2::TPM | mdcr_el2::TPMCR;
+        let to = |el, pmuserenr| goes(PMCR, el, false, |_, c| (c.mdcr_el2, c.pmuserenr) = (all, pmuserenr));
+        assert_eq!(to(0, 0), (Outcome::Trapped(1), Some("user enable")), "EL1 comes before EL2");
+        assert_eq!(to(0, pmuserenr::EN), (Outcome::Trapped(2), Some("trap all")));
+        let el2_first = goes(PMICNTR, 1, false, |_, c| (c.hdfgrtr2, c.mdcr_el3) = (0, 0));
+        assert_eq!(el2_first, (Outcome::Trapped(2), Some("fine-grained trap 2")), "EL2 comes before EL3");
+    }
+
+    #[test]
+    fn a_host_s_el0_is_free_of_fine_grained_traps_not_of_tpm() {
+        const HOST: u64 = hcr_el2::E2H | hcr_el2::TGE;
+        let fine = |hcr| goes(PMCR, 0, true, |_, c| (c.hdfgwtr, c.hcr_el2) = (hdfgtr::PMCR, hcr));
+        assert_eq!(fine(hcr_el2::E2H).1, Some("fine-grained trap"));
+        assert_eq!(fine(HOST).0, Outcome::Executed);
+        let all = goes(PMCR, 0, true, |_, c| (c.mdcr_el2, c.hcr_el2) = (mdcr_el2::TPM, HOST));
+        assert_eq!(all.1, Some("trap all"));
+    }
+
+    #[test]
+    fn rules_are_told_apart_have_a_source_and_name_choices_that_there_are() {
+        for (i, rule) in RULES.iter().enumerate() {
+            assert!(!rule.source.is_empty() && !rule.text.is_empty(), "{}", rule.name);
+            assert!(RULES[..i].iter().all(|other| other.name != rule.name), "{}", rule.name);
+            let known = |choice| Choice::ALL.iter().any(|(_, name)| *name == choice);
+            assert!(rule.choice.is_none_or(known), "{}", rule.name);
+        }
+    }
+}

@@ -170,12 +170,12 @@ impl Cpu {
         match kind {
             Kind::Pmuserenr => registers.write_pmuserenr(value),
             Kind::MdcrEl2 => {
-                let long = registers.long();
+                let (long, chaining) = (registers.long(), registers.chaining());
                 registers.write_mdcr_el2(value);
                 if registers.bad_hpmn() {
                     self.chose(Choice::BadHpmn);
                 }
-                self.widths_changed(long);
+                self.watch_changed(long, chaining);
                 self.refresh(world);
             }
             Kind::HcrEl2 => registers.write_hcr_el2(value),
@@ -189,9 +189,11 @@ impl Cpu {
         self.decisions.forget();
     }
 
-    fn widths_changed(&mut self, before: u64) {
-        if self.registers.long() != before {
-            self.watch_all();
+    /// Watches anew those counters for which an overflow now is something else, or matters as it did not.
+    fn watch_changed(&mut self, long: u64, chaining: u64) {
+        let changed = self.registers.long() ^ long | self.registers.chaining() ^ chaining;
+        for n in bits(self.live & changed) {
+            self.watch(n);
         }
     }
 
@@ -204,13 +206,13 @@ impl Cpu {
         if value & pmcr::C != 0 {
             self.write_counter(CYCLE, 0);
         }
-        let long = self.registers.long();
+        let (long, chaining) = (self.registers.long(), self.registers.chaining());
         let divided = self.registers.divided();
         self.registers.write_pmcr(value);
         if self.registers.divided() != divided {
             self.restart(CYCLE);
         }
-        self.widths_changed(long);
+        self.watch_changed(long, chaining);
         self.refresh(world);
     }
 
@@ -253,5 +255,156 @@ impl Cpu {
             }
         }
         self.update_interrupt();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{ALMOST, Bench, NSH};
+    use crate::access::Outcome;
+    use crate::feature::{Features, PMUV3P9};
+    use crate::field::{hcr_el2, mdcr_el2, pmcr};
+    use crate::register::{Kind, Register};
+    use crate::registers::{CHAIN, CPU_CYCLES, CYCLE, INST_RETIRED, SW_INCR};
+
+    #[test]
+    fn each_use_of_a_choice_is_counted() {
+        let mut bench = Bench::new(Features { fgt: 0, counters: 2, ..Features::default() });
+        let absent = Register::pmevcntr(7);
+        bench.cpu.decide(absent, 1, false);
+        bench.cpu.decide(absent, 1, false);
+        bench.write_to(Kind::MdcrEl2, 7);
+        let made: Vec<_> = bench.cpu.choices_made().filter(|made| made.1 > 0).collect();
+        assert_eq!(made, [("absent_counter", 2), ("bad_hpmn", 1)]);
+    }
+
+    #[test]
+    fn chain_takes_effect_when_the_odd_counter_is_programmed_later() {
+        let mut bench = Bench::new(Features::default());
+        bench.counter_of(0, CPU_CYCLES, ALMOST);
+        bench.enable();
+        bench.pass(1);
+        assert_eq!(bench.cpu.registers().pmovs, 1);
+        bench.counter_of(1, CHAIN, 0);
+        bench.pass(1 << 32);
+        assert_eq!(bench.cpu.counter(1), 1);
+    }
+
+    #[test]
+    fn a_flag_keeps_an_overflow_from_chaining_no_longer_once_hpmn_lets_it() {
+        let mut features = Features::default();
+        features.choices.chain_across_ranges = false;
+        let mut bench = Bench::new(features);
+        bench.write_to(Kind::MdcrEl2, 1 | mdcr_el2::HPME);
+        bench.counter_of(0, CPU_CYCLES, ALMOST);
+        bench.counter_of(1, CHAIN, 0);
+        bench.enable();
+        bench.pass(1);
+        assert_eq!((bench.cpu.registers().pmovs, bench.cpu.counter(1)), (1, 0));
+        bench.write_to(Kind::MdcrEl2, 2);
+        bench.pass(1 << 32);
+        assert_eq!(bench.cpu.counter(1), 1);
+    }
+
+    #[test]
+    fn a_counter_that_becomes_short_overflows_sooner() {
+        let mut bench = Bench::new(Features::default());
+        bench.counter_of(0, CPU_CYCLES, ALMOST - 99);
+        bench.write_to(Kind::Pmcr, pmcr::E | pmcr::LP);
+        bench.pass(10);
+        bench.enable();
+        bench.pass(89);
+        assert_eq!(bench.cpu.registers().pmovs, 0);
+        bench.pass(1);
+        assert_eq!(bench.cpu.registers().pmovs, 1);
+    }
+
+    #[test]
+    fn a_flag_that_is_cleared_can_be_set_again() {
+        let mut bench = Bench::new(Features::default());
+        bench.counter_of(0, CPU_CYCLES, ALMOST);
+        bench.write_to(Kind::Pmintenset, 1);
+        bench.enable();
+        bench.pass(1);
+        bench.write_to(Kind::Pmovsclr, 1);
+        assert!(!bench.cpu.interrupt());
+        bench.cpu.advance_to_interrupt(1 << 40);
+        assert_eq!(bench.cpu.now, 1 + (1 << 32));
+    }
+
+    #[test]
+    fn a_decision_is_remembered_until_a_control_changes() {
+        let mut bench = Bench::new(Features::default());
+        let counter = Register::pmevcntr(4);
+        assert_eq!(bench.cpu.decide(counter, 1, false), Outcome::Executed);
+        bench.write_to(Kind::MdcrEl2, 4);
+        assert_eq!(bench.cpu.decide(counter, 1, false), Outcome::Trapped(2));
+        assert_eq!(bench.cpu.decide(counter, 2, false), Outcome::Executed);
+        assert_eq!(bench.cpu.decide(Register::of(Kind::Pmxevcntr), 1, false), Outcome::Executed);
+        bench.write_to(Kind::Pmselr, 5);
+        assert_eq!(bench.cpu.decide(Register::of(Kind::Pmxevcntr), 1, false), Outcome::Trapped(2));
+    }
+
+    #[test]
+    fn what_el0_may_not_goes_to_the_host_or_the_guest_whichever_runs() {
+        let mut bench = Bench::new(Features::default());
+        let pmcr = Register::of(Kind::Pmcr);
+        for _ in 0..2 {
+            assert_eq!(bench.cpu.decide(pmcr, 0, false), Outcome::Trapped(2));
+            bench.run_guest();
+            assert_eq!(bench.cpu.registers().controls.hcr_el2 & hcr_el2::TGE, 0);
+            assert_eq!(bench.cpu.decide(pmcr, 0, false), Outcome::Trapped(1));
+            bench.run_host();
+        }
+    }
+
+    #[test]
+    fn the_selector_s_31_is_the_cycle_counter_s_filter() {
+        let mut bench = Bench::new(Features::default());
+        bench.write_to(Kind::Pmselr, 31);
+        bench.write_to(Kind::Pmxevtyper, NSH);
+        assert_eq!(bench.cpu.read(Register::of(Kind::Pmccfiltr), 2), NSH);
+        bench.write_to(Kind::Pmselr, 3);
+        bench.write_to(Kind::Pmxevcntr, 33);
+        bench.write_to(Kind::Pmxevtyper, NSH | u64::from(INST_RETIRED));
+        assert_eq!(bench.cpu.counter(3), 33);
+        assert_eq!(bench.cpu.read(Register::pmevtyper(3), 2), NSH | u64::from(INST_RETIRED));
+    }
+
+    #[test]
+    fn a_software_increment_reaches_the_counters_that_count_it() {
+        let mut bench = Bench::new(Features::default());
+        bench.counter_of(0, SW_INCR, 0);
+        bench.counter_of(1, CPU_CYCLES, 0);
+        bench.counter_of(2, SW_INCR, ALMOST);
+        bench.counter_of(3, CHAIN, 0);
+        bench.write_to(Kind::Pmswinc, 0b111);
+        assert_eq!(bench.cpu.counter(0), 0, "not enabled");
+        bench.enable();
+        bench.write_to(Kind::Pmswinc, 0b110);
+        assert_eq!([0, 1, 2, 3].map(|n| bench.cpu.counter(n)), [0, 0, ALMOST + 1, 1]);
+        assert_eq!(bench.cpu.registers().pmovs, 0b100);
+    }
+
+    #[test]
+    fn pmzr_zeroes_the_counters_that_the_exception_level_may_write() {
+        let mut bench = Bench::new(Features { pmuver: PMUV3P9, ..Features::default() });
+        (0..3).for_each(|n| bench.write(Register::pmevcntr(n), 9));
+        bench.write_to(Kind::Pmccntr, 9);
+        bench.write_to(Kind::MdcrEl2, 2);
+        bench.cpu.write(&bench.world, Register::of(Kind::Pmzr), 1, 0b110 | 1 << CYCLE);
+        assert_eq!([0, 1, 2, CYCLE].map(|n| bench.cpu.counter(n)), [9, 0, 9, 0]);
+    }
+
+    #[test]
+    fn a_new_divider_begins_with_the_write() {
+        let mut bench = Bench::new(Features { aarch32: true, ..Features::default() });
+        bench.write_to(Kind::Pmccfiltr, NSH);
+        bench.write_to(Kind::Pmcntenset, 1 << CYCLE);
+        bench.enable();
+        bench.pass(100);
+        bench.write_to(Kind::Pmcr, pmcr::E | pmcr::D);
+        bench.pass(64);
+        assert_eq!(bench.cpu.counter(CYCLE), 101);
     }
 }

@@ -107,43 +107,33 @@ impl Cpu {
     /// Finds a lower bound for the next overflow of `n`, whose value or width is new.
     #[inline]
     pub(super) fn watch(&mut self, n: usize) {
-        self.exact &= !(1 << n);
-        let flagged = self.registers.pmovs >> n & 1 != 0;
-        if flagged && !self.registers.chains(n) {
-            // It would change nothing.
-            self.counters[n].due = NEVER;
+        if !self.registers.overflow_matters(n) {
+            self.due[n] = NEVER;
             self.exact |= 1 << n;
             return;
         }
-        let distance = self.distance(n);
-        let most = if (self.thresholded >> n) & 1 == 0 {
-            self.counters[n].most()
+        self.exact &= !(1 << n);
+        let cycles = if (self.thresholded >> n) & 1 == 0 {
+            self.counters[n].cycles_at_least(self.long(n), self.pending())
         } else {
-            self.thresholds[n].most()
+            let least = self.distance(n) / u128::from(self.thresholds[n].most().max(1));
+            u64::try_from(least).unwrap_or(u64::MAX)
         };
-        // At most 2^shift are counted in a cycle.
-        let shift = u64::BITS - most.saturating_sub(1).leading_zeros();
-        let cycles = (distance >> shift).min(u128::from(u64::MAX)) as u64;
         let due = self.now.saturating_add(cycles);
-        self.counters[n].due = due;
+        self.due[n] = due;
         self.next_due = self.next_due.min(due);
     }
 
-    pub(super) fn watch_all(&mut self) {
-        for n in bits(self.live) {
-            self.watch(n);
-        }
+    /// Counter `n` overflows out of bit 63, not out of bit 31.
+    #[inline]
+    pub(super) fn long(&self, n: usize) -> bool {
+        self.registers.long() >> n & 1 != 0
     }
 
     /// Occurrences up to and including the next overflow of `n`.
-    #[inline]
     pub(super) fn distance(&self, n: usize) -> u128 {
         let value = self.counter(n);
-        if self.registers.long() >> n & 1 != 0 {
-            (1 << 64) - u128::from(value)
-        } else {
-            (1 << 32) - u128::from(value as u32)
-        }
+        if self.long(n) { (1 << 64) - u128::from(value) } else { (1 << 32) - u128::from(value as u32) }
     }
 
     /// The value of counter `n`.
@@ -153,13 +143,28 @@ impl Cpu {
         self.value_at(n, self.pending())
     }
 
+    /// The values of the first counters, as many as there are places for.
+    #[inline]
+    pub fn read_counters(&self, values: &mut [u64]) {
+        let pending = self.pending();
+        for (value, counter) in values.iter_mut().zip(&self.counters) {
+            *value = counter.value(pending);
+        }
+        for n in bits(self.thresholded) {
+            if let Some(value) = values.get_mut(n) {
+                *value = self.counter(n);
+            }
+        }
+    }
+
     #[inline]
     fn value_at(&self, n: usize, pending: u64) -> u64 {
-        let value = self.counters[n].value(pending);
+        let counter = &self.counters[n];
+        let value = counter.value(pending);
         if (self.thresholded >> n) & 1 != 0 {
-            return value.wrapping_add(self.thresholds[n].counted(pending)) & self.registers.counter_mask(n);
+            return value.wrapping_add(self.thresholds[n].counted(pending)) & counter.mask();
         }
-        if n < CYCLE { value & self.event_mask } else { value }
+        value
     }
 
     /// Counter `n` has this value from now on.
@@ -181,5 +186,112 @@ impl Cpu {
     pub(super) fn write_counter(&mut self, n: usize, value: u64) {
         self.set_counter(n, value);
         self.watch_if_live(n);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{ALMOST, Bench, EVENT, NSH};
+    use super::*;
+    use crate::feature::{Features, PMUV3P1};
+    use crate::field::{pmcr, pmevtyper};
+    use crate::register::{Kind, Register};
+    use crate::registers::{CHAIN, COUNTERS, INSTRUCTION, SW_INCR};
+
+    #[test]
+    fn with_d_the_cycle_counter_counts_every_64th_cycle() {
+        let mut bench = Bench::new(Features { aarch32: true, ..Features::default() });
+        bench.write_to(Kind::Pmccfiltr, NSH);
+        bench.write_to(Kind::Pmcntenset, 1 << 31);
+        bench.write_to(Kind::Pmcr, pmcr::E | pmcr::D);
+        bench.pass(100);
+        bench.write_to(Kind::Pmcr, pmcr::D);
+        bench.pass(1000);
+        bench.write_to(Kind::Pmcr, pmcr::E | pmcr::D);
+        bench.pass(28);
+        assert_eq!(bench.cpu.counter(31), 2, "the divider stands still with the counter");
+        bench.write_to(Kind::Pmcr, pmcr::E | pmcr::D | pmcr::LC);
+        bench.pass(10);
+        assert_eq!(bench.cpu.counter(31), 12, "LC overrides D");
+    }
+
+    #[test]
+    fn a_counter_takes_the_event_s_fraction_not_its_own() {
+        let mut bench = Bench::with_event(Features::default(), ONE / 4);
+        bench.counter_of(0, EVENT, 0);
+        bench.pass(3);
+        bench.enable();
+        bench.pass(1);
+        assert_eq!(bench.cpu.counter(0), 1, "it happens in every fourth cycle, and this is one");
+        bench.pass(2);
+        bench.write_to(Kind::Pmcr, 0);
+        bench.pass(1);
+        bench.enable();
+        bench.pass(1);
+        assert_eq!(bench.cpu.counter(0), 2, "in the eighth");
+    }
+
+    #[test]
+    fn what_does_not_come_with_time_needs_no_watching() {
+        let mut bench = Bench::with_event(Features::default(), ONE);
+        for (n, event) in [(0, SW_INCR), (1, CHAIN), (2, 0x99), (3, EVENT)] {
+            bench.counter_of(n, event, ALMOST);
+        }
+        bench.enable();
+        assert_eq!((bench.cpu.counting, bench.cpu.live), (0b1111, 0b1000));
+        bench.pass(1);
+        assert_eq!([0, 1, 2, 3].map(|n| bench.cpu.counter(n)), [ALMOST, ALMOST, ALMOST, ALMOST + 1]);
+    }
+
+    #[test]
+    fn a_threshold_makes_something_of_an_event_that_never_happens() {
+        let mut bench = Bench::new(Features { th: true, ..Features::default() });
+        bench.counter_of(0, EVENT, 5);
+        let fewer_than_1 = 0b111 << pmevtyper::TC.trailing_zeros() | 1 << pmevtyper::TH.trailing_zeros();
+        bench.write(Register::pmevtyper(0), NSH | fewer_than_1 | u64::from(EVENT));
+        bench.enable();
+        bench.pass(10);
+        assert_eq!(bench.cpu.counter(0), 15);
+        bench.write(Register::pmevcntr(0), 100);
+        bench.pass(10);
+        bench.write_to(Kind::Pmcntenclr, 1);
+        bench.pass(10);
+        assert_eq!(bench.cpu.counter(0), 110, "what it has counted stays when it stops");
+    }
+
+    #[test]
+    fn a_counter_is_watched_closer_than_it_can_overflow() {
+        let mut bench = Bench::with_event(Features::default(), 3 * ONE);
+        bench.counter_of(0, EVENT, ALMOST - 299);
+        bench.enable();
+        assert!((50..=100).contains(&bench.cpu.next_due), "{}", bench.cpu.next_due);
+        bench.write(Register::pmevcntr(0), ALMOST - 2999);
+        assert!(bench.cpu.due[0] > 100, "a new value, a new overflow");
+        bench.write_to(Kind::Pmcr, pmcr::E | pmcr::LP);
+        assert!(bench.cpu.due[0] > u64::MAX / 8, "a new width, a new overflow");
+        bench.write_to(Kind::Pmovsset, 1);
+        bench.write(Register::pmevcntr(0), u64::MAX);
+        assert_eq!(bench.cpu.due[0], NEVER, "its flag is set already");
+    }
+
+    #[test]
+    fn all_counters_at_once_are_each_counter() {
+        let features = Features { pmuver: PMUV3P1, th: true, icntr: true, ..Features::default() };
+        let mut bench = Bench::with_event(features, 3 * ONE / 2);
+        for n in 0..6 {
+            bench.counter_of(n, EVENT, u64::MAX - u64::from(n));
+        }
+        bench.write(Register::pmevtyper(4), NSH | 1 << pmevtyper::TH.trailing_zeros() | u64::from(EVENT));
+        bench.write_to(Kind::Pmicntr, 77);
+        bench.enable();
+        bench.pass(9);
+        let mut values = [0; COUNTERS];
+        bench.cpu.read_counters(&mut values);
+        assert_eq!(values, std::array::from_fn(|n| bench.cpu.counter(n)));
+        // 13 in nine cycles, 4 of them in cycles with one: of those with one the threshold counts none.
+        assert_eq!((values[0], values[4], values[INSTRUCTION]), (12, 3, 77));
+        let mut first = [0; 2];
+        bench.cpu.read_counters(&mut first);
+        assert_eq!(first, values[..2]);
     }
 }

@@ -5,8 +5,8 @@
 //! overflows next is remembered in its `due`: first as a lower bound that costs a shift, and exactly
 //! once time comes near.
 //!
-//! `time` passes time and performs overflows, `counters` starts and stops counters, `accesses` reads
-//! and writes registers.
+//! `time` passes time, `overflow` performs overflows, `counters` starts and stops counters, `accesses`
+//! reads and writes registers.
 
 use serde::{Deserialize, Serialize};
 use serde_big_array::BigArray;
@@ -15,7 +15,7 @@ use self::accesses::Decisions;
 use self::counters::NOT_TALLIED;
 use crate::burst::{ACCOUNTS, CAUSES};
 use crate::counter::{Counter, NEVER, Threshold};
-use crate::feature::{Features, PMUV3P5};
+use crate::feature::Features;
 use crate::field::hcr_el2;
 use crate::register::EVENT_COUNTERS;
 use crate::registers::{COUNTERS, INSTRUCTION, Registers};
@@ -23,6 +23,7 @@ use crate::tally::{CLASSES, Class, World};
 
 mod accesses;
 mod counters;
+mod overflow;
 mod time;
 
 /// Choices that the architecture leaves open and whose use is counted: CONSTRAINED UNPREDICTABLE
@@ -72,11 +73,12 @@ pub struct Cpu {
     registers: Registers,
     #[serde(with = "BigArray")]
     counters: [Counter; COUNTERS],
+    /// No overflow that matters comes before these times, by counter.
+    #[serde(with = "BigArray")]
+    due: [u64; COUNTERS],
     thresholds: [Threshold; EVENT_COUNTERS as usize],
     /// Positions of the event counters' events among those that are tallied.
     tallied: [u16; EVENT_COUNTERS as usize],
-    /// Bits that an event counter has.
-    event_mask: u64,
     /// Time in cycles.
     pub now: u64,
     /// Time at which `execute` and `run` stop for a timer.
@@ -134,11 +136,12 @@ impl Cpu {
     /// A CPU after a reset, at time 0.
     #[must_use]
     pub fn new(id: usize, features: Features) -> Self {
+        let registers = Registers::new(features);
         Self {
             id,
-            event_mask: if features.has(PMUV3P5) { u64::MAX } else { u64::from(u32::MAX) },
-            registers: Registers::new(features),
-            counters: [Counter::ZERO; COUNTERS],
+            counters: std::array::from_fn(|n| Counter::new(registers.counter_mask(n))),
+            registers,
+            due: [NEVER; COUNTERS],
             thresholds: [Threshold::default(); EVENT_COUNTERS as usize],
             // After a reset they have SW_INCR, which nobody tallies.
             tallied: [NOT_TALLIED; EVENT_COUNTERS as usize],
@@ -240,12 +243,14 @@ mod tests {
     use super::*;
     use crate::field::pmcr;
     use crate::register::{Kind, Register};
-    use crate::registers::{CHAIN, CPU_CYCLES};
+    use crate::registers::CPU_CYCLES;
     use crate::tally::{Events, ONE, Profile};
 
-    const NSH: u64 = 1 << 27;
+    pub(super) const NSH: u64 = 1 << 27;
+    pub(super) const EVENT: u16 = 0x03;
+    pub(super) const ALMOST: u64 = u32::MAX as u64;
 
-    /// A CPU at EL2 on which only cycles happen.
+    /// A CPU at EL2 on which cycles happen, and `EVENT`.
     pub(super) struct Bench {
         pub(super) world: World,
         pub(super) cpu: Cpu,
@@ -253,27 +258,47 @@ mod tests {
 
     impl Bench {
         pub(super) fn new(features: Features) -> Self {
-            let mut world = World::new(Events::new(&[]), 1);
-            world.profiles.push(Profile { rates: vec![ONE] });
-            let tally = world.add_tally(Class::HostEl2);
-            let mut cpu = Cpu::new(0, features);
-            let running = Running { tally, el: 2, guest: false, class: Class::HostEl2 };
-            cpu.set_running(&mut world, running, 0);
-            Self { world, cpu }
+            Self::with_event(features, 0)
+        }
+
+        /// `EVENT` happens at `rate`.
+        pub(super) fn with_event(features: Features, rate: u64) -> Self {
+            let mut world = World::new(Events::new(&[EVENT]), 1);
+            world.profiles.push(Profile { rates: vec![rate, ONE] });
+            for class in [Class::HostEl2, Class::GuestEl1] {
+                world.add_tally(class);
+            }
+            let mut bench = Self { world, cpu: Cpu::new(0, features) };
+            bench.run_host();
+            bench
+        }
+
+        pub(super) fn run_host(&mut self) {
+            let host = Running { tally: 0, el: 2, guest: false, class: Class::HostEl2 };
+            self.cpu.set_running(&mut self.world, host, 0);
+        }
+
+        pub(super) fn run_guest(&mut self) {
+            let guest = Running { tally: 1, el: 1, guest: true, class: Class::GuestEl1 };
+            self.cpu.set_running(&mut self.world, guest, 0);
         }
 
         pub(super) fn write(&mut self, register: Register, value: u64) {
             self.cpu.write(&self.world, register, 2, value);
         }
 
+        pub(super) fn write_to(&mut self, kind: Kind, value: u64) {
+            self.write(Register::of(kind), value);
+        }
+
         pub(super) fn counter_of(&mut self, n: u8, event: u16, value: u64) {
             self.write(Register::pmevtyper(n), NSH | u64::from(event));
             self.write(Register::pmevcntr(n), value);
-            self.write(Register::of(Kind::Pmcntenset), 1 << n);
+            self.write_to(Kind::Pmcntenset, 1 << n);
         }
 
         pub(super) fn enable(&mut self) {
-            self.write(Register::of(Kind::Pmcr), pmcr::E);
+            self.write_to(Kind::Pmcr, pmcr::E);
         }
 
         pub(super) fn pass(&mut self, cycles: u64) {
@@ -281,111 +306,51 @@ mod tests {
         }
     }
 
-    const ALMOST: u64 = u32::MAX as u64;
-
     #[test]
-    fn an_overflow_is_a_chain_event_in_the_same_cycle() {
-        let mut bench = Bench::new(Features::default());
-        bench.counter_of(0, CPU_CYCLES, ALMOST - 9);
-        bench.counter_of(1, CHAIN, 4);
-        bench.enable();
-        bench.pass(9);
-        assert_eq!(bench.cpu.counter(1), 4);
-        bench.pass(1);
-        assert_eq!(bench.cpu.counter(1), 5);
-        bench.pass(1 << 32);
-        assert_eq!(bench.cpu.counter(1), 6, "though the flag is still set");
-    }
-
-    #[test]
-    fn chain_takes_effect_when_the_odd_counter_is_programmed_later() {
-        let mut bench = Bench::new(Features::default());
-        bench.counter_of(0, CPU_CYCLES, ALMOST);
-        bench.enable();
-        bench.pass(1);
-        assert_eq!(bench.cpu.registers().pmovs, 1);
-        bench.counter_of(1, CHAIN, 0);
-        bench.pass(1 << 32);
-        assert_eq!(bench.cpu.counter(1), 1);
-    }
-
-    #[test]
-    fn a_chain_event_finds_a_threshold_that_overflows_in_the_same_cycle() {
-        let mut bench = Bench::new(Features { th: true, ..Features::default() });
-        bench.counter_of(0, CPU_CYCLES, ALMOST - 4);
-        bench.counter_of(1, CHAIN, ALMOST - 4);
-        // Counts 1 in each cycle with fewer than 2 events: every one.
-        let always = 0b111 << 61 | 2 << 32 | NSH | u64::from(CHAIN);
-        bench.write(Register::pmevtyper(1), always);
-        bench.enable();
-        bench.pass(5);
-        assert_eq!(bench.cpu.registers().pmovs, 0b11);
-        assert_eq!(bench.cpu.counter(1), ALMOST + 2);
-    }
-
-    #[test]
-    fn what_overflows_freezes_the_counters_after_it_within_the_cycle() {
-        let mut bench = Bench::new(Features { pmuver: crate::feature::PMUV3P7, ..Features::default() });
-        (0..3).for_each(|n| bench.counter_of(n, CPU_CYCLES, 0));
-        bench.write(Register::pmevcntr(1), ALMOST - 4);
-        bench.write(Register::of(Kind::Pmcr), pmcr::E | pmcr::FZO);
-        bench.pass(100);
-        assert_eq!([0, 2].map(|n| bench.cpu.counter(n)), [5, 4]);
-        bench.write(Register::of(Kind::Pmovsclr), 0b10);
-        bench.pass(100);
-        assert_eq!([0, 2].map(|n| bench.cpu.counter(n)), [105, 104]);
-    }
-
-    #[test]
-    fn idleness_counts_nothing_and_an_overflow_comes_as_much_later() {
-        let mut bench = Bench::new(Features::default());
-        bench.counter_of(0, CPU_CYCLES, ALMOST - 9);
-        bench.write(Register::of(Kind::Pmintenset), 1);
-        bench.enable();
-        bench.pass(4);
-        bench.cpu.idle(1_000_000);
-        assert_eq!(bench.cpu.counter(0), ALMOST - 5);
-        bench.cpu.advance_to_interrupt(2_000_000);
-        assert_eq!(bench.cpu.now, 1_000_006);
-        assert_eq!(bench.cpu.cycles(), ([0, 0, 0, 10], 999_996));
-    }
-
-    #[test]
-    fn with_d_the_cycle_counter_counts_every_64th_cycle() {
-        let mut bench = Bench::new(Features { aarch32: true, ..Features::default() });
-        bench.write(Register::of(Kind::Pmccfiltr), NSH);
-        bench.write(Register::of(Kind::Pmcntenset), 1 << 31);
-        bench.write(Register::of(Kind::Pmcr), pmcr::E | pmcr::D);
-        bench.pass(100);
-        bench.write(Register::of(Kind::Pmcr), pmcr::D);
-        bench.pass(1000);
-        bench.write(Register::of(Kind::Pmcr), pmcr::E | pmcr::D);
-        bench.pass(28);
-        assert_eq!(bench.cpu.counter(31), 2, "the divider stands still with the counter");
-        bench.write(Register::of(Kind::Pmcr), pmcr::E | pmcr::D | pmcr::LC);
-        bench.pass(10);
-        assert_eq!(bench.cpu.counter(31), 12, "LC overrides D");
-    }
-
-    #[test]
-    fn each_use_of_a_choice_is_counted() {
-        let mut bench = Bench::new(Features { fgt: 0, counters: 2, ..Features::default() });
-        let absent = Register::pmevcntr(7);
-        bench.cpu.decide(absent, 1, false);
-        bench.cpu.decide(absent, 1, false);
-        bench.write(Register::of(Kind::MdcrEl2), 7);
-        let made: Vec<_> = bench.cpu.choices_made().filter(|made| made.1 > 0).collect();
-        assert_eq!(made, [("absent_counter", 2), ("bad_hpmn", 1)]);
-    }
-
-    #[test]
-    fn time_ends_without_a_panic() {
+    fn what_runs_decides_what_counts_and_hcr_el2_follows() {
         let mut bench = Bench::new(Features::default());
         bench.counter_of(0, CPU_CYCLES, 0);
         bench.enable();
-        bench.cpu.advance(u64::MAX);
-        bench.cpu.charge(0, u64::MAX);
-        bench.cpu.idle(u64::MAX);
-        assert_eq!(bench.cpu.now, u64::MAX);
+        let hcr = |bench: &Bench| bench.cpu.registers().controls.hcr_el2 & (hcr_el2::E2H | hcr_el2::TGE);
+        assert_eq!(hcr(&bench), hcr_el2::E2H | hcr_el2::TGE);
+        bench.pass(10);
+        bench.write(Register::pmevtyper(0), u64::from(CPU_CYCLES));
+        bench.pass(10);
+        bench.run_guest();
+        assert_eq!(hcr(&bench), hcr_el2::E2H);
+        bench.pass(7);
+        bench.run_host();
+        bench.pass(10);
+        assert_eq!(bench.cpu.counter(0), 10 + 7, "EL2 with NSH, then EL1, not EL2 without");
+    }
+
+    #[test]
+    fn an_event_s_fraction_goes_on_where_its_tally_was_left() {
+        let mut bench = Bench::with_event(Features::default(), ONE / 2);
+        bench.counter_of(0, EVENT, 0);
+        bench.enable();
+        bench.pass(1);
+        bench.run_guest();
+        bench.pass(1);
+        bench.run_host();
+        assert_eq!(bench.cpu.counter(0), 0, "half an occurrence each");
+        bench.pass(1);
+        assert_eq!(bench.cpu.counter(0), 1, "the host's two halves");
+    }
+
+    #[test]
+    fn raised_is_when_the_interrupt_line_last_rose() {
+        let mut bench = Bench::new(Features::default());
+        bench.counter_of(0, CPU_CYCLES, ALMOST - 9);
+        bench.write_to(Kind::Pmintenset, 1);
+        bench.enable();
+        bench.pass(30);
+        assert_eq!((bench.cpu.interrupt(), bench.cpu.raised()), (true, 10));
+        bench.write_to(Kind::Pmintenset, 0b11);
+        assert_eq!(bench.cpu.raised(), 10, "it was high");
+        bench.write_to(Kind::Pmintenclr, 1);
+        bench.pass(5);
+        bench.write_to(Kind::Pmintenset, 1);
+        assert_eq!(bench.cpu.raised(), 35);
     }
 }

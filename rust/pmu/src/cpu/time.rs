@@ -1,9 +1,10 @@
-//! Time passes; counters overflow.
+//! Time passes, up to an overflow and through it.
 
-use super::{Choice, Cpu, bits, order};
+use std::cmp::Ordering;
+
+use super::{Cpu, bits};
 use crate::burst::{ACCOUNTS, CAUSES};
 use crate::counter::NEVER;
-use crate::registers::{CYCLE, INSTRUCTION};
 use crate::tally::CLASSES;
 
 impl Cpu {
@@ -41,36 +42,69 @@ impl Cpu {
         to.min(self.next_due)
     }
 
-    /// Has `next_due` exact if it is not after `to`; returns the counters that overflow then.
+    /// Has `next_due` exact if it is not after `to`; returns the counters that overflow then, and a time
+    /// before which no other does.
     #[inline]
-    fn find_next_due(&mut self, to: u64) -> u64 {
+    fn find_next_due(&mut self, to: u64) -> (u64, u64) {
         let mut next = NEVER;
         let mut overflowing = 0;
+        let mut others = NEVER;
         for n in bits(self.live) {
-            if self.counters[n].due <= to && (self.exact >> n) & 1 == 0 {
+            if self.due[n] <= to && (self.exact >> n) & 1 == 0 {
                 self.find_overflow(n);
             }
-            let due = self.counters[n].due;
-            if due < next {
-                next = due;
-                overflowing = 0;
+            let due = self.due[n];
+            match due.cmp(&next) {
+                Ordering::Less => (others, next, overflowing) = (next, due, 1 << n),
+                Ordering::Equal => overflowing |= 1 << n,
+                Ordering::Greater => others = others.min(due),
             }
-            overflowing |= u64::from(due == next) << n;
         }
         self.next_due = next;
-        overflowing
+        (overflowing, others)
     }
 
     fn advance_through_overflows(&mut self, to: u64, stop: bool) {
         loop {
-            let overflowing = self.find_next_due(to);
-            let next = self.next_due;
-            if next > to || next == NEVER {
+            let (overflowing, others) = self.find_next_due(to);
+            if self.next_due > to || self.next_due == NEVER {
                 self.now = to;
                 return;
             }
-            self.now = next;
-            self.overflow_now(overflowing);
+            if overflowing.is_power_of_two() {
+                self.overflow_alone(overflowing.trailing_zeros() as usize, others, to, stop);
+            } else {
+                self.now = self.next_due;
+                self.overflow_now(overflowing);
+            }
+            if stop && self.interrupt {
+                return;
+            }
+        }
+    }
+
+    /// Passes time to the next overflow, which is of `n` only, and on while no other counter overflows: not
+    /// before `others`, as long as the overflows of `n` do not change that.
+    #[inline]
+    fn overflow_alone(&mut self, n: usize, mut others: u64, to: u64, stop: bool) {
+        while self.due[n] < others && self.due[n] <= to {
+            self.now = self.due[n];
+            self.next_due = others;
+            let flags = self.registers.pmovs;
+            self.overflow(n, true);
+            if self.registers.pmovs != flags {
+                self.update_interrupt();
+            }
+            others = self.next_due;
+            if self.live >> n & 1 == 0 {
+                return;
+            }
+            if self.registers.overflow_matters(n) {
+                self.find_overflow(n);
+            } else {
+                self.due[n] = NEVER;
+            }
+            self.next_due = others.min(self.due[n]);
             if stop && self.interrupt {
                 return;
             }
@@ -86,8 +120,8 @@ impl Cpu {
         self.accounted = self.now;
         self.idle_cycles = self.idle_cycles.wrapping_add(passed);
         self.next_due = self.next_due.saturating_add(passed);
-        for counter in &mut self.counters {
-            counter.due = counter.due.saturating_add(passed);
+        for due in &mut self.due {
+            *due = due.saturating_add(passed);
         }
     }
 
@@ -127,100 +161,98 @@ impl Cpu {
         self.account();
         (self.class_cycles, self.idle_cycles)
     }
+}
 
-    /// Finds the exact time of the next overflow of `n`.
-    #[inline]
-    fn find_overflow(&mut self, n: usize) {
-        let distance = self.distance(n);
-        let pending = self.pending();
-        let cycles = if (self.thresholded >> n) & 1 == 0 {
-            self.counters[n].cycles_until(distance, pending)
-        } else {
-            self.rebase_threshold(n);
-            self.thresholds[n].cycles_until(distance)
-        };
-        self.counters[n].due = cycles.map_or(NEVER, |cycles| self.now.saturating_add(cycles));
-        self.exact |= 1 << n;
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{ALMOST, Bench, EVENT};
+    use super::*;
+    use crate::feature::Features;
+    use crate::register::Kind;
+    use crate::registers::{CHAIN, CPU_CYCLES};
+
+    #[test]
+    fn idleness_counts_nothing_and_an_overflow_comes_as_much_later() {
+        let mut bench = Bench::new(Features::default());
+        bench.counter_of(0, CPU_CYCLES, ALMOST - 9);
+        bench.write_to(Kind::Pmintenset, 1);
+        bench.enable();
+        bench.pass(4);
+        bench.cpu.idle(1_000_000);
+        assert_eq!(bench.cpu.counter(0), ALMOST - 5);
+        bench.cpu.advance_to_interrupt(2_000_000);
+        assert_eq!(bench.cpu.now, 1_000_006);
+        assert_eq!(bench.cpu.cycles(), ([0, 0, 0, 10], 999_996));
     }
 
-    /// Performs the overflows of this cycle, in the order of the counters.
-    #[inline]
-    fn overflow_now(&mut self, overflowing: u64) {
-        let instruction = overflowing & 1 << INSTRUCTION;
-        for n in bits(instruction).chain(bits(overflowing & !instruction)) {
-            // One before it may have frozen this one, so that it did not count in this cycle, or have
-            // chained to it and so performed its overflow.
-            if self.live >> n & 1 != 0 && self.overflows_now(n) {
-                self.overflow(n, true);
-                self.watch_if_live(n);
-            }
-        }
-        self.update_interrupt();
+    #[test]
+    fn time_stops_at_an_interrupt_only_if_it_is_to() {
+        let mut bench = Bench::new(Features::default());
+        bench.counter_of(0, CPU_CYCLES, ALMOST - 9);
+        bench.write_to(Kind::Pmintenset, 1);
+        bench.enable();
+        let mut to_the_end = bench.cpu.clone();
+        to_the_end.advance(100);
+        assert_eq!((to_the_end.now, to_the_end.interrupt()), (100, true));
+        bench.cpu.advance_to_interrupt(100);
+        assert_eq!((bench.cpu.now, bench.cpu.interrupt()), (10, true));
+        bench.cpu.advance_to_interrupt(100);
+        assert_eq!(bench.cpu.now, 10, "the line is still high");
     }
 
-    #[inline]
-    fn overflows_now(&self, n: usize) -> bool {
-        self.exact >> n & 1 != 0 && self.counters[n].due == self.now
+    #[test]
+    fn the_next_stop_is_an_overflow_that_changes_something_and_no_time_passes() {
+        let mut bench = Bench::new(Features::default());
+        bench.counter_of(0, CPU_CYCLES, ALMOST - 9);
+        bench.enable();
+        assert_eq!((bench.cpu.next_stop(9), bench.cpu.next_stop(1000), bench.cpu.now), (9, 10, 0));
+        bench.pass(10);
+        assert_eq!(bench.cpu.next_stop(1 << 33), 1 << 33, "its flag is set already");
     }
 
-    #[inline]
-    pub(super) fn watch_if_live(&mut self, n: usize) {
-        if self.live >> n & 1 != 0 {
-            self.watch(n);
-        }
+    #[test]
+    fn overflows_of_one_counter_go_on_until_another_s_comes() {
+        let mut bench = Bench::with_event(Features::default(), (1 << 47) + 12_345);
+        bench.counter_of(0, EVENT, 0);
+        bench.counter_of(1, CHAIN, 0);
+        bench.counter_of(2, CPU_CYCLES, ALMOST - 999_999);
+        bench.counter_of(4, CPU_CYCLES, ALMOST - 9_999_999);
+        bench.write_to(Kind::Pmintenset, 1 << 2);
+        bench.enable();
+        let overflows = |cycles: u128| u64::try_from((cycles * ((1 << 47) + 12_345)) >> 64).expect("few");
+        bench.cpu.advance_to_interrupt(1 << 40);
+        assert_eq!(bench.cpu.now, 1_000_000);
+        assert_eq!(bench.cpu.registers().pmovs, 0b101);
+        assert_eq!(bench.cpu.counter(1), overflows(1_000_000));
+        bench.cpu.advance(10_000_000);
+        assert_eq!(bench.cpu.registers().pmovs, 0b1_0101);
+        assert_eq!(bench.cpu.counter(1), overflows(10_000_000));
     }
 
-    /// What an overflow of `n` does: its flag, freezing, and CHAIN for the odd counter above.
-    /// `in_cycle`: within the processing of a cycle, not at an instant after it.
-    #[inline]
-    fn overflow(&mut self, n: usize, in_cycle: bool) {
-        self.registers.pmovs |= 1 << n;
-        if self.registers.freezes() {
-            if n == CYCLE {
-                self.chose(Choice::FreezeOnCycleCounter);
-            }
-            self.freeze(n, in_cycle);
-        }
-        if n < CYCLE && self.registers.chains(n) {
-            if self.registers.chain_crosses_ranges(n) {
-                self.chose(Choice::ChainAcrossRanges);
-            }
-            if self.counting >> (n + 1) & 1 != 0 {
-                self.increment(n + 1, in_cycle);
-            }
-        }
+    #[test]
+    fn a_guest_s_cycles_are_on_account_0_and_the_host_s_on_the_one_that_is_set() {
+        let mut bench = Bench::new(Features::default());
+        bench.cpu.charge(2, 10);
+        assert_eq!(bench.cpu.set_account(usize::MAX), 1, "the first of the host's");
+        bench.cpu.charge(2, 20);
+        assert_eq!(bench.cpu.set_account(0), ACCOUNTS - 1, "no such account: the last");
+        bench.cpu.charge(3, 80);
+        bench.run_guest();
+        bench.cpu.charge(usize::MAX, 40);
+        assert_eq!(bench.cpu.now, 150);
+        assert_eq!(bench.cpu.charged(0)[CAUSES - 1], 40, "no such cause: the last");
+        assert_eq!(bench.cpu.charged(1)[2..4], [10, 80], "account 0 is not the host's");
+        assert_eq!(bench.cpu.charged(ACCOUNTS - 1)[2], 20);
     }
 
-    /// Stops what is frozen. Counters are processed in order within a cycle, so those after the one
-    /// that overflowed no longer count in this cycle.
-    fn freeze(&mut self, overflowed: usize, in_cycle: bool) {
-        let Some(running) = self.running else { return };
-        let counting = self.registers.counting(running.el);
-        let frozen = self.live & !counting;
-        for n in bits(frozen) {
-            let late = u64::from(in_cycle && order(n) > order(overflowed));
-            self.stop_at(n, self.pending().wrapping_sub(late));
-        }
-        self.counting = counting;
-    }
-
-    /// One `SW_INCR` or `CHAIN` event for `n`. With a threshold it is a cycle of its own, in which the
-    /// event happens once.
-    #[inline]
-    pub(super) fn increment(&mut self, n: usize, in_cycle: bool) {
-        if self.live >> n & 1 != 0 && self.overflows_now(n) {
-            self.overflow(n, in_cycle);
-        }
-        if self.counting >> n & 1 == 0 {
-            return;
-        }
-        let count = self.registers.count_value(n, 1);
-        let width = if self.registers.long() >> n & 1 != 0 { u64::MAX } else { u64::from(u32::MAX) };
-        let before = self.counter(n);
-        self.set_counter(n, before.wrapping_add(count));
-        if count > 0 && before & width == width {
-            self.overflow(n, in_cycle);
-        }
-        self.watch_if_live(n);
+    #[test]
+    fn time_ends_without_a_panic() {
+        let mut bench = Bench::new(Features::default());
+        bench.counter_of(0, CPU_CYCLES, 0);
+        bench.enable();
+        bench.cpu.advance(u64::MAX);
+        bench.cpu.charge(0, u64::MAX);
+        bench.cpu.idle(u64::MAX);
+        assert_eq!(bench.cpu.now, u64::MAX);
     }
 }

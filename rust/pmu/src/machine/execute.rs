@@ -1,12 +1,46 @@
 //! A CPU executes a burst.
 
-use super::{Error, Machine, Stop, cause, no_cpu};
+use super::truth::posted;
+use super::{Error, Machine, cause, no_cpu};
 use crate::access::Outcome;
-use crate::burst::{Burst, Operation};
-use crate::cpu::{Cpu, Running};
+use crate::burst::{Burst, Op, Operation};
 use crate::log::{Record, code};
 use crate::register::Register;
-use crate::tally::{Class, World};
+
+/// Why [`Machine::execute`] stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// All operations are executed.
+    End,
+    /// The access at `index` trapped to EL2 and was not executed.
+    Trap {
+        /// Operation.
+        index: usize,
+        /// `ESR_EL2`
+        esr: u64,
+        /// The value being written, 0 for a read.
+        value: u64,
+    },
+    /// The access at `index` took an exception to its own level.
+    Exception {
+        /// Operation.
+        index: usize,
+        /// `ESR_ELx`
+        esr: u64,
+    },
+    /// The operation at `index` is for KVM to perform.
+    Operation {
+        /// Operation.
+        index: usize,
+        /// What it is.
+        op: Op,
+    },
+    /// Before the operation at `index` an interrupt is pending or the deadline is reached.
+    Interrupt {
+        /// Operation.
+        index: usize,
+    },
+}
 
 impl Machine {
     /// Executes operations from `start` on, until one needs KVM.
@@ -51,7 +85,7 @@ impl Machine {
                     continue;
                 }
                 Operation::Truth => {
-                    set(values, op.slot, truth(world, c, cpu, running, op.subject));
+                    set(values, op.slot, posted(world, c, cpu, running, op.subject));
                     continue;
                 }
                 _ => return Ok(Stop::Operation { index, op }),
@@ -110,53 +144,11 @@ fn set(values: &mut [u64], slot: u32, value: u64) {
     }
 }
 
-/// What TRUTH yields: a guest sees its own vCPU, the host all that ran on its CPU. An event that is
-/// not tallied never happens.
-fn truth(world: &World, c: &Cpu, cpu: usize, running: Running, subject: u32) -> u64 {
-    let Some(index) = world.events.index(subject as u16) else { return 0 };
-    let scope = subject >> 16;
-    if !running.guest {
-        return world.on_cpu(cpu, scope, index, Some((running.tally, c.pending())));
-    }
-    let first = running.tally - usize::from(running.el);
-    let mut sum = 0u64;
-    for (el, class) in [Class::GuestEl0, Class::GuestEl1].into_iter().enumerate() {
-        if scope >> class as u32 & 1 != 0 {
-            let tally = &world.tallies[first + el];
-            let pending = if first + el == running.tally { c.pending() } else { tally.pending };
-            sum = sum.wrapping_add(tally.occurrences(&world.profiles, index, pending));
-        }
-    }
-    sum
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{EVENT, PMCR, machine, reading};
     use super::*;
-    use crate::feature::Features;
-    use crate::machine::Costs;
     use crate::register::Kind;
-    use crate::tally::ONE;
-
-    const COSTS: Costs = Costs { mrs: 10, msr: 20, isb: 5 };
-    const EVENT: u16 = 0x08;
-    const PMCR: Register = Register::of(Kind::Pmcr);
-
-    /// Two CPUs, a guest (context 0) and the host (context 1); `EVENT` twice per cycle.
-    fn machine() -> Machine {
-        let cpus = vec![Features::default(), Features::default()];
-        let mut machine = Machine::new(cpus, &[EVENT], COSTS).expect("a possible machine");
-        machine.add_profile(&[(EVENT, 2 * ONE)]).expect("a possible profile");
-        machine.add_context(true);
-        machine.add_context(false);
-        machine
-    }
-
-    fn reading(register: Register) -> Burst {
-        let mut burst = Burst::default();
-        burst.post_read(Operation::Mrs, u32::from(register.encoding()));
-        burst
-    }
 
     #[test]
     fn an_access_takes_its_cost_and_then_has_its_effect() {
@@ -226,33 +218,5 @@ mod tests {
         burst.post(Operation::Timer, 1, 77);
         let op = burst.ops[0];
         assert_eq!(machine.execute(0, &mut burst, 0, true), Ok(Stop::Operation { index: 0, op }));
-    }
-
-    #[test]
-    fn truth_is_a_guest_s_own_and_the_host_s_of_its_cpu() {
-        let mut machine = machine();
-        let truth = |machine: &mut Machine, cpu, scope: u32| {
-            let mut burst = Burst::default();
-            burst.post_read(Operation::Truth, scope << 16 | u32::from(EVENT));
-            assert_eq!(machine.execute(cpu, &mut burst, 0, false), Ok(Stop::End));
-            burst.values[0]
-        };
-        for (cpu, el, cycles) in [(0, 1, 10), (0, 0, 5), (1, 1, 7)] {
-            machine.set_running(cpu, 0, el, 0).expect("they exist");
-            machine.run(cpu, cycles).expect("it exists");
-            if cpu == 1 {
-                assert_eq!(truth(&mut machine, 1, 0b11), 2 * 22);
-                assert_eq!(truth(&mut machine, 1, 0b10), 2 * 17);
-                assert_eq!(truth(&mut machine, 1, 0b1100), 0);
-            }
-            machine.set_running(cpu, 1, 2, 0).expect("they exist");
-            machine.run(cpu, 1).expect("it exists");
-        }
-        assert_eq!(truth(&mut machine, 0, 0b0011), 2 * 15);
-        assert_eq!(truth(&mut machine, 1, 0b0011), 2 * 7);
-        assert_eq!(truth(&mut machine, 0, 0b1000), 2 * 2);
-        assert_eq!(machine.truth(0, 1, EVENT), Ok(2 * 17));
-        assert_eq!(machine.cpu_truth(1, 0b1111, EVENT), Ok(2 * 8));
-        assert_eq!(machine.cycles(0), Ok(([5, 10, 0, 2], 0)));
     }
 }

@@ -1,10 +1,13 @@
 //! The machine: CPUs, the contexts that run on them, and the log.
 
 mod execute;
+mod truth;
+
+pub use execute::Stop;
 
 use serde::{Deserialize, Serialize};
 
-use crate::burst::{CAUSES, Op, PROFILES};
+use crate::burst::{CAUSES, PROFILES};
 use crate::cpu::{Cpu, Running};
 use crate::feature::Features;
 use crate::log::{Log, Record, code};
@@ -31,41 +34,6 @@ pub struct Costs {
     pub msr: u64,
     /// An `ISB`.
     pub isb: u64,
-}
-
-/// Why [`Machine::execute`] stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// All operations are executed.
-    End,
-    /// The access at `index` trapped to EL2 and was not executed.
-    Trap {
-        /// Operation.
-        index: usize,
-        /// `ESR_EL2`
-        esr: u64,
-        /// The value being written, 0 for a read.
-        value: u64,
-    },
-    /// The access at `index` took an exception to its own level.
-    Exception {
-        /// Operation.
-        index: usize,
-        /// `ESR_ELx`
-        esr: u64,
-    },
-    /// The operation at `index` is for KVM to perform.
-    Operation {
-        /// Operation.
-        index: usize,
-        /// What it is.
-        op: Op,
-    },
-    /// Before the operation at `index` an interrupt is pending or the deadline is reached.
-    Interrupt {
-        /// Operation.
-        index: usize,
-    },
 }
 
 /// A call that makes no sense.
@@ -306,51 +274,6 @@ impl Machine {
         Ok(())
     }
 
-    // Truth.
-
-    /// Occurrences of an event in a context at an exception level, wherever it ran.
-    ///
-    /// # Errors
-    /// No such context or level, or the event is not tallied.
-    pub fn truth(&self, context: usize, el: u8, event: u16) -> Result<u64, Error> {
-        let Context { guest, tallies } = self.context(context)?;
-        if el > 2 {
-            return Err(Error(format!("no EL{el}")));
-        }
-        let index = self.event(event)?;
-        let copies = if guest { 1 } else { self.cpus.len() };
-        let tally = |copy: usize| tallies + copy * LEVELS + usize::from(el);
-        Ok((0..copies).map(|copy| self.occurred(tally(copy), index)).fold(0, u64::wrapping_add))
-    }
-
-    fn occurred(&self, tally: usize, index: usize) -> u64 {
-        let runs = self.cpus.iter().find(|cpu| cpu.running().is_some_and(|r| r.tally == tally));
-        let pending = runs.map_or(self.world.tallies[tally].pending, Cpu::pending);
-        self.world.tallies[tally].occurrences(&self.world.profiles, index, pending)
-    }
-
-    /// Occurrences of an event on a CPU, in the classes of `scope` (bit `1 << class`).
-    ///
-    /// # Errors
-    /// No such CPU, or the event is not tallied.
-    pub fn cpu_truth(&self, cpu: usize, scope: u32, event: u16) -> Result<u64, Error> {
-        let c = self.cpu(cpu)?;
-        let index = self.event(event)?;
-        Ok(self.world.on_cpu(cpu, scope, index, c.running().map(|r| (r.tally, c.pending()))))
-    }
-
-    fn event(&self, event: u16) -> Result<usize, Error> {
-        self.world.events.index(event).ok_or_else(|| Error(format!("event {event:#x} is not tallied")))
-    }
-
-    /// Cycles passed on a CPU by class, and idle.
-    ///
-    /// # Errors
-    /// No such CPU.
-    pub fn cycles(&mut self, cpu: usize) -> Result<([u64; 4], u64), Error> {
-        Ok(self.cpu_mut(cpu)?.cycles())
-    }
-
     // The log.
 
     /// Something that happens in the simulation takes its place in the log.
@@ -398,11 +321,11 @@ mod tests {
     use crate::register::Kind;
 
     const COSTS: Costs = Costs { mrs: 10, msr: 20, isb: 5 };
-    const EVENT: u16 = 0x08;
-    const PMCR: Register = Register::of(Kind::Pmcr);
+    pub(super) const EVENT: u16 = 0x08;
+    pub(super) const PMCR: Register = Register::of(Kind::Pmcr);
 
     /// Two CPUs, a guest (context 0) and the host (context 1); `EVENT` twice per cycle.
-    fn machine() -> Machine {
+    pub(super) fn machine() -> Machine {
         let cpus = vec![Features::default(), Features::default()];
         let mut machine = Machine::new(cpus, &[EVENT], COSTS).expect("a possible machine");
         machine.add_profile(&[(EVENT, 2 * ONE)]).expect("a possible profile");
@@ -411,7 +334,7 @@ mod tests {
         machine
     }
 
-    fn reading(register: Register) -> Burst {
+    pub(super) fn reading(register: Register) -> Burst {
         let mut burst = Burst::default();
         burst.post_read(Operation::Mrs, u32::from(register.encoding()));
         burst
@@ -440,7 +363,6 @@ mod tests {
         assert!(machine.add_profile(&[(EVENT, RATE_LIMIT)]).is_err());
         assert!(machine.add_profile(&[(SW_INCR, ONE)]).is_err());
         assert!(machine.add_profile(&[(CPU_CYCLES, 2 * ONE)]).is_err());
-        assert!(machine.truth(0, 1, 0x99).is_err());
         assert!(Machine::new(Vec::new(), &[], COSTS).is_err());
     }
 

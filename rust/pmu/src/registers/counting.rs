@@ -1,7 +1,7 @@
 //! What counts (`CountPMUEvents`, J1.3), what an overflow means for the counter above, and when the interrupt
 //! line is high (`CheckPMUOverflowCondition`, J1.3).
 
-use super::{BIT31, CHAIN, CPU_CYCLES, CYCLE, INST_RETIRED, INSTRUCTION, Registers};
+use super::{BIT31, CPU_CYCLES, CYCLE, INST_RETIRED, INSTRUCTION, Registers, ones};
 use crate::feature::{PMUV3P1, PMUV3P5, PMUV3P7};
 use crate::field::{mdcr_el2, pmcr, pmevtyper};
 
@@ -48,8 +48,7 @@ impl Registers {
     #[inline]
     #[must_use]
     pub fn freezes(&self) -> bool {
-        self.features.has(PMUV3P7)
-            && (self.pmcr & pmcr::FZO != 0 || self.controls.mdcr_el2 & mdcr_el2::HPMFZO != 0)
+        self.pmcr & pmcr::FZO != 0 || self.controls.mdcr_el2 & mdcr_el2::HPMFZO != 0
     }
 
     /// Level of the interrupt line.
@@ -65,15 +64,32 @@ impl Registers {
             || (self.controls.mdcr_el2 & mdcr_el2::HPME != 0 && asserted & second != 0)
     }
 
-    /// An overflow of event counter `n` is an event for counter `n + 1`.
+    /// Event counters of which an overflow is an event for the next one.
+    #[inline]
+    #[must_use]
+    pub fn chaining(&self) -> u64 {
+        self.chaining
+    }
+
+    /// An overflow of counter `n` is an event for counter `n + 1`.
     #[inline]
     #[must_use]
     pub fn chains(&self, n: usize) -> bool {
-        n.is_multiple_of(2)
-            && n + 1 < usize::from(self.features.counters)
-            && self.event(n + 1) == CHAIN
-            && self.long() >> n & 1 == 0
-            && (self.features.choices.chain_across_ranges || !self.chain_crosses_ranges(n))
+        self.chaining >> n & 1 != 0
+    }
+
+    /// An overflow of counter `n` changes something: its flag is clear, or it chains.
+    #[inline]
+    #[must_use]
+    pub fn overflow_matters(&self, n: usize) -> bool {
+        (!self.pmovs | self.chaining) >> n & 1 != 0
+    }
+
+    pub(super) fn update_chaining(&mut self) {
+        const EVEN: u64 = 0x5555_5555;
+        let below = EVEN & (self.chain_events & ones(self.features.counters)) >> 1;
+        let crosses = if self.features.choices.chain_across_ranges { 0 } else { 1 << self.hpmn() >> 1 };
+        self.chaining = below & !self.long() & !crosses;
     }
 
     /// Counters `n` and `n + 1` are in different ranges, so that it is CONSTRAINED UNPREDICTABLE
@@ -127,6 +143,7 @@ impl Registers {
 
 #[cfg(test)]
 mod tests {
+    use super::super::CHAIN;
     use super::*;
     use crate::feature::{Features, PMUV3P4};
 
@@ -159,6 +176,32 @@ mod tests {
             registers.counting(1)
         };
         assert_eq!([with(false), with(true)], [1, 0]);
+    }
+
+    #[test]
+    fn an_even_counter_of_32_bits_chains_to_the_next_across_ranges_if_so_chosen() {
+        let chaining = |across: bool, counters: u8, hpmn: u64, lp: u64| {
+            let mut features = Features { counters, ..Features::default() };
+            features.choices.chain_across_ranges = across;
+            let mut registers = Registers::new(features);
+            (0..6).for_each(|n| registers.write_filter(n, u64::from(CHAIN)));
+            registers.write_mdcr_el2(hpmn);
+            registers.write_pmcr(lp);
+            registers.chaining()
+        };
+        assert_eq!(chaining(true, 6, 3, 0), 0b1_0101);
+        assert_eq!(chaining(false, 6, 3, 0), 0b1_0001);
+        assert_eq!(chaining(false, 6, 2, 0), 0b1_0101, "the ranges part between pairs");
+        assert_eq!(chaining(true, 5, 5, 0), 0b101, "counter 5 is not implemented");
+        assert_eq!(chaining(true, 6, 3, pmcr::LP), 0b1_0000, "64 bits in the first range");
+    }
+
+    #[test]
+    fn an_overflow_matters_if_its_flag_is_clear_or_it_chains() {
+        let mut registers = registers(PMUV3P4, 4);
+        registers.write_filter(3, u64::from(CHAIN));
+        registers.pmovs = 0b1110;
+        assert_eq!([0, 1, 2, 3].map(|n| registers.overflow_matters(n)), [true, false, true, false]);
     }
 
     #[test]

@@ -64,6 +64,10 @@ pub struct Registers {
     second_range: u64,
     /// See `long`.
     long: u64,
+    /// Event counters that count CHAIN.
+    chain_events: u64,
+    /// See `chaining`.
+    chaining: u64,
 }
 
 const fn ones(n: u8) -> u64 {
@@ -100,6 +104,8 @@ impl Registers {
             hpmn: 0,
             second_range: 0,
             long: 0,
+            chain_events: 0,
+            chaining: 0,
         };
         registers.pmcr = registers.pmcr_fixed();
         (0..COUNTERS).for_each(|n| registers.update_filtered(n));
@@ -142,6 +148,9 @@ impl Registers {
     pub fn write_filter(&mut self, n: usize, value: u64) {
         self.filter[n] = value & self.filter_mask(n);
         self.update_filtered(n);
+        let chain = self.event(n) == CHAIN;
+        self.chain_events = self.chain_events & !(1 << n) | u64::from(chain) << n;
+        self.update_chaining();
     }
 
     fn filter_mask(&self, n: usize) -> u64 {

@@ -143,6 +143,7 @@ impl Registers {
         }
         self.second_range = second;
         self.long = long;
+        self.update_chaining();
     }
 
     /// Bits that a counter has.

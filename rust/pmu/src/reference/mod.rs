@@ -3,10 +3,10 @@
 //! It shares with [`crate::cpu`] the registers' stored bits and the access rules, which have
 //! vectors of their own, and nothing about counting, overflow, chaining, freezing, interrupts or time.
 
-use crate::access::{Access, Outcome, decide};
+mod accesses;
+
 use crate::feature::{Features, PMUV3P1, PMUV3P5, PMUV3P7};
-use crate::field::{hcr_el2, mdcr_el2, pmcr, pmecr, pmevtyper};
-use crate::register::{Kind, Register};
+use crate::field::{hcr_el2, mdcr_el2, pmcr, pmevtyper};
 use crate::registers::{CHAIN, COUNTERS, CPU_CYCLES, CYCLE, INST_RETIRED, INSTRUCTION, Registers, SW_INCR};
 
 /// What has happened in one context at one exception level.
@@ -226,132 +226,106 @@ impl Reference {
             || raised(CYCLE)
             || self.registers.features.icntr && raised(INSTRUCTION)
     }
+}
 
-    /// An access of what runs: where it goes, and what a read yields.
-    pub fn access(&mut self, register: Register, el: u8, write: Option<u64>) -> (Outcome, u64) {
-        let registers = &self.registers;
-        let accessible = registers.accessible(1);
-        let (outcome, _) = decide(&Access::new(
-            register,
-            el,
-            write.is_some(),
-            &registers.controls,
-            &registers.features,
-            accessible,
-        ));
-        if outcome != Outcome::Executed {
-            return (outcome, 0);
-        }
-        match write {
-            None => (outcome, self.read(register, el)),
-            Some(value) => {
-                self.write(register, el, value);
-                (outcome, 0)
-            }
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::Outcome;
+    use crate::register::{Kind, Register};
+    use crate::tally::ONE;
+
+    const EVENT: u16 = 0x03;
+    const NSH: u64 = pmevtyper::NSH;
+
+    /// At EL2; `EVENT` three times in two cycles.
+    pub(super) fn reference(features: Features) -> Reference {
+        let mut reference = Reference::new(features, vec![EVENT], vec![vec![3 * ONE / 2]], 1);
+        reference.set_running(0, 2, false, 0);
+        reference
     }
 
-    fn read(&self, register: Register, el: u8) -> u64 {
-        let registers = &self.registers;
-        let controls = &registers.controls;
-        let masked = |bits: u64| bits & registers.read_mask(el);
-        match register.kind() {
-            Kind::Pmcr => registers.read_pmcr(el),
-            Kind::Pmcntenset | Kind::Pmcntenclr => masked(registers.pmcnten),
-            Kind::Pmovsset | Kind::Pmovsclr => masked(registers.pmovs),
-            Kind::Pmintenset | Kind::Pmintenclr => masked(registers.pminten),
-            Kind::Pmselr => u64::from(controls.sel),
-            Kind::Pmceid0 => registers.features.pmceid0.unwrap_or(0),
-            Kind::Pmceid1 => registers.features.pmceid1.unwrap_or(0),
-            Kind::Pmccntr => self.value[CYCLE],
-            Kind::Pmicntr => self.value[INSTRUCTION],
-            Kind::Pmevcntr => self.value[usize::from(register.index())],
-            Kind::Pmxevcntr => self.value[usize::from(controls.sel)],
-            Kind::Pmevtyper => registers.read_filter(usize::from(register.index())),
-            Kind::Pmxevtyper => registers.read_filter(usize::from(controls.sel)),
-            Kind::Pmccfiltr => registers.read_filter(CYCLE),
-            Kind::Pmicfiltr => registers.read_filter(INSTRUCTION),
-            Kind::Pmuserenr => controls.pmuserenr,
-            Kind::Pmuacr => registers.read_pmuacr(el),
-            Kind::Pmecr => registers.pmecr,
-            Kind::Pmmir => registers.features.pmmir,
-            Kind::MdcrEl2 => controls.mdcr_el2,
-            Kind::HcrEl2 => controls.hcr_el2,
-            Kind::Hdfgrtr => controls.hdfgrtr,
-            Kind::Hdfgwtr => controls.hdfgwtr,
-            Kind::Hdfgrtr2 => controls.hdfgrtr2,
-            Kind::Hdfgwtr2 => controls.hdfgwtr2,
-            Kind::MdcrEl3 => controls.mdcr_el3,
-            Kind::IdAa64dfr0 => registers.id_aa64dfr0(),
-            Kind::IdAa64dfr1 => registers.id_aa64dfr1(),
-            Kind::Pmswinc | Kind::Pmzr | Kind::IccSgi1r => 0,
-        }
+    fn counter_of(reference: &mut Reference, n: u8, event: u16, value: u64) {
+        reference.access(Register::pmevtyper(n), 2, Some(NSH | u64::from(event)));
+        reference.access(Register::pmevcntr(n), 2, Some(value));
+        reference.access(Register::of(Kind::Pmcntenset), 2, Some(1 << n));
     }
 
-    fn write(&mut self, register: Register, el: u8, value: u64) {
-        let sel = usize::from(self.registers.controls.sel);
-        let index = usize::from(register.index());
-        let masked = value & self.registers.write_mask(el, false);
-        let registers = &mut self.registers;
-        match register.kind() {
-            Kind::Pmcr => {
-                for n in 0..usize::from(registers.accessible(el)) {
-                    if set(value, pmcr::P) {
-                        self.value[n] = 0;
-                    }
-                }
-                if set(value, pmcr::C) {
-                    self.value[CYCLE] = 0;
-                }
-                registers.write_pmcr(value);
-            }
-            Kind::Pmcntenset => registers.pmcnten |= masked,
-            Kind::Pmcntenclr => registers.pmcnten &= !masked,
-            Kind::Pmovsset => registers.pmovs |= masked,
-            Kind::Pmovsclr => registers.pmovs &= !masked,
-            Kind::Pmintenset => registers.pminten |= masked,
-            Kind::Pmintenclr => registers.pminten &= !masked,
-            Kind::Pmselr => registers.controls.sel = (value & 31) as u8,
-            Kind::Pmccntr => self.value[CYCLE] = value,
-            Kind::Pmicntr => self.value[INSTRUCTION] = value,
-            Kind::Pmevcntr => self.value[index] = value & registers.counter_mask(index),
-            Kind::Pmxevcntr => self.value[sel] = value & registers.counter_mask(sel),
-            Kind::Pmevtyper => registers.write_filter(index, value),
-            Kind::Pmxevtyper => registers.write_filter(sel, value),
-            Kind::Pmccfiltr => registers.write_filter(CYCLE, value),
-            Kind::Pmicfiltr => registers.write_filter(INSTRUCTION, value),
-            Kind::Pmswinc => {
-                let mask = value & registers.software_increment_mask(el);
-                for n in 0..self.counters() {
-                    if set(mask, 1 << n) && self.registers.event(n) == SW_INCR {
-                        self.event(n, 1);
-                    }
-                }
-            }
-            Kind::Pmzr => {
-                let mask = value & registers.write_mask(el, true);
-                for n in 0..COUNTERS {
-                    if set(mask, 1 << n) {
-                        self.value[n] = 0;
-                    }
-                }
-            }
-            Kind::Pmuacr => registers.write_pmuacr(el, value),
-            Kind::Pmecr => registers.pmecr = value & pmecr::SSE,
-            Kind::Pmuserenr => registers.write_pmuserenr(value),
-            Kind::MdcrEl2 => registers.write_mdcr_el2(value),
-            Kind::HcrEl2 => registers.write_hcr_el2(value),
-            Kind::Hdfgrtr => registers.write_hdfgrtr(value),
-            Kind::Hdfgwtr => registers.write_hdfgwtr(value),
-            Kind::Hdfgrtr2 => registers.write_hdfgrtr2(value),
-            Kind::Hdfgwtr2 => registers.write_hdfgwtr2(value),
-            Kind::MdcrEl3 => registers.controls.mdcr_el3 = value,
-            Kind::Pmceid0
-            | Kind::Pmceid1
-            | Kind::Pmmir
-            | Kind::IccSgi1r
-            | Kind::IdAa64dfr0
-            | Kind::IdAa64dfr1 => {}
+    pub(super) fn write(reference: &mut Reference, kind: Kind, value: u64) {
+        assert_eq!(reference.access(Register::of(kind), 2, Some(value)).0, Outcome::Executed);
+    }
+
+    fn steps(reference: &mut Reference, cycles: u64) {
+        (0..cycles).for_each(|_| reference.step());
+    }
+
+    #[test]
+    fn an_event_happens_as_often_as_its_rate_says_and_its_counter_with_it() {
+        let mut reference = reference(Features::default());
+        counter_of(&mut reference, 0, EVENT, 0);
+        write(&mut reference, Kind::Pmcr, pmcr::E);
+        let values: Vec<u64> = (0..4)
+            .map(|_| {
+                reference.step();
+                reference.value[0]
+            })
+            .collect();
+        assert_eq!(values, [1, 3, 4, 6]);
+        assert_eq!(reference.happened[0].occurred, [6]);
+    }
+
+    #[test]
+    fn a_cycle_s_counters_come_in_their_order() {
+        let features = Features { pmuver: PMUV3P7, ..Features::default() };
+        let mut reference = reference(features);
+        for n in 0..3 {
+            counter_of(&mut reference, n, CPU_CYCLES, if n == 1 { u64::from(u32::MAX) - 1 } else { 0 });
         }
+        write(&mut reference, Kind::Pmcr, pmcr::E | pmcr::FZO);
+        steps(&mut reference, 5);
+        assert_eq!(reference.value[..3], [2, 1 << 32, 1], "frozen by the one before");
+    }
+
+    #[test]
+    fn an_overflow_chains_in_its_cycle_once() {
+        let mut reference = reference(Features::default());
+        counter_of(&mut reference, 0, EVENT, u64::from(u32::MAX));
+        counter_of(&mut reference, 1, CHAIN, 7);
+        write(&mut reference, Kind::Pmcr, pmcr::E);
+        reference.step();
+        assert_eq!((reference.value[1], reference.registers.pmovs), (8, 1));
+        steps(&mut reference, 10);
+        assert_eq!(reference.value[1], 8);
+    }
+
+    #[test]
+    fn each_range_has_its_own_gate_to_the_interrupt() {
+        let mut reference = reference(Features::default());
+        write(&mut reference, Kind::MdcrEl2, 1);
+        write(&mut reference, Kind::Pmintenset, 0b11);
+        let mut raised = |flags, pmcr, mdcr| {
+            reference.registers.pmovs = flags;
+            write(&mut reference, Kind::Pmcr, pmcr);
+            write(&mut reference, Kind::MdcrEl2, 1 | mdcr);
+            reference.interrupt()
+        };
+        assert_eq!([raised(0b01, pmcr::E, 0), raised(0b01, 0, mdcr_el2::HPME)], [true, false]);
+        assert_eq!([raised(0b10, pmcr::E, 0), raised(0b10, 0, mdcr_el2::HPME)], [false, true]);
+        assert!(!raised(0b100, pmcr::E, mdcr_el2::HPME), "not enabled");
+    }
+
+    #[test]
+    fn the_divider_counts_what_the_cycle_counter_would() {
+        let mut reference = reference(Features { aarch32: true, ..Features::default() });
+        write(&mut reference, Kind::Pmccfiltr, NSH);
+        write(&mut reference, Kind::Pmcntenset, 1 << CYCLE);
+        write(&mut reference, Kind::Pmcr, pmcr::E | pmcr::D);
+        steps(&mut reference, 63);
+        write(&mut reference, Kind::Pmcr, pmcr::D);
+        steps(&mut reference, 100);
+        assert_eq!(reference.value[CYCLE], 0);
+        write(&mut reference, Kind::Pmcr, pmcr::E | pmcr::D);
+        reference.step();
+        assert_eq!(reference.value[CYCLE], 1);
     }
 }

@@ -1,0 +1,120 @@
+//! Truth: what really happened, whatever the counters say.
+
+use super::{Context, Error, LEVELS, Machine};
+use crate::cpu::{Cpu, Running};
+use crate::tally::{Class, World};
+
+impl Machine {
+    /// Occurrences of an event in a context at an exception level, wherever it ran.
+    ///
+    /// # Errors
+    /// No such context or level, or the event is not tallied.
+    pub fn truth(&self, context: usize, el: u8, event: u16) -> Result<u64, Error> {
+        let Context { guest, tallies } = self.context(context)?;
+        if el > 2 {
+            return Err(Error(format!("no EL{el}")));
+        }
+        let index = self.event(event)?;
+        let copies = if guest { 1 } else { self.cpus.len() };
+        let tally = |copy: usize| tallies + copy * LEVELS + usize::from(el);
+        Ok((0..copies).map(|copy| self.occurred(tally(copy), index)).fold(0, u64::wrapping_add))
+    }
+
+    fn occurred(&self, tally: usize, index: usize) -> u64 {
+        let runs = self.cpus.iter().find(|cpu| cpu.running().is_some_and(|r| r.tally == tally));
+        let pending = runs.map_or(self.world.tallies[tally].pending, Cpu::pending);
+        self.world.tallies[tally].occurrences(&self.world.profiles, index, pending)
+    }
+
+    /// Occurrences of an event on a CPU, in the classes of `scope` (bit `1 << class`).
+    ///
+    /// # Errors
+    /// No such CPU, or the event is not tallied.
+    pub fn cpu_truth(&self, cpu: usize, scope: u32, event: u16) -> Result<u64, Error> {
+        let c = self.cpu(cpu)?;
+        let index = self.event(event)?;
+        Ok(self.world.on_cpu(cpu, scope, index, c.running().map(|r| (r.tally, c.pending()))))
+    }
+
+    fn event(&self, event: u16) -> Result<usize, Error> {
+        self.world.events.index(event).ok_or_else(|| Error(format!("event {event:#x} is not tallied")))
+    }
+
+    /// Cycles passed on a CPU by class, and idle.
+    ///
+    /// # Errors
+    /// No such CPU.
+    pub fn cycles(&mut self, cpu: usize) -> Result<([u64; 4], u64), Error> {
+        Ok(self.cpu_mut(cpu)?.cycles())
+    }
+}
+
+/// What TRUTH yields: a guest sees its own vCPU, the host all that ran on its CPU. An event that is
+/// not tallied never happens.
+pub(super) fn posted(world: &World, c: &Cpu, cpu: usize, running: Running, subject: u32) -> u64 {
+    let Some(index) = world.events.index(subject as u16) else { return 0 };
+    let scope = subject >> 16;
+    if !running.guest {
+        return world.on_cpu(cpu, scope, index, Some((running.tally, c.pending())));
+    }
+    let first = running.tally - usize::from(running.el);
+    let mut sum = 0u64;
+    for (el, class) in [Class::GuestEl0, Class::GuestEl1].into_iter().enumerate() {
+        if scope >> class as u32 & 1 != 0 {
+            let tally = &world.tallies[first + el];
+            let pending = if first + el == running.tally { c.pending() } else { tally.pending };
+            sum = sum.wrapping_add(tally.occurrences(&world.profiles, index, pending));
+        }
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{EVENT, machine};
+    use super::super::{Machine, Stop};
+    use crate::burst::{Burst, Operation};
+
+    #[test]
+    fn truth_is_a_guest_s_own_and_the_host_s_of_its_cpu() {
+        let mut machine = machine();
+        let truth = |machine: &mut Machine, cpu, scope: u32| {
+            let mut burst = Burst::default();
+            burst.post_read(Operation::Truth, scope << 16 | u32::from(EVENT));
+            assert_eq!(machine.execute(cpu, &mut burst, 0, false), Ok(Stop::End));
+            burst.values[0]
+        };
+        for (cpu, el, cycles) in [(0, 1, 10), (0, 0, 5), (1, 1, 7)] {
+            machine.set_running(cpu, 0, el, 0).expect("they exist");
+            machine.run(cpu, cycles).expect("it exists");
+            if cpu == 1 {
+                assert_eq!(truth(&mut machine, 1, 0b11), 2 * 22);
+                assert_eq!(truth(&mut machine, 1, 0b10), 2 * 17);
+                assert_eq!(truth(&mut machine, 1, 0b1100), 0);
+            }
+            machine.set_running(cpu, 1, 2, 0).expect("they exist");
+            machine.run(cpu, 1).expect("it exists");
+        }
+        assert_eq!(truth(&mut machine, 0, 0b0011), 2 * 15);
+        assert_eq!(truth(&mut machine, 1, 0b0011), 2 * 7);
+        assert_eq!(truth(&mut machine, 0, 0b1000), 2 * 2);
+        assert_eq!(machine.truth(0, 1, EVENT), Ok(2 * 17), "on both CPUs");
+        assert_eq!(machine.truth(1, 2, EVENT), Ok(2 * 3), "on both CPUs");
+        assert_eq!(machine.cpu_truth(1, 0b1111, EVENT), Ok(2 * 8));
+        assert_eq!(machine.cycles(0), Ok(([5, 10, 0, 2], 0)));
+    }
+
+    #[test]
+    fn what_there_is_not_has_no_truth() {
+        let mut machine = machine();
+        assert!(machine.truth(0, 1, 0x99).is_err());
+        assert!(machine.truth(0, 3, EVENT).is_err());
+        assert!(machine.truth(2, 1, EVENT).is_err());
+        assert!(machine.cpu_truth(2, 0b1111, EVENT).is_err());
+        machine.set_running(0, 0, 1, 0).expect("they exist");
+        let mut burst = Burst::default();
+        burst.post_read(Operation::Truth, 0b1111 << 16 | 0x99);
+        assert_eq!(machine.execute(0, &mut burst, 0, false), Ok(Stop::End));
+        assert_eq!(burst.values, [0], "it never happens");
+    }
+}
