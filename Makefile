@@ -42,7 +42,7 @@ setup: $(EXTENSION) ## the virtual environment and the extension, and nothing mo
 demo: $(EXTENSION) ## the published gzip experiment: emulated and partitioned vPMU side by side
 	$(BIN)/pmulab run gzip-record
 
-test: test-python test-rust ## all tests, Python and Rust
+test: test-rust test-python ## all tests, Python and Rust
 
 test-python: $(EXTENSION) ## the Python tests
 	$(BIN)/python -m pytest
