@@ -36,6 +36,8 @@ def parse_design(text: str) -> DesignSpec:
             raise DesignError(f"{setting!r} in design {text!r} is not axis=value", _known_axes(name))
         if axis not in axes:
             raise DesignError(f"design {name!r} has no axis {axis!r}", _known_axes(name))
+        if axis in chosen:
+            raise DesignError(f"axis {axis!r} is there twice in design {text!r}", "leave one out")
         if value not in axes[axis].values:
             raise DesignError(
                 f"axis {axis!r} of design {name!r} has no value {value!r}", near(value, axes[axis].values)

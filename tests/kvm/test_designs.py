@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
+from pmulab import designs as pmulab_designs
 from services import registers as r
 from services.cpu import Cpu, Entry, Notice, TookException
 from services.experiment import (
@@ -258,3 +259,8 @@ async def test_the_filters_of_events_that_a_reservation_moves_are_kept_and_as_po
         of_host = [event for event in events if event["name"] == "instructions:H"]
         errors[filters] = max(event["count"] / event["truth"] for event in of_host)
     assert errors["kept"] <= 1 < errors["undone"]
+
+
+def test_an_axis_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(pmulab_designs.DesignError, match="'swap' is there twice"):
+        pmulab_designs.parse_design("partitioned,swap=lazy,swap=eager")
