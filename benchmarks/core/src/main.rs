@@ -47,8 +47,8 @@ fn figure(name: impl Into<String>, parts: u32, mut body: impl FnMut() + 'static)
 }
 
 /// Takes all figures in turn, and prints the best of each.
-fn measure(rounds: usize, mut figures: Vec<Figure>) {
-    for _ in 0..rounds {
+fn measure(mut figures: Vec<Figure>) {
+    for _ in 0..ROUNDS {
         for figure in &mut figures {
             figure.best = figure.best.min((figure.batch)());
         }
@@ -108,7 +108,7 @@ fn advance_unseen(enabled: u8) -> Figure {
     })
 }
 
-/// The reference, for a span.
+/// A cycle of the reference.
 fn reference(enabled: u8) -> Figure {
     let features = Features { counters: enabled, ..Features::default() };
     let mut cpu = Reference::new(features, vec![EVENT], vec![vec![RATE]], 1);
@@ -118,7 +118,7 @@ fn reference(enabled: u8) -> Figure {
     }
     cpu.access(Register::of(Kind::Pmcr), 2, Some(1 << 7 | 1));
     cpu.access(Register::of(Kind::Pmcntenset), 2, Some((1 << enabled) - 1));
-    figure(format!("reference {enabled}"), 1, move || (0..SPAN).for_each(|_| cpu.step()))
+    figure(format!("reference {enabled}"), 1, move || cpu.step())
 }
 
 /// The greatest rate that a profile can have, nearly: a 32-bit counter overflows every 131,000 cycles.
@@ -241,6 +241,6 @@ fn main() {
         access("write", |i| (Operation::Msr, Register::pmevcntr(1), i)),
         access("driver", driver),
     ]);
-    measure(ROUNDS, figures);
-    measure(3, vec![reference(6), reference(31)]);
+    figures.extend([6, 31].map(reference));
+    measure(figures);
 }
