@@ -69,6 +69,32 @@ class GuestPmu:
                 return self.userenr
         return None
 
+    def write(self, register: int, value: int) -> bool:
+        """Keep what is written to a register that `read` knows; False if it is none of these."""
+        valid = value & self.mask
+        match register:
+            case r.PMCR_EL0:
+                self.pmcr = value & PMCR_WRITABLE
+            case r.PMCNTENSET_EL0:
+                self.cnten |= valid
+            case r.PMCNTENCLR_EL0:
+                self.cnten &= ~valid
+            case r.PMINTENSET_EL1:
+                self.inten |= valid
+            case r.PMINTENCLR_EL1:
+                self.inten &= ~valid
+            case r.PMOVSSET_EL0:
+                self.ovs |= valid
+            case r.PMOVSCLR_EL0:
+                self.ovs &= ~valid
+            case r.PMSELR_EL0:
+                self.selr = value & 0x1F
+            case r.PMUSERENR_EL0:
+                self.userenr = value & USERENR_ALL
+            case _:
+                return False
+        return True
+
     def event(self, n: int) -> int:
         """What counter `n` is programmed to count."""
         return r.CPU_CYCLES if n == CYCLE else self.typer[n] & self.event_mask & 0xFFFF

@@ -264,3 +264,24 @@ async def test_the_filters_of_events_that_a_reservation_moves_are_kept_and_as_po
 def test_an_axis_that_is_given_twice_is_refused() -> None:
     with pytest.raises(pmulab_designs.DesignError, match="'swap' is there twice"):
         pmulab_designs.parse_design("partitioned,swap=lazy,swap=eager")
+
+
+async def test_v5_without_fgt_counts_nothing_at_all_and_reads_back_what_was_written() -> None:
+    n1 = CpuSpec(model="n1", counters=6, pmuver=4)
+    made, guest, _, _ = await ran(experiment("partitioned-v5", counters=4, cpu=n1), Counting(start=41))
+    assert guest.count == 41
+    assert made.vcpus[0].vpmu.swaps().loads == 0
+    _, guest, _, _ = await ran(experiment("partitioned-v5", counters=4))
+    assert guest.count == WORK // 2
+
+
+@pytest.mark.parametrize(("design", "masked"), [("partitioned", True), ("partitioned-v1", False)])
+async def test_a_guests_wish_to_count_at_el2_is_masked_but_for_v1(design: str, masked: bool) -> None:
+    async def boot(cpu: Cpu, entry: Entry) -> None:
+        cpu.burst.msr(PMEVTYPER(0), INST_RETIRED | r.PMEVTYPER_NSH)
+        cpu.burst.notify(Notice.WORK_DONE, 0)
+        cpu.burst.wfi()
+
+    made = simulation(experiment(design), Scripted(boot=boot))
+    await made.run()
+    assert (made.machine.peek(0, PMEVTYPER(0)) & r.PMEVTYPER_NSH == 0) is masked

@@ -134,34 +134,17 @@ class EmulatedPmu(Vpmu):
 
     def _write(self, register: int, value: int) -> None:
         pmu, valid = self.pmu, value & self.pmu.mask
-        match register:
-            case r.PMCR_EL0:
-                self._write_pmcr(value)
-            case r.PMCNTENSET_EL0:
-                pmu.cnten |= valid
-                self._enable(valid)
-                self._restore_guest()
-            case r.PMCNTENCLR_EL0:
-                pmu.cnten &= ~valid
-                self._disable(valid)
-            case r.PMINTENSET_EL1:
-                pmu.inten |= valid
-            case r.PMINTENCLR_EL1:
-                pmu.inten &= ~valid
-            case r.PMOVSSET_EL0:
-                pmu.ovs |= valid
-            case r.PMOVSCLR_EL0:
-                pmu.ovs &= ~valid
-            case r.PMSELR_EL0:
-                pmu.selr = value & 0x1F
-            case r.PMUSERENR_EL0:
-                pmu.userenr = value & USERENR_ALL
-            case r.PMSWINC_EL0:
-                self._count(valid & ~CYCLE_BIT, r.SW_INCR)
-            case r.PMMIR_EL1:
-                pass
-            case _:
-                raise InjectUndef
+        if register == r.PMCR_EL0:
+            self._write_pmcr(value)
+        elif register == r.PMSWINC_EL0:
+            self._count(valid & ~CYCLE_BIT, r.SW_INCR)
+        elif not pmu.write(register, value) and register != r.PMMIR_EL1:
+            raise InjectUndef
+        elif register == r.PMCNTENSET_EL0:
+            self._enable(valid)
+            self._restore_guest()
+        elif register == r.PMCNTENCLR_EL0:
+            self._disable(valid)
 
     def _write_pmcr(self, value: int) -> None:
         """kvm_pmu_handle_pmcr: P and C are not kept, LP only from PMUv3p5 on."""

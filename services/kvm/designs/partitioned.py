@@ -34,8 +34,9 @@ class Partitioned(Design):
             "FEAT_FGT untraps most accesses; or TPM traps them all, completed in the hypervisor or in the host kernel",
         ),
         "without_fgt": Axis(
-            ("slow-path", "fast-path", "unsplit"),
-            "what traps=fgt falls back to: the host kernel (v7), the hypervisor (v2-v6), or HPMN stays N too (v8)",
+            ("slow-path", "fast-path", "unsplit", "never-resident"),
+            "what traps=fgt falls back to: the host kernel (v7), the hypervisor (v2-v6), HPMN stays N too (v8), or "
+            "nothing that reaches the CPU (v5)",
         ),
         "reservation": Axis(
             ("static", "dynamic"), "when the host gives the guest's range up: at boot, or while a vCPU is resident"
@@ -45,6 +46,7 @@ class Partitioned(Design):
             ("write-through", "at-load"),
             "when a PMEVTYPER write reaches the CPU: at once (v1-v5), at the next load (v6-v8)",
         ),
+        "el2": Axis(("excluded", "as-written"), "a guest's wish to count at EL2 is masked, or not (v1)"),
         "pmovs": Axis(
             ("folded", "memory"), "a trapped PMOVS access sees the CPU's flags too, or only those in memory (v6-v8)"
         ),

@@ -15,6 +15,7 @@ from services.kvm.errors import InjectUndef
 from services.kvm.guest_pmu import (
     CYCLE,
     CYCLE_BIT,
+    MASK64,
     PMCR_WRITABLE,
     PMUVER_P1,
     PMUVER_P5,
@@ -56,6 +57,7 @@ class PartitionedPmu(Vpmu):
         self.untrapped = self.axes["traps"] == "fgt" and cpu.fgt > 0 and hidden and self.split
         unsplit = not self.untrapped and self.axes["without_fgt"] == "unsplit"
         self.hpmn_set = self.split and not unsplit
+        self.inert = not self.untrapped and self.axes["without_fgt"] == "never-resident"
         # While the guest is resident the host's enable is HPME, and its driver stops and starts by that.
         self.by_hpme = self.hpmn_set and self.axes["host_stop"] == "hpme"
 
@@ -74,7 +76,9 @@ class PartitionedPmu(Vpmu):
     async def load(self) -> None:
         self._fit()
         self.loaded = True
-        if self.axes["swap"] == "lazy":
+        if self.inert:
+            self.owned = False
+        elif self.axes["swap"] == "lazy":
             self.owned = self._in_use()
         if self.owned:
             await self._reside()
@@ -207,8 +211,10 @@ class PartitionedPmu(Vpmu):
         self.puts += 1
 
     def _hardware_typer(self, n: int) -> int:
-        """What the CPU gets for an event type: never an event at EL2, nowhere one that the filter denies."""
-        value = self.pmu.typer[n] & ~r.PMEVTYPER_NSH
+        """What the CPU gets for an event type: no event at EL2 (but for v1), nowhere one that the filter denies."""
+        value = self.pmu.typer[n]
+        if self.axes["el2"] == "excluded":
+            value &= ~r.PMEVTYPER_NSH
         return value | r.PMEVTYPER_P | r.PMEVTYPER_U if self.pmu.event(n) in self.pmu.denied else value
 
     def _hardware_cnten(self) -> int:
@@ -246,6 +252,8 @@ class PartitionedPmu(Vpmu):
         return path == "fast-path" and self.resident
 
     async def access(self, register: int, write: bool, value: int) -> int:
+        if self.inert:
+            return self._in_memory(register, write, value)
         if not self.resident:
             self.owned = True
             if self.axes["transition"] == "reload":
@@ -259,6 +267,24 @@ class PartitionedPmu(Vpmu):
                 raise InjectUndef
             return self._counter(counter, is_typer(register), write, value)
         return self._write(register, value) if write else self._read(register)
+
+    def _in_memory(self, register: int, write: bool, value: int) -> int:
+        """v5 without FEAT_FGT: kvm_pmu_load() returns early, and what the guest programs never reaches the CPU."""
+        pmu = self.pmu
+        counter = counter_of(register, pmu.selr)
+        if counter is not None:
+            if counter != CYCLE and counter >= self.hpmn:
+                raise InjectUndef
+            kept = pmu.typer if is_typer(register) else pmu.counter
+            if write:
+                kept[counter] = value & (pmu.event_mask if is_typer(register) else MASK64)
+            return kept[counter]
+        if not write:
+            found = pmu.read(register)
+            return self._read(register) if found is None else found
+        if not pmu.write(register, value) and register not in (r.PMSWINC_EL0, r.PMMIR_EL1):
+            raise InjectUndef
+        return value
 
     def _counter(self, n: int, typer: bool, write: bool, value: int) -> int:
         pmu = self.pmu

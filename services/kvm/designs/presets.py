@@ -37,7 +37,7 @@ _V1 = {
     "irq": "whole",
     "n": "settable",
 }
-_V5 = _V1 | {"hpme": "set", "swap": "lazy-sticky", "free": "blind", "without_fgt": "fast-path"}
+_V5 = _V1 | {"hpme": "set", "swap": "lazy-sticky", "free": "blind", "without_fgt": "never-resident"}
 _V6 = {
     "host_pmcr": "left",
     "host_stop": "pmcr",
@@ -60,7 +60,7 @@ PRESETS: Mapping[str, Preset] = {
     "partitioned-v1": Preset(
         "partitioned",
         "v1 (June 2025): eager swap, FEAT_FGT, N is HPMN",
-        _V1 | {"swap": "eager", "traps": "fgt", "n": "fixed"},
+        _V1 | {"swap": "eager", "traps": "fgt", "n": "fixed", "el2": "as-written"},
     ),
     "partitioned-v2": Preset(
         "partitioned",
