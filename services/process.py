@@ -14,6 +14,8 @@ import trio
 
 from services.rpc import Address
 
+GRACE = 4.0  # seconds that an actor has to end in order after a signal
+
 
 class Failure(Exception):
     """The actor cannot go on; the text is for people. The process ends with status 1."""
@@ -36,13 +38,18 @@ def address(text: str) -> Address:
         raise argparse.ArgumentTypeError(str(exc)) from None
 
 
-def run(name: str, actor: Callable[[], Awaitable[None]], *, with_parent: bool) -> int:
-    """Run `actor` until it ends, SIGTERM, Ctrl-C, or (`with_parent`) until standard input closes. Its exit status."""
+def run(
+    name: str, actor: Callable[[], Awaitable[None]], *, with_parent: bool, stop: Callable[[], None] | None = None
+) -> int:
+    """Run `actor` until it ends, SIGTERM, Ctrl-C, or (`with_parent`) until standard input closes. Its exit status.
+
+    After a signal `stop` asks the actor to end in order, for which it has `GRACE` seconds; without it, it is cancelled.
+    """
     logging.basicConfig(level=logging.WARNING, format=f"{name}: %(message)s", stream=sys.stderr)
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_until_signal, nursery.cancel_scope)
+            nursery.start_soon(_until_signal, nursery.cancel_scope, stop)
             if with_parent:
                 nursery.start_soon(_until_orphaned, nursery.cancel_scope)
             await actor()
@@ -59,11 +66,14 @@ def run(name: str, actor: Callable[[], Awaitable[None]], *, with_parent: bool) -
     return 0
 
 
-async def _until_signal(scope: trio.CancelScope) -> None:
+async def _until_signal(scope: trio.CancelScope, stop: Callable[[], None] | None) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
-            scope.cancel()
-            return
+            break
+    if stop is not None:
+        stop()
+        await trio.sleep(GRACE)
+    scope.cancel()
 
 
 async def _until_orphaned(scope: trio.CancelScope) -> None:

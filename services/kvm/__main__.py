@@ -28,17 +28,27 @@ def main(argv: list[str] | None = None) -> int:
     )
     options = arguments.parse_args(argv)
 
+    labs: list[Lab] = []
+    stopped = False
+
     async def actor() -> None:
         lab = _lab(options)
+        labs.append(lab)
         try:
             async with open_loop() as loop, serve(loop, options.listen, lab.handlers()):
                 await lab.run()
         except BindError as exc:
             raise Failure(str(exc)) from None
-        if lab.failure is not None:
+        if lab.failure is not None and not stopped:
             raise Failure(lab.failure)
 
-    return run("kvm", actor, with_parent=options.with_parent)
+    def stop() -> None:
+        nonlocal stopped
+        stopped = True
+        for lab in labs:
+            lab.stop()
+
+    return run("kvm", actor, with_parent=options.with_parent, stop=stop)
 
 
 def _lab(options: argparse.Namespace) -> Lab:

@@ -66,6 +66,11 @@ class Lab:
 
     # Virtual time.
 
+    def stop(self) -> None:
+        """Have `run` end in order."""
+        self._stop.set()
+        self._change()
+
     async def run(self) -> None:
         """Run while there is work, wait for more while there is none, until `shutdown`."""
         async with trio.open_nursery() as nursery:
@@ -236,8 +241,7 @@ class Lab:
         )
 
     async def shutdown(self, request: lab_pb2.ShutdownRequest) -> lab_pb2.ShutdownReply:
-        self._stop.set()
-        self._change()
+        self.stop()
         return lab_pb2.ShutdownReply(now=self.simulation.now)
 
     async def state(self, request: actor_pb2.StateRequest) -> actor_pb2.StateReply:
