@@ -10,7 +10,7 @@ from services.experiment import Experiment
 from services.guest import GuestKernel
 from services.host_perf import HostPerf
 from services.kvm.attendant import LocalSoftware
-from services.kvm.simulation import Simulation, digest
+from services.kvm.simulation import Simulation
 
 
 class Embedded:
@@ -51,7 +51,7 @@ async def run(experiment: Experiment, progress: Callable[[Simulation], None] | N
     began = time.perf_counter()
     simulation = Embedded.of(experiment).simulation
     await simulation.run(None if progress is None else lambda: progress(simulation))
-    return _measured(simulation, await simulation.result(), began)
+    return simulation.measured(await simulation.result(), time.perf_counter() - began)
 
 
 async def replay(experiment: Experiment, injected: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -67,15 +67,6 @@ async def replay(experiment: Experiment, injected: Sequence[Mapping[str, Any]]) 
             continue
         result = await simulation.result()
         if not left:
-            return _measured(simulation, result, began)
+            return simulation.measured(result, time.perf_counter() - began)
         if left[0]["entry"] != simulation.interactions:
             raise ValueError(f"entry {left[0]['entry']} of the log is none of this experiment's: it ended before")
-
-
-def _measured(simulation: Simulation, result: dict[str, Any], began: float) -> dict[str, Any]:
-    return {
-        "digest": digest(result),
-        "wall_seconds": time.perf_counter() - began,
-        "round_trips": simulation.round_trips(),
-        **result,
-    }

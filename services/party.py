@@ -11,7 +11,7 @@ import trio
 from services.attend import PeerGone, Role, Seat, attend
 from services.cpu import Cpu, Entry, Software
 from services.process import Failure, address, parser, run
-from services.rpc import BindError, Channel, RpcError, connect, open_loop, serve
+from services.rpc import BindError, Channel, RpcError, connect, first_of, open_loop, serve
 from services.wire import actor_pb2, lab_pb2
 from services.wire.methods import DESCRIBE, STATE
 
@@ -77,7 +77,7 @@ def main(module: str, role: Role, kernel: Kernel, name: str | None, argv: list[s
             ):
                 await _attend(kvm, role, party)
         except* (BindError, PeerGone, RpcError) as group:
-            raise Failure(str(_first(group))) from None
+            raise Failure(str(first_of(group))) from None
 
     return run(party.name, actor, with_parent=options.with_parent)
 
@@ -101,9 +101,3 @@ async def _attend(kvm: Channel, role: Role, party: Party) -> None:
     async with trio.open_nursery() as nursery:
         for index in range(cpus[party.name]):
             nursery.start_soon(attend, kvm, Seat(role, party.name, index), party.software(index))
-
-
-def _first(group: BaseException) -> BaseException:
-    while isinstance(group, BaseExceptionGroup):
-        group = group.exceptions[0]
-    return group

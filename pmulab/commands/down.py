@@ -34,7 +34,7 @@ async def _end(running: Running) -> None:
                 if runtime.is_up(running):
                     raise
         # Its launcher is another process, which tells nobody that it has gone but by letting go of its lock.
-        while runtime.is_up(running):  # noqa: ASYNC110
+        while runtime.is_up(running):  # noqa: ASYNC110 - there is no event to wait for
             await trio.sleep(_POLL_SECONDS)
         return
     raise TopologyError(f"{running.name} (process {running.pid}) has not ended within {_SECONDS:g} s")

@@ -16,8 +16,8 @@ from services import result as results
 from services.attend import Attendance, PeerGone, RemoteSoftware, Role, Seat
 from services.kvm.errors import SimulationError
 from services.kvm.requests import HOST
-from services.kvm.simulation import Simulation, digest
-from services.rpc import Abort, Handler, Stream
+from services.kvm.simulation import Simulation
+from services.rpc import Abort, Handler, Stream, first_of
 from services.wire import actor_pb2, lab_pb2
 from services.wire.methods import DESCRIBE, INJECT, LOG, PROTOCOL_VERSION, RESULT, SHUTDOWN, STATE, WATCH
 
@@ -92,7 +92,7 @@ class Lab:
         except* _Stopped:
             pass  # as it was asked to
         except* (PeerGone, SimulationError) as group:
-            self.failure = f"{_first(group)}; stopped at virtual time {self._seconds(self.simulation.now)}"
+            self.failure = f"{first_of(group)}; stopped at virtual time {self._seconds(self.simulation.now)}"
             self._change()
         self._stopped.set()
 
@@ -130,12 +130,7 @@ class Lab:
         await self.simulation.run(self._between_entries, every=INTERACTIONS)
         result = await self.simulation.result()
         self._wall_seconds += time.perf_counter() - began
-        plain = {
-            "digest": digest(result),
-            "wall_seconds": self._wall_seconds,
-            "round_trips": self.simulation.round_trips(),
-            **result,
-        }
+        plain = self.simulation.measured(result, self._wall_seconds)
         whole = results.begin(self.experiment.scenario, self.experiment.seed, "processes")
         try:
             whole["runs"].append(results.run(self.experiment, plain))
@@ -293,9 +288,3 @@ def plain(request: lab_pb2.InjectRequest) -> dict[str, Any]:
         "profiles": [list(zip(profile.events, profile.rates, strict=True)) for profile in request.profiles],
         work: value,
     }
-
-
-def _first(group: BaseException) -> BaseException:
-    while isinstance(group, BaseExceptionGroup):
-        group = group.exceptions[0]
-    return group

@@ -292,6 +292,15 @@ class Simulation:
             "injected": self.requests.taken,
         }
 
+    def measured(self, result: dict[str, Any], wall_seconds: float) -> dict[str, Any]:
+        """What `result` gave, with its digest and what is outside of that."""
+        return {
+            "digest": digest(result),
+            "wall_seconds": wall_seconds,
+            "round_trips": self.round_trips(),
+            **result,
+        }
+
     def _choices(self) -> dict[str, int]:
         """How often a CPU did what the architecture leaves open, by the choice's name; those that were made."""
         made: dict[str, int] = {}

@@ -339,7 +339,6 @@ class VCpu:
             self._check(at, "timer", argument, len(Timer))
             self.timers[argument] = operand
             self.expired &= ~(1 << argument)  # a level: setting the timer takes back what has not been delivered
-            self.expired &= ~(1 << argument)  # its interrupt is a level: set anew, it is pending no more
             self.timer_deadline = min(self.timers.values())
             self.pcpu.rearm()
         elif operation == OP_COMPUTE:

@@ -12,6 +12,7 @@ from services.rpc.channel import TIMEOUT, Channel, ChannelStatistics, connect
 from services.rpc.health import Health
 from services.rpc.loop import Loop, LoopStatistics, open_loop
 from services.rpc.method import Bidirectional, Handler, Method, ServerStreaming, Unary
+from services.rpc.nursery import first_of
 from services.rpc.server import Server, ServerStatistics, serve
 from services.rpc.status import Abort, RpcError
 from services.rpc.stream import Stream, StreamStatistics
@@ -38,6 +39,7 @@ __all__ = [
     "Tls",
     "Unary",
     "connect",
+    "first_of",
     "open_loop",
     "private_directory",
     "serve",

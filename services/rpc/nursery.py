@@ -27,3 +27,10 @@ async def open_private_nursery() -> AsyncIterator[trio.Nursery]:
         finally:
             exc.__context__ = context  # not the group
             del exc, context
+
+
+def first_of(exc: BaseException) -> BaseException:
+    """The first exception that is no group: what a person is told of several that came at once."""
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return exc

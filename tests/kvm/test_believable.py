@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import orjson
 import pytest
@@ -40,8 +41,8 @@ async def test_not_multiplexed_all_that_is_missed_happened_while_the_driver_had_
         else:
             await operation(self, burst, at, code, argument)
 
-    def telling(self: Driver, *arguments: object) -> None:
-        prepared(self, *arguments)  # type: ignore[arg-type]
+    def telling(self: Driver, *arguments: Any) -> None:
+        prepared(self, *arguments)
         self.off.notify(STOPPED, 0)
         self.on.notify(RUNNING, 0)
 
