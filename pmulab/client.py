@@ -23,10 +23,11 @@ import grpc
 import orjson
 from google.protobuf.message import Message
 
-from services.experiment import SessionSpec, TaskSpec, dumps
+from services.experiment import SessionSpec, TaskSpec
 from services.rpc import TIMEOUT, Address, Channel, RpcError, Tls, Unary, open_loop
 from services.rpc import connect as connect_channel
 from services.rpc.channel import OPTIONS
+from services.typed_json import dumps
 from services.wire.lab_pb2 import (
     DescribeRequest,
     Description,

@@ -24,8 +24,9 @@ from pmulab.client import RpcError, TrioLab, connect_trio
 from pmulab.designs import label
 from pmulab.errors import TopologyError, UserError
 from pmulab.runtime import Running
-from services.experiment import Experiment, dumps
+from services.experiment import Experiment
 from services.rpc import Address, connect, open_loop
+from services.typed_json import dumps
 
 __all__ = ["Topology", "TopologyError", "run", "told", "up"]
 

@@ -7,16 +7,7 @@ its part in the BOOT entry, so that an actor in a process of its own needs only 
 
 from __future__ import annotations
 
-import dataclasses
-import types
-import typing
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
-
-import orjson
-
-T = typing.TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,50 +131,3 @@ class Experiment:
     host: HostSpec
     guests: tuple[GuestSpec, ...]
     design: DesignSpec
-
-
-def dumps(value: Any) -> bytes:
-    """Any of the above as JSON."""
-    return orjson.dumps(value)
-
-
-def loads(kind: type[T], text: bytes, name: str = "") -> T:
-    """JSON as `dumps` made it, back to `kind`. Raises ValueError naming the field, of `name`, that does not fit."""
-    value = _build(kind, orjson.loads(text), name or kind.__name__)
-    return typing.cast(T, value)
-
-
-def _build(kind: Any, value: Any, where: str) -> Any:
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        return None if value is None else _build(next(a for a in args if a is not type(None)), value, where)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"{where}: a list is wanted, not {value!r}")
-        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
-        if len(kinds) != len(value):
-            raise ValueError(f"{where}: {len(kinds)} elements are wanted, not {len(value)}")
-        return tuple(_build(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise ValueError(f"{where}: an object is wanted, not {value!r}")
-        return {k: _build(args[1], v, f"{where}.{k}") for k, v in value.items()}
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, dict):
-            raise ValueError(f"{where}: an object is wanted, not {value!r}")
-        hints = typing.get_type_hints(kind)
-        unknown = sorted(value.keys() - hints.keys())
-        if unknown:
-            raise ValueError(f"{where}: unknown field {unknown[0]!r}")
-        missing = [
-            f.name
-            for f in dataclasses.fields(kind)
-            if f.name not in value and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        ]
-        if missing:
-            raise ValueError(f"{where}: field {missing[0]!r} is missing")
-        make = typing.cast(Callable[..., Any], kind)
-        return make(**{k: _build(hints[k], v, f"{where}.{k}") for k, v in value.items()})
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ValueError(f"{where}: {kind.__name__} is wanted, not {value!r}")
-    return value

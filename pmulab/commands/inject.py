@@ -10,7 +10,8 @@ from pmulab.client import connect
 from pmulab.errors import UserError
 from pmulab.scenario import injection
 from pmulab.topology import told
-from services import experiment as ex
+from services import typed_json
+from services.experiment import Experiment
 
 _MAX_CPU = 2**32 - 1  # on the wire
 
@@ -20,7 +21,7 @@ def main(arguments: argparse.Namespace) -> int:
     if cpu and not (cpu.isdecimal() and len(cpu) <= len(str(_MAX_CPU)) and int(cpu) <= _MAX_CPU):
         raise UserError(f"{arguments.target}: {cpu!r} is not the number of a CPU; write for example {target}/1")
     with told(), connect(runtime.find(arguments.topology).addresses["kvm"]) as lab:
-        launch = ex.loads(ex.Experiment, lab.describe().launch.encode())
+        launch = typed_json.loads(Experiment, lab.describe().launch.encode())
         work, profiles = injection.load(arguments.file, launch)
         taken = lab.inject(target, work, cpu=int(cpu or 0), profiles=profiles)
     seconds = taken.now / launch.frequency_hz

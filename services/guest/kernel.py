@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from services import experiment as ex
+from services import typed_json
 from services.costs import Cost
 from services.cpu import Cpu, Entry, EntryKind, Notice, Timer
 from services.guest.task import Task
@@ -118,7 +119,7 @@ class GuestCpu:
             raise BadRequest(f"perf {spec.verb}: {self.config['guest']['name']} has no PMU")
 
     async def _boot(self, cpu: Cpu, now: int, config: dict[str, Any]) -> None:
-        guest = ex.loads(ex.GuestSpec, orjson.dumps(config["guest"]))
+        guest = typed_json.loads(ex.GuestSpec, orjson.dumps(config["guest"]))
         self._configure(config, guest)
         assert self.all_perf is not None
         self.kernel.share_limits(self.all_perf)
@@ -162,9 +163,9 @@ class GuestCpu:
         """A user's task or session, from now on. KVM takes this vCPU to be working until it says otherwise."""
         self.working = True
         if set(request) == {"task"}:
-            await self._start(cpu, ex.loads(ex.TaskSpec, orjson.dumps(request["task"])), entry.now)
+            await self._start(cpu, typed_json.loads(ex.TaskSpec, orjson.dumps(request["task"])), entry.now)
         elif set(request) == {"session"}:
-            await self._watch_cpu(cpu, ex.loads(ex.SessionSpec, orjson.dumps(request["session"])))
+            await self._watch_cpu(cpu, typed_json.loads(ex.SessionSpec, orjson.dumps(request["session"])))
         else:
             raise BadRequest(f"a request for a guest holds one key, 'task' or 'session', not {sorted(request)}")
         if self.current is None:
@@ -353,7 +354,7 @@ class GuestCpu:
         """Take up a state that `state()` gave."""
         if state["perf"] is None:
             return
-        self._configure(state["config"], ex.loads(ex.GuestSpec, orjson.dumps(state["config"]["guest"])))
+        self._configure(state["config"], typed_json.loads(ex.GuestSpec, orjson.dumps(state["config"]["guest"])))
         self.all_perf = Perf.from_state(state["perf"])
         self.kernel.share_limits(self.all_perf)
         self.costs = self.all_perf.costs

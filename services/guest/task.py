@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services import experiment as ex
+from services import typed_json
 
 
 @dataclass(slots=True)
@@ -65,5 +66,5 @@ class Task:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Task:
-        spec = ex.loads(ex.TaskSpec, ex.dumps(state["spec"]))
+        spec = typed_json.loads(ex.TaskSpec, typed_json.dumps(state["spec"]))
         return cls(**{**state, "spec": spec})

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from services import experiment as ex
+from services import typed_json
 from services.cpu import CALL_COLUMNS, Call, Cpu, Entry, EntryKind, Notice, Timer
 from services.linux_perf import EventAttr, Perf, PerfConfig, PerfCpu, PerfEvent, Session
 
@@ -138,7 +139,7 @@ class HostCpu:
             await self._open(cpu, task["session"], task["thread"])
 
     async def _open(self, cpu: Cpu, plain: dict[str, Any], task: int | None) -> None:
-        spec = ex.loads(ex.SessionSpec, orjson.dumps(plain))
+        spec = typed_json.loads(ex.SessionSpec, orjson.dumps(plain))
         if self.config["refuses_guests"]:
             spec, refused = _excluding_guests(spec)
             self.refused += refused

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from services import experiment as ex
+from services import typed_json
 from services.kvm.designs import DesignError
 from services.kvm.lab import Lab
 from services.process import Failure, address, parser, run
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _lab(options: argparse.Namespace) -> Lab:
     try:
-        experiment = ex.loads(ex.Experiment, options.experiment.read_bytes())
+        experiment = typed_json.loads(ex.Experiment, options.experiment.read_bytes())
         services = dict(_service(service) for service in options.service)
         return Lab(experiment, {"kvm": str(options.listen), **services})
     except OSError as exc:

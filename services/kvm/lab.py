@@ -13,6 +13,7 @@ from grpc import StatusCode
 
 from services import experiment as ex
 from services import result as results
+from services import typed_json
 from services.attend import Attendance, PeerGone, RemoteSoftware, Role, Seat
 from services.kvm.errors import SimulationError
 from services.kvm.requests import HOST
@@ -176,7 +177,7 @@ class Lab:
             ],
             now=self.simulation.now,
             services=[lab_pb2.ServiceAddress(actor=a, address=address) for a, address in self.addresses.items()],
-            launch=ex.dumps(experiment).decode(),
+            launch=typed_json.dumps(experiment).decode(),
         )
 
     async def inject(self, request: lab_pb2.InjectRequest) -> lab_pb2.Injected:

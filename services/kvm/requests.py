@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from services import experiment as ex
+from services import typed_json
 
 if TYPE_CHECKING:
     from services.kvm.simulation import Simulation
@@ -42,17 +43,17 @@ class Requests:
         """The tasks that live clients have brought."""
         for taken in self.taken:
             if "task" in taken["request"]:
-                yield ex.loads(ex.TaskSpec, orjson.dumps(taken["request"]["task"]))
+                yield typed_json.loads(ex.TaskSpec, orjson.dumps(taken["request"]["task"]))
 
     def _check(self, request: dict[str, Any]) -> None:
         simulation = self.simulation
         target, cpu = request["target"], request["cpu"]
         if "task" in request:
-            task = ex.loads(ex.TaskSpec, orjson.dumps(request["task"]), "task")
+            task = typed_json.loads(ex.TaskSpec, orjson.dumps(request["task"]), "task")
             _check_task(task, len(request["profiles"]))
             session, where = task.session, "task.session"
         else:
-            session, where = ex.loads(ex.SessionSpec, orjson.dumps(request["session"]), "session"), "session"
+            session, where = typed_json.loads(ex.SessionSpec, orjson.dumps(request["session"]), "session"), "session"
         if session is not None:
             _check_session(session, where, simulation.experiment.events)
         if target != HOST:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from services import experiment as ex
+from services import typed_json
 from services.cpu import Cpu
 from services.linux_perf.attr import EventAttr
 from services.linux_perf.event import PerfEvent
@@ -103,7 +104,7 @@ class Session:
     @classmethod
     def from_state(cls, perf: PerfCpu, state: dict[str, Any]) -> Session:
         """The session that `state()` was taken of; `perf` has been restored."""
-        spec = ex.loads(ex.SessionSpec, ex.dumps(state["spec"]))
+        spec = typed_json.loads(ex.SessionSpec, typed_json.dumps(state["spec"]))
         session = cls(perf, spec, state["task"], on_exec=state["on_exec"])
         session.events = [perf.perf.events[event] for event in state["events"]]
         session.closed = state["closed"]

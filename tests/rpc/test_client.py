@@ -11,8 +11,9 @@ import trio
 from grpc import StatusCode
 
 from pmulab.client import Lab, RpcError, connect, connect_trio
-from services.experiment import EventSpec, PhaseSpec, SessionSpec, TaskSpec, dumps, loads
+from services.experiment import EventSpec, PhaseSpec, SessionSpec, TaskSpec
 from services.rpc import Abort, Address, Loop, Stream, serve
+from services.typed_json import dumps, loads
 from services.wire.lab_pb2 import (
     DescribeRequest,
     Description,

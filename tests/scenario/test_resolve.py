@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from pmulab import designs, scenario
-from services import experiment as ex
-from services import workload
+from services import typed_json, workload
 from services.experiment import Experiment, PhaseSpec
 
 GUEST = '[[guest]]\n[[guest.task]]\nworkload = "sha256"\n'
@@ -26,7 +25,7 @@ def test_every_shipped_scenario_resolves_and_says_who_asks(name: str) -> None:
     loaded = scenario.load(name)
     assert scenario.shipped()[name].startswith("Who asks: ")
     for experiment in loaded.experiments:
-        assert ex.loads(Experiment, ex.dumps(experiment)) == experiment
+        assert typed_json.loads(Experiment, typed_json.dumps(experiment)) == experiment
         assert {experiment.scenario} == {name}
 
 

@@ -1,0 +1,52 @@
+"""What kvm boots an actor's software with, on each CPU: the payload of the BOOT entry, typed, read at both ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.experiment import CpuSpec, GuestSpec, SessionSpec
+
+
+@dataclass(frozen=True, slots=True)
+class HostPolicy:
+    """What a vPMU design asks of the host's PMU driver on one CPU."""
+
+    counters: int  # that it may allocate while no vCPU is loaded, one bit each, the cycle counter bit 31
+    high_to_low: bool = False  # it allocates its event counters from the highest index
+    split_irq: bool = False  # its interrupt handler leaves a guest's overflow flags to KVM
+    refuses_guests: bool = False  # it refuses events that do not exclude guests
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadSession:
+    """A perf session on one thread: a task's own, or the host's on a vCPU's thread (`perf stat -t`)."""
+
+    thread: int
+    session: SessionSpec
+
+
+@dataclass(frozen=True, slots=True)
+class HostBoot:
+    """The host's perf on pCPU `cpu`. Times are cycles."""
+
+    cpu: int
+    frequency_hz: int
+    costs: dict[str, int]  # cycles, by the names of services.costs.Cost
+    hz: int
+    mux_interval: int  # 0: one tick
+    features: CpuSpec
+    policy: HostPolicy
+    sessions: tuple[SessionSpec, ...]  # cpu_wide ones on this CPU
+    threads: tuple[ThreadSession, ...]
+    vcpu_threads: tuple[int, ...]  # the threads that are vCPUs', of all CPUs
+
+
+@dataclass(frozen=True, slots=True)
+class GuestBoot:
+    """A guest's kernel on vCPU `vcpu`."""
+
+    vcpu: int
+    frequency_hz: int
+    costs: dict[str, int]  # cycles, by the names of services.costs.Cost
+    guest: GuestSpec
+    pmuver: int  # ID_AA64DFR0_EL1.PMUVer as it reads it

@@ -1,0 +1,110 @@
+"""State as data: what is saved shares nothing with what lives on, and is the same after JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.state import derived, names, restore, save
+
+
+class Colour(IntEnum):
+    RED = 1
+    GREEN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    name: str
+    sizes: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class Inner:
+    values: list[int] = field(default_factory=list)
+    count: int = 0
+
+
+@dataclass(slots=True)
+class Outer:
+    number: int = 0
+    colour: Colour = Colour.RED
+    made: Made | None = None
+    pairs: list[tuple[int, int]] = field(default_factory=list)
+    by_key: dict[int, list[int]] = field(default_factory=dict)
+    requests: list[bytes] = field(default_factory=list)
+    seen: set[int] = field(default_factory=set)
+    compute: tuple[int, int, int] | None = None
+    inner: Inner = field(default_factory=Inner)
+    half: int = derived(default=0)
+
+
+numbers = st.integers(0, 2**64 - 1)
+outers = st.builds(
+    Outer,
+    number=numbers,
+    colour=st.sampled_from(Colour),
+    made=st.none() | st.builds(Made, st.text(), st.lists(numbers).map(tuple)),
+    pairs=st.lists(st.tuples(numbers, numbers)),
+    by_key=st.dictionaries(numbers, st.lists(numbers)),
+    requests=st.lists(st.text().map(str.encode)),
+    seen=st.sets(numbers),
+    compute=st.none() | st.tuples(numbers, numbers, numbers),
+    inner=st.builds(Inner, st.lists(numbers), numbers),
+)
+
+
+def through_json(saved: dict[str, Any]) -> dict[str, Any]:
+    value: dict[str, Any] = orjson.loads(orjson.dumps(saved))
+    return value
+
+
+@given(outers)
+def test_what_is_restored_is_what_was_saved_also_by_way_of_json(state: Outer) -> None:
+    direct, by_json = Outer(half=7), Outer(half=7)
+    restore(direct, save(state))
+    restore(by_json, through_json(save(state)))
+    assert direct == by_json == state
+    assert through_json(save(by_json)) == through_json(save(state))
+
+
+def test_a_saved_state_shares_nothing_that_can_change_with_the_living_one() -> None:
+    state = Outer(pairs=[(1, 2)], by_key={3: [4]}, inner=Inner([5]))
+    saved = save(state)
+    before = orjson.dumps(saved)
+    state.pairs.append((6, 7))
+    state.by_key[3].append(8)
+    state.inner.values.append(9)
+    state.inner.count += 1
+    assert orjson.dumps(saved) == before
+    restore(state, saved)
+    state.by_key[3].append(10)
+    state.inner.values.append(11)
+    assert orjson.dumps(saved) == before
+
+
+def test_a_restore_leaves_what_is_derived_and_the_nested_object_in_place() -> None:
+    state = Outer(half=7)
+    inner = state.inner
+    restore(state, save(Outer(inner=Inner([1], 2), half=8)))
+    assert state.half == 7
+    assert state.inner is inner
+    assert inner == Inner([1], 2)
+
+
+def test_what_is_derived_is_not_saved() -> None:
+    assert "half" not in save(Outer())
+    assert names(Inner) == {"values", "count"}
+
+
+def test_a_field_that_is_missing_is_named() -> None:
+    saved = save(Outer())
+    del saved["number"]
+    with pytest.raises(KeyError, match="number"):
+        restore(Outer(), saved)
