@@ -75,7 +75,7 @@ class TrioLab:
         return await self._channel.call(INJECT, _injection(target, work, cpu, profiles))
 
     async def result(self, *, wait: bool = False, timeout: float = PATIENCE) -> dict[str, Any]:
-        """The results so far (`pmulab.result/1`); with `wait`, when all work is done, within `timeout` seconds."""
+        """The results so far (`pmulab.result/2`); with `wait`, when all work is done, within `timeout` seconds."""
         reply = await self._channel.call(RESULT, ResultRequest(wait=wait), timeout=timeout if wait else TIMEOUT)
         return _parsed(reply.json)
 
@@ -122,7 +122,7 @@ class Lab:
         return self._call(INJECT, _injection(target, work, cpu, profiles))
 
     def result(self, *, wait: bool = False, timeout: float = PATIENCE) -> dict[str, Any]:
-        """The results so far (`pmulab.result/1`); with `wait`, when all work is done, within `timeout` seconds."""
+        """The results so far (`pmulab.result/2`); with `wait`, when all work is done, within `timeout` seconds."""
         return _parsed(self._call(RESULT, ResultRequest(wait=wait), timeout if wait else TIMEOUT).json)
 
     def watch(self, *, interval: float = 0.2) -> Iterator[Progress]:

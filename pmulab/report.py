@@ -1,4 +1,4 @@
-"""A result (`pmulab.result/1`) as text: the designs of a scenario side by side."""
+"""A result (`pmulab.result/2`) as text: the designs of a scenario side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The result of a run as tools read it: the JSON object `pmulab.result/1` (docs/result.md has every field).
+"""The result of a run as tools read it: the JSON object `pmulab.result/2` (docs/result.md has every field).
 
 The simulation reports in cycles; here they become seconds. What is in the digest comes from the
 simulation alone; wall time, round trips and published numbers stand beside it.
@@ -13,7 +13,7 @@ from typing import Any
 from services.experiment import Experiment
 from services.linux_perf.attr import State
 
-SCHEMA = "pmulab.result/1"
+SCHEMA = "pmulab.result/2"
 
 Json = dict[str, Any]
 
@@ -69,7 +69,7 @@ def run(experiment: Experiment, plain: Mapping[str, Any]) -> Json:
 
 
 def _seconds(cycles: Mapping[str, int], hz: int) -> Json:
-    return {party: count / hz for party, count in cycles.items()}
+    return {what: count / hz for what, count in cycles.items()}
 
 
 def _guest(guest: Mapping[str, Any], hz: int) -> Json:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from services.positions import positions
+from services.toml_lines import lines_of
 
 
 class TableError(ValueError):
@@ -42,7 +42,7 @@ class Table:
 
     def line(self, path: Sequence[str]) -> int:
         """The line, from 1, of the key at `path`, or of the nearest table around it."""
-        places = positions(self._text) if path else {}
+        places = lines_of(self._text) if path else {}
         return next((places[key] for n in range(len(path), 0, -1) if (key := tuple(path[:n])) in places), 1)
 
     def error(self, path: Sequence[str], problem: str, remedy: str) -> TableError:

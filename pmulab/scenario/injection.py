@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pmulab.scenario import keys
+from pmulab.scenario.actors import read_guest_task
 from pmulab.scenario.machine import Machine
-from pmulab.scenario.parties import read_guest_task
 from pmulab.scenario.sessions import read_session
 from pmulab.scenario.source import open_file
 from pmulab.scenario.table import Table

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pmulab import designs
 from pmulab.scenario import keys
+from pmulab.scenario.actors import read_guests, read_host
 from pmulab.scenario.errors import ScenarioError
 from pmulab.scenario.machine import read_machine
-from pmulab.scenario.parties import read_guests, read_host
 from pmulab.scenario.published import Published, read_notes, read_published
 from pmulab.scenario.source import Source
 from pmulab.scenario.table import Table

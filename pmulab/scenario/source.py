@@ -12,8 +12,8 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from pmulab.scenario.errors import ScenarioError
-from services.positions import Path, positions
 from services.tables import near
+from services.toml_lines import Path, lines_of
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -85,7 +85,7 @@ def _parse(name: str, directory: FilePath, text: str) -> Source:
         raise ScenarioError(
             f"{name}:{line}", f"not valid TOML: {problem}", "correct the syntax (https://toml.io)"
         ) from None
-    return Source(name, directory, data, positions(text))
+    return Source(name, directory, data, lines_of(text))
 
 
 def _syntax_error(message: str, text: str) -> tuple[int, str]:

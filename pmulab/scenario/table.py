@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 from pmulab.scenario.errors import ScenarioError
 from pmulab.scenario.source import Source
-from services.positions import Path
 from services.tables import near
+from services.toml_lines import Path
 
 
 class Table:

@@ -2,9 +2,9 @@
 
 import sys
 
+from services.actor import main
 from services.attend import Role
 from services.guest import GuestKernel
-from services.party import main
 
 if __name__ == "__main__":
     sys.exit(main("guest", Role.GUEST, GuestKernel(), None))

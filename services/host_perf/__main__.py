@@ -2,9 +2,9 @@
 
 import sys
 
+from services.actor import main
 from services.attend import Role
 from services.host_perf import HostPerf
-from services.party import main
 
 if __name__ == "__main__":
     sys.exit(main("host_perf", Role.HOST, HostPerf(), "host"))

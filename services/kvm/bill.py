@@ -28,7 +28,7 @@ EXITS = frozenset({Cost.EXIT_FULL_NULL, Cost.EXIT_FULL_SYSREG, Cost.EXIT_FAST, C
 LINES = {
     Account.KERNEL: "kernel",
     Account.TRAP: "trap",
-    Account.PERF: "reschedule",
+    Account.PERF: "perf calls",
     Account.SWAP: "swap",
     Account.RESERVE: "reserve",
     Account.PMU_IRQ: "pmu interrupt",

@@ -22,7 +22,7 @@ from services.rpc import Abort, Handler, Stream, first_of
 from services.wire import actor_pb2, lab_pb2
 from services.wire.methods import DESCRIBE, INJECT, LOG, PROTOCOL_VERSION, RESULT, SHUTDOWN, STATE, WATCH
 
-ATTEND_SECONDS = 30.0  # within which every party must have taken its seat
+ATTEND_SECONDS = 30.0  # within which every actor must have taken its seat
 WATCH_MS = 200
 STOP_SECONDS = 2.0  # that the interaction under way has to end, and then the sessions
 INTERACTIONS = 16  # between two looks at what people ask; each takes some milliseconds
@@ -163,7 +163,7 @@ class Lab:
         missing = {seat.name for seat in self.attendance.missing()}
         gone = {software.seat.name for software in self._software if software.gone is not None}
         axes = "".join(f",{axis}={value}" for axis, value in experiment.design.axes.items())
-        parties = [(HOST, len(experiment.cpus))] + [(guest.name, len(guest.vcpus)) for guest in experiment.guests]
+        targets = [(HOST, len(experiment.cpus))] + [(guest.name, len(guest.vcpus)) for guest in experiment.guests]
         return lab_pb2.Description(
             protocol_version=PROTOCOL_VERSION,
             version=version("pmulab"),
@@ -172,8 +172,8 @@ class Lab:
             seed=experiment.seed,
             frequency_hz=experiment.frequency_hz,
             pcpus=len(experiment.cpus),
-            parties=[
-                lab_pb2.Party(name=name, cpus=cpus, attended=name not in missing | gone) for name, cpus in parties
+            targets=[
+                lab_pb2.Target(name=name, cpus=cpus, attended=name not in missing | gone) for name, cpus in targets
             ],
             now=self.simulation.now,
             services=[lab_pb2.ServiceAddress(actor=a, address=address) for a, address in self.addresses.items()],

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19services/wire/actor.proto\x12\tpmulab.v1\"\x0e\n\x0cStateRequest\"T\n\nStateReply\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\x0c\x12)\n\x06server\x18\x03 \x01(\x0b\x32\x19.pmulab.v1.CallStatistics\"F\n\x0e\x43\x61llStatistics\x12\x11\n\tin_flight\x18\x01 \x01(\r\x12\x11\n\tcompleted\x18\x02 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x04\x32@\n\x05\x41\x63tor\x12\x37\n\x05State\x12\x17.pmulab.v1.StateRequest\x1a\x15.pmulab.v1.StateReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19services/wire/actor.proto\x12\tpmulab.v1\"\x0e\n\x0cStateRequest\")\n\nStateReply\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\x0c\x32@\n\x05\x41\x63tor\x12\x37\n\x05State\x12\x17.pmulab.v1.StateRequest\x1a\x15.pmulab.v1.StateReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,9 +34,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATEREQUEST']._serialized_start=40
   _globals['_STATEREQUEST']._serialized_end=54
   _globals['_STATEREPLY']._serialized_start=56
-  _globals['_STATEREPLY']._serialized_end=140
-  _globals['_CALLSTATISTICS']._serialized_start=142
-  _globals['_CALLSTATISTICS']._serialized_end=212
-  _globals['_ACTOR']._serialized_start=214
-  _globals['_ACTOR']._serialized_end=278
+  _globals['_STATEREPLY']._serialized_end=97
+  _globals['_ACTOR']._serialized_start=99
+  _globals['_ACTOR']._serialized_end=163
 # @@protoc_insertion_point(module_scope)

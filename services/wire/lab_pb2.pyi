@@ -11,7 +11,7 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("protocol_version", "version", "scenario", "design", "seed", "frequency_hz", "pcpus", "parties", "now", "services", "launch")
+    __slots__ = ("protocol_version", "version", "scenario", "design", "seed", "frequency_hz", "pcpus", "targets", "now", "services", "launch")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SCENARIO_FIELD_NUMBER: _ClassVar[int]
@@ -19,7 +19,7 @@ class Description(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     FREQUENCY_HZ_FIELD_NUMBER: _ClassVar[int]
     PCPUS_FIELD_NUMBER: _ClassVar[int]
-    PARTIES_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
     NOW_FIELD_NUMBER: _ClassVar[int]
     SERVICES_FIELD_NUMBER: _ClassVar[int]
     LAUNCH_FIELD_NUMBER: _ClassVar[int]
@@ -30,13 +30,13 @@ class Description(_message.Message):
     seed: int
     frequency_hz: int
     pcpus: int
-    parties: _containers.RepeatedCompositeFieldContainer[Party]
+    targets: _containers.RepeatedCompositeFieldContainer[Target]
     now: int
     services: _containers.RepeatedCompositeFieldContainer[ServiceAddress]
     launch: str
-    def __init__(self, protocol_version: _Optional[int] = ..., version: _Optional[str] = ..., scenario: _Optional[str] = ..., design: _Optional[str] = ..., seed: _Optional[int] = ..., frequency_hz: _Optional[int] = ..., pcpus: _Optional[int] = ..., parties: _Optional[_Iterable[_Union[Party, _Mapping]]] = ..., now: _Optional[int] = ..., services: _Optional[_Iterable[_Union[ServiceAddress, _Mapping]]] = ..., launch: _Optional[str] = ...) -> None: ...
+    def __init__(self, protocol_version: _Optional[int] = ..., version: _Optional[str] = ..., scenario: _Optional[str] = ..., design: _Optional[str] = ..., seed: _Optional[int] = ..., frequency_hz: _Optional[int] = ..., pcpus: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[Target, _Mapping]]] = ..., now: _Optional[int] = ..., services: _Optional[_Iterable[_Union[ServiceAddress, _Mapping]]] = ..., launch: _Optional[str] = ...) -> None: ...
 
-class Party(_message.Message):
+class Target(_message.Message):
     __slots__ = ("name", "cpus", "attended")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CPUS_FIELD_NUMBER: _ClassVar[int]

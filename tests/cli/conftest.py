@@ -1,4 +1,4 @@
-"""A fixed `pmulab.result/1`: two designs, one guest, a host event."""
+"""A fixed `pmulab.result/2`: two designs, one guest, a host event."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def result() -> dict[str, Any]:
     swaps = {"loads": 12, "puts": 11, "register_writes": 381, "register_reads": 176}
     traps = {"total": 90, "by_register": {"PMOVSCLR_EL0:w": 60, "PMEVTYPER0_EL0:w": 30}}
     return {
-        "schema": "pmulab.result/1",
+        "schema": "pmulab.result/2",
         "version": "0.1.0",
         "scenario": "gzip-record",
         "seed": 1,

@@ -89,7 +89,7 @@ def test_run_json_is_the_contract(tmp_path: Path) -> None:
     assert whole == json.loads((tmp_path / "out" / "result.json").read_text())
     assert list(whole) == ["schema", "version", "scenario", "seed", "topology", "runs"]
     assert (whole["schema"], whole["scenario"], whole["seed"], whole["topology"]) == (
-        "pmulab.result/1",
+        "pmulab.result/2",
         "quick",
         7,
         "embedded",

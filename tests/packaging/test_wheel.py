@@ -75,6 +75,6 @@ def test_the_installed_program_runs_a_shipped_scenario(environment: Path, tmp_pa
     short = "guest.task.scale=0.01"
     text = run(environment / "pmulab", "run", "gzip-record", "--set", short, "--json", cwd=tmp_path)
     result = json.loads(text)
-    assert result["schema"] == "pmulab.result/1"
+    assert result["schema"] == "pmulab.result/2"
     assert [one["design"]["name"] for one in result["runs"]] == ["emulated", "partitioned"]
     assert all(one["digest"] for one in result["runs"])

@@ -58,7 +58,7 @@ class SmallLab:
 
     async def result(self, request: ResultRequest) -> ResultReply:
         self.done = self.done or request.wait
-        return ResultReply(json=orjson.dumps({"schema": "pmulab.result/1", "done": self.done}), done=self.done)
+        return ResultReply(json=orjson.dumps({"schema": "pmulab.result/2", "done": self.done}), done=self.done)
 
     async def watch(self, request: WatchRequest, stream: Stream[Progress, WatchRequest]) -> None:
         for left in (2, 1, 0):

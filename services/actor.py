@@ -1,4 +1,4 @@
-"""The host's perf or a guest's kernel as a process: it asks kvm for its CPUs, attends them, and serves Actor."""
+"""An actor that attends CPUs, host perf or a guest, as a process: it asks kvm for its CPUs and serves Actor."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Kernel(Protocol):
     def state(self) -> dict[str, Any]: ...
 
 
-class Party:
-    """A kernel and the handlers of it that are running: while one runs, its state is not data."""
+class Actor:
+    """A kernel, and how many of its handlers are running: while one runs, the state is not data."""
 
     def __init__(self, name: str, kernel: Kernel) -> None:
         self.name = name
@@ -51,35 +51,35 @@ class Party:
 
 
 class _Watched:
-    def __init__(self, party: Party, software: Software) -> None:
-        self._party = party
+    def __init__(self, actor: Actor, software: Software) -> None:
+        self._actor = actor
         self._software = software
 
     async def enter(self, cpu: Cpu, entry: Entry) -> None:
-        self._party.entered()
+        self._actor.entered()
         try:
             await self._software.enter(cpu, entry)
         finally:
-            self._party.left()
+            self._actor.left()
 
 
 def main(module: str, role: Role, kernel: Kernel, name: str | None, argv: list[str] | None = None) -> int:
-    """The command line of a party; its exit status. `name`: its name, None if it is an option."""
+    """The command line of such an actor; its exit status. `name`: its name, None if it is an option."""
     options = _parser(module, name).parse_args(argv)
-    party = Party(options.name if name is None else name, kernel)
+    actor = Actor(options.name if name is None else name, kernel)
 
-    async def actor() -> None:
+    async def attend_all() -> None:
         try:
             async with (
                 open_loop() as loop,
-                serve(loop, options.listen, [STATE.handled_by(party.state)]),
+                serve(loop, options.listen, [STATE.handled_by(actor.state)]),
                 connect(loop, options.kvm, name="kvm") as kvm,
             ):
-                await _attend(kvm, role, party)
+                await _attend(kvm, role, actor)
         except* (BindError, PeerGone, RpcError) as group:
             raise Failure(str(first_of(group))) from None
 
-    return run(party.name, actor, with_parent=options.with_parent)
+    return run(actor.name, attend_all, with_parent=options.with_parent)
 
 
 def _parser(module: str, name: str | None) -> argparse.ArgumentParser:
@@ -91,13 +91,13 @@ def _parser(module: str, name: str | None) -> argparse.ArgumentParser:
     return arguments
 
 
-async def _attend(kvm: Channel, role: Role, party: Party) -> None:
-    """Attend every CPU that kvm has for this party, until it dismisses."""
+async def _attend(kvm: Channel, role: Role, actor: Actor) -> None:
+    """Attend every CPU that kvm has for this actor, until kvm dismisses it."""
     await kvm.reach()
     description = await kvm.call(DESCRIBE, lab_pb2.DescribeRequest())
-    cpus = {party.name: party.cpus for party in description.parties}
-    if party.name not in cpus:
-        raise Failure(f"{kvm.peer} has no party {party.name!r}; it has: {', '.join(cpus)}")
+    cpus = {target.name: target.cpus for target in description.targets}
+    if actor.name not in cpus:
+        raise Failure(f"{kvm.peer} knows nobody named {actor.name!r}; it knows: {', '.join(cpus)}")
     async with trio.open_nursery() as nursery:
-        for index in range(cpus[party.name]):
-            nursery.start_soon(attend, kvm, Seat(role, party.name, index), party.software(index))
+        for index in range(cpus[actor.name]):
+            nursery.start_soon(attend, kvm, Seat(role, actor.name, index), actor.software(index))

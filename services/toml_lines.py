@@ -1,4 +1,4 @@
-"""Where in a TOML document each key stands: tomllib checks a document but keeps no positions.
+"""The line of each key of a TOML document: tomllib checks a document but keeps no lines.
 
 The scan walks a document that `tomllib` has already accepted, so it only has to tell apart what
 differs in extent: keys, strings of four kinds, arrays, inline tables, headers, comments.
@@ -13,7 +13,7 @@ _BARE_END = frozenset(" \t\r\n#=.,[]{}\"'")
 _SCALAR_END = frozenset(",]}#\n\r")
 
 
-def positions(document: str) -> dict[Path, int]:
+def lines_of(document: str) -> dict[Path, int]:
     """The line, from 1, of every key, table header and array element of a valid TOML document."""
     return _Scan(document).run()
 

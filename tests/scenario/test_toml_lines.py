@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.positions import Path, positions
+from services.toml_lines import Path, lines_of
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ from services.positions import Path, positions
 )
 def test_a_key_is_found_on_its_line(document: str, path: Path, line: int) -> None:
     tomllib.loads(document)
-    assert positions(document)[path] == line
+    assert lines_of(document)[path] == line
 
 
 _keys = st.one_of(st.from_regex(r"[A-Za-z0-9_-]{1,4}", fullmatch=True), st.text(max_size=4))
@@ -80,7 +80,7 @@ def _paths(value: Any, path: Path) -> set[Path]:
 def test_every_path_of_a_document_has_a_line_and_no_other(data: dict[str, Any], blank: int) -> None:
     document = "".join("\n" * blank + f"{_basic(key)} = {_text(value)}\n" for key, value in data.items())
     parsed = tomllib.loads(document)
-    lines = positions(document)
+    lines = lines_of(document)
     assert set(lines) == _paths(parsed, ())
     top = [lines[(key,)] for key in data]
     assert top == sorted(top)
