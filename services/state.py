@@ -9,6 +9,8 @@
     saved = save(state)      # plain data, JSON-able, that shares nothing with `state` that can change
     restore(state, saved)    # into the living object, from what `save` gave or from that after JSON
 
+What refers to other objects is a `link`: it is saved as their ids, and restored from tables of them.
+
 An object is its state dataclass, or holds one as `state` and names every other attribute of its in `DERIVED`: what
 follows from its configuration, and the other objects that it knows, which have states of their own.
 """
@@ -19,7 +21,7 @@ import copy
 import dataclasses
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 from functools import cache, partial
 from operator import attrgetter
@@ -28,16 +30,23 @@ from typing import Any
 from services.typed_json import read
 
 Saved = dict[str, Any]
+Objects = Mapping[type, Mapping[int, Any]]  # by their type, and by their id
 
 _Convert = Callable[[Any], Any]
 _Both = tuple[_Convert, _Convert]  # of a value when it is saved, and back
 _PLAIN = (int, bool, float, str, types.NoneType)
 _DERIVED = types.MappingProxyType({"derived": True})
+_LINK = types.MappingProxyType({"link": True})
 
 
 def derived(**options: Any) -> Any:
     """A field that follows from others, or from what the object was made of. `options` are dataclasses.field's."""
     return dataclasses.field(repr=False, compare=False, metadata=_DERIVED, **options)
+
+
+def link(**options: Any) -> Any:
+    """A field that refers to an object with an `id`, to a list of them, or to the values of a dict; None is no object."""
+    return dataclasses.field(repr=False, compare=False, metadata=_LINK, **options)
 
 
 def save(state: Any) -> Saved:
@@ -49,15 +58,17 @@ def save(state: Any) -> Saved:
     return saved
 
 
-def restore(state: Any, saved: Saved) -> None:
-    """Take up what `save` gave. Raises KeyError for a field that is missing."""
+def restore(state: Any, saved: Saved, objects: Objects = types.MappingProxyType({})) -> None:
+    """Take up what `save` gave. Links are looked up in `objects`. Raises KeyError for what is missing."""
     fields = _fields(type(state))
     for name in fields.plain:
         setattr(state, name, saved[name])
     for name, back in fields.back:
         setattr(state, name, back(saved[name]))
+    for name, kind, found in fields.links:
+        setattr(state, name, found(objects[kind], saved[name]))
     for name in fields.nested:
-        restore(getattr(state, name), saved[name])
+        restore(getattr(state, name), saved[name], objects)
 
 
 def names(kind: type) -> frozenset[str]:
@@ -72,21 +83,29 @@ class _Fields:
     plain: tuple[str, ...]
     out: tuple[tuple[str, _Convert], ...]
     back: tuple[tuple[str, _Convert], ...]
+    links: tuple[tuple[str, type, Callable[[Mapping[int, Any], Any], Any]], ...]
     nested: tuple[str, ...]  # state dataclasses: restored in place
 
 
 def _made(kind: Any) -> _Fields:
     hints = typing.get_type_hints(kind)
     kept = [field.name for field in dataclasses.fields(kind) if "derived" not in field.metadata]
-    nested = tuple(name for name in kept if _is_state(hints[name]))
-    both = {name: both for name in kept if name not in nested and (both := _conversion(hints[name])) is not None}
+    links = {field.name: _linked(hints[field.name]) for field in dataclasses.fields(kind) if "link" in field.metadata}
+    nested = tuple(name for name in kept if name not in links and _is_state(hints[name]))
+    values = [name for name in kept if name not in links and name not in nested]
+    both = {name: both for name in values if (both := _conversion(hints[name])) is not None}
     get = attrgetter(*kept)
     return _Fields(
         names=tuple(kept),
         get=get if len(kept) > 1 else lambda state: (get(state),),
-        plain=tuple(name for name in kept if name not in both and name not in nested),
-        out=(*((name, out) for name, (out, _) in both.items()), *((name, save) for name in nested)),
+        plain=tuple(name for name in values if name not in both),
+        out=(
+            *((name, out) for name, (out, _) in both.items()),
+            *((name, ids) for name, (_, ids, _) in links.items()),
+            *((name, save) for name in nested),
+        ),
         back=tuple((name, back) for name, (_, back) in both.items()),
+        links=tuple((name, target, found) for name, (target, _, found) in links.items()),
         nested=nested,
     )
 
@@ -125,6 +144,33 @@ def _conversion(kind: Any) -> _Both | None:
     if origin is dict and _conversion(arguments[0]) is None:
         return _dict(_conversion(arguments[1]))
     return copy.deepcopy, copy.deepcopy
+
+
+def _linked(kind: Any) -> tuple[type, _Convert, Callable[[Mapping[int, Any], Any], Any]]:
+    """What a link of type `kind` refers to, its ids, and the objects for ids."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is list:
+        return _target(arguments[0]), _ids, lambda objects, ids: [None if i is None else objects[i] for i in ids]
+    if origin is dict:
+        return (
+            _target(arguments[1]),
+            lambda value: [[key, one.id] for key, one in value.items()],
+            lambda objects, ids: {key: objects[i] for key, i in ids},
+        )
+    return _target(kind), _id, lambda objects, i: None if i is None else objects[i]
+
+
+def _target(kind: Any) -> type:
+    named: type = next((one for one in typing.get_args(kind) if one is not types.NoneType), kind)
+    return named
+
+
+def _id(value: Any) -> int | None:
+    return None if value is None else value.id
+
+
+def _ids(value: list[Any]) -> list[int | None]:
+    return [None if one is None else one.id for one in value]
 
 
 def _same(value: Any) -> Any:

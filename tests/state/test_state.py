@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.state import derived, names, restore, save
+from services.state import derived, link, names, restore, save
 
 
 class Colour(IntEnum):
@@ -108,3 +108,23 @@ def test_a_field_that_is_missing_is_named() -> None:
     del saved["number"]
     with pytest.raises(KeyError, match="number"):
         restore(Outer(), saved)
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    id: int
+    next: Node | None = link(default=None)
+    others: list[Node | None] = link(default_factory=list)
+    by_key: dict[int, Node] = link(default_factory=dict)
+
+
+def test_links_are_saved_as_ids_and_restored_from_the_objects_that_have_them() -> None:
+    one, two = Node(1), Node(2)
+    one.next, one.others, one.by_key = two, [two, None, one], {7: two}
+    saved = through_json(save(one))
+    assert saved == {"id": 1, "next": 2, "others": [2, None, 1], "by_key": [[7, 2]]}
+    again, other = Node(0), Node(2)
+    restore(again, saved, {Node: {1: again, 2: other}})
+    assert (again.id, again.next, again.others, again.by_key) == (1, other, [other, None, again], {7: other})
+    with pytest.raises(KeyError):
+        restore(again, saved, {Node: {1: again}})
