@@ -11,8 +11,8 @@ from importlib import import_module
 from typing import NoReturn
 
 from pmulab import __version__
-from pmulab.errors import TopologyError, UserError
-from pmulab.scenario import ScenarioError
+from pmulab.errors import TopologyError
+from services.errors import UserError
 from services.kvm.errors import SimulationError
 
 OK = 0
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = _dispatch(_parser().parse_args(argv))
         sys.stdout.flush()
         return status
-    except (ScenarioError, UserError) as error:
+    except UserError as error:
         return _fail(str(error), BAD_INPUT)
     except (SimulationError, TopologyError) as error:
         return _fail(str(error), FAILED)

@@ -17,8 +17,8 @@ import trio
 
 from pmulab import report, scenario
 from pmulab.designs import label
-from pmulab.scenario import ScenarioError
 from services import embedded, result
+from services.errors import UserError
 from services.kvm.bill import LINES
 from services.tables import near
 
@@ -116,12 +116,12 @@ def values(text: str) -> list[str]:
 
 
 def points(keys: Sequence[str]) -> list[dict[str, str]]:
-    """Every combination of values, by key. Raises ScenarioError."""
+    """Every combination of values, by key. Raises UserError."""
     axes: dict[str, list[str]] = {}
     for text in keys:
         key, separator, listed = text.partition("=")
         if not separator or not listed:
-            raise ScenarioError(text, "not of the form KEY=VALUE,VALUE", "write for example guest.hz=100,250,1000")
+            raise UserError(text, "not of the form KEY=VALUE,VALUE", "write for example guest.hz=100,250,1000")
         axes[key] = values(listed)
     return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
 
@@ -134,7 +134,7 @@ def overrides(point: dict[str, str]) -> list[str]:
 def rows(
     name: str, keys: Sequence[str], designs: Sequence[str], fixed: Sequence[str], shown: Sequence[str]
 ) -> Iterator[list[str]]:
-    """The lines of the table, its head first, each as soon as its run has ended. Raises ScenarioError."""
+    """The lines of the table, its head first, each as soon as its run has ended. Raises UserError."""
     grid = points(keys)
     loaded = [scenario.load(name, designs=designs, overrides=[*fixed, *overrides(point)]) for point in grid]
     longest = max(len(label(experiment.design)) for at in loaded for experiment in at.experiments)
@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for index, (cell, width) in enumerate(zip(row, widths, strict=True))
             ]
             print("  ".join(cells).rstrip(), flush=True)
-    except ScenarioError as error:
+    except UserError as error:
         print(f"pmulab.curve: {error}", file=sys.stderr)
         return 2
     return 0

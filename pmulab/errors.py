@@ -1,10 +1,6 @@
-"""What ends a command with one line on standard error instead of a traceback."""
+"""What ends a command with one line on standard error instead of a traceback, beside a user's mistake."""
 
 from __future__ import annotations
-
-
-class UserError(Exception):
-    """The user's mistake: what is wrong and what would be right. Exit status 2."""
 
 
 class TopologyError(Exception):

@@ -19,8 +19,8 @@ import trio
 
 from pmulab import scenario
 from pmulab.designs import label
-from pmulab.scenario import ScenarioError
 from services import embedded, result
+from services.errors import UserError
 
 BASE, OTHER = "partitioned", "emulated"  # the base speed follows from the first, the factor from both
 GRID_HZ = (100, 250, 1000)
@@ -68,7 +68,7 @@ class Trial:
         published = scenario.load(name).published
         if published is None or not {BASE, OTHER} <= published.times.get("elapsed_seconds", {}).keys():
             remedy = f"give [published] elapsed_seconds of {BASE} and {OTHER}"
-            raise ScenarioError(name, "there is nothing to fit to", remedy)
+            raise UserError(name, "there is nothing to fit to", remedy)
         self.elapsed = published.times["elapsed_seconds"]
         self.system = published.times.get("system_seconds", {})
         self._overrides = [*overrides, f"guest.task.repeat={self._repeat() // share}"]
@@ -158,7 +158,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         trial = Trial(arguments.scenario)
-    except ScenarioError as error:
+    except UserError as error:
         print(f"pmulab.fit: {error}", file=sys.stderr)
         return 2
     start = Numbers(Decimal("1.25"), Decimal(1))

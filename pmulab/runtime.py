@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from pmulab.errors import UserError
+from services.errors import UserError
 
 _DESCRIPTION = "topology.json"
 _LOCK = "lock"
@@ -44,9 +44,9 @@ def root() -> Path:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.lstat()
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; set XDG_RUNTIME_DIR to a directory of your own") from None
+        raise UserError(str(path), str(error.strerror), "set XDG_RUNTIME_DIR to a directory of your own") from None
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise UserError(f"{path} is not a private directory of yours; remove it, or chmod 0700 it")
+        raise UserError(str(path), "not a private directory of yours", "remove it, or chmod 0700 it")
     return path
 
 
@@ -70,9 +70,8 @@ def writing(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"{directory}: {error.strerror}; set XDG_RUNTIME_DIR to a directory that can be written to"
-        ) from None
+        remedy = "set XDG_RUNTIME_DIR to a directory that can be written to"
+        raise UserError(str(directory), str(error.strerror), remedy) from None
 
 
 def _make(base: Path, scenario: str) -> Path:
@@ -86,7 +85,7 @@ def _make(base: Path, scenario: str) -> Path:
             with contextlib.suppress(FileExistsError):
                 path.mkdir(mode=0o700)
                 return path
-    raise UserError(f"{_MOST - 1} topologies of {scenario} are running; end some with `pmulab down`")
+    raise UserError("", f"{_MOST - 1} topologies of {scenario} are running", "end some with `pmulab down`")
 
 
 def _lock(path: Path) -> int:
@@ -117,10 +116,10 @@ def find(name: str | None) -> Running:
         for one in running:
             if one.name == name:
                 return one
-        raise UserError(f"no topology {name!r} is running; {_listed(running)}")
+        raise UserError("", f"no topology {name!r} is running", _listed(running))
     if len(running) != 1:
-        remedy = "name one with --topology; " if running else ""
-        raise UserError(f"{len(running) or 'no'} topologies are running; {remedy}{_listed(running)}")
+        choice = "name one with --topology; " if running else ""
+        raise UserError("", f"{len(running) or 'no'} topologies are running", choice + _listed(running))
     return running[0]
 
 

@@ -22,18 +22,24 @@ from grpc import StatusCode
 from pmulab import runtime
 from pmulab.client import RpcError, TrioLab, connect_trio
 from pmulab.designs import label
-from pmulab.errors import TopologyError, UserError
+from pmulab.errors import TopologyError
 from pmulab.runtime import Running
+from services.errors import UserError
 from services.experiment import Experiment
 from services.rpc import Address, connect, open_loop
 from services.typed_json import dumps
 
-__all__ = ["Topology", "TopologyError", "run", "told", "up"]
+__all__ = ["Topology", "TopologyError", "run", "translate_call_errors", "up"]
 
 _START_SECONDS = 30.0  # within which every actor must answer
 _END_SECONDS = 5.0  # that actors are given to end by themselves
 _NOTICE_SECONDS = 1.0  # within which a process that broke a connection is seen to have ended
-_REFUSALS = (StatusCode.INVALID_ARGUMENT, StatusCode.NOT_FOUND, StatusCode.FAILED_PRECONDITION)
+# What a user can do about a call that was refused.
+_REMEDIES = {
+    StatusCode.INVALID_ARGUMENT: "correct what is named",
+    StatusCode.NOT_FOUND: "name what `pmulab up` printed",
+    StatusCode.FAILED_PRECONDITION: "use the version of pmulab that has started the topology",
+}
 _PATIENCE = 7 * 24 * 3600.0  # seconds that a result may take
 
 
@@ -76,7 +82,7 @@ async def up(experiment: Experiment) -> AsyncIterator[Topology]:
                 finally:
                     children.stop()
         except BaseExceptionGroup as group:
-            raise _telling(group) from None
+            raise _find_cause(group) from None
 
 
 async def run(experiment: Experiment, progress: Callable[[float, float], None]) -> dict[str, Any]:
@@ -95,13 +101,14 @@ async def run(experiment: Experiment, progress: Callable[[float, float], None]) 
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def translate_call_errors() -> Iterator[None]:
     """A call of the block that fails becomes UserError if what the user asked for was refused, else TopologyError."""
     try:
         yield
     except RpcError as error:
-        kind = UserError if error.code in _REFUSALS else TopologyError
-        raise kind(f"{error.peer}: {error.details}") from None
+        if error.code in _REMEDIES:
+            raise UserError(error.peer, error.details, _REMEDIES[error.code]) from None
+        raise TopologyError(f"{error.peer}: {error.details}") from None
 
 
 def _addresses(experiment: Experiment, directory: Path) -> dict[str, str]:
@@ -110,7 +117,8 @@ def _addresses(experiment: Experiment, directory: Path) -> dict[str, str]:
         try:
             addresses[actor] = str(Address.parse(f"unix:{directory / actor}.sock"))
         except ValueError as error:
-            raise UserError(f"{error}; set XDG_RUNTIME_DIR to a shorter path, or give {actor} a shorter name") from None
+            remedy = f"set XDG_RUNTIME_DIR to a shorter path, or give {actor} a shorter name"
+            raise UserError("", str(error), remedy) from None
     return addresses
 
 
@@ -180,7 +188,7 @@ class _Children:
             with trio.move_on_after(_END_SECONDS):
                 await self.ended.wait()
                 return
-        how = _how(status) if status else f"ended before {', '.join(self._left)}"
+        how = _describe_exit(status) if status else f"ended before {', '.join(self._left)}"
         raise TopologyError(f"{actor} {how}; the other processes were stopped")
 
 
@@ -191,7 +199,7 @@ async def _stop(process: trio.Process) -> None:
     process.kill()
 
 
-def _how(status: int) -> str:
+def _describe_exit(status: int) -> str:
     return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"died with exit status {status}"
 
 
@@ -221,7 +229,7 @@ async def _end(lab: TrioLab, children: _Children) -> None:
         nursery.cancel_scope.cancel()
 
 
-def _telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def _find_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The one exception of a group that says what has happened: a death rather than what it led to."""
     leaves: list[BaseException] = []
     open_groups: list[BaseException] = [group]

@@ -10,7 +10,7 @@ from typing import Final
 
 from services import costs
 from services.experiment import CpuSpec
-from services.tables import Table, is_path, near
+from services.tables import Document, entry, is_path, near
 
 SHIPPED: Final = Path(__file__).with_suffix(".toml")
 
@@ -28,11 +28,13 @@ class Core:
     name: str
     title: str
     spec: CpuSpec
-    nv2: bool
     vhe: bool
     costs: str
     source: str
     assumed: Mapping[str, str]
+
+
+_KEYS: Final = ("title", "counters", "pmuver", "fgt", "hpmn0", "icntr", "vhe", "costs", "source", "assumed")
 
 
 def names() -> list[str]:
@@ -43,54 +45,38 @@ def names() -> list[str]:
 def load(name: str) -> Core:
     """A shipped core by its name, or a user's own by its path (one core, its keys at the top level).
 
-    Raises `services.tables.TableError` for a core that cannot be used, OSError for a file that cannot be read, and
-    ValueError with the near matches for a name that is not shipped.
+    Raises UserError for one that there is not, or that cannot be used.
     """
-    if is_path(name):
-        own = Table.read(Path(name))
-        return _parse(own, (), own.data, Path(name).stem)
-    shipped = _shipped()
-    if name not in shipped.data:
-        raise ValueError(f"no core {name!r}: {near(name, shipped.data)}")
-    return _parse(shipped, (name,), shipped.data[name], name)
+    table = entry(_shipped(), (), name, "core", _KEYS)
+    for key, example in (("counters", "6"), ("pmuver", "4"), ("source", '"my board"')):
+        table.require(key, example)
+    pmuver = table.integer("pmuver", 1, min(PMUVER), max(PMUVER))
+    if pmuver not in PMUVER:
+        known = ", ".join(f"{value} ({extension})" for value, extension in PMUVER.items())
+        table.refuse("pmuver", f"{pmuver} is not a PMUv3 version", f"ID_AA64DFR0_EL1.PMUVer is one of {known}")
+    cost_table = table.text("costs", costs.DEFAULT)
+    if not is_path(cost_table) and cost_table not in costs.names():
+        table.refuse("costs", f"no cost table {cost_table!r}", near(cost_table, costs.names()))
+    assumed = table.table("assumed", _KEYS)
+    model = Path(name).stem if is_path(name) else name
+    return Core(
+        name=model,
+        title=table.text("title", model),
+        spec=CpuSpec(
+            model=model,
+            counters=table.integer("counters", 0, 0, 31),
+            pmuver=pmuver,
+            fgt=table.integer("fgt", 0, 0, 2),
+            hpmn0=table.boolean("hpmn0", False),
+            icntr=table.boolean("icntr", False),
+        ),
+        vhe=table.boolean("vhe", True),
+        costs=cost_table,
+        source=table.text("source"),
+        assumed={key: assumed.text(key) for key in assumed.data},
+    )
 
 
 @cache
-def _shipped() -> Table:
-    return Table.read(SHIPPED)
-
-
-_KEYS: Final = ("title", "counters", "pmuver", "fgt", "hpmn0", "icntr", "nv2", "vhe", "costs", "source", "assumed")
-
-
-def _parse(table: Table, path: tuple[str, ...], data: object, name: str) -> Core:
-    keys = table.only(path, data, _KEYS)
-    for wanted in ("counters", "pmuver", "source"):
-        if wanted not in keys:
-            raise table.error((*path, wanted), "is missing", "every core has counters, pmuver and a source")
-    pmuver = keys["pmuver"]
-    if pmuver not in PMUVER or isinstance(pmuver, bool):
-        known = ", ".join(f"{value} ({extension})" for value, extension in PMUVER.items())
-        raise table.error((*path, "pmuver"), f"{pmuver!r} is not a PMUv3 version", f"write one of {known}")
-    flags = {key: table.boolean((*path, key), keys.get(key, False)) for key in ("hpmn0", "icntr", "nv2")}
-    cost_table = table.string((*path, "costs"), keys.get("costs", costs.DEFAULT))
-    if not is_path(cost_table) and cost_table not in costs.names():
-        raise table.error((*path, "costs"), f"no cost table {cost_table!r}", near(cost_table, costs.names()))
-    assumed = table.only((*path, "assumed"), keys.get("assumed", {}), _KEYS)
-    return Core(
-        name=name,
-        title=table.string((*path, "title"), keys.get("title", name)),
-        spec=CpuSpec(
-            model=name,
-            counters=table.integer((*path, "counters"), keys["counters"], 0, 31),
-            pmuver=pmuver,
-            fgt=table.integer((*path, "fgt"), keys.get("fgt", 0), 0, 2),
-            hpmn0=flags["hpmn0"],
-            icntr=flags["icntr"],
-        ),
-        nv2=flags["nv2"],
-        vhe=table.boolean((*path, "vhe"), keys.get("vhe", True)),
-        costs=cost_table,
-        source=table.string((*path, "source"), keys["source"]),
-        assumed={key: table.string((*path, "assumed", key), reason) for key, reason in assumed.items()},
-    )
+def _shipped() -> Document:
+    return Document.read(str(SHIPPED))

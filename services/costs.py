@@ -11,7 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from services.tables import Table, is_path, near
+from services.errors import UserError
+from services.tables import Document, Table, entry, is_path, near
 
 SHIPPED: Final = Path(__file__).with_suffix(".toml")
 DEFAULT: Final = "altra-n1-vhe"
@@ -113,16 +114,9 @@ def names() -> list[str]:
 def table(name: str = DEFAULT) -> CostTable:
     """A shipped table by its name, or a user's own by its path (one table, its keys at the top level).
 
-    Raises `services.tables.TableError` for a table that cannot be used, OSError for a file that cannot
-    be read, and ValueError with the near matches for a name that is not shipped.
+    Raises UserError for one that there is not, or that cannot be used.
     """
-    if is_path(name):
-        own = Table.read(Path(name))
-        return _parse(own, (), own.data, Path(name).stem)
-    shipped = _shipped()
-    if name not in shipped.data:
-        raise ValueError(f"no cost table {name!r}: {near(name, shipped.data)}")
-    return _parse(shipped, (name,), shipped.data[name], name)
+    return _parse(entry(_shipped(), (), name, "cost table", _KEYS), Path(name).stem if is_path(name) else name)
 
 
 def load(
@@ -134,8 +128,7 @@ def load(
     """Cycles by lower-case `Cost` name (all but UNBILLED), at a clock of `frequency_hz`.
 
     `overrides` are quantities by cost name, as in {"isb": "20 ns", "exit_fast": "400 cycles"}: what is charged, with
-    nothing taken off. `perf_factor` replaces the table's own. Raises what `table` raises, and ValueError naming the
-    override.
+    nothing taken off. `perf_factor` replaces the table's own. Raises UserError.
     """
     chosen = table(name)
     if overrides:
@@ -145,77 +138,74 @@ def load(
 
 
 def quantity(name: str, text: str) -> Figure:
-    """The figure that a user gives for the cost `name`, as "13.2 ns" or "40 cycles". Raises ValueError."""
+    """The figure that a user gives for the cost `name`, as "13.2 ns" or "40 cycles". Raises UserError."""
     if name not in NAMES:
-        raise ValueError(f"no cost {name!r}: {near(name, NAMES)}")
+        raise UserError("", f"no cost {name!r}", near(name, NAMES))
     number, _, unit = text.strip().partition(" ")
     try:
         value = Fraction(Decimal(number))
     except (ArithmeticError, ValueError, OverflowError):
         value = Fraction(-1)
     unit = unit.strip()
-    if value < 0 or unit not in ("ns", "cycles"):
-        raise ValueError(f"cost {name}: {text!r} is not a cost; write it like '13.2 ns' or '40 cycles'")
+    if value < 0 or unit not in _UNITS:
+        raise UserError(f"cost {name}", f"{text!r} is not a cost", "write it like '13.2 ns' or '40 cycles'")
     if value > _MOST:
-        raise ValueError(f"cost {name}: {text!r} is too much; a cost is at most {_MOST} ns or cycles")
+        raise UserError(f"cost {name}", f"{text!r} is too much", f"a cost is at most {_MOST} ns or cycles")
     return Figure(value, unit, "given by the user")
 
 
 @cache
-def _shipped() -> Table:
-    return Table.read(SHIPPED)
+def _shipped() -> Document:
+    return Document.read(str(SHIPPED))
 
 
-def _parse(source: Table, path: tuple[str, ...], data: object, name: str) -> CostTable:
-    own = ("title", "base", "clock_hz", "perf_factor")
-    keys = source.only(path, data, (*own, *NAMES))
-    base = table(source.string((*path, "base"), keys["base"])) if "base" in keys else None
+_UNITS: Final = ("ns", "cycles")
+_KEYS: Final = ("title", "base", "clock_hz", "perf_factor", *NAMES)
+
+
+def _parse(given: Table, name: str) -> CostTable:
+    base = None
+    if "base" in given:
+        with given.blamed("base"):
+            base = table(given.text("base"))
     figures: dict[str, Figure] = {}
-    if base is not None:
-        figures = {key: _inherited(figure, base.name) for key, figure in base.figures.items()}
-    for key in NAMES:
-        if key in keys:
-            figures[key] = _figure(source, (*path, key), keys[key])
-        elif key not in figures:
-            raise source.error((*path, key), "is missing", f'add it, or base = "{DEFAULT}" to take it from there')
-    if "clock_hz" not in keys:
-        raise source.error((*path, "clock_hz"), "is missing", "give the clock in Hz that the table was measured at")
     factor, factor_source = Fraction(1), "none"
     if base is not None:
+        figures = {key: _inherited(figure, base.name) for key, figure in base.figures.items()}
         factor, factor_source = base.perf_factor, base.perf_factor_source
-    if "perf_factor" in keys:
-        where = (*path, "perf_factor")
-        given = source.only(where, keys["perf_factor"], ("value", "source"))
-        factor = source.number((*where, "value"), given.get("value"))
-        factor_source = source.string((*where, "source"), given.get("source"))
-    _outermost_last(figures, source, path)
+    for key in NAMES:
+        if key in given:
+            figures[key] = _figure(given.table(key, ("value", "unit", "source", "contains")))
+        elif key not in figures:
+            given.refuse(key, f"{key!r} is missing", f'add it, or base = "{DEFAULT}" to take it from there')
+    given.require("clock_hz", "3_000_000_000, at which the table was measured")
+    if "perf_factor" in given:
+        own = given.table("perf_factor", ("value", "source"))
+        own.require("value", "1")
+        own.require("source", '"assumed"')
+        factor, factor_source = Fraction(own.number("value", 1, 0, 1000)), own.text("source")
+    _refuse_circles(given, figures)
     return CostTable(
         name=name,
-        title=source.string((*path, "title"), keys.get("title", name)),
-        clock_hz=source.integer((*path, "clock_hz"), keys["clock_hz"], 1, 10**12),
+        title=given.text("title", name),
+        clock_hz=given.integer("clock_hz", 1, 1, 10**12),
         perf_factor=factor,
         perf_factor_source=factor_source,
         figures=figures,
     )
 
 
-def _figure(source: Table, path: tuple[str, ...], value: object) -> Figure:
-    given = source.only(path, value, ("value", "unit", "source", "contains"))
-    unit = given.get("unit")
-    if unit not in ("ns", "cycles"):
-        raise source.error((*path, "unit"), f"{unit!r} is not a unit", 'write "ns" or "cycles"')
-    if "source" not in given:
-        raise source.error((*path, "source"), "is missing", 'say where the number is from, or "assumed"')
-    contains = given.get("contains", [])
-    if not isinstance(contains, list) or any(part not in NAMES for part in contains):
-        raise source.error((*path, "contains"), f"{contains!r} is not a list of costs", f"known are {', '.join(NAMES)}")
-    value = source.number((*path, "value"), given.get("value"))
-    if value > _MOST:
-        raise source.error((*path, "value"), f"{value} is too much", f"a cost is at most {_MOST} ns or cycles")
+def _figure(given: Table) -> Figure:
+    for key, example in (("value", "13.2"), ("unit", '"ns"'), ("source", '"assumed"')):
+        given.require(key, example)
+    contains = given.strings("contains")
+    for index, part in enumerate(contains):
+        if part not in NAMES:
+            given.refuse("contains", f"no cost {part!r}", near(part, NAMES), index=index)
     return Figure(
-        value=value,
-        unit=unit,
-        source=source.string((*path, "source"), given["source"]),
+        value=Fraction(given.number("value", 1, 0, _MOST)),
+        unit=given.choice("unit", _UNITS),
+        source=given.text("source"),
         contains=tuple(contains),
     )
 
@@ -224,26 +214,31 @@ def _inherited(figure: Figure, base: str) -> Figure:
     return figure if figure.assumed else replace(figure, source=f"assumed: as {base} ({figure.source})")
 
 
-def _outermost_last(
-    figures: Mapping[str, Figure], source: Table | None = None, path: tuple[str, ...] = ()
-) -> list[str]:
-    """The costs that contain others, each after those that it contains."""
-    order: list[str] = []
+def _refuse_circles(given: Table, figures: Mapping[str, Figure]) -> None:
+    """Refuse a cost that contains itself."""
 
     def visit(name: str, within: tuple[str, ...]) -> None:
         if name in within:
-            message = f"contains itself by way of {' and '.join(within)}"
-            if source is not None:
-                raise source.error((*path, name), message, "take one of them out of `contains`")
-            raise ValueError(f"{name} {message}")
-        if name in order or not figures[name].contains:
-            return
+            given.refuse(name, f"{name} contains itself by way of {' and '.join(within)}", "take one out of `contains`")
         for part in figures[name].contains:
             visit(part, (*within, name))
-        order.append(name)
 
     for name in figures:
         visit(name, ())
+
+
+def _outermost_last(figures: Mapping[str, Figure]) -> list[str]:
+    """The costs that contain others, each after those that it contains."""
+    order: list[str] = []
+
+    def visit(name: str) -> None:
+        if name not in order and figures[name].contains:
+            for part in figures[name].contains:
+                visit(part)
+            order.append(name)
+
+    for name in figures:
+        visit(name)
     return order
 
 

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from services import costs
+from services.errors import UserError
 
 _ROWS: Final = {
     "hvc": "hyp_call",  # its name before 2025
@@ -17,12 +18,14 @@ _ROWS: Final = {
     "ipi": "ipi",
 }
 
+_REMEDY: Final = "give what kvm-unit-tests' arm micro-bench printed"
+
 
 def derive(text: str, base: str = costs.DEFAULT, title: str = "from kvm-unit-tests micro-bench") -> dict[str, Any]:
     """A cost table, as data for TOML, from what kvm-unit-tests' arm micro-bench printed on a machine.
 
-    Its rows are `name  total ns  avg ns`; what no row measures is taken from the table `base`. Raises
-    ValueError if no row of it is there.
+    Its rows are `name  total ns  avg ns`; what no row measures is taken from the table `base`. Raises UserError if
+    no row of it is there.
     """
     averages: dict[str, Decimal] = {}
     for line in text.splitlines():
@@ -31,9 +34,11 @@ def derive(text: str, base: str = costs.DEFAULT, title: str = "from kvm-unit-tes
             try:
                 averages[_ROWS[fields[0]]] = Decimal(fields[2])
             except ArithmeticError:
-                raise ValueError(f"micro-bench row {line.strip()!r}: {fields[2]!r} is not a number of ns") from None
+                raise UserError(
+                    f"micro-bench row {line.strip()!r}", f"{fields[2]!r} is not a number of ns", _REMEDY
+                ) from None
     if "hyp_call" not in averages:
-        raise ValueError("no row hyp_call (or hvc) found: this is not the output of kvm-unit-tests' arm micro-bench")
+        raise UserError("micro-bench", "there is no row hyp_call or hvc", _REMEDY)
     measured: dict[str, Any] = {"title": title, "base": base, "clock_hz": costs.table(base).clock_hz}
     null = averages["hyp_call"]
     measured["exit_full_null"] = _measured(null, "hyp_call")

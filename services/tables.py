@@ -1,92 +1,234 @@
-"""Tables as TOML: the ones in the wheel and a user's own, read exactly and refused with file, line and remedy."""
+"""TOML as people write it, typed and exact: what does not fit is refused with its place and what would be right.
+
+Scenarios, catalogues in the wheel and a user's own files are all read by this. Numbers with a point are `Decimal`,
+never floats.
+"""
 
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
-from fractions import Fraction
-from pathlib import Path
-from typing import Any
+from functools import cached_property
+from pathlib import Path as FilePath
+from typing import Any, NoReturn
 
-from services.toml_lines import lines_of
+from services.errors import UserError
+from services.toml_lines import Path, lines_of
+
+_KINDS = {
+    str: "a string",
+    bool: "a boolean",
+    int: "an integer",
+    Decimal: "a float",
+    list: "an array",
+    dict: "a table",
+}
 
 
-class TableError(ValueError):
-    """A table that cannot be used: the file and line, the key, what is wrong with it and what would be right."""
+class Document:
+    """A TOML document that knows where each of its keys stands."""
 
-    def __init__(self, table: Table, path: Sequence[str], problem: str, remedy: str) -> None:
-        where = f"{table.file}:{table.line(path)}"
-        super().__init__(f"{where}: {'.'.join(path)}: {problem}; {remedy}" if path else f"{where}: {problem}; {remedy}")
-        self.problem = problem
-        self.remedy = remedy
+    def __init__(self, name: str, directory: FilePath, text: str) -> None:
+        """`name` is what messages call it; relative file names in it are relative to `directory`. Raises UserError."""
+        self.name = name
+        self.directory = directory
+        self.overrides: dict[Path, str] = {}  # keys that `--set` has replaced, with its text
+        self._text = text
+        try:
+            self.data: dict[str, Any] = tomllib.loads(text, parse_float=Decimal)
+        except tomllib.TOMLDecodeError as error:
+            line, problem = _syntax_error(str(error), text)
+            raise UserError(
+                f"{name}:{line}", f"not valid TOML: {problem}", "correct the syntax (https://toml.io)"
+            ) from None
+
+    @classmethod
+    def read(cls, name: str, remedy: str = "give the path of a TOML file") -> Document:
+        """The file at the path `name`; `remedy` is for when there is none. Raises UserError."""
+        path = FilePath(name)
+        return cls(name, path.parent, read_text(name, remedy))
+
+    @cached_property
+    def _lines(self) -> dict[Path, int]:
+        return lines_of(self._text)
+
+    def where(self, path: Path) -> str:
+        """`file:line` of a path or of the nearest part of it that exists, or the `--set` that gave it."""
+        prefixes = [path[:length] for length in range(len(path), 0, -1)]
+        for prefix in prefixes:
+            if prefix in self.overrides:
+                return f"--set {self.overrides[prefix]}"
+        return f"{self.name}:{next((self._lines[prefix] for prefix in prefixes if prefix in self._lines), 1)}"
 
 
 class Table:
-    """A TOML file and where in it each key stands. Numbers with a point are `Decimal`, never floats."""
+    """One table of a document: only `keys` may be in it, or any if they are None."""
 
-    def __init__(self, file: str, text: str) -> None:
-        self.file = file
-        self._text = text
-        self.data: dict[str, Any] = {}
+    def __init__(self, document: Document, path: Path, data: Any, keys: Sequence[str] | None) -> None:
+        self.document = document
+        self.path = path
+        if not isinstance(data, dict):
+            self._refuse_type(path, data, "a table", f"write [{_header(path)}] and its keys below it")
+        self.data: dict[str, Any] = data
+        for key in data:
+            if keys is not None and key not in keys:
+                section = f"in [{_header(path)}]" if path else "at the top level"
+                self.refuse(key, f"unknown key {key!r} {section}", near(key, keys))
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.data
+
+    def where(self, key: str, index: int | None = None) -> str:
+        """The place of a key, or of the element `index` of the array at it; of the table if the key is not given."""
+        return self.document.where((*self.path, key) if index is None else (*self.path, key, index))
+
+    def refuse(self, key: str, problem: str, remedy: str, *, index: int | None = None) -> NoReturn:
+        """Raise UserError at the place of `key`, or of the element `index` of the array at it."""
+        raise UserError(self.where(key, index), problem, remedy)
+
+    @contextmanager
+    def blamed(self, key: str, index: int | None = None) -> Iterator[None]:
+        """A UserError of the block is one of this key, or of the element `index` of the array at it."""
         try:
-            self.data = tomllib.loads(text, parse_float=Decimal)
-        except tomllib.TOMLDecodeError as error:
-            raise TableError(self, (), f"not TOML: {error}", "see https://toml.io for the syntax") from None
+            yield
+        except UserError as error:
+            raise error.within(self.where(key, index)) from None
 
-    @classmethod
-    def read(cls, path: Path) -> Table:
-        """The file at `path`. Raises FileNotFoundError and other OSErrors, TableError if it is not TOML."""
-        return cls(str(path), path.read_text(encoding="utf-8"))
+    def require(self, key: str, example: str) -> None:
+        """Refuse the table if `key` is missing."""
+        if key not in self.data:
+            section = f" in [{_header(self.path)}]" if self.path else ""
+            self.refuse(key, f"{key!r} is missing{section}", f"add for example {key} = {example}")
 
-    def line(self, path: Sequence[str]) -> int:
-        """The line, from 1, of the key at `path`, or of the nearest table around it."""
-        places = lines_of(self._text) if path else {}
-        return next((places[key] for n in range(len(path), 0, -1) if (key := tuple(path[:n])) in places), 1)
+    def table(self, key: str, keys: Sequence[str] | None) -> Table:
+        """A table within this one; empty if it is not given."""
+        return Table(self.document, (*self.path, key), self.data.get(key, {}), keys)
 
-    def error(self, path: Sequence[str], problem: str, remedy: str) -> TableError:
-        """A TableError about the key at `path`, to be raised."""
-        return TableError(self, path, problem, remedy)
+    def tables(self, key: str, keys: Sequence[str]) -> list[Table]:
+        """The elements of an array of tables."""
+        value = self.data.get(key, [])
+        path = (*self.path, key)
+        if not isinstance(value, list):
+            self._refuse_type(path, value, "an array of tables", f"write [[{_header(path)}]]")
+        return [Table(self.document, (*path, index), element, keys) for index, element in enumerate(value)]
 
-    def only(self, path: Sequence[str], value: object, allowed: Iterable[str]) -> Mapping[str, Any]:
-        """`value` as a table with no key but the `allowed` ones."""
-        if not isinstance(value, dict):
-            raise self.error(path, f"{value!r} is not a table", f"write [{'.'.join(path)}] and its keys")
-        allowed = list(allowed)
-        for key in value:
-            if key not in allowed:
-                raise self.error((*path, key), "unknown key", near(key, allowed))
+    def text(self, key: str, default: str = "") -> str:
+        """A string that is not empty."""
+        value = self.data.get(key, default)
+        if not isinstance(value, str):
+            self._refuse_type((*self.path, key), value, "a string", f'write {key} = "…"')
+        if key in self.data and not value.strip():
+            self.refuse(key, f"{_dotted((*self.path, key))} is empty", f'write {key} = "…", or leave it out')
         return value
 
-    def string(self, path: Sequence[str], value: object) -> str:
-        """`value` if it is a string that says something."""
-        if not isinstance(value, str) or not value.strip():
-            raise self.error(path, f"{value!r} is not a text", "write a string in quotes")
+    def choice(self, key: str, choices: Iterable[str], default: str = "") -> str:
+        """One of `choices`."""
+        value = self.text(key, default)
+        names = list(choices)
+        if value not in names:
+            self.refuse(key, f"{_dotted((*self.path, key))} = {value!r} is not known", near(value, names))
         return value
 
-    def number(self, path: Sequence[str], value: object, *, positive: bool = False) -> Fraction:
-        """`value` as an exact number that is not negative."""
-        if isinstance(value, bool) or not isinstance(value, int | Decimal) or not _finite(value):
-            shown = value if isinstance(value, Decimal) else repr(value)
-            raise self.error(path, f"{shown} is not a number", "write a number without quotes")
-        if value < 0 or (positive and value == 0):
-            raise self.error(
-                path, f"{value} is out of range", "write a positive number" if positive else "write 0 or more"
-            )
-        return Fraction(value)
-
-    def integer(self, path: Sequence[str], value: object, low: int, high: int) -> int:
-        """`value` if it is a whole number from `low` to `high`."""
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise self.error(path, f"{value!r} does not fit", f"write a whole number from {low} to {high}")
-        return value
-
-    def boolean(self, path: Sequence[str], value: object) -> bool:
-        """`value` if it is true or false."""
+    def boolean(self, key: str, default: bool) -> bool:
+        value = self.data.get(key, default)
         if not isinstance(value, bool):
-            raise self.error(path, f"{value!r} is neither true nor false", "write true or false")
+            self._refuse_type((*self.path, key), value, "true or false", f"write {key} = true")
         return value
+
+    def booleans(self, key: str, default: Sequence[bool]) -> list[bool]:
+        """A list of booleans; one alone stands for a list of it."""
+        value = self.data.get(key, list(default))
+        if not isinstance(value, list):
+            return [self.boolean(key, False)]
+        for index, element in enumerate(value):
+            if not isinstance(element, bool):
+                self._refuse_type((*self.path, key, index), element, "true or false", f"write {key} = true")
+        return value
+
+    def integer(self, key: str, default: int, low: int, high: int) -> int:
+        """An integer from `low` to `high`."""
+        return self._integer((*self.path, key), self.data.get(key, default), default, low, high)
+
+    def integers(self, key: str, default: Sequence[int], low: int, high: int) -> list[int]:
+        """A list of integers; one alone stands for a list of it."""
+        value = self.data.get(key, list(default))
+        path = (*self.path, key)
+        if not isinstance(value, list):
+            return [self._integer(path, value, low, low, high)]
+        return [self._integer((*path, n), one, low, low, high) for n, one in enumerate(value)]
+
+    def number(self, key: str, default: Decimal | int, low: Decimal | int, high: Decimal | int) -> Decimal:
+        """An integer or a float, exactly as it is written, from `low` to `high`."""
+        value = self.data.get(key, default)
+        path = (*self.path, key)
+        if isinstance(value, bool) or not isinstance(value, int | Decimal):
+            self._refuse_type(path, value, "a number", f"write for example {key} = {default}")
+        if not (low <= value <= high if isinstance(value, int) or value.is_finite() else False):
+            self.refuse(key, f"{_dotted(path)} = {value} is out of range", f"give a number from {low} to {high}")
+        return Decimal(value)
+
+    def strings(self, key: str) -> list[str]:
+        """A list of strings; one alone stands for a list of it."""
+        value = self.data.get(key, [])
+        if isinstance(value, str):
+            return [value]
+        path = (*self.path, key)
+        if not isinstance(value, list):
+            self._refuse_type(path, value, "a string or a list of strings", f'write {key} = ["…"]')
+        for index, element in enumerate(value):
+            if not isinstance(element, str):
+                self._refuse_type((*path, index), element, "a string", f'write {key} = ["…"]')
+        return value
+
+    def _integer(self, path: Path, value: Any, default: int, low: int, high: int) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            key = next(step for step in reversed(path) if isinstance(step, str))
+            self._refuse_type(path, value, "an integer", f"write for example {key} = {default}")
+        if not low <= value <= high:
+            raise UserError(
+                self.document.where(path),
+                f"{_dotted(path)} = {value} is out of range",
+                f"give an integer from {low} to {high}",
+            )
+        return value
+
+    def _refuse_type(self, path: Path, value: Any, wanted: str, remedy: str) -> NoReturn:
+        found = _KINDS.get(type(value), f"a {type(value).__name__}")
+        raise UserError(self.document.where(path), f"{_dotted(path)} must be {wanted}, not {found}", remedy)
+
+
+def entry(shipped: Document, section: Path, name: str, what: str, keys: Sequence[str]) -> Table:
+    """The table `name` in a `section` of a shipped document, or the whole of the user's own file at that path.
+
+    `what` it is called in messages. Raises UserError.
+    """
+    if is_path(name):
+        own = Document.read(name)
+        return Table(own, (), own.data, keys)
+    known: dict[str, Any] = shipped.data
+    for step in section:
+        known = known[str(step)]
+    if name not in known:
+        raise UserError("", f"no {what} {name!r}", near(name, known))
+    return Table(shipped, (*section, name), known[name], keys)
+
+
+def read_text(name: str, remedy: str) -> str:
+    """The text of the file at the path `name`; `remedy` is for when there is none. Raises UserError."""
+    path = FilePath(name)
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(name, "no such file", remedy) from None
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise UserError(f"{name}:{line}", "not UTF-8 text", "save the file as UTF-8") from None
+    except OSError as error:
+        raise UserError(name, f"cannot be read ({error.strerror})", "give a readable file") from None
 
 
 def near(name: str, names: Iterable[str]) -> str:
@@ -105,5 +247,20 @@ def is_path(name: str) -> bool:
     return name.endswith(".toml") or "/" in name
 
 
-def _finite(value: int | Decimal) -> bool:
-    return isinstance(value, int) or value.is_finite()
+def _dotted(path: Path) -> str:
+    """A path as a header writes it, and at its end the position in an array."""
+    return f"{_header(path)}[{path[-1]}]" if path and isinstance(path[-1], int) else _header(path)
+
+
+def _header(path: Path) -> str:
+    """A path as a header writes it: without the positions in arrays."""
+    return ".".join(step for step in path if isinstance(step, str))
+
+
+def _syntax_error(message: str, text: str) -> tuple[int, str]:
+    """The line and the problem. tomllib words the place: `… (at line 5, column 3)` or `… (at end of document)`."""
+    match = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", message, re.DOTALL)
+    if match is None:
+        return 1, message
+    last = max(1, len(text.rstrip("\n").split("\n")))
+    return int(match[2]) if match[2] else last, match[1][:1].lower() + match[1][1:]

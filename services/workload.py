@@ -6,17 +6,18 @@ every machine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
 from services import events
-from services.tables import Table, is_path, near
+from services.errors import UserError
+from services.tables import Document, Table, entry, is_path, near
 
 SHIPPED: Final = Path(__file__).with_suffix(".toml")
 PROGRAMS: Final = Path(__file__).with_name("program-event-counts.json")
@@ -76,17 +77,11 @@ def names() -> list[str]:
 def load(name: str, *, ipc: Fraction | None = None) -> Workload:
     """A shipped workload by its name, or a user's own by its path (one workload, its keys at the top level).
 
-    `ipc` replaces the instructions per cycle of its own code (not those of the kernel for it). Raises
-    `services.tables.TableError` for a workload that cannot be used, OSError for a file that cannot be read, and
-    ValueError with the near matches for a name that is not shipped.
+    `ipc` replaces the instructions per cycle of its own code (not those of the kernel for it). Raises UserError for
+    one that there is not, or that cannot be used.
     """
-    if is_path(name):
-        own = Table.read(Path(name))
-        return _parse(own, (), own.data, Path(name).stem, ipc)
-    shipped = _shipped()
-    if name not in shipped.data["workload"]:
-        raise ValueError(f"no workload {name!r}: {near(name, names())}")
-    return _parse(shipped, ("workload", name), shipped.data["workload"][name], name, ipc)
+    table = entry(_shipped(), ("workload",), name, "workload", _KEYS)
+    return _parse(table, Path(name).stem if is_path(name) else name, ipc)
 
 
 def rates(name: str, ipc: Fraction | None = None) -> Rates:
@@ -98,19 +93,17 @@ def from_counts(name: str, title: str, counts: Mapping[int, Mapping[int, Fractio
     """A workload from counts of a real run: for each exception level, event number to count.
 
     Each level needs cycles and instructions among its events. What was not counted is taken from the typical rates and
-    is named in `assumed`. Raises ValueError.
+    is named in `assumed`. Raises UserError.
     """
     phases, assumed = [], {}
     for el, counted in sorted(counts.items()):
         for wanted in (events.CPU_CYCLES, events.INST_RETIRED):
             if counted.get(wanted, 0) <= 0:
                 missing = events.architectural_name(wanted)
-                raise ValueError(
-                    f"{name}: no count of {missing} at EL{el}; count cycles and instructions with the rest"
-                )
+                raise UserError("", f"no count of {missing} at EL{el}", "count cycles and instructions with the rest")
         length, instructions = counted[events.CPU_CYCLES], counted[events.INST_RETIRED]
         own = {event: rate(count, length) for event, count in counted.items() if event != events.CPU_CYCLES}
-        for key, figure in _figures(_shipped(), ("typical",), _shipped().data["typical"]).items():
+        for key, figure in _typical().items():
             number = events.number(key)
             if number not in own:
                 own[number] = rate(figure.occurrences({}, instructions, length), length)
@@ -137,8 +130,8 @@ class _Figure:
 
 
 @cache
-def _shipped() -> Table:
-    return Table.read(SHIPPED)
+def _shipped() -> Document:
+    return Document.read(str(SHIPPED))
 
 
 @cache
@@ -147,77 +140,88 @@ def _programs() -> dict[str, dict[str, int]]:
     return {name: run["counts"] for name, run in runs.items()}
 
 
-def _figures(table: Table, path: tuple[str, ...], data: object, counted: tuple[str, ...] = ()) -> dict[str, _Figure]:
+_KEYS: Final = ("title", "program", "instructions", "ipc", "el", "kernel_instructions", "rates")
+_MOST: Final = 10**12  # occurrences per 1,000 instructions or cycles; more would be a slip of the pen
+
+
+def _typical() -> dict[str, _Figure]:
+    """What is taken for every event of which nothing else is known."""
+    return _figures(Table(_shipped(), (), _shipped().data, None).table("typical", tuple(events.pmuv3())))
+
+
+def _figures(table: Table, counted: Sequence[str] = ()) -> dict[str, _Figure]:
+    """How often each event of `table` happens; `counted` names what of the program was counted."""
     figures = {}
-    for key, value in table.only(path, data, events.pmuv3()).items():
-        where = (*path, key)
-        given = table.only(where, value, ("sum", "times", "per_kilo_instruction", "per_kilo_cycle", "source"))
-        for part in given.get("sum", ()):
+    for event in table.data:
+        given = table.table(event, ("sum", "times", "per_kilo_instruction", "per_kilo_cycle", "source"))
+        given.require("source", '"assumed"')
+        parts = given.strings("sum")
+        for index, part in enumerate(parts):
             if part not in counted:
-                raise table.error((*where, "sum"), f"{part!r} is not a measured count here", near(str(part), counted))
-        figures[key] = _Figure(
-            source=table.string((*where, "source"), given.get("source")),
-            sum=tuple(given.get("sum", ())),
-            times=table.number((*where, "times"), given.get("times", 1)),
-            per_kilo_instruction=table.number((*where, "per_kilo_instruction"), given.get("per_kilo_instruction", 0)),
-            per_kilo_cycle=table.number((*where, "per_kilo_cycle"), given.get("per_kilo_cycle", 0)),
+                remedy = near(part, counted) if counted else "name the program that was counted: program = …"
+                given.refuse("sum", f"{part!r} is not a measured count here", remedy, index=index)
+        figures[event] = _Figure(
+            source=given.text("source"),
+            sum=tuple(parts),
+            times=Fraction(given.number("times", 1, 0, _MOST)),
+            per_kilo_instruction=Fraction(given.number("per_kilo_instruction", 0, 0, _MOST)),
+            per_kilo_cycle=Fraction(given.number("per_kilo_cycle", 0, 0, _MOST)),
         )
     return figures
 
 
-_KEYS: Final = ("title", "program", "instructions", "ipc", "el", "kernel_instructions", "rates")
-
-
-def _parse(table: Table, path: tuple[str, ...], data: object, name: str, ipc: Fraction | None) -> Workload:
-    keys = table.only(path, data, _KEYS)
-    counts = _counts(table, path, keys)
-    shipped = _shipped()
-    figures = _figures(shipped, ("typical",), shipped.data["typical"])
+def _parse(table: Table, name: str, ipc: Fraction | None) -> Workload:
+    counts = _counts(table)
+    figures = _typical()
     if counts:
-        figures |= _figures(shipped, ("counted",), shipped.data["counted"], tuple(counts))
-    figures |= _figures(table, (*path, "rates"), keys.get("rates", {}), tuple(counts))
+        whole = Table(_shipped(), (), _shipped().data, None)
+        figures |= _figures(whole.table("counted", tuple(events.pmuv3())), tuple(counts))
+    figures |= _figures(table.table("rates", tuple(events.pmuv3())), tuple(counts))
     assumed = {key: figure.source for key, figure in figures.items() if figure.source.startswith("assumed")}
 
-    own_ipc, source = _value(
-        table, (*path, "ipc"), keys.get("ipc", {"value": DEFAULT_IPC.numerator, "source": "assumed"})
-    )
+    own_ipc, source = _value(table, "ipc", DEFAULT_IPC)
     chosen = own_ipc if ipc is None else ipc
     if chosen <= 0:
-        raise table.error((*path, "ipc"), f"{chosen} instructions per cycle", "write a positive number")
+        table.refuse("ipc", f"{chosen} instructions per cycle", "write a positive number")
     if source.startswith("assumed") and ipc is None:
         assumed["ipc"] = f"{source}: {float(own_ipc):g}"
     if counts:
-        instructions: Fraction | int = counts["instructions"]
+        instructions = counts["instructions"]
     else:
-        instructions = table.integer((*path, "instructions"), keys.get("instructions"), 1, 2**63)
-    level = table.integer((*path, "el"), keys.get("el", 0), 0, 2)
+        table.require("instructions", "1_000_000_000")
+        instructions = table.integer("instructions", 1, 1, 2**63)
+    level = table.integer("el", 0, 0, 2)
     phases = [_phase(level, figures, counts, Fraction(instructions), chosen)]
-    if "kernel_instructions" in keys:
-        kernel, source = _value(table, (*path, "kernel_instructions"), keys["kernel_instructions"])
+    if "kernel_instructions" in table:
+        kernel, source = _value(table, "kernel_instructions", Fraction(0))
         if source.startswith("assumed"):
             assumed["kernel_instructions"] = source
         if kernel:
             kernel_rates = load(KERNEL).phases[0]
             phases.append(Phase(1, _whole(kernel), kernel_rates.ipc, kernel_rates.rates))
-    return Workload(name, table.string((*path, "title"), keys.get("title", name)), tuple(phases), assumed)
+    return Workload(name, table.text("title", name), tuple(phases), assumed)
 
 
-def _counts(table: Table, path: tuple[str, ...], keys: Mapping[str, Any]) -> dict[str, int]:
+def _counts(table: Table) -> dict[str, int]:
     """The measured counts of the workload's program; none if its rates are declared."""
-    if "program" not in keys:
+    if "program" not in table:
         return {}
-    if "instructions" in keys:
-        raise table.error((*path, "instructions"), "is measured with the program", "leave it out")
-    program = table.string((*path, "program"), keys["program"])
+    if "instructions" in table:
+        table.refuse("instructions", "instructions are measured with the program", "leave them out")
+    program = table.text("program")
     if program not in _programs():
-        raise table.error((*path, "program"), f"no measured program {program!r}", near(program, _programs()))
+        table.refuse("program", f"no measured program {program!r}", near(program, _programs()))
     return _programs()[program]
 
 
-def _value(table: Table, path: tuple[str, ...], data: object) -> tuple[Fraction, str]:
-    given = table.only(path, data, ("value", "source"))
-    value = table.number((*path, "value"), given.get("value"))
-    return value, table.string((*path, "source"), given.get("source"))
+def _value(table: Table, key: str, default: Fraction) -> tuple[Fraction, str]:
+    """The value and the source of a figure; `default`, assumed, if it is not given."""
+    if key not in table:
+        return default, "assumed"
+    given = table.table(key, ("value", "source"))
+    given.require("value", "1")
+    given.require("source", '"assumed"')
+    return Fraction(given.number("value", 1, 0, 2**63)), given.text("source")
 
 
 def _phase(

@@ -11,7 +11,7 @@ from pmulab import runtime
 from pmulab.client import RpcError, connect_trio
 from pmulab.errors import TopologyError
 from pmulab.runtime import Running
-from pmulab.topology import told
+from pmulab.topology import translate_call_errors
 
 _SECONDS = 30.0  # within which a topology must have ended, processes that do not answer any more included
 _POLL_SECONDS = 0.05
@@ -19,7 +19,7 @@ _POLL_SECONDS = 0.05
 
 def main(arguments: argparse.Namespace) -> int:
     running = runtime.find(arguments.topology)
-    with told():
+    with translate_call_errors():
         trio.run(_end, running)
     sys.stdout.write(f"{running.name} has ended\n")
     return 0

@@ -7,15 +7,15 @@ import sys
 import textwrap
 
 from pmulab.commands.registers import encoding
-from pmulab.errors import UserError
 from services import _pmu
+from services.errors import UserError
 
 _WIDTH = 118
 
 
 def main(arguments: argparse.Namespace) -> int:
     name: str = arguments.register
-    _known(name)
+    _require_register(name)
     lines = _about(name)
     if arguments.value is not None:
         lines += _fields(name, _number(arguments.value, "VALUE"))
@@ -27,11 +27,11 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _known(name: str) -> None:
+def _require_register(name: str) -> None:
     try:
         _pmu.register_encoding(name)
     except KeyError:
-        raise UserError(f"no register {name}; `pmulab registers` lists them, with n for the counter") from None
+        raise UserError("", f"no register {name}", "`pmulab registers` lists them, with n for the counter") from None
 
 
 def _about(name: str) -> list[str]:
@@ -56,14 +56,14 @@ def _fields(name: str, value: int | None) -> list[str]:
 
 
 def _access(name: str, arguments: argparse.Namespace) -> list[str]:
-    features = dict(_assignment(text, "--feature") for text in arguments.features)
+    features = dict(_assignment(text, "--feature", "pmuver=9") for text in arguments.features)
     settings: dict[str, int] = {}
     for text in arguments.settings:
         _set(settings, text, features)
     try:
         answer = _pmu.explain(name, arguments.el, write=arguments.write, features=features, settings=settings)
     except ValueError as error:
-        raise UserError(f"--feature {error}") from None
+        raise UserError("--feature", str(error), "docs/pmu.md lists the features and their values") from None
     lines = [f"  {'written' if arguments.write else 'read'} at EL{arguments.el}: {_outcome(answer)}"]
     if answer.value is not None:
         lines.append(f"  reads {answer.value:#x}")
@@ -92,29 +92,31 @@ def _outcome(answer: _pmu.Explanation) -> str:
 
 def _set(settings: dict[str, int], text: str, features: dict[str, int]) -> None:
     """Put one assignment into `settings`; a field leaves the rest of its register as it is after a reset."""
-    target, value = _assignment(text, "--set")
+    target, value = _assignment(text, "--set", "MDCR_EL2.HPMN=4")
     register, dot, field_name = target.partition(".")
-    _known(register)
+    _require_register(register)
     if not dot:
         settings[register] = value
         return
     field = next((field for field in _pmu.register_fields(register) if field.name == field_name), None)
     if field is None:
         known = ", ".join(field.name for field in _pmu.register_fields(register)) or "none"
-        raise UserError(f"--set {text}: {register} has no field {field_name}; it has {known}")
+        raise UserError(f"--set {text}", f"{register} has no field {field_name}", f"it has {known}")
     shift = (field.mask & -field.mask).bit_length() - 1
     if value > field.mask >> shift:
-        raise UserError(f"--set {text}: {field_name} holds at most {field.mask >> shift:#x}")
+        raise UserError(
+            f"--set {text}", f"{value:#x} does not fit {field_name}", f"it holds at most {field.mask >> shift:#x}"
+        )
     if register not in settings:
         reset = _pmu.explain(register, 2, write=False, features=features, settings={})
         settings[register] = reset.value or 0
     settings[register] = settings[register] & ~field.mask | value << shift
 
 
-def _assignment(text: str, option: str) -> tuple[str, int]:
+def _assignment(text: str, option: str, example: str) -> tuple[str, int]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise UserError(f"{option} {text}: NAME=VALUE is expected")
+        raise UserError(f"{option} {text}", "not of the form NAME=VALUE", f"write for example {example}")
     return name, _number(value, f"{option} {name}")
 
 
@@ -122,7 +124,7 @@ def _number(text: str, what: str) -> int:
     try:
         number = int(text, 0)
     except ValueError:
-        raise UserError(f"{what}: {text!r} is not a number, such as 4 or 0x84") from None
+        raise UserError(what, f"{text!r} is not a number", "write for example 4 or 0x84") from None
     if not 0 <= number < 1 << 64:
-        raise UserError(f"{what}: {text} does not fit 64 bits")
+        raise UserError(what, f"{text} does not fit 64 bits", "give a number from 0 to 2^64 - 1")
     return number

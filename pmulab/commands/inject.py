@@ -7,10 +7,10 @@ import sys
 
 from pmulab import runtime
 from pmulab.client import connect
-from pmulab.errors import UserError
 from pmulab.scenario import injection
-from pmulab.topology import told
+from pmulab.topology import translate_call_errors
 from services import typed_json
+from services.errors import UserError
 from services.experiment import Experiment
 
 _MAX_CPU = 2**32 - 1  # on the wire
@@ -19,8 +19,8 @@ _MAX_CPU = 2**32 - 1  # on the wire
 def main(arguments: argparse.Namespace) -> int:
     target, _, cpu = arguments.target.partition("/")
     if cpu and not (cpu.isdecimal() and len(cpu) <= len(str(_MAX_CPU)) and int(cpu) <= _MAX_CPU):
-        raise UserError(f"{arguments.target}: {cpu!r} is not the number of a CPU; write for example {target}/1")
-    with told(), connect(runtime.find(arguments.topology).addresses["kvm"]) as lab:
+        raise UserError(arguments.target, f"{cpu!r} is not the number of a CPU", f"write for example {target}/1")
+    with translate_call_errors(), connect(runtime.find(arguments.topology).addresses["kvm"]) as lab:
         launch = typed_json.loads(Experiment, lab.describe().launch.encode())
         work, profiles = injection.load(arguments.file, launch)
         taken = lab.inject(target, work, cpu=int(cpu or 0), profiles=profiles)

@@ -14,14 +14,15 @@ import trio
 
 from pmulab import report, scenario
 from pmulab.designs import label
-from pmulab.errors import UserError
 from pmulab.progress import Progress
 from pmulab.scenario import Published
 from services import embedded, result
+from services.errors import UserError
 from services.experiment import Experiment
 from services.kvm.simulation import Simulation
 
 TERMINATED = 128 + 15  # SIGTERM
+_WRITABLE = "give a directory that can be written to"
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -69,7 +70,7 @@ def _processes(experiment: Experiment, progress: Progress) -> dict[str, Any]:
             raise KeyboardInterrupt
         return run
 
-    with topology.told():
+    with topology.translate_call_errors():
         return trio.run(supervised)
 
 
@@ -86,9 +87,9 @@ def _directory(name: str) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {name}: {error.strerror}; give a directory that can be written to") from None
+        raise UserError(f"--out {name}", str(error.strerror), _WRITABLE) from None
     if not os.access(path, os.W_OK):
-        raise UserError(f"--out {name}: not writable; give a directory that can be written to")
+        raise UserError(f"--out {name}", "not writable", _WRITABLE)
     return path
 
 
@@ -99,4 +100,4 @@ def _write(path: Path, whole: dict[str, Any]) -> None:
         partial.write_bytes(orjson.dumps(whole, option=orjson.OPT_INDENT_2) + b"\n")
         partial.replace(path)
     except OSError as error:
-        raise UserError(f"--out: {path}: {error.strerror}; give a directory that can be written to") from None
+        raise UserError(f"--out: {path}", str(error.strerror), _WRITABLE) from None

@@ -9,9 +9,9 @@ import trio
 
 from pmulab import scenario
 from pmulab.commands.signals import stopped_by_signal
-from pmulab.errors import UserError
 from pmulab.runtime import Running
-from pmulab.topology import told, up
+from pmulab.topology import translate_call_errors, up
+from services.errors import UserError
 from services.experiment import Experiment
 
 
@@ -24,8 +24,8 @@ def main(arguments: argparse.Namespace) -> int:
         every_event=True,
     )
     if arguments.design and len(loaded.experiments) > 1:
-        raise UserError("a topology has one design; give --design once")
-    with told():
+        raise UserError("", "a topology has one design", "give --design once")
+    with translate_call_errors():
         trio.run(_serve, loaded.experiments[0])
     return 0
 

@@ -1,7 +1,7 @@
 """A scenario: TOML that says what runs where, resolved to one `Experiment` for each vPMU design.
 
-`docs/scenario.md` describes every key. Whatever does not fit is refused with `ScenarioError`, which
-names the file and line (or the `--set`) and says what would be right.
+`docs/scenario.md` describes every key. Whatever does not fit is refused with a
+`services.errors.UserError` that names the file and line (or the `--set`) and says what would be right.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmulab.scenario.errors import ScenarioError
 from pmulab.scenario.published import Published
 from pmulab.scenario.resolve import resolve
 from pmulab.scenario.source import open_source, shipped
 from services.experiment import Experiment
 
-__all__ = ["Published", "Scenario", "ScenarioError", "load", "shipped"]
+__all__ = ["Published", "Scenario", "load", "shipped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +42,12 @@ def load(
 
     `designs` (each `NAME[,axis=value…]`) replaces the scenario's own list, `overrides` are `--set`
     texts (`key=value`), `seed` replaces the scenario's. With `every_event` all PMUv3 events are tallied rather
-    than those that its sessions name, for a topology whose clients may open others. Raises ScenarioError.
+    than those that its sessions name, for a topology whose clients may open others. Raises UserError.
     """
-    source = open_source(str(scenario), overrides)
-    resolved = resolve(source, designs, seed, every_event)
+    document = open_source(str(scenario), overrides)
+    resolved = resolve(document, designs, seed, every_event)
     return Scenario(
-        name=Path(source.name).stem,
+        name=Path(document.name).stem,
         seed=resolved.seed,
         experiments=resolved.experiments,
         published=resolved.published,

@@ -9,10 +9,10 @@ from pmulab.scenario import keys
 from pmulab.scenario.machine import Machine
 from pmulab.scenario.perf_events import EventSyntaxError, parse_events
 from pmulab.scenario.sessions import read_session
-from pmulab.scenario.table import Table
 from pmulab.scenario.work import Work
 from services import cores
 from services.experiment import GuestSpec, HostCpuSpec, HostSpec, SessionSpec, TaskSpec, VcpuSpec
+from services.tables import Table
 
 _HZ = 250  # CONFIG_HZ of arm64's defconfig
 _MAX_HZ = 1000
@@ -129,7 +129,9 @@ def _pmuver(table: Table, latest: int) -> int:
     pmuver = table.integer("pmuver", latest, _NO_PMU, latest)
     if pmuver != _NO_PMU and pmuver not in cores.PMUVER:
         known = ", ".join(f"{version} ({name})" for version, name in cores.PMUVER.items() if version <= latest)
-        table.refuse("pmuver", f"{pmuver} is no PMUv3 version", f"give one of {known}, or 0 for a guest without a PMU")
+        table.refuse(
+            "pmuver", f"{pmuver} is not a PMUv3 version", f"give one of {known}, or 0 for a guest without a PMU"
+        )
     return pmuver
 
 
@@ -141,7 +143,7 @@ def _denied(table: Table) -> tuple[int, ...]:
     try:
         specs = parse_events(names)
     except EventSyntaxError as error:
-        table.refuse_element("denied", error.argument, str(error), error.remedy)
+        table.refuse("denied", error.problem, error.remedy, index=error.argument)
     for spec in specs:
         if any((spec.exclude_user, spec.exclude_kernel, spec.exclude_host, spec.exclude_guest, spec.pinned, spec.long)):
             table.refuse("denied", f"{spec.name!r}: the filter knows event numbers only", "leave the modifiers out")

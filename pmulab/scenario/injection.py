@@ -6,19 +6,18 @@ from pmulab.scenario import keys
 from pmulab.scenario.actors import read_guest_task
 from pmulab.scenario.machine import Machine
 from pmulab.scenario.sessions import read_session
-from pmulab.scenario.source import open_file
-from pmulab.scenario.table import Table
 from pmulab.scenario.work import Work
 from services.experiment import Experiment, SessionSpec, TaskSpec
+from services.tables import Document, Table
 from services.workload import Rates
 
 
 def load(path: str, experiment: Experiment) -> tuple[TaskSpec | SessionSpec, list[Rates]]:
     """The work in the file at `path`, and the profiles that its phases index into, for a topology that
-    runs `experiment`. Raises ScenarioError.
+    runs `experiment`. Raises UserError.
     """
-    source = open_file(path)
-    table = Table(source, (), source.data, keys.INJECTION)
+    document = Document.read(path)
+    table = Table(document, (), document.data, keys.INJECTION)
     if len(table.data) != 1:
         table.refuse("task", "one of [task] and [perf] is wanted", 'write [task] with workload = "gzip-random"')
     if "perf" in table:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import partial
 from typing import TypeVar
 
 from pmulab.scenario import keys
-from pmulab.scenario.errors import ScenarioError
-from pmulab.scenario.table import Table
 from services import cores, costs
+from services.errors import UserError
 from services.experiment import CpuSpec
-from services.tables import TableError, is_path
+from services.tables import Table, is_path
 
 T = TypeVar("T")
 
@@ -43,7 +41,7 @@ def read_machine(scenario: Table) -> Machine:
     for value in pmuver:
         if value not in cores.PMUVER:
             known = ", ".join(f"{version} ({name})" for version, name in cores.PMUVER.items())
-            table.refuse("pmuver", f"{value} is no PMUv3 version", f"ID_AA64DFR0_EL1.PMUVer is one of {known}")
+            table.refuse("pmuver", f"{value} is not a PMUv3 version", f"ID_AA64DFR0_EL1.PMUVer is one of {known}")
     lists: dict[str, Sequence[object]] = {
         "core": found,
         "counters": counters,
@@ -85,10 +83,18 @@ def _of(values: Sequence[T], pcpu: int) -> T:
 
 def _cores(table: Table) -> list[cores.Core]:
     names = table.strings("core") or [_DEFAULT_CORE]
-    return [
-        catalogued(table, "core", partial(cores.load, _path(table, "core", name)), index)
-        for index, name in enumerate(names)
-    ]
+    listed = isinstance(table.data.get("core"), list)
+    found = []
+    for index, name in enumerate(names):
+        with table.blamed("core", index if listed else None):
+            core = cores.load(_path(table, "core", name))
+            if not core.vhe:
+                having = ", ".join(other for other in cores.names() if cores.load(other).vhe)
+                raise UserError(
+                    "", f"{name} has no FEAT_VHE, and a host at EL1 is not modelled", f"take one of {having}"
+                )
+        found.append(core)
+    return found
 
 
 def _cost_table(table: Table, found: Sequence[cores.Core]) -> str:
@@ -105,33 +111,14 @@ def _costs(table: Table, default: str, frequency_hz: int) -> dict[str, int]:
     given = table.table("cost", costs.NAMES)
     overrides = {name: given.text(name) for name in given.data}
     for name, text in overrides.items():
-        try:
+        with given.blamed(name):
             costs.quantity(name, text)
-        except ValueError as error:
-            problem, _, remedy = str(error).partition("; ")
-            given.refuse(name, problem, remedy)
     factor = table.number("perf_factor", 1, 0, 1000) if "perf_factor" in table else None
     name = _path(table, "costs", table.text("costs", default))
-    return catalogued(table, "costs", lambda: costs.load(name, frequency_hz, overrides, factor))
+    with table.blamed("costs"):
+        return costs.load(name, frequency_hz, overrides, factor)
 
 
 def _path(table: Table, key: str, name: str) -> str:
     """A name of a catalogue as it is; a file's name relative to the scenario."""
-    return str(table.source.directory / name) if key in table and is_path(name) else name
-
-
-def catalogued(table: Table, key: str, load: Callable[[], T], index: int = 0) -> T:
-    """What `load` finds under the name at `key`, or at `index` of an array there; its refusals at that place."""
-    path = (key, index) if isinstance(table.data.get(key), list) else (key,)
-    where = table.source.where((*table.path, *path))
-    try:
-        return load()
-    except TableError as error:
-        raise ScenarioError(where, str(error).removesuffix(f"; {error.remedy}"), error.remedy) from None
-    except OSError as error:
-        raise ScenarioError(
-            where, f"{error.filename} cannot be read ({error.strerror})", "give the path of a readable TOML file"
-        ) from None
-    except ValueError as error:
-        problem, _, remedy = str(error).partition(": ")
-        raise ScenarioError(where, problem, remedy) from None
+    return str(table.document.directory / name) if key in table and is_path(name) else name

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import orjson
 
-from pmulab.scenario.perf_events import EventSyntaxError, parse_events
+from pmulab.scenario.perf_events import parse_events
 from services import workload
+from services.errors import UserError
+from services.tables import read_text
 
 SUFFIXES = (".json", ".csv", ".txt")
 
@@ -44,15 +46,7 @@ _SOFTWARE = frozenset(
 )
 
 
-class PerfStatError(Exception):
-    """A line that perf stat would not have printed, or that cannot be used; `line` counts from 1."""
-
-    def __init__(
-        self, line: int, problem: str, remedy: str = "give what perf stat -j or perf stat -x, printed"
-    ) -> None:
-        super().__init__(problem)
-        self.line = line
-        self.remedy = remedy
+_REMEDY = "give what perf stat -j or perf stat -x, printed"
 
 
 def is_perf_stat(name: str) -> bool:
@@ -60,32 +54,33 @@ def is_perf_stat(name: str) -> bool:
     return name.endswith(SUFFIXES)
 
 
-def load(path: Path) -> workload.Workload:
-    """The workload that perf stat counted. Raises OSError, PerfStatError."""
-    return parse(path.stem, path.read_text(encoding="utf-8"))
+def load(file: str) -> workload.Workload:
+    """The workload that perf stat counted. Raises UserError."""
+    return parse(Path(file).stem, read_text(file, "give the path of what perf stat wrote"), file)
 
 
-def parse(name: str, text: str) -> workload.Workload:
-    """The workload in the output `text` of `perf stat -j` or `perf stat -x,`. Raises PerfStatError."""
+def parse(name: str, text: str, file: str) -> workload.Workload:
+    """The workload in the output `text` of `perf stat -j` or `perf stat -x,`, from `file`. Raises UserError."""
     counts: dict[int, dict[int, Fraction]] = {}
-    number = 1
-    for number, line in enumerate(text.splitlines(), start=1):
-        for event, value in _row(number, line.strip()):
-            if value in _NOT_COUNTED or event.partition(":")[0] in _SOFTWARE:
-                continue
-            el, event_number = _event(number, event)
-            counted = counts.setdefault(el, {})
-            counted[event_number] = counted.get(event_number, Fraction(0)) + _count(number, value)
-    if not counts:
-        raise PerfStatError(number, "no event was counted", "run perf stat -j -e cycles,instructions,… -o FILE")
+    number = 0
+    lines = text.splitlines()
     try:
+        while number < len(lines):
+            number += 1
+            for event, value in _row(lines[number - 1].strip()):
+                if value in _NOT_COUNTED or event.partition(":")[0] in _SOFTWARE:
+                    continue
+                el, event_number = _event(event)
+                counted = counts.setdefault(el, {})
+                counted[event_number] = counted.get(event_number, Fraction(0)) + _count(value)
+        if not counts:
+            raise UserError("", "no event was counted", "run perf stat -j -e cycles,instructions,… -o FILE")
         return workload.from_counts(name, f"as perf stat counted {name}", counts)
-    except ValueError as error:
-        problem, _, remedy = str(error).partition("; ")
-        raise PerfStatError(number, problem, remedy) from None
+    except UserError as error:
+        raise error.within(f"{file}:{max(number, 1)}") from None
 
 
-def _row(number: int, line: str) -> Iterator[tuple[str, str]]:
+def _row(line: str) -> Iterator[tuple[str, str]]:
     """The event and the value of a line; nothing for comments and lines with a metric alone."""
     if not line or line.startswith("#"):
         return
@@ -93,7 +88,7 @@ def _row(number: int, line: str) -> Iterator[tuple[str, str]]:
         try:
             row = orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            raise PerfStatError(number, f"not JSON: {error}") from None
+            raise UserError("", f"not JSON: {error}", _REMEDY) from None
         if "event" in row and "counter-value" in row:
             yield str(row["event"]), str(row["counter-value"])
         return
@@ -103,7 +98,7 @@ def _row(number: int, line: str) -> Iterator[tuple[str, str]]:
         (n for n, field in enumerate(fields) if _is_value(field) and not _is_value("".join(fields[n + 1 : n + 2]))), -1
     )
     if value < 0 or len(fields) < value + 3:
-        raise PerfStatError(number, f"{line!r} is not a line of perf stat -x,")
+        raise UserError("", f"{line!r} is not a line of perf stat -x,", _REMEDY)
     if fields[value + 2]:
         yield _joined(fields[value + 2 :]), fields[value]
 
@@ -127,18 +122,15 @@ def _is_value(field: str) -> bool:
         return False
 
 
-def _event(number: int, text: str) -> tuple[int, int]:
+def _event(text: str) -> tuple[int, int]:
     """Exception level and event number."""
-    try:
-        (spec,) = parse_events([text])
-    except EventSyntaxError as error:
-        raise PerfStatError(number, str(error), error.remedy) from None
+    (spec,) = parse_events([text])
     if spec.exclude_user and spec.exclude_kernel:
-        raise PerfStatError(number, f"{text!r} counts neither user nor kernel mode", "count with :u or :k")
+        raise UserError("", f"{text!r} counts neither user nor kernel mode", "count with :u or :k")
     return (1 if spec.exclude_user else 0), spec.event
 
 
-def _count(number: int, text: str) -> Fraction:
+def _count(text: str) -> Fraction:
     if not _is_value(text) or Decimal(text) < 0:
-        raise PerfStatError(number, f"{text!r} is not a count")
+        raise UserError("", f"{text!r} is not a count", _REMEDY)
     return Fraction(Decimal(text))

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from services import events
+from services.errors import UserError
 from services.experiment import EventSpec
 from services.tables import near
 
@@ -20,12 +21,11 @@ _PMU = re.compile(r"(armv8_\w+)/([^/]*)/")
 _MODIFIERS = "ukhGHD"
 
 
-class EventSyntaxError(ValueError):
-    """An event that perf would refuse; `remedy` says what would be right, `argument` which `-e` has it."""
+class EventSyntaxError(UserError):
+    """An event that perf would refuse; `argument` says which `-e` has it."""
 
     def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(problem)
-        self.remedy = remedy
+        super().__init__("", problem, remedy)
         self.argument = 0
 
 

@@ -7,8 +7,8 @@ from decimal import Decimal
 
 from pmulab import designs
 from pmulab.scenario import keys
-from pmulab.scenario.errors import ScenarioError
-from pmulab.scenario.table import Table
+from services.errors import UserError
+from services.tables import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ def read_published(scenario: Table) -> Published | None:
     if "published" not in scenario:
         return None
     table = scenario.table("published", keys.PUBLISHED)
-    table.required("source", '"where the numbers are from"')
+    table.require("source", '"where the numbers are from"')
     times: dict[str, dict[str, float]] = {}
     for kind in keys.PUBLISHED_TIMES:
         if kind in table:
@@ -32,20 +32,18 @@ def read_published(scenario: Table) -> Published | None:
 
 
 def _by_design(table: Table, kind: str) -> dict[str, float]:
-    given = table.data[kind]
-    inner = Table(table.source, (*table.path, kind), given, list(given) if isinstance(given, dict) else [])
+    inner = table.table(kind, None)
     found = {}
     for text in inner.data:
         try:
             name = designs.label(designs.parse_design(text))
         except designs.DesignError as error:
-            raise ScenarioError(inner.where(text), str(error), error.remedy) from None
+            raise UserError(inner.where(text), str(error), error.remedy) from None
         found[name] = float(inner.number(text, Decimal("1.0"), 0, 10**9))
     return found
 
 
 def read_notes(scenario: Table, section: str) -> dict[str, str]:
     """`[assumed]` or `[fitted]`: what, and in words what is assumed of it or how it was fitted."""
-    given = scenario.data.get(section, {})
-    table = Table(scenario.source, (section,), given, list(given) if isinstance(given, dict) else [])
+    table = scenario.table(section, None)
     return {what: table.text(what) for what in table.data}

@@ -9,14 +9,13 @@ from pathlib import Path
 from pmulab import designs
 from pmulab.scenario import keys
 from pmulab.scenario.actors import read_guests, read_host
-from pmulab.scenario.errors import ScenarioError
 from pmulab.scenario.machine import read_machine
 from pmulab.scenario.published import Published, read_notes, read_published
-from pmulab.scenario.source import Source
-from pmulab.scenario.table import Table
 from pmulab.scenario.work import Work
 from services import events, workload
+from services.errors import UserError
 from services.experiment import DesignSpec, Experiment, GuestSpec, HostCpuSpec, HostSpec, SessionSpec, VcpuSpec
+from services.tables import Document, Table
 
 _MAX_SEED = 2**63 - 1
 
@@ -30,9 +29,9 @@ class Resolved:
     fitted: dict[str, str]
 
 
-def resolve(source: Source, chosen: Sequence[str], seed: int | None, every_event: bool) -> Resolved:
-    """Read every section; `chosen` designs come before the scenario's own. Raises ScenarioError."""
-    scenario = Table(source, (), source.data, keys.SCENARIO)
+def resolve(document: Document, chosen: Sequence[str], seed: int | None, every_event: bool) -> Resolved:
+    """Read every section; `chosen` designs come before the scenario's own. Raises UserError."""
+    scenario = Table(document, (), document.data, keys.SCENARIO)
     own_seed = scenario.integer("seed", 1, 0, _MAX_SEED)
     machine = read_machine(scenario)
     work = Work(machine)
@@ -46,7 +45,7 @@ def resolve(source: Source, chosen: Sequence[str], seed: int | None, every_event
         )
     tallied = _events(host, guests, every_event)
     experiment = Experiment(
-        scenario=Path(source.name).stem,
+        scenario=Path(document.name).stem,
         seed=own_seed if seed is None else seed,
         frequency_hz=machine.frequency_hz,
         cpus=machine.cpus,
@@ -75,7 +74,7 @@ def _designs(scenario: Table, experiment: Experiment, chosen: Sequence[str]) -> 
     table = scenario.table("kvm", keys.KVM)
     own = table.strings("designs") if "designs" in table else list(designs.available())[:1]
     places = [(f"--design {text}", text) for text in chosen] or [
-        (table.source.where((*table.path, "designs", n)), text) for n, text in enumerate(own)
+        (table.where("designs", n), text) for n, text in enumerate(own)
     ]
     if not places:
         table.refuse("designs", "designs is empty", 'write for example designs = ["emulated", "partitioned"]')
@@ -85,9 +84,9 @@ def _designs(scenario: Table, experiment: Experiment, chosen: Sequence[str]) -> 
             design = designs.parse_design(text)
             designs.fallbacks(replace(experiment, design=design))
         except designs.DesignError as error:
-            raise ScenarioError(where, str(error), error.remedy) from None
+            raise UserError(where, str(error), error.remedy) from None
         if design in found:
-            raise ScenarioError(where, f"design {text!r} is there twice", "leave one out")
+            raise UserError(where, f"design {text!r} is there twice", "leave one out")
         found.append(design)
     return found
 

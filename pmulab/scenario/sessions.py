@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pmulab.scenario.perf_events import EventSyntaxError, parse_events
-from pmulab.scenario.table import Table
 from services.experiment import SessionSpec
+from services.tables import Table
 
 _DEFAULT_FREQUENCY = 4000  # perf record's own, Hz
 _MAX_FREQUENCY = 100_000  # kernel.perf_event_max_sample_rate, Hz
@@ -12,14 +12,14 @@ _MAX_PERIOD = 2**63 - 1  # attr.sample_period; the kernel refuses the top bit
 
 
 def read_session(table: Table, *, cpu_wide: bool) -> SessionSpec:
-    table.required("verb", '"record"')
-    table.required("events", '"cycles,instructions"')
+    table.require("verb", '"record"')
+    table.require("events", '"cycles,instructions"')
     verb = table.choice("verb", ("stat", "record"), "")
     frequency, period = _sampling(table, verb)
     try:
         events = parse_events(table.strings("events"), frequency=frequency, period=period)
     except EventSyntaxError as error:
-        table.refuse_element("events", error.argument, str(error), error.remedy)
+        table.refuse("events", error.problem, error.remedy, index=error.argument)
     return SessionSpec(verb, events, cpu_wide, ".".join(str(key) for key in table.path))
 
 

@@ -7,11 +7,10 @@ from decimal import Decimal
 from fractions import Fraction
 
 from pmulab.scenario import measured
-from pmulab.scenario.machine import Machine, catalogued
-from pmulab.scenario.table import Table
+from pmulab.scenario.machine import Machine
 from services import workload
 from services.experiment import PhaseSpec
-from services.tables import is_path
+from services.tables import Table, is_path
 
 _MAX_SECONDS = 10**6
 
@@ -31,7 +30,7 @@ class Work:
 
     def phases(self, table: Table) -> tuple[PhaseSpec, ...]:
         """What the task in `table` executes once: `workload`, as long as `scale` or `seconds` says."""
-        table.required("workload", '"gzip-random"')
+        table.require("workload", '"gzip-random"')
         found = _load(table)
         if "scale" in table and "seconds" in table:
             table.refuse("seconds", "both scale and seconds are given", "give one of them")
@@ -46,13 +45,12 @@ class Work:
 def _load(table: Table) -> workload.Workload:
     """The workload of a task: a shipped one, or a file of the user's beside the scenario."""
     name = table.text("workload")
-    path = table.source.directory / name
+    path = table.document.directory / name
     if measured.is_perf_stat(name):
         if "ipc" in table:
             table.refuse("ipc", "perf stat has counted instructions and cycles", "leave ipc out")
-        try:
-            return catalogued(table, "workload", lambda: measured.load(path))
-        except measured.PerfStatError as error:
-            table.refuse("workload", f"{path}:{error.line}: {error}", error.remedy)
+        with table.blamed("workload"):
+            return measured.load(str(path))
     ipc = Fraction(table.number("ipc", 1, Decimal("0.001"), 100)) if "ipc" in table else None
-    return catalogued(table, "workload", lambda: workload.load(str(path) if is_path(name) else name, ipc=ipc))
+    with table.blamed("workload"):
+        return workload.load(str(path) if is_path(name) else name, ipc=ipc)

@@ -181,7 +181,7 @@ def test_a_runtime_directory_that_others_may_read_is_refused(pmulab: Pmulab, tmp
     (tmp_path / "pmulab").mkdir(mode=0o755)
     done = pmulab("up", "quick")
     assert done.returncode == 2
-    assert "is not a private directory of yours; remove it, or chmod 0700 it" in done.stderr
+    assert "not a private directory of yours; remove it, or chmod 0700 it" in done.stderr
 
 
 def test_a_full_runtime_directory_is_one_line_and_status_2(environment: dict[str, str], tmp_path: Path) -> None:

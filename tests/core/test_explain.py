@@ -58,11 +58,17 @@ def test_a_value_is_taken_apart(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (("PMFOO_EL0",), "no register PMFOO_EL0"),
         (("PMCR_EL0", "many"), "VALUE: 'many' is not a number"),
-        (("PMCR_EL0", "--el", "1", "--set", "MDCR_EL2.HPMN=32"), "--set MDCR_EL2.HPMN=32: HPMN holds at most 0x1f"),
+        (
+            ("PMCR_EL0", "--el", "1", "--set", "MDCR_EL2.HPMN=32"),
+            "--set MDCR_EL2.HPMN=32: 0x20 does not fit HPMN; it holds at most 0x1f",
+        ),
         (("PMCR_EL0", "--el", "1", "--set", "MDCR_EL2.HPM=4"), "--set MDCR_EL2.HPM=4: MDCR_EL2 has no field HPM"),
-        (("PMCR_EL0", "--el", "1", "--set", "MDCR_EL2"), "--set MDCR_EL2: NAME=VALUE is expected"),
-        (("PMCR_EL0", "--el", "1", "--feature", "counters=32"), "--feature counters = 32: 0 to 31"),
-        (("PMCR_EL0", "--el", "1", "--feature", "speed=1"), "--feature unknown feature speed"),
+        (
+            ("PMCR_EL0", "--el", "1", "--set", "MDCR_EL2"),
+            "--set MDCR_EL2: not of the form NAME=VALUE; write for example MDCR_EL2.HPMN=4",
+        ),
+        (("PMCR_EL0", "--el", "1", "--feature", "counters=32"), "--feature: counters = 32: 0 to 31"),
+        (("PMCR_EL0", "--el", "1", "--feature", "speed=1"), "--feature: unknown feature speed"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:

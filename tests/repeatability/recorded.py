@@ -17,8 +17,8 @@ import trio
 
 from pmulab import scenario
 from pmulab.designs import available, label
-from pmulab.scenario import ScenarioError
 from services import embedded
+from services.errors import UserError
 from services.experiment import Experiment
 
 # What makes a scenario shorter.
@@ -80,7 +80,7 @@ def experiments(case: str) -> Iterator[tuple[str, Experiment | None]]:
     for design in dict.fromkeys([*own, *available(), *AXES]):
         try:
             (experiment,) = scenario.load(name, designs=[design], overrides=overrides).experiments
-        except ScenarioError:
+        except UserError:
             yield design, None
         else:
             yield design, experiment

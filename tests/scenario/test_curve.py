@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pmulab import curve, scenario
-from pmulab.scenario import ScenarioError
+from services.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 SHORT = ["--set", "guest.task.seconds=0.002", "--design", "partitioned"]
@@ -43,7 +43,7 @@ def test_two_keys_may_go_together() -> None:
 
 @pytest.mark.parametrize("text", ["a", "a="])
 def test_a_key_without_values_is_refused(text: str) -> None:
-    with pytest.raises(ScenarioError, match="not of the form KEY=VALUE,VALUE"):
+    with pytest.raises(UserError, match="not of the form KEY=VALUE,VALUE"):
         curve.points([text])
 
 
@@ -59,7 +59,7 @@ def test_every_measure_of_every_point_is_printed(capsys: pytest.CaptureFixture[s
     ("arguments", "message"),
     [
         (["quick", "guest.hz=100", "--show", "trap"], "pmulab.curve: --show: no measure 'trap'; did you mean traps"),
-        (["quick", "guest.hz=0"], "pmulab.curve: --set guest.hz=0: hz = 0 is out of range"),
+        (["quick", "guest.hz=0"], "pmulab.curve: --set guest.hz=0: guest.hz = 0 is out of range"),
         (["nowhere", "guest.hz=1"], "pmulab.curve: nowhere: no such file"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pmulab import scenario
-from pmulab.scenario import ScenarioError
+from services.errors import UserError
 
 GUEST = '[[guest]]\n[[guest.task]]\nworkload = "gzip-random"\n'
 PERF = GUEST + '[guest.task.perf]\nverb = "record"\n'
@@ -16,7 +16,7 @@ PERF = GUEST + '[guest.task.perf]\nverb = "record"\n'
 REFUSED = [
     ("", 1, "nothing runs", "add a [[guest]]"),
     ("machine = 3\n", 1, "machine must be a table, not an integer", "write [machine]"),
-    ("[machin]\n", 1, "unknown key 'machin' in the scenario", "did you mean machine?"),
+    ("[machin]\n", 1, "unknown key 'machin' at the top level", "did you mean machine?"),
     ("[machine]\n\npcpu = 1\n", 3, "unknown key 'pcpu' in [machine]", "did you mean pcpus"),
     ('[machine]\npcpus = "2"\n', 2, "machine.pcpus must be an integer, not a string", "pcpus = 1"),
     ("[machine]\npcpus = true\n", 2, "must be an integer, not a boolean", "pcpus = 1"),
@@ -25,13 +25,19 @@ REFUSED = [
     ("[machine]\npcpus = 2\ncounters = [6,\n 10,\n 4]\n", 3, "3 values for 2 pCPUs", "one for each pCPU"),
     ("[machine]\ncounters = [6, 10]\nfgt = [1, 0, 1]\n", 2, "2 values for 3 pCPUs", "one for each pCPU"),
     ('[machine]\ncore = ["neoverse-n1",\n "neoverse-n9"]\n', 3, "no core 'neoverse-n9'", "did you mean"),
-    ('[machine]\ncore = ["neoverse-n1", "x-gene"]\n', 2, "altra-n1-vhe and xgene-nvhe", 'costs = "altra-n1-vhe"'),
+    ('[machine]\ncore = ["neoverse-n1",\n "x-gene"]\n', 3, "x-gene has no FEAT_VHE", "neoverse-v3"),
+    (
+        '[machine]\ncore = "cortex-a57"\n',
+        2,
+        "cortex-a57 has no FEAT_VHE, and a host at EL1 is not modelled",
+        "take one of",
+    ),
     ("[machine]\nhpmn0 = [true,\n 1]\n", 3, "must be true or false, not an integer", "hpmn0 = true"),
-    ("[machine]\npcpus = 2\npmuver = [7, 2]\n", 3, "2 is no PMUv3 version", "4 (PMUv3p1)"),
+    ("[machine]\npcpus = 2\npmuver = [7, 2]\n", 3, "2 is not a PMUv3 version", "4 (PMUv3p1)"),
     ('[machine]\npcpus = 2\ncounters = [6,\n "x"]\n', 4, "must be an integer", "counters = 0"),
     ('[machine]\ncore = "neoverse-n9"\n', 2, "no core 'neoverse-n9'", "did you mean"),
-    ('[machine]\ncore = "gone.toml"\n', 2, "gone.toml cannot be read", "readable TOML file"),
-    ("[machine]\npmuver = 2\n", 2, "no PMUv3 version", "4 (PMUv3p1)"),
+    ('[machine]\ncore = "gone.toml"\n', 2, "gone.toml: no such file", "the path of a TOML file"),
+    ("[machine]\npmuver = 2\n", 2, "2 is not a PMUv3 version", "4 (PMUv3p1)"),
     ("[machine]\nhpmn0 = 1\n", 2, "must be true or false, not an integer", "hpmn0 = true"),
     ('[machine]\nclock_ghz = "3 GHz"\n', 2, "must be a number, not a string", "clock_ghz = 3.0"),
     ("[machine]\nclock_ghz = 0\n", 2, "clock_ghz = 0 is out of range", "0.001"),
@@ -61,7 +67,7 @@ REFUSED = [
     ("[[guest]]\npin = [0, 0]\nvcpus = 3\n", 2, "2 pCPUs for 3 vCPUs", "one pCPU for each vCPU"),
     ("[[guest]]\npin = [1]\n", 2, "pin[0] = 1 is out of range", "from -1 to 0"),
     ("[[guest]]\npmuver = 9\n", 2, "out of range", "from 0 to 6"),
-    ("[[guest]]\npmuver = 3\n", 2, "3 is no PMUv3 version", "or 0 for a guest without a PMU"),
+    ("[[guest]]\npmuver = 3\n", 2, "3 is not a PMUv3 version", "or 0 for a guest without a PMU"),
     ("[machine]\npmuver = 4\n[[guest]]\npmuver = 5\n", 4, "out of range", "from 0 to 4"),
     ("[[guest]]\npmuver = 0\n" + PERF[10:] + 'events = "cycles"\n', 5, "vm0 finds no PMU (pmuver = 0)", "give pmuver"),
     (
@@ -119,7 +125,7 @@ def test_a_scenario_is_refused_with_line_and_remedy(
 ) -> None:
     path = tmp_path / "wrong.toml"
     path.write_text(document)
-    with pytest.raises(ScenarioError) as caught:
+    with pytest.raises(UserError) as caught:
         scenario.load(path)
     message = str(caught.value)
     assert message.startswith(f"{path}:{line}: "), message
@@ -145,7 +151,7 @@ def test_a_scenario_is_refused_with_line_and_remedy(
     ],
 )
 def test_an_override_is_checked_like_the_file(override: str, problem: str, remedy: str) -> None:
-    with pytest.raises(ScenarioError) as caught:
+    with pytest.raises(UserError) as caught:
         scenario.load("quick", overrides=["seed=3", override])
     assert caught.value.where == f"--set {override}"
     assert problem in caught.value.problem
@@ -153,31 +159,39 @@ def test_an_override_is_checked_like_the_file(override: str, problem: str, remed
 
 
 def test_a_design_on_the_command_line_is_checked() -> None:
-    with pytest.raises(ScenarioError, match=r"^--design emulated,x=1: .*no axis 'x'; its axes are "):
+    with pytest.raises(UserError, match=r"^--design emulated,x=1: .*no axis 'x'; its axes are "):
         scenario.load("quick", designs=["emulated,x=1"])
 
 
 @pytest.mark.parametrize("name", ["nowhere.toml", "gzip-recrod", "a/b"])
 def test_a_missing_file_is_refused_with_what_there_is(name: str) -> None:
-    with pytest.raises(ScenarioError, match=rf"^{name}: no such file; give a path, .*gzip-record"):
+    with pytest.raises(UserError, match=rf"^{name}: no such file; give a path, .*gzip-record"):
         scenario.load(name)
 
 
 def test_what_is_not_text_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "latin.toml"
     path.write_bytes(b"# fine\n# \xe9\n")
-    with pytest.raises(ScenarioError, match=r"latin.toml:2: not UTF-8"):
+    with pytest.raises(UserError, match=r"latin.toml:2: not UTF-8"):
         scenario.load(path)
 
 
 def test_a_directory_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ScenarioError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         scenario.load(tmp_path)
+
+
+def test_cores_with_different_cost_tables_leave_the_choice_to_the_user(tmp_path: Path) -> None:
+    (tmp_path / "m5.toml").write_text('counters = 8\npmuver = 7\ncosts = "apple-m5-hvf"\nsource = "mine"\n')
+    path = tmp_path / "s.toml"
+    path.write_text('[machine]\ncore = ["neoverse-n1", "m5.toml"]\n' + GUEST)
+    with pytest.raises(UserError, match=r"s\.toml:2: .*altra-n1-vhe and apple-m5-hvf; choose one: costs = "):
+        scenario.load(path)
 
 
 def test_a_fault_in_a_users_own_cost_table_names_both_places(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('base = "altra-n1-vhe"\nclock_hz = 1\nisb = { value = 1 }\n')
     path = tmp_path / "s.toml"
     path.write_text('[machine]\ncosts = "mine.toml"\n' + GUEST)
-    with pytest.raises(ScenarioError, match=r"s\.toml:2: .*mine\.toml:3: isb\.unit.*; write "):
+    with pytest.raises(UserError, match=r"s\.toml:2: .*mine\.toml:3: 'unit' is missing in \[isb\]; add "):
         scenario.load(path)

@@ -6,6 +6,7 @@ import pytest
 
 from pmulab.scenario import measured
 from services import events, workload
+from services.errors import UserError
 
 JSON = """\
 {"counter-value" : "2000000.000000", "unit" : "", "event" : "cycles:u", "event-runtime" : 1000000, "pcnt-running" : 100.00, "metric-value" : "2.000000", "metric-unit" : "GHz"}
@@ -45,7 +46,7 @@ CPU0,20000,,BR_MIS_PRED:u,1000000,100.00,,
 
 @pytest.mark.parametrize("text", [JSON, CSV, INTERVALS, PER_CPU], ids=["-j", "-x,", "-I", "-A"])
 def test_rates_are_what_perf_stat_counted(text: str) -> None:
-    own = measured.parse("app", text)
+    own = measured.parse("app", text, "app.json")
     (user,) = own.phases
     assert (user.el, user.cycles, user.instructions) == (0, 2_000_000, 3_000_000)
     assert dict(user.rates)[events.INST_RETIRED] == workload.rate(3, 2)
@@ -56,7 +57,7 @@ def test_rates_are_what_perf_stat_counted(text: str) -> None:
 
 def test_user_and_kernel_mode_are_a_phase_each() -> None:
     own = measured.parse(
-        "app", "10,,cycles:u,1,100\n10,,instructions:u,1,100\n7,,cycles:k,1,100\n7,,instructions:k,1,100\n"
+        "app", "10,,cycles:u,1,100\n10,,instructions:u,1,100\n7,,cycles:k,1,100\n7,,instructions:k,1,100\n", "app.csv"
     )
     assert [(phase.el, phase.cycles) for phase in own.phases] == [(0, 10), (1, 7)]
 
@@ -74,6 +75,6 @@ def test_user_and_kernel_mode_are_a_phase_each() -> None:
     ],
 )
 def test_what_perf_stat_would_not_have_printed_is_refused_with_its_line(text: str, line: int, problem: str) -> None:
-    with pytest.raises(measured.PerfStatError, match=problem) as refused:
-        measured.parse("app", text)
-    assert refused.value.line == line
+    with pytest.raises(UserError, match=problem) as refused:
+        measured.parse("app", text, "app.json")
+    assert refused.value.where == f"app.json:{line}"
