@@ -19,17 +19,13 @@ __all__ = [
     "OP_WFI",
     "OP_WINDOW",
     "OP_WRITE_BACK",
-    "STOP_END",
-    "STOP_EXCEPTION",
-    "STOP_INTERRUPT",
-    "STOP_OPERATION",
-    "STOP_TRAP",
     "Burst",
     "Explanation",
     "Field",
     "Machine",
     "Row",
     "Rule",
+    "Stop",
     "explain",
     "register_encoding",
     "register_fields",
@@ -39,15 +35,8 @@ __all__ = [
     "rules",
 ]
 
-# Reasons why `Machine.execute` stops: the first of the four integers of its result; the second is an operation's index.
-STOP_END: Final[int]  # (.., length, 0, 0): all operations are executed
-STOP_TRAP: Final[int]  # (.., index, ESR_EL2, value being written): an access trapped to EL2 and was not executed
-STOP_EXCEPTION: Final[int]  # (.., index, ESR, 0): an access took an exception to its own level (EL1; at EL2: UNDEFINED)
-STOP_OPERATION: Final[int]  # (.., index, operation, subject): it is for KVM to perform; the core did nothing
-STOP_INTERRUPT: Final[int]  # (.., index, 0, 0): before it, the PMU interrupt line is high or the deadline reached
-
 # Operations: also the wire's codes, high byte of a code word. The low 24 bits are the subject; operands follow in order
-# in a column of their own. STOP_OPERATION's `argument` is the subject, `Burst.operand_at` the (first) operand.
+# in a column of their own.
 OP_MRS: Final[int]  # subject: register. Yields a value
 OP_MSR: Final[int]  # subject: register. 1 operand: value
 OP_WRITE_BACK: Final[int]  # subject: register. 3 operands: slot, mask, bits
@@ -63,6 +52,47 @@ OP_IPI: Final[int]  # subject: target
 OP_WINDOW: Final[int]
 OP_NOTIFY: Final[int]  # subject: code. 1 operand: value
 OP_DONE: Final[int]
+
+@final
+class Stop:
+    """Why `Machine.execute` stopped, and where. What does not apply to the reason is 0 or False.
+
+    There is one END: nothing is made for a burst that is executed to its end.
+    """
+
+    END: Final = 0  # all operations are executed
+    TRAP: Final = 1  # the access at `index` trapped to EL2 and was not executed
+    EXCEPTION: Final = 2  # the access at `index` took an exception to its own level (EL1; at EL2: UNDEFINED)
+    OPERATION: Final = 3  # the operation at `index` is for KVM to perform; the core did nothing
+    INTERRUPT: Final = 4  # before the operation at `index`, the PMU interrupt line is high or the deadline reached
+
+    @property
+    def reason(self) -> int:
+        """One of the five above."""
+    @property
+    def index(self) -> int:
+        """The operation's index in the burst."""
+    @property
+    def esr(self) -> int:
+        """TRAP: ESR_EL2; EXCEPTION: ESR of the level that takes it."""
+    @property
+    def register(self) -> int:
+        """TRAP, EXCEPTION: encoding of the register accessed."""
+    @property
+    def write(self) -> bool:
+        """TRAP, EXCEPTION: the access is an MSR."""
+    @property
+    def value(self) -> int:
+        """TRAP: what is being written."""
+    @property
+    def operation(self) -> int:
+        """OPERATION: its code, one of OP_..."""
+    @property
+    def argument(self) -> int:
+        """OPERATION: its subject."""
+    @property
+    def operand(self) -> int:
+        """OPERATION: its 64-bit operand (deadline, cycles, notified value); 0 if it has none."""
 
 @final
 class Burst:
@@ -90,13 +120,12 @@ class Burst:
     def done(self) -> None: ...
     def extend(self, other: Burst) -> int:
         """Append a prepared burst; return the slot of its first value."""
+    def extend_all(self, bursts: Sequence[Burst]) -> int:
+        """`extend` for each in order; the slot of the first value."""
     # Results.
     def values(self) -> list[int]: ...
     def set_value(self, index: int, value: int) -> None:
         """Complete the MRS that is operation `index` (a trapped access that was emulated)."""
-    def register_at(self, index: int) -> int: ...
-    def operand_at(self, index: int) -> int:
-        """The full 64-bit operand of operation `index` (deadline, cycles, notified value, ...)."""
     def set_values(self, values: Sequence[int]) -> None:
         """All values at once: what a reply from the wire carries."""
     # The wire.
@@ -148,7 +177,8 @@ class Machine:
     def now(self, cpu: int) -> int: ...
     def set_deadline(self, cpu: int, deadline: int) -> None:
         """The time in cycles at which `execute` and `run` stop for a timer; 2**64-1: none."""
-    def execute(self, cpu: int, burst: Burst, start: int, interruptible: bool) -> tuple[int, int, int, int]: ...
+    def execute(self, cpu: int, burst: Burst, start: int, interruptible: bool) -> Stop:
+        """Execute operations from `start` on, until one needs KVM."""
     def run(self, cpu: int, cycles: int) -> int:
         """Compute up to `cycles`, less if the PMU interrupt rises or the deadline comes; return the cycles done."""
     def next_stop(self, cpu: int, cycles: int) -> int:
@@ -186,6 +216,8 @@ class Machine:
         """(cpu, cycle, el, code, register or mark, value) since the last call; empty unless observing."""
     # Snapshot.
     def state(self) -> bytes: ...
+    def restore(self, state: bytes) -> None:
+        """Become what `state()` wrote down, in place. Raises ValueError, and changes nothing, for other bytes."""
     @staticmethod
     def from_state(state: bytes) -> Machine:
         """Raises ValueError for what `state()` did not make."""

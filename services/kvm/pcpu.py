@@ -10,10 +10,8 @@ from services._pmu import (
     OP_NOTIFY,
     OP_TIMER,
     OP_WINDOW,
-    STOP_END,
-    STOP_EXCEPTION,
-    STOP_OPERATION,
     Burst,
+    Stop,
 )
 from services.costs import Cost
 from services.cpu import CALL_COLUMNS, Entry, EntryKind, Notice, Timer, TookException
@@ -133,7 +131,7 @@ class PCpu:
     def kvm(self, burst: Burst) -> list[int]:
         """Execute KVM's own accesses, at EL2; the values read."""
         stop = self.machine.execute(self.index, burst, 0, False)
-        if stop[0] != STOP_END:
+        if stop.reason != Stop.END:
             raise ProtocolError(f"KVM's own access stopped on pCPU {self.index}: {stop}")
         return burst.values()
 
@@ -165,20 +163,21 @@ class PCpu:
         machine, index, start = self.machine, self.index, 0
         self.simulation.bursts.total += 1
         while True:
-            reason, at, a, b = machine.execute(index, burst, start, False)
-            if reason == STOP_END:
+            stop = machine.execute(index, burst, start, False)
+            if stop.reason == Stop.END:
                 return machine.now(index)
-            if reason == STOP_EXCEPTION:
-                raise TookException(a)
-            if reason != STOP_OPERATION:
-                raise ProtocolError(f"operation {at} of a burst at EL2 on pCPU {index} stopped with reason {reason}")
+            if stop.reason == Stop.EXCEPTION:
+                raise TookException(stop.esr)
+            if stop.reason != Stop.OPERATION:
+                raise ProtocolError(f"a burst at EL2 on pCPU {index} stopped: {stop}")
+            at, a, b = stop.index, stop.operation, stop.argument
             if a == OP_TIMER:
                 if b != Timer.MUX:
                     raise ProtocolError(f"operation {at}: timer {b} is not the host's perf's")
-                self.timers[b] = burst.operand_at(at)
+                self.timers[b] = stop.operand
                 self.rearm()
             elif a == OP_NOTIFY:
-                self._notice(b, burst.operand_at(at))
+                self._notice(b, stop.operand)
             elif a == OP_WINDOW:
                 await self.serve_interrupts(2)
             elif a not in (OP_DONE, OP_IPI):  # OP_IPI: irq_work to itself, served within the same interrupt exit

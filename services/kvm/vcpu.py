@@ -13,11 +13,8 @@ from services._pmu import (
     OP_TIMER,
     OP_WFI,
     OP_WINDOW,
-    STOP_END,
-    STOP_EXCEPTION,
-    STOP_INTERRUPT,
-    STOP_OPERATION,
     Burst,
+    Stop,
 )
 from services.costs import Cost
 from services.cpu import Entry, EntryKind, Notice, Timer, TookException
@@ -34,7 +31,6 @@ if TYPE_CHECKING:
     from services.kvm.simulation import Simulation
 
 ESR_UNKNOWN = 1 << 25  # EC 0 (unknown reason), IL: what an UNDEFINED access takes to EL1
-ESR_READ = 1  # ESR_EL2.ISS direction of a trapped system register access: 1 is MRS
 COMPUTE_EL_SHIFT = 20  # a COMPUTE's argument: exception level above, profile below
 COMPUTE_PROFILE = (1 << COMPUTE_EL_SHIFT) - 1
 IRQ_WORK_SGI = 5  # Linux arm64 IPI_IRQ_WORK
@@ -274,23 +270,22 @@ class VCpu:
         self.simulation.bursts.total += 1
         self.own_bursts += 1
         while True:
-            reason, at, a, b = machine.execute(index, burst, start, True)
-            if reason == STOP_END:
+            stop = machine.execute(index, burst, start, True)
+            if stop.reason == Stop.END:
                 return machine.now(index)
-            start = at + 1
-            if reason == STOP_OPERATION:
-                await self._operation(burst, at, a, b)
-            elif reason == STOP_INTERRUPT:
-                start = at
+            start = stop.index + 1
+            if stop.reason == Stop.OPERATION:
+                await self._operation(stop)
+            elif stop.reason == Stop.INTERRUPT:
+                start = stop.index
                 await self._interrupted(1)
                 machine.set_running(index, self.context, 1, self.profile)
-            elif reason == STOP_EXCEPTION:
-                raise TookException(a)
+            elif stop.reason == Stop.EXCEPTION:
+                raise TookException(stop.esr)
             else:
-                register, write = burst.register_at(at), not a & ESR_READ
-                value = await self._trap(register, write, b)
-                if not write:
-                    burst.set_value(at, value)
+                value = await self._trap(stop.register, stop.write, stop.value)
+                if not stop.write:
+                    burst.set_value(stop.index, value)
 
     async def _trap(self, register: int, write: bool, value: int) -> int:
         """An access trapped to EL2: the design emulates it. The value read."""
@@ -333,8 +328,8 @@ class VCpu:
                 return
         raise ProtocolError(f"{self.name}: an IPI to vCPU {target}, which does not exist")
 
-    async def _operation(self, burst: Burst, at: int, operation: int, argument: int) -> None:
-        operand = burst.operand_at(at)
+    async def _operation(self, stop: Stop) -> None:
+        at, operation, argument, operand = stop.index, stop.operation, stop.argument, stop.operand
         if operation == OP_TIMER:
             self._check(at, "timer", argument, len(Timer))
             self.timers[argument] = operand

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services import _pmu
-from services._pmu import Burst, Machine
+from services._pmu import Burst, Machine, Stop
 from services.registers import (
     HDFG_PMOVS,
     HDFGRTR_EL2,
@@ -54,7 +54,7 @@ def test_a_burst_reads_writes_and_charges(machine: Machine) -> None:
     burst.charge(7, 100)
     clock = burst.clock()
     again = burst.mrs(PMCR_EL0)
-    assert machine.execute(0, burst, 0, False) == (_pmu.STOP_END, len(burst), 0, 0)
+    assert machine.execute(0, burst, 0, False).reason == Stop.END
     values = burst.values()
     assert values[clock] == 10 + 20 + 5 + 100
     assert values[again] == values[slot] | PMCR_E
@@ -68,12 +68,12 @@ def test_a_trapped_access_is_completed_by_kvm(machine: Machine) -> None:
     burst = Burst()
     before = burst.mrs(PMCR_EL0)
     trapped = burst.mrs(PMOVSCLR_EL0)
-    stop, index, esr, value = machine.execute(0, burst, 0, True)
-    assert (stop, index, value) == (_pmu.STOP_TRAP, 1, 0)
-    assert esr >> 26 == 0x18
-    assert burst.register_at(index) == PMOVSCLR_EL0
-    burst.set_value(index, 0x55)
-    assert machine.execute(0, burst, index + 1, True) == (_pmu.STOP_END, 2, 0, 0)
+    stop = machine.execute(0, burst, 0, True)
+    assert (stop.reason, stop.index) == (Stop.TRAP, 1)
+    assert (stop.register, stop.write, stop.value) == (PMOVSCLR_EL0, False, 0)
+    assert stop.esr >> 26 == 0x18
+    burst.set_value(stop.index, 0x55)
+    assert machine.execute(0, burst, stop.index + 1, True).reason == Stop.END
     assert burst.values()[trapped] == 0x55
     assert burst.values()[before] != 0
 
@@ -83,7 +83,55 @@ def test_the_value_of_a_trapped_write_is_told(machine: Machine) -> None:
     machine.set_running(0, GUEST, 1, 0)
     burst = Burst()
     burst.msr(PMOVSCLR_EL0, 0x1234)
-    assert machine.execute(0, burst, 0, True)[3] == 0x1234
+    stop = machine.execute(0, burst, 0, True)
+    assert (stop.register, stop.write, stop.value) == (PMOVSCLR_EL0, True, 0x1234)
+
+
+def test_an_exception_to_the_own_level_tells_its_syndrome(machine: Machine) -> None:
+    machine.set_running(0, GUEST, 1, 0)
+    burst = Burst()
+    burst.isb()
+    burst.msr(MDCR_EL2, 1)
+    stop = machine.execute(0, burst, 0, True)
+    assert (stop.reason, stop.index, stop.esr) == (Stop.EXCEPTION, 1, 1 << 25)
+    assert (stop.register, stop.write, stop.value) == (MDCR_EL2, True, 0)
+    assert repr(stop) == "<Stop EXCEPTION at 1: MSR MDCR_EL2, ESR 0x2000000>"
+
+
+def test_an_operation_for_kvm_tells_all_of_it(machine: Machine) -> None:
+    machine.set_running(0, GUEST, 1, 0)
+    burst = Burst()
+    burst.isb()
+    burst.timer(2, 2**64 - 1)
+    stop = machine.execute(0, burst, 0, True)
+    assert (stop.reason, stop.index) == (Stop.OPERATION, 1)
+    assert (stop.operation, stop.argument, stop.operand) == (_pmu.OP_TIMER, 2, 2**64 - 1)
+    assert (stop.esr, stop.register, stop.write, stop.value) == (0, 0, False, 0)
+
+
+def test_nothing_is_made_for_a_burst_that_runs_to_its_end(machine: Machine) -> None:
+    machine.set_running(0, HOST, 2, 0)
+    end = machine.execute(0, Burst(), 0, False)
+    assert (end.reason, end.index, repr(end)) == (Stop.END, 0, "<Stop END>")
+    assert machine.execute(0, Burst(), 0, False) is end
+
+
+def test_bursts_are_appended_in_one_call_as_one_by_one() -> None:
+    read, write = Burst(), Burst()
+    read.write_back(PMOVSCLR_EL0, read.mrs(PMOVSCLR_EL0), 1, 0)
+    write.msr(PMCR_EL0, PMCR_E)
+    one_by_one, at_once = Burst(), Burst()
+    for burst in (one_by_one, at_once):
+        burst.mrs(PMCR_EL0)
+    parts = [write, read, read]
+    slots = [one_by_one.extend(part) for part in parts]
+    assert at_once.extend_all(parts) == slots[0] == 1
+    assert at_once.arrays() == one_by_one.arrays()
+    assert at_once.values() == one_by_one.values() == [0, 0, 0]
+    assert at_once.extend_all(()) == 3
+    with pytest.raises(TypeError):
+        at_once.extend_all([write, None])  # type: ignore[list-item]
+    assert at_once.arrays() == one_by_one.arrays(), "all or nothing"
 
 
 def test_run_stops_at_the_first_cycle_of_the_interrupt(machine: Machine) -> None:
@@ -105,11 +153,12 @@ def test_a_guest_is_interrupted_before_the_operation_that_finds_it(machine: Mach
     burst = Burst()
     for _ in range(5):
         burst.mrs(PMCR_EL0)
-    assert machine.execute(0, burst, 0, True) == (_pmu.STOP_INTERRUPT, 2, 0, 0)
+    stop = machine.execute(0, burst, 0, True)
+    assert (stop.reason, stop.index) == (Stop.INTERRUPT, 2)
     machine.set_running(0, HOST, 2, 0)
     machine.poke(0, PMOVSCLR_EL0, 1)
     machine.set_running(0, GUEST, 1, 0)
-    assert machine.execute(0, burst, 2, True)[0] == _pmu.STOP_END
+    assert machine.execute(0, burst, 2, True).reason == Stop.END
 
 
 def test_a_context_takes_its_truth_along(machine: Machine) -> None:
@@ -136,12 +185,38 @@ def test_a_machine_goes_on_from_its_state(machine: Machine) -> None:
     assert restored.state() == machine.state()
 
 
+def test_a_machine_goes_back_in_place_to_its_state(machine: Machine) -> None:
+    """Also from registers that decide accesses otherwise."""
+    counting(machine, 0, 0)
+    machine.set_running(0, GUEST, 1, 0)
+    burst = Burst()
+    burst.mrs(PMCR_EL0)
+    state = machine.state()
+
+    def goes_on() -> tuple[int, str, bytes]:
+        stop = machine.execute(0, burst, 0, False)
+        machine.run(0, 1000)
+        return stop.reason, machine.digest(), machine.state()
+
+    before = goes_on()
+    assert before[0] == Stop.END
+    machine.poke(0, MDCR_EL2, 6 | MDCR_EL2_TPM)
+    assert machine.execute(0, burst, 0, False).reason == Stop.TRAP
+    machine.restore(state)
+    assert machine.state() == state
+    assert goes_on() == before
+
+
 def test_what_is_no_state_is_refused(machine: Machine) -> None:
-    state = bytearray(machine.state())
+    good = machine.state()
+    state = bytearray(good)
     state[-1] ^= 1
     for wrong in (b"", b"pmulab", bytes(state)):
         with pytest.raises(ValueError, match="not a snapshot"):
             Machine.from_state(wrong)
+        with pytest.raises(ValueError, match="not a snapshot"):
+            machine.restore(wrong)
+        assert machine.state() == good
 
 
 def test_only_an_observed_machine_keeps_records(machine: Machine) -> None:
@@ -170,7 +245,7 @@ def test_a_burst_survives_the_wire() -> None:
     arrays = burst.arrays()
     there = Burst.from_arrays(*arrays)
     assert there.arrays() == arrays
-    assert there.operand_at(3) == 2**64 - 1
+    assert 2**64 - 1 in arrays[1]
     burst.set_values([1, 2])
     assert burst.values() == [1, 2]
 
@@ -208,7 +283,7 @@ def test_what_software_may_not_do_is_refused(machine: Machine) -> None:
     with pytest.raises(ValueError, match="operation 0 yields no value"):
         burst.set_value(0, 1)
     with pytest.raises(IndexError):
-        burst.operand_at(1)
+        burst.set_value(1, 1)
     with pytest.raises(ValueError, match="1 values for a burst that reads 0"):
         burst.set_values([1])
 
@@ -224,7 +299,7 @@ def test_no_operand_from_python_is_out_of_the_core_s_reach(machine: Machine) -> 
                 burst.mrs(register)
         start = 0
         while start < len(burst):
-            stop, index, *_ = machine.execute(0, burst, start, False)
-            start = len(burst) if stop == _pmu.STOP_END else index + 1
+            stop = machine.execute(0, burst, start, False)
+            start = len(burst) if stop.reason == Stop.END else stop.index + 1
         machine.run(0, 10_000)
     machine.state()

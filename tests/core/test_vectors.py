@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from services import _pmu
-from services._pmu import Burst, Machine
+from services._pmu import Burst, Machine, Stop
 from services.registers import (
     HCR_EL2,
     MDCR_EL2,
@@ -90,13 +90,13 @@ class _Bench:
             burst.mrs(encoding)
         else:
             burst.msr(encoding, value)
-        stop, _, esr, _ = self.machine.execute(0, burst, 0, False)
-        if stop == _pmu.STOP_END:
+        stop = self.machine.execute(0, burst, 0, False)
+        if stop.reason == Stop.END:
             if operation == "msr":
                 return ["ok", None]
             return ["ok", hex(burst.values()[0] & ~_not_compared(register))]
-        target = 2 if stop == _pmu.STOP_TRAP or el == 2 else 1
-        return [f"{'trap' if esr >> 26 == 0x18 else 'undef'}{target}", hex(esr)]
+        target = 2 if stop.reason == Stop.TRAP or el == 2 else 1
+        return [f"{'trap' if stop.esr >> 26 == 0x18 else 'undef'}{target}", hex(stop.esr)]
 
 
 def _sequences() -> list[Any]:

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from pmulab import scenario
-from services._pmu import OP_NOTIFY, Burst
+from services._pmu import OP_NOTIFY, Stop
 from services.embedded import Embedded
 from services.experiment import EventSpec, Experiment, SessionSpec, TaskSpec
 from services.kvm.vcpu import VCpu
@@ -35,11 +35,11 @@ async def test_not_multiplexed_all_that_is_missed_happened_while_the_driver_had_
     told: list[tuple[int, int]] = []
     operation, prepared = VCpu._operation, Driver.__init__
 
-    async def spy(self: VCpu, burst: Burst, at: int, code: int, argument: int) -> None:
-        if code == OP_NOTIFY and argument in (STOPPED, RUNNING):
-            told.append((argument, sum(self.machine.truth(self.context, el, event) for el in (0, 1))))
+    async def spy(self: VCpu, stop: Stop) -> None:
+        if stop.operation == OP_NOTIFY and stop.argument in (STOPPED, RUNNING):
+            told.append((stop.argument, sum(self.machine.truth(self.context, el, event) for el in (0, 1))))
         else:
-            await operation(self, burst, at, code, argument)
+            await operation(self, stop)
 
     def telling(self: Driver, *arguments: Any) -> None:
         prepared(self, *arguments)

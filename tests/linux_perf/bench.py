@@ -12,10 +12,9 @@ from services._pmu import (
     OP_NOTIFY,
     OP_TIMER,
     OP_WFI,
-    STOP_END,
-    STOP_OPERATION,
     Burst,
     Machine,
+    Stop,
     register_name,
 )
 from services.costs import Cost
@@ -86,12 +85,12 @@ class Bench:
         start = 0
         self.bursts += 1
         while True:
-            reason, at, operation, argument = self.machine.execute(0, burst, start, False)
-            if reason == STOP_END:
+            stop = self.machine.execute(0, burst, start, False)
+            if stop.reason == Stop.END:
                 return self.machine.now(0)
-            assert reason == STOP_OPERATION, f"stop {reason} at {at}: {operation:#x}"
-            start = at + 1
-            operand = burst.operand_at(at)
+            assert stop.reason == Stop.OPERATION, stop
+            start = stop.index + 1
+            operation, argument, operand = stop.operation, stop.argument, stop.operand
             if operation == OP_TIMER:
                 self.timers[argument] = operand
             elif operation == OP_IPI:

@@ -48,7 +48,7 @@ class Recorder:
             self.executed.append((operation, code & 0xFFFFFF))
             self.now += 1
             if operation == OP_MRS:
-                burst.set_value(index, burst.register_at(index))
+                burst.set_value(index, code & 0xFFFF)
             if operation == OP_WINDOW and self.at_window:
                 await self.at_window()
         self.answers.append(answer)

@@ -119,6 +119,11 @@ impl Burst {
         self.inner.extend(&other.inner)
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts sequences into vectors")]
+    fn extend_all(&mut self, bursts: Vec<PyRef<'_, Self>>) -> u32 {
+        self.inner.extend_all(bursts.iter().map(|burst| &burst.inner))
+    }
+
     fn values(&self) -> Vec<u64> {
         self.inner.values.clone()
     }
@@ -132,18 +137,6 @@ impl Burst {
             *place = value;
         }
         Ok(())
-    }
-
-    fn register_at(&self, index: usize) -> PyResult<u16> {
-        let op = self.op(index)?;
-        match op.operation {
-            Operation::Mrs | Operation::Msr | Operation::WriteBack => Ok(op.subject as u16),
-            _ => Err(PyValueError::new_err(format!("operation {index} accesses no register"))),
-        }
-    }
-
-    fn operand_at(&self, index: usize) -> PyResult<u64> {
-        Ok(self.op(index)?.operand)
     }
 
     fn set_values(&mut self, values: Vec<u64>) -> PyResult<()> {

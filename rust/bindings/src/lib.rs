@@ -3,6 +3,7 @@
 mod burst;
 mod machine;
 mod rules;
+mod stop;
 
 use pmu::burst::Operation;
 use pmu::register::Register;
@@ -31,11 +32,6 @@ fn register_names() -> Vec<String> {
 
 #[pymodule]
 fn _pmu(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add("STOP_END", machine::STOP_END)?;
-    module.add("STOP_TRAP", machine::STOP_TRAP)?;
-    module.add("STOP_EXCEPTION", machine::STOP_EXCEPTION)?;
-    module.add("STOP_OPERATION", machine::STOP_OPERATION)?;
-    module.add("STOP_INTERRUPT", machine::STOP_INTERRUPT)?;
     for (name, operation) in [
         ("OP_MRS", Operation::Mrs),
         ("OP_MSR", Operation::Msr),
@@ -57,6 +53,7 @@ fn _pmu(module: &Bound<'_, PyModule>) -> PyResult<()> {
     }
     module.add_class::<burst::Burst>()?;
     module.add_class::<machine::Machine>()?;
+    module.add_class::<stop::Stop>()?;
     module.add_function(wrap_pyfunction!(register_name, module)?)?;
     module.add_function(wrap_pyfunction!(register_encoding, module)?)?;
     module.add_function(wrap_pyfunction!(register_names, module)?)?;

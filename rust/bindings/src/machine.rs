@@ -3,18 +3,13 @@
 use std::collections::BTreeMap;
 
 use pmu::feature::Features;
-use pmu::machine::{Costs, Error, Stop};
+use pmu::machine::{Costs, Error};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::burst::Burst;
-
-pub const STOP_END: u8 = 0;
-pub const STOP_TRAP: u8 = 1;
-pub const STOP_EXCEPTION: u8 = 2;
-pub const STOP_OPERATION: u8 = 3;
-pub const STOP_INTERRUPT: u8 = 4;
+use crate::stop::Stop;
 
 /// All pCPUs, the contexts that run on them, what really happened, and the ordered log's digest.
 #[pyclass(module = "services._pmu")]
@@ -76,21 +71,14 @@ impl Machine {
 
     fn execute(
         &mut self,
+        py: Python<'_>,
         cpu: usize,
         mut burst: PyRefMut<'_, Burst>,
         start: usize,
         interruptible: bool,
-    ) -> PyResult<(u8, usize, u64, u64)> {
+    ) -> PyResult<Py<Stop>> {
         let stop = self.inner.execute(cpu, &mut burst.inner, start, interruptible).map_err(value_error)?;
-        Ok(match stop {
-            Stop::End => (STOP_END, burst.inner.ops.len(), 0, 0),
-            Stop::Trap { index, esr, value } => (STOP_TRAP, index, esr, value),
-            Stop::Exception { index, esr } => (STOP_EXCEPTION, index, esr, 0),
-            Stop::Operation { index, op } => {
-                (STOP_OPERATION, index, op.operation as u64, u64::from(op.subject))
-            }
-            Stop::Interrupt { index } => (STOP_INTERRUPT, index, 0, 0),
-        })
+        Stop::of(py, &burst.inner, stop)
     }
 
     fn run(&mut self, cpu: usize, cycles: u64) -> PyResult<u64> {
@@ -179,6 +167,11 @@ impl Machine {
 
     fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         Ok(PyBytes::new(py, &self.inner.state().map_err(value_error)?))
+    }
+
+    fn restore(&mut self, state: &[u8]) -> PyResult<()> {
+        self.inner = pmu::machine::Machine::from_state(state).map_err(value_error)?;
+        Ok(())
     }
 
     #[staticmethod]

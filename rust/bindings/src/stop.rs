@@ -1,0 +1,134 @@
+//! `Stop`.
+
+use pmu::burst::{Burst, Operation};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyInt};
+
+/// Why `Machine.execute` stopped, and where.
+///
+/// The fields are Python objects, so that reading one costs Python no call. END, which nearly every
+/// burst comes to, is made once.
+#[pyclass(module = "services._pmu", frozen, get_all)]
+pub struct Stop {
+    reason: Py<PyInt>,
+    index: Py<PyInt>,
+    esr: Py<PyInt>,
+    register: Py<PyInt>,
+    write: Py<PyBool>,
+    value: Py<PyInt>,
+    operation: Py<PyInt>,
+    argument: Py<PyInt>,
+    operand: Py<PyInt>,
+}
+
+static END: PyOnceLock<Py<Stop>> = PyOnceLock::new();
+
+fn int<'py, T: IntoPyObject<'py, Target = PyInt, Output = Bound<'py, PyInt>>>(
+    py: Python<'py>,
+    value: T,
+) -> Result<Py<PyInt>, PyErr>
+where
+    PyErr: From<T::Error>,
+{
+    Ok(value.into_pyobject(py)?.unbind())
+}
+
+/// What of an access that was not executed there is to tell.
+#[derive(Clone, Copy, Default)]
+struct Access {
+    esr: u64,
+    register: u16,
+    write: bool,
+    value: u64,
+}
+
+impl Access {
+    fn of(burst: &Burst, index: usize, esr: u64, value: u64) -> Self {
+        let (register, write) =
+            burst.ops.get(index).map_or((0, false), |op| (op.subject as u16, op.operation != Operation::Mrs));
+        Self { esr, register, write, value }
+    }
+}
+
+impl Stop {
+    /// What Python is told of a stop of `burst`.
+    #[inline]
+    pub fn of(py: Python<'_>, burst: &Burst, stop: pmu::machine::Stop) -> PyResult<Py<Self>> {
+        use pmu::machine::Stop as S;
+        match stop {
+            S::End => {
+                let end = || Self::new(py, Self::END, 0, Access::default(), (0, 0, 0));
+                END.get_or_try_init(py, end).map(|end| end.clone_ref(py))
+            }
+            S::Trap { index, esr, value } => {
+                Self::new(py, Self::TRAP, index, Access::of(burst, index, esr, value), (0, 0, 0))
+            }
+            S::Exception { index, esr } => {
+                Self::new(py, Self::EXCEPTION, index, Access::of(burst, index, esr, 0), (0, 0, 0))
+            }
+            S::Operation { index, op } => {
+                let operation = (op.operation as u8, op.subject, op.operand);
+                Self::new(py, Self::OPERATION, index, Access::default(), operation)
+            }
+            S::Interrupt { index } => Self::new(py, Self::INTERRUPT, index, Access::default(), (0, 0, 0)),
+        }
+    }
+
+    fn new(
+        py: Python<'_>,
+        reason: u8,
+        index: usize,
+        access: Access,
+        (operation, argument, operand): (u8, u32, u64),
+    ) -> PyResult<Py<Self>> {
+        let stop = Self {
+            reason: int(py, reason)?,
+            index: int(py, index)?,
+            esr: int(py, access.esr)?,
+            register: int(py, access.register)?,
+            write: PyBool::new(py, access.write).to_owned().unbind(),
+            value: int(py, access.value)?,
+            operation: int(py, operation)?,
+            argument: int(py, argument)?,
+            operand: int(py, operand)?,
+        };
+        Py::new(py, stop)
+    }
+}
+
+#[pymethods]
+impl Stop {
+    #[classattr]
+    const END: u8 = 0;
+    #[classattr]
+    const TRAP: u8 = 1;
+    #[classattr]
+    const EXCEPTION: u8 = 2;
+    #[classattr]
+    const OPERATION: u8 = 3;
+    #[classattr]
+    const INTERRUPT: u8 = 4;
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let number = |field: &Py<PyInt>| field.extract::<u64>(py);
+        let index = number(&self.index)?;
+        let access = || -> PyResult<String> {
+            let register = self.register.extract::<u16>(py)?;
+            let name = pmu::register::Register::decode(register)
+                .map_or_else(|| format!("{register:#x}"), pmu::register::Register::name);
+            let direction = if self.write.bind(py).is_true() { "MSR" } else { "MRS" };
+            Ok(format!("{direction} {name}, ESR {:#x}", number(&self.esr)?))
+        };
+        Ok(match self.reason.extract::<u8>(py)? {
+            Self::TRAP => format!("<Stop TRAP at {index}: {}>", access()?),
+            Self::EXCEPTION => format!("<Stop EXCEPTION at {index}: {}>", access()?),
+            Self::OPERATION => {
+                let (operation, argument) = (number(&self.operation)?, number(&self.argument)?);
+                format!("<Stop OPERATION at {index}: {operation} ({argument}, {})>", number(&self.operand)?)
+            }
+            Self::INTERRUPT => format!("<Stop INTERRUPT before {index}>"),
+            _ => "<Stop END>".to_owned(),
+        })
+    }
+}
