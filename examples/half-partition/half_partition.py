@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from services.experiment import CpuSpec
 from services.kvm.designs.partitioned import Partitioned
 from services.kvm.designs.partitioned_pmu import PartitionedPmu
-
-if TYPE_CHECKING:
-    from services.kvm.vcpu import VCpu
+from services.kvm.vpmu import KvmVcpu
 
 
 class HalfPmu(PartitionedPmu):
@@ -30,6 +26,6 @@ class Half(Partitioned):
         """The upper half; the cycle counter is the guest's."""
         return (1 << cpu.counters) - (1 << cpu.counters // 2)
 
-    def vpmu(self, vcpu: VCpu) -> HalfPmu:
+    def vpmu(self, vcpu: KvmVcpu) -> HalfPmu:
         """The design's PMU for a vCPU."""
         return HalfPmu(self, vcpu)

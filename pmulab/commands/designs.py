@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pmulab import designs
+from services.kvm.designs import designs
 
 
 def main(_arguments: argparse.Namespace) -> int:
@@ -16,16 +16,15 @@ def main(_arguments: argparse.Namespace) -> int:
 def _lines() -> list[str]:
     """A preset, a design that only chooses other defaults, is told by what it chooses."""
     lines = []
-    available = designs.available()
-    for name, design in available.items():
+    known = designs()
+    for name, design in known.items():
         lines.append(f"{name}: {design.why}")
-        parent = next((other for other in available if other != name and available[other] in design.__mro__), None)
+        axes = design.axes()
+        parent = next((other for other in known if other != name and known[other] in design.__mro__), None)
         if parent is None:
-            lines += [f"    {axis}={'|'.join(spec.values)}: {spec.why}" for axis, spec in design.axes.items()]
+            lines += [f"    {axis}={'|'.join(one.texts)}: {one.why}" for axis, one in axes.items()]
             continue
-        defaults = {axis: spec.values[0] for axis, spec in available[parent].axes.items()}
-        chosen = [
-            f"{axis}={spec.values[0]}" for axis, spec in design.axes.items() if defaults.get(axis) != spec.values[0]
-        ]
+        defaults = {axis: one.texts[0] for axis, one in known[parent].axes().items()}
+        chosen = [f"{axis}={one.texts[0]}" for axis, one in axes.items() if defaults.get(axis) != one.texts[0]]
         lines.append(f"    {','.join([parent, *chosen])}")
     return lines

@@ -8,6 +8,7 @@ from decimal import Decimal
 from pmulab import designs
 from pmulab.scenario import keys
 from services.errors import UserError
+from services.kvm.vpmu import DesignError
 from services.tables import Table
 
 
@@ -37,8 +38,8 @@ def _by_design(table: Table, kind: str) -> dict[str, float]:
     for text in inner.data:
         try:
             name = designs.label(designs.parse_design(text))
-        except designs.DesignError as error:
-            raise UserError(inner.where(text), str(error), error.remedy) from None
+        except DesignError as error:
+            raise UserError(inner.where(text), error.problem, error.remedy) from None
         found[name] = float(inner.number(text, Decimal("1.0"), 0, 10**9))
     return found
 

@@ -15,6 +15,8 @@ from pmulab.scenario.work import Work
 from services import events, workload
 from services.errors import UserError
 from services.experiment import DesignSpec, Experiment, GuestSpec, HostCpuSpec, HostSpec, SessionSpec, VcpuSpec
+from services.kvm import designs as kvm_designs
+from services.kvm.vpmu import DesignError
 from services.tables import Document, Table
 
 _MAX_SEED = 2**63 - 1
@@ -72,7 +74,7 @@ def resolve(document: Document, chosen: Sequence[str], seed: int | None, every_e
 
 def _designs(scenario: Table, experiment: Experiment, chosen: Sequence[str]) -> list[DesignSpec]:
     table = scenario.table("kvm", keys.KVM)
-    own = table.strings("designs") if "designs" in table else list(designs.available())[:1]
+    own = table.strings("designs") if "designs" in table else list(kvm_designs.designs())[:1]
     places = [(f"--design {text}", text) for text in chosen] or [
         (table.where("designs", n), text) for n, text in enumerate(own)
     ]
@@ -82,9 +84,9 @@ def _designs(scenario: Table, experiment: Experiment, chosen: Sequence[str]) -> 
     for where, text in places:
         try:
             design = designs.parse_design(text)
-            designs.fallbacks(replace(experiment, design=design))
-        except designs.DesignError as error:
-            raise UserError(where, str(error), error.remedy) from None
+            kvm_designs.fallbacks(kvm_designs.make(design, experiment.guests), experiment)
+        except DesignError as error:
+            raise UserError(where, error.problem, error.remedy) from None
         if design in found:
             raise UserError(where, f"design {text!r} is there twice", "leave one out")
         found.append(design)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import orjson
 
 from services import experiment as ex
 from services import typed_json
+from services.boot import GuestBoot
 from services.costs import Cost
 from services.cpu import Cpu, Entry, EntryKind, Notice, Timer
 from services.guest.task import Task
@@ -15,6 +17,7 @@ from services.linux_perf import Perf, PerfConfig, PerfCpu, Session
 from services.linux_perf.sampling import SampleLimits
 
 NEVER = 2**64 - 1
+NOT_BOOTED = GuestBoot(0, 0, {}, ex.GuestSpec("", 0, 0, 0, ()), 0)
 NO_PMU = (0x0, 0xF)  # ID_AA64DFR0_EL1.PMUVer: none, or not by the architecture
 
 
@@ -58,7 +61,7 @@ class GuestCpu:
     def __init__(self, kernel: GuestKernel, index: int) -> None:
         self.kernel = kernel
         self.index = index
-        self.config: dict[str, Any] = {}
+        self.boot = NOT_BOOTED
         self.costs: dict[Cost, int] = dict.fromkeys(Cost, 0)
         self.period = 0  # of the tick, in cycles
         self.tick_deadline = NEVER  # NEVER: stopped (NO_HZ)
@@ -97,7 +100,7 @@ class GuestCpu:
             case EntryKind.RESUME:
                 await self._phase_over(cpu)
             case EntryKind.BOOT:
-                await self._boot(cpu, entry.now, orjson.loads(entry.payload))
+                await self._boot(cpu, entry.now, typed_json.loads(GuestBoot, entry.payload))
             case EntryKind.REQUEST:
                 await self._request(cpu, entry, orjson.loads(entry.payload))
             case EntryKind.REPORT:
@@ -115,31 +118,29 @@ class GuestCpu:
     # Boot and requests.
 
     def _require_pmu(self, spec: ex.SessionSpec) -> None:
-        if self.config["pmuver"] in NO_PMU:
-            raise BadRequest(f"perf {spec.verb}: {self.config['guest']['name']} has no PMU")
+        if self.boot.pmuver in NO_PMU:
+            raise BadRequest(f"perf {spec.verb}: {self.boot.guest.name} has no PMU")
 
-    async def _boot(self, cpu: Cpu, now: int, config: dict[str, Any]) -> None:
-        guest = typed_json.loads(ex.GuestSpec, orjson.dumps(config["guest"]))
-        self._configure(config, guest)
+    async def _boot(self, cpu: Cpu, now: int, boot: GuestBoot) -> None:
+        self._configure(boot)
         assert self.all_perf is not None
         self.kernel.share_limits(self.all_perf)
-        if config["pmuver"] not in NO_PMU:
+        if boot.pmuver not in NO_PMU:
             await self.perf.probe(cpu)
-        spec = guest.vcpus[self.index]
+        spec = boot.guest.vcpus[self.index]
         for session in spec.sessions:
             await self._watch_cpu(cpu, session)
         for task in spec.tasks:
             await self._start(cpu, task, now)
         await self._reschedule(cpu)
 
-    def _configure(self, config: dict[str, Any], guest: ex.GuestSpec) -> None:
-        self.config = config
-        self.all_perf = Perf(frequency_hz=config["frequency_hz"], hz=guest.hz, costs=config["costs"])
+    def _configure(self, boot: GuestBoot) -> None:
+        guest = boot.guest
+        self.boot = boot
+        self.all_perf = Perf(frequency_hz=boot.frequency_hz, hz=guest.hz, costs=boot.costs)
         self.costs = self.all_perf.costs
-        self.period = config["frequency_hz"] // guest.hz
-        self.all_perf.add_cpu(
-            PerfConfig(pmuver=config["pmuver"], cpu=self.index, mux_interval=guest.mux_interval),
-        )
+        self.period = boot.frequency_hz // guest.hz
+        self.all_perf.add_cpu(PerfConfig(pmuver=boot.pmuver, cpu=self.index, mux_interval=guest.mux_interval))
 
     async def _watch_cpu(self, cpu: Cpu, spec: ex.SessionSpec) -> None:
         self._require_pmu(spec)
@@ -316,7 +317,7 @@ class GuestCpu:
         cpu.answer(
             orjson.dumps(
                 {
-                    "name": self.config["guest"]["name"],
+                    "name": self.boot.guest.name,
                     "vcpu": self.index,
                     "elapsed": max(ends, default=0) - min((task.began for task in self.tasks), default=0),
                     "user": self.ticks["user"] * self.period,
@@ -337,7 +338,7 @@ class GuestCpu:
     def state(self) -> dict[str, Any]:
         """Everything of this vCPU's software, as JSON-able data."""
         return {
-            "config": self.config,
+            "boot": asdict(self.boot),
             "perf": None if self.all_perf is None else self.all_perf.state(),
             "tick_deadline": self.tick_deadline,
             "tasks": [task.state() for task in self.tasks],
@@ -354,7 +355,7 @@ class GuestCpu:
         """Take up a state that `state()` gave."""
         if state["perf"] is None:
             return
-        self._configure(state["config"], typed_json.loads(ex.GuestSpec, orjson.dumps(state["config"]["guest"])))
+        self._configure(typed_json.loads(GuestBoot, orjson.dumps(state["boot"])))
         self.all_perf = Perf.from_state(state["perf"])
         self.kernel.share_limits(self.all_perf)
         self.costs = self.all_perf.costs

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import orjson
 
 from services import experiment as ex
 from services import typed_json
+from services.boot import HostBoot, HostPolicy
 from services.cpu import CALL_COLUMNS, Call, Cpu, Entry, EntryKind, Notice, Timer
 from services.linux_perf import EventAttr, Perf, PerfConfig, PerfCpu, PerfEvent, Session
 
@@ -33,10 +34,10 @@ class HostPerf:
         """The software that attends pCPU `index`."""
         return self.cpus.setdefault(index, HostCpu(self, index))
 
-    def boot(self, config: dict[str, Any]) -> Perf:
+    def boot(self, boot: HostBoot) -> Perf:
         """What all CPUs share, from the first CPU's BOOT."""
         if self.perf is None:
-            self.perf = Perf(frequency_hz=config["frequency_hz"], hz=config["hz"], costs=config["costs"])
+            self.perf = Perf(frequency_hz=boot.frequency_hz, hz=boot.hz, costs=boot.costs)
         return self.perf
 
     def state(self) -> dict[str, Any]:
@@ -66,7 +67,7 @@ class HostCpu:
         self.host = host
         self.index = index
         self._perf: PerfCpu | None = None  # looked up once
-        self.config: dict[str, Any] = {}
+        self.policy = HostPolicy(0)
         self.sessions: list[Session] = []
         self.refused: list[str] = []  # events whose perf_event_open failed, by name
         self.vcpu_threads: frozenset[int] = frozenset()
@@ -105,7 +106,7 @@ class HostCpu:
             case EntryKind.TASK_OUT:
                 await self._task_out(cpu, entry.argument)
             case EntryKind.BOOT:
-                await self._boot(cpu, orjson.loads(entry.payload))
+                await self._boot(cpu, typed_json.loads(HostBoot, entry.payload))
             case EntryKind.REQUEST:
                 await self._request(cpu, orjson.loads(entry.payload))
             case EntryKind.REPORT:
@@ -115,32 +116,31 @@ class HostCpu:
         await self.perf.settle(cpu)
         return None
 
-    async def _boot(self, cpu: Cpu, config: dict[str, Any]) -> None:
-        features = config["features"]
-        perf = self.host.boot(config).add_cpu(
+    async def _boot(self, cpu: Cpu, boot: HostBoot) -> None:
+        features, policy = boot.features, boot.policy
+        perf = self.host.boot(boot).add_cpu(
             PerfConfig(
-                pmuver=features["pmuver"],
+                pmuver=features.pmuver,
                 hyp=True,
                 cpu=self.index,
-                icntr=features["icntr"],
-                mux_interval=config["mux_interval"],
-                high_to_low=config["high_to_low"],
+                icntr=features.icntr,
+                mux_interval=boot.mux_interval,
+                high_to_low=policy.high_to_low,
             )
         )
-        self.config = config
-        self.vcpu_threads = frozenset(config["vcpu_threads"])
+        self.policy = policy
+        self.vcpu_threads = frozenset(boot.vcpu_threads)
         await perf.probe(cpu)
-        perf.split_irq = config["split_irq"]
-        self.reserved = perf.guest_mask = perf.pmu.cntr_mask & ~config["counters"]
-        await perf.set_counters(cpu, config["counters"], reschedule=False)
-        for spec in config["sessions"]:
+        perf.split_irq = policy.split_irq
+        self.reserved = perf.guest_mask = perf.pmu.cntr_mask & ~policy.counters
+        await perf.set_counters(cpu, policy.counters, reschedule=False)
+        for spec in boot.sessions:
             await self._open(cpu, spec, None)
-        for task in config["tasks"]:
-            await self._open(cpu, task["session"], task["thread"])
+        for of_thread in boot.threads:
+            await self._open(cpu, of_thread.session, of_thread.thread)
 
-    async def _open(self, cpu: Cpu, plain: dict[str, Any], task: int | None) -> None:
-        spec = typed_json.loads(ex.SessionSpec, orjson.dumps(plain))
-        if self.config["refuses_guests"]:
+    async def _open(self, cpu: Cpu, spec: ex.SessionSpec, task: int | None) -> None:
+        if self.policy.refuses_guests:
             spec, refused = _excluding_guests(spec)
             self.refused += refused
         if spec.events:
@@ -152,7 +152,7 @@ class HostCpu:
         """A user's `perf stat -a` or `perf record -a`, from now on."""
         if set(request) != {"session"}:
             raise BadRequest(f"a request for the host holds one key, 'session', not {sorted(request)}")
-        await self._open(cpu, request["session"], None)
+        await self._open(cpu, typed_json.read(ex.SessionSpec, request["session"]), None)
 
     # The scheduler.
 
@@ -199,7 +199,7 @@ class HostCpu:
         squeezed = bool(perf.pmu.used & mask)
         perf.guest_mask = mask or self.reserved
         perf.range_only = False  # vcpu_load has yet to set HPMN, vcpu_put has taken it back
-        await perf.set_counters(cpu, self.config["counters"] & ~mask, reschedule=squeezed or self.squeezed)
+        await perf.set_counters(cpu, self.policy.counters & ~mask, reschedule=squeezed or self.squeezed)
         self.squeezed = squeezed
         perf.range_only = range_only
 
@@ -212,7 +212,8 @@ class HostCpu:
     def state(self) -> dict[str, Any]:
         """Everything of this CPU that is not perf's own."""
         return {
-            "config": self.config,
+            "policy": asdict(self.policy),
+            "vcpu_threads": sorted(self.vcpu_threads),
             "sessions": [session.state() for session in self.sessions],
             "refused": self.refused,
             "thread": self.thread,
@@ -223,8 +224,8 @@ class HostCpu:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a state that `state()` gave; the host's perf has been restored."""
-        self.config = state["config"]
-        self.vcpu_threads = frozenset(self.config.get("vcpu_threads", ()))
+        self.policy = typed_json.read(HostPolicy, state["policy"])
+        self.vcpu_threads = frozenset(state["vcpu_threads"])
         self.refused = state["refused"]
         self.thread = state["thread"]
         self.reserved = state["reserved"]

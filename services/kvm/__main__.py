@@ -8,8 +8,8 @@ from pathlib import Path
 
 from services import experiment as ex
 from services import typed_json
-from services.kvm.designs import DesignError
 from services.kvm.lab import Lab
+from services.kvm.vpmu import DesignError
 from services.process import Failure, address, parser, run
 from services.rpc import BindError, open_loop, serve
 
@@ -60,7 +60,7 @@ def _lab(options: argparse.Namespace) -> Lab:
     except OSError as exc:
         raise Failure(f"cannot read the experiment: {exc.strerror}: {exc.filename}") from None
     except DesignError as exc:
-        raise Failure(str(exc)) from None
+        raise Failure(f"{exc.problem}; {exc.remedy}") from None
     except ValueError as exc:
         raise Failure(f"{options.experiment}: {exc}") from None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from services import registers as r
 from services._pmu import register_name
 from services.kvm.guest_pmu import CYCLE, MASK64, PMCR_WRITABLE, USERENR_ALL, GuestPmu, counter_of, is_typer
+from services.kvm.vpmu import SetN
 
 if TYPE_CHECKING:
     from services.kvm.vcpu import VCpu
@@ -47,7 +48,7 @@ def set_one_reg(vcpu: VCpu, reg: int, value: int) -> None:
     """KVM_SET_ONE_REG of a vCPU that is not loaded. Raises OSError: ENOENT for an id that there is not.
 
     The SET views hold the register's value, the CLR views clear (set_pmreg). What becomes of PMCR_EL0.N is the
-    design's (`Design.pmcr_n`): until the VM has run it may be set up to what the CPU has; afterwards, or where N is
+    design's (`Design.set_n`): until the VM has run it may be set up to what the CPU has; afterwards, or where N is
     set by attribute only or fixed, it is ignored.
     """
     register, pmu = _register(reg, vcpu.pmu), vcpu.pmu
@@ -63,7 +64,7 @@ def set_one_reg(vcpu: VCpu, reg: int, value: int) -> None:
     match register:
         case r.PMCR_EL0:
             wanted = (value & r.PMCR_N) >> r.PMCR_N_SHIFT
-            if vcpu.vpmu.design.pmcr_n == "settable" and not vcpu.ran and wanted <= _limit(vcpu):
+            if vcpu.vpmu.design.set_n is SetN.SETTABLE and not vcpu.ran and wanted <= _limit(vcpu):
                 pmu.set_counters(wanted)
             pmu.pmcr = value & PMCR_WRITABLE
         case r.PMCNTENSET_EL0:

@@ -12,7 +12,9 @@ import orjson
 import trio
 
 from services import experiment as ex
+from services import typed_json
 from services._pmu import Machine, register_name
+from services.boot import GuestBoot, HostBoot, ThreadSession
 from services.costs import Cost
 from services.cpu import EntryKind
 from services.kvm import bill, designs
@@ -42,8 +44,8 @@ class Simulation:
     def __init__(self, experiment: ex.Experiment) -> None:
         self.experiment = experiment
         self.costs = [experiment.costs.get(cost.name.lower(), 0) for cost in Cost]
-        self.design = designs.make(experiment.design)
-        self.fallbacks = self._check()
+        self.design = designs.make(experiment.design, experiment.guests)
+        self.fallbacks = designs.fallbacks(self.design, experiment)
         self.machine = _machine(experiment)
         self.pcpus = [PCpu(self, i, self.machine.add_context(False)) for i in range(len(experiment.cpus))]
         self.vcpus: list[VCpu] = []
@@ -70,64 +72,48 @@ class Simulation:
                 self.tasks.append(thread)
                 pcpu.queue.append(thread)
 
-    def _check(self) -> list[str]:
-        fallbacks: list[str] = []
-        guest_range = 0
-        for guest in self.experiment.guests:
-            guest_range |= (1 << guest.counters) - 1 | 1 << 31
-            for vcpu in guest.vcpus:
-                cpus = self.experiment.cpus
-                for cpu in cpus if vcpu.pcpu < 0 else (cpus[vcpu.pcpu],):
-                    fallbacks += self.design.check(cpu, guest.counters)
-        self.design.guest_range = guest_range
-        return sorted(set(fallbacks))
-
     # What actors are booted with.
-
-    def _common(self) -> dict[str, Any]:
-        return {"frequency_hz": self.experiment.frequency_hz, "costs": self.experiment.costs}
 
     def host_boot(self, index: int) -> bytes:
         """The BOOT payload of the host's perf on pCPU `index`."""
-        host = self.experiment.host
-        return orjson.dumps(
-            self._common()
-            | {
-                "cpu": index,
-                "hz": host.hz,
-                "mux_interval": host.mux_interval,
-                "features": self.experiment.cpus[index],
-                "counters": self.design.host_counters(self.experiment.cpus[index]),
-                "high_to_low": self.design.high_to_low,
-                "split_irq": self.design.split_irq,
-                "refuses_guests": self.design.host_events_exclude_guests,
-                "sessions": host.cpus[index].sessions,
-                "vcpu_threads": [vcpu.id for vcpu in self.vcpus],
-                "tasks": [
-                    {"thread": task.id, "name": task.spec.name, "session": task.spec.session}
-                    for task in self.tasks
-                    if task.pcpu.index == index and task.spec.session is not None
-                ]
-                + [
-                    {"thread": vcpu.id, "name": f"{vcpu.name}/{vcpu.index}", "session": session}
-                    for vcpu in self.vcpus
-                    if vcpu.pcpu.index == index
-                    for session in vcpu.spec.host_sessions
-                ],
-            }
+        experiment, host = self.experiment, self.experiment.host
+        threads = [
+            ThreadSession(task.id, task.spec.session)
+            for task in self.tasks
+            if task.pcpu.index == index and task.spec.session is not None
+        ]
+        threads += [
+            ThreadSession(vcpu.id, session)
+            for vcpu in self.vcpus
+            if vcpu.pcpu.index == index
+            for session in vcpu.config.host_sessions
+        ]
+        return typed_json.dumps(
+            HostBoot(
+                cpu=index,
+                frequency_hz=experiment.frequency_hz,
+                costs=experiment.costs,
+                hz=host.hz,
+                mux_interval=host.mux_interval,
+                features=experiment.cpus[index],
+                policy=self.design.host_policy(experiment.cpus[index]),
+                sessions=host.cpus[index].sessions,
+                threads=tuple(threads),
+                vcpu_threads=tuple(vcpu.id for vcpu in self.vcpus),
+            )
         )
 
     def guest_boot(self, vcpu: VCpu) -> bytes:
         """The BOOT payload of a guest's kernel on one vCPU."""
-        return orjson.dumps(
-            self._common()
-            | {
-                "guest": self.experiment.guests[vcpu.vm],
-                "vcpu": vcpu.index,
-                "guest_kernel_profile": self.experiment.guest_kernel_profile,
-                "counters": vcpu.pmu.counters,
-                "pmuver": vcpu.pmu.pmuver,
-            }
+        experiment = self.experiment
+        return typed_json.dumps(
+            GuestBoot(
+                vcpu=vcpu.index,
+                frequency_hz=experiment.frequency_hz,
+                costs=experiment.costs,
+                guest=experiment.guests[vcpu.vm],
+                pmuver=vcpu.pmu.pmuver,
+            )
         )
 
     # Running.
@@ -267,7 +253,7 @@ class Simulation:
             for (register, write), count in vcpu.traps.items():
                 key = f"{register_name(register)}:{'w' if write else 'r'}"
                 traps[key] = traps.get(key, 0) + count
-        swaps = [vcpu.vpmu.swaps() for vcpu in self.vcpus]
+        swaps = [vcpu.vpmu.swaps for vcpu in self.vcpus]
         return {
             "log": self.machine.digest(),
             "virtual_cycles": end,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from services._pmu import (
@@ -18,16 +19,18 @@ from services._pmu import (
 )
 from services.costs import Cost
 from services.cpu import Entry, EntryKind, Notice, Timer, TookException
+from services.experiment import CpuSpec
 from services.kvm.attendant import Attendant
 from services.kvm.bill import Account
 from services.kvm.errors import InjectUndef, Livelock, ProtocolError, SimulationError
 from services.kvm.guest_pmu import GuestPmu
 from services.kvm.latency import Latencies
 from services.kvm.pcpu import NEVER, PCpu
+from services.kvm.vpmu import Vpmu
 from services.registers import ICC_SGI1R_EL1
+from services.state import restore, save
 
 if TYPE_CHECKING:
-    from services.kvm.designs.base import Vpmu
     from services.kvm.simulation import Simulation
 
 ESR_UNKNOWN = 1 << 25  # EC 0 (unknown reason), IL: what an UNDEFINED access takes to EL1
@@ -49,8 +52,8 @@ class VCpu:
         self.vm = vm
         self.index = index
         self.name = spec.name
-        self.spec = spec.vcpus[index]
-        self.floats = self.spec.pcpu < 0
+        self.config = spec.vcpus[index]
+        self.floats = self.config.pcpu < 0
         self.pcpu = pcpu
         self.context = context
         self.profile = simulation.experiment.guest_kernel_profile
@@ -125,6 +128,30 @@ class VCpu:
         pcpu.noticed = True
         if self.overflowed < 0:
             self.overflowed = self.machine.raised(pcpu.index)
+
+    # What its vPMU asks of it (`services.kvm.vpmu.KvmVcpu`).
+
+    @property
+    def spec(self) -> CpuSpec:
+        """The features of the pCPU that it is on."""
+        return self.pcpu.spec
+
+    @property
+    def host_has_events(self) -> bool:
+        """Does the host's perf have events of its own on that pCPU?"""
+        return self.pcpu.host_has_events
+
+    def kvm(self, burst: Burst) -> list[int]:
+        """Execute KVM's own accesses, at EL2; the values read."""
+        return self.pcpu.kvm(burst)
+
+    def call(self, rows: list[int], account: Account = Account.PERF) -> Coroutine[Any, Any, list[int]]:
+        """Kernel-counter operations for KVM, in one entry; the results of its READs."""
+        return self.pcpu.call(rows, account)
+
+    def set_account(self, account: Account) -> int:
+        """The account to which the host's cycles are charged from now on; the one before."""
+        return self.machine.set_account(self.pcpu.index, account)
 
     def kick(self) -> None:
         """kvm_vcpu_kick: have the vCPU look at what is pending; called from the pCPU that it is on."""
@@ -373,7 +400,7 @@ class VCpu:
         return {
             "pcpu": self.pcpu.index,
             "pmu": self.pmu.state(),
-            "vpmu": self.vpmu.state(),
+            "vpmu": save(self.vpmu),
             "booted": self.booted,
             "progress": self.progress,
             "ran": self.ran,
@@ -401,7 +428,8 @@ class VCpu:
         """Take up a state that `state()` gave."""
         self.pcpu = self.simulation.pcpus[state["pcpu"]]
         self.pmu = GuestPmu.from_state(state["pmu"])
-        self.vpmu.restore(state["vpmu"])
+        restore(self.vpmu, state["vpmu"])
+        self.vpmu.derive()
         self.booted = state["booted"]
         self.progress = state["progress"]
         self.ran = state["ran"]

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from pmulab import designs as pmulab_designs
+from pmulab.designs import parse_design
 from services import registers as r
 from services.cpu import Cpu, Entry, Notice, TookException
 from services.experiment import (
@@ -24,6 +24,7 @@ from services.host_perf import HostPerf
 from services.kvm import designs
 from services.kvm.attendant import LocalSoftware
 from services.kvm.simulation import Simulation
+from services.kvm.vpmu import DesignError
 from services.registers import PMEVCNTR, PMEVTYPER
 from tests.kvm.parties import INST_RETIRED, Scripted, experiment, simulation
 from tests.kvm.test_emulated import WORK, Counting
@@ -136,14 +137,14 @@ def test_every_preset_names_axes_and_values_that_its_design_has() -> None:
     for name, design in designs.designs().items():
         made = designs.make(DesignSpec(name))
         assert made.name == name
-        assert all(made.chosen[axis] == spec.values[0] for axis, spec in design.axes.items())
+        assert all(made.chosen()[name] == one.texts[0] for name, one in design.axes().items())
 
 
 @pytest.mark.parametrize(
     ("name", "axes"), [("nosuch", {}), ("partitioned", {"swap": "never"}), ("raw", {"swap": "lazy"})]
 )
 def test_what_there_is_not_is_refused(name: str, axes: dict[str, str]) -> None:
-    with pytest.raises(designs.DesignError):
+    with pytest.raises(DesignError):
         designs.make(DesignSpec(name, axes))
 
 
@@ -262,15 +263,15 @@ async def test_the_filters_of_events_that_a_reservation_moves_are_kept_and_as_po
 
 
 def test_an_axis_that_is_given_twice_is_refused() -> None:
-    with pytest.raises(pmulab_designs.DesignError, match="'swap' is there twice"):
-        pmulab_designs.parse_design("partitioned,swap=lazy,swap=eager")
+    with pytest.raises(DesignError, match="'swap' is given twice"):
+        parse_design("partitioned,swap=lazy,swap=eager")
 
 
 async def test_v5_without_fgt_counts_nothing_at_all_and_reads_back_what_was_written() -> None:
     n1 = CpuSpec(model="n1", counters=6, pmuver=4)
     made, guest, _, _ = await ran(experiment("partitioned-v5", counters=4, cpu=n1), Counting(start=41))
     assert guest.count == 41
-    assert made.vcpus[0].vpmu.swaps().loads == 0
+    assert made.vcpus[0].vpmu.swaps.loads == 0
     _, guest, _, _ = await ran(experiment("partitioned-v5", counters=4))
     assert guest.count == WORK // 2
 

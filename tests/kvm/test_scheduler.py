@@ -101,7 +101,7 @@ async def test_floating_vcpus_use_every_pcpu() -> None:
 async def test_more_vcpus_than_pcpus_share_by_the_tick() -> None:
     made, _ = lab("partitioned", (0, 0), pcpus=1)
     await made.run()
-    assert made.vcpus[0].vpmu.swaps().loads >= 3
+    assert made.vcpus[0].vpmu.swaps.loads >= 3
 
 
 async def test_a_vcpu_on_a_cpu_with_fewer_counters_gets_its_hpmn() -> None:

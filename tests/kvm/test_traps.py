@@ -9,6 +9,7 @@ from services.kvm.attendant import LocalSoftware
 from services.kvm.errors import SimulationError
 from services.kvm.simulation import Simulation
 from services.registers import PMEVCNTR, PMEVTYPER
+from services.state import save
 from tests.kvm.parties import Scripted, experiment, simulation
 
 
@@ -74,7 +75,7 @@ async def test_a_swap_is_2h_plus_9_writes_at_load_and_h_plus_6_reads_and_3_write
     made = await ran("partitioned", userenr="left", host_pmcr="left")
     vpmu = made.vcpus[0].vpmu
     await made.result()
-    swaps = vpmu.swaps()
+    swaps = vpmu.swaps
     assert swaps.register_writes == swaps.loads * (2 * 6 + 9) + swaps.puts * 3
     assert swaps.register_reads == swaps.puts * (6 + 6)
     assert swaps.loads == swaps.puts + 1 or swaps.loads == swaps.puts
@@ -84,7 +85,7 @@ async def test_what_a_guest_programmed_survives_put_and_load() -> None:
     made = await ran("partitioned")
     vcpu = made.vcpus[0]
     await made.result()
-    while vcpu.vpmu.state()["loaded"]:
+    while save(vcpu.vpmu)["loaded"]:
         await made.step()
     assert (vcpu.pmu.counter[0], vcpu.pmu.typer[0], vcpu.pmu.cnten, vcpu.pmu.inten) == (0x8000_0000, 0x08, 1, 1)
 
@@ -98,7 +99,7 @@ async def test_a_guest_that_never_touches_its_pmu_costs_no_swap(swap: str) -> No
     made = simulation(experiment("partitioned", axes={"swap": swap, "reservation": "dynamic"}), Scripted(boot=boot))
     await made.run()
     await made.result()
-    swaps = made.vcpus[0].vpmu.swaps()
+    swaps = made.vcpus[0].vpmu.swaps
     assert (swaps.loads, swaps.register_writes, swaps.register_reads) == (0, 0, 0)
 
 

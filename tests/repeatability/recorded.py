@@ -16,10 +16,11 @@ import orjson
 import trio
 
 from pmulab import scenario
-from pmulab.designs import available, label
+from pmulab.designs import label
 from services import embedded
 from services.errors import UserError
 from services.experiment import Experiment
+from services.kvm.designs import designs
 
 # What makes a scenario shorter.
 SHORTER = {
@@ -77,7 +78,7 @@ def experiments(case: str) -> Iterator[tuple[str, Experiment | None]]:
     name, *others = case.split()
     overrides = [*SHORTER.get(name, ()), *others]
     own = [label(experiment.design) for experiment in scenario.load(name).experiments]
-    for design in dict.fromkeys([*own, *available(), *AXES]):
+    for design in dict.fromkeys([*own, *designs(), *AXES]):
         try:
             (experiment,) = scenario.load(name, designs=[design], overrides=overrides).experiments
         except UserError:

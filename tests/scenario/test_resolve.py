@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pmulab import designs, scenario
+from pmulab import scenario
 from services import typed_json, workload
 from services.experiment import Experiment, PhaseSpec
+from services.kvm.designs import designs
 
 GUEST = '[[guest]]\n[[guest.task]]\nworkload = "sha256"\n'
 
@@ -167,7 +168,7 @@ def test_a_guest_may_find_no_pmu(tmp_path: Path) -> None:
     assert (guest.pmuver, guest.counters) == (0, 31)
 
 
-@pytest.mark.parametrize("name", list(designs.available()))
+@pytest.mark.parametrize("name", list(designs()))
 def test_every_design_and_preset_can_be_named(name: str) -> None:
     (experiment,) = scenario.load("gzip-record", designs=[name]).experiments
     assert experiment.design.name == name

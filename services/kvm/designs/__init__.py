@@ -2,31 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import entry_points
 
-from services.experiment import DesignSpec
-from services.kvm.designs.base import Axis, Design, DesignError, Swaps, Vpmu
+from services.experiment import DesignSpec, Experiment, GuestSpec
 from services.kvm.designs.presets import PRESETS
+from services.kvm.guest_pmu import CYCLE_BIT
+from services.kvm.vpmu import Design, DesignError
+from services.tables import near
 
-__all__ = ["Axis", "Design", "DesignError", "Swaps", "Vpmu", "designs", "make"]
 
-
+@cache
 def designs() -> dict[str, type[Design]]:
     """Every design there is, presets among them, by name. Raises DesignError for an entry point that is no design."""
     found: dict[str, type[Design]] = {}
     for point in sorted(entry_points(group="pmulab.designs"), key=lambda point: point.name):
         design = point.load()
         if not (isinstance(design, type) and issubclass(design, Design)):
-            raise DesignError(f"entry point {point.name!r} ({point.value}) of group pmulab.designs is no Design")
+            raise DesignError(
+                f"entry point {point.name!r} ({point.value}) of group pmulab.designs is no Design",
+                "name a subclass of services.kvm.vpmu.Design, or uninstall its package",
+            )
         found[point.name] = design
     for name, preset in PRESETS.items():
         found[name] = preset.of(name, found[preset.design])
     return found
 
 
-def make(spec: DesignSpec) -> Design:
-    """The design that `spec` names. Raises DesignError."""
+def named(name: str) -> type[Design]:
+    """The design of that name. Raises DesignError."""
     known = designs()
-    if spec.name not in known:
-        raise DesignError(f"unknown design {spec.name!r}; there are: {', '.join(known)}")
-    return known[spec.name].make(spec.axes)
+    if name not in known:
+        raise DesignError(f"unknown design {name!r}", near(name, known))
+    return known[name]
+
+
+def make(spec: DesignSpec, guests: Iterable[GuestSpec] = ()) -> Design:
+    """The design that `spec` names, on a machine with `guests`. Raises DesignError."""
+    guest_range = 0
+    for guest in guests:
+        guest_range |= (1 << guest.counters) - 1 | CYCLE_BIT
+    return named(spec.name).make(spec.axes, guest_range)
+
+
+def fallbacks(design: Design, experiment: Experiment) -> list[str]:
+    """What `design` falls back on in `experiment` for want of a feature, in words. Raises DesignError."""
+    found: set[str] = set()
+    for guest in experiment.guests:
+        for vcpu in guest.vcpus:
+            for cpu in experiment.cpus if vcpu.pcpu < 0 else (experiment.cpus[vcpu.pcpu],):
+                found.update(design.check(cpu, guest.counters))
+    return sorted(found)

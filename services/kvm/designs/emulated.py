@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from enum import Enum
 
 from services import registers as r
 from services._pmu import Burst
+from services.boot import HostPolicy
 from services.cpu import Call, CounterFlag
 from services.experiment import CpuSpec
-from services.kvm.designs.base import Axis, Design, DesignError, Vpmu
-from services.kvm.errors import InjectUndef
+from services.kvm.errors import InjectUndef, ProtocolError
 from services.kvm.guest_pmu import (
     CYCLE,
     CYCLE_BIT,
@@ -23,9 +23,8 @@ from services.kvm.guest_pmu import (
     counter_of,
     is_typer,
 )
-
-if TYPE_CHECKING:
-    from services.kvm.vcpu import VCpu
+from services.kvm.vpmu import Design, DesignError, KvmVcpu, Vpmu, axis
+from services.state import derived
 
 # As plain integers, for speed.
 CREATE, RELEASE, ENABLE, DISABLE, READ, EL0_FILTER, _ = (int(call) for call in Call)
@@ -46,29 +45,38 @@ def bits(mask: int) -> list[int]:
     return found
 
 
+class Kernel(Enum):
+    """Whose emulation: the kernel's version."""
+
+    LINUX_6_12 = "6.12"
+    LINUX_6_15 = "6.15"
+
+
+@dataclass(eq=False)
 class EmulatedPmu(Vpmu):
     """A vCPU's PMU in memory, each counter backed by a kernel counter of the vCPU's thread."""
 
-    def __init__(self, design: Design, vcpu: VCpu) -> None:
-        super().__init__(design, vcpu)
-        self.backed = 0  # counters that have a perf event, one bit each
-        self.acts_on_change = design.chosen["kernel"] == "6.15"
-        self.rows: list[int] = []  # what the access under way asks of the host's perf
+    design: Emulated = derived()
+    backed: int = 0  # counters that have a perf event, one bit each
+    acts_on_change: bool = derived(init=False)
+    rows: list[int] = derived(default_factory=list)  # what the access under way asks of the host's perf
+
+    def derive(self) -> None:
+        super().derive()
+        self.acts_on_change = self.design.kernel is Kernel.LINUX_6_15
 
     async def load(self) -> None:
-        pcpu = self.vcpu.pcpu
         burst = Burst()
-        burst.msr(r.MDCR_EL2, TRAPPED | pcpu.spec.counters)
+        burst.msr(r.MDCR_EL2, TRAPPED | self.vcpu.spec.counters)
         burst.msr(r.PMSELR_EL0, 0)
         burst.msr(r.PMUSERENR_EL0, USERENR_ALL)  # EL0's accesses trap to EL2 instead of being UNDEFINED
-        pcpu.kvm(burst)
+        self.vcpu.kvm(burst)
 
     async def put(self) -> None:
-        pcpu = self.vcpu.pcpu
         burst = Burst()
         burst.msr(r.PMUSERENR_EL0, 0)
-        burst.msr(r.MDCR_EL2, pcpu.spec.counters)
-        pcpu.kvm(burst)
+        burst.msr(r.MDCR_EL2, self.vcpu.spec.counters)
+        self.vcpu.kvm(burst)
 
     def level(self) -> bool:
         pmu = self.pmu
@@ -79,13 +87,12 @@ class EmulatedPmu(Vpmu):
 
     def counter_overflow(self, counter: int) -> None:
         """kvm_pmu_perf_overflow: the flag, and the CHAIN event of the counter above."""
+        if not self.backed >> counter & 1:
+            raise ProtocolError(f"no kernel counter backs counter {counter} of the guest")
         self.pmu.ovs |= 1 << counter
         if counter != CYCLE and not self._long_overflow(counter):
             self._count(1 << (counter + 1), r.CHAIN)
         self.vcpu.kick()
-
-    def guest_overflow(self, mask: int) -> None:
-        raise AssertionError("the host owns every counter: its handler sees no guest range")
 
     # What a guest's access does (section by section as in access_pmcr() ... access_pmuserenr()).
 
@@ -235,7 +242,7 @@ class EmulatedPmu(Vpmu):
         """kvm_pmu_get_counter_value: what is saved plus what the backing event has counted."""
         value = self.pmu.counter[n]
         if self.backed >> n & 1:
-            (counted,) = await self.vcpu.pcpu.call([READ, self._handle(n), 0, 0, 0])
+            (counted,) = await self.vcpu.call([READ, self._handle(n), 0, 0, 0])
             value += counted
         return value & (MASK64 if self._long(n) else MASK32)
 
@@ -268,40 +275,37 @@ class EmulatedPmu(Vpmu):
         """Have the host's perf do what the access asks of it, in one entry."""
         if self.rows:
             rows, self.rows = self.rows, []
-            await self.vcpu.pcpu.call(rows)
+            await self.vcpu.call(rows)
 
     def _hardware(self, register: int) -> int:
         burst = Burst()
         burst.mrs(register)
-        return self.vcpu.pcpu.kvm(burst)[0]
-
-    def state(self) -> dict[str, Any]:
-        return super().state() | {"backed": self.backed}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        super().restore(state)
-        self.backed = state["backed"]
+        return self.vcpu.kvm(burst)[0]
 
 
+@dataclass(frozen=True, kw_only=True)
 class Emulated(Design):
     """perf-backed emulation, as in today's kernels."""
 
     name = "emulated"
     why = "today's vPMU: every access traps, each counter is faked by a perf event of the host"
-    axes: ClassVar[Mapping[str, Axis]] = {
-        "kernel": Axis(
-            ("6.12", "6.15"),
-            "6.12: each PMCR_EL0 write acts on all counters, enabled ones interrupt; 6.15: a change of E acts",
-        ),
-    }
+
+    kernel: Kernel = axis(
+        Kernel.LINUX_6_12,
+        "6.12: each PMCR_EL0 write acts on all counters, enabled ones interrupt; 6.15: a change of E acts",
+    )
 
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
         if counters > cpu.counters:
-            raise DesignError(f"a guest with {counters} event counters on a CPU that has {cpu.counters}")
+            raise DesignError(
+                f"a guest with {counters} event counters on a CPU that has {cpu.counters}",
+                f"give the guest at most {cpu.counters} counters",
+            )
         return []
 
-    def host_counters(self, cpu: CpuSpec) -> int:
-        return ((1 << cpu.counters) - 1) | CYCLE_BIT
+    def host_policy(self, cpu: CpuSpec) -> HostPolicy:
+        """Every counter is the host's."""
+        return HostPolicy(((1 << cpu.counters) - 1) | CYCLE_BIT)
 
-    def vpmu(self, vcpu: VCpu) -> EmulatedPmu:
+    def vpmu(self, vcpu: KvmVcpu) -> EmulatedPmu:
         return EmulatedPmu(self, vcpu)

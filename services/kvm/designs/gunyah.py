@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass
 
 from services import registers as r
 from services.experiment import CpuSpec
-from services.kvm.designs.base import Axis
-from services.kvm.designs.partitioned import Partitioned
+from services.kvm.designs.partitioned import Partitioned, Reservation, Swap
 from services.kvm.designs.partitioned_pmu import PartitionedPmu
-
-if TYPE_CHECKING:
-    from services.kvm.vcpu import VCpu
+from services.kvm.vpmu import Axis, KvmVcpu, axis
 
 
 class GunyahPmu(PartitionedPmu):
@@ -26,19 +22,27 @@ class GunyahPmu(PartitionedPmu):
         return bool(self.pmu.pmcr & r.PMCR_E and self.pmu.cnten & self.mask)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Gunyah(Partitioned):
     """The Gunyah hypervisor's way with the PMU."""
 
     name = "gunyah"
     why = "trap the first access of a time slice, keep access at switch-in iff a counter runs; the host counts nothing"
-    axes: ClassVar[Mapping[str, Axis]] = {
-        "traps": Partitioned.axes["traps"],
-        "swap": Axis(("lazy",), "resident if in use at the switch-in, else from the first access of the slice on"),
-        "reservation": Axis(("static",), "the host has no counters"),
-    }
+
+    swap: Swap = axis(
+        Swap.LAZY,
+        "resident if in use at the switch-in, else from the first access of the slice on",
+        values=(Swap.LAZY,),
+    )
+    reservation: Reservation = axis(Reservation.STATIC, "the host has no counters", values=(Reservation.STATIC,))
+
+    @classmethod
+    def axes(cls) -> dict[str, Axis]:
+        axes = super().axes()
+        return {name: axes[name] for name in ("traps", "swap", "reservation")}
 
     def host_counters(self, cpu: CpuSpec) -> int:
         return 0
 
-    def vpmu(self, vcpu: VCpu) -> GunyahPmu:
+    def vpmu(self, vcpu: KvmVcpu) -> GunyahPmu:
         return GunyahPmu(self, vcpu)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, replace
 
+from services.boot import HostPolicy
 from services.experiment import CpuSpec
-from services.kvm.designs.base import Axis, DesignError
-from services.kvm.designs.partitioned import Partitioned
+from services.kvm.designs.partitioned import Partitioned, Reservation, Swap
 from services.kvm.designs.partitioned_pmu import PartitionedPmu
 from services.kvm.guest_pmu import CYCLE_BIT
-
-if TYPE_CHECKING:
-    from services.kvm.vcpu import VCpu
+from services.kvm.vpmu import Axis, DesignError, KvmVcpu, axis
 
 
 class MediatedPmu(PartitionedPmu):
@@ -22,27 +19,38 @@ class MediatedPmu(PartitionedPmu):
         return cpu.counters
 
 
+@dataclass(frozen=True, kw_only=True)
 class Mediated(Partitioned):
     """The guest owns the whole PMU while it is loaded."""
 
     name = "mediated"
     why = "the whole PMU changes hands at vcpu_load and vcpu_put; host events must exclude guests"
-    host_events_exclude_guests = True
-    axes: ClassVar[Mapping[str, Axis]] = {
-        "traps": Partitioned.axes["traps"],
-        "swap": Axis(("eager",), "the guest's registers go onto the CPU at each load"),
-        "reservation": Axis(("dynamic",), "the host gives all counters up while a vCPU is loaded"),
-    }
+
+    swap: Swap = axis(Swap.EAGER, "the guest's registers go onto the CPU at each load", values=(Swap.EAGER,))
+    reservation: Reservation = axis(
+        Reservation.DYNAMIC,
+        "the host gives all counters up while a vCPU is loaded",
+        values=(Reservation.DYNAMIC,),
+    )
+
+    @classmethod
+    def axes(cls) -> dict[str, Axis]:
+        axes = super().axes()
+        return {name: axes[name] for name in ("traps", "swap", "reservation")}
 
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
         if counters != cpu.counters:
             raise DesignError(
-                f"mediated: the guest owns all {cpu.counters} event counters of {cpu.model}, it cannot have {counters}"
+                f"mediated: the guest owns all {cpu.counters} event counters of {cpu.model}, it cannot have {counters}",
+                f"give the guest {cpu.counters} counters",
             )
         return super().check(cpu, counters)
 
     def host_counters(self, cpu: CpuSpec) -> int:
         return ((1 << cpu.counters) - 1) | CYCLE_BIT
 
-    def vpmu(self, vcpu: VCpu) -> MediatedPmu:
+    def host_policy(self, cpu: CpuSpec) -> HostPolicy:
+        return replace(super().host_policy(cpu), refuses_guests=True)
+
+    def vpmu(self, vcpu: KvmVcpu) -> MediatedPmu:
         return MediatedPmu(self, vcpu)

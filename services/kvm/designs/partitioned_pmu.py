@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 from services import registers as r
 from services._pmu import Burst
 from services.cpu import Call
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
-from services.kvm.designs.base import Vpmu
 from services.kvm.errors import InjectUndef
 from services.kvm.guest_pmu import (
     CYCLE,
@@ -23,10 +22,11 @@ from services.kvm.guest_pmu import (
     counter_of,
     is_typer,
 )
+from services.kvm.vpmu import Vpmu
+from services.state import derived
 
 if TYPE_CHECKING:
     from services.kvm.designs.partitioned import Partitioned
-    from services.kvm.vcpu import VCpu
 
 # What stays trapped under FEAT_FGT: overflow flags, for injection; event types, for the filter and to forbid
 # counting at EL2; PMCEID and PMMIR, which would show the host's hardware.
@@ -34,22 +34,40 @@ TRAPPED_WRITES = r.HDFG_PMOVS | r.HDFG_PMEVTYPERN | r.HDFG_PMCCFILTR
 TRAPPED_READS = TRAPPED_WRITES | r.HDFGRTR_PMCEIDN | r.HDFGRTR_PMMIR
 
 
+@dataclass(eq=False)
 class PartitionedPmu(Vpmu):
     """A vCPU's PMU: on the CPU while resident (GUEST_OWNED), in memory otherwise (FREE)."""
 
-    design: Partitioned
+    owned: bool = False
+    loaded: bool = False
+    host_pmcr: int = 0  # as found at the load
 
-    def __init__(self, design: Partitioned, vcpu: VCpu) -> None:
-        super().__init__(design, vcpu)
-        self.axes = design.every_axis()
+    axes: dict[str, str] = derived(init=False)
+    hpmn: int = derived(init=False)
+    mask: int = derived(init=False)
+    split: bool = derived(init=False)
+    untrapped: bool = derived(init=False)
+    hpmn_set: bool = derived(init=False)
+    inert: bool = derived(init=False)
+    by_hpme: bool = derived(init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.owned = self.axes["swap"] == "eager"
-        self.loaded = False
-        self.host_pmcr = 0  # as found at the load
+
+    @property
+    def partitioned(self) -> Partitioned:
+        """The design."""
+        return cast("Partitioned", self.design)
+
+    def derive(self) -> None:
+        super().derive()
+        self.axes = self.partitioned.every_axis()
         self._fit()
 
     def _fit(self) -> None:
         """The guest's range on the CPU that the vCPU is on; CPUs may differ."""
-        cpu = self.vcpu.pcpu.spec
+        cpu = self.vcpu.spec
         self.hpmn = self.counters_owned(cpu)
         self.mask = ((1 << self.hpmn) - 1) | CYCLE_BIT
         self.split = self.hpmn > 0 or cpu.hpmn0  # else HPMN stays N and every access traps
@@ -63,7 +81,7 @@ class PartitionedPmu(Vpmu):
 
     def counters_owned(self, cpu: CpuSpec) -> int:
         """MDCR_EL2.HPMN while resident: as userspace set it, or (v1) the host's one partition."""
-        wanted = self.design.partition if self.axes["n"] == "fixed" else self.pmu.counters
+        wanted = self.partitioned.partition if self.axes["n"] == "fixed" else self.pmu.counters
         return min(wanted, cpu.counters)
 
     @property
@@ -84,19 +102,18 @@ class PartitionedPmu(Vpmu):
             await self._reside()
         else:
             blind = r.MDCR_EL2_HPMD | r.MDCR_EL2_HCCD if self.axes["free"] == "blind" else 0
-            self._program(r.MDCR_EL2_TPM | r.MDCR_EL2_TPMCR | blind | self.vcpu.pcpu.spec.counters)
+            self._program(r.MDCR_EL2_TPM | r.MDCR_EL2_TPMCR | blind | self.vcpu.spec.counters)
 
     async def put(self) -> None:
-        pcpu = self.vcpu.pcpu
         if self.owned:
             self._swap_out()
         self.loaded = False
         burst = Burst()
-        burst.msr(r.MDCR_EL2, pcpu.spec.counters)
-        if pcpu.spec.fgt:
+        burst.msr(r.MDCR_EL2, self.vcpu.spec.counters)
+        if self.vcpu.spec.fgt:
             burst.msr(r.HDFGRTR_EL2, 0)
             burst.msr(r.HDFGWTR_EL2, 0)
-        pcpu.kvm(burst)
+        self.vcpu.kvm(burst)
         if self.owned:
             await self._host_counters(0)
 
@@ -106,18 +123,17 @@ class PartitionedPmu(Vpmu):
         return bool(pmu.pmcr & r.PMCR_E and (pmu.cnten & self.mask or pmu.ovs & pmu.inten & self.mask))
 
     async def _reside(self) -> None:
-        machine, index = self.vcpu.machine, self.vcpu.pcpu.index
-        before = machine.set_account(index, Account.SWAP)
+        before = self.vcpu.set_account(Account.SWAP)
         await self._host_counters(self.mask)
         if self.axes["host_pmcr"] == "restored":
             self.host_pmcr = self._get(r.PMCR_EL0) & PMCR_WRITABLE
-            self.register_reads += 1
+            self.swaps.register_reads += 1
         self._program(self._mdcr())
         self._swap_in()
-        machine.set_account(index, before)
+        self.vcpu.set_account(Account(before))
 
     def _mdcr(self) -> int:
-        cpu = self.vcpu.pcpu.spec
+        cpu = self.vcpu.spec
         value = self.hpmn if self.hpmn_set else cpu.counters
         if self.by_hpme:
             value |= r.MDCR_EL2_HPME if self.host_pmcr & r.PMCR_E else 0
@@ -135,12 +151,12 @@ class PartitionedPmu(Vpmu):
 
     def _program(self, mdcr: int) -> None:
         """The trap controls: MDCR_EL2, and the fine-grained ones where there are any."""
-        pcpu, burst = self.vcpu.pcpu, Burst()
+        burst = Burst()
         burst.msr(r.MDCR_EL2, mdcr)
-        if pcpu.spec.fgt:
+        if self.vcpu.spec.fgt:
             burst.msr(r.HDFGRTR_EL2, TRAPPED_READS)
             burst.msr(r.HDFGWTR_EL2, TRAPPED_WRITES)
-        pcpu.kvm(burst)
+        self.vcpu.kvm(burst)
 
     async def _host_counters(self, mask: int) -> None:
         """kvm_pmu_set_guest_counters: under dynamic reservation the host gives the range up only now.
@@ -151,7 +167,7 @@ class PartitionedPmu(Vpmu):
             rows: list[int] = [Call.GUEST_COUNTERS, mask, int(bool(mask) and self.by_hpme), 0, 0]
             if mask and self.axes["filters"] == "kept" and self.el0_switched():
                 rows += [Call.EL0_FILTER, 1, 0, 0, 0]
-            await self.vcpu.pcpu.call(rows, Account.RESERVE)
+            await self.vcpu.call(rows, Account.RESERVE)
 
     def _swap_in(self) -> None:
         """kvm_pmu_load: 2h+9 writes for h event counters, one more with PMUSERENR_EL0."""
@@ -172,9 +188,9 @@ class PartitionedPmu(Vpmu):
         burst.msr(r.PMINTENCLR_EL1, ~pmu.inten & self.mask)
         if self.axes["userenr"] == "swapped":
             burst.msr(r.PMUSERENR_EL0, pmu.userenr)
-        self.register_writes += len(burst)
-        self.vcpu.pcpu.kvm(burst)
-        self.loads += 1
+        self.swaps.register_writes += len(burst)
+        self.vcpu.kvm(burst)
+        self.swaps.loads += 1
 
     def _swap_out(self) -> None:
         """kvm_pmu_put: h+6 reads and 3 writes; the range is left disabled and not overflowed."""
@@ -185,21 +201,21 @@ class PartitionedPmu(Vpmu):
             burst.mrs(register)
         if self.axes["userenr"] == "swapped":
             burst.mrs(r.PMUSERENR_EL0)
-        self.register_reads += len(burst)
-        self.register_writes += 3
+        self.swaps.register_reads += len(burst)
+        self.swaps.register_writes += 3
         burst.msr(r.PMOVSCLR_EL0, self.mask)
         burst.msr(r.PMCNTENCLR_EL0, self.mask)
         burst.msr(r.PMINTENCLR_EL1, self.mask)
         if self.axes["userenr"] == "swapped":
             burst.msr(r.PMUSERENR_EL0, 0)
-            self.register_writes += 1
+            self.swaps.register_writes += 1
         if self.axes["host_pmcr"] == "restored":
             if self.by_hpme:  # the host's enable was there meanwhile
                 running = self._get(r.MDCR_EL2) & r.MDCR_EL2_HPME
                 self.host_pmcr = self.host_pmcr & ~r.PMCR_E | (r.PMCR_E if running else 0)
             burst.msr(r.PMCR_EL0, self.host_pmcr)
-            self.register_writes += 1
-        values = self.vcpu.pcpu.kvm(burst)
+            self.swaps.register_writes += 1
+        values = self.vcpu.kvm(burst)
         pmu.counter[:h] = values[:h]
         pmu.counter[CYCLE], pmu.selr, pmcr, cnten, inten, ovs = values[h : h + 6]
         if self.split:
@@ -208,7 +224,7 @@ class PartitionedPmu(Vpmu):
         pmu.ovs |= ovs & self.mask
         if self.axes["userenr"] == "swapped":
             pmu.userenr = values[h + 6]
-        self.puts += 1
+        self.swaps.puts += 1
 
     def _hardware_typer(self, n: int) -> int:
         """What the CPU gets for an event type: no event at EL2 (but for v1), nowhere one that the filter denies."""
@@ -234,11 +250,8 @@ class PartitionedPmu(Vpmu):
         burst = Burst()
         burst.mrs(r.PMINTENSET_EL1)
         burst.mrs(r.PMCR_EL0)
-        inten, pmcr = self.vcpu.pcpu.kvm(burst)
+        inten, pmcr = self.vcpu.kvm(burst)
         return bool((pmcr if self.split else pmu.pmcr) & r.PMCR_E and pmu.ovs & inten & self.mask)
-
-    def counter_overflow(self, counter: int) -> None:
-        raise AssertionError("no counter of a partitioned guest is backed by a perf event")
 
     def guest_overflow(self, mask: int) -> None:
         """kvm_pmu_handle_guest_irq: the flags, which the host's handler has cleared, go into memory."""
@@ -372,16 +385,9 @@ class PartitionedPmu(Vpmu):
     def _get(self, register: int) -> int:
         burst = Burst()
         burst.mrs(register)
-        return self.vcpu.pcpu.kvm(burst)[0]
+        return self.vcpu.kvm(burst)[0]
 
     def _set(self, register: int, value: int) -> None:
         burst = Burst()
         burst.msr(register, value)
-        self.vcpu.pcpu.kvm(burst)
-
-    def state(self) -> dict[str, Any]:
-        return super().state() | {"owned": self.owned, "loaded": self.loaded, "host_pmcr": self.host_pmcr}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        super().restore(state)
-        self.owned, self.loaded, self.host_pmcr = state["owned"], state["loaded"], state["host_pmcr"]
+        self.vcpu.kvm(burst)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from dataclasses import fields as fields_of
 
-from services.kvm.designs.base import Axis, Design
+from services.kvm.vpmu import Design, axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +19,16 @@ class Preset:
 
     def of(self, name: str, base: type[Design]) -> type[Design]:
         """The preset as a design of its own: `base` with other defaults for its axes."""
-        axes = dict(base.axes)
-        for axis, value in self.axes.items():
-            others = tuple(other for other in axes[axis].values if other != value)
-            axes[axis] = Axis((value, *others), axes[axis].why)
-        return type(name, (base,), {"name": name, "why": self.why, "axes": axes, "__doc__": self.why})
+        types = {one.name: one.type for one in fields_of(base)}
+        namespace: dict[str, object] = {"name": name, "why": self.why, "__doc__": self.why}
+        annotations: dict[str, object] = {}
+        for of_axis, text in self.axes.items():
+            known = base.axes()[of_axis]
+            default = next(value for value in known.values if value.value == text)
+            namespace[of_axis] = axis(default, known.why, values=known.values)
+            annotations[of_axis] = types[of_axis]
+        namespace["__annotations__"] = annotations
+        return dataclass(frozen=True, kw_only=True)(type(name, (base,), namespace))
 
 
 _V1 = {

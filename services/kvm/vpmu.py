@@ -1,0 +1,249 @@
+"""What a vPMU design is to the rest of KVM, and what it may ask of the vCPU whose PMU it is.
+
+A design is a frozen dataclass. Its axes, what people vary about it, are fields, each with an enum of its values:
+
+    class Swap(Enum):
+        EAGER = "eager"
+        LAZY = "lazy"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Mine(Design):
+        name = "mine"
+        why = "one line for `pmulab designs`"
+        swap: Swap = axis(Swap.EAGER, "when the guest's registers go onto the CPU")
+
+Its PMU for one vCPU is a `Vpmu`, a state dataclass (`services.state`): its fields are saved and restored, but for
+those that are `derived`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, ClassVar, Protocol, Self, TypeVar
+
+from services._pmu import Burst
+from services.boot import HostPolicy
+from services.cpu import Call
+from services.experiment import CpuSpec
+from services.kvm.bill import Account
+from services.kvm.errors import ProtocolError
+from services.kvm.guest_pmu import GuestPmu
+from services.state import derived
+from services.tables import near
+
+E = TypeVar("E", bound=Enum)
+
+
+class DesignError(ValueError):
+    """A design that cannot be had as asked for: an unknown axis or value, or a feature that the CPU lacks.
+
+    `problem` says what is wrong, `remedy` what would be right.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem, remedy)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+class KvmVcpu(Protocol):
+    """`struct kvm_vcpu` as a design sees it. What is asked of the CPU concerns the pCPU that the vCPU is on."""
+
+    @property
+    def id(self) -> int:
+        """Of its thread on the host; a kernel counter's handle is `id << 5 | counter`."""
+        ...
+
+    @property
+    def pmu(self) -> GuestPmu:
+        """The guest's registers in memory."""
+        ...
+
+    @property
+    def spec(self) -> CpuSpec:
+        """The pCPU's features."""
+        ...
+
+    @property
+    def host_has_events(self) -> bool:
+        """Does the host's perf have events of its own on the pCPU?"""
+        ...
+
+    def kvm(self, burst: Burst) -> list[int]:
+        """Execute KVM's own accesses, at EL2; the values read."""
+        ...
+
+    def call(self, rows: list[int], account: Account = Account.PERF) -> Coroutine[Any, Any, list[int]]:
+        """Kernel-counter operations of the host's perf (`services.cpu.Call`) in one entry; the results of its READs."""
+        ...
+
+    def set_account(self, account: Account) -> int:
+        """The account to which the host's cycles are charged from now on; the one before."""
+        ...
+
+    def kick(self) -> None:
+        """kvm_vcpu_kick: have the vCPU look at what is pending."""
+        ...
+
+
+@dataclass(slots=True)
+class Swaps:
+    """What loading and putting the guest's PMU context cost so far, in operations."""
+
+    loads: int = 0
+    puts: int = 0
+    register_writes: int = 0
+    register_reads: int = 0
+
+
+@dataclass(eq=False)
+class Vpmu(ABC):
+    """One vCPU's PMU under a design. Called on the pCPU that the vCPU is on, at EL2."""
+
+    design: Design = derived()
+    vcpu: KvmVcpu = derived()
+    pmu: GuestPmu = derived(init=False)
+    swaps: Swaps = field(default_factory=Swaps, init=False)
+
+    def __post_init__(self) -> None:
+        self.derive()
+
+    def derive(self) -> None:
+        """Make anew what follows from the vCPU and the pCPU that it is on: after a restore, too."""
+        self.pmu = self.vcpu.pmu
+
+    @abstractmethod
+    async def load(self) -> None:
+        """vcpu_load."""
+
+    @abstractmethod
+    async def put(self) -> None:
+        """vcpu_put."""
+
+    @abstractmethod
+    async def access(self, register: int, write: bool, value: int) -> int:
+        """Emulate a trapped access; the value read. Raises InjectUndef."""
+
+    @abstractmethod
+    def level(self) -> bool:
+        """Is the guest's PMU interrupt condition true? Asked at every entry (kvm_pmu_update_state)."""
+
+    def counter_overflow(self, counter: int) -> None:
+        """A backing kernel counter overflowed. Raises ProtocolError where there is none."""
+        raise ProtocolError(f"no kernel counter backs counter {counter} of a guest under {self.design.name}")
+
+    def guest_overflow(self, mask: int) -> None:
+        """The host's handler found overflow flags in the guest's range, on the pCPU that this vCPU is loaded on.
+
+        Raises ProtocolError where the guest has no range.
+        """
+        raise ProtocolError(f"overflow flags {mask:#x}: a guest under {self.design.name} has no counters of its own")
+
+    def el0_switched(self) -> bool:
+        """Are there events whose EL0 filter has to differ between host and guest?"""
+        return self.vcpu.host_has_events
+
+    async def restore_el0(self, *, guest: bool) -> None:
+        """kvm_vcpu_pmu_restore_guest and kvm_vcpu_pmu_restore_host."""
+        if self.el0_switched():
+            await self.vcpu.call([Call.EL0_FILTER, int(guest), 0, 0, 0])
+
+    def fast(self, register: int, write: bool) -> bool:
+        """Is this trapped access completed without leaving the hypervisor's own code?"""
+        return False
+
+
+class SetN(Enum):
+    """How userspace sets PMCR_EL0.N."""
+
+    ATTRIBUTE = "attribute"  # of the vCPU alone: KVM_ARM_VCPU_PMU_V3_SET_NR_COUNTERS
+    SETTABLE = "settable"  # by SET_ONE_REG too
+    FIXED = "fixed"
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One choice within a design."""
+
+    values: tuple[Enum, ...]  # the default first
+    why: str
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The values as a user writes them."""
+        return tuple(str(value.value) for value in self.values)
+
+
+def axis(default: E, why: str, *, values: tuple[E, ...] = ()) -> E:
+    """The field of a design that is an axis of it: `values` of the enum that it admits, all if none are named."""
+    admitted = values or tuple(type(default))
+    others = tuple(value for value in admitted if value is not default)
+    found: E = field(default=default, metadata={"axis": Axis((default, *others), why)})
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design(ABC):
+    """A vPMU design with its axes chosen. Registered under the entry point group `pmulab.designs`."""
+
+    name: ClassVar[str]
+    why: ClassVar[str]
+
+    guest_range: int = 0  # the counters that the machine's guests want, one bit each
+
+    @classmethod
+    def axes(cls) -> dict[str, Axis]:
+        """The design's axes by name."""
+        return {one.name: one.metadata["axis"] for one in dataclasses.fields(cls) if "axis" in one.metadata}
+
+    @classmethod
+    def make(cls, chosen: Mapping[str, str], guest_range: int = 0) -> Self:
+        """The design with `chosen` axes, defaults for the others. Raises DesignError."""
+        axes = cls.axes()
+        values: dict[str, Any] = {}
+        for name, text in chosen.items():
+            if name not in axes:
+                raise DesignError(f"design {cls.name!r} has no axis {name!r}", cls.known_axes())
+            found = next((value for value in axes[name].values if value.value == text), None)
+            if found is None:
+                raise DesignError(
+                    f"axis {name!r} of design {cls.name!r} has no value {text!r}", near(text, axes[name].texts)
+                )
+            values[name] = found
+        return cls(guest_range=guest_range, **values)
+
+    @classmethod
+    def known_axes(cls) -> str:
+        """What axes there are, as a remedy."""
+        axes = cls.axes()
+        if not axes:
+            return f"{cls.name} has no axes: write {cls.name} alone"
+        return "its axes are " + ", ".join(f"{name}={'|'.join(one.texts)}" for name, one in axes.items())
+
+    def chosen(self) -> dict[str, str]:
+        """Every axis of the design with its value, as a user writes them."""
+        return {name: getattr(self, name).value for name in self.axes()}
+
+    @abstractmethod
+    def check(self, cpu: CpuSpec, counters: int) -> list[str]:
+        """What it falls back on for a guest with `counters` event counters on `cpu`, in words. Raises DesignError."""
+
+    @abstractmethod
+    def host_policy(self, cpu: CpuSpec) -> HostPolicy:
+        """What it asks of the host's PMU driver on `cpu`."""
+
+    @property
+    def set_n(self) -> SetN:
+        """How userspace sets PMCR_EL0.N."""
+        return SetN.SETTABLE
+
+    @abstractmethod
+    def vpmu(self, vcpu: KvmVcpu) -> Vpmu:
+        """This design's PMU for a vCPU."""
