@@ -45,7 +45,7 @@ def derived(**options: Any) -> Any:
 
 
 def link(**options: Any) -> Any:
-    """A field that refers to an object with an `id`, to a list of them, or to the values of a dict; None is no object."""
+    """A field that refers to an object with an `id`, a list of them, or the values of a dict; None is no object."""
     return dataclasses.field(repr=False, compare=False, metadata=_LINK, **options)
 
 

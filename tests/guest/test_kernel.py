@@ -10,6 +10,8 @@ import orjson
 import pytest
 
 from services import experiment as ex
+from services import typed_json
+from services.boot import GuestBoot
 from services.costs import Cost
 from services.cpu import EntryKind, Notice
 from services.guest import BadRequest, GuestKernel
@@ -48,17 +50,9 @@ class Guest:
     ) -> Guest:
         guest = cls(Bench(counters=6), GuestKernel())
         spec = ex.GuestSpec("vm0", 250, 6, 6, (ex.VcpuSpec(0, tasks, sessions),))
-        payload = {
-            "frequency_hz": HZ,
-            "costs": COSTS | costs,
-            "guest": spec,
-            "vcpu": 0,
-            "guest_kernel_profile": 0,
-            "counters": 6,
-            "pmuver": pmuver,
-        }
+        boot = GuestBoot(vcpu=0, frequency_hz=HZ, costs=COSTS | costs, guest=spec, pmuver=pmuver)
         guest.bench.observe()
-        await guest.bench.enter(guest.software, EntryKind.BOOT, payload=orjson.dumps(payload))
+        await guest.bench.enter(guest.software, EntryKind.BOOT, payload=typed_json.dumps(boot))
         return guest
 
     async def run(self, until: int = NEVER) -> None:

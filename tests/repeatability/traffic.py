@@ -18,7 +18,7 @@ from types import MappingProxyType
 import orjson
 import trio
 
-from pmulab.designs import available, parse_design
+from pmulab.designs import parse_design
 from services import registers as r
 from services.cpu import Cpu, Entry, EntryKind, Notice, Timer, TookException
 from services.experiment import (
@@ -33,10 +33,11 @@ from services.experiment import (
     VcpuSpec,
 )
 from services.host_perf import HostPerf
+from services.kvm import designs as kvm_designs
 from services.kvm.attendant import LocalSoftware
-from services.kvm.designs import DesignError
 from services.kvm.errors import SimulationError
 from services.kvm.simulation import Simulation
+from services.kvm.vpmu import DesignError
 from tests.kvm.parties import INST_RETIRED, experiment
 from tests.repeatability.recorded import AXES
 
@@ -167,7 +168,7 @@ def _experiment(machine: str, design: str) -> Experiment:
 
 
 def designs() -> Iterator[str]:
-    yield from dict.fromkeys([*available(), *BESIDE])
+    yield from dict.fromkeys([*kvm_designs.designs(), *BESIDE])
 
 
 async def _of(machine: str, design: str) -> dict[str, str]:
