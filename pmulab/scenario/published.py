@@ -7,7 +7,6 @@ from decimal import Decimal
 
 from pmulab import designs
 from pmulab.scenario import keys
-from services.errors import UserError
 from services.kvm.vpmu import DesignError
 from services.tables import Table
 
@@ -39,7 +38,7 @@ def _by_design(table: Table, kind: str) -> dict[str, float]:
         try:
             name = designs.label(designs.parse_design(text))
         except DesignError as error:
-            raise UserError(inner.where(text), error.problem, error.remedy) from None
+            raise error.within(inner.where(text)) from None
         found[name] = float(inner.number(text, Decimal("1.0"), 0, 10**9))
     return found
 

@@ -86,7 +86,7 @@ def _designs(scenario: Table, experiment: Experiment, chosen: Sequence[str]) -> 
             design = designs.parse_design(text)
             kvm_designs.fallbacks(kvm_designs.make(design, experiment.guests), experiment)
         except DesignError as error:
-            raise UserError(where, error.problem, error.remedy) from None
+            raise error.within(where) from None
         if design in found:
             raise UserError(where, f"design {text!r} is there twice", "leave one out")
         found.append(design)

@@ -60,7 +60,7 @@ def _lab(options: argparse.Namespace) -> Lab:
     except OSError as exc:
         raise Failure(f"cannot read the experiment: {exc.strerror}: {exc.filename}") from None
     except DesignError as exc:
-        raise Failure(f"{exc.problem}; {exc.remedy}") from None
+        raise Failure(str(exc)) from None
     except ValueError as exc:
         raise Failure(f"{options.experiment}: {exc}") from None
 

@@ -28,6 +28,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 from services._pmu import Burst
 from services.boot import HostPolicy
 from services.cpu import Call
+from services.errors import UserError
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.errors import ProtocolError
@@ -38,19 +39,11 @@ from services.tables import near
 E = TypeVar("E", bound=Enum)
 
 
-class DesignError(ValueError):
-    """A design that cannot be had as asked for: an unknown axis or value, or a feature that the CPU lacks.
-
-    `problem` says what is wrong, `remedy` what would be right.
-    """
+class DesignError(UserError):
+    """A design that cannot be had as asked for: an unknown axis or value, or a feature that the CPU lacks."""
 
     def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(problem, remedy)
-        self.problem = problem
-        self.remedy = remedy
-
-    def __str__(self) -> str:
-        return self.problem
+        super().__init__("", problem, remedy)
 
 
 class KvmVcpu(Protocol):
