@@ -200,7 +200,9 @@ class Machine:
     def cycles(self, cpu: int) -> dict[str, int]:
         """Cycles passed on the pCPU: {"guest", "host_kernel", "host_user", "idle"}."""
     def set_account(self, cpu: int, account: int) -> int:
-        """From now on the host's cycles are charged to `account`, 1 to 15; the one before. Guests' are account 0."""
+        """From now on the host's cycles are charged to `account`, 1 to 15; the one before. Guests' are account 0.
+
+        Raises ValueError for another account."""
     def charged(self, cpu: int, account: int) -> list[int]:
         """Cycles charged to an account so far, by cause."""
     def accesses(self, cpu: int) -> int:

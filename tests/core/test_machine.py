@@ -276,6 +276,10 @@ def test_what_software_may_not_do_is_refused(machine: Machine) -> None:
     machine.set_running(0, GUEST, 1, 0)
     with pytest.raises(ValueError, match="context 0 still runs on CPU 0"):
         machine.set_running(1, GUEST, 1, 0)
+    for account in (0, 16, 2**63):
+        with pytest.raises(ValueError, match=f"no account {account} of the host: 1 to 15"):
+            machine.set_account(0, account)
+    assert machine.set_account(0, 15) == 1, "what was refused changed nothing"
     with pytest.raises(ValueError, match="no CPU 9"):
         machine.run(9, 1)
     burst = Burst()

@@ -3,8 +3,8 @@
 //! The digest is a chain over blocks: `chain = xxh3_128(chain ‖ block)`. A plain streaming hash would
 //! do as well, but its state could not be part of a snapshot.
 
-use serde::{Deserialize, Serialize};
-use serde_big_array::BigArray;
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Code of a record. Marks follow from [`MARK`] on.
@@ -43,19 +43,79 @@ const CHAIN: usize = 16;
 const BLOCK: usize = CHAIN + 128 * RECORD;
 
 /// The log.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Log {
-    /// The chain value so far, then the block that is being filled.
-    #[serde(with = "BigArray")]
-    block: [u8; BLOCK],
-    filled: usize,
+    block: Block,
     observing: bool,
     observed: Vec<Record>,
 }
 
-impl Default for Log {
+/// The chain value so far, then the records since.
+#[derive(Clone, Debug)]
+struct Block {
+    bytes: [u8; BLOCK],
+    filled: usize,
+}
+
+impl Default for Block {
     fn default() -> Self {
-        Self { block: [0; BLOCK], filled: CHAIN, observing: false, observed: Vec::new() }
+        Self { bytes: [0; BLOCK], filled: CHAIN }
+    }
+}
+
+impl Block {
+    #[inline]
+    fn push(&mut self, words: [u64; 4]) {
+        if self.filled == BLOCK {
+            self.chain();
+        }
+        let Some(slot) = self.bytes.get_mut(self.filled..self.filled + RECORD) else { return };
+        for (bytes, word) in slot.chunks_exact_mut(8).zip(words) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        self.filled += RECORD;
+    }
+
+    #[cold]
+    fn chain(&mut self) {
+        let chain = xxh3_128(&self.bytes);
+        self.bytes[..CHAIN].copy_from_slice(&chain.to_le_bytes());
+        self.filled = CHAIN;
+    }
+
+    fn held(&self) -> &[u8] {
+        &self.bytes[..self.filled]
+    }
+}
+
+impl Serialize for Block {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.held())
+    }
+}
+
+impl<'de> Deserialize<'de> for Block {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_bytes(Held)
+    }
+}
+
+/// Reads what [`Block::held`] gave.
+struct Held;
+
+impl Visitor<'_> for Held {
+    type Value = Block;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{CHAIN} bytes of a chain and up to 128 records of {RECORD}")
+    }
+
+    fn visit_bytes<E: Error>(self, held: &[u8]) -> Result<Block, E> {
+        let whole = held.len().checked_sub(CHAIN).is_some_and(|records| records % RECORD == 0);
+        let mut block = Block { filled: held.len(), ..Block::default() };
+        let place = block.bytes.get_mut(..held.len()).filter(|_| whole);
+        place.ok_or_else(|| E::invalid_length(held.len(), &self))?.copy_from_slice(held);
+        Ok(block)
     }
 }
 
@@ -63,32 +123,17 @@ impl Log {
     /// Adds a record.
     #[inline]
     pub fn push(&mut self, record: Record) {
-        if self.filled == BLOCK {
-            self.chain();
-        }
         let place = u64::from(record.cpu) << 48 | u64::from(record.el) << 32 | u64::from(record.code);
-        let Some(slot) = self.block.get_mut(self.filled..self.filled + RECORD) else { return };
-        for (bytes, word) in slot.chunks_exact_mut(8).zip([record.cycle, place, record.subject, record.value])
-        {
-            bytes.copy_from_slice(&word.to_le_bytes());
-        }
-        self.filled += RECORD;
+        self.block.push([record.cycle, place, record.subject, record.value]);
         if self.observing {
             self.observed.push(record);
         }
     }
 
-    #[cold]
-    fn chain(&mut self) {
-        let chain = xxh3_128(&self.block);
-        self.block[..CHAIN].copy_from_slice(&chain.to_le_bytes());
-        self.filled = CHAIN;
-    }
-
     /// Digest of all records so far.
     #[must_use]
     pub fn digest(&self) -> u128 {
-        xxh3_128(&self.block[..self.filled])
+        xxh3_128(self.block.held())
     }
 
     /// Whether records are kept for [`Log::take_observed`].

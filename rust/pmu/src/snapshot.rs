@@ -5,7 +5,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::machine::{Error, Machine};
 
 /// First bytes of a snapshot: name and version of its format.
-const MAGIC: &[u8; 8] = b"pmulab/1";
+const MAGIC: &[u8; 8] = b"pmulab/2";
 const HEADER: usize = MAGIC.len() + 8;
 
 impl Machine {
@@ -56,6 +56,26 @@ mod tests {
         let restored = Machine::from_state(&state).expect("it can be read");
         assert_eq!(restored.state().expect("it can be written"), state);
         assert_eq!(restored.digest(), machine().digest());
+    }
+
+    #[test]
+    fn a_state_has_the_records_of_the_open_block_and_what_was_charged() {
+        let mut machine = machine();
+        machine.add_profile(&[]).expect("a possible profile");
+        machine.add_context(false);
+        machine.set_running(0, 0, 2, 0).expect("they exist");
+        let empty = machine.state().expect("it can be written").len();
+        machine.set_account(0, 9).expect("it exists");
+        machine.charge(0, 200, 12_345).expect("it exists");
+        for n in 0..1000 {
+            machine.mark(0, 1, n, n).expect("it exists");
+            let state = machine.state().expect("it can be written");
+            assert!(state.len() < empty + 128 * 32 + 100);
+            let restored = Machine::from_state(&state).expect("it can be read");
+            assert_eq!(restored.digest(), machine.digest());
+            assert_eq!(restored.cpu(0).expect("it exists").charged(9)[200], 12_345);
+            assert_eq!(restored.state().expect("it can be written"), state);
+        }
     }
 
     #[test]

@@ -5,15 +5,15 @@
 //! overflows next is remembered in its `due`: first as a lower bound that costs a shift, and exactly
 //! once time comes near.
 //!
-//! `time` passes time, `overflow` performs overflows, `counters` starts and stops counters, `accesses`
+//! `time` passes time, `accounts` have whom it is charged to, `overflow` performs overflows, `counters` starts and stops counters, `accesses`
 //! reads and writes registers.
 
 use serde::{Deserialize, Serialize};
 use serde_big_array::BigArray;
 
 use self::accesses::Decisions;
+use self::accounts::Accounts;
 use self::counters::NOT_TALLIED;
-use crate::burst::{ACCOUNTS, CAUSES};
 use crate::counter::{Counter, NEVER, Threshold};
 use crate::feature::Features;
 use crate::field::hcr_el2;
@@ -22,6 +22,7 @@ use crate::registers::{COUNTERS, INSTRUCTION, Registers};
 use crate::tally::{CLASSES, Class, World};
 
 mod accesses;
+mod accounts;
 mod counters;
 mod overflow;
 mod time;
@@ -103,10 +104,7 @@ pub struct Cpu {
     idle_cycles: u64,
     /// Up to when `class_cycles` are accounted.
     accounted: u64,
-    /// By account, then by cause.
-    charged: Vec<u64>,
-    /// Whom the host's cycles are charged to.
-    account: usize,
+    accounts: Accounts,
     /// Register accesses executed or trapped.
     pub accesses: u64,
     /// Fraction of 64 cycles that the divided cycle counter has seen.
@@ -159,8 +157,7 @@ impl Cpu {
             class_cycles: [0; CLASSES],
             idle_cycles: 0,
             accounted: 0,
-            charged: vec![0; ACCOUNTS * CAUSES],
-            account: 1,
+            accounts: Accounts::default(),
             accesses: 0,
             divider: 0,
             choices: [0; Choice::ALL.len()],

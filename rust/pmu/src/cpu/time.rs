@@ -3,7 +3,6 @@
 use std::cmp::Ordering;
 
 use super::{Cpu, bits};
-use crate::burst::{ACCOUNTS, CAUSES};
 use crate::counter::NEVER;
 use crate::tally::CLASSES;
 
@@ -129,23 +128,20 @@ impl Cpu {
     #[inline]
     pub fn charge(&mut self, cause: usize, cycles: u64) {
         self.advance(self.now.saturating_add(cycles));
-        let account = if self.running.is_some_and(|running| running.guest) { 0 } else { self.account };
-        if let Some(sum) = self.charged.get_mut(account * CAUSES + cause.min(CAUSES - 1)) {
-            *sum = sum.wrapping_add(cycles);
-        }
+        self.accounts.charge(self.running.is_some_and(|running| running.guest), cause, cycles);
     }
 
-    /// From now on the host's cycles are charged to `account`; the one before.
-    ///
-    /// An account that there is not is the last one.
-    pub fn set_account(&mut self, account: usize) -> usize {
-        std::mem::replace(&mut self.account, account.clamp(1, ACCOUNTS - 1))
+    /// From now on the host's cycles are charged to `account`, 1 or above; the one before.
+    /// `None`, and nothing changes, if the host has no such account.
+    #[inline]
+    pub fn set_account(&mut self, account: usize) -> Option<usize> {
+        self.accounts.set_host(account)
     }
 
     /// Cycles charged to an account, by cause.
     #[must_use]
     pub fn charged(&self, account: usize) -> &[u64] {
-        self.charged.chunks(CAUSES).nth(account).unwrap_or_default()
+        self.accounts.charged(account)
     }
 
     pub(super) fn account(&mut self) {
@@ -166,7 +162,7 @@ impl Cpu {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{ALMOST, Bench, EVENT};
-    use super::*;
+    use crate::burst::{ACCOUNTS, CAUSES};
     use crate::feature::Features;
     use crate::register::Kind;
     use crate::registers::{CHAIN, CPU_CYCLES};
@@ -233,16 +229,18 @@ mod tests {
     fn a_guest_s_cycles_are_on_account_0_and_the_host_s_on_the_one_that_is_set() {
         let mut bench = Bench::new(Features::default());
         bench.cpu.charge(2, 10);
-        assert_eq!(bench.cpu.set_account(usize::MAX), 1, "the first of the host's");
+        assert_eq!(bench.cpu.set_account(ACCOUNTS - 1), Some(1), "the first of the host's");
         bench.cpu.charge(2, 20);
-        assert_eq!(bench.cpu.set_account(0), ACCOUNTS - 1, "no such account: the last");
+        for refused in [0, ACCOUNTS, usize::MAX] {
+            assert_eq!(bench.cpu.set_account(refused), None, "no account of the host's");
+        }
         bench.cpu.charge(3, 80);
         bench.run_guest();
         bench.cpu.charge(usize::MAX, 40);
         assert_eq!(bench.cpu.now, 150);
         assert_eq!(bench.cpu.charged(0)[CAUSES - 1], 40, "no such cause: the last");
-        assert_eq!(bench.cpu.charged(1)[2..4], [10, 80], "account 0 is not the host's");
-        assert_eq!(bench.cpu.charged(ACCOUNTS - 1)[2], 20);
+        assert_eq!(bench.cpu.charged(1)[2..4], [10, 0]);
+        assert_eq!(bench.cpu.charged(ACCOUNTS - 1)[2..4], [20, 80], "what was refused changed nothing");
     }
 
     #[test]

@@ -7,7 +7,7 @@ pub use execute::Stop;
 
 use serde::{Deserialize, Serialize};
 
-use crate::burst::{CAUSES, PROFILES};
+use crate::burst::{ACCOUNTS, CAUSES, PROFILES};
 use crate::cpu::{Cpu, Running};
 use crate::feature::Features;
 use crate::log::{Log, Record, code};
@@ -239,9 +239,10 @@ impl Machine {
     /// From now on the host's cycles on `cpu` are charged to `account`; the one before.
     ///
     /// # Errors
-    /// No such CPU.
+    /// No such CPU, or no such account of the host: 0 is the guests'.
     pub fn set_account(&mut self, cpu: usize, account: usize) -> Result<usize, Error> {
-        Ok(self.cpu_mut(cpu)?.set_account(account))
+        let refused = || Error(format!("no account {account} of the host: 1 to {}", ACCOUNTS - 1));
+        self.cpu_mut(cpu)?.set_account(account).ok_or_else(refused)
     }
 
     /// Passes time up to `until` in which nothing happens.
