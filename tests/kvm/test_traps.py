@@ -72,7 +72,7 @@ async def test_a_guest_counter_beyond_hpmn_is_undefined() -> None:
 
 
 async def test_a_swap_is_2h_plus_9_writes_at_load_and_h_plus_6_reads_and_3_writes_at_put() -> None:
-    made = await ran("partitioned", userenr="left", host_pmcr="left")
+    made = await ran("partitioned-v6")
     vpmu = made.vcpus[0].vpmu
     await made.result()
     swaps = vpmu.swaps
@@ -85,7 +85,7 @@ async def test_what_a_guest_programmed_survives_put_and_load() -> None:
     made = await ran("partitioned")
     vcpu = made.vcpus[0]
     await made.result()
-    while save(vcpu.vpmu)["loaded"]:
+    while save(vcpu.vpmu)["context"]["loaded"]:
         await made.step()
     assert (vcpu.pmu.counter[0], vcpu.pmu.typer[0], vcpu.pmu.cnten, vcpu.pmu.inten) == (0x8000_0000, 0x08, 1, 1)
 

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from services.experiment import DesignSpec, Experiment, GuestSpec
-from services.kvm.designs.presets import PRESETS
+from services.kvm.designs import emulated, partitioned
 from services.kvm.guest_pmu import CYCLE_BIT
 from services.kvm.vpmu import Design, DesignError
 from services.tables import near
@@ -15,7 +15,7 @@ from services.tables import near
 
 @cache
 def designs() -> dict[str, type[Design]]:
-    """Every design there is, presets among them, by name. Raises DesignError for an entry point that is no design."""
+    """Every design there is, by name. Raises DesignError for an entry point that is no design."""
     found: dict[str, type[Design]] = {}
     for point in sorted(entry_points(group="pmulab.designs"), key=lambda point: point.name):
         design = point.load()
@@ -25,8 +25,8 @@ def designs() -> dict[str, type[Design]]:
                 "name a subclass of services.kvm.vpmu.Design, or uninstall its package",
             )
         found[point.name] = design
-    for name, preset in PRESETS.items():
-        found[name] = preset.of(name, found[preset.design])
+    for version in (*emulated.VERSIONS, *partitioned.VERSIONS):
+        found[version.name] = version
     return found
 
 

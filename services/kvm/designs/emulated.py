@@ -52,6 +52,9 @@ class Kernel(Enum):
     LINUX_6_15 = "6.15"
 
 
+KERNEL = "6.12: each PMCR_EL0 write acts on all counters, enabled ones interrupt; 6.15: a change of E acts"
+
+
 @dataclass(eq=False)
 class EmulatedPmu(Vpmu):
     """A vCPU's PMU in memory, each counter backed by a kernel counter of the vCPU's thread."""
@@ -290,10 +293,7 @@ class Emulated(Design):
     name = "emulated"
     why = "today's vPMU: every access traps, each counter is faked by a perf event of the host"
 
-    kernel: Kernel = axis(
-        Kernel.LINUX_6_12,
-        "6.12: each PMCR_EL0 write acts on all counters, enabled ones interrupt; 6.15: a change of E acts",
-    )
+    kernel: Kernel = axis(Kernel.LINUX_6_12, KERNEL)
 
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
         if counters > cpu.counters:
@@ -309,3 +309,24 @@ class Emulated(Design):
 
     def vpmu(self, vcpu: KvmVcpu) -> EmulatedPmu:
         return EmulatedPmu(self, vcpu)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Emulated612(Emulated):
+    """The kernel whose code was read."""
+
+    name = "emulated-6.12"
+    why = "Linux 6.12: each PMCR_EL0 write disables or enables every counter"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Emulated615(Emulated):
+    """The kernel that the published numbers were taken on, or one near it."""
+
+    name = "emulated-6.15"
+    why = "Linux 6.15: PMCR_EL0 acts when E changes, at the next entry"
+
+    kernel: Kernel = axis(Kernel.LINUX_6_15, KERNEL)
+
+
+VERSIONS = (Emulated612, Emulated615)

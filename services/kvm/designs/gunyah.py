@@ -2,47 +2,134 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services import registers as r
+from services.boot import HostPolicy
+from services.cpu import Call
 from services.experiment import CpuSpec
-from services.kvm.designs.partitioned import Partitioned, Reservation, Swap
-from services.kvm.designs.partitioned_pmu import PartitionedPmu
-from services.kvm.vpmu import Axis, KvmVcpu, axis
+from services.kvm.bill import Account
+from services.kvm.designs.partitioned import accesses, trap_controls
+from services.kvm.designs.partitioned.accesses import Accesses
+from services.kvm.designs.partitioned.context import PmuContext
+from services.kvm.designs.partitioned.guest_range import guest_range
+from services.kvm.designs.partitioned.host_pmcr import HostPmcr
+from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
+from services.kvm.designs.partitioned.trap_controls import Traps
+from services.kvm.vpmu import Design, KvmVcpu, SetN, Vpmu, axis
+from services.state import derived
+
+ACCESSES = accesses.ON_CPU | accesses.types_written_through()
+UNSPLIT = ACCESSES | accesses.UNSPLIT
 
 
-class GunyahPmu(PartitionedPmu):
+@dataclass(eq=False)
+class GunyahPmu(Vpmu):
     """MDCR_EL2.HPMN = N and HPMD = 1: nothing counts at EL2, and nothing for the host at all."""
 
-    def counters_owned(self, cpu: CpuSpec) -> int:
-        return cpu.counters
+    design: Gunyah = derived()
+    context: PmuContext = field(default_factory=PmuContext, init=False)
+    host: HostPmcr = field(default_factory=HostPmcr, init=False)
+    accesses: Accesses = derived(init=False)
 
-    def _in_use(self) -> bool:
-        """At a switch-in access is kept, without a trap, iff PMCR.E and an enabled counter."""
-        return bool(self.pmu.pmcr & r.PMCR_E and self.pmu.cnten & self.mask)
+    def derive(self) -> None:
+        super().derive()
+        cpu = self.vcpu.spec
+        on = guest_range(cpu, cpu.counters, fgt=self.design.traps is Traps.FGT)
+        self.context.fit(self, on, n=self.pmu.counters)
+        self.accesses = ACCESSES if on.split else UNSPLIT
+
+    async def load(self) -> None:
+        """The switch-in: access is kept, without a trap, iff PMCR.E and an enabled counter."""
+        self.derive()
+        context, pmu = self.context, self.pmu
+        context.loaded = True
+        context.owned = bool(pmu.pmcr & r.PMCR_E and pmu.cnten & context.on.mask)
+        if context.owned:
+            await self._reside()
+        else:
+            context.set_traps(trap_controls.free(context.on.cpu))
+
+    async def _reside(self) -> None:
+        context, on = self.context, self.context.on
+        if on.split:
+            rows: list[int] = [Call.GUEST_COUNTERS, on.mask, 1, 0, 0]
+            if self.el0_switched():
+                rows += [Call.EL0_FILTER, 1, 0, 0, 0]
+            await self.vcpu.call(rows, Account.RESERVE)
+        self.host.keep(context)
+        context.set_traps(trap_controls.owned(on) | self.host.hpme(context))
+        swap_in = SwapIn(context)
+        swap_in.types()
+        swap_in.counters()
+        swap_in.selr()
+        swap_in.pmcr()
+        swap_in.clear_overflows()
+        swap_in.cnten()
+        swap_in.inten()
+        swap_in.userenr()
+        swap_in.done()
+
+    async def put(self) -> None:
+        """The switch-out."""
+        context = self.context
+        if context.owned:
+            self.host.follow(context)
+            swap_out = SwapOut(context)
+            swap_out.counters()
+            swap_out.selr()
+            swap_out.pmcr()
+            swap_out.cnten()
+            swap_out.inten()
+            swap_out.overflows()
+            swap_out.userenr()
+            swap_out.clear_overflows()
+            swap_out.disable()
+            swap_out.host(r.PMUSERENR_EL0, 0)
+            swap_out.host(r.PMCR_EL0, self.host.value)
+            swap_out.done()
+        context.loaded = False
+        context.lift_traps()
+        if context.owned and context.on.split:
+            await self.vcpu.call([Call.GUEST_COUNTERS, 0, 0, 0, 0], Account.RESERVE)
+
+    async def access(self, register: int, write: bool, value: int) -> int:
+        context = self.context
+        if not context.resident:
+            context.owned = True
+            with context.charged_to_swap():
+                await self._reside()
+        return self.accesses.perform(context, register, write, value)
+
+    def fast(self, register: int, write: bool) -> bool:
+        return self.design.traps is Traps.FAST_PATH and self.context.resident
+
+    def level(self) -> bool:
+        return self.context.overflow_status()
+
+    def guest_overflow(self, mask: int) -> None:
+        self.context.take_overflows(mask)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gunyah(Partitioned):
+class Gunyah(Design):
     """The Gunyah hypervisor's way with the PMU."""
 
     name = "gunyah"
     why = "trap the first access of a time slice, keep access at switch-in iff a counter runs; the host counts nothing"
 
-    swap: Swap = axis(
-        Swap.LAZY,
-        "resident if in use at the switch-in, else from the first access of the slice on",
-        values=(Swap.LAZY,),
-    )
-    reservation: Reservation = axis(Reservation.STATIC, "the host has no counters", values=(Reservation.STATIC,))
+    traps: Traps = axis(Traps.FGT, trap_controls.TRAPS)
 
-    @classmethod
-    def axes(cls) -> dict[str, Axis]:
-        axes = super().axes()
-        return {name: axes[name] for name in ("traps", "swap", "reservation")}
+    def check(self, cpu: CpuSpec, counters: int) -> list[str]:
+        return trap_controls.check(self.traps, cpu, counters)
 
-    def host_counters(self, cpu: CpuSpec) -> int:
-        return 0
+    def host_policy(self, cpu: CpuSpec) -> HostPolicy:
+        """The host has no counters."""
+        return HostPolicy(0, split_irq=True)
+
+    @property
+    def set_n(self) -> SetN:
+        return SetN.ATTRIBUTE
 
     def vpmu(self, vcpu: KvmVcpu) -> GunyahPmu:
         return GunyahPmu(self, vcpu)

@@ -2,41 +2,106 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from functools import partial
 
+from services import registers as r
 from services.boot import HostPolicy
+from services.cpu import Call
 from services.experiment import CpuSpec
-from services.kvm.designs.partitioned import Partitioned, Reservation, Swap
-from services.kvm.designs.partitioned_pmu import PartitionedPmu
-from services.kvm.guest_pmu import CYCLE_BIT
-from services.kvm.vpmu import Axis, DesignError, KvmVcpu, axis
+from services.kvm.bill import Account
+from services.kvm.designs.partitioned import accesses, trap_controls
+from services.kvm.designs.partitioned.accesses import Accesses
+from services.kvm.designs.partitioned.context import PmuContext
+from services.kvm.designs.partitioned.guest_range import every_counter, guest_range
+from services.kvm.designs.partitioned.host_pmcr import HostPmcr
+from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
+from services.kvm.designs.partitioned.trap_controls import Traps
+from services.kvm.vpmu import Design, DesignError, KvmVcpu, SetN, Vpmu, axis
+from services.state import derived
+
+ACCESSES = accesses.ON_CPU | accesses.types_written_through()
+UNSPLIT = ACCESSES | accesses.UNSPLIT
 
 
-class MediatedPmu(PartitionedPmu):
+@dataclass(eq=False)
+class MediatedPmu(Vpmu):
     """Every counter of the CPU, swapped whole; the host's events go out at the load and come back at the put."""
 
-    def counters_owned(self, cpu: CpuSpec) -> int:
-        return cpu.counters
+    design: Mediated = derived()
+    context: PmuContext = field(default_factory=partial(PmuContext, owned=True), init=False)
+    host: HostPmcr = field(default_factory=HostPmcr, init=False)
+    accesses: Accesses = derived(init=False)
+
+    def derive(self) -> None:
+        super().derive()
+        cpu = self.vcpu.spec
+        on = guest_range(cpu, cpu.counters, fgt=self.design.traps is Traps.FGT)
+        self.context.fit(self, on, n=self.pmu.counters)
+        self.accesses = ACCESSES if on.split else UNSPLIT
+
+    async def load(self) -> None:
+        self.derive()
+        context, on = self.context, self.context.on
+        context.loaded = True
+        rows: list[int] = [Call.GUEST_COUNTERS, on.mask, int(on.split), 0, 0]
+        if self.el0_switched():
+            rows += [Call.EL0_FILTER, 1, 0, 0, 0]
+        await self.vcpu.call(rows, Account.RESERVE)
+        self.host.keep(context)
+        context.set_traps(trap_controls.owned(on) | self.host.hpme(context))
+        swap_in = SwapIn(context)
+        swap_in.types()
+        swap_in.counters()
+        swap_in.selr()
+        swap_in.pmcr()
+        swap_in.clear_overflows()
+        swap_in.cnten()
+        swap_in.inten()
+        swap_in.userenr()
+        swap_in.done()
+
+    async def put(self) -> None:
+        context = self.context
+        self.host.follow(context)
+        swap_out = SwapOut(context)
+        swap_out.counters()
+        swap_out.selr()
+        swap_out.pmcr()
+        swap_out.cnten()
+        swap_out.inten()
+        swap_out.overflows()
+        swap_out.userenr()
+        swap_out.clear_overflows()
+        swap_out.disable()
+        swap_out.host(r.PMUSERENR_EL0, 0)
+        swap_out.host(r.PMCR_EL0, self.host.value)
+        swap_out.done()
+        context.loaded = False
+        context.lift_traps()
+        await self.vcpu.call([Call.GUEST_COUNTERS, 0, 0, 0, 0], Account.RESERVE)
+
+    async def access(self, register: int, write: bool, value: int) -> int:
+        return self.accesses.perform(self.context, register, write, value)
+
+    def fast(self, register: int, write: bool) -> bool:
+        return self.design.traps is Traps.FAST_PATH
+
+    def level(self) -> bool:
+        return self.context.overflow_status()
+
+    def guest_overflow(self, mask: int) -> None:
+        self.context.take_overflows(mask)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mediated(Partitioned):
+class Mediated(Design):
     """The guest owns the whole PMU while it is loaded."""
 
     name = "mediated"
     why = "the whole PMU changes hands at vcpu_load and vcpu_put; host events must exclude guests"
 
-    swap: Swap = axis(Swap.EAGER, "the guest's registers go onto the CPU at each load", values=(Swap.EAGER,))
-    reservation: Reservation = axis(
-        Reservation.DYNAMIC,
-        "the host gives all counters up while a vCPU is loaded",
-        values=(Reservation.DYNAMIC,),
-    )
-
-    @classmethod
-    def axes(cls) -> dict[str, Axis]:
-        axes = super().axes()
-        return {name: axes[name] for name in ("traps", "swap", "reservation")}
+    traps: Traps = axis(Traps.FGT, trap_controls.TRAPS)
 
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
         if counters != cpu.counters:
@@ -44,13 +109,15 @@ class Mediated(Partitioned):
                 f"mediated: the guest owns all {cpu.counters} event counters of {cpu.model}, it cannot have {counters}",
                 f"give the guest {cpu.counters} counters",
             )
-        return super().check(cpu, counters)
-
-    def host_counters(self, cpu: CpuSpec) -> int:
-        return ((1 << cpu.counters) - 1) | CYCLE_BIT
+        return trap_controls.check(self.traps, cpu, counters)
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
-        return replace(super().host_policy(cpu), refuses_guests=True)
+        """Every counter, for events that exclude guests."""
+        return HostPolicy(every_counter(cpu), split_irq=True, refuses_guests=True)
+
+    @property
+    def set_n(self) -> SetN:
+        return SetN.ATTRIBUTE
 
     def vpmu(self, vcpu: KvmVcpu) -> MediatedPmu:
         return MediatedPmu(self, vcpu)

@@ -1,0 +1,25 @@
+"""Partitioned vPMUs: MDCR_EL2.HPMN gives the guest [0, HPMN) and the cycle counter, the host keeps the rest.
+
+After the posted series "ARM64 PMU Partitioning": a file for each of its versions, which is what that version does, its
+faults included, as a list of shared steps; and `reviewed.py`, what its reviews asked for. They build upon
+
+    guest_range.py    what of a CPU's PMU is a guest's
+    trap_controls.py  what traps: MDCR_EL2, and what is left of it for want of a feature
+    context.py        where the live copy of a guest's registers is
+    swap.py           the steps of kvm_pmu_load() and kvm_pmu_put()
+    host_pmcr.py      the host's PMCR_EL0 meanwhile
+    accesses.py       what trapped accesses do
+"""
+
+from services.kvm.designs.partitioned.reviewed import Partitioned
+from services.kvm.designs.partitioned.v1 import V1
+from services.kvm.designs.partitioned.v2 import V2
+from services.kvm.designs.partitioned.v4 import V4
+from services.kvm.designs.partitioned.v5 import V5
+from services.kvm.designs.partitioned.v6 import V6
+from services.kvm.designs.partitioned.v7 import V7
+from services.kvm.designs.partitioned.v8 import V8
+
+VERSIONS = (V1, V2, V4, V5, V6, V7, V8)
+
+__all__ = ["VERSIONS", "Partitioned"]

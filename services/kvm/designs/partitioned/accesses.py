@@ -1,0 +1,290 @@
+"""What a trapped access does while the guest's registers are on the CPU (access_pmcr() ... access_pmuserenr()).
+
+Tables, of which each version composes its own with `|`: what stands further right wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from services import registers as r
+from services.kvm.designs.partitioned.context import PmuContext
+from services.kvm.designs.partitioned.swap import HardwareType, enables, without_el2
+from services.kvm.errors import InjectUndef
+from services.kvm.guest_pmu import CYCLE, PMCR_WRITABLE, STALL_SLOTS
+
+# They are given the register, or the number of the counter that it belongs to; a write, the value as well.
+Read = Callable[[PmuContext, int], int]
+Write = Callable[[PmuContext, int, int], None]
+F = TypeVar("F")
+
+
+@dataclass(frozen=True, slots=True)
+class Accesses:
+    """By register, the function that performs an access, and the register or number that it is given."""
+
+    reads: Mapping[int, tuple[Read, int]] = field(default_factory=dict)
+    writes: Mapping[int, tuple[Write, int]] = field(default_factory=dict)
+
+    def __or__(self, other: Accesses) -> Accesses:
+        return Accesses({**self.reads, **other.reads}, {**self.writes, **other.writes})
+
+    def perform(self, context: PmuContext, register: int, write: bool, value: int) -> int:
+        """The value read, or the one written. Raises InjectUndef."""
+        if write:
+            writing = self.writes.get(register)
+            if writing is None:
+                raise InjectUndef
+            writing[0](context, writing[1], value)
+            return value
+        reading = self.reads.get(register)
+        if reading is None:
+            raise InjectUndef
+        return reading[0](context, reading[1])
+
+
+def by_register(function: F, *registers: int) -> dict[int, tuple[F, int]]:
+    """The entries of a function that is given the register."""
+    return {register: (function, register) for register in registers}
+
+
+def by_counter(function: F) -> dict[int, tuple[F, int]]:
+    """The entries of a function of event counters and the cycle counter: of their values."""
+    return {r.PMEVCNTR(n): (function, n) for n in range(r.EVENT_COUNTERS)} | {r.PMCCNTR_EL0: (function, CYCLE)}
+
+
+def by_type(function: F) -> dict[int, tuple[F, int]]:
+    """The entries of a function of event counters and the cycle counter: of what they count."""
+    return {r.PMEVTYPER(n): (function, n) for n in range(r.EVENT_COUNTERS)} | {r.PMCCFILTR_EL0: (function, CYCLE)}
+
+
+def selr_on_cpu(context: PmuContext) -> int:
+    """PMSELR_EL0.SEL."""
+    return context.read(r.PMSELR_EL0) & 0x1F
+
+
+def selr_in_memory(context: PmuContext) -> int:
+    """PMSELR_EL0.SEL of a guest whose registers are not on the CPU."""
+    return context.pmu.selr
+
+
+def selected_read(function: Read, selr: Callable[[PmuContext], int] = selr_on_cpu) -> tuple[Read, int]:
+    """The entry of PMXEVCNTR_EL0 or PMXEVTYPER_EL0: `function` for the counter that is selected."""
+    return lambda context, _: function(context, selr(context)), 0
+
+
+def selected_write(function: Write, selr: Callable[[PmuContext], int] = selr_on_cpu) -> tuple[Write, int]:
+    """The entry of PMXEVCNTR_EL0 or PMXEVTYPER_EL0: `function` for the counter that is selected."""
+    return lambda context, _, value: function(context, selr(context), value), 0
+
+
+def has_counter(context: PmuContext, n: int) -> None:
+    """Raises InjectUndef for a counter that is not the guest's."""
+    if n != CYCLE and n >= context.on.hpmn:
+        raise InjectUndef
+
+
+# Counters and their types.
+
+
+def read_counter(context: PmuContext, n: int) -> int:
+    has_counter(context, n)
+    return context.read(r.PMCCNTR_EL0 if n == CYCLE else r.PMEVCNTR(n))
+
+
+def write_counter(context: PmuContext, n: int, value: int) -> None:
+    has_counter(context, n)
+    context.write(r.PMCCNTR_EL0 if n == CYCLE else r.PMEVCNTR(n), value)
+
+
+def read_type(context: PmuContext, n: int) -> int:
+    has_counter(context, n)
+    return context.pmu.typer[n]
+
+
+def write_type(context: PmuContext, n: int, value: int) -> None:
+    """Into memory: the CPU gets it at the next load."""
+    has_counter(context, n)
+    mask = context.pmu.event_mask
+    context.pmu.typer[n] = value & (mask if n != CYCLE else mask & ~r.PMEVTYPER_EVTCOUNT)
+
+
+def types_written_through(hardware_type: HardwareType = without_el2) -> Accesses:
+    """An event type that is written goes into memory, and onto the CPU at once."""
+
+    def write(context: PmuContext, n: int, value: int) -> None:
+        write_type(context, n, value)
+        context.write(r.PMCCFILTR_EL0 if n == CYCLE else r.PMEVTYPER(n), hardware_type(context.pmu, n))
+
+    return Accesses(writes={**by_type(write), r.PMXEVTYPER_EL0: selected_write(write)})
+
+
+# Overflow flags: in memory, where the host's interrupt handler puts them, and on the CPU until it runs.
+
+
+def read_overflows(context: PmuContext, register: int) -> int:
+    return context.pmu.ovs | context.read(register) & context.on.mask
+
+
+def clear_overflows(context: PmuContext, register: int, value: int) -> None:
+    clear_overflows_in_memory(context, register, value)
+    context.write(register, value & context.on.mask)
+
+
+def read_overflows_in_memory(context: PmuContext, register: int) -> int:
+    context.read(register)
+    return context.pmu.ovs
+
+
+def clear_overflows_in_memory(context: PmuContext, register: int, value: int) -> None:
+    context.pmu.ovs &= ~value
+
+
+def set_overflows(context: PmuContext, register: int, value: int) -> None:
+    context.pmu.ovs |= value & context.on.mask
+
+
+# The others.
+
+
+def read_register(context: PmuContext, register: int) -> int:
+    return context.read(register)
+
+
+def read_mask(context: PmuContext, register: int) -> int:
+    """A register with a bit for each counter."""
+    return context.read(register) & context.on.mask
+
+
+def write_mask(context: PmuContext, register: int, value: int) -> None:
+    context.write(register, value & context.on.mask)
+
+
+def write_register(context: PmuContext, register: int, value: int) -> None:
+    context.write(register, value)
+
+
+def write_selr(context: PmuContext, register: int, value: int) -> None:
+    context.pmu.selr = value & 0x1F
+    context.write(register, value)
+
+
+def read_pmcr(context: PmuContext, register: int) -> int:
+    return context.read(register) & ~r.PMCR_N | context.n << r.PMCR_N_SHIFT
+
+
+def write_pmcr(context: PmuContext, register: int, value: int) -> None:
+    context.write(register, value & ~(r.PMCR_P | r.PMCR_C))
+    reset_counters(context, value)
+
+
+def reset_counters(context: PmuContext, pmcr: int) -> None:
+    """P from EL2 would reset the host's counters too, so the guest's are written one by one."""
+    if pmcr & r.PMCR_P:
+        for n in range(context.on.hpmn):
+            context.write(r.PMEVCNTR(n), 0)
+    if pmcr & r.PMCR_C:
+        context.write(r.PMCCNTR_EL0, 0)
+
+
+def read_pmceid0(context: PmuContext, register: int) -> int:
+    return context.read(register) | 1 << r.CHAIN
+
+
+def read_pmceid1(context: PmuContext, register: int) -> int:
+    return context.read(register) & ~STALL_SLOTS
+
+
+def read_zero(context: PmuContext, register: int) -> int:
+    return 0
+
+
+def ignore_write(context: PmuContext, register: int, value: int) -> None:
+    """PMMIR_EL1 is read-only, and its trap leaves it at that."""
+
+
+ON_CPU = Accesses(
+    reads={
+        **by_counter(read_counter),
+        **by_type(read_type),
+        r.PMXEVCNTR_EL0: selected_read(read_counter),
+        r.PMXEVTYPER_EL0: selected_read(read_type),
+        **by_register(read_overflows, r.PMOVSSET_EL0, r.PMOVSCLR_EL0),
+        **by_register(read_pmcr, r.PMCR_EL0),
+        **by_register(read_mask, r.PMCNTENSET_EL0, r.PMCNTENCLR_EL0, r.PMINTENSET_EL1, r.PMINTENCLR_EL1),
+        **by_register(read_register, r.PMSELR_EL0, r.PMUSERENR_EL0),
+        **by_register(read_pmceid0, r.PMCEID0_EL0),
+        **by_register(read_pmceid1, r.PMCEID1_EL0),
+        **by_register(read_zero, r.PMMIR_EL1),
+    },
+    writes={
+        **by_counter(write_counter),
+        **by_type(write_type),
+        r.PMXEVCNTR_EL0: selected_write(write_counter),
+        r.PMXEVTYPER_EL0: selected_write(write_type),
+        **by_register(clear_overflows, r.PMOVSCLR_EL0),
+        **by_register(set_overflows, r.PMOVSSET_EL0),
+        **by_register(write_pmcr, r.PMCR_EL0),
+        **by_register(
+            write_mask, r.PMCNTENSET_EL0, r.PMCNTENCLR_EL0, r.PMINTENSET_EL1, r.PMINTENCLR_EL1, r.PMSWINC_EL0
+        ),
+        **by_register(write_selr, r.PMSELR_EL0),
+        **by_register(write_register, r.PMUSERENR_EL0),
+        **by_register(ignore_write, r.PMMIR_EL1),
+    },
+)
+
+OVERFLOWS_IN_MEMORY = Accesses(
+    reads=by_register(read_overflows_in_memory, r.PMOVSSET_EL0, r.PMOVSCLR_EL0),
+    writes=by_register(clear_overflows_in_memory, r.PMOVSCLR_EL0),
+)
+
+
+# Where HPMN cannot be 0 nothing is split off, and PMCR_EL0 is the host's: what the guest wants is in memory.
+
+
+def read_pmcr_in_memory(context: PmuContext, register: int) -> int:
+    context.read(register)
+    return context.pmu.pmcr & ~r.PMCR_N | context.n << r.PMCR_N_SHIFT
+
+
+def write_pmcr_in_memory(context: PmuContext, register: int, value: int) -> None:
+    context.pmu.pmcr = value & PMCR_WRITABLE
+    apply_enables(context)
+    reset_counters(context, value)
+
+
+def read_cnten_in_memory(context: PmuContext, register: int) -> int:
+    context.read(register)
+    return context.pmu.cnten
+
+
+def set_cnten_in_memory(context: PmuContext, register: int, value: int) -> None:
+    context.pmu.cnten |= value & context.on.mask
+    apply_enables(context)
+
+
+def clear_cnten_in_memory(context: PmuContext, register: int, value: int) -> None:
+    context.pmu.cnten &= ~(value & context.on.mask)
+    apply_enables(context)
+
+
+def apply_enables(context: PmuContext) -> None:
+    value = enables(context)
+    context.write(r.PMCNTENSET_EL0, value)
+    context.write(r.PMCNTENCLR_EL0, ~value & context.on.mask)
+
+
+UNSPLIT = Accesses(
+    reads={
+        **by_register(read_pmcr_in_memory, r.PMCR_EL0),
+        **by_register(read_cnten_in_memory, r.PMCNTENSET_EL0, r.PMCNTENCLR_EL0),
+    },
+    writes={
+        **by_register(write_pmcr_in_memory, r.PMCR_EL0),
+        **by_register(set_cnten_in_memory, r.PMCNTENSET_EL0),
+        **by_register(clear_cnten_in_memory, r.PMCNTENCLR_EL0),
+    },
+)

@@ -1,0 +1,95 @@
+"""A guest's PMU context: where the live copy of its registers is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from services import registers as r
+from services._pmu import Burst
+from services.kvm.bill import Account
+from services.kvm.designs.partitioned.guest_range import GuestRange
+from services.kvm.designs.partitioned.trap_controls import TRAPPED_READS, TRAPPED_WRITES
+from services.kvm.guest_pmu import GuestPmu
+from services.kvm.vpmu import KvmVcpu, Swaps, Vpmu
+from services.state import derived
+
+
+@dataclass(eq=False, slots=True)
+class PmuContext:
+    """On the CPU while the vCPU is loaded and owns its range there (GUEST_OWNED), in `pmu` otherwise (FREE)."""
+
+    owned: bool = False
+    loaded: bool = False
+
+    vcpu: KvmVcpu = derived(init=False)
+    pmu: GuestPmu = derived(init=False)
+    swaps: Swaps = derived(init=False)
+    on: GuestRange = derived(init=False)  # what is its on the CPU that the vCPU is on; CPUs may differ
+    n: int = derived(init=False)  # PMCR_EL0.N as a trapped read finds it
+
+    def fit(self, of: Vpmu, on: GuestRange, n: int) -> None:
+        """To the CPU that the vCPU is on."""
+        self.vcpu, self.pmu, self.swaps = of.vcpu, of.pmu, of.swaps
+        self.on, self.n = on, n
+
+    @property
+    def resident(self) -> bool:
+        """Is the live copy on the CPU?"""
+        return self.owned and self.loaded
+
+    def read(self, register: int) -> int:
+        """One register of the CPU."""
+        burst = Burst()
+        burst.mrs(register)
+        return self.vcpu.kvm(burst)[0]
+
+    def write(self, register: int, value: int) -> None:
+        """One register of the CPU."""
+        burst = Burst()
+        burst.msr(register, value)
+        self.vcpu.kvm(burst)
+
+    def set_traps(self, mdcr: int) -> None:
+        """The trap controls while the vCPU is loaded: MDCR_EL2, and the fine-grained ones where there are any."""
+        self._set_traps(mdcr, TRAPPED_READS, TRAPPED_WRITES)
+
+    def lift_traps(self) -> None:
+        """The host's trap controls: none, and every counter is in its range."""
+        self._set_traps(self.vcpu.spec.counters, 0, 0)
+
+    def _set_traps(self, mdcr: int, reads: int, writes: int) -> None:
+        burst = Burst()
+        burst.msr(r.MDCR_EL2, mdcr)
+        if self.vcpu.spec.fgt:
+            burst.msr(r.HDFGRTR_EL2, reads)
+            burst.msr(r.HDFGWTR_EL2, writes)
+        self.vcpu.kvm(burst)
+
+    @contextmanager
+    def charged_to_swap(self) -> Iterator[None]:
+        """A swap within a trap is not the trap's cost."""
+        before = self.vcpu.set_account(Account.SWAP)
+        yield
+        self.vcpu.set_account(Account(before))
+
+    # The guest's interrupt.
+
+    def overflow_status(self) -> bool:
+        """kvm_pmu_part_overflow_status: the flags are in memory, the enables on the CPU while resident."""
+        pmu, mask = self.pmu, self.on.mask
+        if not pmu.ovs & mask:
+            return False
+        if not self.resident:
+            return bool(pmu.pmcr & r.PMCR_E and pmu.ovs & pmu.inten & mask)
+        burst = Burst()
+        burst.mrs(r.PMINTENSET_EL1)
+        burst.mrs(r.PMCR_EL0)
+        inten, pmcr = self.vcpu.kvm(burst)
+        return bool((pmcr if self.on.split else pmu.pmcr) & r.PMCR_E and pmu.ovs & inten & mask)
+
+    def take_overflows(self, mask: int) -> None:
+        """kvm_pmu_handle_guest_irq: the flags, which the host's handler has cleared, go into memory."""
+        if self.resident:
+            self.pmu.ovs |= mask & self.on.mask

@@ -1,0 +1,40 @@
+"""What of a CPU's PMU is a guest's while its registers are there, and what is left to the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from services.experiment import CpuSpec
+from services.kvm.guest_pmu import CYCLE_BIT
+
+
+@dataclass(frozen=True, slots=True)
+class GuestRange:
+    """The counters [0, HPMN) of a CPU, and the cycle counter."""
+
+    cpu: CpuSpec
+    hpmn: int  # event counters
+    mask: int  # all of them, one bit each
+    split: bool  # MDCR_EL2.HPMN can be `hpmn`; else it stays N, every access traps, and PMCR_EL0.E is the host's
+    untrapped: bool  # fine-grained traps leave most accesses to the hardware
+
+
+@cache
+def guest_range(cpu: CpuSpec, counters: int, *, fgt: bool) -> GuestRange:
+    """The range of a guest with `counters` event counters; `fgt`: by fine-grained traps, where `cpu` has them."""
+    hpmn = min(counters, cpu.counters)
+    split = hpmn > 0 or cpu.hpmn0
+    hides_icntr = not cpu.icntr or cpu.fgt > 1  # without trapping everything
+    return GuestRange(
+        cpu,
+        hpmn,
+        mask=((1 << hpmn) - 1) | CYCLE_BIT,
+        split=split,
+        untrapped=fgt and cpu.fgt > 0 and hides_icntr and split,
+    )
+
+
+def every_counter(cpu: CpuSpec) -> int:
+    """The event counters of a CPU and its cycle counter, one bit each."""
+    return ((1 << cpu.counters) - 1) | CYCLE_BIT

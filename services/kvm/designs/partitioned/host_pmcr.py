@@ -1,0 +1,31 @@
+"""The host's PMCR_EL0 while a guest has the register."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services import registers as r
+from services.kvm.designs.partitioned.context import PmuContext
+from services.kvm.guest_pmu import PMCR_WRITABLE
+
+
+@dataclass(slots=True)
+class HostPmcr:
+    """As it was found at the load. With the guest's range split off, MDCR_EL2.HPME stands in for its E meanwhile."""
+
+    value: int = 0
+
+    def keep(self, context: PmuContext) -> None:
+        """At the load, before the guest's is written."""
+        self.value = context.read(r.PMCR_EL0) & PMCR_WRITABLE
+        context.swaps.register_reads += 1
+
+    def hpme(self, context: PmuContext) -> int:
+        """MDCR_EL2.HPME from now on: the host's driver stops and starts its range by that."""
+        return r.MDCR_EL2_HPME if self.value & r.PMCR_E or not context.on.split else 0
+
+    def follow(self, context: PmuContext) -> None:
+        """At the put, while the guest's MDCR_EL2 is live: what the host's driver has left its enable at."""
+        if context.on.split:
+            running = context.read(r.MDCR_EL2) & r.MDCR_EL2_HPME
+            self.value = self.value & ~r.PMCR_E | (r.PMCR_E if running else 0)

@@ -1,0 +1,164 @@
+"""The steps of kvm_pmu_load() and kvm_pmu_put(): a guest's registers onto the CPU, and off it.
+
+Each step posts its accesses; `done()` has all of them executed, in the order of the steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from operator import setitem
+
+from services import registers as r
+from services._pmu import Burst
+from services.kvm.designs.partitioned.context import PmuContext
+from services.kvm.guest_pmu import CYCLE, PMCR_WRITABLE, GuestPmu
+
+HardwareType = Callable[[GuestPmu, int], int]
+
+
+def as_written(pmu: GuestPmu, n: int) -> int:
+    """What the CPU gets for an event type of the guest: nowhere an event that the VM's filter denies."""
+    value = pmu.typer[n]
+    return value | r.PMEVTYPER_P | r.PMEVTYPER_U if pmu.event(n) in pmu.denied else value
+
+
+def without_el2(pmu: GuestPmu, n: int) -> int:
+    """What the CPU gets for an event type of the guest: no event at EL2, nowhere one that the VM's filter denies."""
+    return as_written(pmu, n) & ~r.PMEVTYPER_NSH
+
+
+def enables(context: PmuContext) -> int:
+    """PMCNTEN for the CPU: without a split PMCR_EL0.E is the host's, so the guest's acts through these."""
+    pmu = context.pmu
+    return pmu.cnten & context.on.mask if context.on.split or pmu.pmcr & r.PMCR_E else 0
+
+
+class SwapIn:
+    """A guest's registers from memory onto the CPU."""
+
+    def __init__(self, context: PmuContext) -> None:
+        self.context = context
+        self.pmu = context.pmu
+        self.burst = Burst()
+
+    def types(self, hardware_type: HardwareType = without_el2) -> None:
+        """PMEVTYPER<n>_EL0 and PMCCFILTR_EL0 (kvm_pmu_apply_event_filter)."""
+        for n in range(self.context.on.hpmn):
+            self.burst.msr(r.PMEVTYPER(n), hardware_type(self.pmu, n))
+        self.burst.msr(r.PMCCFILTR_EL0, hardware_type(self.pmu, CYCLE))
+
+    def counters(self) -> None:
+        """PMEVCNTR<n>_EL0 and PMCCNTR_EL0."""
+        for n in range(self.context.on.hpmn):
+            self.burst.msr(r.PMEVCNTR(n), self.pmu.counter[n])
+        self.burst.msr(r.PMCCNTR_EL0, self.pmu.counter[CYCLE])
+
+    def selr(self) -> None:
+        self.burst.msr(r.PMSELR_EL0, self.pmu.selr)
+
+    def pmcr(self) -> None:
+        """Without a split the host's counters need PMCR_EL0.E, too."""
+        self.burst.msr(r.PMCR_EL0, self.pmu.pmcr if self.context.on.split else self.pmu.pmcr | r.PMCR_E)
+
+    def clear_overflows(self) -> None:
+        self.burst.msr(r.PMOVSCLR_EL0, self.context.on.mask)
+
+    def cnten(self) -> None:
+        """PMCNTENSET_EL0 and PMCNTENCLR_EL0."""
+        value = enables(self.context)
+        self.burst.msr(r.PMCNTENSET_EL0, value)
+        self.burst.msr(r.PMCNTENCLR_EL0, ~value & self.context.on.mask)
+
+    def inten(self) -> None:
+        """PMINTENSET_EL1 and PMINTENCLR_EL1."""
+        self.burst.msr(r.PMINTENSET_EL1, self.pmu.inten & self.context.on.mask)
+        self.burst.msr(r.PMINTENCLR_EL1, ~self.pmu.inten & self.context.on.mask)
+
+    def userenr(self) -> None:
+        self.burst.msr(r.PMUSERENR_EL0, self.pmu.userenr)
+
+    def done(self) -> None:
+        context = self.context
+        context.swaps.loads += 1
+        context.swaps.register_writes += len(self.burst)
+        context.vcpu.kvm(self.burst)
+
+
+class SwapOut:
+    """A guest's registers from the CPU into memory, and the CPU as the host is to find it."""
+
+    def __init__(self, context: PmuContext) -> None:
+        self.context = context
+        self.pmu = context.pmu
+        self.burst = Burst()
+        self._keep: list[Callable[[int], None]] = []  # what becomes of each value read
+
+    def counters(self) -> None:
+        """PMEVCNTR<n>_EL0 and PMCCNTR_EL0."""
+        for n in range(self.context.on.hpmn):
+            self._read(r.PMEVCNTR(n), partial(setitem, self.pmu.counter, n))
+        self._read(r.PMCCNTR_EL0, partial(setitem, self.pmu.counter, CYCLE))
+
+    def selr(self) -> None:
+        self._read(r.PMSELR_EL0, self._keep_selr)
+
+    def pmcr(self) -> None:
+        self._read(r.PMCR_EL0, self._keep_pmcr)
+
+    def cnten(self) -> None:
+        self._read(r.PMCNTENSET_EL0, self._keep_cnten)
+
+    def inten(self) -> None:
+        self._read(r.PMINTENSET_EL1, self._keep_inten)
+
+    def overflows(self) -> None:
+        self._read(r.PMOVSSET_EL0, self._keep_overflows)
+
+    def userenr(self) -> None:
+        self._read(r.PMUSERENR_EL0, self._keep_userenr)
+
+    def clear_overflows(self) -> None:
+        self.burst.msr(r.PMOVSCLR_EL0, self.context.on.mask)
+
+    def disable(self) -> None:
+        """PMCNTENCLR_EL0 and PMINTENCLR_EL1."""
+        self.burst.msr(r.PMCNTENCLR_EL0, self.context.on.mask)
+        self.burst.msr(r.PMINTENCLR_EL1, self.context.on.mask)
+
+    def host(self, register: int, value: int) -> None:
+        """A register that the host gets back."""
+        self.burst.msr(register, value)
+
+    def done(self) -> None:
+        context = self.context
+        values = context.vcpu.kvm(self.burst)
+        context.swaps.puts += 1
+        context.swaps.register_reads += len(values)
+        context.swaps.register_writes += len(self.burst) - len(values)
+        for keep, value in zip(self._keep, values, strict=True):
+            keep(value)
+
+    def _read(self, register: int, keep: Callable[[int], None]) -> None:
+        self.burst.mrs(register)
+        self._keep.append(keep)
+
+    def _keep_selr(self, value: int) -> None:
+        self.pmu.selr = value
+
+    def _keep_pmcr(self, value: int) -> None:
+        if self.context.on.split:  # else what is on the CPU is the host's
+            self.pmu.pmcr = value & PMCR_WRITABLE
+
+    def _keep_cnten(self, value: int) -> None:
+        if self.context.on.split:
+            self.pmu.cnten = value & self.context.on.mask
+
+    def _keep_inten(self, value: int) -> None:
+        self.pmu.inten = value & self.context.on.mask
+
+    def _keep_overflows(self, value: int) -> None:
+        self.pmu.ovs |= value & self.context.on.mask
+
+    def _keep_userenr(self, value: int) -> None:
+        self.pmu.userenr = value

@@ -1,0 +1,64 @@
+"""What traps while a vCPU with a partitioned PMU is loaded."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from services import registers as r
+from services.experiment import CpuSpec
+from services.kvm.designs.partitioned.guest_range import GuestRange
+from services.kvm.guest_pmu import PMUVER_P1, PMUVER_P5
+from services.kvm.vpmu import DesignError
+
+# What stays trapped under FEAT_FGT: overflow flags, for injection; event types, for the filter and to forbid
+# counting at EL2; PMCEID and PMMIR, which would show the host's hardware.
+TRAPPED_WRITES = r.HDFG_PMOVS | r.HDFG_PMEVTYPERN | r.HDFG_PMCCFILTR
+TRAPPED_READS = TRAPPED_WRITES | r.HDFGRTR_PMCEIDN | r.HDFGRTR_PMMIR
+
+ALL = r.MDCR_EL2_TPM | r.MDCR_EL2_TPMCR
+NOTHING_AT_EL2 = r.MDCR_EL2_HPMD | r.MDCR_EL2_HCCD
+
+
+class Traps(Enum):
+    """How most accesses come not to trap, or who completes them if they do."""
+
+    FGT = "fgt"
+    FAST_PATH = "fast-path"
+    SLOW_PATH = "slow-path"
+
+
+TRAPS = "FEAT_FGT untraps most accesses; or TPM traps them all, completed in the hypervisor or in the host kernel"
+
+
+def free(cpu: CpuSpec) -> int:
+    """MDCR_EL2 of a vCPU whose registers are not on the CPU: everything traps, nothing is split off."""
+    return ALL | cpu.counters
+
+
+def owned(on: GuestRange) -> int:
+    """MDCR_EL2 of a vCPU whose registers are on the CPU, but for HPME (kvm_arm_setup_mdcr_el2)."""
+    value = on.hpmn if on.split else on.cpu.counters
+    if on.cpu.pmuver >= PMUVER_P1 and on.split:
+        value |= r.MDCR_EL2_HPMD  # nothing in the guest's range counts at EL2
+    if on.cpu.pmuver >= PMUVER_P5:
+        value |= r.MDCR_EL2_HCCD  # nor does the cycle counter
+    return value if on.untrapped else value | ALL
+
+
+def check(traps: Traps, cpu: CpuSpec, counters: int) -> list[str]:
+    """`Design.check` for a partition of `counters` event counters."""
+    if counters > cpu.counters:
+        raise DesignError(
+            f"HPMN {counters} is above the {cpu.counters} event counters of {cpu.model}",
+            f"give the guest at most {cpu.counters} counters",
+        )
+    fallbacks = []
+    if traps is Traps.FGT and not cpu.fgt:
+        fallbacks.append(f"{cpu.model} has no FEAT_FGT: every PMU access traps (MDCR_EL2.TPM)")
+    elif traps is Traps.FGT and cpu.icntr and cpu.fgt < 2:
+        fallbacks.append(f"{cpu.model} has no FEAT_FGT2 to hide PMICNTR_EL0 with: every PMU access traps")
+    if traps is Traps.FAST_PATH and cpu.pmuver < PMUVER_P1:
+        raise DesignError(f"traps=fast-path needs FEAT_PMUv3p1, which {cpu.model} lacks", "use traps=slow-path")
+    if counters == 0 and not cpu.hpmn0:
+        fallbacks.append(f"{cpu.model} has no FEAT_HPMN0: HPMN stays {cpu.counters} and every PMU access traps")
+    return fallbacks

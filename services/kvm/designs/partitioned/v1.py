@@ -1,0 +1,108 @@
+"""v1 (June 2025): a guest's registers are on the CPU while it is loaded; PMCR_EL0.N is the host's one partition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+
+from services import registers as r
+from services.boot import HostPolicy
+from services.experiment import CpuSpec
+from services.kvm.designs.partitioned import accesses, swap, trap_controls
+from services.kvm.designs.partitioned.accesses import Accesses
+from services.kvm.designs.partitioned.context import PmuContext
+from services.kvm.designs.partitioned.guest_range import every_counter, guest_range
+from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
+from services.kvm.designs.partitioned.trap_controls import Traps
+from services.kvm.guest_pmu import CYCLE_BIT
+from services.kvm.vpmu import Design, KvmVcpu, SetN, Vpmu, axis
+from services.state import derived
+
+ACCESSES = accesses.ON_CPU | accesses.types_written_through(swap.as_written)
+UNSPLIT = ACCESSES | accesses.UNSPLIT
+
+
+@dataclass(eq=False)
+class V1Pmu(Vpmu):
+    """Event types are on the CPU as the guest wrote them, with its wish to count at EL2."""
+
+    design: V1 = derived()
+    context: PmuContext = field(default_factory=partial(PmuContext, owned=True), init=False)
+    accesses: Accesses = derived(init=False)
+
+    def derive(self) -> None:
+        super().derive()
+        partition = (self.design.guest_range & ~CYCLE_BIT).bit_count()
+        on = guest_range(self.vcpu.spec, partition, fgt=self.design.traps is Traps.FGT)
+        self.context.fit(self, on, n=on.hpmn)
+        self.accesses = ACCESSES if on.split else UNSPLIT
+
+    async def load(self) -> None:
+        """kvm_arch_vcpu_load."""
+        self.derive()
+        context = self.context
+        context.loaded = True
+        context.set_traps(
+            trap_controls.owned(context.on)
+        )  # kvm_vcpu_load_vhe; HPME is not set, so the host's counters stop
+        swap_in = SwapIn(context)  # kvm_pmu_load
+        swap_in.types(swap.as_written)  # kvm_pmu_apply_event_filter
+        swap_in.counters()
+        swap_in.selr()
+        swap_in.pmcr()
+        swap_in.clear_overflows()
+        swap_in.cnten()
+        swap_in.inten()
+        swap_in.userenr()
+        swap_in.done()
+
+    async def put(self) -> None:
+        """kvm_arch_vcpu_put."""
+        context = self.context
+        swap_out = SwapOut(context)  # kvm_pmu_put
+        swap_out.counters()
+        swap_out.selr()
+        swap_out.pmcr()
+        swap_out.cnten()
+        swap_out.inten()
+        swap_out.overflows()
+        swap_out.userenr()
+        swap_out.clear_overflows()
+        swap_out.disable()
+        swap_out.host(r.PMUSERENR_EL0, 0)
+        swap_out.done()
+        context.loaded = False
+        context.lift_traps()  # kvm_vcpu_put_vhe
+
+    async def access(self, register: int, write: bool, value: int) -> int:
+        return self.accesses.perform(self.context, register, write, value)
+
+    def level(self) -> bool:
+        return self.context.overflow_status()
+
+    def guest_overflow(self, mask: int) -> None:
+        self.context.take_overflows(mask)
+
+
+@dataclass(frozen=True, kw_only=True)
+class V1(Design):
+    """MDCR_EL2.HPMN, as first posted."""
+
+    name = "partitioned-v1"
+    why = "v1 (June 2025): eager swap, FEAT_FGT, N is HPMN"
+
+    traps: Traps = axis(Traps.FGT, trap_controls.TRAPS, values=(Traps.FGT, Traps.SLOW_PATH))
+
+    def check(self, cpu: CpuSpec, counters: int) -> list[str]:
+        return trap_controls.check(self.traps, cpu, counters)
+
+    def host_policy(self, cpu: CpuSpec) -> HostPolicy:
+        """The range is the guests' from boot on; the host's handler clears all overflow flags at once."""
+        return HostPolicy(every_counter(cpu) & ~self.guest_range)
+
+    @property
+    def set_n(self) -> SetN:
+        return SetN.FIXED
+
+    def vpmu(self, vcpu: KvmVcpu) -> V1Pmu:
+        return V1Pmu(self, vcpu)

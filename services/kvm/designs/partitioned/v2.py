@@ -1,0 +1,109 @@
+"""v2 (June 2025): the host's driver is split at boot; without FEAT_FGT accesses are completed in the fast path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+
+from services import registers as r
+from services.boot import HostPolicy
+from services.experiment import CpuSpec
+from services.kvm.designs.partitioned import accesses, trap_controls
+from services.kvm.designs.partitioned.accesses import Accesses
+from services.kvm.designs.partitioned.context import PmuContext
+from services.kvm.designs.partitioned.guest_range import every_counter, guest_range
+from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
+from services.kvm.designs.partitioned.trap_controls import Traps
+from services.kvm.vpmu import Design, KvmVcpu, SetN, Vpmu, axis
+from services.state import derived
+
+ACCESSES = accesses.ON_CPU | accesses.types_written_through()
+UNSPLIT = ACCESSES | accesses.UNSPLIT
+
+
+@dataclass(eq=False)
+class V2Pmu(Vpmu):
+    """On the CPU whenever it is loaded."""
+
+    design: V2 = derived()
+    context: PmuContext = field(default_factory=partial(PmuContext, owned=True), init=False)
+    accesses: Accesses = derived(init=False)
+
+    def derive(self) -> None:
+        super().derive()
+        on = guest_range(self.vcpu.spec, self.pmu.counters, fgt=self.design.traps is Traps.FGT)
+        self.context.fit(self, on, n=self.pmu.counters)
+        self.accesses = ACCESSES if on.split else UNSPLIT
+
+    async def load(self) -> None:
+        """kvm_arch_vcpu_load."""
+        self.derive()
+        context = self.context
+        context.loaded = True
+        context.set_traps(
+            trap_controls.owned(context.on)
+        )  # kvm_vcpu_load_vhe; HPME is not set, so the host's counters stop
+        swap_in = SwapIn(context)  # kvm_pmu_load
+        swap_in.types()  # kvm_pmu_apply_event_filter
+        swap_in.counters()
+        swap_in.selr()
+        swap_in.pmcr()
+        swap_in.clear_overflows()
+        swap_in.cnten()
+        swap_in.inten()
+        swap_in.userenr()
+        swap_in.done()
+
+    async def put(self) -> None:
+        """kvm_arch_vcpu_put."""
+        context = self.context
+        swap_out = SwapOut(context)  # kvm_pmu_put
+        swap_out.counters()
+        swap_out.selr()
+        swap_out.pmcr()
+        swap_out.cnten()
+        swap_out.inten()
+        swap_out.overflows()
+        swap_out.userenr()
+        swap_out.clear_overflows()
+        swap_out.disable()
+        swap_out.host(r.PMUSERENR_EL0, 0)
+        swap_out.done()
+        context.loaded = False
+        context.lift_traps()  # kvm_vcpu_put_vhe
+
+    async def access(self, register: int, write: bool, value: int) -> int:
+        return self.accesses.perform(self.context, register, write, value)
+
+    def fast(self, register: int, write: bool) -> bool:
+        return self.context.resident and not self.context.on.untrapped
+
+    def level(self) -> bool:
+        return self.context.overflow_status()
+
+    def guest_overflow(self, mask: int) -> None:
+        self.context.take_overflows(mask)
+
+
+@dataclass(frozen=True, kw_only=True)
+class V2(Design):
+    """As v1, with a range of the VM's own size."""
+
+    name = "partitioned-v2"
+    why = "v2 (June 2025): split at boot, works without FEAT_FGT in the hypervisor's fast path, N settable"
+
+    traps: Traps = axis(Traps.FGT, trap_controls.TRAPS, values=(Traps.FGT, Traps.FAST_PATH))
+
+    def check(self, cpu: CpuSpec, counters: int) -> list[str]:
+        return trap_controls.check(self.traps, cpu, counters)
+
+    def host_policy(self, cpu: CpuSpec) -> HostPolicy:
+        """The range is the guests' from boot on; the host's handler clears all overflow flags at once."""
+        return HostPolicy(every_counter(cpu) & ~self.guest_range)
+
+    @property
+    def set_n(self) -> SetN:
+        return SetN.SETTABLE
+
+    def vpmu(self, vcpu: KvmVcpu) -> V2Pmu:
+        return V2Pmu(self, vcpu)

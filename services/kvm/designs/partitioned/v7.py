@@ -1,0 +1,116 @@
+"""v7 (May 2026): the host has all counters but while a GUEST_OWNED vCPU is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from services import registers as r
+from services.boot import HostPolicy
+from services.cpu import Call
+from services.experiment import CpuSpec
+from services.kvm.bill import Account
+from services.kvm.designs.partitioned import accesses, trap_controls
+from services.kvm.designs.partitioned.accesses import Accesses
+from services.kvm.designs.partitioned.context import PmuContext
+from services.kvm.designs.partitioned.guest_range import every_counter, guest_range
+from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
+from services.kvm.designs.partitioned.trap_controls import Traps
+from services.kvm.vpmu import Design, KvmVcpu, SetN, Vpmu, axis
+from services.state import derived
+
+ACCESSES = accesses.ON_CPU | accesses.OVERFLOWS_IN_MEMORY  # and event types, up to the next load
+UNSPLIT = ACCESSES | accesses.UNSPLIT
+
+
+@dataclass(eq=False)
+class V7Pmu(Vpmu):
+    """The first access makes it GUEST_OWNED for good, but its registers go onto the CPU at the next load."""
+
+    design: V7 = derived()
+    context: PmuContext = field(default_factory=PmuContext, init=False)
+    accesses: Accesses = derived(init=False)
+
+    def derive(self) -> None:
+        super().derive()
+        on = guest_range(self.vcpu.spec, self.pmu.counters, fgt=self.design.traps is Traps.FGT)
+        self.context.fit(self, on, n=self.pmu.counters)
+        self.accesses = ACCESSES if on.split else UNSPLIT
+
+    async def load(self) -> None:
+        """kvm_arch_vcpu_load."""
+        self.derive()
+        context = self.context
+        context.loaded = True
+        if context.owned:
+            # kvm_pmu_set_guest_counters
+            await self.vcpu.call([Call.GUEST_COUNTERS, context.on.mask, 0, 0, 0], Account.RESERVE)
+            context.set_traps(trap_controls.owned(context.on) | r.MDCR_EL2_HPME)  # kvm_vcpu_load_vhe
+            swap_in = SwapIn(context)  # kvm_pmu_load
+            swap_in.types()  # kvm_pmu_apply_event_filter
+            swap_in.counters()
+            swap_in.selr()
+            swap_in.pmcr()
+            swap_in.clear_overflows()
+            swap_in.cnten()
+            swap_in.inten()
+            swap_in.done()
+        else:
+            context.set_traps(trap_controls.free(context.on.cpu) | trap_controls.NOTHING_AT_EL2)
+
+    async def put(self) -> None:
+        """kvm_arch_vcpu_put."""
+        context = self.context
+        if context.owned:
+            swap_out = SwapOut(context)  # kvm_pmu_put
+            swap_out.counters()
+            swap_out.selr()
+            swap_out.pmcr()
+            swap_out.cnten()
+            swap_out.inten()
+            swap_out.overflows()
+            swap_out.clear_overflows()
+            swap_out.disable()
+            swap_out.done()
+        context.loaded = False
+        context.lift_traps()  # kvm_vcpu_put_vhe
+        if context.owned:
+            # kvm_pmu_set_guest_counters
+            await self.vcpu.call([Call.GUEST_COUNTERS, 0, 0, 0, 0], Account.RESERVE)
+
+    async def access(self, register: int, write: bool, value: int) -> int:
+        context = self.context
+        if not context.resident:  # once, for the vCPU's life
+            context.owned = True
+            # kvm_arm_setup_mdcr_el2, and no kvm_pmu_load
+            context.set_traps(trap_controls.owned(context.on) | r.MDCR_EL2_HPME)
+        return self.accesses.perform(context, register, write, value)
+
+    def level(self) -> bool:
+        return self.context.overflow_status()
+
+    def guest_overflow(self, mask: int) -> None:
+        self.context.take_overflows(mask)
+
+
+@dataclass(frozen=True, kw_only=True)
+class V7(Design):
+    """As v6, with dynamic reservation."""
+
+    name = "partitioned-v7"
+    why = "v7 (May 2026): the host gives counters up at vcpu_load; the lazy transition loads nothing"
+
+    traps: Traps = axis(Traps.FGT, trap_controls.TRAPS, values=(Traps.FGT, Traps.SLOW_PATH))
+
+    def check(self, cpu: CpuSpec, counters: int) -> list[str]:
+        return trap_controls.check(self.traps, cpu, counters)
+
+    def host_policy(self, cpu: CpuSpec) -> HostPolicy:
+        """The host gives the range up at vcpu_load; its handler leaves the range's overflow flags to KVM."""
+        return HostPolicy(every_counter(cpu), split_irq=True)
+
+    @property
+    def set_n(self) -> SetN:
+        return SetN.ATTRIBUTE
+
+    def vpmu(self, vcpu: KvmVcpu) -> V7Pmu:
+        return V7Pmu(self, vcpu)
