@@ -30,7 +30,7 @@ def main() -> None:
         trio.run(simulation.run)
         wall = time.perf_counter() - began
         virtual = simulation.now / experiment.frequency_hz
-        accesses = sum(simulation.machine.accesses(cpu) for cpu in range(len(experiment.cpus)))
+        accesses = sum(simulation.board.machine.accesses(cpu) for cpu in range(len(experiment.cpus)))
         per_access = 1e9 * wall / accesses if accesses else 0.0
         print(
             f"{label(experiment.design):<40} {virtual:>10.3f} {wall:>8.2f} {wall / virtual:>13.2f}"

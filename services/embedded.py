@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from services.experiment import Experiment
 from services.guest import GuestKernel
 from services.host_perf import HostPerf
 from services.kvm.attendant import LocalSoftware
+from services.kvm.requests import Request
 from services.kvm.simulation import Simulation
 
 
@@ -20,8 +21,8 @@ class Embedded:
         self.simulation = simulation
         self.host = host
         self.guests = guests
-        for index in range(len(simulation.pcpus)):
-            simulation.attend_host(index, LocalSoftware(host.attend(index)))
+        for pcpu in simulation.pcpus:
+            simulation.attend_host(pcpu.cpu, LocalSoftware(host.attend(pcpu.cpu)))
         for vcpu in simulation.vcpus:
             simulation.attend_guest(vcpu.name, vcpu.index, LocalSoftware(guests[vcpu.name].attend(vcpu.index)))
 
@@ -43,7 +44,9 @@ class Embedded:
     def from_state(cls, experiment: Experiment, state: dict[str, Any]) -> Embedded:
         """`experiment` as it was when `state()` was taken."""
         guests = {name: GuestKernel.from_state(guest) for name, guest in state["guests"].items()}
-        return cls(Simulation.from_state(experiment, state["kvm"]), HostPerf.from_state(state["host_perf"]), guests)
+        simulation = Simulation(experiment)
+        simulation.restore(state["kvm"])
+        return cls(simulation, HostPerf.from_state(state["host_perf"]), guests)
 
 
 async def run(experiment: Experiment, progress: Callable[[Simulation], None] | None = None) -> dict[str, Any]:
@@ -54,19 +57,19 @@ async def run(experiment: Experiment, progress: Callable[[Simulation], None] | N
     return simulation.measured(await simulation.result(), time.perf_counter() - began)
 
 
-async def replay(experiment: Experiment, injected: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """As `run`, with what clients of a live run injected (`injected` of its result), each where it took effect then."""
+async def replay(experiment: Experiment, injected: Sequence[tuple[int, Request]]) -> dict[str, Any]:
+    """As `run`, with what clients of a live run injected, each before the entry at which it took effect then."""
     began = time.perf_counter()
     simulation = Embedded.of(experiment).simulation
     left = list(injected)
     while True:
-        while left and left[0]["entry"] == simulation.interactions:
-            simulation.requests.add(left.pop(0)["request"])
+        while left and left[0][0] == simulation.board.interactions:
+            simulation.requests.add(left.pop(0)[1])
         if simulation.working:
             await simulation.step()
             continue
         result = await simulation.result()
         if not left:
             return simulation.measured(result, time.perf_counter() - began)
-        if left[0]["entry"] != simulation.interactions:
-            raise ValueError(f"entry {left[0]['entry']} of the log is none of this experiment's: it ended before")
+        if left[0][0] != simulation.board.interactions:
+            raise ValueError(f"entry {left[0][0]} of the log is none of this experiment's: it ended before")

@@ -70,6 +70,10 @@ class RemoteSoftware:
                 reply.now, reply.esr = entry.now, exc.esr
             await self._send(wire.Turn(reply=reply))
 
+    def refuse(self, who: str, problem: str) -> PeerGone:
+        """It has answered an entry wrongly: the session ends with INVALID_ARGUMENT. What to raise, naming its seat."""
+        return self._give_up(f"it broke the protocol: {problem}", StatusCode.INVALID_ARGUMENT, problem)
+
     def statistics(self) -> AttendStatistics:
         return AttendStatistics(self._entries, self._round_trips, len(self._open))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from services.cpu import Cpu, Entry, Executor, Software
+from services.kvm.errors import ProtocolError
 
 
 class Attendant(Protocol):
@@ -12,6 +13,10 @@ class Attendant(Protocol):
 
     async def enter(self, executor: Executor, entry: Entry) -> bytes:
         """Run the handler of `entry` to its end, executing its bursts on `executor`; its answer."""
+        ...
+
+    def refuse(self, who: str, problem: str) -> Exception:
+        """`who`, which is this software, has answered an entry wrongly: it is entered no more. What to raise."""
         ...
 
 
@@ -30,3 +35,7 @@ class LocalSoftware:
         cpu.now = entry.now
         await self.software.enter(cpu, entry)
         return await cpu.done()
+
+    def refuse(self, who: str, problem: str) -> Exception:
+        """As `Attendant`."""
+        return ProtocolError(f"{who}: {problem}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from services import registers as r
+from services.state import derived
 
 CYCLE = 31  # ARMV8_PMU_CYCLE_IDX: bit and index of the cycle counter
 CYCLE_BIT = 1 << CYCLE
@@ -24,7 +24,7 @@ STALL_SLOTS = 0b111 << (0x3D - 0x20)  # STALL_SLOT_BACKEND, _FRONTEND, STALL_SLO
 USERENR_ALL = r.PMUSERENR_EN | r.PMUSERENR_SW | r.PMUSERENR_CR | r.PMUSERENR_ER
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class GuestPmu:
     """The registers as the guest wrote them, and what userspace has configured."""
 
@@ -40,17 +40,21 @@ class GuestPmu:
     typer: list[int] = field(default_factory=lambda: [0] * 32)  # [31] is PMCCFILTR_EL0
     counter: list[int] = field(default_factory=lambda: [0] * 32)  # [31] is PMCCNTR_EL0
 
-    mask: int = field(init=False)  # the counters that exist for the guest, one bit each
-    event_mask: int = field(init=False)  # what PMEVTYPER<n>_EL0 keeps of a write (kvm_pmu_evtyper_mask)
+    mask: int = derived(init=False)  # the counters that exist for the guest, one bit each
+    event_mask: int = derived(init=False)  # what PMEVTYPER<n>_EL0 keeps of a write (kvm_pmu_evtyper_mask)
 
     def __post_init__(self) -> None:
+        self.derive()
+
+    def derive(self) -> None:
+        """Make anew what follows from the number of counters and the version: after a restore, too."""
         self.mask = ((1 << self.counters) - 1) | CYCLE_BIT
         self.event_mask = EVTYPER_FILTER | (0xFFFF if self.pmuver > 1 else 0x3FF)
 
     def set_counters(self, counters: int) -> None:
         """Userspace sets the number of event counters."""
         self.counters = counters
-        self.mask = ((1 << counters) - 1) | CYCLE_BIT
+        self.derive()
 
     def read(self, register: int) -> int | None:
         """What a read of `register` finds in memory; None if it is not kept here, or is a counter or its type."""
@@ -98,14 +102,6 @@ class GuestPmu:
     def event(self, n: int) -> int:
         """What counter `n` is programmed to count."""
         return r.CPU_CYCLES if n == CYCLE else self.typer[n] & self.event_mask & 0xFFFF
-
-    def state(self) -> dict[str, Any]:
-        state = asdict(self)
-        return {name: state[name] for name in state if name not in ("mask", "event_mask")}
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> GuestPmu:
-        return cls(**state)
 
 
 _COUNTERS = {r.PMCCNTR_EL0: CYCLE} | {r.PMEVCNTR(n): n for n in range(r.EVENT_COUNTERS)}

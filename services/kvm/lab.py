@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -16,7 +17,7 @@ from services import result as results
 from services import typed_json
 from services.attend import Attendance, PeerGone, RemoteSoftware, Role, Seat
 from services.kvm.errors import SimulationError
-from services.kvm.requests import HOST
+from services.kvm.requests import HOST, Request
 from services.kvm.simulation import Simulation
 from services.rpc import Abort, Handler, Stream, first_of
 from services.wire import actor_pb2, lab_pb2
@@ -32,6 +33,14 @@ class _Stopped(Exception):
     """Raised between two interactions after `shutdown`."""
 
 
+@dataclass(slots=True, eq=False)
+class _Snapshot:
+    """kvm's state, once it has been taken."""
+
+    state: bytes = b""
+    taken: trio.Event = field(default_factory=trio.Event)
+
+
 class Lab:
     """One experiment in a topology of processes."""
 
@@ -40,13 +49,13 @@ class Lab:
         self.addresses = dict(addresses or {})
         self.simulation = Simulation(experiment)
         self.attendance = Attendance(
-            [Seat(Role.HOST, HOST, pcpu.index) for pcpu in self.simulation.pcpus]
+            [Seat(Role.HOST, HOST, pcpu.cpu) for pcpu in self.simulation.pcpus]
             + [Seat(Role.GUEST, vcpu.name, vcpu.index) for vcpu in self.simulation.vcpus]
         )
         self.result: dict[str, Any] | None = None
         self.failure: str | None = None
         self._wall_seconds = 0.0
-        self._state_wanted, self._state = False, b""
+        self._snapshots: list[_Snapshot] = []  # to be taken between two interactions
         self._software: list[RemoteSoftware] = []
         self._changed = trio.Event()  # replaced each time anything below has changed
         self._stop = trio.Event()
@@ -131,23 +140,27 @@ class Lab:
         await self.simulation.run(self._between_entries, every=INTERACTIONS)
         result = await self.simulation.result()
         self._wall_seconds += time.perf_counter() - began
-        plain = self.simulation.measured(result, self._wall_seconds)
+        measured = self.simulation.measured(result, self._wall_seconds)
         whole = results.begin(self.experiment.scenario, self.experiment.seed, "processes")
-        try:
-            whole["runs"].append(results.run(self.experiment, plain))
-        except (LookupError, TypeError) as exc:  # what another process has reported is not ours to trust
-            raise SimulationError(f"a report is not as it should be: {exc!r}") from None
+        whole["runs"].append(results.run(self.experiment, measured))
         self.result = whole
+        self._take_snapshots()
         self._change()
 
     def _between_entries(self) -> None:
         """Called now and then when no handler runs, so that all state is data. Raises _Stopped after `shutdown`."""
         if self._stop.is_set():
             raise _Stopped
-        if self._state_wanted:
-            self._state_wanted = False
-            self._state = orjson.dumps(self.simulation.state())
+        self._take_snapshots()
         self._change()
+
+    def _take_snapshots(self) -> None:
+        if self._snapshots:
+            state = orjson.dumps(self.simulation.state())
+            for snapshot in self._snapshots:
+                snapshot.state = state
+                snapshot.taken.set()
+            self._snapshots.clear()
 
     def _change(self) -> None:
         self._changed.set()
@@ -183,7 +196,7 @@ class Lab:
     async def inject(self, request: lab_pb2.InjectRequest) -> lab_pb2.Injected:
         self._alive()
         try:
-            number = self.simulation.requests.add(plain(request))
+            number = self.simulation.requests.add(request_of(request))
         except KeyError as exc:
             raise Abort(StatusCode.NOT_FOUND, f"target: {exc.args[0]}") from None
         except ValueError as exc:
@@ -193,7 +206,7 @@ class Lab:
             self._alive()
             await self._changed.wait()
         taken = self.simulation.requests.taken[number - 1]
-        return lab_pb2.Injected(id=number, entry=taken["entry"], now=taken["virtual_cycles"])
+        return lab_pb2.Injected(id=number, entry=taken.entry, now=taken.virtual_cycles)
 
     async def results(self, request: lab_pb2.ResultRequest) -> lab_pb2.ResultReply:
         while self.result is None:
@@ -214,7 +227,7 @@ class Lab:
             await stream.send(
                 lab_pb2.Progress(
                     now=simulation.now,
-                    entries=simulation.interactions,
+                    entries=simulation.board.interactions,
                     total=total,
                     left=left,
                     running=sum(v.working for v in simulation.vcpus) + sum(not t.finished for t in simulation.tasks),
@@ -229,8 +242,8 @@ class Lab:
         return lab_pb2.InjectionLog(
             injections=[
                 lab_pb2.LoggedInjection(
-                    injected=lab_pb2.Injected(id=number, entry=taken["entry"], now=taken["virtual_cycles"]),
-                    request=wire_request(taken["request"]),
+                    injected=lab_pb2.Injected(id=number, entry=taken.entry, now=taken.virtual_cycles),
+                    request=wire_request(taken.request),
                 )
                 for number, taken in enumerate(self.simulation.requests.taken, 1)
             ]
@@ -242,50 +255,49 @@ class Lab:
 
     async def state(self, request: actor_pb2.StateRequest) -> actor_pb2.StateReply:
         """kvm's state, taken between two entries."""
-        if self.simulation.working:
-            self._state, self._state_wanted = b"", True
-            while not self._state:
-                self._alive()
-                if not self.simulation.working:
-                    break
-                await self._changed.wait()
-        state = self._state or orjson.dumps(self.simulation.state())
-        self._state = b""
-        return actor_pb2.StateReply(name="kvm", state=state)
+        if not self.simulation.entered:
+            return actor_pb2.StateReply(name="kvm", state=orjson.dumps(self.simulation.state()))
+        snapshot = _Snapshot()
+        self._snapshots.append(snapshot)
+        while not snapshot.taken.is_set():
+            self._alive()
+            await self._changed.wait()
+        return actor_pb2.StateReply(name="kvm", state=snapshot.state)
 
     def _alive(self) -> None:
         if self.failure is not None:
             raise Abort(StatusCode.UNAVAILABLE, self.failure)
 
 
-def wire_request(plain: Mapping[str, Any]) -> lab_pb2.InjectRequest:
-    """A request as the wire has it, from what the simulation logged."""
+def wire_request(request: Request) -> lab_pb2.InjectRequest:
+    """A request as the wire has it."""
     return lab_pb2.InjectRequest(
-        target=plain["target"],
-        cpu=plain["cpu"],
+        target=request.target,
+        cpu=request.cpu,
         profiles=[
             lab_pb2.Profile(events=[event for event, _ in rates], rates=[rate for _, rate in rates])
-            for rates in plain["profiles"]
+            for rates in request.profiles
         ],
-        **{work: orjson.dumps(plain[work]).decode() for work in ("task", "session") if work in plain},
+        task=None if request.task is None else typed_json.dumps(request.task).decode(),
+        session=None if request.session is None else typed_json.dumps(request.session).decode(),
     )
 
 
-def plain(request: lab_pb2.InjectRequest) -> dict[str, Any]:
-    """A request as the simulation logs it. Raises Abort for what is malformed."""
-    work = request.WhichOneof("work")
-    if work is None:
-        raise Abort(StatusCode.INVALID_ARGUMENT, "work: a task or a session is wanted")
-    for index, profile in enumerate(request.profiles):
+def request_of(message: lab_pb2.InjectRequest) -> Request:
+    """A request as the simulation takes it. Raises ValueError naming what is malformed."""
+    for index, profile in enumerate(message.profiles):
         if len(profile.events) != len(profile.rates):
-            raise Abort(StatusCode.INVALID_ARGUMENT, f"profiles[{index}]: as many rates as events are wanted")
+            raise ValueError(f"profiles[{index}]: as many rates as events are wanted")
+    work = message.WhichOneof("work")
     try:
-        value = orjson.loads(getattr(request, work))
+        return Request(
+            message.target,
+            message.cpu,
+            tuple(tuple(zip(profile.events, profile.rates, strict=True)) for profile in message.profiles),
+            task=typed_json.loads(ex.TaskSpec, message.task.encode(), "task") if work == "task" else None,
+            session=typed_json.loads(ex.SessionSpec, message.session.encode(), "session")
+            if work == "session"
+            else None,
+        )
     except orjson.JSONDecodeError as exc:
-        raise Abort(StatusCode.INVALID_ARGUMENT, f"{work}: no JSON: {exc}") from None
-    return {
-        "target": request.target,
-        "cpu": request.cpu,
-        "profiles": [list(zip(profile.events, profile.rates, strict=True)) for profile in request.profiles],
-        work: value,
-    }
+        raise ValueError(f"{work}: it is not JSON: {exc}") from None

@@ -9,20 +9,23 @@ from dataclasses import dataclass, field
 class Latencies:
     """Of an interrupt: from the cycle at which the line rose to the first instruction of its owner's handler."""
 
-    cycles: list[int] = field(default_factory=list)
+    times: dict[int, int] = field(default_factory=dict)  # how often, by length in cycles
 
     def add(self, began: int, ended: int) -> None:
-        self.cycles.append(ended - began)
+        length = ended - began
+        self.times[length] = self.times.get(length, 0) + 1
 
     def summary(self) -> dict[str, int]:
         """How many (`times`), and if any, in cycles: `p50`, `p99` (nearest rank) and `max`."""
-        ordered = sorted(self.cycles)
-        count = len(ordered)
+        count = sum(self.times.values())
         if not count:
             return {"times": 0}
-        return {
-            "times": count,
-            "p50": ordered[(50 * count + 99) // 100 - 1],
-            "p99": ordered[(99 * count + 99) // 100 - 1],
-            "max": ordered[-1],
-        }
+        return {"times": count, "p50": self._percentile(50), "p99": self._percentile(99), "max": max(self.times)}
+
+    def _percentile(self, percent: int) -> int:
+        rank = (percent * sum(self.times.values()) + 99) // 100
+        for length in sorted(self.times):
+            rank -= self.times[length]
+            if rank <= 0:
+                break
+        return length

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
 
 from services import registers as r
 from services._pmu import register_name
 from services.kvm.guest_pmu import CYCLE, MASK64, PMCR_WRITABLE, USERENR_ALL, GuestPmu, counter_of, is_typer
+from services.kvm.vcpu import VCpu
 from services.kvm.vpmu import SetN
-
-if TYPE_CHECKING:
-    from services.kvm.vcpu import VCpu
 
 # KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM64_SYSREG (include/uapi/linux/kvm.h, arch/arm64/include/uapi/asm/kvm.h);
 # the low 16 bits are the register's encoding.
@@ -106,9 +103,9 @@ def set_filter(vcpu: VCpu, base: int, count: int, *, deny: bool) -> None:
 
 
 def _limit(vcpu: VCpu) -> int:
-    return min(pcpu.spec.counters for pcpu in vcpu.simulation.pcpus)
+    return min(pcpu.spec.counters for pcpu in vcpu.pcpus)
 
 
 def _not_loaded(vcpu: VCpu) -> None:
-    if vcpu.pcpu.current is vcpu:
+    if vcpu.pcpu.rq.current is vcpu:
         raise OSError(errno.EBUSY, f"{vcpu.name}: vCPU {vcpu.index} is running")

@@ -1,101 +1,152 @@
-"""What live clients ask of a running simulation: checked, taken up between interactions, logged for a replay."""
+"""What live clients ask of a running simulation: checked when it arrives, taken up between interactions, logged."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
-
-import orjson
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from services import experiment as ex
-from services import typed_json
-
-if TYPE_CHECKING:
-    from services.kvm.simulation import Simulation
+from services import state, typed_json
+from services.kvm.board import Board
+from services.kvm.pcpu import PCpu
+from services.kvm.vcpu import VCpu
 
 HOST = "host"  # as the target of a request
 MARK = 64  # in the ordered log; entries are marked with their kind
 
+MAX_EVENT = 1 << 16
+MAX_RATE = 1 << 48  # Q32.32: 65,536 occurrences per cycle
+MAX_CYCLES = 1 << 62  # of all phases and repetitions of a task, and of a sleep
+MAX_THREADS = 1024
 
-class Requests:
-    """A request is plain data: `target` ("host" or a guest), `cpu`, `profiles`, and a `task` or a `session`."""
 
-    def __init__(self, simulation: Simulation) -> None:
-        self.simulation = simulation
-        self.waiting: list[dict[str, Any]] = []
-        self.taken: list[dict[str, Any]] = []  # with the number of the interaction and the virtual time
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A task or a perf session, on one CPU of the host or of a guest."""
 
-    def add(self, request: dict[str, Any]) -> int:
+    target: str  # "host" or a guest's name
+    cpu: int
+    profiles: tuple[tuple[tuple[int, int], ...], ...] = ()  # what the task's phases index into
+    task: ex.TaskSpec | None = None
+    session: ex.SessionSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A request, and where it took effect."""
+
+    entry: int  # the number of the interaction
+    virtual_cycles: int
+    request: Request
+
+
+@dataclass(slots=True)
+class RequestsState:
+    """Requests in the order in which they came."""
+
+    waiting: list[Request] = field(default_factory=list)
+    taken: list[Taken] = field(default_factory=list)
+
+
+class Requests(RequestsState):
+    """The requests of one simulation."""
+
+    DERIVED = ("board", "pcpus", "vcpus")
+    __slots__ = DERIVED
+
+    def __init__(self, board: Board, pcpus: Sequence[PCpu], vcpus: Sequence[VCpu]) -> None:
+        super().__init__()
+        self.board = board
+        self.pcpus = pcpus
+        self.vcpus = vcpus
+
+    def add(self, request: Request) -> int:
         """It takes effect at the next entry of the CPU concerned. Its number, from 1.
 
-        Raises KeyError for an unknown target or CPU, ValueError for a malformed request.
+        Raises KeyError for an unknown target or CPU, ValueError for what cannot be simulated.
         """
         self._check(request)
         self.waiting.append(request)
         return len(self.taken) + len(self.waiting)
 
-    @property
-    def profiles(self) -> int:
-        """Profiles that live clients have brought."""
-        return sum(len(taken["request"]["profiles"]) for taken in self.taken)
-
     def tasks(self) -> Iterator[ex.TaskSpec]:
         """The tasks that live clients have brought."""
         for taken in self.taken:
-            if "task" in taken["request"]:
-                yield typed_json.loads(ex.TaskSpec, orjson.dumps(taken["request"]["task"]))
-
-    def _check(self, request: dict[str, Any]) -> None:
-        simulation = self.simulation
-        target, cpu = request["target"], request["cpu"]
-        if "task" in request:
-            task = typed_json.loads(ex.TaskSpec, orjson.dumps(request["task"]), "task")
-            _check_task(task, len(request["profiles"]))
-            session, where = task.session, "task.session"
-        else:
-            session, where = typed_json.loads(ex.SessionSpec, orjson.dumps(request["session"]), "session"), "session"
-        if session is not None:
-            _check_session(session, where, simulation.experiment.events)
-        if target != HOST:
-            simulation.vcpu(target, cpu)
-        elif cpu >= len(simulation.pcpus):
-            raise KeyError(f"the host has {len(simulation.pcpus)} pCPUs, there is no {cpu}")
-        elif "task" in request:
-            raise ValueError("task: the host takes perf sessions only; its tasks are the scenario's")
+            if taken.request.task is not None:
+                yield taken.request.task
 
     def take(self) -> None:
         """Take up what is waiting."""
-        simulation = self.simulation
+        board = self.board
         for request in self.waiting:
-            base = simulation.profiles
-            for rates in request["profiles"]:
-                simulation.machine.add_profile(rates)
-            payload = {key: request[key] for key in ("task", "session") if key in request}
-            if "task" in payload:
-                phases = [phase | {"profile": phase["profile"] + base} for phase in payload["task"]["phases"]]
-                payload["task"] = payload["task"] | {"phases": phases}
-            if request["target"] == HOST:
-                pcpu = simulation.pcpus[request["cpu"]]
-                pcpu.requests.append(orjson.dumps(payload))
+            base = board.profiles
+            for rates in request.profiles:
+                board.machine.add_profile(rates)
+            board.profiles += len(request.profiles)
+            payload = typed_json.dumps(_work(request, base))
+            if request.target == HOST:
+                pcpu = self.pcpus[request.cpu]
+                pcpu.requests.append(payload)
                 pcpu.host_has_events = True
             else:
-                vcpu = simulation.vcpu(request["target"], request["cpu"])
+                vcpu = self._vcpu(request.target, request.cpu)
                 pcpu = vcpu.pcpu
-                vcpu.requests.append(orjson.dumps(payload))
+                vcpu.requests.append(payload)
                 vcpu.working = True
                 if vcpu.blocked:
-                    pcpu.arrivals.append((pcpu.now, vcpu.id))
+                    pcpu.rq.arrive(pcpu.now, vcpu.id)
             pcpu.rearm()
-            simulation.machine.mark(pcpu.index, MARK, simulation.interactions, request["cpu"])
-            self.taken.append({"entry": simulation.interactions, "virtual_cycles": pcpu.now, "request": request})
+            board.machine.mark(pcpu.cpu, MARK, board.interactions, request.cpu)
+            self.taken.append(Taken(board.interactions, pcpu.now, request))
         self.waiting = []
 
-    def state(self) -> dict[str, Any]:
-        return {"waiting": self.waiting, "taken": self.taken}
+    def _vcpu(self, name: str, index: int) -> VCpu:
+        for vcpu in self.vcpus:
+            if vcpu.name == name and vcpu.index == index:
+                return vcpu
+        raise KeyError(f"no vCPU {index} of a guest {name!r}")
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take up a state that `state()` gave."""
-        self.waiting, self.taken = state["waiting"], state["taken"]
+    def _check(self, request: Request) -> None:
+        for index, profile in enumerate(request.profiles):
+            _check_profile(profile, f"profiles[{index}]")
+        if (request.task is None) is (request.session is None):
+            raise ValueError("work: a task or a session is wanted")
+        session, where = request.session, "session"
+        if request.task is not None:
+            _check_task(request.task, len(request.profiles))
+            session, where = request.task.session, "task.session"
+        if session is not None:
+            _check_session(session, where, self.board.experiment.events)
+        if request.target != HOST:
+            self._vcpu(request.target, request.cpu)
+        elif not 0 <= request.cpu < len(self.pcpus):
+            raise KeyError(f"the host has {len(self.pcpus)} pCPUs, there is no {request.cpu}")
+        elif request.task is not None:
+            raise ValueError("task: the host takes perf sessions only; its tasks are the scenario's")
+
+    def save(self) -> state.Saved:
+        return state.save(self)
+
+    def restore(self, saved: state.Saved) -> None:
+        """Take up what `save` gave."""
+        state.restore(self, saved)
+
+
+def _work(request: Request, base: int) -> dict[str, Any]:
+    """What the software is asked for, its profiles numbered as the machine has them from `base` on."""
+    if request.task is None:
+        return {"session": request.session}
+    phases = tuple(replace(phase, profile=phase.profile + base) for phase in request.task.phases)
+    return {"task": replace(request.task, phases=phases)}
+
+
+def _check_profile(profile: tuple[tuple[int, int], ...], where: str) -> None:
+    for event, rate in profile:
+        if not 0 <= event < MAX_EVENT:
+            raise ValueError(f"{where}.events: event numbers have 16 bits, {event:#x} has more")
+        if not 0 <= rate < MAX_RATE:
+            raise ValueError(f"{where}.rates: {rate / 2**32:g} occurrences per cycle, and 65,536 or more are refused")
 
 
 def _check_task(task: ex.TaskSpec, profiles: int) -> None:
@@ -106,13 +157,19 @@ def _check_task(task: ex.TaskSpec, profiles: int) -> None:
             raise ValueError(f"task.phases[{index}]: at least 1 cycle at exception level 0 or 1 is wanted")
     if task.repeat < 1 or task.sleep < 0:
         raise ValueError("task.repeat, task.sleep: at least 1 repetition and no negative time is wanted")
+    if not 1 <= task.threads <= MAX_THREADS:
+        raise ValueError(f"task.threads: 1 to {MAX_THREADS} are wanted, not {task.threads}")
+    if task.repeat * (task.sleep + sum(phase.cycles for phase in task.phases)) > MAX_CYCLES:
+        raise ValueError(f"task: more than {MAX_CYCLES} cycles in all are more than a clock has")
 
 
 def _check_session(session: ex.SessionSpec, where: str, tallied: tuple[int, ...]) -> None:
+    if session.verb not in ("stat", "record"):
+        raise ValueError(f"{where}.verb: stat or record is wanted, not {session.verb!r}")
     for index, event in enumerate(session.events):
         if event.event not in tallied:
             raise ValueError(f"{where}.events[{index}].event: {event.event:#x} is not simulated here")
         if not 0 <= event.leader <= index:
             raise ValueError(f"{where}.events[{index}].leader: {event.leader} is not an event before it or itself")
-        if min(event.frequency, event.period) < 0:
-            raise ValueError(f"{where}.events[{index}]: a negative frequency or period")
+        if not (0 <= event.frequency < 1 << 63 and 0 <= event.period < 1 << 63):
+            raise ValueError(f"{where}.events[{index}]: a frequency or period is below 2**63 and not negative")

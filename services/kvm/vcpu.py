@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
+from services import executor, state
 from services._pmu import (
     OP_COMPUTE,
     OP_DONE,
@@ -19,19 +21,20 @@ from services._pmu import (
 )
 from services.costs import Cost
 from services.cpu import Entry, EntryKind, Notice, Timer, TookException
+from services.executor import Work
 from services.experiment import CpuSpec
+from services.kvm import reports
 from services.kvm.attendant import Attendant
 from services.kvm.bill import Account
+from services.kvm.board import Board
+from services.kvm.cputime import GUEST, HOST_KERNEL
 from services.kvm.errors import InjectUndef, Livelock, ProtocolError, SimulationError
 from services.kvm.guest_pmu import GuestPmu
 from services.kvm.latency import Latencies
-from services.kvm.pcpu import NEVER, PCpu
-from services.kvm.vpmu import Vpmu
+from services.kvm.pcpu import PCpu
+from services.kvm.thread import NEVER
+from services.kvm.vpmu import Design, Vpmu
 from services.registers import ICC_SGI1R_EL1
-from services.state import restore, save
-
-if TYPE_CHECKING:
-    from services.kvm.simulation import Simulation
 
 ESR_UNKNOWN = 1 << 25  # EC 0 (unknown reason), IL: what an UNDEFINED access takes to EL1
 COMPUTE_EL_SHIFT = 20  # a COMPUTE's argument: exception level above, profile below
@@ -39,51 +42,98 @@ COMPUTE_PROFILE = (1 << COMPUTE_EL_SHIFT) - 1
 IRQ_WORK_SGI = 5  # Linux arm64 IPI_IRQ_WORK
 
 
-class VCpu:
-    """One vCPU. Between entries of its guest all of it is data."""
+@dataclass(slots=True, eq=False)
+class VCpuState:
+    """What a vCPU has to keep between two interactions."""
 
-    vpmu: Vpmu
+    cpu: int  # the pCPU that it is on
+    pmu: GuestPmu
+    vpmu: Vpmu = field(init=False)
+    booted: bool = False
+    ran: bool = False  # KVM_RUN has been called
+    working: bool = True
+    blocked: bool = False
+    wfi: bool = False
+    progress: int = 0  # when it last did work, or began to
+    compute: tuple[int, int, int] | None = None  # profile, exception level, cycles left
+    timers: dict[int, int] = field(default_factory=dict)
+    line: bool = False  # level of the virtual PMU interrupt as of the last entry
+    expired: int = 0  # timers whose interrupt is pending, one bit each
+    sgis: int = 0  # pending SGIs, one bit each
+    requests: list[bytes] = field(default_factory=list)  # of live clients
+    report_due: bool = False
+    report: dict[str, Any] = field(default_factory=dict)  # the last one
+    previous_done: int = 0
+    traps: dict[int, int] = field(default_factory=dict)  # how often, by register << 1 | is it a write
+    injected: int = 0
+    overflowed: int = -1  # when the interrupt line rose for an overflow that its handler has not been entered for
+    latencies: Latencies = field(default_factory=Latencies)  # of its interrupts
+    load_times: Latencies = field(default_factory=Latencies)
+    put_times: Latencies = field(default_factory=Latencies)
+    computed: int = 0  # cycles of its tasks' work done
+    bursts: int = 0  # of its guest
+    irq_bursts: int = 0  # of these, in its PMU interrupt handler
+    trap_bursts: int = 0  # of the host's perf, within its traps
 
-    def __init__(self, simulation: Simulation, thread_id: int, vm: int, index: int, pcpu: PCpu, context: int) -> None:
-        spec = simulation.experiment.guests[vm]
-        self.simulation = simulation
-        self.machine = simulation.machine
+
+class VCpu(VCpuState):
+    """One vCPU of the VM number `vm`. Between entries of its guest all of it is data."""
+
+    DERIVED = (
+        "id",
+        "vm",
+        "index",
+        "name",
+        "floats",
+        "board",
+        "machine",
+        "context",
+        "profile",
+        "patience",
+        "boot",
+        "guest",
+        "pcpus",
+        "siblings",
+        "pcpu",
+        "timer_deadline",
+    )
+    __slots__ = DERIVED
+
+    interruptible: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        board: Board,
+        design: Design,
+        thread_id: int,
+        vm: int,
+        index: int,
+        cpu: int,
+        *,
+        pcpus: list[PCpu],
+        siblings: list[VCpu],
+        boot: bytes,
+    ) -> None:
+        experiment = board.experiment
+        spec = experiment.guests[vm]
+        super().__init__(cpu, GuestPmu(spec.counters, spec.pmuver, list(spec.denied)))
         self.id = thread_id
         self.vm = vm
         self.index = index
         self.name = spec.name
-        self.config = spec.vcpus[index]
-        self.floats = self.config.pcpu < 0
-        self.pcpu = pcpu
-        self.context = context
-        self.profile = simulation.experiment.guest_kernel_profile
-        self.pmu = GuestPmu(spec.counters, spec.pmuver, list(spec.denied))
+        self.floats = spec.vcpus[index].pcpu < 0
+        self.board = board
+        self.machine = board.machine
+        self.context = board.machine.add_context(True)
+        self.profile = experiment.guest_kernel_profile
+        self.patience = experiment.frequency_hz  # cycles, a second
+        self.boot = boot  # the payload of its BOOT entry
         self.guest: Attendant | None = None
-        self.booted = False
-        self.ran = False  # KVM_RUN has been called
-        self.working = True
-        self.blocked = False
-        self.wfi = False
-        self.progress = 0  # when it last did work, or began to
-        self.patience = simulation.experiment.frequency_hz  # cycles, a second
-        self.compute: tuple[int, int, int] | None = None  # profile, exception level, cycles left
-        self.timers: dict[int, int] = {}
-        self.timer_deadline = NEVER  # the earliest of them
-        self.line = False  # level of the virtual PMU interrupt as of the last entry
-        self.expired = 0  # timers whose interrupt is pending, one bit each
-        self.sgis = 0  # pending SGIs, one bit each
-        self.requests: list[bytes] = []
-        self.report_due = False
-        self.reported = b""
-        self.previous_done = 0
-        self.traps: dict[tuple[int, bool], int] = {}
-        self.injected = 0
-        self.overflowed = -1  # when the interrupt line rose for an overflow that its handler has not been entered for
-        self.latencies = Latencies()  # of its interrupts
-        self.load_times = Latencies()
-        self.put_times = Latencies()
-        self.computed = 0  # cycles of its tasks' work done
-        self.own_bursts = 0  # bursts of the guest itself
+        self.pcpus = pcpus
+        self.siblings = siblings  # the vCPUs of the same VM, this one too
+        self.pcpu = pcpus[cpu]
+        self.timer_deadline = NEVER  # the earliest of its timers
+        self.vpmu = design.vpmu(self)
 
     # What the host's scheduler sees.
 
@@ -94,40 +144,97 @@ class VCpu:
     def unblock(self) -> None:
         self.blocked = False
 
+    def set_task_cpu(self, cpu: int) -> None:
+        """Move it, while it does not run, to another pCPU."""
+        self.cpu, self.pcpu = cpu, self.pcpus[cpu]
+
     async def switched_in(self) -> None:
         """KVM's sched_in notifier: vcpu_load, and back into the guest."""
         self.ran = True
-        self.progress = self.pcpu.now
-        began = self.pcpu.now
+        began = self.progress = self.pcpu.now
         await self.vpmu.restore_el0(guest=True)
-        self.machine.set_account(self.pcpu.index, Account.SWAP)
+        self.machine.set_account(self.cpu, Account.SWAP)
         await self.vpmu.load()
         self.load_times.add(began, self.pcpu.now)
-        self.machine.set_account(self.pcpu.index, Account.TRAP)
+        self.machine.set_account(self.cpu, Account.TRAP)
         await self._enter_guest()
 
     async def switched_out(self) -> None:
         """KVM's sched_out notifier: vcpu_put."""
         began = self.pcpu.now
         await self.vpmu.restore_el0(guest=False)
-        self.machine.set_account(self.pcpu.index, Account.SWAP)
+        self.machine.set_account(self.cpu, Account.SWAP)
         await self.vpmu.put()
         self.put_times.add(began, self.pcpu.now)
 
     def next_interaction(self) -> int:
         """The time of what happens next on this vCPU, while it is the current thread."""
-        machine, index = self.machine, self.pcpu.index
+        machine, cpu = self.machine, self.cpu
         if self._pending() or self.compute is None:
-            return machine.now(index)
+            return machine.now(cpu)
         profile, el, left = self.compute
-        machine.set_running(index, self.context, el, profile)
-        return machine.next_stop(index, left)
+        machine.set_running(cpu, self.context, el, profile)
+        return machine.next_stop(cpu, left)
 
-    def note_overflow(self, pcpu: PCpu) -> None:
-        """The host's handler on `pcpu` has found an overflow that is this vCPU's."""
-        pcpu.noticed = True
+    def counter_overflow(self, counter: int, raised: int) -> None:
+        """A kernel counter that backs counter `counter` overflowed, at `raised`. Raises ProtocolError."""
+        self.vpmu.counter_overflow(counter)
+        self._overflow(raised)
+
+    def guest_overflow(self, mask: int, raised: int) -> bool:
+        """The host's handler found overflow flags in the guest's range, of `raised`. Raises ProtocolError."""
+        self.vpmu.guest_overflow(mask)
+        self._overflow(raised)
+        return True
+
+    def _overflow(self, raised: int) -> None:
         if self.overflowed < 0:
-            self.overflowed = self.machine.raised(pcpu.index)
+            self.overflowed = raised
+
+    async def step(self) -> None:
+        """One interaction: one handler of the guest, or its work up to an interrupt."""
+        self.machine.set_account(self.cpu, Account.TRAP)
+        if self.compute is not None and self.pcpu.now - self.progress > self.patience:
+            raise Livelock(f"{self._who()}: no work done in the last second, interrupts take all of it (I12)")
+        if not self.booted:
+            self.booted = True
+            await self._enter(EntryKind.BOOT, payload=self.boot)
+        elif self.sgis:
+            number = (self.sgis & -self.sgis).bit_length() - 1
+            self.sgis &= self.sgis - 1
+            await self._enter(EntryKind.SGI, number)
+        elif self.line:
+            await self._interrupt()
+        elif self.expired:
+            expired, self.expired = self.expired, 0
+            await self._enter(EntryKind.TIMER, expired)
+        elif self.requests:
+            await self._enter(EntryKind.REQUEST, payload=self.requests.pop(0))
+        elif self.report_due:
+            await self._report()
+        elif self.compute is not None:
+            await self._run(*self.compute)
+        elif self.wfi:
+            await self._block()
+        else:
+            await self._enter(EntryKind.RESUME)
+            if not self._occupied():
+                assert self.guest is not None
+                raise self.guest.refuse(self._who(), "it was resumed and posted neither COMPUTE nor WFI")
+
+    def want_report(self) -> None:
+        """Have the guest report its results at its next entry, waking it for that."""
+        self.report_due = True
+        self.kick()
+
+    def _pending(self) -> bool:
+        return not self.booted or self.line or bool(self.sgis or self.expired or self.requests or self.report_due)
+
+    def _occupied(self) -> bool:
+        return self.wfi or self.compute is not None
+
+    def _who(self) -> str:
+        return f"{self.name} on vCPU {self.index}"
 
     # What its vPMU asks of it (`services.kvm.vpmu.KvmVcpu`).
 
@@ -151,108 +258,76 @@ class VCpu:
 
     def set_account(self, account: Account) -> int:
         """The account to which the host's cycles are charged from now on; the one before."""
-        return self.machine.set_account(self.pcpu.index, account)
+        return self.machine.set_account(self.cpu, account)
 
     def kick(self) -> None:
         """kvm_vcpu_kick: have the vCPU look at what is pending; called from the pCPU that it is on."""
         if self.blocked:
-            self.pcpu.wake(self)
-
-    async def step(self) -> None:
-        """One interaction: one handler of the guest, or its work up to an interrupt."""
-        self.machine.set_account(self.pcpu.index, Account.TRAP)
-        if self.compute is not None and self.pcpu.now - self.progress > self.patience:
-            raise Livelock(
-                f"{self.name} on vCPU {self.index}: no work done in the last second, interrupts take all of it (I12)"
-            )
-        if not self.booted:
-            self.booted = True
-            await self._enter(EntryKind.BOOT, payload=self.simulation.guest_boot(self))
-        elif self.sgis:
-            number = (self.sgis & -self.sgis).bit_length() - 1
-            self.sgis &= self.sgis - 1
-            await self._enter(EntryKind.SGI, number)
-        elif self.line:
-            if self.overflowed >= 0:
-                self.latencies.add(self.overflowed, self.machine.now(self.pcpu.index))
-                self.overflowed = -1
-            before = self.own_bursts
-            await self._enter(EntryKind.PMU_IRQ)
-            self.simulation.bursts.interrupts += self.own_bursts - before
-            if self.line:  # the EOI of a level that KVM still holds high: a maintenance interrupt has KVM look again
-                await self._interrupted(1)
-        elif self.expired:
-            expired, self.expired = self.expired, 0
-            await self._enter(EntryKind.TIMER, expired)
-        elif self.requests:
-            await self._enter(EntryKind.REQUEST, payload=self.requests.pop(0))
-        elif self.report_due:
-            self.report_due = False
-            self.reported = await self._enter(EntryKind.REPORT)
-        elif self.compute is not None:
-            await self._run(*self.compute)
-        elif self.wfi:
-            await self._block()
-        else:
-            await self._enter(EntryKind.RESUME)
-            if not self._occupied():
-                raise ProtocolError(f"{self.name} on vCPU {self.index} was resumed and posted neither COMPUTE nor WFI")
-
-    def want_report(self) -> None:
-        """Have the guest report its results at its next entry, waking it for that."""
-        self.report_due = True
-        if self.blocked:
-            self.pcpu.wake(self)
-
-    def _occupied(self) -> bool:
-        return self.wfi or self.compute is not None
-
-    def _pending(self) -> bool:
-        return not self.booted or self.line or bool(self.sgis or self.expired or self.requests or self.report_due)
+            self.pcpu.rq.wake(self)
 
     # In and out of the guest.
 
     async def _enter(self, kind: EntryKind, argument: int = 0, payload: bytes = b"") -> bytes:
         assert self.guest is not None
-        machine, index = self.machine, self.pcpu.index
-        machine.mark(index, 16 + kind, argument, self.id)
+        machine, cpu = self.machine, self.cpu
+        machine.mark(cpu, 16 + kind, argument, self.id)
         el, left = (-1, 0) if self.compute is None else self.compute[1:]
-        machine.set_running(index, self.context, 1, self.profile)
-        entry = Entry(kind, machine.now(index), argument, el, left, self.previous_done, (), payload)
+        machine.set_running(cpu, self.context, 1, self.profile)
+        entry = Entry(kind, machine.now(cpu), argument, el, left, self.previous_done, (), payload)
         try:
             answer = await self.guest.enter(self, entry)
         except TookException as exc:
-            raise SimulationError(f"{self.name} on vCPU {self.index}: {exc}, and its handler has ended") from None
-        self.previous_done = machine.now(self.pcpu.index)
+            raise SimulationError(f"{self._who()}: {exc}, and its handler has ended") from None
+        self.previous_done = machine.now(cpu)
         return answer
 
+    async def _interrupt(self) -> None:
+        """The guest's PMU interrupt handler."""
+        if self.overflowed >= 0:
+            self.latencies.add(self.overflowed, self.machine.now(self.cpu))
+            self.overflowed = -1
+        before = self.bursts
+        await self._enter(EntryKind.PMU_IRQ)
+        self.irq_bursts += self.bursts - before
+        if self.line:  # the EOI of a level that KVM still holds high: a maintenance interrupt has KVM look again
+            await self._interrupted(1)
+
+    async def _report(self) -> None:
+        self.report_due = False
+        answer = await self._enter(EntryKind.REPORT)
+        try:
+            self.report = reports.of_guest(answer)
+        except ValueError as exc:
+            assert self.guest is not None
+            raise self.guest.refuse(self._who(), str(exc)) from None
+
     async def _run(self, profile: int, el: int, left: int) -> None:
-        machine, pcpu = self.machine, self.pcpu
-        machine.set_running(pcpu.index, self.context, el, profile)
-        done = machine.run(pcpu.index, left)
+        machine, cpu, pcpu = self.machine, self.cpu, self.pcpu
+        machine.set_running(cpu, self.context, el, profile)
+        done = machine.run(cpu, left)
         left -= done
         self.computed += done
         if done:
-            self.progress = machine.now(pcpu.index)
+            self.progress = machine.now(cpu)
         self.compute = (profile, el, left) if left else None
-        if machine.interrupt(pcpu.index) or machine.now(pcpu.index) >= pcpu.deadline:
+        if machine.interrupt(cpu) or machine.now(cpu) >= pcpu.deadline:
             await self._interrupted(el)
 
     async def _interrupted(self, el: int) -> None:
         """A physical interrupt: out to the host, which serves it, and back.
 
-        The window in which the host takes it comes before guest_timing_exit_irqoff(), so it is accounted to the guest.
+        The window in which the host takes it comes before guest_timing_exit_irqoff(), so it is the guest's time.
         """
         pcpu = self.pcpu
         pcpu.enter_kernel()
         pcpu.charge(Cost.EXIT_FULL_NULL)
         await pcpu.serve_interrupts(el)
-        pcpu.account("host_kernel")
+        pcpu.cputime.switch(HOST_KERNEL, pcpu.now)
         await self._enter_guest()
 
     async def _enter_guest(self) -> None:
         """kvm_pmu_flush_hwstate and kvm_timer: make pending what has become due, then into the guest."""
-        pcpu = self.pcpu
+        pcpu, pmu = self.pcpu, self.pmu
         if pcpu.perf_ran:  # KVM_REQ_RESYNC_PMU_EL0: the driver has started counters in interrupt context
             pcpu.perf_ran = False
             await self.vpmu.restore_el0(guest=True)
@@ -261,13 +336,14 @@ class VCpu:
             self.injected += 1
             pcpu.charge(Cost.VIRQ_INJECT)
         self.line = level
-        if not (level or self.pmu.ovs):  # the guest has cleared the flag without having been interrupted
+        if not (level or pmu.ovs):  # the guest has cleared the flag without having been interrupted
             self.overflowed = -1
-        now = self.machine.now(pcpu.index)
+        now = self.machine.now(self.cpu)
         if self.timer_deadline <= now:
             self._expire(now)
             pcpu.charge(Cost.VIRQ_INJECT)
-        pcpu.account("guest")
+            now = self.machine.now(self.cpu)
+        pcpu.cputime.switch(GUEST, now)
 
     def _expire(self, now: int) -> None:
         """The virtual timer interrupt of every timer that has expired is pending from now on."""
@@ -285,170 +361,121 @@ class VCpu:
         pcpu.charge(Cost.EXIT_FULL_NULL)
         pcpu.charge(Cost.WFI_BLOCK)
         await pcpu.serve_interrupts(-1)
-        pcpu.account("host_kernel")
+        pcpu.cputime.switch(HOST_KERNEL, pcpu.now)
         await self._enter_guest()
         self.blocked = not self._pending()
 
-    # The guest's bursts (`services.cpu.Executor`).
+    # The guest's bursts, at EL1 (`services.executor.BurstCpu`).
 
-    async def execute(self, burst: Burst, answer: bytes) -> int:
-        """Execute a burst of the guest at EL1, trapping and being interrupted where that falls."""
-        machine, index, start = self.machine, self.pcpu.index, 0
-        self.simulation.bursts.total += 1
-        self.own_bursts += 1
-        while True:
-            stop = machine.execute(index, burst, start, True)
-            if stop.reason == Stop.END:
-                return machine.now(index)
-            start = stop.index + 1
-            if stop.reason == Stop.OPERATION:
-                await self._operation(stop)
-            elif stop.reason == Stop.INTERRUPT:
-                start = stop.index
-                await self._interrupted(1)
-                machine.set_running(index, self.context, 1, self.profile)
-            elif stop.reason == Stop.EXCEPTION:
-                raise TookException(stop.esr)
-            else:
-                value = await self._trap(stop.register, stop.write, stop.value)
-                if not stop.write:
-                    burst.set_value(stop.index, value)
+    execute = executor.execute
+
+    def trapped(self, stop: Stop) -> Coroutine[Any, Any, int]:
+        return self._trap(stop.register, stop.write, stop.value)
+
+    async def interrupted(self, stop: Stop) -> None:
+        await self._interrupted(1)
+        self.machine.set_running(self.cpu, self.context, 1, self.profile)
 
     async def _trap(self, register: int, write: bool, value: int) -> int:
         """An access trapped to EL2: the design emulates it. The value read."""
-        pcpu = self.pcpu
-        key = (register, write)
+        machine, cpu, pcpu, vpmu = self.machine, self.cpu, self.pcpu, self.vpmu
+        key = register << 1 | write
         self.traps[key] = self.traps.get(key, 0) + 1
         pcpu.enter_kernel()
-        fast = self.vpmu.fast(register, write)  # no interrupt window, no vGIC, accounted to the guest
-        pcpu.charge(Cost.EXIT_FAST if fast else Cost.EXIT_FULL_SYSREG)
-        if not fast:
-            if self.machine.interrupt(pcpu.index) or pcpu.now >= pcpu.deadline:
+        fast = vpmu.fast(register, write)  # no interrupt window, no vGIC, the time is the guest's
+        if fast:
+            pcpu.charge(Cost.EXIT_FAST)
+        else:
+            pcpu.charge(Cost.EXIT_FULL_SYSREG)
+            now = machine.now(cpu)
+            if machine.interrupt(cpu) or now >= pcpu.deadline:
                 await pcpu.serve_interrupts(1)
-            pcpu.account("host_kernel")
-        bursts = self.simulation.bursts
-        before = bursts.total
+                now = machine.now(cpu)
+            pcpu.cputime.switch(HOST_KERNEL, now)
+        before = pcpu.bursts
         try:
             if register == ICC_SGI1R_EL1:
                 self._send_sgi(value)
             else:
-                value = await self.vpmu.access(register, write, value)
+                value = await vpmu.access(register, write, value)
         except InjectUndef:
             raise TookException(ESR_UNKNOWN) from None
         finally:
-            bursts.traps += bursts.total - before
+            self.trap_bursts += pcpu.bursts - before
             if not fast:
                 await self._enter_guest()
-            self.machine.set_running(pcpu.index, self.context, 1, self.profile)
+            machine.set_running(cpu, self.context, 1, self.profile)
         return value
 
     def _send_sgi(self, target: int) -> None:
         """vgic_v3_dispatch_sgi: an IPI to a vCPU of the same VM, by its index."""
         pcpu = self.pcpu
         pcpu.charge(Cost.SGI)
-        for other in self.simulation.vcpus:
-            if other.vm == self.vm and other.index == target:
-                other.sgis |= 1 << IRQ_WORK_SGI
-                if other is not self:
-                    other.pcpu.arrivals.append((pcpu.now, other.id))
-                    other.pcpu.rearm()
-                return
-        raise ProtocolError(f"{self.name}: an IPI to vCPU {target}, which does not exist")
+        if target >= len(self.siblings):
+            raise ProtocolError(f"an IPI to vCPU {target} of {self.name}, which has {len(self.siblings)}")
+        other = self.siblings[target]
+        other.sgis |= 1 << IRQ_WORK_SGI
+        if other is not self:
+            other.pcpu.rq.arrive(pcpu.now, other.id)
 
-    async def _operation(self, stop: Stop) -> None:
-        at, operation, argument, operand = stop.index, stop.operation, stop.argument, stop.operand
-        if operation == OP_TIMER:
-            self._check(at, "timer", argument, len(Timer))
-            self.timers[argument] = operand
+    def operation(self, stop: Stop) -> Work | None:
+        code, argument = stop.operation, stop.argument
+        if code == OP_TIMER:
+            self._check(stop, "timer", argument, len(Timer))
+            self.timers[argument] = stop.operand
             self.expired &= ~(1 << argument)  # a level: setting the timer takes back what has not been delivered
             self.timer_deadline = min(self.timers.values())
             self.pcpu.rearm()
-        elif operation == OP_COMPUTE:
+        elif code == OP_COMPUTE:
             self.wfi = False
             profile, el = argument & COMPUTE_PROFILE, argument >> COMPUTE_EL_SHIFT
-            self._check(at, "profile", profile, self.simulation.profiles)
-            self._check(at, "exception level", el, 2)
-            self.compute = (profile, el, operand) if operand else None
+            self._check(stop, "profile", profile, self.board.profiles)
+            self._check(stop, "exception level", el, 2)
+            self.compute = (profile, el, stop.operand) if stop.operand else None
             self.progress = self.pcpu.now
-        elif operation == OP_WFI:
+        elif code == OP_WFI:
             self.compute, self.wfi = None, True
-        elif operation == OP_IPI:
-            await self._trap(ICC_SGI1R_EL1, True, argument)
-        elif operation == OP_NOTIFY:
+        elif code == OP_IPI:
+            return self._ipi(argument)
+        elif code == OP_NOTIFY:
             if argument not in (Notice.WORK_DONE, Notice.WORK_BEGUN):
-                raise ProtocolError(f"notice {argument} is not for a guest")
+                raise ProtocolError(f"operation {stop.index}: notice {argument} is not for a guest")
             self.working = argument == Notice.WORK_BEGUN
-        elif operation == OP_WINDOW:
-            while self.sgis or self.line or self.expired:
-                await self.step()
-        elif operation == OP_HVC:
-            pcpu = self.pcpu
-            pcpu.enter_kernel()
-            pcpu.charge(Cost.EXIT_FULL_NULL)
-            await self._enter_guest()
-            self.machine.set_running(pcpu.index, self.context, 1, self.profile)
-        elif operation != OP_DONE:
-            raise ProtocolError(f"operation {at} is not for a guest: code {operation}")
+        elif code == OP_WINDOW:
+            return self._window()
+        elif code == OP_HVC:
+            return self._hypercall()
+        elif code != OP_DONE:
+            raise ProtocolError(f"operation {stop.index} is not for a guest: code {code}")
+        return None
 
-    def _check(self, at: int, what: str, value: int, limit: int) -> None:
+    async def _ipi(self, target: int) -> None:
+        await self._trap(ICC_SGI1R_EL1, True, target)
+
+    async def _window(self) -> None:
+        while self.sgis or self.line or self.expired:
+            await self.step()
+
+    async def _hypercall(self) -> None:
+        pcpu = self.pcpu
+        pcpu.enter_kernel()
+        pcpu.charge(Cost.EXIT_FULL_NULL)
+        await self._enter_guest()
+        self.machine.set_running(self.cpu, self.context, 1, self.profile)
+
+    def _check(self, stop: Stop, what: str, value: int, limit: int) -> None:
         if value >= limit:
-            raise ProtocolError(f"operation {at}: {what} {value}, and there are {limit}")
+            raise ProtocolError(f"operation {stop.index}: {what} {value}, and there are {limit}")
 
     # State.
 
-    def state(self) -> dict[str, Any]:
-        return {
-            "pcpu": self.pcpu.index,
-            "pmu": self.pmu.state(),
-            "vpmu": save(self.vpmu),
-            "booted": self.booted,
-            "progress": self.progress,
-            "ran": self.ran,
-            "working": self.working,
-            "blocked": self.blocked,
-            "wfi": self.wfi,
-            "compute": None if self.compute is None else list(self.compute),
-            "timers": sorted(self.timers.items()),
-            "line": self.line,
-            "expired": self.expired,
-            "sgis": self.sgis,
-            "requests": [request.decode() for request in self.requests],
-            "previous_done": self.previous_done,
-            "traps": [[register, write, count] for (register, write), count in sorted(self.traps.items())],
-            "injected": self.injected,
-            "overflowed": self.overflowed,
-            "latencies": self.latencies.cycles,
-            "load_times": self.load_times.cycles,
-            "put_times": self.put_times.cycles,
-            "computed": self.computed,
-            "own_bursts": self.own_bursts,
-        }
+    def save(self) -> state.Saved:
+        return state.save(self)
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take up a state that `state()` gave."""
-        self.pcpu = self.simulation.pcpus[state["pcpu"]]
-        self.pmu = GuestPmu.from_state(state["pmu"])
-        restore(self.vpmu, state["vpmu"])
-        self.vpmu.derive()
-        self.booted = state["booted"]
-        self.progress = state["progress"]
-        self.ran = state["ran"]
-        self.working = state["working"]
-        self.blocked = state["blocked"]
-        self.wfi = state["wfi"]
-        self.compute = None if state["compute"] is None else tuple(state["compute"])
-        self.timers = dict(state["timers"])
+    def restore(self, saved: state.Saved) -> None:
+        """Take up what `save` gave."""
+        state.restore(self, saved)
+        self.pcpu = self.pcpus[self.cpu]
         self.timer_deadline = min(self.timers.values(), default=NEVER)
-        self.line = state["line"]
-        self.expired = state["expired"]
-        self.sgis = state["sgis"]
-        self.requests = [request.encode() for request in state["requests"]]
-        self.previous_done = state["previous_done"]
-        self.traps = {(register, write): count for register, write, count in state["traps"]}
-        self.injected = state["injected"]
-        self.overflowed = state["overflowed"]
-        self.latencies = Latencies(state["latencies"])
-        self.load_times = Latencies(state["load_times"])
-        self.put_times = Latencies(state["put_times"])
-        self.computed = state["computed"]
-        self.own_bursts = state["own_bursts"]
+        self.pmu.derive()
+        self.vpmu.derive()

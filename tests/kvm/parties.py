@@ -85,7 +85,7 @@ def simulation(of: Experiment, guest: Scripted, host: ScriptedHost | None = None
     """`of` with one guest and a host that does nothing of its own."""
     made = Simulation(of)
     for pcpu in made.pcpus:
-        made.attend_host(pcpu.index, LocalSoftware(host or ScriptedHost()))
+        made.attend_host(pcpu.cpu, LocalSoftware(host or ScriptedHost()))
     for vcpu in made.vcpus:
         made.attend_guest(vcpu.name, vcpu.index, LocalSoftware(guest))
     return made

@@ -10,6 +10,7 @@ import pytest
 from pmulab import scenario
 from services._pmu import OP_NOTIFY, Stop
 from services.embedded import Embedded
+from services.executor import Work
 from services.experiment import EventSpec, Experiment, SessionSpec, TaskSpec
 from services.kvm.vcpu import VCpu
 from services.linux_perf.driver import Driver
@@ -33,13 +34,13 @@ async def test_not_multiplexed_all_that_is_missed_happened_while_the_driver_had_
 ) -> None:
     """The guest's driver is made to tell when PMCR_EL0.E goes off and on; the truth between is what it may miss."""
     told: list[tuple[int, int]] = []
-    operation, prepared = VCpu._operation, Driver.__init__
+    operation, prepared = VCpu.operation, Driver.__init__
 
-    async def spy(self: VCpu, stop: Stop) -> None:
+    def spy(self: VCpu, stop: Stop) -> Work | None:
         if stop.operation == OP_NOTIFY and stop.argument in (STOPPED, RUNNING):
             told.append((stop.argument, sum(self.machine.truth(self.context, el, event) for el in (0, 1))))
-        else:
-            await operation(self, stop)
+            return None
+        return operation(self, stop)
 
     def telling(self: Driver, *arguments: Any) -> None:
         prepared(self, *arguments)
@@ -48,7 +49,7 @@ async def test_not_multiplexed_all_that_is_missed_happened_while_the_driver_had_
 
     lab = Embedded.of(one_event(design, SessionSpec("record", (EventSpec(name, event, 0, frequency=4000),))))
     with monkeypatch.context() as patch:
-        patch.setattr(VCpu, "_operation", spy)
+        patch.setattr(VCpu, "operation", spy)
         await lab.simulation.step()  # the host boots, with a driver that tells nothing
         patch.setattr(Driver, "__init__", telling)
         await lab.simulation.run()

@@ -54,7 +54,7 @@ async def ran(guest: Counting, design: str) -> Simulation:
     made = simulation(experiment(design), guest.software)
     host = HostPerf()
     for pcpu in made.pcpus:
-        made.attend_host(pcpu.index, LocalSoftware(host.attend(pcpu.index)))
+        made.attend_host(pcpu.cpu, LocalSoftware(host.attend(pcpu.cpu)))
     await made.run()
     return made
 
@@ -66,9 +66,9 @@ async def test_a_count_is_the_truth(design: str) -> None:
     made = simulation(experiment(design, counters=counters), guest.software)
     host = HostPerf()
     for pcpu in made.pcpus:
-        made.attend_host(pcpu.index, LocalSoftware(host.attend(pcpu.index)))
+        made.attend_host(pcpu.cpu, LocalSoftware(host.attend(pcpu.cpu)))
     await made.run()
-    assert guest.count == WORK // 2 == made.machine.truth(made.vcpus[0].context, 0, INST_RETIRED)
+    assert guest.count == WORK // 2 == made.board.machine.truth(made.vcpus[0].context, 0, INST_RETIRED)
 
 
 @pytest.mark.parametrize("design", ["emulated", "partitioned"])
@@ -82,7 +82,7 @@ async def test_one_overflow_is_one_interrupt_with_its_flag(design: str) -> None:
 async def test_emulation_leaves_the_hosts_counters_as_they_were() -> None:
     made = await ran(Counting(), "emulated")
     await made.result()
-    while made.pcpus[0].current is not None:
+    while made.pcpus[0].rq.current is not None:
         await made.step()
-    assert made.machine.peek(0, r.PMCNTENSET_EL0) == 0
-    assert made.machine.peek(0, r.MDCR_EL2) & r.MDCR_EL2_TPM == 0
+    assert made.board.machine.peek(0, r.PMCNTENSET_EL0) == 0
+    assert made.board.machine.peek(0, r.MDCR_EL2) & r.MDCR_EL2_TPM == 0

@@ -26,7 +26,7 @@ def lab(design: str, guest: Scripted) -> Simulation:
 async def put(made: Simulation) -> None:
     """Run until the vCPU is off its pCPU."""
     await made.run()
-    while made.pcpus[0].current is not None:
+    while made.pcpus[0].rq.current is not None:
         await made.step()
 
 

@@ -77,7 +77,7 @@ async def test_gunyah_traps_once_a_slice_while_nothing_counts_and_never_while_so
     made = simulation(experiment("gunyah", counters=10), Scripted(boot=boot))
     await made.run()
     assert sum(made.vcpus[0].traps.values()) == 1
-    assert made.design.host_policy(made.experiment.cpus[0]).counters == 0
+    assert made.design.host_policy(made.board.experiment.cpus[0]).counters == 0
 
 
 async def test_without_64_bit_counters_the_emulated_vpmu_chains_two() -> None:

@@ -61,7 +61,7 @@ def lab(
     workers = []
     host = HostPerf()
     for pcpu in made.pcpus:
-        made.attend_host(pcpu.index, LocalSoftware(host.attend(pcpu.index)))
+        made.attend_host(pcpu.cpu, LocalSoftware(host.attend(pcpu.cpu)))
     for vcpu in made.vcpus:
         worker = Worker(sleep)
         workers.append(worker)
@@ -94,7 +94,7 @@ async def test_every_vcpu_counts_all_of_its_own_work_and_nothing_else(
 async def test_floating_vcpus_use_every_pcpu() -> None:
     made, _ = lab("partitioned", (-1,) * 4, pcpus=2)
     await made.run()
-    busy = [made.machine.cycles(pcpu.index)["guest"] for pcpu in made.pcpus]
+    busy = [made.board.machine.cycles(pcpu.cpu)["guest"] for pcpu in made.pcpus]
     assert min(busy) > 1.8 * WORK
 
 
@@ -112,7 +112,7 @@ async def test_a_vcpu_on_a_cpu_with_fewer_counters_gets_its_hpmn() -> None:
     for vcpu in made.vcpus:
         made.attend_guest(vcpu.name, vcpu.index, LocalSoftware(Worker().software))
     await made.run()
-    assert [made.machine.peek(pcpu.index, r.MDCR_EL2) & r.MDCR_EL2_HPMN for pcpu in made.pcpus] == [4, 4]
+    assert [made.board.machine.peek(pcpu.cpu, r.MDCR_EL2) & r.MDCR_EL2_HPMN for pcpu in made.pcpus] == [4, 4]
     assert made.pcpus[0].spec.counters == 4
 
 
@@ -146,7 +146,7 @@ async def test_a_task_of_the_host_sleeps_between_its_repetitions_while_others_ru
     made = simulation(of, Scripted(boot=worked_off))
     await made.run()
     (only,) = made.tasks
-    time = made.machine.cycles(0)
+    time = made.board.machine.cycles(0)
     assert (only.finished, only.computed, time["host_user"]) == (True, 4 * 150_000, 4 * 150_000)
     assert 3 * nap < made.now < 3 * nap + 1_000_000
     assert time["idle"] > 0.9 * 3 * nap

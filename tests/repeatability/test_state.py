@@ -5,7 +5,7 @@ import pytest
 
 from pmulab import scenario
 from services.embedded import Embedded
-from services.kvm.simulation import digest
+from services.kvm.outcome import digest
 
 SHIPPED = [("quick", "emulated"), ("quick", "partitioned"), ("two-vms", "emulated"), ("two-vms", "partitioned")]
 
@@ -22,7 +22,7 @@ async def test_a_run_that_is_saved_and_restored_on_its_way_gives_the_same_digest
     restored = 0
     while lab.simulation.working:
         await lab.simulation.step()
-        if lab.simulation.interactions % every == 0:
+        if lab.simulation.board.interactions % every == 0:
             lab = Embedded.from_state(experiment, orjson.loads(orjson.dumps(lab.state())))
             restored += 1
     assert restored >= 4

@@ -16,7 +16,7 @@ from pmulab.client import RpcError, TrioLab
 from pmulab.topology import Topology, TopologyError, up
 from services import embedded
 from services.experiment import EventSpec, Experiment, SessionSpec, TaskSpec
-from services.kvm.lab import plain
+from services.kvm.lab import request_of
 from services.rpc import Address, connect, open_loop
 from services.wire.actor_pb2 import StateRequest
 from services.wire.methods import STATE
@@ -58,7 +58,7 @@ async def test_a_live_session_is_replayed_to_the_same_digest(design: str) -> Non
         live = await lab.result(wait=True)
         log = await lab.log()
     replayed = await embedded.replay(
-        experiment, [{"entry": taken.injected.entry, "request": plain(taken.request)} for taken in log.injections]
+        experiment, [(taken.injected.entry, request_of(taken.request)) for taken in log.injections]
     )
     (run,) = live["runs"]
     assert len(log.injections) == 2

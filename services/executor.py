@@ -1,0 +1,76 @@
+"""The loop that runs a burst of software to its end on a CPU of the core."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from services._pmu import Burst, Machine, Stop
+from services.cpu import TookException
+
+END, TRAP, EXCEPTION, OPERATION, INTERRUPT = Stop.END, Stop.TRAP, Stop.EXCEPTION, Stop.OPERATION, Stop.INTERRUPT
+
+Work = Coroutine[Any, Any, None]
+
+
+class BurstCpu(Protocol):
+    """A CPU says what becomes of each thing at which the core stops.
+
+    What it does not execute, and a stop that it cannot have, it refuses with a `services.cpu.BurstError`.
+    """
+
+    bursts: int  # that it has executed: round trips, were the software in a process of its own
+
+    @property
+    def machine(self) -> Machine: ...
+
+    @property
+    def cpu(self) -> int:
+        """Of the machine."""
+        ...
+
+    @property
+    def interruptible(self) -> bool:
+        """Does the core stop where an interrupt is pending, between two operations?"""
+        ...
+
+    def trapped(self, stop: Stop) -> Coroutine[Any, Any, int]:
+        """An access trapped to EL2 and is to be emulated; the value read."""
+        ...
+
+    def operation(self, stop: Stop) -> Work | None:
+        """Perform an operation that the core has left alone, at once or by what is returned."""
+        ...
+
+    def interrupted(self, stop: Stop) -> Work:
+        """An interrupt is pending before the operation, which is executed when this has been awaited."""
+        ...
+
+
+async def execute(self: BurstCpu, burst: Burst, answer: bytes) -> int:
+    """Execute `burst` to its end; the time in cycles after it. Raises TookException.
+
+    A method of each `BurstCpu`, which makes it a `services.cpu.Executor`. `answer` is for executors on a stream.
+    """
+    machine, cpu, interruptible = self.machine, self.cpu, self.interruptible
+    self.bursts += 1
+    stop = machine.execute(cpu, burst, 0, interruptible)
+    while (reason := stop.reason) != END:
+        following = stop.index + 1
+        if reason == TRAP:
+            value = await self.trapped(stop)
+            if not stop.write:
+                burst.set_value(stop.index, value)
+        elif reason == OPERATION:
+            work = self.operation(stop)
+            if work is not None:
+                await work
+        elif reason == INTERRUPT:
+            following = stop.index
+            await self.interrupted(stop)
+        elif reason == EXCEPTION:
+            raise TookException(stop.esr)
+        else:
+            raise ValueError(f"the core stopped for reason {reason}, which is not known here")
+        stop = machine.execute(cpu, burst, following, interruptible)
+    return machine.now(cpu)

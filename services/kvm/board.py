@@ -1,0 +1,60 @@
+"""What all of kvm looks at: the machine, the experiment, what things cost, and how far it has got."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from dataclasses import dataclass
+
+from services import state
+from services._pmu import Machine
+from services.costs import Cost
+from services.experiment import Experiment
+from services.state import derived
+
+
+@dataclass(slots=True, eq=False)
+class Board:
+    """One per simulation. It knows nobody."""
+
+    experiment: Experiment = derived()
+    machine: Machine = derived()  # saved and restored beside the fields, by its own state
+    costs: list[int] = derived()  # cycles, by Cost
+    profiles: int = 0  # that the machine knows: the experiment's, and those of live clients
+    interactions: int = 0
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> Board:
+        """The machine of `experiment`, at time 0."""
+        costs = [experiment.costs.get(cost.name.lower(), 0) for cost in Cost]
+        return cls(experiment, _machine(experiment), costs, len(experiment.profiles))
+
+    def save(self) -> state.Saved:
+        return state.save(self) | {"machine": b64encode(self.machine.state()).decode()}
+
+    def restore(self, saved: state.Saved) -> None:
+        """Take up what `save` gave."""
+        state.restore(self, saved)
+        self.machine.restore(b64decode(saved["machine"]))
+
+
+def _machine(experiment: Experiment) -> Machine:
+    costs = experiment.costs
+    machine = Machine(
+        [
+            {
+                "counters": cpu.counters,
+                "pmuver": cpu.pmuver,
+                "fgt": cpu.fgt,
+                "hpmn0": int(cpu.hpmn0),
+                "icntr": int(cpu.icntr),
+            }
+            for cpu in experiment.cpus
+        ],
+        experiment.events,
+        mrs_cycles=costs["mrs"],
+        msr_cycles=costs["msr"],
+        isb_cycles=costs["isb"],
+    )
+    for rates in experiment.profiles:
+        machine.add_profile(rates)
+    return machine

@@ -1,0 +1,122 @@
+"""A task of the host: user work that competes with the vCPUs for a pCPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from services import state
+from services.experiment import PhaseSpec, TaskSpec
+from services.kvm.board import Board
+from services.kvm.cputime import HOST_KERNEL, HOST_USER
+from services.kvm.errors import ProtocolError
+from services.kvm.pcpu import PCpu
+from services.kvm.thread import NEVER
+
+
+@dataclass(slots=True, eq=False)
+class HostTaskState:
+    """What a task has to keep between two interactions."""
+
+    phase: int = 0  # counts over all repetitions
+    left: int = 0  # cycles of the phase
+    blocked: bool = False  # asleep
+    computed: int = 0  # cycles of work done
+    in_kernel: int = 0  # of these, at EL2
+
+
+class HostTask(HostTaskState):
+    """Runs its phases `repeat` times over, asleep in between if it is to, then exits."""
+
+    DERIVED = ("id", "pcpu", "spec", "machine", "context")
+    __slots__ = DERIVED
+
+    floats: ClassVar[bool] = False
+    timer_deadline: ClassVar[int] = NEVER  # the run queue wakes a sleeper
+
+    def __init__(self, board: Board, thread_id: int, pcpu: PCpu, spec: TaskSpec) -> None:
+        super().__init__(left=spec.phases[0].cycles if spec.phases else 0)
+        self.id = thread_id
+        self.pcpu = pcpu
+        self.spec = spec
+        self.machine = board.machine
+        self.context = pcpu.context
+
+    @property
+    def cpu(self) -> int:
+        return self.pcpu.cpu
+
+    @property
+    def finished(self) -> bool:
+        return self.phase >= len(self.spec.phases) * self.spec.repeat
+
+    @property
+    def runnable(self) -> bool:
+        return not (self.finished or self.blocked)
+
+    def unblock(self) -> None:
+        self.blocked = False
+
+    def set_task_cpu(self, cpu: int) -> None:
+        raise ValueError(f"task {self.spec.name} of the host is pinned to pCPU {self.cpu}")
+
+    def next_interaction(self) -> int:
+        """The end of the phase, or the interrupt before it; at once, if it is to be taken off the CPU."""
+        if not self.runnable:
+            return self.pcpu.now
+        phase = self._current()
+        self.machine.set_running(self.cpu, self.context, phase.el, phase.profile)
+        return self.machine.next_stop(self.cpu, self.left)
+
+    async def switched_in(self) -> None:
+        self._own_time()
+
+    async def switched_out(self) -> None:
+        self.pcpu.cputime.switch(HOST_KERNEL, self.pcpu.now)
+
+    async def step(self) -> None:
+        """Work up to the end of the phase or an interrupt."""
+        machine, pcpu, phase = self.machine, self.pcpu, self._current()
+        machine.set_running(pcpu.cpu, self.context, phase.el, phase.profile)
+        done = machine.run(pcpu.cpu, self.left)
+        self.left -= done
+        self.computed += done
+        if phase.el == 2:
+            self.in_kernel += done
+        if not self.left:
+            self.phase += 1
+            if not self.finished:
+                self.left = self._current().cycles
+                self._sleep()
+        if machine.interrupt(pcpu.cpu) or pcpu.now >= pcpu.deadline:
+            pcpu.cputime.switch(HOST_KERNEL, pcpu.now)
+            pcpu.enter_kernel()
+            await pcpu.serve_interrupts(phase.el)
+        self._own_time()
+
+    def counter_overflow(self, counter: int, raised: int) -> None:
+        raise ProtocolError(f"thread {self.id} is a task of the host: KVM has no kernel counters there")
+
+    def guest_overflow(self, mask: int, raised: int) -> bool:
+        return False
+
+    def _own_time(self) -> None:
+        """The time is the task's own, from now on."""
+        if self.runnable:
+            self.pcpu.cputime.switch(HOST_KERNEL if self._current().el else HOST_USER, self.pcpu.now)
+
+    def _sleep(self) -> None:
+        """Between two repetitions."""
+        if self.spec.sleep and self.phase % len(self.spec.phases) == 0:
+            self.blocked = True
+            self.pcpu.rq.sleep(self.pcpu.now + self.spec.sleep, self.id)
+
+    def _current(self) -> PhaseSpec:
+        return self.spec.phases[self.phase % len(self.spec.phases)]
+
+    def save(self) -> state.Saved:
+        return state.save(self)
+
+    def restore(self, saved: state.Saved) -> None:
+        """Take up what `save` gave."""
+        state.restore(self, saved)

@@ -1,0 +1,66 @@
+"""What software reports, checked when it arrives: later it is summed up by whoever makes a result of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+TIMES = ("elapsed", "user", "system")  # of a guest, in cycles
+EVENT = ("count", "truth", "held", "enabled", "running", "samples", "state")
+
+
+def of_guest(answer: bytes) -> dict[str, Any]:
+    """A guest's report on one vCPU. Raises ValueError naming what is wrong with it."""
+    report = _object(answer)
+    for name in TIMES:
+        _field(report, name, int, "report")
+    _sessions(report)
+    return report
+
+
+def of_host(answer: bytes) -> dict[str, Any]:
+    """The report of the host's perf on one pCPU. Raises ValueError naming what is wrong with it."""
+    report = _object(answer)
+    for name in _optional(report, "refused"):
+        if not isinstance(name, str):
+            raise ValueError(f"report.refused: names are wanted, not {name!r}")
+    _sessions(report)
+    return report
+
+
+def _object(answer: bytes) -> dict[str, Any]:
+    try:
+        report = orjson.loads(answer)
+    except orjson.JSONDecodeError as exc:
+        raise ValueError(f"report: it is not JSON: {exc}") from None
+    if not isinstance(report, dict):
+        raise ValueError("report: it is not a JSON object")
+    return report
+
+
+def _sessions(report: dict[str, Any]) -> None:
+    for index, session in enumerate(_optional(report, "sessions")):
+        where = f"report.sessions[{index}]"
+        _field(session, "name", str, where)
+        for number, event in enumerate(_field(session, "events", list, where)):
+            of_event = f"{where}.events[{number}]"
+            _field(event, "name", str, of_event)
+            for name in EVENT:
+                _field(event, name, int, of_event)
+
+
+def _optional(report: dict[str, Any], name: str) -> list[Any]:
+    found: list[Any] = _field(report, name, list, "report") if name in report else []
+    return found
+
+
+def _field(value: Any, name: str, kind: type, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: an object is wanted, not {value!r}")
+    if name not in value:
+        raise ValueError(f"{where}.{name}: it is missing")
+    found = value[name]
+    if not isinstance(found, kind) or isinstance(found, bool):
+        raise ValueError(f"{where}.{name}: {kind.__name__} is wanted, not {found!r}")
+    return found

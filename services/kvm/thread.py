@@ -1,0 +1,55 @@
+"""What the host's scheduler switches: the thread of a vCPU, or a task of the host."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+NEVER = 2**64 - 1  # a time that does not come
+
+
+class Thread(Protocol):
+    """A thread on the pCPU `cpu`."""
+
+    @property
+    def id(self) -> int: ...
+
+    @property
+    def cpu(self) -> int: ...
+
+    @property
+    def floats(self) -> bool:
+        """May it run on any pCPU?"""
+        ...
+
+    @property
+    def runnable(self) -> bool: ...
+
+    @property
+    def blocked(self) -> bool: ...
+
+    @property
+    def timer_deadline(self) -> int:
+        """When a timer of its own interrupts or wakes it, NEVER if none does."""
+        ...
+
+    def unblock(self) -> None: ...
+
+    def set_task_cpu(self, cpu: int) -> None:
+        """Move it, while it does not run, to another pCPU."""
+        ...
+
+    async def step(self) -> None:
+        """One interaction: a handler run to its end, or a stretch of work up to its end or an interrupt."""
+        ...
+
+    def next_interaction(self) -> int: ...
+    async def switched_in(self) -> None: ...
+    async def switched_out(self) -> None: ...
+
+    def counter_overflow(self, counter: int, raised: int) -> None:
+        """A kernel counter that backs counter `counter` of its guest overflowed, at `raised`. Raises ProtocolError."""
+        ...
+
+    def guest_overflow(self, mask: int, raised: int) -> bool:
+        """The host's handler found overflow flags in the guests' range while it runs. Are they its guest's?"""
+        ...
