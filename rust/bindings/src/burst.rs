@@ -3,6 +3,7 @@
 use pmu::burst::{CAUSES, CHARGE_LIMIT, Operation};
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 
 /// Operations in order, as packed arrays, and the values that they read.
 #[pyclass(module = "services._pmu")]
@@ -15,10 +16,6 @@ fn out_of_range(what: &str, value: u32) -> PyErr {
 }
 
 impl Burst {
-    fn op(&self, index: usize) -> PyResult<&pmu::burst::Op> {
-        self.inner.ops.get(index).ok_or_else(|| PyIndexError::new_err(format!("no operation {index}")))
-    }
-
     #[inline]
     fn post(&mut self, operation: Operation, subject: u32, operand: u64) -> PyResult<()> {
         if subject >= operation.subject_limit() {
@@ -124,31 +121,27 @@ impl Burst {
         self.inner.extend_all(bursts.iter().map(|burst| &burst.inner))
     }
 
-    fn values(&self) -> Vec<u64> {
-        self.inner.values.clone()
+    fn values<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        PyList::new(py, self.inner.values())
     }
 
     fn set_value(&mut self, index: usize, value: u64) -> PyResult<()> {
-        let op = *self.op(index)?;
-        if !op.operation.yields() {
-            return Err(PyValueError::new_err(format!("operation {index} yields no value")));
+        let length = self.inner.ops().len();
+        if index >= length {
+            return Err(PyIndexError::new_err(format!("no operation {index} in a burst of {length}")));
         }
-        if let Some(place) = self.inner.values.get_mut(op.slot as usize) {
-            *place = value;
-        }
+        let place = self.inner.value_mut(index);
+        *place.ok_or_else(|| PyValueError::new_err(format!("operation {index} yields no value")))? = value;
         Ok(())
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts sequences into vectors")]
     fn set_values(&mut self, values: Vec<u64>) -> PyResult<()> {
-        let expected = self.inner.values.len();
-        if values.len() != expected {
-            return Err(PyValueError::new_err(format!(
-                "{} values for a burst that reads {expected}",
-                values.len()
-            )));
+        if self.inner.set_values(&values) {
+            return Ok(());
         }
-        self.inner.values = values;
-        Ok(())
+        let (given, read) = (values.len(), self.inner.values().len());
+        Err(PyValueError::new_err(format!("{given} values for a burst that reads {read}")))
     }
 
     fn arrays(&self) -> (Vec<u32>, Vec<u64>) {
@@ -163,6 +156,6 @@ impl Burst {
     }
 
     fn __len__(&self) -> usize {
-        self.inner.ops.len()
+        self.inner.ops().len()
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pmu::feature::Features;
-use pmu::machine::{Costs, Error};
+use pmu::machine::Costs;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -17,15 +17,17 @@ pub struct Machine {
     inner: pmu::machine::Machine,
 }
 
-fn value_error(error: Error) -> PyErr {
-    PyValueError::new_err(error.0)
+/// What makes no sense, for Python.
+#[cold]
+pub fn value_error(error: impl std::error::Error) -> PyErr {
+    PyValueError::new_err(error.to_string())
 }
 
 /// `Features` from the names and values that Python passes.
 pub fn features(values: &BTreeMap<String, u64>) -> PyResult<Features> {
     let mut features = Features::default();
     for (name, &value) in values {
-        features.set(name, value).map_err(|error| PyValueError::new_err(error.0))?;
+        features.set(name, value).map_err(value_error)?;
     }
     Ok(features)
 }
@@ -62,7 +64,7 @@ impl Machine {
     }
 
     fn now(&self, cpu: usize) -> PyResult<u64> {
-        Ok(self.inner.cpu(cpu).map_err(value_error)?.now)
+        Ok(self.inner.cpu(cpu).map_err(value_error)?.now())
     }
 
     fn set_deadline(&mut self, cpu: usize, deadline: u64) -> PyResult<()> {
@@ -141,7 +143,7 @@ impl Machine {
     }
 
     fn accesses(&self, cpu: usize) -> PyResult<u64> {
-        Ok(self.inner.cpu(cpu).map_err(value_error)?.accesses)
+        Ok(self.inner.cpu(cpu).map_err(value_error)?.accesses())
     }
 
     fn choices_made(&self, cpu: usize) -> PyResult<BTreeMap<&'static str, u64>> {

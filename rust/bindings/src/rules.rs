@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use pmu::access::{Index, Needs, Outcome, ROWS, RULES, User, View};
 use pmu::register::{KINDS, Register};
-use pyo3::exceptions::{PyKeyError, PyValueError};
+use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 
-use crate::machine::features;
+use crate::machine::{features, value_error};
 
 /// One row of the register table.
 #[pyclass(module = "services._pmu", frozen, get_all)]
@@ -173,7 +173,7 @@ pub fn explain(
     let settings = settings.collect::<PyResult<Vec<_>>>()?;
     let features = self::features(&features)?;
     let explanation = pmu::explain::explain(features, &settings, self::register(register)?, el, write);
-    let explanation = explanation.map_err(|error| PyValueError::new_err(error.0))?;
+    let explanation = explanation.map_err(value_error)?;
     let (outcome, target) = match explanation.outcome {
         Outcome::Executed => ("executed", el),
         Outcome::RazWi => ("RAZ/WI", el),

@@ -45,8 +45,10 @@ struct Access {
 
 impl Access {
     fn of(burst: &Burst, index: usize, esr: u64, value: u64) -> Self {
-        let (register, write) =
-            burst.ops.get(index).map_or((0, false), |op| (op.subject as u16, op.operation != Operation::Mrs));
+        let (register, write) = burst
+            .ops()
+            .get(index)
+            .map_or((0, false), |op| (op.subject as u16, op.operation != Operation::Mrs));
         Self { esr, register, write, value }
     }
 }

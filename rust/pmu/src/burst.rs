@@ -137,13 +137,42 @@ impl std::error::Error for Malformed {}
 /// Operations in order, and the values that they read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Burst {
-    /// Operations. The slots of a burst made by its own methods are below `values.len()`.
-    pub ops: Vec<Op>,
+    /// Operations. Their slots are below `values.len()`.
+    pub(crate) ops: Vec<Op>,
     /// Values, in order of the operations that yield them.
-    pub values: Vec<u64>,
+    pub(crate) values: Vec<u64>,
 }
 
 impl Burst {
+    /// The operations.
+    #[must_use]
+    pub fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
+    /// The values read, in order of the operations that yield them; 0 before they are executed.
+    #[must_use]
+    pub fn values(&self) -> &[u64] {
+        &self.values
+    }
+
+    /// All values at once; false, and nothing changes, if they are not as many as the burst reads.
+    #[must_use]
+    pub fn set_values(&mut self, values: &[u64]) -> bool {
+        let fit = values.len() == self.values.len();
+        if fit {
+            self.values.copy_from_slice(values);
+        }
+        fit
+    }
+
+    /// The value that the operation at `index` yields, to be set; `None` if it yields none.
+    #[must_use]
+    pub fn value_mut(&mut self, index: usize) -> Option<&mut u64> {
+        let op = self.ops.get(index).filter(|op| op.operation.yields())?;
+        self.values.get_mut(op.slot as usize)
+    }
+
     /// Posts an operation that yields no value.
     #[inline]
     pub fn post(&mut self, operation: Operation, subject: u32, operand: u64) {
@@ -281,6 +310,17 @@ mod tests {
         assert_eq!(twice.ops[5].slot, 2);
         assert_eq!(twice.ops[6].slot, 2);
         assert_eq!(twice.values.len(), 4);
+    }
+
+    #[test]
+    fn values_are_set_where_they_are_read() {
+        let mut burst = burst();
+        *burst.value_mut(3).expect("it reads") = 7;
+        assert_eq!(burst.values(), [0, 7]);
+        assert_eq!(burst.value_mut(2), None, "it yields none");
+        assert_eq!(burst.value_mut(5), None, "there is none");
+        assert!(burst.set_values(&[1, 2]) && !burst.set_values(&[3]));
+        assert_eq!(burst.values(), [1, 2]);
     }
 
     #[test]

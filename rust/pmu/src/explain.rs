@@ -2,8 +2,7 @@
 
 use crate::access::{Access, Outcome, ROWS, View, decide};
 use crate::cpu::Cpu;
-use crate::feature::Features;
-use crate::machine::Error;
+use crate::feature::{BadFeature, Features};
 use crate::register::{Kind, Register};
 use crate::tally::{Events, World};
 
@@ -25,6 +24,26 @@ pub struct Explanation {
     pub value: Option<u64>,
 }
 
+/// A question about an access that no CPU executes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// No CPU can have these features.
+    Features(BadFeature),
+    /// The model has no such exception level.
+    NoLevel(u8),
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Features(error) => error.fmt(f),
+            Self::NoLevel(el) => write!(f, "EL{el}: 0, 1 or 2"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
 /// Explains an access to `register` at `el` on a CPU whose registers have been given the values in
 /// `settings`, in that order, at EL2.
 ///
@@ -37,9 +56,9 @@ pub fn explain(
     el: u8,
     write: bool,
 ) -> Result<Explanation, Error> {
-    features.check().map_err(|error| Error(error.0))?;
+    features.check().map_err(Error::Features)?;
     if el > 2 {
-        return Err(Error(format!("EL{el}: 0, 1 or 2")));
+        return Err(Error::NoLevel(el));
     }
     let world = World::new(Events::new(&[]), 1);
     let mut cpu = Cpu::new(0, features);
@@ -99,7 +118,10 @@ mod tests {
     #[test]
     fn a_question_about_no_cpu_is_refused() {
         let impossible = Features { counters: 32, ..Features::default() };
-        assert!(explain(impossible, &[], Register::of(Kind::Pmcr), 1, false).is_err());
-        assert!(explain(Features::default(), &[], Register::of(Kind::Pmcr), 3, false).is_err());
+        let refused = |features, el| {
+            explain(features, &[], Register::of(Kind::Pmcr), el, false).unwrap_err().to_string()
+        };
+        assert_eq!(refused(impossible, 1), "counters = 32: 0 to 31");
+        assert_eq!(refused(Features::default(), 3), "EL3: 0, 1 or 2");
     }
 }

@@ -130,33 +130,53 @@ pub enum BadHpmn {
     NoCounters,
 }
 
-/// A feature set that no CPU can have.
+/// A feature that no CPU can have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadFeatures(pub String);
+pub enum BadFeature {
+    /// There is no feature of this name.
+    Unknown(String),
+    /// Its value is out of range.
+    OutOfRange {
+        /// The feature's name.
+        name: String,
+        /// Its value.
+        value: u64,
+        /// The values that it can have.
+        range: &'static str,
+    },
+}
 
-impl std::fmt::Display for BadFeatures {
+impl std::fmt::Display for BadFeature {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        match self {
+            Self::Unknown(name) => write!(f, "unknown feature {name}"),
+            Self::OutOfRange { name, value, range } => write!(f, "{name} = {value}: {range}"),
+        }
     }
 }
 
-impl std::error::Error for BadFeatures {}
+impl std::error::Error for BadFeature {}
+
+const COUNTERS: &str = "0 to 31";
+const PMUVER: &str = "1, or 4 to 9 (ID_AA64DFR0_EL1.PMUVer)";
+const FGT: &str = "0, 1 (FEAT_FGT) or 2 (FEAT_FGT2)";
+const FLAG: &str = "0 or 1";
+const CONSTRAINED: &str = "0 (UNDEFINED), 1 (RAZ/WI) or 2 (trap to EL2)";
 
 impl Features {
     /// Refuses what no CPU can have.
     ///
     /// # Errors
     /// Names the feature and its range.
-    pub fn check(&self) -> Result<(), BadFeatures> {
-        let refuse = |message: String| Err(BadFeatures(message));
-        if self.counters > EVENT_COUNTERS {
-            return refuse(format!("counters = {}: 0 to {EVENT_COUNTERS}", self.counters));
-        }
-        if !matches!(self.pmuver, 1 | PMUV3P1..=PMUV3P9) {
-            return refuse(format!("pmuver = {}: 1, or 4 to 9 (ID_AA64DFR0_EL1.PMUVer)", self.pmuver));
-        }
-        if self.fgt > 2 {
-            return refuse(format!("fgt = {}: 0, 1 (FEAT_FGT) or 2 (FEAT_FGT2)", self.fgt));
+    pub fn check(&self) -> Result<(), BadFeature> {
+        for (name, value, possible, range) in [
+            ("counters", self.counters, self.counters <= EVENT_COUNTERS, COUNTERS),
+            ("pmuver", self.pmuver, matches!(self.pmuver, 1 | PMUV3P1..=PMUV3P9), PMUVER),
+            ("fgt", self.fgt, self.fgt <= 2, FGT),
+        ] {
+            if !possible {
+                return Err(BadFeature::OutOfRange { name: name.to_owned(), value: u64::from(value), range });
+            }
         }
         Ok(())
     }
@@ -172,23 +192,24 @@ impl Features {
     ///
     /// # Errors
     /// The name is unknown or the value is out of range.
-    pub fn set(&mut self, name: &str, value: u64) -> Result<(), BadFeatures> {
+    pub fn set(&mut self, name: &str, value: u64) -> Result<(), BadFeature> {
+        let refuse = |range| BadFeature::OutOfRange { name: name.to_owned(), value, range };
         let flag = || match value {
             0 => Ok(false),
             1 => Ok(true),
-            _ => Err(BadFeatures(format!("{name} = {value}: 0 or 1"))),
+            _ => Err(refuse(FLAG)),
         };
-        let small = || u8::try_from(value).map_err(|_| BadFeatures(format!("{name} = {value}: too large")));
+        let small = |range| u8::try_from(value).map_err(|_| refuse(range));
         let constrained = || match value {
             0 => Ok(Constrained::Undefined),
             1 => Ok(Constrained::RazWi),
             2 => Ok(Constrained::Trap),
-            _ => Err(BadFeatures(format!("{name} = {value}: 0 (UNDEFINED), 1 (RAZ/WI) or 2 (trap to EL2)"))),
+            _ => Err(refuse(CONSTRAINED)),
         };
         match name {
-            "counters" => self.counters = small()?,
-            "pmuver" => self.pmuver = small()?,
-            "fgt" => self.fgt = small()?,
+            "counters" => self.counters = small(COUNTERS)?,
+            "pmuver" => self.pmuver = small(PMUVER)?,
+            "fgt" => self.fgt = small(FGT)?,
             "hpmn0" => self.hpmn0 = flag()?,
             "icntr" => self.icntr = flag()?,
             "th" => self.th = flag()?,
@@ -209,7 +230,7 @@ impl Features {
             }
             "chain_across_ranges" => self.choices.chain_across_ranges = flag()?,
             "freeze_on_cycle_counter" => self.choices.freeze_on_cycle_counter = flag()?,
-            _ => return Err(BadFeatures(format!("unknown feature {name}"))),
+            _ => return Err(BadFeature::Unknown(name.to_owned())),
         }
         Ok(())
     }
@@ -232,14 +253,14 @@ mod tests {
 
     #[test]
     fn what_no_cpu_can_have_is_refused_by_name() {
-        let refused = |name: &str, value| Features::default().set(name, value).unwrap_err().0;
+        let refused = |name: &str, value| Features::default().set(name, value).unwrap_err().to_string();
         assert_eq!(refused("speed", 1), "unknown feature speed");
         assert_eq!(refused("hpmn0", 2), "hpmn0 = 2: 0 or 1");
-        assert_eq!(refused("counters", 256), "counters = 256: too large");
+        assert_eq!(refused("counters", 256), "counters = 256: 0 to 31");
         for (name, value) in [("counters", 32), ("pmuver", 2), ("pmuver", 10), ("fgt", 3)] {
             let mut features = Features::default();
             features.set(name, value).expect("it fits");
-            assert!(features.check().unwrap_err().0.starts_with(&format!("{name} = {value}: ")));
+            assert!(features.check().unwrap_err().to_string().starts_with(&format!("{name} = {value}: ")));
         }
     }
 }

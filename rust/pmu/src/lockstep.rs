@@ -241,15 +241,15 @@ impl Pair {
 
     fn compare(&self) {
         let cpu = self.machine.cpu(0).expect("there is one");
-        assert_eq!(cpu.now, self.reference.now, "time");
+        assert_eq!(cpu.now(), self.reference.now, "time");
         let mut values = [0; COUNTERS];
         cpu.read_counters(&mut values);
         for (n, value) in values.into_iter().enumerate() {
-            assert_eq!(value, self.reference.value[n], "counter {n} at {}", cpu.now);
+            assert_eq!(value, self.reference.value[n], "counter {n} at {}", cpu.now());
             assert_eq!(cpu.counter(n), value, "counter {n} alone");
         }
-        assert_eq!(cpu.registers(), &self.reference.registers, "registers at {}", cpu.now);
-        assert_eq!(cpu.interrupt(), self.reference.interrupt(), "interrupt at {}", cpu.now);
+        assert_eq!(cpu.registers(), &self.reference.registers, "registers at {}", cpu.now());
+        assert_eq!(cpu.interrupt(), self.reference.interrupt(), "interrupt at {}", cpu.now());
         for (place, tally) in [(0, 0), (1, 1), (2, 4), (3, 6), (4, 8)] {
             let (context, el, ..) = PLACES[place];
             for (index, &event) in EVENTS.iter().enumerate() {

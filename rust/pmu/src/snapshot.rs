@@ -2,11 +2,38 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::machine::{Error, Machine};
+use crate::machine::Machine;
 
 /// First bytes of a snapshot: name and version of its format.
 const MAGIC: &[u8; 8] = b"pmulab/2";
 const HEADER: usize = MAGIC.len() + 8;
+
+/// Bytes that are no snapshot of this version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// There are too few.
+    TooShort,
+    /// They begin with something else.
+    Header,
+    /// They are not what was written.
+    Checksum,
+    /// The fields are not a machine's.
+    Fields(postcard::Error),
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("not a snapshot of this version: ")?;
+        match self {
+            Self::TooShort => f.write_str("too short"),
+            Self::Header => f.write_str("wrong header"),
+            Self::Checksum => f.write_str("wrong checksum"),
+            Self::Fields(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
 
 impl Machine {
     /// The whole machine as bytes: a header, a checksum, and the fields.
@@ -14,7 +41,7 @@ impl Machine {
     /// # Errors
     /// None is known; the encoder's are passed on.
     pub fn state(&self) -> Result<Vec<u8>, Error> {
-        let fields = postcard::to_allocvec(self).map_err(|error| Error(error.to_string()))?;
+        let fields = postcard::to_allocvec(self).map_err(Error::Fields)?;
         let mut state = MAGIC.to_vec();
         state.extend(xxh3_64(&fields).to_le_bytes());
         state.extend(fields);
@@ -26,16 +53,15 @@ impl Machine {
     /// # Errors
     /// The bytes are not what `state` made.
     pub fn from_state(state: &[u8]) -> Result<Self, Error> {
-        let refuse = |reason: &str| Error(format!("not a snapshot of this version: {reason}"));
-        let (header, fields) = state.split_at_checked(HEADER).ok_or_else(|| refuse("too short"))?;
+        let (header, fields) = state.split_at_checked(HEADER).ok_or(Error::TooShort)?;
         let (magic, checksum) = header.split_at(MAGIC.len());
         if magic != MAGIC {
-            return Err(refuse("wrong header"));
+            return Err(Error::Header);
         }
         if checksum != xxh3_64(fields).to_le_bytes() {
-            return Err(refuse("wrong checksum"));
+            return Err(Error::Checksum);
         }
-        postcard::from_bytes(fields).map_err(|error| refuse(&error.to_string()))
+        postcard::from_bytes(fields).map_err(Error::Fields)
     }
 }
 
@@ -81,14 +107,14 @@ mod tests {
     #[test]
     fn what_is_no_state_is_refused() {
         let state = machine().state().expect("it can be written");
-        let refused = |bytes: &[u8]| Machine::from_state(bytes).map(|_| ()).unwrap_err().0;
-        assert!(refused(b"").ends_with("too short"));
-        assert!(refused(&[0; 64]).ends_with("wrong header"));
-        assert!(refused(&state[..state.len() - 1]).ends_with("wrong checksum"));
+        let refused = |bytes: &[u8]| Machine::from_state(bytes).map(|_| ()).unwrap_err();
+        assert_eq!(refused(b""), Error::TooShort);
+        assert_eq!(refused(&[0; 64]), Error::Header);
+        assert_eq!(refused(&state[..state.len() - 1]), Error::Checksum);
         for at in [20, state.len() / 2, state.len() - 1] {
             let mut bent = state.clone();
             bent[at] ^= 1;
-            assert!(refused(&bent).ends_with("wrong checksum"));
+            assert_eq!(refused(&bent), Error::Checksum);
         }
     }
 }

@@ -80,26 +80,26 @@ impl Events {
 
 /// How fast each tallied event happens.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Profile {
+pub(crate) struct Profile {
     /// Occurrences per cycle in Q32.32, in the order of [`Events`].
-    pub rates: Vec<u64>,
+    pub(crate) rates: Vec<u64>,
 }
 
 /// What has happened in one context at one exception level.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Whose it is.
-    pub class: Class,
+    pub(crate) class: Class,
     /// The profile of the pending cycles.
-    pub profile: usize,
+    pub(crate) profile: usize,
     /// Cycles run under `profile` that are not in `totals`, up to when it was last left.
-    pub pending: u64,
+    pub(crate) pending: u64,
     /// Occurrences before those, Q96.32.
-    pub totals: Vec<u128>,
+    pub(crate) totals: Vec<u128>,
     /// The CPU that it ran on last.
-    pub home: usize,
+    home: usize,
     /// Occurrences when it came there.
-    pub at_arrival: Vec<u64>,
+    at_arrival: Vec<u64>,
 }
 
 impl Tally {
@@ -115,8 +115,7 @@ impl Tally {
     }
 
     /// Occurrences of the event at `index` when `pending` cycles have passed under the profile.
-    #[must_use]
-    pub fn occurrences(&self, profiles: &[Profile], index: usize, pending: u64) -> u64 {
+    fn occurrences(&self, profiles: &[Profile], index: usize, pending: u64) -> u64 {
         let rate = profiles.get(self.profile).map_or(0, |profile| profile.rates[index]);
         (self.totals[index].wrapping_add(u128::from(rate) * u128::from(pending)) >> 32) as u64
     }
@@ -126,11 +125,11 @@ impl Tally {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct World {
     /// Events.
-    pub events: Events,
-    /// Profiles; the first is the one in which only cycles happen.
-    pub profiles: Vec<Profile>,
-    /// Tallies.
-    pub tallies: Vec<Tally>,
+    pub(crate) events: Events,
+    /// Profiles, by their numbers.
+    pub(crate) profiles: Vec<Profile>,
+    /// Tallies, by their numbers.
+    pub(crate) tallies: Vec<Tally>,
     /// Occurrences per CPU, class and event of tallies that have since moved elsewhere.
     moved: Vec<[Vec<u64>; CLASSES]>,
 }
@@ -142,6 +141,12 @@ impl World {
         let zeros = || vec![0; events.count()];
         let moved = (0..cpus).map(|_| [zeros(), zeros(), zeros(), zeros()]).collect();
         Self { events, profiles: Vec::new(), tallies: Vec::new(), moved }
+    }
+
+    /// Adds a profile of so many occurrences per cycle in Q32.32, in the order of [`Events`].
+    pub fn add_profile(&mut self, rates: Vec<u64>) -> usize {
+        self.profiles.push(Profile { rates });
+        self.profiles.len() - 1
     }
 
     /// Adds a tally.
@@ -187,6 +192,13 @@ impl World {
         tally.home = cpu;
     }
 
+    /// Occurrences in a tally. `running` is its pending cycles if it runs.
+    #[must_use]
+    pub fn occurred(&self, tally: usize, index: usize, running: Option<u64>) -> u64 {
+        let tally = &self.tallies[tally];
+        tally.occurrences(&self.profiles, index, running.unwrap_or(tally.pending))
+    }
+
     /// Occurrences on a CPU in the classes of `scope` (bit `1 << class`). `running` is the tally
     /// that runs there with its pending cycles.
     #[must_use]
@@ -199,8 +211,7 @@ impl World {
         }
         for (id, tally) in self.tallies.iter().enumerate() {
             if tally.home == cpu && scope >> tally.class as u32 & 1 != 0 {
-                let pending = running.filter(|r| r.0 == id).map_or(tally.pending, |r| r.1);
-                let occurred = tally.occurrences(&self.profiles, index, pending);
+                let occurred = self.occurred(id, index, running.filter(|r| r.0 == id).map(|r| r.1));
                 sum = sum.wrapping_add(occurred.wrapping_sub(tally.at_arrival[index]));
             }
         }
@@ -217,7 +228,7 @@ mod tests {
     fn world(rates: &[u64]) -> World {
         let mut world = World::new(Events::new(&[EVENT]), 2);
         for &rate in rates {
-            world.profiles.push(Profile { rates: vec![rate, ONE] });
+            world.add_profile(vec![rate, ONE]);
         }
         world.add_tally(Class::GuestEl1);
         world
@@ -229,8 +240,7 @@ mod tests {
     }
 
     fn happened(world: &World) -> u64 {
-        let tally = &world.tallies[0];
-        tally.occurrences(&world.profiles, 0, tally.pending)
+        world.occurred(0, 0, None)
     }
 
     #[test]

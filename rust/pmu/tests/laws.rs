@@ -4,7 +4,7 @@ use pmu::access::Outcome;
 use pmu::cpu::{Cpu, Running};
 use pmu::feature::Features;
 use pmu::register::{Kind, Register};
-use pmu::tally::{Class, Events, ONE, Profile, World};
+use pmu::tally::{Class, Events, ONE, World};
 use proptest::prelude::*;
 
 const NSH: u64 = 1 << 27;
@@ -19,7 +19,7 @@ struct Bench {
 impl Bench {
     fn new(features: Features, rate: u64) -> Self {
         let mut world = World::new(Events::new(&[EVENT]), 1);
-        world.profiles.push(Profile { rates: vec![rate, ONE] });
+        world.add_profile(vec![rate, ONE]);
         for class in [Class::GuestEl0, Class::GuestEl1, Class::HostEl2] {
             world.add_tally(class);
         }
@@ -48,7 +48,7 @@ impl Bench {
     }
 
     fn pass(&mut self, cycles: u64) {
-        self.cpu.advance(self.cpu.now + cycles);
+        self.cpu.advance(self.cpu.now() + cycles);
     }
 }
 
@@ -136,10 +136,11 @@ proptest! {
         bench.write(Kind::Pmcntenset, 2, second);
         bench.write(Kind::Pmintenset, 2, second);
         let whole = |bench: &Bench| {
-            let registers = bench.cpu.registers();
-            let controls = (registers.pmcnten & second, registers.pminten & second, registers.pmovs & second);
-            let filters: Vec<u64> = (0..31).filter(|n| second >> n & 1 != 0).map(|n| registers.filter[n]).collect();
-            (controls, filters, registers.controls.mdcr_el2)
+            let controls =
+                [Kind::Pmcntenset, Kind::Pmintenset, Kind::Pmovsset].map(|kind| bench.read(kind, 2) & second);
+            let reserved = (0..31).filter(|n| second >> n & 1 != 0);
+            let filters: Vec<u64> = reserved.map(|n| bench.cpu.read(Register::pmevtyper(n), 2)).collect();
+            (controls, filters, bench.read(Kind::MdcrEl2, 2))
         };
         let before = whole(&bench);
         let mut counts = 0;
@@ -154,10 +155,10 @@ proptest! {
         }
         prop_assert_eq!(whole(&bench), before);
         // NSH alone: they count at EL1 and EL0 as well, what happened there and nothing else.
-        let happened = |level: usize| bench.world.tallies[level].occurrences(&bench.world.profiles, 0, {
+        let happened = |level: usize| {
             let running = bench.cpu.running().expect("something runs");
-            if running.tally == level { bench.cpu.pending() } else { bench.world.tallies[level].pending }
-        });
+            bench.world.occurred(level, 0, (running.tally == level).then(|| bench.cpu.pending()))
+        };
         prop_assert!(counts > 0);
         for n in (0..31).filter(|n| second >> n & 1 != 0) {
             prop_assert_eq!(bench.cpu.counter(n), 1000 + n as u64 + happened(0) + happened(1));
@@ -217,7 +218,7 @@ proptest! {
         prop_assert!(!bench.cpu.interrupt());
         prop_assert_eq!(bench.read(Kind::Pmovsset, 2), 0);
         bench.cpu.advance_to_interrupt(cycles + 1000);
-        prop_assert_eq!(bench.cpu.now, cycles, "the first cycle at which the line is high");
+        prop_assert_eq!(bench.cpu.now(), cycles, "the first cycle at which the line is high");
         prop_assert_eq!(bench.read(Kind::Pmovsset, 2), 1 << n);
         let counted = ((u128::from(rate) * u128::from(cycles)) >> 32) as u64;
         let value = (end as u64).wrapping_sub(below).wrapping_add(counted);
@@ -255,12 +256,12 @@ proptest! {
             parts.pass(cycles);
             match interlude {
                 0 => parts.run_at(2),
-                1 => _ = parts.cpu.next_stop(parts.cpu.now + cycles),
+                1 => _ = parts.cpu.next_stop(parts.cpu.now() + cycles),
                 2 => parts.write(Kind::Pmcntenset, 2, u64::MAX),
                 _ => {}
             }
         }
-        prop_assert_eq!(whole.cpu.now, parts.cpu.now);
+        prop_assert_eq!(whole.cpu.now(), parts.cpu.now());
         prop_assert_eq!(whole.cpu.registers(), parts.cpu.registers());
         for n in (0..4).chain([31, 32]) {
             prop_assert_eq!(whole.cpu.counter(n), parts.cpu.counter(n), "counter {}", n);
@@ -291,10 +292,7 @@ proptest! {
             bench.pass(cycles);
         }
         bench.run_at(2);
-        let happened = |level: usize| {
-            let tally = &bench.world.tallies[level];
-            tally.occurrences(&bench.world.profiles, 0, tally.pending)
-        };
+        let happened = |level: usize| bench.world.occurred(level, 0, None);
         let expected: u64 = (0..3).filter(|&level| admits[level]).map(happened).sum();
         prop_assert_eq!(bench.cpu.counter(0), expected);
     }

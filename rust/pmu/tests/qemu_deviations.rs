@@ -50,7 +50,7 @@ impl Guest {
         let mut burst = Burst::default();
         burst.post_read(Operation::Mrs, u32::from(register.encoding()));
         match self.0.execute(0, &mut burst, 0, false).expect("something runs") {
-            Stop::End => Ok(burst.values[0]),
+            Stop::End => Ok(burst.values()[0]),
             stop => Err(stop),
         }
     }

@@ -81,9 +81,9 @@ pub struct Cpu {
     /// Positions of the event counters' events among those that are tallied.
     tallied: [u16; EVENT_COUNTERS as usize],
     /// Time in cycles.
-    pub now: u64,
+    now: u64,
     /// Time at which `execute` and `run` stop for a timer.
-    pub deadline: u64,
+    pub(crate) deadline: u64,
     running: Option<Running>,
     /// `now` when the running tally's pending cycles were 0 (modulo 2^64).
     origin: u64,
@@ -106,7 +106,7 @@ pub struct Cpu {
     accounted: u64,
     accounts: Accounts,
     /// Register accesses executed or trapped.
-    pub accesses: u64,
+    pub(crate) accesses: u64,
     /// Fraction of 64 cycles that the divided cycle counter has seen.
     divider: u64,
     /// How often each choice that the architecture leaves open was made.
@@ -163,6 +163,19 @@ impl Cpu {
             choices: [0; Choice::ALL.len()],
             decisions: Decisions::default(),
         }
+    }
+
+    /// Time in cycles.
+    #[inline]
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// Register accesses executed or trapped.
+    #[must_use]
+    pub fn accesses(&self) -> u64 {
+        self.accesses
     }
 
     /// The cycle at which the interrupt line last rose.
@@ -241,7 +254,7 @@ mod tests {
     use crate::field::pmcr;
     use crate::register::{Kind, Register};
     use crate::registers::CPU_CYCLES;
-    use crate::tally::{Events, ONE, Profile};
+    use crate::tally::{Events, ONE};
 
     pub(super) const NSH: u64 = 1 << 27;
     pub(super) const EVENT: u16 = 0x03;
@@ -261,7 +274,7 @@ mod tests {
         /// `EVENT` happens at `rate`.
         pub(super) fn with_event(features: Features, rate: u64) -> Self {
             let mut world = World::new(Events::new(&[EVENT]), 1);
-            world.profiles.push(Profile { rates: vec![rate, ONE] });
+            world.add_profile(vec![rate, ONE]);
             for class in [Class::HostEl2, Class::GuestEl1] {
                 world.add_tally(class);
             }

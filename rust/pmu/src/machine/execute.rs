@@ -1,7 +1,7 @@
 //! A CPU executes a burst.
 
 use super::truth::posted;
-use super::{Error, Machine, cause, no_cpu};
+use super::{Error, Machine, cause, on};
 use crate::access::Outcome;
 use crate::burst::{Burst, Op, Operation};
 use crate::log::{Record, code};
@@ -58,11 +58,11 @@ impl Machine {
         interruptible: bool,
     ) -> Result<Stop, Error> {
         let Self { cpus, world, log, costs, .. } = self;
-        let c = cpus.get_mut(cpu).ok_or_else(|| no_cpu(cpu))?;
-        let running = c.running().ok_or_else(|| Error(format!("nothing runs on CPU {cpu}")))?;
+        let c = on(cpus, cpu)?;
+        let running = c.running().ok_or(Error::NothingRuns(cpu))?;
         let Burst { ops, values } = burst;
         for (index, &op) in ops.iter().enumerate().skip(start) {
-            if interruptible && (c.interrupt() || c.now >= c.deadline) {
+            if interruptible && (c.interrupt() || c.now() >= c.deadline) {
                 return Ok(Stop::Interrupt { index });
             }
             let (write, value) = match op.operation {
@@ -81,7 +81,7 @@ impl Machine {
                     continue;
                 }
                 Operation::Clock => {
-                    set(values, op.slot, c.now);
+                    set(values, op.slot, c.now());
                     continue;
                 }
                 Operation::Truth => {
@@ -100,7 +100,7 @@ impl Machine {
                 cpu: cpu as u16,
                 el: running.el,
                 code: u16::from(write),
-                cycle: c.now,
+                cycle: c.now(),
                 subject: u64::from(encoding),
                 value,
             };
@@ -130,7 +130,7 @@ impl Machine {
             if !write {
                 set(values, op.slot, record.value);
             }
-            record.cycle = c.now;
+            record.cycle = c.now();
             log.push(record);
         }
         Ok(Stop::End)

@@ -1,19 +1,21 @@
 //! The machine: CPUs, the contexts that run on them, and the log.
 
+mod error;
 mod execute;
 mod truth;
 
+pub use error::Error;
 pub use execute::Stop;
 
 use serde::{Deserialize, Serialize};
 
-use crate::burst::{ACCOUNTS, CAUSES, PROFILES};
+use crate::burst::{CAUSES, PROFILES};
 use crate::cpu::{Cpu, Running};
 use crate::feature::Features;
 use crate::log::{Log, Record, code};
 use crate::register::Register;
 use crate::registers::{CHAIN, CPU_CYCLES, SW_INCR};
-use crate::tally::{Class, Events, ONE, Profile, RATE_LIMIT, World};
+use crate::tally::{Class, Events, ONE, RATE_LIMIT, World};
 
 /// Causes that the core itself charges (`services.costs.Cost`).
 pub mod cause {
@@ -35,18 +37,6 @@ pub struct Costs {
     /// An `ISB`.
     pub isb: u64,
 }
-
-/// A call that makes no sense.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error(pub String);
-
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Error {}
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Context {
@@ -76,16 +66,16 @@ impl Machine {
     /// No CPU, more than 65,536 of them, more than 4,096 events, or a feature set that no CPU can have.
     pub fn new(cpus: Vec<Features>, events: &[u16], costs: Costs) -> Result<Self, Error> {
         if cpus.is_empty() || cpus.len() > 1 << 16 {
-            return Err(Error(format!("{} CPUs: 1 to 65536", cpus.len())));
+            return Err(Error::Cpus(cpus.len()));
         }
         let events = Events::new(events);
         if events.count() > EVENTS {
-            return Err(Error(format!("{} events: at most {EVENTS}", events.count())));
+            return Err(Error::Events(events.count()));
         }
         let world = World::new(events, cpus.len());
         let mut made = Vec::with_capacity(cpus.len());
         for (id, mut features) in cpus.into_iter().enumerate() {
-            features.check().map_err(|error| Error(format!("CPU {id}: {error}")))?;
+            features.check().map_err(|error| Error::Features { cpu: id, error })?;
             features.pmceid0.get_or_insert(world.events.pmceid(0));
             features.pmceid1.get_or_insert(world.events.pmceid(1));
             made.push(Cpu::new(id, features));
@@ -99,28 +89,25 @@ impl Machine {
     /// A rate of 65,536 per cycle or above, a rate for `SW_INCR` or `CHAIN`, or one other than 1.0 for
     /// `CPU_CYCLES`.
     pub fn add_profile(&mut self, rates: &[(u16, u64)]) -> Result<usize, Error> {
-        let mut profile = Profile { rates: vec![0; self.world.events.count()] };
+        let mut by_event = vec![0; self.world.events.count()];
         for &(event, rate) in rates.iter().chain(&[(CPU_CYCLES, ONE)]) {
             if rate >= RATE_LIMIT {
-                return Err(Error(format!("event {event:#x}: rate {rate} is 65536 per cycle or above")));
+                return Err(Error::RateTooHigh { event, rate });
             }
             if event == SW_INCR || event == CHAIN {
-                return Err(Error(format!("event {event:#x} happens by itself, it has no rate")));
+                return Err(Error::NoRate(event));
             }
             if event == CPU_CYCLES && rate != ONE {
-                return Err(Error(format!(
-                    "event {event:#x} (CPU_CYCLES) happens once per cycle, not {rate}/2^32 times"
-                )));
+                return Err(Error::CycleRate(rate));
             }
             if let Some(index) = self.world.events.index(event) {
-                profile.rates[index] = rate;
+                by_event[index] = rate;
             }
         }
         if self.world.profiles.len() == PROFILES {
-            return Err(Error(format!("more than {PROFILES} profiles")));
+            return Err(Error::Profiles);
         }
-        self.world.profiles.push(profile);
-        Ok(self.world.profiles.len() - 1)
+        Ok(self.world.add_profile(by_event))
     }
 
     /// Adds a context: a guest's vCPU, or the host, which may run on several CPUs at a time.
@@ -145,15 +132,15 @@ impl Machine {
     /// # Errors
     /// There is none.
     pub fn cpu(&self, cpu: usize) -> Result<&Cpu, Error> {
-        self.cpus.get(cpu).ok_or_else(|| no_cpu(cpu))
+        self.cpus.get(cpu).ok_or(Error::NoCpu { cpu, cpus: self.cpus.len() })
     }
 
     fn cpu_mut(&mut self, cpu: usize) -> Result<&mut Cpu, Error> {
-        self.cpus.get_mut(cpu).ok_or_else(|| no_cpu(cpu))
+        on(&mut self.cpus, cpu)
     }
 
     fn context(&self, context: usize) -> Result<Context, Error> {
-        self.contexts.get(context).copied().ok_or_else(|| Error(format!("no context {context}")))
+        self.contexts.get(context).copied().ok_or(Error::NoContext { context, contexts: self.contexts.len() })
     }
 
     // Running.
@@ -167,14 +154,13 @@ impl Machine {
     pub fn set_running(&mut self, cpu: usize, context: usize, el: u8, profile: usize) -> Result<(), Error> {
         let Context { guest, tallies } = self.context(context)?;
         if profile >= self.world.profiles.len() {
-            return Err(Error(format!("no profile {profile}")));
+            return Err(Error::NoProfile { profile, profiles: self.world.profiles.len() });
         }
         if el > 2 || el == if guest { 2 } else { 1 } {
-            let levels = if guest { "EL0 and EL1" } else { "EL0 and EL2" };
-            return Err(Error(format!("EL{el}: a {} has {levels}", if guest { "guest" } else { "host" })));
+            return Err(Error::NoLevel { el, guest });
         }
         if cpu >= self.cpus.len() {
-            return Err(no_cpu(cpu));
+            return Err(Error::NoCpu { cpu, cpus: self.cpus.len() });
         }
         let first = if guest { tallies } else { tallies + cpu * LEVELS };
         if guest {
@@ -183,7 +169,7 @@ impl Machine {
             if let Some(other) =
                 (0..self.cpus.len()).find(|&other| other != cpu && runs_there(&self.cpus[other]))
             {
-                return Err(Error(format!("context {context} still runs on CPU {other}")));
+                return Err(Error::Runs { context, cpu: other });
             }
         }
         let tally = first + usize::from(el);
@@ -208,10 +194,10 @@ impl Machine {
     /// No such CPU.
     pub fn run(&mut self, cpu: usize, cycles: u64) -> Result<u64, Error> {
         let c = self.cpu_mut(cpu)?;
-        let before = c.now;
+        let before = c.now();
         let to = before.saturating_add(cycles).min(c.deadline).max(before);
         c.advance_to_interrupt(to);
-        Ok(c.now - before)
+        Ok(c.now() - before)
     }
 
     /// The time at which `run` would stop, or earlier if a counter overflows before it without an interrupt.
@@ -220,7 +206,7 @@ impl Machine {
     /// No such CPU.
     pub fn next_stop(&mut self, cpu: usize, cycles: u64) -> Result<u64, Error> {
         let c = self.cpu_mut(cpu)?;
-        let to = c.now.saturating_add(cycles).min(c.deadline).max(c.now);
+        let to = c.now().saturating_add(cycles).min(c.deadline).max(c.now());
         Ok(c.next_stop(to))
     }
 
@@ -230,7 +216,7 @@ impl Machine {
     /// No such CPU, or a cause of [`CAUSES`] or above.
     pub fn charge(&mut self, cpu: usize, cause: usize, cycles: u64) -> Result<(), Error> {
         if cause >= CAUSES {
-            return Err(Error(format!("no cause {cause}")));
+            return Err(Error::NoCause(cause));
         }
         self.cpu_mut(cpu)?.charge(cause, cycles);
         Ok(())
@@ -241,8 +227,7 @@ impl Machine {
     /// # Errors
     /// No such CPU, or no such account of the host: 0 is the guests'.
     pub fn set_account(&mut self, cpu: usize, account: usize) -> Result<usize, Error> {
-        let refused = || Error(format!("no account {account} of the host: 1 to {}", ACCOUNTS - 1));
-        self.cpu_mut(cpu)?.set_account(account).ok_or_else(refused)
+        self.cpu_mut(cpu)?.set_account(account).ok_or(Error::NoAccount(account))
     }
 
     /// Passes time up to `until` in which nothing happens.
@@ -270,8 +255,8 @@ impl Machine {
     /// No such CPU or register.
     pub fn poke(&mut self, cpu: usize, encoding: u16, value: u64) -> Result<(), Error> {
         let register = known(encoding)?;
-        let c = self.cpus.get_mut(cpu).ok_or_else(|| no_cpu(cpu))?;
-        c.write(&self.world, register, 2, value);
+        let Self { cpus, world, .. } = self;
+        on(cpus, cpu)?.write(world, register, 2, value);
         Ok(())
     }
 
@@ -285,7 +270,7 @@ impl Machine {
         let c = self.cpu(cpu)?;
         let el = c.running().map_or(0, |running| running.el);
         let code = code::MARK.saturating_add(mark);
-        let record = Record { cpu: cpu as u16, el, code, cycle: c.now, subject: a, value: b };
+        let record = Record { cpu: cpu as u16, el, code, cycle: c.now(), subject: a, value: b };
         self.log.push(record);
         Ok(())
     }
@@ -307,18 +292,21 @@ impl Machine {
     }
 }
 
-fn no_cpu(cpu: usize) -> Error {
-    Error(format!("no CPU {cpu}"))
+/// The CPU with this number, while the rest of the machine is needed beside it.
+#[inline]
+fn on(cpus: &mut [Cpu], cpu: usize) -> Result<&mut Cpu, Error> {
+    let count = cpus.len();
+    cpus.get_mut(cpu).ok_or(Error::NoCpu { cpu, cpus: count })
 }
 
 fn known(encoding: u16) -> Result<Register, Error> {
-    Register::decode(encoding).ok_or_else(|| Error(format!("no register {encoding:#x}")))
+    Register::decode(encoding).ok_or(Error::NoRegister(encoding))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::burst::{Burst, Operation};
+    use crate::burst::{ACCOUNTS, Burst, Operation};
     use crate::register::Kind;
 
     const COSTS: Costs = Costs { mrs: 10, msr: 20, isb: 5 };
@@ -353,18 +341,25 @@ mod tests {
     #[test]
     fn a_call_that_makes_no_sense_is_refused() {
         let mut machine = machine();
-        assert!(machine.execute(0, &mut Burst::default(), 0, false).is_err(), "nothing runs");
-        assert!(machine.set_running(2, 0, 1, 0).is_err());
-        assert!(machine.set_running(0, 2, 1, 0).is_err());
-        assert!(machine.set_running(0, 0, 2, 0).is_err());
-        assert!(machine.set_running(0, 1, 1, 0).is_err());
-        assert!(machine.set_running(0, 0, 1, 1).is_err());
-        assert!(machine.peek(0, 0).is_err());
-        assert!(machine.charge(0, CAUSES, 1).is_err());
-        assert!(machine.add_profile(&[(EVENT, RATE_LIMIT)]).is_err());
-        assert!(machine.add_profile(&[(SW_INCR, ONE)]).is_err());
-        assert!(machine.add_profile(&[(CPU_CYCLES, 2 * ONE)]).is_err());
-        assert!(Machine::new(Vec::new(), &[], COSTS).is_err());
+        assert_eq!(machine.execute(0, &mut Burst::default(), 0, false), Err(Error::NothingRuns(0)));
+        assert_eq!(machine.set_running(2, 0, 1, 0), Err(Error::NoCpu { cpu: 2, cpus: 2 }));
+        assert_eq!(machine.set_running(0, 2, 1, 0), Err(Error::NoContext { context: 2, contexts: 2 }));
+        assert_eq!(machine.set_running(0, 0, 2, 0), Err(Error::NoLevel { el: 2, guest: true }));
+        assert_eq!(machine.set_running(0, 1, 1, 0), Err(Error::NoLevel { el: 1, guest: false }));
+        assert_eq!(machine.set_running(0, 0, 1, 1), Err(Error::NoProfile { profile: 1, profiles: 1 }));
+        assert_eq!(machine.peek(0, 0), Err(Error::NoRegister(0)));
+        assert_eq!(machine.charge(0, CAUSES, 1), Err(Error::NoCause(CAUSES)));
+        for account in [0, ACCOUNTS] {
+            assert_eq!(machine.set_account(0, account), Err(Error::NoAccount(account)));
+        }
+        let too_high = Error::RateTooHigh { event: EVENT, rate: RATE_LIMIT };
+        assert_eq!(machine.add_profile(&[(EVENT, RATE_LIMIT)]), Err(too_high));
+        assert_eq!(machine.add_profile(&[(SW_INCR, ONE)]), Err(Error::NoRate(SW_INCR)));
+        assert_eq!(machine.add_profile(&[(CPU_CYCLES, 2 * ONE)]), Err(Error::CycleRate(2 * ONE)));
+        assert_eq!(Machine::new(Vec::new(), &[], COSTS).map(|_| ()), Err(Error::Cpus(0)));
+        let impossible = Features { counters: 32, ..Features::default() };
+        let refused = Machine::new(vec![Features::default(), impossible], &[], COSTS).unwrap_err();
+        assert_eq!(refused.to_string(), "CPU 1: counters = 32: 0 to 31");
     }
 
     #[test]

@@ -12,7 +12,7 @@ impl Machine {
     pub fn truth(&self, context: usize, el: u8, event: u16) -> Result<u64, Error> {
         let Context { guest, tallies } = self.context(context)?;
         if el > 2 {
-            return Err(Error(format!("no EL{el}")));
+            return Err(Error::NoLevel { el, guest });
         }
         let index = self.event(event)?;
         let copies = if guest { 1 } else { self.cpus.len() };
@@ -22,8 +22,7 @@ impl Machine {
 
     fn occurred(&self, tally: usize, index: usize) -> u64 {
         let runs = self.cpus.iter().find(|cpu| cpu.running().is_some_and(|r| r.tally == tally));
-        let pending = runs.map_or(self.world.tallies[tally].pending, Cpu::pending);
-        self.world.tallies[tally].occurrences(&self.world.profiles, index, pending)
+        self.world.occurred(tally, index, runs.map(Cpu::pending))
     }
 
     /// Occurrences of an event on a CPU, in the classes of `scope` (bit `1 << class`).
@@ -37,7 +36,7 @@ impl Machine {
     }
 
     fn event(&self, event: u16) -> Result<usize, Error> {
-        self.world.events.index(event).ok_or_else(|| Error(format!("event {event:#x} is not tallied")))
+        self.world.events.index(event).ok_or(Error::NotTallied(event))
     }
 
     /// Cycles passed on a CPU by class, and idle.
@@ -61,9 +60,8 @@ pub(super) fn posted(world: &World, c: &Cpu, cpu: usize, running: Running, subje
     let mut sum = 0u64;
     for (el, class) in [Class::GuestEl0, Class::GuestEl1].into_iter().enumerate() {
         if scope >> class as u32 & 1 != 0 {
-            let tally = &world.tallies[first + el];
-            let pending = if first + el == running.tally { c.pending() } else { tally.pending };
-            sum = sum.wrapping_add(tally.occurrences(&world.profiles, index, pending));
+            let pending = (first + el == running.tally).then(|| c.pending());
+            sum = sum.wrapping_add(world.occurred(first + el, index, pending));
         }
     }
     sum
@@ -72,7 +70,7 @@ pub(super) fn posted(world: &World, c: &Cpu, cpu: usize, running: Running, subje
 #[cfg(test)]
 mod tests {
     use super::super::tests::{EVENT, machine};
-    use super::super::{Machine, Stop};
+    use super::super::{Error, Machine, Stop};
     use crate::burst::{Burst, Operation};
 
     #[test]
@@ -107,10 +105,10 @@ mod tests {
     #[test]
     fn what_there_is_not_has_no_truth() {
         let mut machine = machine();
-        assert!(machine.truth(0, 1, 0x99).is_err());
-        assert!(machine.truth(0, 3, EVENT).is_err());
-        assert!(machine.truth(2, 1, EVENT).is_err());
-        assert!(machine.cpu_truth(2, 0b1111, EVENT).is_err());
+        assert_eq!(machine.truth(0, 1, 0x99), Err(Error::NotTallied(0x99)));
+        assert_eq!(machine.truth(0, 3, EVENT), Err(Error::NoLevel { el: 3, guest: true }));
+        assert_eq!(machine.truth(2, 1, EVENT), Err(Error::NoContext { context: 2, contexts: 2 }));
+        assert_eq!(machine.cpu_truth(2, 0b1111, EVENT), Err(Error::NoCpu { cpu: 2, cpus: 2 }));
         machine.set_running(0, 0, 1, 0).expect("they exist");
         let mut burst = Burst::default();
         burst.post_read(Operation::Truth, 0b1111 << 16 | 0x99);

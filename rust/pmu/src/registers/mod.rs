@@ -39,22 +39,22 @@ const BIT32: u64 = 1 << INSTRUCTION;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registers {
     /// What the CPU implements.
-    pub features: Features,
+    pub(crate) features: Features,
     /// `PMCR_EL0`: the bits that are stored.
-    pub pmcr: u64,
+    pub(crate) pmcr: u64,
     /// `PMCNTENSET_EL0`
-    pub pmcnten: u64,
+    pub(crate) pmcnten: u64,
     /// `PMINTENSET_EL1`
-    pub pminten: u64,
+    pub(crate) pminten: u64,
     /// `PMOVSSET_EL0`
-    pub pmovs: u64,
+    pub(crate) pmovs: u64,
     /// `PMEVTYPER<n>_EL0`, `PMCCFILTR_EL0`, `PMICFILTR_EL0`
     #[serde(with = "BigArray")]
-    pub filter: [u64; COUNTERS],
+    pub(crate) filter: [u64; COUNTERS],
     /// `PMECR_EL1`
-    pub pmecr: u64,
+    pub(crate) pmecr: u64,
     /// What decides accesses.
-    pub controls: Controls,
+    pub(crate) controls: Controls,
     // What follows from the above, kept because it is asked for at every access and overflow.
     /// Counters that do not count at EL0, EL1 and EL2 because of their filters.
     filtered: [u64; 3],
