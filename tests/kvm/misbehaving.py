@@ -1,0 +1,181 @@
+"""Software that answers wrongly, in each way that kvm checks where it arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from services.cpu import Call, Cpu, Entry, Notice, Timer
+from services.experiment import Experiment, HostCpuSpec, PhaseSpec, TaskSpec
+from services.registers import PMEVCNTR, PMEVTYPER
+from tests.kvm.parties import INST_RETIRED, Handler, Scripted, ScriptedHost, experiment
+
+VCPU, TASK = 0, 1  # thread ids
+Post = Callable[[Cpu], None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """`of` who misbehaves ("host" or "vm0"), with what error."""
+
+    of: str
+    error: str  # a regular expression
+    design: str = "emulated"
+    host: Callable[[], ScriptedHost] = ScriptedHost
+    guest: Callable[[], Scripted] = Scripted
+
+    def experiment(self) -> Experiment:
+        made = experiment(self.design, counters=10)  # all that the CPU has
+        idler = TaskSpec("idler", (PhaseSpec(2, 1000),))
+        return replace(made, host=replace(made.host, cpus=(HostCpuSpec(tasks=(idler,)),)))
+
+
+async def count(cpu: Cpu, entry: Entry) -> None:
+    """A guest programs a counter, which has KVM create a kernel counter, and reads it."""
+    cpu.burst.msr(PMEVTYPER(0), INST_RETIRED)
+    await cpu.mrs(PMEVCNTR(0))
+    cpu.burst.notify(Notice.WORK_DONE, 0)
+    cpu.burst.wfi()
+
+
+async def done(cpu: Cpu, entry: Entry) -> None:
+    cpu.burst.notify(Notice.WORK_DONE, 0)
+    cpu.burst.wfi()
+
+
+def counting() -> Scripted:
+    return Scripted(boot=count)
+
+
+def switching(post: Post) -> Callable[[], ScriptedHost]:
+    """A host that posts something when the vCPU's thread is switched in."""
+
+    async def task_in(cpu: Cpu, entry: Entry) -> None:
+        if entry.argument == VCPU:
+            post(cpu)
+
+    return lambda: ScriptedHost(task_in=task_in)
+
+
+def noticing(code: int, value: int) -> Callable[[], ScriptedHost]:
+    return switching(lambda cpu: cpu.burst.notify(code, value))
+
+
+def answering(results: int) -> Callable[[], ScriptedHost]:
+    """A host that answers each READ so often."""
+
+    async def call(cpu: Cpu, entry: Entry) -> None:
+        for _ in range(results * entry.calls[::5].count(Call.READ)):
+            cpu.burst.notify(Notice.RESULT, 7)
+
+    return lambda: ScriptedHost(call=call)
+
+
+def reporting(answer: bytes) -> Handler:
+    async def report(cpu: Cpu, entry: Entry) -> None:
+        cpu.answer(answer)
+
+    return report
+
+
+def host_report(answer: bytes) -> Callable[[], ScriptedHost]:
+    return lambda: ScriptedHost(report=reporting(answer))
+
+
+def guest_report(answer: bytes) -> Callable[[], Scripted]:
+    return lambda: Scripted(boot=done, report=reporting(answer))
+
+
+def booting(post: Post) -> Callable[[], Scripted]:
+    async def boot(cpu: Cpu, entry: Entry) -> None:
+        post(cpu)
+        cpu.burst.wfi()
+
+    return lambda: Scripted(boot=boot)
+
+
+async def nothing(cpu: Cpu, entry: Entry) -> None:
+    """A handler that posts nothing."""
+
+
+OVERFLOW, OF_GUEST = Notice.COUNTER_OVERFLOW, Notice.GUEST_OVERFLOW
+EVENT = b'{"name": "cycles", "count": 1, "truth": 1, "held": 1, "enabled": 1, "running": 1, "samples": 0}'
+SESSION = b'{"name": "", "events": [' + EVENT + b"]}"
+TIMES = b'"elapsed": 0, "user": 0, "system": 0'
+
+CASES = {
+    "a counter of a thread that there is not": Case(
+        "host", r"operation 0: counter handle 0xc60 names thread 99: there is none", host=noticing(OVERFLOW, 99 << 5)
+    ),
+    "a handle of 64 bits": Case("host", "counter handle 0xffffffffffffffff names", host=noticing(OVERFLOW, 2**64 - 1)),
+    "a counter of a task of the host": Case(
+        "host", "thread 1 is a task of the host", host=noticing(OVERFLOW, TASK << 5)
+    ),
+    "a counter that KVM has not created": Case(
+        "host", "no kernel counter backs counter 3", host=noticing(OVERFLOW, VCPU << 5 | 3)
+    ),
+    "a kernel counter of a partitioned guest": Case(
+        "host", "no kernel counter backs counter 0", "partitioned", host=noticing(OVERFLOW, VCPU << 5)
+    ),
+    "a kernel counter of a raw guest": Case(
+        "host", "no kernel counter backs counter 0", "raw", host=noticing(OVERFLOW, VCPU << 5)
+    ),
+    "the range of an emulated guest": Case("host", "has no counters of its own", host=noticing(OF_GUEST, 1)),
+    "a READ that is not answered": Case(
+        "host", "calls: 1 of its READs are not answered", host=answering(0), guest=counting
+    ),
+    "a READ that is answered twice": Case(
+        "host", "operation 1: a RESULT that no READ asks for", host=answering(2), guest=counting
+    ),
+    "a result without a READ": Case("host", "a RESULT that no READ asks for", host=noticing(Notice.RESULT, 0)),
+    "a notice of a guest's": Case("host", "notice 3 is not for the host's perf", host=noticing(Notice.WORK_DONE, 0)),
+    "a notice that there is not": Case("host", "notice 77 is not for the host's perf", host=noticing(77, 0)),
+    "the tick's timer": Case("host", "timer 0 is not the host's", host=switching(lambda cpu: cpu.burst.timer(0, 1))),
+    "a host that waits": Case("host", "is not for the host's kernel", host=switching(lambda cpu: cpu.burst.wfi())),
+    "a host's report that is not JSON": Case(
+        "host", "report: it is not JSON", host=host_report(b"\xff"), guest=lambda: Scripted(boot=done)
+    ),
+    "a host's report that is no object": Case(
+        "host", "report: it is not a JSON object", host=host_report(b"[]"), guest=lambda: Scripted(boot=done)
+    ),
+    "a host's report without an event's state": Case(
+        "host",
+        r"report\.sessions\[0\]\.events\[0\]\.state: it is missing",
+        host=host_report(b'{"sessions": [' + SESSION + b"]}"),
+        guest=lambda: Scripted(boot=done),
+    ),
+    "a host that refuses what has no name": Case(
+        "host",
+        r"report\.refused: names are wanted, not 1",
+        host=host_report(b'{"refused": [1]}'),
+        guest=lambda: Scripted(boot=done),
+    ),
+    "a guest's report that is not JSON": Case("vm0", "report: it is not JSON", guest=guest_report(b"[" * 10_000)),
+    "a guest's report without its times": Case("vm0", r"report\.elapsed: it is missing", guest=guest_report(b"{}")),
+    "a guest's report with a time that is none": Case(
+        "vm0",
+        r"report\.user: int is wanted, not True",
+        guest=guest_report(b'{"elapsed": 1, "user": true, "system": 1}'),
+    ),
+    "a guest's report with a session that is none": Case(
+        "vm0",
+        r"report\.sessions\[0\]: an object is wanted, not 5",
+        guest=guest_report(b"{" + TIMES + b', "sessions": [5]}'),
+    ),
+    "a guest's timer that there is not": Case(
+        "vm0", f"timer {len(Timer)}, and there are", guest=booting(lambda cpu: cpu.burst.timer(len(Timer), 1))
+    ),
+    "a profile that there is not": Case(
+        "vm0", "operation 0: profile 9, and there are 3", guest=booting(lambda cpu: cpu.burst.compute(9, 0, 5))
+    ),
+    "work at EL2": Case("vm0", "exception level 2", guest=booting(lambda cpu: cpu.burst.compute(2, 2, 5))),
+    "a notice of the host's": Case(
+        "vm0", "notice 1 is not for a guest", guest=booting(lambda cpu: cpu.burst.notify(OVERFLOW, 0))
+    ),
+    "an IPI to nobody": Case(
+        "vm0", "an IPI to vCPU 5 of vm0, which has 1", guest=booting(lambda cpu: cpu.burst.ipi(5))
+    ),
+    "a guest that neither works nor waits": Case(
+        "vm0", "posted neither COMPUTE nor WFI", guest=lambda: Scripted(boot=nothing, resume=nothing)
+    ),
+}
