@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+from services import registers as r
 from services.experiment import CpuSpec
 from services.kvm.guest_pmu import CYCLE_BIT
 
@@ -18,6 +19,8 @@ class GuestRange:
     mask: int  # all of them, one bit each
     split: bool  # MDCR_EL2.HPMN can be `hpmn`; else it stays N, every access traps, and PMCR_EL0.E is the host's
     untrapped: bool  # fine-grained traps leave most accesses to the hardware
+    counters: tuple[int, ...]  # PMEVCNTR<n>_EL0
+    types: tuple[int, ...]  # PMEVTYPER<n>_EL0
 
 
 @cache
@@ -32,6 +35,8 @@ def guest_range(cpu: CpuSpec, counters: int, *, fgt: bool) -> GuestRange:
         mask=((1 << hpmn) - 1) | CYCLE_BIT,
         split=split,
         untrapped=fgt and cpu.fgt > 0 and hides_icntr and split,
+        counters=tuple(r.PMEVCNTR(n) for n in range(hpmn)),
+        types=tuple(r.PMEVTYPER(n) for n in range(hpmn)),
     )
 
 

@@ -6,13 +6,13 @@ Each step posts its accesses; `done()` has all of them executed, in the order of
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from operator import setitem
 
 from services import registers as r
 from services._pmu import Burst
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.guest_pmu import CYCLE, PMCR_WRITABLE, GuestPmu
+
+NOT_EL2 = ~r.PMEVTYPER_NSH
 
 HardwareType = Callable[[GuestPmu, int], int]
 
@@ -20,12 +20,14 @@ HardwareType = Callable[[GuestPmu, int], int]
 def as_written(pmu: GuestPmu, n: int) -> int:
     """What the CPU gets for an event type of the guest: nowhere an event that the VM's filter denies."""
     value = pmu.typer[n]
-    return value | r.PMEVTYPER_P | r.PMEVTYPER_U if pmu.event(n) in pmu.denied else value
+    if pmu.denied and pmu.event(n) in pmu.denied:
+        value |= r.PMEVTYPER_P | r.PMEVTYPER_U
+    return value
 
 
 def without_el2(pmu: GuestPmu, n: int) -> int:
     """What the CPU gets for an event type of the guest: no event at EL2, nowhere one that the VM's filter denies."""
-    return as_written(pmu, n) & ~r.PMEVTYPER_NSH
+    return as_written(pmu, n) & NOT_EL2
 
 
 def enables(context: PmuContext) -> int:
@@ -44,15 +46,17 @@ class SwapIn:
 
     def types(self, hardware_type: HardwareType = without_el2) -> None:
         """PMEVTYPER<n>_EL0 and PMCCFILTR_EL0 (kvm_pmu_apply_event_filter)."""
-        for n in range(self.context.on.hpmn):
-            self.burst.msr(r.PMEVTYPER(n), hardware_type(self.pmu, n))
-        self.burst.msr(r.PMCCFILTR_EL0, hardware_type(self.pmu, CYCLE))
+        pmu, burst = self.pmu, self.burst
+        for n, register in enumerate(self.context.on.types):
+            burst.msr(register, hardware_type(pmu, n))
+        burst.msr(r.PMCCFILTR_EL0, hardware_type(pmu, CYCLE))
 
     def counters(self) -> None:
         """PMEVCNTR<n>_EL0 and PMCCNTR_EL0."""
-        for n in range(self.context.on.hpmn):
-            self.burst.msr(r.PMEVCNTR(n), self.pmu.counter[n])
-        self.burst.msr(r.PMCCNTR_EL0, self.pmu.counter[CYCLE])
+        burst, counter = self.burst, self.pmu.counter
+        for register, value in zip(self.context.on.counters, counter, strict=False):
+            burst.msr(register, value)
+        burst.msr(r.PMCCNTR_EL0, counter[CYCLE])
 
     def selr(self) -> None:
         self.burst.msr(r.PMSELR_EL0, self.pmu.selr)
@@ -92,13 +96,13 @@ class SwapOut:
         self.context = context
         self.pmu = context.pmu
         self.burst = Burst()
-        self._keep: list[Callable[[int], None]] = []  # what becomes of each value read
+        self._keep: list[tuple[Callable[[list[int], int], None], int]] = []  # what becomes of a value, and its slot
 
     def counters(self) -> None:
         """PMEVCNTR<n>_EL0 and PMCCNTR_EL0."""
-        for n in range(self.context.on.hpmn):
-            self._read(r.PMEVCNTR(n), partial(setitem, self.pmu.counter, n))
-        self._read(r.PMCCNTR_EL0, partial(setitem, self.pmu.counter, CYCLE))
+        for register in self.context.on.counters:
+            self.burst.mrs(register)
+        self._read(r.PMCCNTR_EL0, self._keep_counters)
 
     def selr(self) -> None:
         self._read(r.PMSELR_EL0, self._keep_selr)
@@ -136,29 +140,34 @@ class SwapOut:
         context.swaps.puts += 1
         context.swaps.register_reads += len(values)
         context.swaps.register_writes += len(self.burst) - len(values)
-        for keep, value in zip(self._keep, values, strict=True):
-            keep(value)
+        for keep, slot in self._keep:
+            keep(values, slot)
 
-    def _read(self, register: int, keep: Callable[[int], None]) -> None:
-        self.burst.mrs(register)
-        self._keep.append(keep)
+    def _read(self, register: int, keep: Callable[[list[int], int], None]) -> None:
+        self._keep.append((keep, self.burst.mrs(register)))
 
-    def _keep_selr(self, value: int) -> None:
-        self.pmu.selr = value
+    def _keep_counters(self, values: list[int], slot: int) -> None:
+        """`slot` is the cycle counter's, the event counters' are before it."""
+        counter, h = self.pmu.counter, self.context.on.hpmn
+        counter[:h] = values[slot - h : slot]
+        counter[CYCLE] = values[slot]
 
-    def _keep_pmcr(self, value: int) -> None:
+    def _keep_selr(self, values: list[int], slot: int) -> None:
+        self.pmu.selr = values[slot]
+
+    def _keep_pmcr(self, values: list[int], slot: int) -> None:
         if self.context.on.split:  # else what is on the CPU is the host's
-            self.pmu.pmcr = value & PMCR_WRITABLE
+            self.pmu.pmcr = values[slot] & PMCR_WRITABLE
 
-    def _keep_cnten(self, value: int) -> None:
+    def _keep_cnten(self, values: list[int], slot: int) -> None:
         if self.context.on.split:
-            self.pmu.cnten = value & self.context.on.mask
+            self.pmu.cnten = values[slot] & self.context.on.mask
 
-    def _keep_inten(self, value: int) -> None:
-        self.pmu.inten = value & self.context.on.mask
+    def _keep_inten(self, values: list[int], slot: int) -> None:
+        self.pmu.inten = values[slot] & self.context.on.mask
 
-    def _keep_overflows(self, value: int) -> None:
-        self.pmu.ovs |= value & self.context.on.mask
+    def _keep_overflows(self, values: list[int], slot: int) -> None:
+        self.pmu.ovs |= values[slot] & self.context.on.mask
 
-    def _keep_userenr(self, value: int) -> None:
-        self.pmu.userenr = value
+    def _keep_userenr(self, values: list[int], slot: int) -> None:
+        self.pmu.userenr = values[slot]

@@ -1,0 +1,57 @@
+"""A vCPU that is nothing but what a design may ask of it, on a machine of one CPU; what the design does is told."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+from services._pmu import OP_MRS, OP_MSR, Burst, Machine, register_name
+from services.cpu import CALL_COLUMNS, Call
+from services.experiment import CpuSpec
+from services.kvm.bill import Account
+from services.kvm.guest_pmu import GuestPmu
+
+
+class StubVcpu:
+    """`services.kvm.vpmu.KvmVcpu`. `told`: accesses as ("r" or "w", register), calls of the host's perf as words."""
+
+    def __init__(self, spec: CpuSpec, counters: int) -> None:
+        self.id = 0
+        self.spec = spec
+        self.pmu = GuestPmu(counters, spec.pmuver)
+        self.host_has_events = False
+        self.told: list[str] = []
+        self.kicks = 0
+        features = {"counters": spec.counters, "pmuver": spec.pmuver, "fgt": spec.fgt, "hpmn0": int(spec.hpmn0)}
+        self.machine = Machine([features], [], mrs_cycles=1, msr_cycles=1, isb_cycles=1)
+        self.machine.set_running(0, self.machine.add_context(False), 2, self.machine.add_profile([]))
+
+    def kvm(self, burst: Burst) -> list[int]:
+        self.machine.execute(0, burst, 0, False)
+        for code in burst.arrays()[0]:
+            self.told.append(f"{ {OP_MRS: 'r', OP_MSR: 'w'}[code >> 24] } {register_name(code & 0xFFFF)}")
+        return burst.values()
+
+    def call(self, rows: list[int], account: Account = Account.PERF) -> Coroutine[Any, Any, list[int]]:
+        for row in range(0, len(rows), CALL_COLUMNS):
+            self.told.append(f"{Call(rows[row]).name} {rows[row + 1]:#x}")
+        return _nothing()
+
+    def set_account(self, account: Account) -> int:
+        return self.machine.set_account(0, account)
+
+    def kick(self) -> None:
+        self.kicks += 1
+
+    def peek(self, register: int) -> int:
+        """A register of the CPU, without an access."""
+        return self.machine.peek(0, register)
+
+    def tell(self) -> list[str]:
+        """What was done since the last time."""
+        told, self.told = self.told, []
+        return told
+
+
+async def _nothing() -> list[int]:
+    return []
