@@ -64,6 +64,11 @@ def PMEVTYPER(n: int) -> int:  # noqa: N802 - the architectural name
 _PMEVCNTR: Final = tuple(encoding(3, 3, 14, 8 | n >> 3, n & 7) for n in range(EVENT_COUNTERS))
 _PMEVTYPER: Final = tuple(encoding(3, 3, 14, 12 | n >> 3, n & 7) for n in range(EVENT_COUNTERS))
 
+# ID_AA64DFR0_EL1.PMUVer
+PMUVER_P1: Final = 4
+PMUVER_P4: Final = 5
+PMUVER_P5: Final = 6
+
 # PMCR_EL0
 PMCR_E: Final = 1 << 0
 PMCR_P: Final = 1 << 1

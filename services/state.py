@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 from enum import IntEnum
 from functools import cache, partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 from services.typed_json import read
 
@@ -34,6 +34,8 @@ Objects = Mapping[type, Mapping[int, Any]]  # by their type, and by their id
 
 _Convert = Callable[[Any], Any]
 _Both = tuple[_Convert, _Convert]  # of a value when it is saved, and back
+T = TypeVar("T")
+
 _PLAIN = (int, bool, float, str, types.NoneType)
 _DERIVED = types.MappingProxyType({"derived": True})
 _LINK = types.MappingProxyType({"link": True})
@@ -69,6 +71,11 @@ def restore(state: Any, saved: Saved, objects: Objects = types.MappingProxyType(
         setattr(state, name, found(objects[kind], saved[name]))
     for name in fields.nested:
         restore(getattr(state, name), saved[name], objects)
+
+
+def as_frozen(kind: type[T], saved: Any) -> T:
+    """What `save` kept of a frozen dataclass: itself, or after JSON an object."""
+    return saved if isinstance(saved, kind) else read(kind, saved)
 
 
 def names(kind: type) -> frozenset[str]:
@@ -131,7 +138,7 @@ def _conversion(kind: Any) -> _Both | None:
     if isinstance(kind, type) and issubclass(kind, IntEnum):
         return int, kind
     if dataclasses.is_dataclass(kind) and _frozen(kind):
-        return _same, partial(_frozen_back, kind)
+        return _same, partial(as_frozen, kind)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return _optional(_conversion(next(one for one in arguments if one is not types.NoneType)))
@@ -175,10 +182,6 @@ def _ids(value: list[Any]) -> list[int | None]:
 
 def _same(value: Any) -> Any:
     return value
-
-
-def _frozen_back(kind: Any, saved: Any) -> Any:
-    return saved if isinstance(saved, kind) else read(kind, saved)
 
 
 def _optional(of: _Both | None) -> _Both | None:

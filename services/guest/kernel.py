@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
-from services import experiment as ex
 from services import typed_json
 from services.boot import GuestBoot
 from services.costs import Cost
 from services.cpu import Cpu, Entry, EntryKind, Notice, Timer
+from services.experiment import SessionSpec, TaskSpec
 from services.guest.task import Task
 from services.linux_perf import Perf, PerfConfig, PerfCpu, Session
-from services.linux_perf.sampling import SampleLimits
+from services.state import Objects, Saved, as_frozen, derived, link, restore, save
 
 NEVER = 2**64 - 1
-NOT_BOOTED = GuestBoot(0, 0, {}, ex.GuestSpec("", 0, 0, 0, ()), 0)
 NO_PMU = (0x0, 0xF)  # ID_AA64DFR0_EL1.PMUVer: none, or not by the architecture
 
 
@@ -28,57 +27,85 @@ class BadRequest(ValueError):
 class GuestKernel:
     """One VM's kernel, on all its vCPUs."""
 
+    DERIVED = frozenset({"perf", "cpus", "tasks"})  # each has a state of its own, or is part of `state`
+
     def __init__(self) -> None:
+        self.perf: Perf | None = None  # made by the first vCPU's BOOT
         self.cpus: dict[int, GuestCpu] = {}
-        self.limits: SampleLimits | None = None
+        self.tasks: dict[int, Task] = {}  # of all vCPUs, by id
 
     def attend(self, index: int) -> GuestCpu:
         """The software that attends vCPU `index`."""
-        return self.cpus.setdefault(index, GuestCpu(self, index))
+        cpu = self.cpus.get(index)
+        if cpu is None:
+            cpu = self.cpus[index] = GuestCpu(self, index)
+        return cpu
 
-    def share_limits(self, perf: Perf) -> None:
-        """max_samples_per_tick is one for all CPUs of a kernel: `perf` takes those of the first that asked."""
-        if self.limits is None:
-            self.limits = perf.limits
-        perf.limits = self.limits
+    def perf_of(self, boot: GuestBoot) -> Perf:
+        """What all vCPUs share, made by the first that boots."""
+        if self.perf is None:
+            self.perf = Perf(frequency_hz=boot.frequency_hz, hz=boot.guest.hz, costs=boot.costs)
+        return self.perf
 
-    def state(self) -> dict[str, Any]:
-        """Everything of the guest, as JSON-able data."""
-        return {"cpus": [[index, cpu.state()] for index, cpu in sorted(self.cpus.items())]}
+    def new_task(self, spec: TaskSpec, began: int, parent: int = -1) -> Task:
+        """fork."""
+        task = self.tasks[len(self.tasks)] = Task(len(self.tasks), spec, parent=parent, began=began)
+        return task
 
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> GuestKernel:
-        """The guest as `state()` gave it; its vCPUs are to be attended anew."""
-        kernel = cls()
-        for index, of_cpu in state["cpus"]:
-            kernel.attend(index).restore(of_cpu)
-        return kernel
+    def state(self) -> Saved:
+        """Everything of the guest, as plain data."""
+        return {
+            "cpus": [[index, cpu.state()] for index, cpu in self.cpus.items()],
+            "perf": None if self.perf is None else self.perf.state(),
+            "tasks": [save(task) for task in self.tasks.values()],
+        }
+
+    def restore(self, saved: Saved) -> None:
+        """Take up what `state` gave of a guest with the same vCPUs."""
+        for index, of_cpu in saved["cpus"]:
+            cpu, boot = self.attend(index), of_cpu["boot"]
+            if cpu.boot is None and boot is not None:
+                cpu.configure(as_frozen(GuestBoot, boot))
+        if self.perf is None or saved["perf"] is None:
+            return
+        known = self.tasks
+        self.tasks = {one["id"]: known.get(one["id"]) or Task(one["id"], one["spec"]) for one in saved["tasks"]}
+        objects = {**self.perf.restore(saved["perf"]), Task: self.tasks}
+        for one in saved["tasks"]:
+            restore(self.tasks[one["id"]], one)
+        for index, of_cpu in saved["cpus"]:
+            self.cpus[index].restore(of_cpu, objects)
 
 
+@dataclass(slots=True)
+class Ticks:
+    """Whom the tick has found running, how often."""
+
+    user: int = 0
+    system: int = 0
+    idle: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class GuestCpu:
     """The guest's kernel on one vCPU (`services.cpu.Software`)."""
 
-    def __init__(self, kernel: GuestKernel, index: int) -> None:
-        self.kernel = kernel
-        self.index = index
-        self.boot = NOT_BOOTED
-        self.costs: dict[Cost, int] = dict.fromkeys(Cost, 0)
-        self.period = 0  # of the tick, in cycles
-        self.tick_deadline = NEVER  # NEVER: stopped (NO_HZ)
-        self.all_perf: Perf | None = None
-        self.tasks: list[Task] = []
-        self.queue: list[Task] = []  # runnable, the next one first; the current one is not in it
-        self.current: Task | None = None
-        self.sessions: dict[int, Session] = {}  # by the id of the task that they observe
-        self.cpu_sessions: list[Session] = []  # for as long as the run lasts
-        self.working = True  # as KVM has been told
-        self.handler_began = -1  # when the PMU interrupt handler that was the last entry began, in cycles
-        self.ticks = {"user": 0, "system": 0, "idle": 0}
+    kernel: GuestKernel = derived()
+    index: int = derived()
+    boot: GuestBoot | None = None
+    tick_deadline: int = NEVER  # NEVER: stopped (NO_HZ)
+    tasks: list[Task] = link(default_factory=list)
+    queue: list[Task] = link(default_factory=list)  # runnable, the next one first; the current one is not in it
+    current: Task | None = link(default=None)
+    working: bool = True  # as KVM has been told
+    handler_began: int = -1  # when the PMU interrupt handler that was the last entry began, in cycles
+    ticks: Ticks = field(default_factory=Ticks)
 
-    @property
-    def perf(self) -> PerfCpu:
-        assert self.all_perf is not None
-        return self.all_perf.cpu(self.index)
+    sessions: dict[int, Session] = derived(default_factory=dict)  # by the id of the task that they observe
+    cpu_sessions: list[Session] = derived(default_factory=list)  # for as long as the run lasts
+    perf: PerfCpu = derived(init=False)  # from the boot on
+    costs: dict[Cost, int] = derived(init=False)
+    period: int = derived(default=0)  # of the tick, in cycles
 
     async def enter(self, cpu: Cpu, entry: Entry) -> None:
         """Run the handler of `entry`."""
@@ -117,14 +144,27 @@ class GuestCpu:
 
     # Boot and requests.
 
-    def _require_pmu(self, spec: ex.SessionSpec) -> None:
-        if self.boot.pmuver in NO_PMU:
-            raise BadRequest(f"perf {spec.verb}: {self.boot.guest.name} has no PMU")
+    def _booted(self) -> GuestBoot:
+        assert self.boot is not None
+        return self.boot
+
+    def _require_pmu(self, spec: SessionSpec) -> None:
+        boot = self._booted()
+        if boot.pmuver in NO_PMU:
+            raise BadRequest(f"perf {spec.verb}: {boot.guest.name} has no PMU")
+
+    def configure(self, boot: GuestBoot) -> None:
+        """What follows from the boot payload."""
+        self.boot = boot
+        guest = boot.guest
+        self.perf = self.kernel.perf_of(boot).add_cpu(
+            PerfConfig(pmuver=boot.pmuver, cpu=self.index, mux_interval=guest.mux_interval)
+        )
+        self.costs = self.perf.shared.costs
+        self.period = boot.frequency_hz // guest.hz
 
     async def _boot(self, cpu: Cpu, now: int, boot: GuestBoot) -> None:
-        self._configure(boot)
-        assert self.all_perf is not None
-        self.kernel.share_limits(self.all_perf)
+        self.configure(boot)
         if boot.pmuver not in NO_PMU:
             await self.perf.probe(cpu)
         spec = boot.guest.vcpus[self.index]
@@ -134,23 +174,15 @@ class GuestCpu:
             await self._start(cpu, task, now)
         await self._reschedule(cpu)
 
-    def _configure(self, boot: GuestBoot) -> None:
-        guest = boot.guest
-        self.boot = boot
-        self.all_perf = Perf(frequency_hz=boot.frequency_hz, hz=guest.hz, costs=boot.costs)
-        self.costs = self.all_perf.costs
-        self.period = boot.frequency_hz // guest.hz
-        self.all_perf.add_cpu(PerfConfig(pmuver=boot.pmuver, cpu=self.index, mux_interval=guest.mux_interval))
-
-    async def _watch_cpu(self, cpu: Cpu, spec: ex.SessionSpec) -> None:
+    async def _watch_cpu(self, cpu: Cpu, spec: SessionSpec) -> None:
         self._require_pmu(spec)
         session = Session(self.perf, spec, None)
         self.cpu_sessions.append(session)
         await session.open(cpu)
 
-    async def _start(self, cpu: Cpu, spec: ex.TaskSpec, now: int) -> None:
+    async def _start(self, cpu: Cpu, spec: TaskSpec, now: int) -> None:
         """fork, and with a session perf_event_open on the child, which has yet to exec."""
-        task = Task(len(self.tasks), spec, began=now)
+        task = self.kernel.new_task(spec, began=now)
         self.tasks.append(task)
         if spec.session is not None:
             self._require_pmu(spec.session)
@@ -164,9 +196,9 @@ class GuestCpu:
         """A user's task or session, from now on. KVM takes this vCPU to be working until it says otherwise."""
         self.working = True
         if set(request) == {"task"}:
-            await self._start(cpu, typed_json.loads(ex.TaskSpec, orjson.dumps(request["task"])), entry.now)
+            await self._start(cpu, typed_json.read(TaskSpec, request["task"]), entry.now)
         elif set(request) == {"session"}:
-            await self._watch_cpu(cpu, typed_json.loads(ex.SessionSpec, orjson.dumps(request["session"])))
+            await self._watch_cpu(cpu, typed_json.read(SessionSpec, request["session"]))
         else:
             raise BadRequest(f"a request for a guest holds one key, 'task' or 'session', not {sorted(request)}")
         if self.current is None:
@@ -195,10 +227,13 @@ class GuestCpu:
         """tick_nohz_handler: account, have perf adjust, go on. A tick that comes late counts once."""
         self._charge(cpu, Cost.TICK)
         if self.current is None:
-            self.ticks["idle"] += 1
+            self.ticks.idle += 1
         else:
             el = entry.el if entry.el >= 0 else self.current.work().el
-            self.ticks["system" if el else "user"] += 1
+            if el:
+                self.ticks.system += 1
+            else:
+                self.ticks.user += 1
         missed = max(0, entry.now - self.tick_deadline) // self.period
         self.tick_deadline += (missed + 1) * self.period
         cpu.burst.timer(Timer.TICK, self.tick_deadline)
@@ -300,7 +335,7 @@ class GuestCpu:
     def _fork(self, cpu: Cpu, parent: Task) -> None:
         """The program's other tasks, which inherit its events."""
         for _ in range(parent.spec.threads - 1):
-            child = Task(len(self.tasks), parent.spec, parent=parent.id, began=cpu.now)
+            child = self.kernel.new_task(parent.spec, began=cpu.now, parent=parent.id)
             self.tasks.append(child)
             self.perf.fork(cpu, parent.id, child.id)
             self.queue.append(child)
@@ -317,54 +352,34 @@ class GuestCpu:
         cpu.answer(
             orjson.dumps(
                 {
-                    "name": self.boot.guest.name,
+                    "name": self._booted().guest.name,
                     "vcpu": self.index,
                     "elapsed": max(ends, default=0) - min((task.began for task in self.tasks), default=0),
-                    "user": self.ticks["user"] * self.period,
-                    "system": self.ticks["system"] * self.period,
-                    "idle": self.ticks["idle"] * self.period,
+                    "user": self.ticks.user * self.period,
+                    "system": self.ticks.system * self.period,
+                    "idle": self.ticks.idle * self.period,
                     "tasks": [
                         {"name": task.spec.name, "elapsed": end - task.began, "done": task.ended >= 0}
                         for task, end in zip(self.tasks, ends, strict=True)
                     ],
                     "sessions": [await session.report(cpu) for session in sessions],
-                    "max_samples_per_tick": self.perf.perf.limits.max_samples_per_tick,
+                    "max_samples_per_tick": self.perf.shared.limits.max_samples_per_tick,
                 }
             )
         )
 
     # State.
 
-    def state(self) -> dict[str, Any]:
-        """Everything of this vCPU's software, as JSON-able data."""
+    def state(self) -> Saved:
+        """Everything of this vCPU's software that is not perf's own."""
         return {
-            "boot": asdict(self.boot),
-            "perf": None if self.all_perf is None else self.all_perf.state(),
-            "tick_deadline": self.tick_deadline,
-            "tasks": [task.state() for task in self.tasks],
-            "queue": [task.id for task in self.queue],
-            "current": None if self.current is None else self.current.id,
-            "sessions": [[task, session.state()] for task, session in self.sessions.items()],
-            "cpu_sessions": [session.state() for session in self.cpu_sessions],
-            "working": self.working,
-            "handler_began": self.handler_began,
-            "ticks": dict(self.ticks),
+            **save(self),
+            "sessions": [[task, save(session)] for task, session in self.sessions.items()],
+            "cpu_sessions": [save(session) for session in self.cpu_sessions],
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take up a state that `state()` gave."""
-        if state["perf"] is None:
-            return
-        self._configure(typed_json.loads(GuestBoot, orjson.dumps(state["boot"])))
-        self.all_perf = Perf.from_state(state["perf"])
-        self.kernel.share_limits(self.all_perf)
-        self.costs = self.all_perf.costs
-        self.tick_deadline = state["tick_deadline"]
-        self.tasks = [Task.from_state(task) for task in state["tasks"]]
-        self.queue = [self.tasks[task] for task in state["queue"]]
-        self.current = None if state["current"] is None else self.tasks[state["current"]]
-        self.sessions = {task: Session.from_state(self.perf, session) for task, session in state["sessions"]}
-        self.cpu_sessions = [Session.from_state(self.perf, session) for session in state["cpu_sessions"]]
-        self.working = state["working"]
-        self.handler_began = state["handler_began"]
-        self.ticks = dict(state["ticks"])
+    def restore(self, saved: Saved, objects: Objects) -> None:
+        """Take up what `state` gave; `objects` has the kernel's tasks and the events of its perf."""
+        restore(self, saved, objects)
+        self.sessions = {task: Session.restored(self.perf, one, objects) for task, one in saved["sessions"]}
+        self.cpu_sessions = [Session.restored(self.perf, one, objects) for one in saved["cpu_sessions"]]

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
-from services import experiment as ex
-from services import typed_json
+from services.experiment import PhaseSpec, TaskSpec
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Task:
     """One program, from its start to its exit. Times are cycles of the CPU's clock, -1: not yet."""
 
     id: int
-    spec: ex.TaskSpec
+    spec: TaskSpec
     parent: int = -1  # the task that forked it, -1: the shell
     phase: int = 0
     left: int = -1  # cycles left of the phase, -1: not begun
@@ -29,7 +26,7 @@ class Task:
         """The id of the program's first task, which its session observes."""
         return self.id if self.parent < 0 else self.parent
 
-    def work(self) -> ex.PhaseSpec:
+    def work(self) -> PhaseSpec:
         """What it does when it runs, for `left` more cycles."""
         phase = self.spec.phases[self.phase]
         if self.left < 0:
@@ -60,11 +57,3 @@ class Task:
     def over(self) -> bool:
         """All of it has been run."""
         return self.repeated >= self.spec.repeat or not self.spec.phases
-
-    def state(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Task:
-        spec = typed_json.loads(ex.TaskSpec, typed_json.dumps(state["spec"]))
-        return cls(**{**state, "spec": spec})

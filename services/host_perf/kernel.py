@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
-from services import experiment as ex
 from services import typed_json
-from services.boot import HostBoot, HostPolicy
+from services.boot import HostBoot
 from services.cpu import CALL_COLUMNS, Call, Cpu, Entry, EntryKind, Notice, Timer
-from services.linux_perf import EventAttr, Perf, PerfConfig, PerfCpu, PerfEvent, Session
+from services.experiment import SessionSpec
+from services.linux_perf import Perf, PerfConfig, PerfCpu, PerfEvent, Session
+from services.state import Objects, Saved, as_frozen, derived, restore, save
 
 # As plain integers: KVM's calls come by the million, and an enum's member is looked up each time.
 CREATE, RELEASE, ENABLE, DISABLE, READ, EL0_FILTER, GUEST_COUNTERS = (int(call) for call in Call)
@@ -25,64 +26,64 @@ class BadRequest(ValueError):
 class HostPerf:
     """One host kernel's perf, on all its pCPUs."""
 
+    DERIVED = frozenset({"perf", "cpus", "counters"})  # each has a state of its own, or is part of `state`
+
     def __init__(self) -> None:
-        self.perf: Perf | None = None
+        self.perf: Perf | None = None  # made by the first CPU's BOOT
         self.cpus: dict[int, HostCpu] = {}
         self.counters: dict[int, PerfEvent] = {}  # KVM's, by handle; they move with their vCPU's thread
 
     def attend(self, index: int) -> HostCpu:
         """The software that attends pCPU `index`."""
-        return self.cpus.setdefault(index, HostCpu(self, index))
+        cpu = self.cpus.get(index)
+        if cpu is None:
+            cpu = self.cpus[index] = HostCpu(self, index)
+        return cpu
 
-    def boot(self, boot: HostBoot) -> Perf:
-        """What all CPUs share, from the first CPU's BOOT."""
+    def perf_of(self, boot: HostBoot) -> Perf:
+        """What all CPUs share, made by the first that boots."""
         if self.perf is None:
             self.perf = Perf(frequency_hz=boot.frequency_hz, hz=boot.hz, costs=boot.costs)
         return self.perf
 
-    def state(self) -> dict[str, Any]:
-        """Everything of the host's perf, as JSON-able data."""
+    def state(self) -> Saved:
+        """Everything of the host's perf, as plain data."""
         return {
+            "cpus": [[index, cpu.state()] for index, cpu in self.cpus.items()],
             "perf": None if self.perf is None else self.perf.state(),
             "counters": [[handle, event.id] for handle, event in sorted(self.counters.items())],
-            "cpus": [[index, cpu.state()] for index, cpu in sorted(self.cpus.items())],
         }
 
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> HostPerf:
-        """The host's perf as `state()` gave it; its CPUs are to be attended anew."""
-        host = cls()
-        if state["perf"] is not None:
-            host.perf = Perf.from_state(state["perf"])
-            host.counters = {handle: host.perf.events[event] for handle, event in state["counters"]}
-        for index, of_cpu in state["cpus"]:
-            host.attend(index).restore(of_cpu)
-        return host
+    def restore(self, saved: Saved) -> None:
+        """Take up what `state` gave of a host with the same CPUs."""
+        for index, of_cpu in saved["cpus"]:
+            cpu, boot = self.attend(index), of_cpu["boot"]
+            if cpu.boot is None and boot is not None:
+                cpu.configure(as_frozen(HostBoot, boot))
+        if self.perf is None or saved["perf"] is None:
+            return
+        objects = self.perf.restore(saved["perf"])
+        self.counters = {handle: self.perf.events[event] for handle, event in saved["counters"]}
+        for index, of_cpu in saved["cpus"]:
+            self.cpus[index].restore(of_cpu, objects)
 
 
+@dataclass(slots=True, eq=False)
 class HostCpu:
     """The host's kernel on one pCPU (`services.cpu.Software`)."""
 
-    def __init__(self, host: HostPerf, index: int) -> None:
-        self.host = host
-        self.index = index
-        self._perf: PerfCpu | None = None  # looked up once
-        self.policy = HostPolicy(0)
-        self.sessions: list[Session] = []
-        self.refused: list[str] = []  # events whose perf_event_open failed, by name
-        self.vcpu_threads: frozenset[int] = frozenset()
-        self.thread = -1  # the current one
-        self.reserved = 0  # counters that are the guests' for good, one bit each
-        self.squeezed = False  # events were taken off the guest's range at vcpu_load
-        self.handler_began = -1  # when the PMU interrupt handler that was the last entry began, in cycles
+    host: HostPerf = derived()
+    index: int = derived()
+    boot: HostBoot | None = None
+    refused: list[str] = field(default_factory=list)  # events whose perf_event_open failed, by name
+    thread: int = -1  # the current one
+    reserved: int = 0  # counters that are the guests' for good, one bit each
+    squeezed: bool = False  # events were taken off the guest's range at vcpu_load
+    handler_began: int = -1  # when the PMU interrupt handler that was the last entry began, in cycles
 
-    @property
-    def perf(self) -> PerfCpu:
-        perf = self._perf
-        if perf is None:
-            assert self.host.perf is not None
-            perf = self._perf = self.host.perf.cpu(self.index)
-        return perf
+    sessions: list[Session] = derived(default_factory=list)  # they have states of their own
+    perf: PerfCpu = derived(init=False)  # from the boot on
+    vcpu_threads: frozenset[int] = derived(init=False)
 
     async def enter(self, cpu: Cpu, entry: Entry) -> None:
         """Run the handler of `entry`."""
@@ -113,23 +114,27 @@ class HostCpu:
                 await self._report(cpu)
             case _:
                 raise BadRequest(f"the host's perf has no handler for {entry.kind!r}")
-        await self.perf.settle(cpu)
-        return None
+        return await self.perf.settle(cpu)
 
-    async def _boot(self, cpu: Cpu, boot: HostBoot) -> None:
-        features, policy = boot.features, boot.policy
-        perf = self.host.boot(boot).add_cpu(
+    def configure(self, boot: HostBoot) -> None:
+        """What follows from the boot payload."""
+        self.boot = boot
+        self.vcpu_threads = frozenset(boot.vcpu_threads)
+        features = boot.features
+        self.perf = self.host.perf_of(boot).add_cpu(
             PerfConfig(
                 pmuver=features.pmuver,
                 hyp=True,
                 cpu=self.index,
                 icntr=features.icntr,
                 mux_interval=boot.mux_interval,
-                high_to_low=policy.high_to_low,
+                high_to_low=boot.policy.high_to_low,
             )
         )
-        self.policy = policy
-        self.vcpu_threads = frozenset(boot.vcpu_threads)
+
+    async def _boot(self, cpu: Cpu, boot: HostBoot) -> None:
+        self.configure(boot)
+        perf, policy = self.perf, boot.policy
         await perf.probe(cpu)
         perf.split_irq = policy.split_irq
         self.reserved = perf.guest_mask = perf.pmu.cntr_mask & ~policy.counters
@@ -139,8 +144,9 @@ class HostCpu:
         for of_thread in boot.threads:
             await self._open(cpu, of_thread.session, of_thread.thread)
 
-    async def _open(self, cpu: Cpu, spec: ex.SessionSpec, task: int | None) -> None:
-        if self.policy.refuses_guests:
+    async def _open(self, cpu: Cpu, spec: SessionSpec, task: int | None) -> None:
+        assert self.boot is not None
+        if self.boot.policy.refuses_guests:
             spec, refused = _excluding_guests(spec)
             self.refused += refused
         if spec.events:
@@ -152,7 +158,7 @@ class HostCpu:
         """A user's `perf stat -a` or `perf record -a`, from now on."""
         if set(request) != {"session"}:
             raise BadRequest(f"a request for the host holds one key, 'session', not {sorted(request)}")
-        await self._open(cpu, typed_json.read(ex.SessionSpec, request["session"]), None)
+        await self._open(cpu, typed_json.read(SessionSpec, request["session"]), None)
 
     # The scheduler.
 
@@ -171,35 +177,41 @@ class HostCpu:
 
     async def _calls(self, cpu: Cpu, calls: tuple[int, ...]) -> None:
         perf, counters = self.perf, self.host.counters
-        for row in range(0, len(calls), CALL_COLUMNS):
+        row, end = 0, len(calls)
+        while row < end:
             code, handle = calls[row], calls[row + 1]
-            if code == ENABLE:
-                await perf.enable(cpu, counters[handle])
-            elif code == DISABLE:
-                await perf.disable(cpu, counters[handle])
+            following = row + CALL_COLUMNS
+            if code == ENABLE or code == DISABLE:
+                events = [counters[handle]]
+                while following < end and calls[following] == code:
+                    events.append(counters[calls[following + 1]])
+                    following += CALL_COLUMNS
+                await (perf.enable_each if code == ENABLE else perf.disable_each)(cpu, events)
             elif code == READ:
-                count = await perf.read(cpu, counters[handle])
-                cpu.burst.notify(RESULT, count)
+                cpu.burst.notify(RESULT, await perf.read(cpu, counters[handle]))
             elif code == CREATE:
-                event = perf.open(cpu, EventAttr.of_kernel_counter(*calls[row + 1 : row + CALL_COLUMNS]))
+                event = perf.create_kernel_counter(cpu, *calls[row + 1 : following])
                 counters[handle] = event
                 await perf.install(cpu, event, self.thread)
             elif code == RELEASE:
-                await perf.release(cpu, counters.pop(handle))
+                await perf.destroy_kernel_counter(cpu, counters.pop(handle))
             elif code == EL0_FILTER:
-                await perf.el0_filter(cpu, bool(handle))
+                perf.el0_filter(cpu, bool(handle))
             elif code == GUEST_COUNTERS:
                 await self._guest_counters(cpu, handle, range_only=bool(calls[row + 2]))
             else:
                 raise BadRequest(f"row {row // CALL_COLUMNS} of a CALL: {code} is no kernel-counter operation")
+            row = following
 
     async def _guest_counters(self, cpu: Cpu, mask: int, *, range_only: bool) -> None:
         """kvm_pmu_set_guest_counters: reschedule only if events are in the way, and back only what was squeezed."""
+        assert self.boot is not None
         perf = self.perf
         squeezed = bool(perf.pmu.used & mask)
         perf.guest_mask = mask or self.reserved
         perf.range_only = False  # vcpu_load has yet to set HPMN, vcpu_put has taken it back
-        await perf.set_counters(cpu, self.policy.counters & ~mask, reschedule=squeezed or self.squeezed)
+        counters = self.boot.policy.counters & ~mask
+        await perf.set_counters(cpu, counters, reschedule=squeezed or self.squeezed)
         self.squeezed = squeezed
         perf.range_only = range_only
 
@@ -209,33 +221,19 @@ class HostCpu:
         reports = [await session.report(cpu) for session in self.sessions]
         cpu.answer(orjson.dumps({"cpu": self.index, "sessions": reports, "refused": self.refused}))
 
-    def state(self) -> dict[str, Any]:
+    # State.
+
+    def state(self) -> Saved:
         """Everything of this CPU that is not perf's own."""
-        return {
-            "policy": asdict(self.policy),
-            "vcpu_threads": sorted(self.vcpu_threads),
-            "sessions": [session.state() for session in self.sessions],
-            "refused": self.refused,
-            "thread": self.thread,
-            "reserved": self.reserved,
-            "squeezed": self.squeezed,
-            "handler_began": self.handler_began,
-        }
+        return {**save(self), "sessions": [save(session) for session in self.sessions]}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take up a state that `state()` gave; the host's perf has been restored."""
-        self.policy = typed_json.read(HostPolicy, state["policy"])
-        self.vcpu_threads = frozenset(state["vcpu_threads"])
-        self.refused = state["refused"]
-        self.thread = state["thread"]
-        self.reserved = state["reserved"]
-        self.squeezed = state["squeezed"]
-        self.handler_began = state["handler_began"]
-        if self.host.perf is not None:
-            self.sessions = [Session.from_state(self.perf, session) for session in state["sessions"]]
+    def restore(self, saved: Saved, objects: Objects) -> None:
+        """Take up what `state` gave; `objects` has the events of the host's perf, which has been restored."""
+        restore(self, saved)
+        self.sessions = [Session.restored(self.perf, of_session, objects) for of_session in saved["sessions"]]
 
 
-def _excluding_guests(spec: ex.SessionSpec) -> tuple[ex.SessionSpec, list[str]]:
+def _excluding_guests(spec: SessionSpec) -> tuple[SessionSpec, list[str]]:
     """What perf_event_open admits while VMs own the whole PMU, and the names of the events that it refuses.
 
     A group without its leader is none: its other events are refused too.

@@ -1,7 +1,10 @@
 """Linux's perf core and Arm PMUv3 driver, as of Linux 6.12, on one CPU's port.
 
 Written once against `services.cpu.Cpu`; the host runs it at EL2, guests at EL1. Behaviour follows
-kernel/events/core.c, drivers/perf/arm_pmu.c and drivers/perf/arm_pmuv3.c.
+kernel/events/core.c, drivers/perf/arm_pmu.c and drivers/perf/arm_pmuv3.c. Each module imports only those above it:
+
+    attr  event  driver  shared  cpu_context  schedule  switch  inherit  lifecycle  kernel_counters  interrupts  perf
+    session
 
     perf = Perf(frequency_hz=3_000_000_000, hz=250, costs=costs)
     this_cpu = perf.add_cpu(PerfConfig(pmuver=6, hyp=False))
@@ -12,11 +15,10 @@ kernel/events/core.c, drivers/perf/arm_pmu.c and drivers/perf/arm_pmuv3.c.
     await this_cpu.settle(cpu)
 """
 
-from services.linux_perf.attr import EventAttr, Overflow, State
-from services.linux_perf.context import Context
-from services.linux_perf.event import PerfEvent
-from services.linux_perf.perf import Perf, PerfConfig
-from services.linux_perf.perf_cpu import PerfCpu
+from services.linux_perf.attr import EventAttr, State
+from services.linux_perf.event import Context, PerfEvent
+from services.linux_perf.perf import Perf, PerfCpu
 from services.linux_perf.session import Session
+from services.linux_perf.shared import PerfConfig
 
-__all__ = ["Context", "EventAttr", "Overflow", "Perf", "PerfConfig", "PerfCpu", "PerfEvent", "Session", "State"]
+__all__ = ["Context", "EventAttr", "Perf", "PerfConfig", "PerfCpu", "PerfEvent", "Session", "State"]

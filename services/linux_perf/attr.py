@@ -1,21 +1,14 @@
-"""What a user or KVM asks of perf: the `perf_event_attr` of one event, and what the driver makes of it."""
+"""What a user or KVM asks of perf: the `perf_event_attr` of one event, and what its filters mean."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 
 from services.cpu import CounterFlag, TruthScope
 from services.experiment import EventSpec
-
-# PMEVTYPER<n>_EL0 and PMCCFILTR_EL0 (Arm ARM, register pages).
-EXCLUDE_EL1 = 1 << 31  # P
-EXCLUDE_EL0 = 1 << 30  # U
-INCLUDE_EL2 = 1 << 27  # NSH
-
-# As plain integers: KVM's counters are made by the ten thousand.
-EXCLUDE_USER, EXCLUDE_KERNEL = CounterFlag.EXCLUDE_USER.value, CounterFlag.EXCLUDE_KERNEL.value
-LONG, DISABLED = CounterFlag.LONG.value, CounterFlag.DISABLED.value
+from services.registers import PMEVTYPER_NSH, PMEVTYPER_P, PMEVTYPER_U
 
 
 class State(IntEnum):
@@ -25,13 +18,6 @@ class State(IntEnum):
     OFF = -1
     INACTIVE = 0
     ACTIVE = 1
-
-
-class Overflow(IntEnum):
-    """Which overflow handler an event has."""
-
-    SAMPLE = 0  # perf's own: write a record to the ring buffer
-    KVM = 1  # kvm_pmu_perf_overflow: the event backs a counter of a guest
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +38,6 @@ class EventAttr:
     disabled: bool = False
     enable_on_exec: bool = False
     inherit: bool = False
-    overflow: Overflow = Overflow.SAMPLE
-    handle: int = -1  # KVM's name of the counter that the event backs
 
     @classmethod
     def of_spec(
@@ -78,20 +62,21 @@ class EventAttr:
         )
 
     @classmethod
-    def of_kernel_counter(cls, handle: int, event: int, flags: int, period: int) -> EventAttr:
-        """What KVM passes to perf_event_create_kernel_counter for a guest's counter (a `Call.CREATE` row)."""
+    @cache
+    def of_kernel_counter(cls, event: int, flags: int) -> EventAttr:
+        """What KVM passes to perf_event_create_kernel_counter for a guest's counter, its sample period aside.
+
+        `flags` are `CounterFlag`s.
+        """
         return cls(
             event=event,
-            period=period,
             pinned=True,
-            exclude_user=bool(flags & EXCLUDE_USER),
-            exclude_kernel=bool(flags & EXCLUDE_KERNEL),
+            exclude_user=bool(flags & CounterFlag.EXCLUDE_USER),
+            exclude_kernel=bool(flags & CounterFlag.EXCLUDE_KERNEL),
             exclude_hv=True,
             exclude_host=True,
-            long=bool(flags & LONG),
-            disabled=bool(flags & DISABLED),
-            overflow=Overflow.KVM,
-            handle=handle,
+            long=bool(flags & CounterFlag.LONG),
+            disabled=bool(flags & CounterFlag.DISABLED),
         )
 
     def filter_bits(self, hyp: bool) -> int:
@@ -99,24 +84,22 @@ class EventAttr:
         bits = 0
         if hyp:
             if not self.exclude_kernel and not self.exclude_host:
-                bits |= INCLUDE_EL2
+                bits |= PMEVTYPER_NSH
             if self.exclude_guest:
-                bits |= EXCLUDE_EL1
+                bits |= PMEVTYPER_P
             if self.exclude_host:
-                bits |= EXCLUDE_EL0
+                bits |= PMEVTYPER_U
         elif not self.exclude_hv and not self.exclude_host:
-            bits |= INCLUDE_EL2
+            bits |= PMEVTYPER_NSH
         if self.exclude_kernel:
-            bits |= EXCLUDE_EL1
+            bits |= PMEVTYPER_P
         if self.exclude_user:
-            bits |= EXCLUDE_EL0
+            bits |= PMEVTYPER_U
         return bits
 
     def truth_scope(self, hyp: bool) -> TruthScope:
-        """The contexts that the filters admit; nothing for KVM's counters, whose truth is the guest's."""
+        """The contexts that the filters admit."""
         scope = TruthScope(0)
-        if self.overflow is Overflow.KVM:
-            return scope
         if not (hyp and self.exclude_guest):
             if not self.exclude_user:
                 scope |= TruthScope.GUEST_EL0

@@ -6,131 +6,150 @@ the kernel repeats them by the million.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Final
+
 from services._pmu import Burst
 from services.costs import Cost
-from services.linux_perf.attr import EXCLUDE_EL0, INCLUDE_EL2
-from services.linux_perf.event import COUNTER_INDICES, MASK32, MASK64, THROTTLED, PerfEvent
+from services.linux_perf.attr import EventAttr
+from services.linux_perf.event import MASK32, MASK64, THROTTLED, HwEvent, PerfEvent
 from services.registers import (
+    CHAIN,
+    CPU_CYCLES,
+    CYCLE_COUNTER,
+    INST_RETIRED,
+    INSTRUCTION_COUNTER,
     MDCR_EL2,
     MDCR_EL2_HPME,
     PMCCFILTR_EL0,
     PMCCNTR_EL0,
     PMCNTENCLR_EL0,
     PMCNTENSET_EL0,
+    PMCR_E,
     PMCR_EL0,
     PMEVCNTR,
     PMEVTYPER,
+    PMEVTYPER_NSH,
+    PMEVTYPER_U,
     PMICFILTR_EL0,
     PMICNTR_EL0,
     PMINTENCLR_EL1,
     PMINTENSET_EL1,
     PMOVSCLR_EL0,
     PMUSERENR_EL0,
+    PMUVER_P5,
 )
+from services.state import derived, link
 
-CYCLE = 31  # index of PMCCNTR_EL0
-INSTRUCTION = 32  # index of PMICNTR_EL0
-CYCLE_BIT = 1 << CYCLE
-INSTRUCTION_BIT = 1 << INSTRUCTION
-GENERAL = CYCLE_BIT - 1  # the event counters
+CYCLE_BIT: Final = 1 << CYCLE_COUNTER
+INSTRUCTION_BIT: Final = 1 << INSTRUCTION_COUNTER
+GENERAL: Final = CYCLE_BIT - 1  # the event counters
+INDICES: Final = INSTRUCTION_COUNTER + 1
 
-# PMCR_EL0
-PMCR_E = 1 << 0
-PMCR_P = 1 << 1
-PMCR_C = 1 << 2
-PMCR_LC = 1 << 6
-PMCR_LP = 1 << 7
-PMCR_MASK = 0xFF  # what the driver writes
-PMCR_N_SHIFT, PMCR_N_MASK = 11, 0x1F
+PMCR_WRITTEN: Final = 0xFF  # ARMV8_PMU_PMCR_MASK: what the driver writes back
+OVERFLOWED: Final = (1 << INDICES) - 1  # ARMV8_PMU_OVERFLOWED_MASK
 
-OVERFLOWED_MASK = (1 << 33) - 1
-CHAIN = 0x1E
-PMUVER_P4 = 5
-PMUVER_P5 = 6  # ID_AA64DFR0_EL1.PMUVer from which event counters are 64 bits
+REGISTERS: Final = (*(PMEVCNTR(n) for n in range(CYCLE_COUNTER)), PMCCNTR_EL0, PMICNTR_EL0)
+TYPES: Final = (*(PMEVTYPER(n) for n in range(CYCLE_COUNTER)), PMCCFILTR_EL0, PMICFILTR_EL0)
 
 
-Sequences = list[Burst | None]  # by counter, made when first used
-
-
+@dataclass(slots=True, eq=False)
 class Driver:
     """`arm_pmu` and this CPU's `pmu_hw_events`."""
 
-    __slots__ = (
-        "_el0_flips",
-        "_sequences",
-        "clear_flags",
-        "cntr_mask",
-        "counters",
-        "disables",
-        "events",
-        "high_to_low",
-        "long_counters",
-        "off",
-        "on",
-        "off_range",
-        "on_range",
-        "on_vcpu",
-        "out_cost",
-        "outs",
-        "registers",
-        "stops",
-        "types",
-        "used",
-        "write_masks",
-    )
+    pmuver: int = derived()  # ID_AA64DFR0_EL1.PMUVer as this kernel reads it
+    hyp: bool = derived()  # is_kernel_in_hyp_mode()
+    icntr: bool = derived()  # it has PMICNTR_EL0
+    high_to_low: bool = derived()  # event counters are allocated from the highest index
+    costs: dict[Cost, int] = derived()
+    cntr_mask: int = CYCLE_BIT  # counters that may be used; the event counters are known after the probe
+    used: int = 0  # counters in use
+    events: list[PerfEvent | None] = link(default_factory=lambda: [None] * INDICES)
 
-    def __init__(self, pmuver: int, high_to_low: bool, costs: dict[Cost, int]) -> None:
-        self.long_counters = pmuver >= PMUVER_P5
-        self.high_to_low = high_to_low
-        self.cntr_mask = CYCLE_BIT  # counters that may be used; the event counters are known after the probe
-        self.used = 0  # counters in use
-        self.events: list[PerfEvent | None] = [None] * COUNTER_INDICES
-        self.registers = [*(PMEVCNTR(n) for n in range(CYCLE)), PMCCNTR_EL0, PMICNTR_EL0]
-        self.types = [*(PMEVTYPER(n) for n in range(CYCLE)), PMCCFILTR_EL0, PMICFILTR_EL0]
+    long_counters: bool = derived(init=False)
+    write_masks: list[int] = derived(init=False)
+    off: Burst = derived(init=False)
+    on: Burst = derived(init=False)
+    on_vcpu: Burst = derived(init=False)
+    off_range: Burst = derived(init=False)
+    on_range: Burst = derived(init=False)
+    clear_flags: Burst = derived(init=False)
+    call: Burst = derived(init=False)
+    disables: list[Burst] = derived(init=False)
+    stops: list[Burst] = derived(init=False)
+    outs: list[Burst] = derived(init=False)
+    _hw: dict[EventAttr, HwEvent] = derived(default_factory=dict)
+    _kernel_counters: dict[EventAttr, HwEvent] = derived(default_factory=dict)
+    _sequences: dict[tuple[int, bool], tuple[list[Burst | None], list[Burst | None]]] = derived(default_factory=dict)
+    _el0_flips: dict[tuple[int, int], Burst] = derived(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.long_counters = self.pmuver >= PMUVER_P5
         # What armv8pmu_write_counter writes of -left. Where a counter is wider than the 32 bits of an
         # ordinary event, the upper half is all ones, so that it overflows with the lower.
         narrow = MASK64 if self.long_counters else MASK32
-        self.write_masks = [*([narrow] * CYCLE), MASK64, MASK64]
+        self.write_masks = [*([narrow] * CYCLE_COUNTER), MASK64, MASK64]
         self.off, self.on, self.on_vcpu = _pmu_off(), _pmu_on(True), _pmu_on(False)
         self.off_range, self.on_range = _range(0), _range(MDCR_EL2_HPME)
         self.clear_flags = Burst()
         flags = self.clear_flags.mrs(PMOVSCLR_EL0)
-        self.clear_flags.write_back(PMOVSCLR_EL0, flags, OVERFLOWED_MASK, 0)
-        self._el0_flips: dict[tuple[int, int], Burst] = {}
-        self._sequences: dict[tuple[int, bool], tuple[Sequences, Sequences]] = {}
-        out = costs[Cost.EVENT_OUT]
-        self.out_cost = out
-        self.disables = [self._disable(Burst(), 1 << n, 1 << n) for n in range(COUNTER_INDICES)]
-        self.stops = [self._stop(n, None) for n in range(COUNTER_INDICES)]
-        self.outs = [self._stop(n, out) for n in range(COUNTER_INDICES)]
+        self.clear_flags.write_back(PMOVSCLR_EL0, flags, OVERFLOWED, 0)
+        self.call = Burst()
+        self.call.charge(Cost.PERF_CALL, self.costs[Cost.PERF_CALL])
+        self.disables = [_disable(Burst(), 1 << n, 1 << n) for n in range(INDICES)]
+        self.stops = [self._stop(n, None) for n in range(INDICES)]
+        self.outs = [self._stop(n, self.costs[Cost.EVENT_OUT]) for n in range(INDICES)]
+
+    # Events.
+
+    def hw_event(self, attr: EventAttr) -> HwEvent:
+        """__hw_perf_event_init: what becomes of an event's attributes."""
+        hw = self._hw.get(attr)
+        if hw is None:
+            hw = self._hw[attr] = self._init(attr, int(attr.truth_scope(self.hyp)))
+        return hw
+
+    def hw_kernel_counter(self, attr: EventAttr) -> HwEvent:
+        """The same for a counter of KVM's: its truth is the guest's."""
+        hw = self._kernel_counters.get(attr)
+        if hw is None:
+            hw = self._kernel_counters[attr] = self._init(attr, 0)
+        return hw
+
+    def _init(self, attr: EventAttr, scope: int) -> HwEvent:
+        evtype = attr.event | attr.filter_bits(self.hyp)
+        chained = attr.long and not self.long_counters
+        starts, restarts = self._sequences.setdefault((evtype, chained), ([None] * INDICES, [None] * INDICES))
+        return HwEvent(
+            config=attr.event,
+            evtype=evtype,
+            scope=scope,
+            mask=MASK64 if attr.long else MASK32,
+            chained=chained,
+            on_pmccntr=attr.event == CPU_CYCLES,
+            on_pmicntr=self.icntr and attr.event == INST_RETIRED,
+            el0_switched=attr.el0_switched(),
+            still=self.hyp and not evtype & PMEVTYPER_NSH,
+            starts=starts,
+            restarts=restarts,
+        )
 
     # Sequences.
-
-    @staticmethod
-    def _disable(burst: Burst, counters: int, interrupts: int) -> Burst:
-        """armv8pmu_disable_event."""
-        burst.msr(PMCNTENCLR_EL0, counters)
-        burst.isb()
-        burst.msr(PMINTENCLR_EL1, interrupts)
-        burst.isb()
-        burst.msr(PMOVSCLR_EL0, interrupts)
-        burst.isb()
-        return burst
 
     def _stop(self, idx: int, cost: int | None, chained: bool = False) -> Burst:
         """armpmu_stop, and as part of event_sched_out with its cost; the upper half of a pair is read first."""
         burst = Burst()
         if cost is not None:
             burst.charge(Cost.EVENT_OUT, cost)
-        self._disable(burst, counter_bits(idx, chained), 1 << idx)
+        _disable(burst, counter_bits(idx, chained), 1 << idx)
         self.read(burst, idx, chained)
         return burst
 
     def read(self, burst: Burst, idx: int, chained: bool) -> int:
         """armv8pmu_read_counter; the slot of the value, with the lower half of a pair in the one after it."""
-        slot = burst.mrs(self.registers[idx])
+        slot = burst.mrs(REGISTERS[idx])
         if chained:
-            burst.mrs(self.registers[idx - 1])
+            burst.mrs(REGISTERS[idx - 1])
         return slot
 
     def write(self, burst: Burst, event: PerfEvent, left: int) -> None:
@@ -138,34 +157,29 @@ class Driver:
         idx = event.idx
         if paired(event, idx):
             value = -left & MASK64
-            burst.msr(self.registers[idx], value >> 32)
-            burst.msr(self.registers[idx - 1], value & MASK32)
+            burst.msr(REGISTERS[idx], value >> 32)
+            burst.msr(REGISTERS[idx - 1], value & MASK32)
         else:
-            burst.msr(self.registers[idx], -left & self.write_masks[idx])
+            burst.msr(REGISTERS[idx], -left & self.write_masks[idx])
 
-    def enable(self, event: PerfEvent, idx: int, cost: int | None) -> Burst:
-        """armv8pmu_enable_event, and as part of event_sched_in with the latter's cost."""
-        pair = paired(event, idx)
-        counters = counter_bits(idx, pair)
-        burst = Burst()
-        if cost is not None:
-            burst.charge(Cost.EVENT_IN, cost)
-        burst.msr(PMCNTENCLR_EL0, counters)
-        burst.isb()
-        if pair:
-            burst.msr(self.types[idx - 1], event.evtype)
-            burst.msr(self.types[idx], CHAIN | INCLUDE_EL2)
-        else:
-            burst.msr(self.types[idx], event.evtype)
-        burst.msr(PMINTENSET_EL1, 1 << idx)
-        burst.isb()
-        burst.msr(PMCNTENSET_EL0, counters)
-        return burst
+    def start_of(self, event: PerfEvent, idx: int) -> Burst:
+        """armv8pmu_enable_event on the counter `idx`, as part of event_sched_in and with its cost."""
+        start = event.hw.starts[idx]
+        if start is None:
+            start = event.hw.starts[idx] = _enable(event, idx, self.costs[Cost.EVENT_IN])
+        return start
+
+    def restart_of(self, event: PerfEvent) -> Burst:
+        """armv8pmu_enable_event of an event that has kept its counter."""
+        restart = event.hw.restarts[event.idx]
+        if restart is None:
+            restart = event.hw.restarts[event.idx] = _enable(event, event.idx, None)
+        return restart
 
     def out_of(self, event: PerfEvent) -> Burst:
         """What takes `event` off the counter that it is on."""
         if paired(event, event.idx):
-            return self._stop(event.idx, self.out_cost, True)
+            return self._stop(event.idx, self.costs[Cost.EVENT_OUT], True)
         return self.outs[event.idx]
 
     def stop_of(self, event: PerfEvent) -> Burst:
@@ -176,25 +190,18 @@ class Driver:
     def disable_of(self, event: PerfEvent) -> Burst:
         """Without reading the counter: what a throttled event gets."""
         if paired(event, event.idx):
-            return self._disable(Burst(), counter_bits(event.idx, True), 1 << event.idx)
+            return _disable(Burst(), counter_bits(event.idx, True), 1 << event.idx)
         return self.disables[event.idx]
-
-    def adopt(self, event: PerfEvent) -> None:
-        """Have `event` share the sequences of all events with its PMEVTYPER."""
-        key = event.evtype, event.chained
-        if key not in self._sequences:
-            self._sequences[key] = [None] * COUNTER_INDICES, [None] * COUNTER_INDICES
-        event.starts, event.restarts = self._sequences[key]
 
     def el0_switched(self) -> tuple[int, int]:
         """kvm_pmu_events: counters of enabled events that count in the guest only, and in the host only."""
         of_guest = of_host = 0
-        left = self.used & (1 << CYCLE + 1) - 1
+        left = self.used & ~INSTRUCTION_BIT
         while left:
             bit = left & -left
             left ^= bit
             event = self.events[bit.bit_length() - 1]
-            if event is not None and event.el0_switched and event.interrupts != THROTTLED:
+            if event is not None and event.hw.el0_switched and event.interrupts != THROTTLED:
                 if event.attr.exclude_host:
                     of_guest |= event.bits
                 else:
@@ -206,11 +213,11 @@ class Driver:
         burst = self._el0_flips.get((admitted, excluded))
         if burst is None:
             burst = self._el0_flips[admitted, excluded] = Burst()
-            for counters, bits in ((admitted, 0), (excluded, EXCLUDE_EL0)):
-                for idx in range(CYCLE + 1):
+            for counters, bits in ((admitted, 0), (excluded, PMEVTYPER_U)):
+                for idx in range(CYCLE_COUNTER + 1):
                     if counters >> idx & 1:
-                        slot = burst.mrs(self.types[idx])
-                        burst.write_back(self.types[idx], slot, MASK64 & ~EXCLUDE_EL0, bits)
+                        slot = burst.mrs(TYPES[idx])
+                        burst.write_back(TYPES[idx], slot, MASK64 & ~PMEVTYPER_U, bits)
         return burst
 
     # Counters.
@@ -218,11 +225,12 @@ class Driver:
     def allocate(self, event: PerfEvent) -> bool:
         """armv8pmu_get_event_idx: give `event` a counter, or a pair; False if there is none."""
         free = self.cntr_mask & ~self.used
-        if event.on_pmccntr and free & CYCLE_BIT:
-            idx = CYCLE
-        elif event.on_pmicntr and free & INSTRUCTION_BIT:
-            idx = INSTRUCTION
-        elif event.chained:
+        hw = event.hw
+        if hw.on_pmccntr and free & CYCLE_BIT:
+            idx = CYCLE_COUNTER
+        elif hw.on_pmicntr and free & INSTRUCTION_BIT:
+            idx = INSTRUCTION_COUNTER
+        elif hw.chained:
             pairs = free & (free << 1) & GENERAL & 0xAAAAAAAA  # the odd counters of free pairs
             if not pairs:
                 return False
@@ -248,7 +256,38 @@ def counter_bits(idx: int, pair: bool) -> int:
 
 def paired(event: PerfEvent, idx: int) -> bool:
     """armv8pmu_event_is_chained on the counter `idx`: the upper of a pair."""
-    return event.chained and idx < CYCLE
+    return event.hw.chained and idx < CYCLE_COUNTER
+
+
+def _disable(burst: Burst, counters: int, interrupts: int) -> Burst:
+    """armv8pmu_disable_event."""
+    burst.msr(PMCNTENCLR_EL0, counters)
+    burst.isb()
+    burst.msr(PMINTENCLR_EL1, interrupts)
+    burst.isb()
+    burst.msr(PMOVSCLR_EL0, interrupts)
+    burst.isb()
+    return burst
+
+
+def _enable(event: PerfEvent, idx: int, cost: int | None) -> Burst:
+    """armv8pmu_enable_event, and as part of event_sched_in with the latter's cost."""
+    pair = paired(event, idx)
+    counters = counter_bits(idx, pair)
+    burst = Burst()
+    if cost is not None:
+        burst.charge(Cost.EVENT_IN, cost)
+    burst.msr(PMCNTENCLR_EL0, counters)
+    burst.isb()
+    if pair:
+        burst.msr(TYPES[idx - 1], event.hw.evtype)
+        burst.msr(TYPES[idx], CHAIN | PMEVTYPER_NSH)
+    else:
+        burst.msr(TYPES[idx], event.hw.evtype)
+    burst.msr(PMINTENSET_EL1, 1 << idx)
+    burst.isb()
+    burst.msr(PMCNTENSET_EL0, counters)
+    return burst
 
 
 def _pmu_off() -> Burst:
@@ -256,7 +295,7 @@ def _pmu_off() -> Burst:
     burst = Burst()
     pmcr = burst.mrs(PMCR_EL0)
     burst.isb()
-    burst.write_back(PMCR_EL0, pmcr, PMCR_MASK & ~PMCR_E, 0)
+    burst.write_back(PMCR_EL0, pmcr, PMCR_WRITTEN & ~PMCR_E, 0)
     return burst
 
 
@@ -276,5 +315,5 @@ def _pmu_on(user_access: bool) -> Burst:
         burst.msr(PMUSERENR_EL0, 0)
     pmcr = burst.mrs(PMCR_EL0)
     burst.isb()
-    burst.write_back(PMCR_EL0, pmcr, PMCR_MASK, PMCR_E)
+    burst.write_back(PMCR_EL0, pmcr, PMCR_WRITTEN, PMCR_E)
     return burst

@@ -1,21 +1,30 @@
-"""One perf event: `struct perf_event` with its `hw_perf_event`."""
+"""One perf event, `struct perf_event` with its `hw_perf_event`, and the events of a CPU or of a task.
+
+`struct perf_event_context` is here too, with the one PMU's part of it: the two know each other, and stand in one header
+in Linux as well.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
 
 from services._pmu import Burst
-from services.linux_perf.attr import INCLUDE_EL2, EventAttr, Overflow, State
-
-if TYPE_CHECKING:
-    from services.linux_perf.context import Context
+from services.linux_perf.attr import EventAttr, State
+from services.state import derived, link
 
 MASK32 = (1 << 32) - 1
 MASK64 = (1 << 64) - 1
-CPU_CYCLES = 0x11
-INST_RETIRED = 0x08
-COUNTER_INDICES = 33  # event counters 0 to 30, the cycle counter 31, the instruction counter 32
 THROTTLED = -1  # value of `interrupts` (MAX_INTERRUPTS): stands still until the next tick or sched_in
+
+# enum perf_event_state as plain integers, for the loops.
+ACTIVE, INACTIVE, OFF, ERROR = (int(state) for state in (State.ACTIVE, State.INACTIVE, State.OFF, State.ERROR))
+
+# enum event_type_t
+FLEXIBLE = 1
+PINNED = 2
+TIME = 4
+CPU = 8
+ALL = FLEXIBLE | PINNED
 
 
 def signed64(value: int) -> int:
@@ -24,6 +33,31 @@ def signed64(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
+@dataclass(slots=True, eq=False)
+class HwEvent:
+    """What the driver makes of an event's attributes: the part of `hw_perf_event` that does not change.
+
+    Events with the same attributes share it, and with it the sequences that start them on a counter.
+    """
+
+    config: int  # PMUv3 event number
+    evtype: int  # what PMEVTYPER gets
+    scope: int  # whose occurrences are the event's truth (TruthScope); 0 for KVM's, whose truth is the guest's
+    mask: int  # arm_pmu_event_max_period
+    chained: bool  # takes a pair of counters unless it gets the cycle or the instruction counter
+    on_pmccntr: bool  # may have PMCCNTR_EL0
+    on_pmicntr: bool  # may have PMICNTR_EL0
+    el0_switched: bool
+    still: bool  # does not count while this kernel runs
+    starts: list[Burst | None]  # by counter: what puts it on after the counter is written, its cost included
+    restarts: list[Burst | None]  # the same without cost: for an event that keeps its counter
+    half: int = field(init=False)  # what a counter starts from at most
+
+    def __post_init__(self) -> None:
+        self.half = self.mask >> 1
+
+
+@dataclass(slots=True, eq=False)
 class PerfEvent:
     """An event from its opening to its release. Times are ns of its context's clock, counts are occurrences.
 
@@ -31,115 +65,66 @@ class PerfEvent:
     `running`, `truth`) are kept as the difference of their ends: a start subtracts, an end adds.
     """
 
-    __slots__ = (
-        "attr",
-        "bits",
-        "chained",
-        "child_count",
-        "child_enabled",
-        "child_running",
-        "child_samples",
-        "child_held",
-        "child_truth",
-        "children",
-        "config",
-        "count",
-        "ctx",
-        "el0_switched",
-        "enabled",
-        "evtype",
-        "frequency",
-        "freq_count_stamp",
-        "freq_time_stamp",
-        "half",
-        "id",
-        "idx",
-        "interrupts",
-        "interrupts_seq",
-        "last_period",
-        "leader",
-        "mask",
-        "on_exec",
-        "on_pmccntr",
-        "on_pmicntr",
-        "out",
-        "parent",
-        "period_left",
-        "placed",
-        "prev",
-        "restarts",
-        "running",
-        "sample_period",
-        "samples",
-        "sampling",
-        "scope",
-        "siblings",
-        "slot",
-        "starts",
-        "state",
-        "still",
-        "timed",
-        "held",
-        "truth",
-        "truth_open",
-        "wanted",
-    )
+    id: int
+    attr: EventAttr
+    hw: HwEvent = derived()
+    handle: int = -1  # KVM's name of the guest's counter that the event backs
+    ctx: Context | None = link(default=None)
+    leader: PerfEvent = link(init=False)
+    siblings: list[PerfEvent] = link(default_factory=list)
+    parent: PerfEvent | None = link(default=None)  # of an inherited event
+    children: list[PerfEvent] = link(default_factory=list)  # inherited from this one and still open
+    on_exec: bool = field(init=False)
+    state: int = field(init=False)
+    idx: int = -1
+    bits: int = 0  # of the counters that it occupies
+    placed: int = -1  # entry in which it last went in, if it is `still`
+    out: Burst = derived(init=False)  # what takes it off its counter, its cost included
+    slot: int = derived(default=0)  # of its counter's value in the burst that is being posted
+    rank: int = derived(default=0)  # its place in its context's list, while that is looked at
+    # hw_perf_event
+    prev: int = 0
+    sampling: bool = field(init=False)
+    sample_period: int = field(init=False)
+    last_period: int = field(init=False)
+    period_left: int = field(init=False)
+    interrupts: int = 0
+    interrupts_seq: int = 0
+    freq_time_stamp: int = 0
+    freq_count_stamp: int = 0
+    # What is reported.
+    count: int = 0
+    samples: int = 0
+    enabled: int = 0
+    running: int = 0
+    timed: bool = False  # between the start and the end of an interval of `enabled`
+    wanted: bool = field(init=False)  # enabled as its user sees it, also when in ERROR
+    truth: int = 0
+    held: int = 0  # of the truth, what happened while it had a counter
+    truth_open: bool = False  # between the start and the end of an interval of `truth`
+    child_count: int = 0
+    child_enabled: int = 0
+    child_running: int = 0
+    child_samples: int = 0
+    child_truth: int = 0
+    child_held: int = 0
 
-    out: Burst  # what takes the event off its counter, its cost included
-    starts: list[Burst | None]  # by counter: what puts it on after the counter is written, cost included
-    restarts: list[Burst | None]  # the same without cost: for an event that keeps its counter
-    # Both are shared by all events with the same PMEVTYPER: the driver has them.
-
-    def __init__(self, number: int, attr: EventAttr, *, hyp: bool, long_counters: bool, icntr: bool) -> None:
-        self.id = number
-        self.attr = attr
-        self.config = attr.event
-        self.evtype = attr.event | attr.filter_bits(hyp)
-        self.scope = int(attr.truth_scope(hyp))
-        self.frequency = attr.frequency
-        self.sampling = bool(attr.period or attr.frequency)
-        self.mask = MASK64 if attr.long else MASK32  # arm_pmu_event_max_period
-        self.half = self.mask >> 1
-        self.chained = attr.long and not long_counters  # unless it gets the cycle or instruction counter
-        self.on_pmccntr = attr.event == CPU_CYCLES
-        self.on_pmicntr = icntr and attr.event == INST_RETIRED
-        self.leader: PerfEvent = self
-        self.siblings: list[PerfEvent] = []
-        self.parent: PerfEvent | None = None  # of an inherited event
-        self.children: list[PerfEvent] = []  # inherited from this one and still open
+    def __post_init__(self) -> None:
+        attr = self.attr
+        self.leader = self
         self.on_exec = attr.enable_on_exec
-        self.el0_switched = attr.el0_switched()
-        self.still = hyp and not self.evtype & INCLUDE_EL2  # does not count while this kernel runs
-        self.placed = -1  # entry in which it last went in, if `still`
-        self.ctx: Context | None = None
-        self.state: int = State.OFF if attr.disabled else State.INACTIVE
-        self.idx = -1
-        self.bits = 0  # of the counters that it occupies
-        self.slot = 0  # of its counter's value in the burst that is being posted
-        # hw_perf_event
-        self.prev = 0
+        self.wanted = not attr.disabled
+        self.state = OFF if attr.disabled else INACTIVE
         if attr.frequency:
-            self.sample_period = 1
+            self.sampling = True
+            self.sample_period = self.last_period = self.period_left = 1
         else:
-            self.sample_period = signed64(attr.period) or self.half
-        self.last_period = self.sample_period
-        self.period_left = self.sample_period
-        self.interrupts = 0
-        self.interrupts_seq = 0
-        self.freq_time_stamp = 0
-        self.freq_count_stamp = 0
-        # What is reported.
-        self.count = 0
-        self.samples = 0
-        self.enabled = 0
-        self.running = 0
-        self.timed = False  # between the start and the end of an interval of `enabled`
-        self.wanted = not attr.disabled  # enabled as its user sees it, also when in ERROR
-        self.truth = 0
-        self.held = 0  # of the truth, what happened while it had a counter
-        self.truth_open = False  # between the start and the end of an interval of `truth`
-        self.child_count = self.child_enabled = self.child_running = self.child_samples = self.child_truth = 0
-        self.child_held = 0
+            self.set_sample_period(attr.period)
+
+    def set_sample_period(self, period: int) -> None:
+        """attr.sample_period: `period` occurrences from one overflow to the next, 0 for counting alone."""
+        self.sampling = period != 0
+        self.sample_period = self.last_period = self.period_left = signed64(period) or self.hw.half
 
     @property
     def throttled(self) -> bool:
@@ -147,7 +132,8 @@ class PerfEvent:
 
     @property
     def is_kvm(self) -> bool:
-        return self.attr.overflow is Overflow.KVM
+        """Its overflow handler is kvm_pmu_perf_overflow: the event backs a counter of a guest."""
+        return self.handle >= 0
 
     def renew_period(self) -> bool:
         """The first half of armpmu_event_set_period: begin a new period if the last one is over; whether it was."""
@@ -165,9 +151,9 @@ class PerfEvent:
             self.last_period = period
         return renewed
 
-    def account(self, raw: int) -> None:
+    def update(self, raw: int) -> None:
         """armpmu_event_update with the counter's value."""
-        delta = (raw - self.prev) & self.mask
+        delta = (raw - self.prev) & self.hw.mask
         self.count += delta
         self.period_left -= delta
         self.prev = raw
@@ -176,48 +162,76 @@ class PerfEvent:
         """(time_enabled, time_running) in ns up to the context's last update."""
         now = self.ctx.time if self.ctx is not None else 0
         enabled = self.enabled + (now if self.timed else 0) + self.child_enabled
-        running = self.running + (now if self.state == State.ACTIVE else 0) + self.child_running
+        running = self.running + (now if self.state == ACTIVE else 0) + self.child_running
         for child in self.children:
             child_enabled, child_running = child.times()
             enabled += child_enabled
             running += child_running
         return enabled, running
 
-    STATE = (
-        "prev",
-        "sample_period",
-        "last_period",
-        "period_left",
-        "placed",
-        "interrupts",
-        "interrupts_seq",
-        "freq_time_stamp",
-        "freq_count_stamp",
-        "count",
-        "samples",
-        "enabled",
-        "running",
-        "timed",
-        "wanted",
-        "held",
-        "truth",
-        "truth_open",
-        "child_count",
-        "child_enabled",
-        "child_running",
-        "child_samples",
-        "child_held",
-        "child_truth",
-        "on_exec",
-        "idx",
-        "bits",
-        "state",
-    )
+    def group_type(self) -> int:
+        """get_event_type."""
+        kind = PINNED if self.leader.attr.pinned else FLEXIBLE
+        return kind if self.ctx is not None and self.ctx.task is not None else kind | CPU
 
-    def values(self) -> dict[str, Any]:
-        """All that changes and is not a link to something else, JSON-able."""
-        return {name: getattr(self, name) for name in self.STATE}
 
-    def load_values(self, values: dict[str, Any]) -> None:
-        for name in self.STATE:
-            setattr(self, name, values[name])
+@dataclass(slots=True, eq=False)
+class Context:
+    """Events that are scheduled together. `task` is its task's id, None for a CPU's own context."""
+
+    id: int
+    task: int | None
+    events: list[PerfEvent] = link(default_factory=list)  # all that are installed, in order of installation
+    pinned: list[PerfEvent] = link(default_factory=list)  # group leaders, in the order in which they are tried
+    flexible: list[PerfEvent] = link(default_factory=list)
+    pinned_active: list[PerfEvent] = link(default_factory=list)  # leaders on the PMU, in the order they went on
+    flexible_active: list[PerfEvent] = link(default_factory=list)
+    is_active: int = 0
+    rotate_necessary: bool = False
+    time: int = 0  # ns, passes only while the context is active
+    stamp: int = 0  # ns of the CPU's clock at the last update of `time`
+    # Inheritance: contexts that are unmodified clones of one another need no PMU access at a task switch.
+    clone_of: Context | None = link(default=None)
+    generation: int = 0
+    parent_generation: int = 0
+
+    def add(self, event: PerfEvent) -> None:
+        """list_add_event and perf_group_attach."""
+        event.ctx = self
+        self.events.append(event)
+        self.unclone()
+        leader = event.leader
+        if leader is event:
+            self.groups(event)[0].append(event)
+        else:
+            leader.siblings.append(event)
+
+    def equivalent(self, other: Context) -> bool:
+        """context_equiv: unmodified clones of each other or of the same context."""
+        if self is other.clone_of:
+            return self.generation == other.parent_generation
+        if other is self.clone_of:
+            return other.generation == self.parent_generation
+        return (
+            self.clone_of is not None
+            and self.clone_of is other.clone_of
+            and self.parent_generation == other.parent_generation
+        )
+
+    def cloned_from(self, parent: Context) -> None:
+        """Record that this is an unmodified copy of `parent`; the hierarchy is flat."""
+        if parent.clone_of is not None:
+            self.clone_of, self.parent_generation = parent.clone_of, parent.parent_generation
+        else:
+            self.clone_of, self.parent_generation = parent, parent.generation
+
+    def unclone(self) -> None:
+        """unclone_ctx: the context has been changed and is nobody's copy any more."""
+        self.clone_of = None
+        self.generation += 1
+
+    def groups(self, leader: PerfEvent) -> tuple[list[PerfEvent], list[PerfEvent]]:
+        """The groups that `leader` is among, and those of them that are on the PMU."""
+        if leader.attr.pinned:
+            return self.pinned, self.pinned_active
+        return self.flexible, self.flexible_active

@@ -1,60 +1,80 @@
-"""Inherited events: what fork and exit do, and the switch between tasks whose contexts are clones."""
+"""Inherited events: what fork and exit do."""
 
 from __future__ import annotations
 
-from services.linux_perf.context import Context
-from services.linux_perf.event import PerfEvent
-from services.linux_perf.schedule import INACTIVE, OFF
+from services.cpu import Cpu
+from services.linux_perf.cpu_context import CpuContext
+from services.linux_perf.event import ALL, INACTIVE, OFF, Context, PerfEvent
+from services.linux_perf.schedule import (
+    add_to_context,
+    collect,
+    ctx_out,
+    leave_enabled,
+    post_off,
+    post_on,
+    remove_from_context,
+    truth_ends,
+)
+from services.linux_perf.shared import Shared
 
 
-def equivalent(one: Context, other: Context) -> bool:
-    """context_equiv: unmodified clones of each other or of the same context."""
-    if one is other.clone_of:
-        return one.generation == other.parent_generation
-    if other is one.clone_of:
-        return other.generation == one.parent_generation
-    return (
-        one.clone_of is not None and one.clone_of is other.clone_of and one.parent_generation == other.parent_generation
-    )
+def fork(cc: CpuContext, cpu: Cpu, parent: int, child: int) -> None:
+    """perf_event_init_task: the child inherits those of its parent's events that say so."""
+    shared = cc.shared
+    ctx = shared.tasks.get(parent)
+    if ctx is None:
+        return
+    child_ctx = shared.new_context(child)
+    everything = True
+    for leader in (*ctx.pinned, *ctx.flexible):
+        if not leader.attr.inherit:
+            everything = False
+            continue
+        new_leader = _inherit(shared, leader, None, child_ctx)
+        for sibling in leader.siblings:
+            _inherit(shared, sibling, new_leader, child_ctx)
+    if child_ctx.events:
+        shared.tasks[child] = child_ctx
+        if everything:
+            child_ctx.cloned_from(ctx)
 
 
-def swap(tasks: dict[int, Context], running: Context, following: Context) -> None:
-    """The next task takes over the context that is on the PMU: no event is touched."""
-    assert running.task is not None
-    assert following.task is not None
-    running.task, following.task = following.task, running.task
-    tasks[running.task] = running
-    tasks[following.task] = following
-
-
-def clone(parent: Context, child: Context) -> None:
-    """Record that `child` is an unmodified copy; the hierarchy is flat."""
-    if parent.clone_of is not None:
-        child.clone_of, child.parent_generation = parent.clone_of, parent.parent_generation
-    else:
-        child.clone_of, child.parent_generation = parent, parent.generation
-
-
-def unclone(ctx: Context) -> None:
-    """unclone_ctx: the context has been changed and is nobody's copy any more."""
-    ctx.clone_of = None
-    ctx.generation += 1
-
-
-def inherited(event: PerfEvent, parent: PerfEvent) -> None:
-    """inherit_event: what a new event takes over from the one it is inherited from."""
+def _inherit(shared: Shared, parent: PerfEvent, leader: PerfEvent | None, ctx: Context) -> PerfEvent:
+    """inherit_event: what a new event takes over from the one that it is inherited from."""
+    event = shared.new_event(parent.attr, parent.hw, leader)
     origin = parent.parent or parent
     event.parent = origin
     origin.children.append(event)
     event.state = INACTIVE if parent.state >= INACTIVE else OFF
     event.wanted = parent.wanted
     event.sample_period = event.last_period = event.period_left = parent.sample_period
+    add_to_context(event, ctx)
+    return event
 
 
-def exit_child(events: dict[int, PerfEvent], event: PerfEvent) -> None:
+async def task_exit(cc: CpuContext, cpu: Cpu, task: int) -> None:
+    """perf_event_exit_task: the task's events are off for good; their counts remain until they are released."""
+    ctx = cc.shared.tasks.pop(task, None)
+    if ctx is None:
+        return
+    if ctx is cc.task_ctx:
+        post_off(cc, cpu.burst)
+        ctx_out(cc, cpu, ctx, ALL)
+        post_on(cc, cpu.burst)
+    for event in ctx.events:
+        leave_enabled(event, ctx.time)
+        event.state = OFF
+        event.wanted = False
+        truth_ends(cc, cpu.burst, event)
+    await collect(cc, cpu)
+    for event in list(ctx.events):
+        if event.parent is not None:
+            _exit_child(cc.shared, event, event.parent)
+            remove_from_context(cc, event, ctx)
+
+
+def _exit_child(shared: Shared, event: PerfEvent, parent: PerfEvent) -> None:
     """sync_child_event: an inherited event adds its result to its parent's and is gone."""
-    parent = event.parent
-    assert parent is not None
     enabled, running = event.times()
     parent.child_count += event.count
     parent.child_enabled += enabled
@@ -63,4 +83,4 @@ def exit_child(events: dict[int, PerfEvent], event: PerfEvent) -> None:
     parent.child_truth += event.truth
     parent.child_held += event.held
     parent.children.remove(event)
-    del events[event.id]
+    del shared.events[event.id]

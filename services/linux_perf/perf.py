@@ -1,50 +1,122 @@
-"""What a kernel's perf has once, for all its CPUs."""
+"""A kernel's perf: what its scheduler, its interrupt handlers, its users and KVM call, and its state."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from services.costs import Cost
-from services.linux_perf.context import Context
-from services.linux_perf.event import PerfEvent
-from services.linux_perf.perf_cpu import PerfCpu
-from services.linux_perf.sampling import SampleLimits
-from services.linux_perf.state import load, save
+from services.cpu import Cpu
+from services.linux_perf import inherit, interrupts, kernel_counters, lifecycle, schedule, switch
+from services.linux_perf.attr import EventAttr
+from services.linux_perf.cpu_context import CpuContext
+from services.linux_perf.driver import CYCLE_BIT, INSTRUCTION_BIT, Driver
+from services.linux_perf.event import Context, PerfEvent
+from services.linux_perf.shared import PerfConfig, SampleLimits, Shared
+from services.registers import (
+    PMCEID0_EL0,
+    PMCEID1_EL0,
+    PMCNTENCLR_EL0,
+    PMCR_C,
+    PMCR_EL0,
+    PMCR_LC,
+    PMCR_LP,
+    PMCR_N,
+    PMCR_N_SHIFT,
+    PMCR_P,
+    PMINTENCLR_EL1,
+    PMMIR_EL1,
+    PMOVSCLR_EL0,
+    PMUVER_P4,
+)
+from services.state import Objects, Saved, as_frozen, restore, save
 
 
-@dataclass(frozen=True, slots=True)
-class PerfConfig:
-    """What one CPU's driver knows before it probes."""
+class PerfCpu(CpuContext):
+    """One CPU's perf as its kernel calls it.
 
-    pmuver: int  # ID_AA64DFR0_EL1.PMUVer as this kernel reads it
-    hyp: bool = False  # is_kernel_in_hyp_mode(): a VHE host
-    cpu: int = 0  # this CPU's number, where its irq_work IPI goes
-    icntr: bool = False  # FEAT_PMUv3_ICNTR
-    high_to_low: bool = False  # allocate event counters from the highest index (partitioned v8 hosts)
-    mux_interval: int = 0  # cycles; 0: perf_event_mux_interval_ms' default, 1000/HZ ms
-    record_bytes: int = 48  # of one sample's record: header, ip, tid, time, id, period
-    watermark_bytes: int = 256 * 1024  # of the ring buffer, at which its reader is woken: half of perf record's 512 KiB
+    Every call posts to `cpu.burst` and waits only for values that it must look at. Counter values that are read
+    for the record (of an event that goes out at the end of an entry, truth) are *pending* until `settle`; every
+    call settles by itself before it needs them. A handler calls `settle` last, and waits by `wait` of this class,
+    not of `cpu`.
+
+    Charged here are perf_event_enable and disable (PERF_CALL), creation and release of KVM's counters
+    (PERF_RELEASE_CREATE, one half each), read (PERF_READ), perf_pmu_resched_update (PERF_RESCHED), event_sched_out
+    and in (EVENT_OUT, EVENT_IN), the interrupt handler (HOST_PMI) and a sample's record (SAMPLE). IRQ_ENTRY, TICK and
+    CONTEXT_SWITCH are the kernel's around it.
+    """
+
+    __slots__ = ()
+
+    wait = schedule.wait
+    settle = schedule.settle
+
+    task_in = switch.task_in
+    task_out = switch.task_out
+    task_exit = inherit.task_exit
+    fork = inherit.fork
+
+    open = lifecycle.open_event
+    install = lifecycle.install
+    enable = lifecycle.enable
+    disable = lifecycle.disable
+    enable_on_exec = lifecycle.enable_on_exec
+    read = lifecycle.read
+    truth = lifecycle.truth
+    held = lifecycle.held
+    release = lifecycle.release
+
+    handle_irq = interrupts.handle_irq
+    handler_took = interrupts.handler_took
+    irq_work = interrupts.irq_work
+    tick = interrupts.tick
+    mux_timer = interrupts.mux_timer
+
+    create_kernel_counter = kernel_counters.create
+    destroy_kernel_counter = kernel_counters.destroy
+    enable_each = kernel_counters.enable_each
+    disable_each = kernel_counters.disable_each
+    el0_filter = kernel_counters.el0_filter
+    set_counters = kernel_counters.set_counters
+
+    async def probe(self, cpu: Cpu) -> None:
+        """__armv8pmu_probe_pmu (PMCR.N, PMCEID0/1, PMMIR) and reset: what a kernel does at boot."""
+        burst = cpu.burst
+        pmcr = burst.mrs(PMCR_EL0)
+        burst.mrs(PMCEID0_EL0)
+        burst.mrs(PMCEID1_EL0)
+        if self.config.pmuver >= PMUVER_P4:
+            burst.mrs(PMMIR_EL1)
+        values = await self.wait(cpu)
+        self.counters = (values[pmcr] & PMCR_N) >> PMCR_N_SHIFT
+        self.pmu.cntr_mask = (1 << self.counters) - 1 | CYCLE_BIT
+        if self.config.icntr:
+            self.pmu.cntr_mask |= INSTRUCTION_BIT
+        self.reset(cpu)
+
+    def reset(self, cpu: Cpu) -> None:
+        """armv8pmu_reset: boot, hotplug, idle exit."""
+        burst, mask = cpu.burst, self.pmu.cntr_mask
+        for register in (PMCNTENCLR_EL0, PMINTENCLR_EL1, PMOVSCLR_EL0):
+            burst.msr(register, mask)
+            burst.isb()
+        burst.isb()
+        burst.msr(PMCR_EL0, PMCR_P | PMCR_C | PMCR_LC | (PMCR_LP if self.pmu.long_counters else 0))
 
 
 class Perf:
     """One kernel's perf: the contexts of its tasks, which move between CPUs, and its limits on sampling."""
 
+    DERIVED = frozenset({"shared", "cpus"})
+
     def __init__(self, *, frequency_hz: int, hz: int, costs: Mapping[str, int]) -> None:
-        """`costs`: cycles by lower-case name of `services.costs.Cost`, as an actor gets them in its BOOT payload."""
-        self.frequency_hz = frequency_hz
-        self.hz = hz
-        self.costs = {cost: costs.get(cost.name.lower(), 0) for cost in Cost}
-        self.tick_ns = (10**9 + hz // 2) // hz  # TICK_NSEC
-        self.limits = SampleLimits(hz)
+        """`costs`: cycles by lower-case name of `services.costs.Cost`, as an actor gets them when it is booted."""
+        self.shared = Shared.of(frequency_hz=frequency_hz, hz=hz, costs=costs)
         self.cpus: list[PerfCpu] = []
-        self.tasks: dict[int, Context] = {}
-        self.events: dict[int, PerfEvent] = {}  # open ones, by id
-        self.opened = 0
 
     def add_cpu(self, config: PerfConfig) -> PerfCpu:
-        cpu = PerfCpu(self, config)
+        shared = self.shared
+        driver = Driver(config.pmuver, config.hyp, config.icntr, config.high_to_low, shared.costs)
+        cpu = PerfCpu(shared, config, driver, shared.new_context(None))
         self.cpus.append(cpu)
         return cpu
 
@@ -55,15 +127,55 @@ class Perf:
                 return cpu
         raise KeyError(f"perf has no CPU {number}")
 
-    def state(self) -> dict[str, Any]:
-        """All of it between two entries, JSON-able."""
-        return save(self)
+    @property
+    def limits(self) -> SampleLimits:
+        return self.shared.limits
 
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Perf:
-        """The perf that `state()` was taken of."""
-        perf = cls(frequency_hz=state["frequency_hz"], hz=state["hz"], costs=state["costs"])
-        for config in state["configs"]:
-            perf.add_cpu(PerfConfig(**config))
-        load(perf, state)
-        return perf
+    @property
+    def events(self) -> dict[int, PerfEvent]:
+        """Open ones, by id."""
+        return self.shared.events
+
+    # State.
+
+    def state(self) -> Saved:
+        """All of it between two entries, as plain data."""
+        return {
+            "shared": save(self.shared),
+            "events": [save(event) for event in self.shared.events.values()],
+            "contexts": [save(ctx) for ctx in self._contexts().values()],
+            "cpus": [save(cpu) for cpu in self.cpus],
+        }
+
+    def restore(self, saved: Saved) -> Objects:
+        """Take up what `state` gave of a perf with the same costs and CPUs; its events and contexts, by their ids."""
+        shared = self.shared
+        known = self._contexts()
+        contexts = {one["id"]: known.get(one["id"]) or Context(one["id"], None) for one in saved["contexts"]}
+        events = {one["id"]: shared.events.get(one["id"]) or self._event(one) for one in saved["events"]}
+        objects: Objects = {Context: contexts, PerfEvent: events}
+        for one in saved["contexts"]:
+            restore(contexts[one["id"]], one, objects)
+        for one in saved["events"]:
+            restore(events[one["id"]], one, objects)
+        restore(shared, saved["shared"], objects)
+        for cpu, one in zip(self.cpus, saved["cpus"], strict=True):
+            restore(cpu, one, objects)
+            for event in cpu.pmu.events:
+                if event is not None:
+                    event.out = cpu.pmu.out_of(event)
+        return objects
+
+    def _contexts(self) -> dict[int, Context]:
+        """All contexts by id: of CPUs and tasks, and those that only events or clones still name."""
+        named = [event.ctx for event in self.events.values()]
+        clones = [ctx.clone_of for ctx in self.shared.tasks.values()]
+        found = (*(cpu.ctx for cpu in self.cpus), *self.shared.tasks.values(), *named, *clones)
+        return {ctx.id: ctx for ctx in found if ctx is not None}
+
+    def _event(self, saved: Saved) -> PerfEvent:
+        """An event as it was opened; its driver is that of the first CPU, as those of all make the same of it."""
+        attr = as_frozen(EventAttr, saved["attr"])
+        pmu = self.cpus[0].pmu
+        kernel_counter = saved["handle"] >= 0
+        return PerfEvent(saved["id"], attr, pmu.hw_kernel_counter(attr) if kernel_counter else pmu.hw_event(attr))

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
-from services import experiment as ex
-from services import typed_json
 from services.cpu import Cpu
+from services.experiment import EventSpec, SessionSpec
 from services.linux_perf.attr import EventAttr
 from services.linux_perf.event import PerfEvent
-
-if TYPE_CHECKING:
-    from services.linux_perf.perf_cpu import PerfCpu
+from services.linux_perf.perf import PerfCpu
+from services.state import Objects, Saved, as_frozen, derived, link, restore
 
 Result = dict[str, Any]
 
 
+@dataclass(slots=True, eq=False)
 class Session:
     """The events of one session on one CPU: of a task, or with `task` None of the CPU (`-a`).
 
@@ -24,13 +23,12 @@ class Session:
     (`on_exec`) enables them there; otherwise the tool enables each leader when all are open.
     """
 
-    def __init__(self, perf: PerfCpu, spec: ex.SessionSpec, task: int | None, *, on_exec: bool = False) -> None:
-        self.perf = perf
-        self.spec = spec
-        self.task = task
-        self.on_exec = on_exec
-        self.events: list[PerfEvent] = []
-        self.closed: list[Result] | None = None  # what was reported at the end
+    perf: PerfCpu = derived()
+    spec: SessionSpec
+    task: int | None
+    on_exec: bool = False
+    events: list[PerfEvent] = link(default_factory=list)
+    closed: list[Result] | None = None  # what was reported at the end
 
     async def open(self, cpu: Cpu) -> None:
         """perf_event_open of every event and, unless an exec is to come, ioctl(ENABLE) of every leader."""
@@ -42,7 +40,7 @@ class Session:
                 enable_on_exec=leader is None and self.on_exec,
                 inherit=self.task is not None,
             )
-            event = self.perf.open(cpu, attr, leader)
+            event = self.perf.open(attr, leader)
             self.events.append(event)
             await self.perf.install(cpu, event, self.task)
         if not self.on_exec:
@@ -55,7 +53,7 @@ class Session:
         if self.closed is not None:
             return
         for event in self._leaders():
-            await self.perf.disable(cpu, event)
+            self.perf.disable(cpu, event)
         self.closed = [await self._result(cpu, event) for event in self.events]
         for event in self.events:
             await self.perf.release(cpu, event)
@@ -71,10 +69,17 @@ class Session:
             "events": [await self._result(cpu, event) for event in self.events],
         }
 
+    @classmethod
+    def restored(cls, perf: PerfCpu, saved: Saved, objects: Objects) -> Session:
+        """The session that was saved; `objects` has the events of its perf."""
+        session = cls(perf, as_frozen(SessionSpec, saved["spec"]), saved["task"])
+        restore(session, saved, objects)
+        return session
+
     def _leaders(self) -> list[PerfEvent]:
         return [event for event, spec, index in self._numbered() if spec.leader == index]
 
-    def _numbered(self) -> list[tuple[PerfEvent, ex.EventSpec, int]]:
+    def _numbered(self) -> list[tuple[PerfEvent, EventSpec, int]]:
         return [(event, self.spec.events[index], index) for index, event in enumerate(self.events)]
 
     async def _result(self, cpu: Cpu, event: PerfEvent) -> Result:
@@ -90,22 +95,3 @@ class Session:
             "samples": event.samples + event.child_samples + sum(child.samples for child in event.children),
             "state": event.state,
         }
-
-    def state(self) -> dict[str, Any]:
-        """All of it, JSON-able; the events themselves are in `Perf.state()`."""
-        return {
-            "spec": dataclasses.asdict(self.spec),
-            "task": self.task,
-            "on_exec": self.on_exec,
-            "events": [event.id for event in self.events],
-            "closed": self.closed,
-        }
-
-    @classmethod
-    def from_state(cls, perf: PerfCpu, state: dict[str, Any]) -> Session:
-        """The session that `state()` was taken of; `perf` has been restored."""
-        spec = typed_json.loads(ex.SessionSpec, typed_json.dumps(state["spec"]))
-        session = cls(perf, spec, state["task"], on_exec=state["on_exec"])
-        session.events = [perf.perf.events[event] for event in state["events"]]
-        session.closed = state["closed"]
-        return session

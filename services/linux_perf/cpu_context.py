@@ -1,0 +1,54 @@
+"""One CPU's perf data: `perf_cpu_context` with its `perf_cpu_pmu_context`, and what its handlers count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.linux_perf.driver import Driver
+from services.linux_perf.event import Context, PerfEvent
+from services.linux_perf.shared import PerfConfig, Shared
+from services.state import derived, link
+
+
+@dataclass(slots=True, eq=False)
+class CpuContext:
+    """What a kernel's perf knows of one CPU.
+
+    Within an entry counter values and truths that have been posted to be read are *pending* until the next wait:
+    `pending_outs`, `pending_truths` and `pending_held`, which are empty between entries.
+    """
+
+    shared: Shared = derived()
+    config: PerfConfig = derived()
+    pmu: Driver
+    ctx: Context = link()  # its own
+    task_ctx: Context | None = link(default=None)  # of the current task, while it has events on this CPU
+    current: int | None = None  # id of the task that runs
+    counters: int = 0  # event counters, PMCR_EL0.N as probed
+    entry: int = 0  # counts entries, by their `settle`
+    # The host's, beside KVM.
+    pmuserenr_on_cpu: bool = False  # a vCPU is loaded: PMUSERENR_EL0 is the guest's, KVM keeps the host's
+    range_only: bool = False  # PMCR_EL0.E is a guest's: the host's range stops and starts by MDCR_EL2.HPME
+    guest_mask: int = 0  # counters whose overflow flags are a guest's, not the host's
+    split_irq: bool = False  # KVM clears the guest's flags, after the host's events
+    # Multiplexing.
+    mux_active: bool = False
+    mux_expires: int = 0
+    # Sampling.
+    throttled_seq: int = 0  # perf_throttled_seq, one per tick
+    throttled_count: int = 0  # perf_throttled_count, since the last tick
+    running_sample_length: int = 0
+    buffered: int = 0  # bytes written to the ring buffer since its reader was last woken
+    wakeup_pending: bool = False
+    wakeup_raised: bool = False  # its IPI is on the way
+
+    frequency_hz: int = derived(init=False)
+    mux_interval: int = derived(init=False)  # cycles
+    pending_outs: list[PerfEvent] = derived(default_factory=list)
+    pending_truths: list[tuple[PerfEvent, int, int]] = derived(default_factory=list)  # event, slot, sign
+    pending_held: list[tuple[PerfEvent, int, int]] = derived(default_factory=list)  # likewise, while it has a counter
+
+    def __post_init__(self) -> None:
+        shared = self.shared
+        self.frequency_hz = shared.frequency_hz
+        self.mux_interval = self.config.mux_interval or max(1, 1000 // shared.hz) * shared.frequency_hz // 1000

@@ -1,0 +1,220 @@
+"""The life of an event: what perf_event_open, ioctl, read and close do. Functions over a `CpuContext`.
+
+`task` is a task's id, None: the CPU's own context.
+"""
+
+from __future__ import annotations
+
+from services._pmu import Burst
+from services.costs import Cost
+from services.cpu import Cpu
+from services.linux_perf.attr import EventAttr
+from services.linux_perf.cpu_context import CpuContext
+from services.linux_perf.driver import paired
+from services.linux_perf.event import ACTIVE, INACTIVE, OFF, Context, PerfEvent
+from services.linux_perf.schedule import (
+    add_to_context,
+    collect,
+    enter_enabled,
+    leave_enabled,
+    post_off,
+    post_on,
+    post_out,
+    remove_from_context,
+    resched,
+    settle,
+    truth_begins,
+    truth_ends,
+    update_time,
+    wait,
+)
+
+
+def open_event(cc: CpuContext, attr: EventAttr, leader: PerfEvent | None = None) -> PerfEvent:
+    """perf_event_alloc: the event exists; `install` makes it known to a context."""
+    return cc.shared.new_event(attr, cc.pmu.hw_event(attr), leader)
+
+
+async def install(cc: CpuContext, cpu: Cpu, event: PerfEvent, task: int | None) -> None:
+    """perf_install_in_context: reschedules unless the event is disabled and not the context's first."""
+    shared = cc.shared
+    if task is None:
+        ctx = cc.ctx
+    else:
+        found = shared.tasks.get(task)
+        if found is None:
+            found = shared.tasks[task] = shared.new_context(task)
+        ctx = found
+    here = task is None or task == cc.current
+    off = event.state <= OFF or event.leader.state <= OFF
+    first = not ctx.events
+    if here:
+        update_time(cc, cpu, ctx)
+    add_to_context(event, ctx)
+    if here:
+        truth_begins(cc, cpu.burst, event)
+        if first or not off:
+            await resched(cc, cpu, cc.task_ctx if task is None else ctx, event.group_type())
+
+
+async def enable(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
+    """perf_event_enable: reschedules the context; an event in ERROR gets another chance."""
+    cpu.burst.extend(cc.pmu.call)
+    ctx = event.ctx
+    if ctx is None or event.state >= INACTIVE:
+        return
+    event.wanted = True
+    here = is_here(cc, ctx)
+    if here:
+        truth_begins(cc, cpu.burst, event)
+        update_time(cc, cpu, ctx)
+    enter_enabled(event, ctx.time)
+    if here and (event.leader is event or event.leader.state == ACTIVE):
+        await resched(cc, cpu, cc.task_ctx, event.group_type())
+
+
+def disable(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
+    """perf_event_disable: the event's or group's bracket, no reschedule. The count is there after `settle`."""
+    burst = cpu.burst
+    burst.extend(cc.pmu.call)
+    ctx = event.ctx
+    if ctx is None:
+        return
+    if event.state >= INACTIVE:
+        here = is_here(cc, ctx)
+        if here:
+            post_off(cc, burst)
+            update_time(cc, cpu, ctx)
+            _group_out(cc, burst, ctx, event)
+        leave_enabled(event, ctx.time)
+        event.state = OFF
+        if here:
+            post_on(cc, burst)
+    event.wanted = False
+    truth_ends(cc, burst, event)
+
+
+async def enable_on_exec(cc: CpuContext, cpu: Cpu) -> None:
+    """perf_event_enable_on_exec of the current task: all its events that ask for it, in one reschedule."""
+    ctx = cc.task_ctx
+    if ctx is None or ctx.task != cc.current:
+        return
+    which = 0
+    update_time(cc, cpu, ctx)
+    enabled = False
+    for event in ctx.events:
+        which |= event.group_type()
+        if event.on_exec:
+            event.on_exec = False
+            if event.state < INACTIVE:
+                enabled = True
+                event.wanted = True
+                truth_begins(cc, cpu.burst, event)
+                enter_enabled(event, ctx.time)
+    if enabled:
+        ctx.unclone()
+        await resched(cc, cpu, ctx, which)
+
+
+async def read(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
+    """perf_event_read_value: the count since the event was opened, inherited events included.
+
+    `event.times()` is up to date afterwards.
+    """
+    cpu.burst.charge(Cost.PERF_READ, cc.shared.costs[Cost.PERF_READ])
+    await _refresh(cc, cpu, event)
+    for child in event.children:
+        await _refresh(cc, cpu, child)
+    return event.count + event.child_count + sum(child.count for child in event.children)
+
+
+async def _refresh(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
+    """__perf_event_read: one counter read if the event is on this CPU's PMU."""
+    if event.ctx is not None and is_here(cc, event.ctx):
+        update_time(cc, cpu, event.ctx)
+        if event.state == ACTIVE:
+            await read_counter(cc, cpu, event)
+    await collect(cc, cpu)
+
+
+async def read_counter(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
+    """armpmu_read."""
+    slot = cc.pmu.read(cpu.burst, event.idx, paired(event, event.idx))
+    update(event, slot, await wait(cc, cpu))
+
+
+def update(event: PerfEvent, slot: int, values: list[int]) -> None:
+    """armpmu_event_update with what was read of its counter, or pair of counters, into `slot`."""
+    raw = values[slot]
+    if paired(event, event.idx):
+        raw = raw << 32 | values[slot + 1]
+    event.update(raw)
+
+
+async def truth(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
+    """What really happened up to now, where the event's filters admit it, while it was open and enabled."""
+    total = event.child_truth
+    for one in (event, *event.children):
+        if one.truth_open:
+            slot = cpu.burst.truth(one.hw.config, one.hw.scope)
+            total += (await wait(cc, cpu))[slot]
+        else:
+            await collect(cc, cpu)
+        total += one.truth
+    return total
+
+
+async def held(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
+    """Of the truth, what happened while the event had a counter, whether that was running or not."""
+    total = event.child_held
+    for one in (event, *event.children):
+        if one.state == ACTIVE and one.ctx is not None and is_here(cc, one.ctx) and one.hw.scope:
+            slot = cpu.burst.truth(one.hw.config, one.hw.scope)
+            total += (await wait(cc, cpu))[slot]
+        else:
+            await settle(cc, cpu)
+        total += one.held
+    return total
+
+
+async def release(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
+    """perf_event_release_kernel, inherited events included; the siblings of a leader become events of their own."""
+    for one in (event, *event.children):
+        _detach(cc, cpu, one)
+        del cc.shared.events[one.id]
+    event.children = []
+    await collect(cc, cpu)
+
+
+def _detach(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
+    """perf_remove_from_context: a bracket of its own for an event that is on the PMU."""
+    burst, ctx = cpu.burst, event.ctx
+    if ctx is None:
+        return
+    if is_here(cc, ctx):
+        update_time(cc, cpu, ctx)
+    if event.state == ACTIVE:
+        post_off(cc, burst)
+        post_out(cc, burst, ctx, event)
+        post_on(cc, burst)
+    leave_enabled(event, ctx.time)
+    event.state = OFF
+    event.wanted = False
+    truth_ends(cc, burst, event)
+    remove_from_context(cc, event, ctx)
+
+
+def is_here(cc: CpuContext, ctx: Context) -> bool:
+    """Does it concern this CPU: is it the CPU's own context, or the one of the task that runs?"""
+    return ctx is cc.ctx or ctx is cc.task_ctx
+
+
+def _group_out(cc: CpuContext, burst: Burst, ctx: Context, event: PerfEvent) -> None:
+    """group_sched_out of a leader, event_sched_out of a sibling."""
+    if event.state != ACTIVE:
+        return
+    post_out(cc, burst, ctx, event)
+    if event.leader is event:
+        ctx.groups(event)[1].remove(event)
+        for sibling in event.siblings:
+            post_out(cc, burst, ctx, sibling)

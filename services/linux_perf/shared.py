@@ -1,0 +1,88 @@
+"""What one kernel's perf has for all of its CPUs: costs, limits on sampling, tasks' contexts, open events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from services.costs import Cost
+from services.linux_perf.attr import EventAttr
+from services.linux_perf.event import Context, HwEvent, PerfEvent
+from services.state import derived, link
+
+NS_PER_S = 1_000_000_000
+MAX_SAMPLE_RATE = 100_000  # perf_event_max_sample_rate, per second
+CPU_TIME_MAX_PERCENT = 25  # perf_cpu_time_max_percent
+
+
+@dataclass(frozen=True, slots=True)
+class PerfConfig:
+    """What one CPU's driver knows before it probes."""
+
+    pmuver: int  # ID_AA64DFR0_EL1.PMUVer as this kernel reads it
+    hyp: bool = False  # is_kernel_in_hyp_mode(): a VHE host
+    cpu: int = 0  # this CPU's number, where its irq_work IPI goes
+    icntr: bool = False  # FEAT_PMUv3_ICNTR
+    high_to_low: bool = False  # allocate event counters from the highest index (partitioned v8 hosts)
+    mux_interval: int = 0  # cycles; 0: perf_event_mux_interval_ms' default, 1000/HZ ms
+    record_bytes: int = 48  # of one sample's record: header, ip, tid, time, id, period
+    watermark_bytes: int = 256 * 1024  # of the ring buffer, at which its reader is woken: half of perf record's 512 KiB
+
+
+@dataclass(slots=True)
+class SampleLimits:
+    """max_samples_per_tick, and how perf_sample_event_took lowers it for all CPUs of a kernel."""
+
+    hz: int
+    max_samples_per_tick: int
+    allowed_ns: int
+
+    @classmethod
+    def at(cls, hz: int) -> SampleLimits:
+        """As a kernel with a tick of `hz` boots with them."""
+        return cls(hz, -(-MAX_SAMPLE_RATE // hz), 10**9 // MAX_SAMPLE_RATE * CPU_TIME_MAX_PERCENT // 100)
+
+    def lower(self, average_ns: int) -> None:
+        """A CPU's average handler took longer than allowed: allow a quarter more than that, and fewer samples."""
+        average_ns += average_ns // 4
+        budget = 10**9 // self.hz // 100 * CPU_TIME_MAX_PERCENT
+        self.max_samples_per_tick = budget // average_ns if average_ns < budget else 1
+        self.allowed_ns = average_ns
+
+
+@dataclass(slots=True, eq=False)
+class Shared:
+    """One kernel's perf, its CPUs aside."""
+
+    frequency_hz: int = derived()
+    hz: int = derived()
+    costs: dict[Cost, int] = derived()
+    limits: SampleLimits
+    events: dict[int, PerfEvent] = link(default_factory=dict)  # open ones, by id
+    tasks: dict[int, Context] = link(default_factory=dict)  # contexts, by the task's id
+    opened: int = 0
+    contexts: int = 0  # that have been made
+    tick_ns: int = derived(init=False)  # TICK_NSEC
+
+    def __post_init__(self) -> None:
+        self.tick_ns = (10**9 + self.hz // 2) // self.hz
+
+    @classmethod
+    def of(cls, *, frequency_hz: int, hz: int, costs: Mapping[str, int]) -> Shared:
+        """`costs`: cycles by lower-case name of `services.costs.Cost`, as an actor gets them when it is booted."""
+        return cls(frequency_hz, hz, {cost: costs.get(cost.name.lower(), 0) for cost in Cost}, SampleLimits.at(hz))
+
+    def new_event(
+        self, attr: EventAttr, hw: HwEvent, leader: PerfEvent | None = None, handle: int = -1
+    ) -> PerfEvent:
+        """perf_event_alloc."""
+        event = PerfEvent(self.opened, attr, hw, handle)
+        self.events[event.id] = event
+        self.opened += 1
+        if leader is not None:
+            event.leader = leader
+        return event
+
+    def new_context(self, task: int | None) -> Context:
+        self.contexts += 1
+        return Context(self.contexts - 1, task)
