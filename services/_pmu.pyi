@@ -120,8 +120,10 @@ class Burst:
     def done(self) -> None: ...
     def extend(self, other: Burst) -> int:
         """Append a prepared burst; return the slot of its first value."""
-    def extend_all(self, bursts: Sequence[Burst]) -> int:
-        """`extend` for each in order; the slot of the first value."""
+    def extend_all(self, pieces: list[Burst] | list[Burst | tuple[int, int]]) -> int:
+        """Append a list of prepared bursts and of (register, value) to be written; the slot of the first value."""
+    def place(self, register: int, value: int, start: Burst) -> None:
+        """`msr(register, value)`, and `extend(start)`: an event goes onto a counter."""
     # Results.
     def values(self) -> list[int]: ...
     def set_value(self, index: int, value: int) -> None:

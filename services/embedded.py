@@ -12,6 +12,7 @@ from services.host_perf import HostPerf
 from services.kvm.attendant import LocalSoftware
 from services.kvm.requests import Request
 from services.kvm.simulation import Simulation
+from services.state import Saved
 
 
 class Embedded:
@@ -32,7 +33,7 @@ class Embedded:
         guests = {guest.name: GuestKernel() for guest in experiment.guests}
         return cls(Simulation(experiment), HostPerf(), guests)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Saved:
         """Every party's state between two entries, as JSON-able data; the experiment is not in it."""
         return {
             "kvm": self.simulation.state(),
@@ -40,13 +41,19 @@ class Embedded:
             "guests": {name: guest.state() for name, guest in self.guests.items()},
         }
 
+    def restore(self, state: Saved) -> None:
+        """Become what `state` gave, of the same experiment."""
+        self.simulation.restore(state["kvm"])
+        self.host.restore(state["host_perf"])
+        for name, guest in self.guests.items():
+            guest.restore(state["guests"][name])
+
     @classmethod
-    def from_state(cls, experiment: Experiment, state: dict[str, Any]) -> Embedded:
+    def from_state(cls, experiment: Experiment, state: Saved) -> Embedded:
         """`experiment` as it was when `state()` was taken."""
-        guests = {name: GuestKernel.from_state(guest) for name, guest in state["guests"].items()}
-        simulation = Simulation(experiment)
-        simulation.restore(state["kvm"])
-        return cls(simulation, HostPerf.from_state(state["host_perf"]), guests)
+        lab = cls.of(experiment)
+        lab.restore(state)
+        return lab
 
 
 async def run(experiment: Experiment, progress: Callable[[Simulation], None] | None = None) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def _conversion(kind: Any) -> _Both | None:
     if isinstance(kind, type) and issubclass(kind, IntEnum):
         return int, kind
     if dataclasses.is_dataclass(kind) and _frozen(kind):
-        return _same, partial(as_frozen, kind)
+        return _same, partial(as_frozen, typing.cast("type[Any]", kind))
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return _optional(_conversion(next(one for one in arguments if one is not types.NoneType)))

@@ -68,8 +68,10 @@ class GuestKernel:
                 cpu.configure(as_frozen(GuestBoot, boot))
         if self.perf is None or saved["perf"] is None:
             return
-        known = self.tasks
-        self.tasks = {one["id"]: known.get(one["id"]) or Task(one["id"], one["spec"]) for one in saved["tasks"]}
+        known, self.tasks = self.tasks, {}
+        for one in saved["tasks"]:
+            number = one["id"]
+            self.tasks[number] = known.get(number) or Task(number, as_frozen(TaskSpec, one["spec"]))
         objects = {**self.perf.restore(saved["perf"]), Task: self.tasks}
         for one in saved["tasks"]:
             restore(self.tasks[one["id"]], one)
@@ -176,7 +178,7 @@ class GuestCpu:
 
     async def _watch_cpu(self, cpu: Cpu, spec: SessionSpec) -> None:
         self._require_pmu(spec)
-        session = Session(self.perf, spec, None)
+        session = Session(spec, None, self.perf)
         self.cpu_sessions.append(session)
         await session.open(cpu)
 
@@ -187,7 +189,7 @@ class GuestCpu:
         if spec.session is not None:
             self._require_pmu(spec.session)
             of_cpu = spec.session.cpu_wide
-            session = Session(self.perf, spec.session, None if of_cpu else task.id, on_exec=not of_cpu)
+            session = Session(spec.session, None if of_cpu else task.id, self.perf, on_exec=not of_cpu)
             self.sessions[task.id] = session
             await session.open(cpu)
         self.queue.append(task)

@@ -150,7 +150,7 @@ class HostCpu:
             spec, refused = _excluding_guests(spec)
             self.refused += refused
         if spec.events:
-            session = Session(self.perf, spec, task)
+            session = Session(spec, task, self.perf)
             self.sessions.append(session)
             await session.open(cpu)
 
@@ -181,14 +181,15 @@ class HostCpu:
         while row < end:
             code, handle = calls[row], calls[row + 1]
             following = row + CALL_COLUMNS
-            if code == ENABLE or code == DISABLE:
+            if code in (ENABLE, DISABLE):
                 events = [counters[handle]]
                 while following < end and calls[following] == code:
                     events.append(counters[calls[following + 1]])
                     following += CALL_COLUMNS
                 await (perf.enable_each if code == ENABLE else perf.disable_each)(cpu, events)
             elif code == READ:
-                cpu.burst.notify(RESULT, await perf.read(cpu, counters[handle]))
+                count = await perf.read(cpu, counters[handle])
+                cpu.burst.notify(RESULT, count)
             elif code == CREATE:
                 event = perf.create_kernel_counter(cpu, *calls[row + 1 : following])
                 counters[handle] = event

@@ -18,9 +18,9 @@ class CpuContext:
     `pending_outs`, `pending_truths` and `pending_held`, which are empty between entries.
     """
 
+    pmu: Driver
     shared: Shared = derived()
     config: PerfConfig = derived()
-    pmu: Driver
     ctx: Context = link()  # its own
     task_ctx: Context | None = link(default=None)  # of the current task, while it has events on this CPU
     current: int | None = None  # id of the task that runs

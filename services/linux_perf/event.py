@@ -195,6 +195,11 @@ class Context:
     generation: int = 0
     parent_generation: int = 0
 
+    def update(self, now: int) -> None:
+        """update_context_time."""
+        self.time += now - self.stamp
+        self.stamp = now
+
     def add(self, event: PerfEvent) -> None:
         """list_add_event and perf_group_attach."""
         event.ctx = self

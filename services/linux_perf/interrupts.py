@@ -8,7 +8,6 @@ from __future__ import annotations
 from services.costs import Cost
 from services.cpu import Cpu, Notice
 from services.linux_perf.cpu_context import CpuContext
-from services.linux_perf.driver import paired
 from services.linux_perf.event import ACTIVE, MASK32, MASK64, THROTTLED, Context, PerfEvent, signed64
 from services.linux_perf.lifecycle import read_counter, update
 from services.linux_perf.schedule import forward_mux, now_ns, on, post_ins, post_off, post_on, post_outs, wait

@@ -47,7 +47,8 @@ async def disable_each(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) ->
         for event in events:
             disable(cc, cpu, event)
         return
-    update_time(cc, cpu, ctx)
+    if any(event.state >= INACTIVE for event in events):
+        update_time(cc, cpu, ctx)
     time = ctx.time
     call, pmu_off, pmu_on = pmu.call, off(cc), on(cc)
     pieces: list[Burst] = []
@@ -128,7 +129,8 @@ def _alone(cc: CpuContext, ctx: Context, events: Sequence[PerfEvent]) -> bool:
 def _enable_alone(cc: CpuContext, cpu: Cpu, ctx: Context, events: Sequence[PerfEvent]) -> None:
     """`enable_each` of counters that are alone on the PMU and have room there: nothing has to be read."""
     pmu, entry = cc.pmu, cc.entry
-    update_time(cc, cpu, ctx)
+    if any(event.state < INACTIVE for event in events):
+        update_time(cc, cpu, ctx)
     time = ctx.time
     call, pmu_off, pmu_on = pmu.call, off(cc), on(cc)
     write_masks, outs_by_idx = pmu.write_masks, pmu.outs
@@ -188,7 +190,7 @@ def _enable_alone(cc: CpuContext, cpu: Cpu, ctx: Context, events: Sequence[PerfE
             ins.append(hw.starts[idx] or pmu.start_of(moved, idx))
         pieces += ins
         pieces.append(pmu_on)
-    cpu.burst.post_all(pieces)
+    cpu.burst.extend_all(pieces)
     if not enabled:
         return
     used, on_counters = 0, pmu.events

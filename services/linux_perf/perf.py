@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from services.cpu import Cpu
 from services.linux_perf import inherit, interrupts, kernel_counters, lifecycle, schedule, switch
@@ -116,7 +115,7 @@ class Perf:
     def add_cpu(self, config: PerfConfig) -> PerfCpu:
         shared = self.shared
         driver = Driver(config.pmuver, config.hyp, config.icntr, config.high_to_low, shared.costs)
-        cpu = PerfCpu(shared, config, driver, shared.new_context(None))
+        cpu = PerfCpu(driver, shared, config, shared.new_context(None))
         self.cpus.append(cpu)
         return cpu
 

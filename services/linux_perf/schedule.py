@@ -40,9 +40,7 @@ def now_ns(cc: CpuContext, cpu: Cpu) -> int:
 def update_time(cc: CpuContext, cpu: Cpu, ctx: Context) -> None:
     """update_context_time of a context whose time runs."""
     if ctx.is_active & TIME:
-        now = cpu.now * NS_PER_S // cc.frequency_hz
-        ctx.time += now - ctx.stamp
-        ctx.stamp = now
+        ctx.update(cpu.now * NS_PER_S // cc.frequency_hz)
 
 
 async def wait(cc: CpuContext, cpu: Cpu) -> list[int]:
@@ -320,9 +318,7 @@ def sched_in(cc: CpuContext, cpu: Cpu, task_ctx: Context | None) -> None:
         _ctx_in(cc, cpu, task_ctx, FLEXIBLE)
 
 
-async def resched(
-    cc: CpuContext, cpu: Cpu, task_ctx: Context | None, which: int, counters: int | None = None
-) -> None:
+async def resched(cc: CpuContext, cpu: Cpu, task_ctx: Context | None, which: int, counters: int | None = None) -> None:
     """ctx_resched with `which` of FLEXIBLE, PINNED and CPU.
 
     The contexts' time is frozen meanwhile (ctx_time_freeze): what goes out and in again has run on. With

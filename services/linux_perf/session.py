@@ -23,9 +23,9 @@ class Session:
     (`on_exec`) enables them there; otherwise the tool enables each leader when all are open.
     """
 
-    perf: PerfCpu = derived()
     spec: SessionSpec
     task: int | None
+    perf: PerfCpu = derived()
     on_exec: bool = False
     events: list[PerfEvent] = link(default_factory=list)
     closed: list[Result] | None = None  # what was reported at the end
@@ -72,7 +72,7 @@ class Session:
     @classmethod
     def restored(cls, perf: PerfCpu, saved: Saved, objects: Objects) -> Session:
         """The session that was saved; `objects` has the events of its perf."""
-        session = cls(perf, as_frozen(SessionSpec, saved["spec"]), saved["task"])
+        session = cls(as_frozen(SessionSpec, saved["spec"]), saved["task"], perf)
         restore(session, saved, objects)
         return session
 

@@ -54,10 +54,10 @@ class SampleLimits:
 class Shared:
     """One kernel's perf, its CPUs aside."""
 
+    limits: SampleLimits
     frequency_hz: int = derived()
     hz: int = derived()
     costs: dict[Cost, int] = derived()
-    limits: SampleLimits
     events: dict[int, PerfEvent] = link(default_factory=dict)  # open ones, by id
     tasks: dict[int, Context] = link(default_factory=dict)  # contexts, by the task's id
     opened: int = 0
@@ -70,11 +70,10 @@ class Shared:
     @classmethod
     def of(cls, *, frequency_hz: int, hz: int, costs: Mapping[str, int]) -> Shared:
         """`costs`: cycles by lower-case name of `services.costs.Cost`, as an actor gets them when it is booted."""
-        return cls(frequency_hz, hz, {cost: costs.get(cost.name.lower(), 0) for cost in Cost}, SampleLimits.at(hz))
+        by_cost = {cost: costs.get(cost.name.lower(), 0) for cost in Cost}
+        return cls(SampleLimits.at(hz), frequency_hz, hz, by_cost)
 
-    def new_event(
-        self, attr: EventAttr, hw: HwEvent, leader: PerfEvent | None = None, handle: int = -1
-    ) -> PerfEvent:
+    def new_event(self, attr: EventAttr, hw: HwEvent, leader: PerfEvent | None = None, handle: int = -1) -> PerfEvent:
         """perf_event_alloc."""
         event = PerfEvent(self.opened, attr, hw, handle)
         self.events[event.id] = event

@@ -128,9 +128,9 @@ def test_bursts_are_appended_in_one_call_as_one_by_one() -> None:
     assert at_once.extend_all(parts) == slots[0] == 1
     assert at_once.arrays() == one_by_one.arrays()
     assert at_once.values() == one_by_one.values() == [0, 0, 0]
-    assert at_once.extend_all(()) == 3
+    assert at_once.extend_all([]) == 3
     with pytest.raises(TypeError):
-        at_once.extend_all([write, None])  # type: ignore[list-item]
+        at_once.extend_all([write, None])  # type: ignore[arg-type]
     assert at_once.arrays() == one_by_one.arrays(), "all or nothing"
 
 

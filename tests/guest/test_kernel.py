@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from copy import copy
 from typing import Any
 
@@ -15,7 +14,6 @@ from services.boot import GuestBoot
 from services.costs import Cost
 from services.cpu import EntryKind, Notice
 from services.guest import BadRequest, GuestKernel
-from services.linux_perf import Perf
 from tests.linux_perf.bench import COSTS, CYCLES, HZ, INSTRUCTIONS, NEVER, Bench
 
 MS = 1_000_000  # cycles
@@ -39,10 +37,10 @@ def task(cycles: int, **more: Any) -> ex.TaskSpec:
 class Guest:
     """A guest of one vCPU that runs on a bench."""
 
-    def __init__(self, bench: Bench, kernel: GuestKernel) -> None:
+    def __init__(self, bench: Bench, kernel: GuestKernel, index: int = 0) -> None:
         self.bench = bench
         self.kernel = kernel
-        self.software = kernel.attend(0)
+        self.software = kernel.attend(index)
 
     @classmethod
     async def boot(
@@ -221,12 +219,13 @@ async def test_state_goes_on_identically() -> None:
     tasks = task(60 * TICK, session=session), task(30 * TICK, session=stat(3, 4)), task(MS, repeat=4, sleep=7 * MS)
     one = await Guest.boot(*tasks, host_pmi=1500, sample=1000, irq_entry=300)
     await one.run(until=55 * MS)
-    saved = json.loads(json.dumps(one.kernel.state()))
+    saved = orjson.loads(orjson.dumps(one.kernel.state()))
     bench = Bench(state=one.bench.machine.state())
     for name in ("timers", "ipis", "notices", "compute", "wfi", "previous_done"):
         setattr(bench, name, copy(getattr(one.bench, name)))
-    other = Guest(bench, GuestKernel.from_state(saved))
-    assert other.kernel.state() == one.kernel.state()
+    other = Guest(bench, GuestKernel())
+    other.kernel.restore(saved)
+    assert orjson.loads(orjson.dumps(other.kernel.state())) == saved
     reports = []
     for guest in (one, other):
         await guest.run()
@@ -235,13 +234,15 @@ async def test_state_goes_on_identically() -> None:
     assert one.bench.machine.digest() == other.bench.machine.digest()
 
 
-async def test_one_slow_vcpu_lowers_the_limit_on_samples_for_all_of_its_kernel() -> None:
+async def test_the_vcpus_of_a_guest_have_one_perf_and_number_their_tasks_together() -> None:
     kernel = GuestKernel()
-    one, other = kernel.attend(0), kernel.attend(1)
-    for cpu in (one, other):
-        cpu.all_perf = Perf(frequency_hz=3_000_000_000, hz=250, costs={})
-        kernel.share_limits(cpu.all_perf)
-    assert one.all_perf is not None
-    assert other.all_perf is not None
-    one.all_perf.limits.lower(100_000)
-    assert other.all_perf.limits.max_samples_per_tick == one.all_perf.limits.max_samples_per_tick < 400
+    cpus = ex.VcpuSpec(0, (task(10 * TICK, session=stat(INSTRUCTIONS)),)), ex.VcpuSpec(0, (task(10 * TICK),))
+    spec = ex.GuestSpec("vm0", 250, 6, 6, cpus)
+    for index in range(2):
+        guest = Guest(Bench(counters=6), kernel, index)
+        boot = GuestBoot(vcpu=index, frequency_hz=HZ, costs=COSTS, guest=spec, pmuver=6)
+        await guest.bench.enter(guest.software, EntryKind.BOOT, payload=orjson.dumps(boot))
+    one, other = kernel.cpus.values()
+    assert [task.id for task in (*one.tasks, *other.tasks)] == [0, 1]
+    one.perf.shared.limits.lower(100_000)  # one slow vCPU lowers the limit on samples for all
+    assert other.perf.shared.limits.max_samples_per_tick < 400

@@ -207,6 +207,7 @@ class Kernel:
 
     def __init__(self, bench: Bench, perf: Perf, cpu: PerfCpu) -> None:
         self.bench = bench
+        self.costs = {cost.name.lower(): cycles for cost, cycles in perf.shared.costs.items()}
         self.all_perf = perf
         self.perf = cpu
         self.cpu = bench.cpu
@@ -242,10 +243,17 @@ class Kernel:
     async def open_attr(
         self, attr: EventAttr, *, leader: PerfEvent | None = None, task: int | None = TASK
     ) -> PerfEvent:
-        event = self.perf.open(self.cpu, attr, leader)
+        event = self.perf.open(attr, leader)
         await self.perf.install(self.cpu, event, task)
         await self.done()
         return event
+
+    async def create(self, handle: int, event: int, flags: int, period: int, task: int | None = TASK) -> PerfEvent:
+        """A counter of KVM's."""
+        made = self.perf.create_kernel_counter(self.cpu, handle, event, flags, period)
+        await self.perf.install(self.cpu, made, task)
+        await self.done()
+        return made
 
     async def exec(self) -> None:
         await self.perf.enable_on_exec(self.cpu)
@@ -256,7 +264,7 @@ class Kernel:
         await self.done()
 
     async def disable(self, event: PerfEvent) -> None:
-        await self.perf.disable(self.cpu, event)
+        self.perf.disable(self.cpu, event)
         await self.done()
 
     async def switch(self) -> None:

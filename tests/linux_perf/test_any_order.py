@@ -90,7 +90,7 @@ class Session:
             if what == "enable":
                 await perf.enable(cpu, event)
             elif what == "disable":
-                await perf.disable(cpu, event)
+                perf.disable(cpu, event)
             elif what == "read":
                 await perf.read(cpu, event)
             elif what == "release":
@@ -136,7 +136,7 @@ def test_the_pmu_has_what_perf_thinks(requests: list[tuple[Any, ...]], pmuver: i
             await kernel.perf.read(kernel.cpu, event)
             truth = await kernel.perf.truth(kernel.cpu, event)
             # The kernel reads the halves of a running pair one after the other: a carry can fall between.
-            assert event.chained or event.count <= truth, (event.count, truth)
+            assert event.hw.chained or event.count <= truth, (event.count, truth)
             await kernel.perf.release(kernel.cpu, event)
             await kernel.done()
         assert kernel.perf.pmu.used == 0

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.cpu import CounterFlag, Notice
-from services.linux_perf import EventAttr, PerfEvent, State
-from services.linux_perf.sampling import SampleLimits, adapted_period
+from services.linux_perf import PerfEvent, State
+from services.linux_perf.interrupts import adapted_period
+from services.linux_perf.shared import SampleLimits
 from services.registers import PMEVCNTR
 from tests.linux_perf.bench import COSTS, INSTRUCTIONS, Kernel
 
@@ -74,7 +77,7 @@ async def test_an_early_end_at_an_overflow_adds_a_stop_and_a_start() -> None:
     event.sample_period = 1_000_000  # what the next interval begins with, before it turns out to be far too long
     event.last_period = 1
     event.freq_time_stamp -= 7_000_000
-    event.frequency = 1 << 40
+    event.attr = replace(event.attr, frequency=1 << 40)
     kernel.accesses()
     await kernel.bench.work_until_interrupt(kernel.perf)
     assert len(kernel.accesses()) in (7 + 2, 7 + 2 + 9)
@@ -123,7 +126,7 @@ async def test_going_out_and_in_unthrottles() -> None:
 
 
 def test_the_limit_falls_when_handlers_take_long() -> None:
-    limits = SampleLimits(250)
+    limits = SampleLimits.at(250)
     assert (limits.max_samples_per_tick, limits.allowed_ns) == (400, 2500)
     limits.lower(4000)  # a quarter more is allowed: 5 us, of which a quarter of a 4 ms tick holds 200
     assert (limits.max_samples_per_tick, limits.allowed_ns) == (200, 5000)
@@ -165,8 +168,8 @@ async def test_an_interrupt_without_a_flag_is_nobodys() -> None:
 
 async def counter(kernel: Kernel, value: int, flags: int = 0) -> PerfEvent:
     """KVM's counter for a guest's counter with this value; the guest is loaded."""
-    event = await kernel.open_attr(EventAttr.of_kernel_counter(5, INSTRUCTIONS, flags, -value & 0xFFFF_FFFF))
-    await kernel.perf.el0_filter(kernel.cpu, True)
+    event = await kernel.create(5, INSTRUCTIONS, flags, -value & 0xFFFF_FFFF)
+    kernel.perf.el0_filter(kernel.cpu, True)
     await kernel.done()
     return event
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.cpu import CounterFlag
-from services.linux_perf import EventAttr, PerfEvent, State
+from services.linux_perf import PerfEvent, State
 from services.registers import PMCR_E, PMCR_EL0
 from tests.linux_perf.bench import CYCLES, INSTRUCTIONS, MSR, Kernel
 
@@ -270,17 +270,17 @@ async def test_a_reschedule_waits_once_for_all_that_goes_out() -> None:
 async def test_counters_that_stand_still_at_el2_are_not_waited_for_and_count_all_the_same() -> None:
     kernel = await Kernel.boot(hyp=True)
     flags = CounterFlag.DISABLED | CounterFlag.LONG
-    counters = [await kernel.open_attr(EventAttr.of_kernel_counter(n, INSTRUCTIONS, flags, 1 << 40)) for n in range(6)]
+    counters = [await kernel.create(n, INSTRUCTIONS, flags, 1 << 40) for n in range(6)]
     for _ in range(3):
         before = kernel.bench.bursts
         for event in counters:  # each takes those before it out and in again
             await kernel.perf.enable(kernel.cpu, event)
-        await kernel.perf.el0_filter(kernel.cpu, True)
+        kernel.perf.el0_filter(kernel.cpu, True)
         assert kernel.bench.bursts == before
         await kernel.done()
         kernel.bench.guest_works(1_000_000)
         for event in counters:
-            await kernel.perf.disable(kernel.cpu, event)
+            kernel.perf.disable(kernel.cpu, event)
         await kernel.done()
         assert kernel.bench.bursts - before <= 3
     assert [event.count for event in counters] == [3_000_000] * 6

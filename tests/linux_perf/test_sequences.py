@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.cpu import CounterFlag
-from services.linux_perf import EventAttr, State
+from services.linux_perf import State
 from services.registers import PMEVTYPER
 from tests.linux_perf.bench import COSTS, CYCLES, INSTRUCTIONS, Kernel
 
@@ -176,14 +176,14 @@ async def test_filters_are_armv8pmu_set_event_filters(attributes: dict[str, bool
 
 async def test_el0_filters_of_backing_events_are_flipped_when_a_guest_is_loaded() -> None:
     kernel = await Kernel.boot(hyp=True)
-    guests = await kernel.open_attr(EventAttr.of_kernel_counter(0, INSTRUCTIONS, 0, 1 << 20))
+    guests = await kernel.create(0, INSTRUCTIONS, 0, 1 << 20)
     assert guests.state == State.ACTIVE
     hosts = await kernel.open(INSTRUCTIONS, exclude_guest=True, task=None)
     await kernel.open(INSTRUCTIONS, task=None)  # wants both: never flipped
     kernel.accesses()
     typers = [PMEVTYPER(guests.idx), PMEVTYPER(hosts.idx)]
     for guest_loaded, expected in ((True, [0, 1 << 30]), (False, [1 << 30, 0])):
-        await kernel.perf.el0_filter(kernel.cpu, guest_loaded)
+        kernel.perf.el0_filter(kernel.cpu, guest_loaded)
         await kernel.done()
         assert len(kernel.accesses()) == 4
         assert [kernel.bench.machine.peek(0, typer) & 1 << 30 for typer in typers] == expected
@@ -192,9 +192,9 @@ async def test_el0_filters_of_backing_events_are_flipped_when_a_guest_is_loaded(
 async def test_kvms_counter_costs_half_of_its_price_to_create_and_half_to_release() -> None:
     kernel = await Kernel.boot(hyp=True, costs={**COSTS, "perf_release_create": 3001})
     before = kernel.bench.machine.now(0)
-    event = kernel.perf.open(kernel.cpu, EventAttr.of_kernel_counter(0, INSTRUCTIONS, CounterFlag.DISABLED, 1 << 20))
+    event = kernel.perf.create_kernel_counter(kernel.cpu, 0, INSTRUCTIONS, CounterFlag.DISABLED, 1 << 20)
     await kernel.done()
     created = kernel.bench.machine.now(0)
-    await kernel.perf.release(kernel.cpu, event)
+    await kernel.perf.destroy_kernel_counter(kernel.cpu, event)
     await kernel.done()
     assert (created - before, kernel.bench.machine.now(0) - created) == (1501, 1500)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import orjson
 
 from services.linux_perf import EventAttr, Perf
+from services.state import Saved
 from tests.linux_perf.bench import Bench, Kernel
 from tests.linux_perf.test_sampling import run
 
@@ -32,10 +33,23 @@ async def go_on(kernel: Kernel) -> None:
         await kernel.switch()
 
 
+def through_json(saved: Saved) -> Saved:
+    plain: Saved = orjson.loads(orjson.dumps(saved))
+    return plain
+
+
+def empty(kernel: Kernel) -> Perf:
+    """A perf with the same configuration on which nothing has happened."""
+    shared = kernel.all_perf.shared
+    perf = Perf(frequency_hz=shared.frequency_hz, hz=shared.hz, costs=kernel.costs)
+    perf.add_cpu(kernel.perf.config)
+    return perf
+
+
 def restored(kernel: Kernel) -> Kernel:
-    saved = json.loads(json.dumps(kernel.all_perf.state()))
     bench = Bench(state=kernel.bench.machine.state())
-    perf = Perf.from_state(saved)
+    perf = empty(kernel)
+    perf.restore(through_json(kernel.all_perf.state()))
     again = Kernel(bench, perf, perf.cpu(0))
     again.cpu.now = kernel.cpu.now
     again.bench.observe()
@@ -49,14 +63,36 @@ async def test_it_goes_on_identically() -> None:
     for one in (kernel, again):
         await go_on(one)
     assert again.accesses() == kernel.accesses()
-    assert again.all_perf.state() == kernel.all_perf.state()
+    assert through_json(again.all_perf.state()) == through_json(kernel.all_perf.state())
     assert again.bench.machine.digest() == kernel.bench.machine.digest()
 
 
 async def test_state_of_state_is_the_state() -> None:
     kernel = await busy_kernel()
-    state = kernel.all_perf.state()
-    assert Perf.from_state(json.loads(json.dumps(state))).state() == state
+    state = through_json(kernel.all_perf.state())
+    perf = empty(kernel)
+    perf.restore(state)
+    assert through_json(perf.state()) == state
+
+
+async def test_a_living_perf_takes_up_a_former_state_in_place() -> None:
+    kernel = await busy_kernel()
+    former, machine = kernel.all_perf.state(), kernel.bench.machine.state()
+    before = through_json(former)
+    await go_on(kernel)
+    expected = through_json(kernel.all_perf.state())
+    assert expected != before
+    for event in [event for event in kernel.all_perf.events.values() if event.parent is None][:3]:
+        await kernel.perf.release(kernel.cpu, event)  # what is gone comes back
+    await kernel.done()
+    await kernel.open(0x15)  # and what is new is gone
+    assert through_json(former) == before, "a snapshot stays what it was while the perf goes on"
+    kernel.all_perf.restore(former)
+    kernel.bench.machine.restore(machine)
+    kernel.cpu.now = kernel.bench.machine.now(0)
+    await go_on(kernel)
+    assert through_json(kernel.all_perf.state()) == expected
+    assert through_json(former) == before, "and while it goes on from the snapshot"
 
 
 async def test_a_restored_event_is_the_same_to_the_driver() -> None:

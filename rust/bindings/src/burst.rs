@@ -26,6 +26,19 @@ impl Burst {
     }
 }
 
+impl Burst {
+    /// A prepared burst, or a register and what is written to it.
+    fn append(&mut self, piece: &Bound<'_, PyAny>) -> PyResult<()> {
+        if let Ok(burst) = piece.cast::<Self>() {
+            self.inner.extend(&burst.try_borrow()?.inner);
+        } else {
+            let (register, value) = piece.extract()?;
+            self.msr(register, value);
+        }
+        Ok(())
+    }
+}
+
 #[pymethods]
 impl Burst {
     #[new]
@@ -116,9 +129,22 @@ impl Burst {
         self.inner.extend(&other.inner)
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts sequences into vectors")]
-    fn extend_all(&mut self, bursts: Vec<PyRef<'_, Self>>) -> u32 {
-        self.inner.extend_all(bursts.iter().map(|burst| &burst.inner))
+    fn extend_all(&mut self, pieces: &Bound<'_, PyList>) -> PyResult<u32> {
+        let (ops, values) = (self.inner.ops.len(), self.inner.values.len());
+        for piece in pieces.iter() {
+            if let Err(error) = self.append(&piece) {
+                self.inner.ops.truncate(ops);
+                self.inner.values.truncate(values);
+                return Err(error);
+            }
+        }
+        Ok(values as u32)
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands references out by value")]
+    fn place(&mut self, register: u16, value: u64, start: PyRef<'_, Self>) {
+        self.msr(register, value);
+        self.inner.extend(&start.inner);
     }
 
     fn values<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {

@@ -208,20 +208,6 @@ impl Burst {
         base
     }
 
-    /// Appends bursts in order; returns the slot of the first value.
-    pub fn extend_all<'a>(&mut self, bursts: impl Iterator<Item = &'a Self> + Clone) -> u32 {
-        let base = self.values.len() as u32;
-        let (ops, values) = bursts
-            .clone()
-            .fold((0, 0), |(ops, values), burst| (ops + burst.ops.len(), values + burst.values.len()));
-        self.ops.reserve(ops);
-        self.values.reserve(values);
-        for burst in bursts {
-            self.extend(burst);
-        }
-        base
-    }
-
     /// The columns of the wire: a code per operation, and the operands of all in order.
     #[must_use]
     pub fn arrays(&self) -> (Vec<u32>, Vec<u64>) {
