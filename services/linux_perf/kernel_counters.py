@@ -85,14 +85,22 @@ async def disable_each(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) ->
 async def enable_each(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> None:
     """perf_event_enable of one after the other, each of which puts every event on the PMU back where it was."""
     ctx = cc.task_ctx
-    if ctx is not None and ctx.pinned_active and not all(event.placed == cc.entry for event in ctx.pinned_active):
-        await enable(cc, cpu, events[0])  # what their counters have is read once in an entry: they stand still
-        events = events[1:]
+    first = 0
+    while ctx is not None and first < len(events) and not _known(cc, ctx):
+        await enable(cc, cpu, events[first])
+        first += 1
+    events = events[first:]
     if ctx is None or not _alone(cc, ctx, events):
         for event in events:
             await enable(cc, cpu, event)
         return
     _enable_alone(cc, cpu, ctx, events)
+
+
+def _known(cc: CpuContext, ctx: Context) -> bool:
+    """Is the value of every counter known? They stand still: what was read or written in this entry is there."""
+    entry = cc.entry
+    return not cc.pending_outs and all(event.placed == entry for event in ctx.pinned_active)
 
 
 def _alone(cc: CpuContext, ctx: Context, events: Sequence[PerfEvent]) -> bool:
@@ -102,10 +110,10 @@ def _alone(cc: CpuContext, ctx: Context, events: Sequence[PerfEvent]) -> bool:
     if any(event.state == INACTIVE for event in ctx.pinned):
         return False
     wanted = cycles = 0
-    entry, mask = cc.entry, cc.pmu.cntr_mask
+    mask = cc.pmu.cntr_mask
     for event in ctx.pinned_active:
         hw = event.hw
-        if event.placed != entry or event.siblings:
+        if not hw.still or event.siblings:
             return False
         if hw.on_pmccntr:
             cycles += 1

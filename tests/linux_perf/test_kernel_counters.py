@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.cpu import CounterFlag
@@ -58,6 +58,7 @@ class Counters:
         return orjson.dumps([self.kernel.all_perf.state(), self.kernel.bench.machine.digest()])
 
 
+@settings(max_examples=300)
 @given(counters, rounds, st.sampled_from([1, 6]), st.sampled_from([2, 4, 8]), st.booleans(), st.booleans())
 def test_calls_at_once_are_the_calls_one_by_one(
     specs: list[tuple[int, int, int]],
