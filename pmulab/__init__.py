@@ -1,7 +1,72 @@
-"""pmulab: a laboratory for virtualising the Arm PMU."""
+"""pmulab: a laboratory for virtualising the Arm PMU.
+
+    import pmulab
+
+    result = pmulab.run("gzip-record", designs=["emulated", "partitioned"], overrides={"guest.hz": 1000})
+
+docs/python.md shows what can be done with a `Result`. Importing pmulab imports neither gRPC nor the simulation.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pmulab.batch import run
+    from services.errors import UserError
+    from services.result import (
+        Bill,
+        CountError,
+        CpuTime,
+        Design,
+        Event,
+        Failure,
+        Guest,
+        Host,
+        Kvm,
+        Latency,
+        Published,
+        RefusedEvent,
+        Result,
+        RoundTrips,
+        Run,
+        Swaps,
+        Traps,
+    )
 
 __version__ = version("pmulab")
+
+__all__ = [
+    "Bill",
+    "CountError",
+    "CpuTime",
+    "Design",
+    "Event",
+    "Failure",
+    "Guest",
+    "Host",
+    "Kvm",
+    "Latency",
+    "Published",
+    "RefusedEvent",
+    "Result",
+    "RoundTrips",
+    "Run",
+    "Swaps",
+    "Traps",
+    "UserError",
+    "run",
+]
+
+_ELSEWHERE = {"run": "pmulab.batch", "UserError": "services.errors"}  # the others are in services.result
+
+
+def __getattr__(name: str) -> Any:
+    """Each public name, imported when it is first asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_ELSEWHERE.get(name, "services.result")), name)
+    globals()[name] = value
+    return value

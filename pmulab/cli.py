@@ -13,7 +13,6 @@ from typing import NoReturn
 from pmulab import __version__
 from pmulab.errors import TopologyError
 from services.errors import UserError
-from services.kvm.errors import SimulationError
 
 OK = 0
 FAILED = 1
@@ -34,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except UserError as error:
         return _fail(str(error), BAD_INPUT)
-    except (SimulationError, TopologyError) as error:
+    except TopologyError as error:
         return _fail(str(error), FAILED)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
@@ -84,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=("embedded", "processes"),
         default="embedded",
         help="all actors in this process, or each in one of its own, talking gRPC (default: embedded)",
+    )
+    run.add_argument(
+        "--jobs",
+        type=_jobs,
+        metavar="N",
+        help="designs to run at once, each in a process of its own (default: one per core; with processes always 1)",
     )
     run.add_argument("--out", metavar="DIR", help="also write result.json there, anew after each design")
     run.add_argument("--json", action="store_true", help="print the result as JSON (docs/result.md) instead of tables")
@@ -158,11 +163,21 @@ def _scenario_arguments(parser: argparse.ArgumentParser) -> None:
         dest="overrides",
         help="override a key of the scenario, as in --set guest.hz=1000",
     )
-    parser.add_argument("--seed", type=_seed, help="replaces the scenario's seed")
+    parser.add_argument(
+        "--seed",
+        type=_seed,
+        help="replaces the scenario's seed; it only names the run: nothing in the model is random yet",
+    )
 
 
 def _topology_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--topology", metavar="NAME", help="which one, if several run (`pmulab up` prints its name)")
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or len(text) > 6 or not int(text):
+        raise argparse.ArgumentTypeError(f"invalid number of jobs {text!r}, not a whole number of at least 1")
+    return int(text)
 
 
 def _seed(text: str) -> int:

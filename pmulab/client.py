@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import grpc
 import orjson
 from google.protobuf.message import Message
 
 from services.experiment import SessionSpec, TaskSpec
+from services.result import Result, read
 from services.rpc import TIMEOUT, Address, Channel, RpcError, Tls, Unary, open_loop
 from services.rpc import connect as connect_channel
 from services.rpc.channel import OPTIONS
@@ -74,8 +75,12 @@ class TrioLab:
         """
         return await self._channel.call(INJECT, _injection(target, work, cpu, profiles))
 
-    async def result(self, *, wait: bool = False, timeout: float = PATIENCE) -> dict[str, Any]:
-        """The results so far (`pmulab.result/2`); with `wait`, when all work is done, within `timeout` seconds."""
+    @overload
+    async def result(self, *, wait: Literal[True], timeout: float = PATIENCE) -> Result: ...
+    @overload
+    async def result(self, *, wait: bool = False, timeout: float = PATIENCE) -> Result | None: ...
+    async def result(self, *, wait: bool = False, timeout: float = PATIENCE) -> Result | None:
+        """The result, None while there is work left; with `wait`, when all work is done, within `timeout` seconds."""
         reply = await self._channel.call(RESULT, ResultRequest(wait=wait), timeout=timeout if wait else TIMEOUT)
         return _parsed(reply.json)
 
@@ -121,8 +126,12 @@ class Lab:
         """
         return self._call(INJECT, _injection(target, work, cpu, profiles))
 
-    def result(self, *, wait: bool = False, timeout: float = PATIENCE) -> dict[str, Any]:
-        """The results so far (`pmulab.result/2`); with `wait`, when all work is done, within `timeout` seconds."""
+    @overload
+    def result(self, *, wait: Literal[True], timeout: float = PATIENCE) -> Result: ...
+    @overload
+    def result(self, *, wait: bool = False, timeout: float = PATIENCE) -> Result | None: ...
+    def result(self, *, wait: bool = False, timeout: float = PATIENCE) -> Result | None:
+        """The result, None while there is work left; with `wait`, when all work is done, within `timeout` seconds."""
         return _parsed(self._call(RESULT, ResultRequest(wait=wait), timeout if wait else TIMEOUT).json)
 
     def watch(self, *, interval: float = 0.2) -> Iterator[Progress]:
@@ -184,6 +193,6 @@ def _watching(interval: float) -> WatchRequest:
     return WatchRequest(interval_ms=max(1, round(interval * 1000)))
 
 
-def _parsed(json: bytes) -> dict[str, Any]:
-    result: dict[str, Any] = orjson.loads(json)
-    return result
+def _parsed(json: bytes) -> Result | None:
+    plain = orjson.loads(json)
+    return None if plain is None else read(plain)

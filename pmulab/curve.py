@@ -10,91 +10,96 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import trio
-
-from pmulab import report, scenario
+from pmulab import scenario
+from pmulab.batch import run_designs
 from pmulab.designs import label
-from services import embedded, result
 from services.errors import UserError
+from services.experiment import DesignSpec
 from services.kvm.bill import LINES
+from services.result import CpuTime, Event, Latency, Run
 from services.tables import near
 
-Run = dict[str, Any]
+_Longest = Callable[[Latency], int | None]
 
 
-def _share(run: Run, kind: str, party: str) -> str:
+def _share(time: CpuTime, seconds: float) -> str:
     """Of all CPU time, idle time included, in per cent."""
-    return f"{100 * run[kind][party] / sum(run[kind].values()):.2f} %"
+    return f"{100 * seconds / time.total:.2f} %"
 
 
-def _longest(elements: list[dict[str, Any]], key: str) -> str:
+def _worst(latencies: Iterable[Latency], of: _Longest) -> str:
     """The worst CPU's, in microseconds."""
-    found = [element[key] for element in elements if element[key] is not None]
+    found = [ns for latency in latencies if (ns := of(latency)) is not None]
     return f"{max(found) / 1000:.2f}" if found else ""
 
 
-def _guest_events(run: Run) -> list[dict[str, Any]]:
-    return [event for guest in run["guests"] for event in guest["events"]]
+def _interrupt_latency(run: Run) -> list[Latency]:
+    return [latency for guest in run.guests for latency in guest.interrupt_latency]
 
 
-def _least(events: list[dict[str, Any]]) -> str:
+def _vcpu_load(run: Run) -> list[Latency]:
+    return [latency for guest in run.guests for latency in guest.vcpu_load]
+
+
+def _vcpu_put(run: Run) -> list[Latency]:
+    return [latency for guest in run.guests for latency in guest.vcpu_put]
+
+
+def _guest_events(run: Run) -> list[Event]:
+    return [event for guest in run.guests for event in guest.events]
+
+
+def _least(events: Iterable[Event]) -> str:
     """The share of the wanted time on a counter that the worst served event got, in per cent."""
-    shares = [event["running_ns"] / event["enabled_ns"] for event in events if event["enabled_ns"]]
+    shares = [event.running for event in events if event.enabled_ns]
     return f"{100 * min(shares):.1f} %" if shares else ""
 
 
-def _worst(events: list[dict[str, Any]]) -> str:
+def _furthest(events: Iterable[Event]) -> str:
     """The error of the scaled count that is furthest off its truth, in per cent."""
-    errors = [
-        100 * (event["scaled"] - event["truth"]) / event["truth"]
-        for event in events
-        if event["scaled"] is not None and event["truth"]
-    ]
-    return f"{max(errors, key=abs):+.2f} %" if errors else ""
+    errors = [event.deviation for event in events if event.deviation is not None and event.truth]
+    return f"{100 * max(errors, key=abs):+.2f} %" if errors else ""
 
 
 MEASURES: dict[str, tuple[str, Callable[[Run], str]]] = {
-    "elapsed": ("first guest's seconds", lambda run: f"{run['guests'][0]['elapsed_seconds']:.3f}"),
-    "overhead": ("busy time that is no user code", lambda run: f"{report.overhead(run):.2f} %"),
-    "guest": ("share of CPU time at EL1 and EL0 of guests, true", lambda run: _share(run, "time", "guest")),
-    "host-kernel": ("share of CPU time at EL2, true", lambda run: _share(run, "time", "host_kernel")),
-    "guest-accounted": ("the same, as the host prints it", lambda run: _share(run, "accounted", "guest")),
-    "host-kernel-accounted": ("the same, as the host prints it", lambda run: _share(run, "accounted", "host_kernel")),
-    "traps": ("trapped register accesses", lambda run: f"{run['kvm']['traps']['total']:,}"),
-    "swaps": ("PMU contexts loaded", lambda run: f"{run['kvm']['swaps']['loads']:,}"),
-    "interrupts": ("injected", lambda run: f"{run['kvm']['interrupts_injected']:,}"),
-    "latency-p50": ("overflow to handler, µs", lambda run: _longest(_of_vcpus(run, "interrupt_latency"), "p50_ns")),
-    "latency-p99": ("overflow to handler, µs", lambda run: _longest(_of_vcpus(run, "interrupt_latency"), "p99_ns")),
-    "latency-max": ("overflow to handler, µs", lambda run: _longest(_of_vcpus(run, "interrupt_latency"), "max_ns")),
-    "load-p50": ("the PMU's part of vcpu_load, µs", lambda run: _longest(_of_vcpus(run, "vcpu_load"), "p50_ns")),
-    "load-max": ("the PMU's part of vcpu_load, µs", lambda run: _longest(_of_vcpus(run, "vcpu_load"), "max_ns")),
-    "put-p50": ("the PMU's part of vcpu_put, µs", lambda run: _longest(_of_vcpus(run, "vcpu_put"), "p50_ns")),
-    "put-max": ("the PMU's part of vcpu_put, µs", lambda run: _longest(_of_vcpus(run, "vcpu_put"), "max_ns")),
+    "elapsed": ("first guest's seconds", lambda run: f"{run.guests[0].elapsed_seconds:.3f}"),
+    "overhead": ("busy time that is no user code", lambda run: f"{100 * run.overhead:.2f} %"),
+    "guest": ("share of CPU time at EL1 and EL0 of guests, true", lambda run: _share(run.time, run.time.guest)),
+    "host-kernel": ("share of CPU time at EL2, true", lambda run: _share(run.time, run.time.host_kernel)),
+    "guest-accounted": ("the same, as the host prints it", lambda run: _share(run.accounted, run.accounted.guest)),
+    "host-kernel-accounted": (
+        "the same, as the host prints it",
+        lambda run: _share(run.accounted, run.accounted.host_kernel),
+    ),
+    "traps": ("trapped register accesses", lambda run: f"{run.kvm.traps.total:,}"),
+    "swaps": ("PMU contexts loaded", lambda run: f"{run.kvm.swaps.loads:,}"),
+    "interrupts": ("injected", lambda run: f"{run.kvm.interrupts_injected:,}"),
+    "latency-p50": ("overflow to handler, µs", lambda run: _worst(_interrupt_latency(run), lambda one: one.p50_ns)),
+    "latency-p99": ("overflow to handler, µs", lambda run: _worst(_interrupt_latency(run), lambda one: one.p99_ns)),
+    "latency-max": ("overflow to handler, µs", lambda run: _worst(_interrupt_latency(run), lambda one: one.max_ns)),
+    "load-p50": ("the PMU's part of vcpu_load, µs", lambda run: _worst(_vcpu_load(run), lambda one: one.p50_ns)),
+    "load-max": ("the PMU's part of vcpu_load, µs", lambda run: _worst(_vcpu_load(run), lambda one: one.max_ns)),
+    "put-p50": ("the PMU's part of vcpu_put, µs", lambda run: _worst(_vcpu_put(run), lambda one: one.p50_ns)),
+    "put-max": ("the PMU's part of vcpu_put, µs", lambda run: _worst(_vcpu_put(run), lambda one: one.max_ns)),
     "guest-got": ("counting time of the worst served event", lambda run: _least(_guest_events(run))),
-    "host-got": ("counting time of the worst served event", lambda run: _least(run["host"]["events"])),
-    "guest-error": ("of the worst scaled count", lambda run: _worst(_guest_events(run))),
-    "host-error": ("of the worst scaled count", lambda run: _worst(run["host"]["events"])),
+    "host-got": ("counting time of the worst served event", lambda run: _least(run.host.events)),
+    "guest-error": ("of the worst scaled count", lambda run: _furthest(_guest_events(run))),
+    "host-error": ("of the worst scaled count", lambda run: _furthest(run.host.events)),
     "host-lost": (
         "host's events in ERROR, summed over pCPUs",
-        lambda run: str(sum(event["in_error"] for event in run["host"]["events"])),
+        lambda run: str(sum(event.in_error for event in run.host.events)),
     ),
 }
 BILL = {f"bill:{line.replace(' ', '-')}": line for line in (*LINES.values(), "perf re-create", "injection", "barrier")}
 DEFAULT = ("elapsed", "overhead", "host-kernel", "traps", "swaps")
 
 
-def _of_vcpus(run: Run, key: str) -> list[dict[str, Any]]:
-    return [element for guest in run["guests"] for element in guest[key]]
-
-
 def measure(run: Run, name: str) -> str:
     """A measure of one run as text."""
     if name in BILL:
-        busy = sum(run["time"].values()) - run["time"]["idle"]
-        return f"{100 * run['bill']['host'][BILL[name]] / busy:.2f} %"
+        return f"{100 * run.bill.host[BILL[name]] / run.time.busy:.2f} %"
     return MEASURES[name][1](run)
 
 
@@ -140,9 +145,13 @@ def rows(
     longest = max(len(label(experiment.design)) for at in loaded for experiment in at.experiments)
     yield [*grid[0], "design".ljust(longest), *shown]
     for point, at in zip(grid, loaded, strict=True):
-        for experiment in at.experiments:
-            run = result.run(experiment, trio.run(embedded.run, experiment))
-            yield [*point.values(), label(experiment.design), *(measure(run, name) for name in shown)]
+        result = run_designs(at, jobs=1)
+        for run in result.runs:
+            design = label(DesignSpec(run.design.name, run.design.axes))
+            yield [*point.values(), design, *(measure(run, name) for name in shown)]
+        for failure in result.failures:
+            design = label(DesignSpec(failure.design.name, failure.design.axes))
+            yield [*point.values(), design, str(failure), *([""] * (len(shown) - 1))]
 
 
 def parser() -> argparse.ArgumentParser:

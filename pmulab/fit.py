@@ -15,11 +15,8 @@ import sys
 from dataclasses import dataclass
 from decimal import Decimal
 
-import trio
-
 from pmulab import scenario
-from pmulab.designs import label
-from services import embedded, result
+from pmulab.batch import run_designs
 from services.errors import UserError
 
 BASE, OTHER = "partitioned", "emulated"  # the base speed follows from the first, the factor from both
@@ -66,11 +63,11 @@ class Trial:
         self._name = name
         self._share = share
         published = scenario.load(name).published
-        if published is None or not {BASE, OTHER} <= published.times.get("elapsed_seconds", {}).keys():
+        self.elapsed = {d: of.elapsed_seconds for d, of in published.items() if of.elapsed_seconds is not None}
+        self.system = {d: of.system_seconds for d, of in published.items() if of.system_seconds is not None}
+        if not {BASE, OTHER} <= self.elapsed.keys():
             remedy = f"give [published] elapsed_seconds of {BASE} and {OTHER}"
             raise UserError(name, "there is nothing to fit to", remedy)
-        self.elapsed = published.times["elapsed_seconds"]
-        self.system = published.times.get("system_seconds", {})
         self._overrides = [*overrides, f"guest.task.repeat={self._repeat() // share}"]
 
     def _repeat(self) -> int:
@@ -78,14 +75,17 @@ class Trial:
         return scenario.load(self._name).experiments[0].guests[0].vcpus[0].tasks[0].repeat
 
     def run(self, numbers: Numbers) -> dict[str, Times]:
-        """Run both designs. Times by design."""
+        """Run both designs. Times by design. Raises NoFitError if a run fails."""
         free = [f"guest.task.ipc={numbers.ipc}", f"machine.perf_factor={numbers.perf_factor}"]
         loaded = scenario.load(self._name, designs=(BASE, OTHER), overrides=[*self._overrides, *free])
+        result = run_designs(loaded)
+        if result.failures:
+            raise NoFitError(str(result.failures[0]))
         times = {}
-        for experiment in loaded.experiments:
-            guest = result.run(experiment, trio.run(embedded.run, experiment))["guests"][0]
-            parts = (guest["elapsed_seconds"], guest["true_user_seconds"], guest["system_seconds"])
-            times[label(experiment.design)] = Times(*(part * self._share for part in parts))
+        for run in result.runs:
+            guest = run.guests[0]
+            parts = (guest.elapsed_seconds, guest.true_user_seconds, guest.system_seconds)
+            times[run.design.name] = Times(*(part * self._share for part in parts))
         return times
 
 

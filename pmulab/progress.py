@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 _INTERVAL = 0.1  # seconds between two drawings
-_WIDTH = 30
+_WIDEST, _NARROWEST = 30, 5  # of a bar
 
 
 class Progress:
-    """One line on standard error, redrawn in place and cleared at the end."""
+    """One line on standard error with a bar for each design, redrawn in place and cleared at the end."""
 
-    def __init__(self, title: str) -> None:
-        self._title = title
+    def __init__(self, designs: Sequence[str]) -> None:
+        self._shares = dict.fromkeys(designs, 0.0)
+        self._virtual_seconds = dict.fromkeys(designs, 0.0)
         self._shown = sys.stderr.isatty()
         self._began = time.monotonic()
         self._drawn = 0.0
@@ -28,17 +31,34 @@ class Progress:
         if self._shown:
             self._write("\r\x1b[K")
 
-    def update(self, done: float, virtual_seconds: float) -> None:
-        """`done` is the share of the work that is done, 0 to 1."""
+    def update(self, design: str, share: float, virtual_seconds: float) -> None:
+        """`share` of the work of a design is done, 0 to 1."""
+        self._shares[design] = min(max(share, 0.0), 1.0)
+        self._virtual_seconds[design] = virtual_seconds
         now = time.monotonic()
-        if not self._shown or now - self._drawn < _INTERVAL:
-            return
-        self._drawn = now
-        full = int(min(max(done, 0.0), 1.0) * _WIDTH)
-        bar = "#" * full + "." * (_WIDTH - full)
-        text = f"{self._title} [{bar}] {100 * done:3.0f} %  {virtual_seconds:.2f} s virtual, {now - self._began:.0f} s"
-        self._write(f"\r{text}\x1b[K")
+        if self._shown and now - self._drawn >= _INTERVAL:
+            self._drawn = now
+            self._write(f"\r{self.line(shutil.get_terminal_size().columns - 1, now - self._began)}\x1b[K")
+
+    def line(self, columns: int, wall_seconds: float) -> str:
+        """The line, in at most `columns` characters."""
+        if len(self._shares) == 1:
+            (seconds,) = self._virtual_seconds.values()
+            end = f"  {seconds:.2f} s virtual, {wall_seconds:.0f} s"
+        else:
+            end = f"  {wall_seconds:.0f} s"
+        for width in range(_WIDEST, _NARROWEST - 1, -1):
+            bars = "  ".join(f"{design} {_bar(share, width)}" for design, share in self._shares.items())
+            if len(bars + end) <= columns:
+                return bars + end
+        whole = sum(self._shares.values()) / len(self._shares)
+        return f"{len(self._shares)} designs {_bar(whole, _NARROWEST)}{end}"[:columns]
 
     def _write(self, text: str) -> None:
         sys.stderr.write(text)
         sys.stderr.flush()
+
+
+def _bar(share: float, width: int) -> str:
+    full = int(share * width)
+    return f"[{'#' * full}{'.' * (width - full)}] {100 * share:3.0f} %"

@@ -1,271 +1,353 @@
-"""A result (`pmulab.result/2`) as text: the designs of a scenario side by side."""
+"""A result as text: the designs of a scenario side by side."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
-Run = dict[str, Any]
+from pmulab.columns import align, wrap
+from services.result import CountError, CpuTime, Design, Event, Guest, Host, Latency, RefusedEvent, Result, Run
 
 _CAUSES = ("multiplexing", "stopped", "surplus", "overflow", "frozen")
 _TRAPS_SHOWN = 6  # registers, those that trap most
-_PARTIES = (("guest", "guest"), ("host_kernel", "host kernel"), ("host_user", "host user"), ("idle", "idle"))
+_FAR = 0.05  # from its truth: what a host event's scaled count is named for
+_MODES: tuple[tuple[str, Callable[[CpuTime], float]], ...] = (
+    ("guest", lambda time: time.guest),
+    ("host kernel", lambda time: time.host_kernel),
+    ("host user", lambda time: time.host_user),
+    ("idle", lambda time: time.idle),
+)
 _GUEST_TIMES = (("real", "elapsed_seconds"), ("user", "user_seconds"), ("sys", "system_seconds"))
 
+# A row of a table of events: the session, the event, and which of that name it is within the session.
+_Key = tuple[str, str, int]
 
-def render(result: dict[str, Any], *, why: bool = False) -> str:
+
+def render(result: Result, *, why: bool = False) -> str:
     """The tables of a result. `why` adds the bill, kernel time by cause, and the errors of counts by cause."""
-    runs = result["runs"]
-    head = f"{result['scenario']}: seed {result['seed']}, {result['topology']}, pmulab {result['version']}"
-    blocks = [head, _summary(runs), _times(runs), _traffic(runs)]
-    if why:
-        blocks += _bill(runs)
-    for index, guest in enumerate(runs[0]["guests"]):
-        blocks.append(_guest(runs, index))
-        events = [(run, run["guests"][index]["events"]) for run in runs]
-        blocks.append(_events(guest["name"], events))
+    runs = result.runs
+    blocks = [
+        f"{result.scenario}: seed {result.seed}, {result.topology}, pmulab {result.version}",
+        _summary(result),
+    ]
+    if runs:
+        blocks += [_published(runs), _times(runs), _traffic(runs)]
         if why:
-            blocks.append(_causes(guest["name"], events))
-    events = [(run, run["host"]["events"]) for run in runs]
-    blocks.append(_events("host", events))
-    if why:
-        blocks.append(_causes("host", events))
-    blocks += [_interrupts(runs), _residency(runs)]
-    blocks.append(_digests(runs))
+            blocks += _bill(runs)
+        for index, guest in enumerate(runs[0].guests):
+            guests = [run.guests[index] for run in runs]
+            blocks += [_guest(runs, index), _events(guest.name, runs, guests)]
+            if why:
+                blocks.append(_causes(guest.name, runs, guests))
+        hosts = [run.host for run in runs]
+        blocks += [_events("host", runs, hosts), _far_off(runs)]
+        if why:
+            blocks.append(_causes("host", runs, hosts))
+        blocks += [_interrupts(runs), _residency(runs), _digests(runs)]
+    blocks += [
+        _notes("Costs charged here that nobody has measured", _assumed_costs(runs)),
+        _notes("Assumed", result.assumed),
+        _notes("Fitted", result.fitted),
+    ]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def notes(title: str, words: dict[str, str]) -> str:
-    """What a scenario assumes or has fitted, one line each; empty if it is nothing."""
-    if not words:
-        return ""
-    return f"\n{title}\n" + "".join(f"  {what}: {text}\n" for what, text in words.items())
+def head(design: Design, result: Result) -> str:
+    """The head of a design's column: its name, with those axes in which designs of that name differ."""
+    return _head(design, _designs(result))
 
 
-def columns(runs: list[Run]) -> list[str]:
-    """The heads of the designs' columns: the name, with those axes in which designs of that name differ."""
-    heads = []
-    for run in runs:
-        name, axes = run["design"]["name"], run["design"]["axes"]
-        others = [other["design"]["axes"] for other in runs if other["design"]["name"] == name]
-        differing = [axis for axis in axes if any(other.get(axis) != axes[axis] for other in others)]
-        heads.append(",".join([name, *(f"{axis}={axes[axis]}" for axis in differing)]))
-    return heads
+def _designs(result: Result) -> list[Design]:
+    """All that were asked for, in that order."""
+    designs = [run.design for run in result.runs]
+    for failure in result.failures:
+        designs.insert(failure.index, failure.design)
+    return designs
 
 
-def _summary(runs: list[Run]) -> str:
-    rows = [["virtual time", *(_seconds(run["virtual_seconds"]) for run in runs)]]
-    rows += _published("elapsed_seconds", runs)
-    rows.append(["overhead", *(f"{overhead(run):.1f} %" for run in runs)])
-    rows.append(["wall time", *(f"{run['wall_seconds']:.1f} s" for run in runs)])
-    if any(run["host"]["refused"] for run in runs):
-        rows.append(["refuses the host", *(", ".join(run["host"]["refused"]) or "nothing" for run in runs)])
-    if any(run["design"]["fallbacks"] for run in runs):
-        rows.append(["falls back", *("; ".join(run["design"]["fallbacks"]) or "no" for run in runs)])
-    if any(run["choices"] for run in runs):
-        rows.append(["left open by the Arm ARM", *(_counts(run["choices"]) for run in runs)])
-    return _side_by_side("", runs, rows)
+def _head(design: Design, designs: Iterable[Design]) -> str:
+    others = [other.axes for other in designs if other.name == design.name]
+    differing = [axis for axis in design.axes if any(other.get(axis) != design.axes[axis] for other in others)]
+    return ",".join([design.name, *(f"{axis}={design.axes[axis]}" for axis in differing)])
+
+
+def columns(runs: Sequence[Run]) -> list[str]:
+    """The heads of the columns of designs that have run."""
+    designs = [run.design for run in runs]
+    return [_head(design, designs) for design in designs]
+
+
+def _summary(result: Result) -> str:
+    """Every design that was asked for has a column; one without a run says why there."""
+    runs = result.runs
+    mark = " (fitted)" if _fitted(runs, "elapsed_seconds") else ""
+    rows = [
+        [f"virtual time{mark}", *(_seconds(run.virtual_seconds) for run in runs)],
+        ["overhead", *(f"{100 * run.overhead:.1f} %" for run in runs)],
+        ["wall time", *(f"{run.wall_seconds:.1f} s" for run in runs)],
+    ]
+    if any(run.host.refused for run in runs):
+        rows.append(["refuses the host", *(_listed(one.event for one in run.host.refused) for run in runs)])
+    if any(run.design.fallbacks for run in runs):
+        rows.append(["falls back", *(wrap("; ".join(run.design.fallbacks) or "no") for run in runs)])
+    if any(run.choices for run in runs):
+        rows.append(["left open by the Arm ARM", *(_counts(run.choices) for run in runs)])
+    for failure in result.failures:
+        for row in rows:
+            row.insert(1 + failure.index, "")
+    for refused, name in ((True, "cannot be had"), (False, "failed")):
+        why = {one.index: wrap(str(one)) for one in result.failures if one.refused is refused}
+        if why:
+            rows.append([name, *(why.get(index, "") for index in range(len(_designs(result))))])
+    designs = _designs(result)
+    return align([["", *(_head(design, designs) for design in designs)], *rows], left=1)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return wrap(", ".join(names) or "nothing")
 
 
 def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "nothing"
+    return wrap(", ".join(f"{name} {count:,}" for name, count in counts.items()) or "nothing")
 
 
-def overhead(run: Run) -> float:
-    """The share of busy CPU time that is not user code, in per cent."""
-    time = run["time"]
-    busy = time["guest"] + time["host_kernel"] + time["host_user"]
-    user = time["host_user"] + sum(guest["true_user_seconds"] for guest in run["guests"])
-    return 100.0 * (busy - user) / busy if busy else 0.0
+def _fitted(runs: Sequence[Run], kind: str) -> bool:
+    """Was a published number of this kind what the scenario's fitted numbers were fitted to?"""
+    return any(run.published is not None and kind in run.published.fitted for run in runs)
 
 
-def _times(runs: list[Run]) -> str:
+def _published(runs: Sequence[Run]) -> str:
+    """Ours beside the published numbers of the first guest: first what is predicted, then what was fitted to them."""
     rows = []
-    for key, name in _PARTIES:
-        rows.append([name, *(_seconds(run["time"][key]) for run in runs)])
-        rows.append(["  as accounted", *(_seconds(run["accounted"][key]) for run in runs)])
+    for name, kind in sorted(_GUEST_TIMES, key=lambda time: _fitted(runs, time[1])):
+        numbers: list[float | None] = [getattr(run.published, kind) if run.published else None for run in runs]
+        if all(number is None for number in numbers):
+            continue
+        ours: list[float] = [getattr(run.guests[0], kind) for run in runs]
+        rows.append([f"{name}, {'fitted' if _fitted(runs, kind) else 'predicted'}", *map(_seconds, ours)])
+        rows.append(["  published", *("" if number is None else _seconds(number) for number in numbers)])
+        deviations = [
+            f"{100 * (our - number) / number:+.1f} %" if number else ""
+            for our, number in zip(ours, numbers, strict=True)
+        ]
+        rows.append(["  deviation", *deviations])
+    return _side_by_side("Published numbers", runs, rows) if rows else ""
+
+
+def _times(runs: Sequence[Run]) -> str:
+    rows = []
+    for name, seconds in _MODES:
+        rows.append([name, *(_seconds(seconds(run.time)) for run in runs)])
+        rows.append(["  as accounted", *(_seconds(seconds(run.accounted)) for run in runs)])
     return _side_by_side("CPU time", runs, rows)
 
 
-def _traffic(runs: list[Run]) -> str:
-    kvm = [run["kvm"] for run in runs]
-    traps: list[dict[str, int]] = [one["traps"]["by_register"] for one in kvm]
+def _traffic(runs: Sequence[Run]) -> str:
+    traps = [run.kvm.traps.by_register for run in runs]
+    swaps = [run.kvm.swaps for run in runs]
     registers = {register for of_run in traps for register in of_run}
     most = sorted(registers, key=lambda register: (-sum(t.get(register, 0) for t in traps), register))[:_TRAPS_SHOWN]
-    rows = [["traps", *(f"{one['traps']['total']:,}" for one in kvm)]]
+    rows = [["traps", *(f"{run.kvm.traps.total:,}" for run in runs)]]
     rows += [[f"  {register}", *(f"{of_run.get(register, 0):,}" for of_run in traps)] for register in most]
     if len(registers) > len(most):
         others = (sum(of_run.values()) - sum(of_run.get(register, 0) for register in most) for of_run in traps)
         rows.append(["  others", *(f"{count:,}" for count in others)])
-    rows.append(["swaps (loads + puts)", *(_pair(one["swaps"], "loads", "puts") for one in kvm)])
-    rows.append(["  writes + reads", *(_pair(one["swaps"], "register_writes", "register_reads") for one in kvm)])
-    rows.append(["interrupts injected", *(f"{one['interrupts_injected']:,}" for one in kvm)])
-    rows.append(["round trips", *(f"{run['round_trips']['total']:,}" for run in runs)])
+    rows.append(["swaps (loads + puts)", *(f"{one.loads:,} + {one.puts:,}" for one in swaps)])
+    rows.append(["  writes + reads", *(f"{one.register_writes:,} + {one.register_reads:,}" for one in swaps)])
+    rows.append(["interrupts injected", *(f"{run.kvm.interrupts_injected:,}" for run in runs)])
+    rows.append(["round trips", *(f"{run.round_trips.total:,}" for run in runs)])
     return _side_by_side("KVM", runs, rows)
 
 
-def _bill(runs: list[Run]) -> list[str]:
+def _bill(runs: Sequence[Run]) -> list[str]:
     """The host kernel's time by what it was spent on, then by cost; the guests' kernels' by cost."""
-    parts = {
-        "host": "Bill: host kernel (share of busy time)",
-        "host_by_cost": "Bill: host kernel by cost",
-        "guests_by_cost": "Bill: guest kernels by cost",
-    }
-    return [_bill_part(title, part, runs) for part, title in parts.items()]
+    return [
+        _bill_part("Bill: host kernel (share of busy time)", runs, [run.bill.host for run in runs]),
+        _bill_part("Bill: host kernel by cost", runs, [run.bill.host_by_cost for run in runs]),
+        _bill_part("Bill: guest kernels by cost", runs, [run.bill.guests_by_cost for run in runs]),
+    ]
 
 
-def _bill_part(title: str, part: str, runs: list[Run]) -> str:
-    lines = {line for run in runs for line, seconds in run["bill"][part].items() if seconds}
-    dear = sorted(lines, key=lambda line: (-sum(run["bill"][part][line] for run in runs), line))
-    rows = [[line, *(_charged(run, run["bill"][part][line]) for run in runs)] for line in dear]
-    rows.append(["total", *(_charged(run, sum(run["bill"][part].values())) for run in runs)])
+def _bill_part(title: str, runs: Sequence[Run], bills: Sequence[dict[str, float]]) -> str:
+    lines = {line for bill in bills for line, seconds in bill.items() if seconds}
+    dear = sorted(lines, key=lambda line: (-sum(bill[line] for bill in bills), line))
+    rows = [[line, *(_charged(run, bill[line]) for run, bill in zip(runs, bills, strict=True))] for line in dear]
+    rows.append(["total", *(_charged(run, sum(bill.values())) for run, bill in zip(runs, bills, strict=True))])
     return _side_by_side(title, runs, rows)
 
 
 def _charged(run: Run, seconds: float) -> str:
-    busy = sum(run["time"].values()) - run["time"]["idle"]
-    return f"{_seconds(seconds)} {100 * seconds / busy if busy else 0:5.1f} %"
+    return f"{_seconds(seconds)} {100 * seconds / run.time.busy if run.time.busy else 0:5.1f} %"
 
 
-def _guest(runs: list[Run], index: int) -> str:
-    guests = [run["guests"][index] for run in runs]
-    rows = []
-    for name, key in _GUEST_TIMES:
-        rows.append([name, *(_seconds(guest[key]) for guest in guests)])
-        if key == "elapsed_seconds":
-            continue
-        if index == 0:
-            rows += _published(key, runs)
-        rows.append(["  true", *(_seconds(guest[f"true_{key}"]) for guest in guests)])
-    return _side_by_side(f"{guests[0]['name']} (as `time` prints it)", runs, rows)
-
-
-def _published(key: str, runs: list[Run]) -> list[list[str]]:
-    """The published number of the first guest and how far ours is from it; nothing if none is published."""
-    numbers = [run["published"].get(key) if run["published"] else None for run in runs]
-    if not any(number is not None for number in numbers):
-        return []
-    deviations = [
-        "" if not number else f"{100 * (run['guests'][0][key] - number) / number:+.1f} %"
-        for run, number in zip(runs, numbers, strict=True)
+def _guest(runs: Sequence[Run], index: int) -> str:
+    guests = [run.guests[index] for run in runs]
+    mark = " (fitted)" if index == 0 and _fitted(runs, "elapsed_seconds") else ""
+    rows = [
+        [f"real{mark}", *(_seconds(guest.elapsed_seconds) for guest in guests)],
+        ["user", *(_seconds(guest.user_seconds) for guest in guests)],
+        ["  true", *(_seconds(guest.true_user_seconds) for guest in guests)],
+        ["sys", *(_seconds(guest.system_seconds) for guest in guests)],
+        ["  true", *(_seconds(guest.true_system_seconds) for guest in guests)],
     ]
-    return [
-        ["  published", *("" if number is None else _seconds(number) for number in numbers)],
-        ["  deviation", *deviations],
-    ]
+    return _side_by_side(f"{guests[0].name} (as `time` prints it)", runs, rows)
 
 
-def _events(party: str, of_runs: list[tuple[Run, list[dict[str, Any]]]]) -> str:
-    """One line per event and design: what was counted beside what happened."""
-    if not any(events for _, events in of_runs):
+def _keyed(events: Iterable[Event | RefusedEvent]) -> dict[_Key, Event | RefusedEvent]:
+    """Events by what makes the same one in every design."""
+    seen: Counter[tuple[str, str]] = Counter()
+    keyed = {}
+    for event in events:
+        name = (event.session, event.event)
+        keyed[*name, seen[name]] = event
+        seen[name] += 1
+    return keyed
+
+
+def _rows(actors: Sequence[Guest | Host]) -> list[tuple[_Key, list[Event | RefusedEvent | None]]]:
+    """Each event in the order of the scenario, and what it is in each design: None if nobody opened it there."""
+    keyed = [_keyed([*one.events, *(one.refused if isinstance(one, Host) else ())]) for one in actors]
+    order: list[_Key] = []
+    for actor in actors:
+        at = 0
+        for key in _keyed(actor.events):
+            if key in order:
+                at = order.index(key) + 1
+            else:
+                order.insert(at, key)
+                at += 1
+    order += dict.fromkeys(key for of_actor in keyed for key in of_actor if key not in order)
+    return [(key, [of_actor.get(key) for of_actor in keyed]) for key in order]
+
+
+def _events(actor: str, runs: Sequence[Run], actors: Sequence[Guest | Host]) -> str:
+    """One line per event and design: what was counted beside what happened, or why it was not."""
+    rows = _rows(actors)
+    if not rows:
         return ""
-    heads = columns([run for run, _ in of_runs])
-    table = [[f"{party}: event", "design", "count", "scaled", "truth", "error", "running", "samples"]]
-    for index, event in enumerate(of_runs[0][1]):
-        for number, (_, events) in enumerate(of_runs):
-            table.append([event["event"] if number == 0 else "", heads[number], *_event(events[index])])
-    return _align(table, left=2)
+    heads = columns(runs)
+    table = [[f"{actor}: event", "design", "count", "scaled", "truth", "error", "running", "samples"]]
+    notes: dict[str, None] = {}
+    for (_, name, _), events in rows:
+        for number, event in enumerate(events):
+            table.append([name if number == 0 else "", heads[number], *_cells(event)])
+            if isinstance(event, RefusedEvent):
+                notes[f"{heads[number]} refuses {name}: {event.reason}"] = None
+    return "\n".join([align(table, left=2), *notes])
 
 
-def _event(event: dict[str, Any]) -> list[str]:
-    scaled, truth = event["scaled"], event["truth"]
-    share = 100 * event["running_ns"] / event["enabled_ns"] if event["enabled_ns"] else 0.0
+def _cells(event: Event | RefusedEvent | None) -> list[str]:
+    if event is None:
+        return ["not opened", "", "", "", "", ""]
+    if isinstance(event, RefusedEvent):
+        return ["refused", "", "", "", "", ""]
     return [
-        f"{event['count']:,}",
-        "<not counted>" if scaled is None else f"{scaled:,}",
-        f"{truth:,}",
-        "" if scaled is None or not truth else f"{100 * (scaled - truth) / truth:+.2f} %",
-        f"({share:.2f}%)" + (" ERROR" if event["in_error"] else ""),
-        f"{event['samples']:,}",
+        f"{event.count:,}",
+        "<not counted>" if event.scaled is None else f"{event.scaled:,}",
+        f"{event.truth:,}",
+        "" if event.deviation is None or not event.truth else f"{100 * event.deviation:+.2f} %",
+        f"({100 * event.running:.2f}%)" + (" ERROR" if event.in_error else ""),
+        f"{event.samples:,}",
     ]
 
 
-def _causes(party: str, of_runs: list[tuple[Run, list[dict[str, Any]]]]) -> str:
+def _far_off(runs: Sequence[Run]) -> str:
+    """The host's events whose scaled counts are far from their truth, the worst first."""
+    found = [
+        (event, name)
+        for run, name in zip(runs, columns(runs), strict=True)
+        for event in run.host.events
+        if event.deviation is not None and abs(event.deviation) > _FAR
+    ]
+    if not found:
+        return ""
+    found.sort(key=lambda one: -abs(one[0].deviation or 0.0))
+    table = [
+        [f"  {event.event}", name, f"{100 * (event.deviation or 0.0):+,.2f} %" if event.truth else "truth 0"]
+        for event, name in found
+    ]
+    return f"Host events more than {100 * _FAR:.0f} % from their truth\n{align(table, left=2)}"
+
+
+def _causes(actor: str, runs: Sequence[Run], actors: Sequence[Guest | Host]) -> str:
     """The error of each scaled count by cause, in per cent of the truth."""
-    if not any(events for _, events in of_runs):
-        return ""
-    heads = columns([run for run, _ in of_runs])
-    table = [[f"{party}: error by cause", "design", "got", *_CAUSES]]
-    for index, event in enumerate(of_runs[0][1]):
-        for number, (_, events) in enumerate(of_runs):
-            of_event = events[index]
-            share = of_event["running_ns"] / of_event["enabled_ns"] if of_event["enabled_ns"] else 0.0
-            parts = ["" for _ in _CAUSES]
-            if of_event["error"] is not None and of_event["truth"]:
-                parts = [f"{100 * of_event['error'][cause] / of_event['truth']:+.2f} %" for cause in _CAUSES]
-            table.append([event["event"] if number == 0 else "", heads[number], f"{100 * share:.2f} %", *parts])
-    return _align(table, left=2)
+    heads = columns(runs)
+    table = [[f"{actor}: error by cause", "design", "got", *_CAUSES]]
+    for (_, name, _), events in _rows(actors):
+        for number, event in enumerate(events):
+            cells = [""] * (1 + len(_CAUSES))
+            if isinstance(event, Event):
+                cells = [f"{100 * event.running:.2f} %", *_parts(event.error, event.truth)]
+            table.append([name if number == 0 else "", heads[number], *cells])
+    return align(table, left=2) if len(table) > 1 else ""
 
 
-def _interrupts(runs: list[Run]) -> str:
+def _parts(error: CountError | None, truth: int) -> list[str]:
+    if error is None or not truth:
+        return ["" for _ in _CAUSES]
+    return [f"{100 * getattr(error, cause) / truth:+.2f} %" for cause in _CAUSES]
+
+
+def _interrupts(runs: Sequence[Run]) -> str:
     """From overflow to its owner's handler, for each CPU that had any."""
     rows = []
-    for n in range(len(runs[0]["host"]["interrupt_latency"])):
-        rows += _took(f"pCPU {n}", "interrupts", [run["host"]["interrupt_latency"][n] for run in runs])
+    for n in range(len(runs[0].host.interrupt_latency)):
+        rows += _latency_rows(f"pCPU {n}", [run.host.interrupt_latency[n] for run in runs])
     for name, guests, n in _vcpus(runs):
-        rows += _took(name, "interrupts", [guest["interrupt_latency"][n] for guest in guests])
+        rows += _latency_rows(name, [guest.interrupt_latency[n] for guest in guests])
     return _side_by_side("PMU interrupts, overflow to handler", runs, rows) if rows else ""
 
 
-def _residency(runs: list[Run]) -> str:
+def _residency(runs: Sequence[Run]) -> str:
     """The PMU's part of vcpu_load and vcpu_put, for each vCPU that was put more than once."""
     rows = []
     for name, guests, n in _vcpus(runs):
-        if any(guest["vcpu_put"][n]["times"] > 1 for guest in guests):
-            for step in ("vcpu_load", "vcpu_put"):
-                rows += _took(f"{name} {step}", "times", [guest[step][n] for guest in guests])
+        if any(guest.vcpu_put[n].times > 1 for guest in guests):
+            rows += _latency_rows(f"{name} vcpu_load", [guest.vcpu_load[n] for guest in guests])
+            rows += _latency_rows(f"{name} vcpu_put", [guest.vcpu_put[n] for guest in guests])
     return _side_by_side("The PMU's part of vcpu_load and vcpu_put", runs, rows) if rows else ""
 
 
-def _vcpus(runs: list[Run]) -> list[tuple[str, list[dict[str, Any]], int]]:
+def _vcpus(runs: Sequence[Run]) -> list[tuple[str, list[Guest], int]]:
     """Each vCPU: its name, its guest in each run, its number."""
     return [
-        (f"{guest['name']}/{n}", [run["guests"][index] for run in runs], n)
-        for index, guest in enumerate(runs[0]["guests"])
-        for n in range(len(guest["interrupt_latency"]))
+        (f"{guest.name}/{n}", [run.guests[index] for run in runs], n)
+        for index, guest in enumerate(runs[0].guests)
+        for n in range(len(guest.interrupt_latency))
     ]
 
 
-def _took(name: str, count: str, latencies: list[dict[str, Any]]) -> list[list[str]]:
-    if not any(latency[count] for latency in latencies):
+def _latency_rows(name: str, latencies: Sequence[Latency]) -> list[list[str]]:
+    if not any(latency.times for latency in latencies):
         return []
     return [
-        [name, *(f"{latency[count]:,}" for latency in latencies)],
+        [name, *(f"{latency.times:,}" for latency in latencies)],
         ["  p50 / p99 / max", *(_microseconds(latency) for latency in latencies)],
     ]
 
 
-def _microseconds(latency: dict[str, Any]) -> str:
-    if latency["p50_ns"] is None:
-        return ""
-    return " / ".join(f"{latency[key] / 1000:.2f}" for key in ("p50_ns", "p99_ns", "max_ns")) + " µs"
+def _microseconds(latency: Latency) -> str:
+    times = (latency.p50_ns, latency.p99_ns, latency.max_ns)
+    return " / ".join(f"{ns / 1000:.2f}" for ns in times if ns is not None) + (" µs" if latency.times else "")
 
 
-def _digests(runs: list[Run]) -> str:
-    return _align(
-        [["digest", ""], *([head, run["digest"]] for head, run in zip(columns(runs), runs, strict=True))], left=2
-    )
+def _digests(runs: Sequence[Run]) -> str:
+    return align([["digest", ""], *([name, run.digest] for name, run in zip(columns(runs), runs, strict=True))], left=2)
 
 
-def _side_by_side(title: str, runs: list[Run], rows: list[list[str]]) -> str:
-    return _align([[title, *columns(runs)], *rows], left=1)
+def _assumed_costs(runs: Sequence[Run]) -> dict[str, str]:
+    """The costs of all runs that nobody has measured."""
+    return {cost: what for run in runs for cost, what in run.assumed_costs.items()}
 
 
-def _align(table: list[list[str]], left: int) -> str:
-    """Columns two spaces apart; the first `left` to the left, the others to the right."""
-    widths = [max(len(row[n]) for row in table) for n in range(len(table[0]))]
-    lines = []
-    for row in table:
-        cells = [
-            cell.ljust(width) if n < left else cell.rjust(width)
-            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+def _notes(title: str, words: dict[str, str]) -> str:
+    """One line each; empty if there are none."""
+    return "\n".join([title, *(f"  {what}: {text}" for what, text in words.items())]) if words else ""
+
+
+def _side_by_side(title: str, runs: Sequence[Run], rows: list[list[str]]) -> str:
+    return align([[title, *columns(runs)], *rows], left=1)
 
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.3f} s"
-
-
-def _pair(counts: dict[str, int], first: str, second: str) -> str:
-    return f"{counts[first]:,} + {counts[second]:,}"

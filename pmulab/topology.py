@@ -7,14 +7,12 @@ terminal reaches the launcher alone, which ends them in order.
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import trio
 from grpc import StatusCode
@@ -23,9 +21,11 @@ from pmulab import runtime
 from pmulab.client import RpcError, TrioLab, connect_trio
 from pmulab.designs import label
 from pmulab.errors import TopologyError
+from pmulab.exit_status import describe_exit
 from pmulab.runtime import Running
 from services.errors import UserError
 from services.experiment import Experiment
+from services.result import Result
 from services.rpc import Address, connect, open_loop
 from services.typed_json import dumps
 
@@ -85,19 +85,17 @@ async def up(experiment: Experiment) -> AsyncIterator[Topology]:
             raise _find_cause(group) from None
 
 
-async def run(experiment: Experiment, progress: Callable[[float, float], None]) -> dict[str, Any]:
-    """Run `experiment` in processes to its end; an element of `runs` (`services.result`).
+async def run(experiment: Experiment, progress: Callable[[float, float], None]) -> Result:
+    """Run `experiment` in processes to its end.
 
-    `progress` is told the share of the work that is done and the virtual time in seconds.
+    `progress` is given the share of the work that is done and the virtual time in seconds.
     """
     async with up(experiment) as topology:
         async with topology.lab.watch() as steps:
             async for step in steps:
                 share = 1 - step.left / step.total if step.total else 0.0
                 progress(share, step.now / experiment.frequency_hz)
-        result = await topology.lab.result(wait=True, timeout=_PATIENCE)
-        of_run: dict[str, Any] = result["runs"][0]
-        return of_run
+        return await topology.lab.result(wait=True, timeout=_PATIENCE)
 
 
 @contextmanager
@@ -188,7 +186,7 @@ class _Children:
             with trio.move_on_after(_END_SECONDS):
                 await self.ended.wait()
                 return
-        how = _describe_exit(status) if status else f"ended before {', '.join(self._left)}"
+        how = describe_exit(status) if status else f"ended before {', '.join(self._left)}"
         raise TopologyError(f"{actor} {how}; the other processes were stopped")
 
 
@@ -197,10 +195,6 @@ async def _stop(process: trio.Process) -> None:
     process.terminate()
     await trio.sleep(_END_SECONDS)
     process.kill()
-
-
-def _describe_exit(status: int) -> str:
-    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"died with exit status {status}"
 
 
 async def _reach(addresses: dict[str, str]) -> None:

@@ -16,6 +16,7 @@ from services.tables import Document, Table, entry, is_path, near
 
 SHIPPED: Final = Path(__file__).with_suffix(".toml")
 DEFAULT: Final = "altra-n1-vhe"
+GIVEN: Final = "given by the user"  # the source of what a scenario overrides
 _MOST: Final = 10**9  # ns or cycles that one action may take; more would be a slip of the unit
 
 
@@ -92,18 +93,27 @@ class CostTable:
     perf_factor_source: str
     figures: Mapping[str, Figure]
 
-    def cycles(self, frequency_hz: int, perf_factor: Fraction | None = None) -> dict[str, int]:
-        """Each cost in cycles of a clock of `frequency_hz`, rounded to the nearest, halves up.
+    def cycles(self, frequency_hz: int) -> dict[str, int]:
+        """Each cost but UNBILLED, by its lower-case name, in cycles of a clock of `frequency_hz`, rounded half up.
 
         Figures in ns take as many cycles as the clock makes of them; figures in cycles stay what they are.
         """
-        factor = self.perf_factor if perf_factor is None else perf_factor
         exact = {name: _to_cycles(figure, frequency_hz) for name, figure in self.figures.items()}
         for name in _outermost_last(self.figures):
             exact[name] = max(Fraction(0), exact[name] - sum(exact[part] for part in self.figures[name].contains))
         for cost in PERF_SOFTWARE:
-            exact[cost.name.lower()] *= factor
+            exact[cost.name.lower()] *= self.perf_factor
         return {name: int(exact[name] + Fraction(1, 2)) for name in NAMES}
+
+    def assumed(self) -> dict[str, str]:
+        """The costs that nobody has measured: what was taken instead, and why."""
+        software = {cost.name.lower() for cost in PERF_SOFTWARE}
+        return {
+            name: f"{float(figure.value):g} {figure.unit}{' times perf_factor' if name in software else ''}"
+            f"{figure.source.removeprefix('assumed')}"
+            for name, figure in self.figures.items()
+            if figure.assumed
+        }
 
 
 def names() -> list[str]:
@@ -121,20 +131,20 @@ def table(name: str = DEFAULT) -> CostTable:
 
 def load(
     name: str,
-    frequency_hz: int,
     overrides: Mapping[str, str] | None = None,
     perf_factor: Fraction | Decimal | int | None = None,
-) -> dict[str, int]:
-    """Cycles by lower-case `Cost` name (all but UNBILLED), at a clock of `frequency_hz`.
+) -> CostTable:
+    """A table as `table` finds it, with a user's changes. Raises UserError.
 
     `overrides` are quantities by cost name, as in {"isb": "20 ns", "exit_fast": "400 cycles"}: what is charged, with
-    nothing taken off. `perf_factor` replaces the table's own. Raises UserError.
+    nothing taken off. `perf_factor` replaces the table's own.
     """
     chosen = table(name)
-    if overrides:
-        changed = {key: quantity(key, text) for key, text in overrides.items()}
-        chosen = replace(chosen, figures={**chosen.figures, **changed})
-    return chosen.cycles(frequency_hz, None if perf_factor is None else Fraction(perf_factor))
+    changed = {key: quantity(key, text) for key, text in (overrides or {}).items()}
+    chosen = replace(chosen, figures={**chosen.figures, **changed})
+    if perf_factor is None:
+        return chosen
+    return replace(chosen, perf_factor=Fraction(perf_factor), perf_factor_source=GIVEN)
 
 
 def quantity(name: str, text: str) -> Figure:
@@ -151,7 +161,7 @@ def quantity(name: str, text: str) -> Figure:
         raise UserError(f"cost {name}", f"{text!r} is not a cost", "write it like '13.2 ns' or '40 cycles'")
     if value > _MOST:
         raise UserError(f"cost {name}", f"{text!r} is too much", f"a cost is at most {_MOST} ns or cycles")
-    return Figure(value, unit, "given by the user")
+    return Figure(value, unit, GIVEN)
 
 
 @cache

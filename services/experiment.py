@@ -131,3 +131,6 @@ class Experiment:
     host: HostSpec
     guests: tuple[GuestSpec, ...]
     design: DesignSpec
+    assumed_costs: dict[str, str] = field(
+        default_factory=dict
+    )  # costs that nobody has measured; what was taken instead

@@ -6,26 +6,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pmulab.scenario.published import Published
 from pmulab.scenario.resolve import resolve
 from pmulab.scenario.source import open_source, shipped
 from services.experiment import Experiment
+from services.result import Failure, Published
 
-__all__ = ["Published", "Scenario", "load", "shipped"]
+__all__ = ["Scenario", "load", "shipped"]
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A scenario as it was resolved: the same experiment once for each design."""
+    """A scenario as it was resolved: the same experiment once for each design that can be had."""
 
     name: str
     seed: int
     experiments: tuple[Experiment, ...]
-    published: Published | None
+    refused: tuple[Failure, ...]  # the designs that cannot be had with these settings
+    published: dict[str, Published]  # by the label of the design
     assumed: dict[str, str]
     fitted: dict[str, str]
 
@@ -34,13 +36,13 @@ def load(
     scenario: str | Path,
     *,
     designs: Sequence[str] = (),
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str] | Mapping[str, Any] = (),
     seed: int | None = None,
     every_event: bool = False,
 ) -> Scenario:
     """Read a scenario by path or shipped name and resolve it.
 
-    `designs` (each `NAME[,axis=value…]`) replaces the scenario's own list, `overrides` are `--set`
+    `designs` (each `NAME[,axis=value…]`) replaces the scenario's own list, `overrides` are values by key, or `--set`
     texts (`key=value`), `seed` replaces the scenario's. With `every_event` all PMUv3 events are tallied rather
     than those that its sessions name, for a topology whose clients may open others. Raises UserError.
     """
@@ -50,6 +52,7 @@ def load(
         name=Path(document.name).stem,
         seed=resolved.seed,
         experiments=resolved.experiments,
+        refused=resolved.refused,
         published=resolved.published,
         assumed=resolved.assumed,
         fitted=resolved.fitted,

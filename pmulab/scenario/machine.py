@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TypeVar
 
@@ -24,6 +24,7 @@ class Machine:
     cpus: tuple[CpuSpec, ...]
     frequency_hz: int
     costs: dict[str, int]  # cycles, by lower-case cost name
+    assumed_costs: dict[str, str] = field(default_factory=dict)  # those that nobody has measured; what was taken
 
     def cycles(self, seconds: Decimal) -> int:
         """A duration in cycles, rounded to the nearest."""
@@ -59,6 +60,7 @@ def read_machine(scenario: Table) -> Machine:
             )
     clock_ghz = table.number("clock_ghz", Decimal("3.0"), Decimal("0.001"), 100)
     frequency_hz = int(clock_ghz * 10**9)
+    table_of_costs = _costs(table, _cost_table(table, found))
     return Machine(
         cpus=tuple(
             replace(
@@ -72,7 +74,8 @@ def read_machine(scenario: Table) -> Machine:
             for n in range(pcpus)
         ),
         frequency_hz=frequency_hz,
-        costs=_costs(table, _cost_table(table, found), frequency_hz),
+        costs=table_of_costs.cycles(frequency_hz),
+        assumed_costs=table_of_costs.assumed(),
     )
 
 
@@ -107,7 +110,7 @@ def _cost_table(table: Table, found: Sequence[cores.Core]) -> str:
     return tables[0]
 
 
-def _costs(table: Table, default: str, frequency_hz: int) -> dict[str, int]:
+def _costs(table: Table, default: str) -> costs.CostTable:
     given = table.table("cost", costs.NAMES)
     overrides = {name: given.text(name) for name in given.data}
     for name, text in overrides.items():
@@ -116,7 +119,7 @@ def _costs(table: Table, default: str, frequency_hz: int) -> dict[str, int]:
     factor = table.number("perf_factor", 1, 0, 1000) if "perf_factor" in table else None
     name = _path(table, "costs", table.text("costs", default))
     with table.blamed("costs"):
-        return costs.load(name, frequency_hz, overrides, factor)
+        return costs.load(name, overrides, factor)
 
 
 def _path(table: Table, key: str, name: str) -> str:

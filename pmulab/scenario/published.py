@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from decimal import Decimal
 
 from pmulab import designs
 from pmulab.scenario import keys
 from services.kvm.vpmu import DesignError
-from services.tables import Table
+from services.result import Published
+from services.tables import Table, near
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """Published times in seconds of the first guest's run, by design label, by kind (`elapsed_seconds`, …)."""
-
-    source: str
-    times: dict[str, dict[str, float]] = field(default_factory=dict)
-
-
-def read_published(scenario: Table) -> Published | None:
+def read_published(scenario: Table) -> dict[str, Published]:
+    """The published times of the first guest's run, by the label of the design."""
     if "published" not in scenario:
-        return None
+        return {}
     table = scenario.table("published", keys.PUBLISHED)
     table.require("source", '"where the numbers are from"')
+    fitted = table.strings("fitted")
+    for index, kind in enumerate(fitted):
+        if kind not in keys.PUBLISHED_TIMES or kind not in table:
+            given = [time for time in keys.PUBLISHED_TIMES if time in table]
+            table.refuse("fitted", f"{kind!r} is not published here", near(kind, given), index=index)
     times: dict[str, dict[str, float]] = {}
     for kind in keys.PUBLISHED_TIMES:
-        if kind in table:
-            times[kind] = _by_design(table, kind)
-    return Published(table.text("source"), times)
+        for design, seconds in _by_design(table, kind).items():
+            times.setdefault(design, {})[kind] = seconds
+    return {
+        design: Published(table.text("source"), fitted=tuple(kind for kind in fitted if kind in of_design), **of_design)
+        for design, of_design in times.items()
+    }
 
 
 def _by_design(table: Table, kind: str) -> dict[str, float]:

@@ -10,13 +10,14 @@ from pmulab import designs
 from pmulab.scenario import keys
 from pmulab.scenario.actors import read_guests, read_host
 from pmulab.scenario.machine import read_machine
-from pmulab.scenario.published import Published, read_notes, read_published
+from pmulab.scenario.published import read_notes, read_published
 from pmulab.scenario.work import Work
 from services import events, workload
 from services.errors import UserError
 from services.experiment import DesignSpec, Experiment, GuestSpec, HostCpuSpec, HostSpec, SessionSpec, VcpuSpec
 from services.kvm import designs as kvm_designs
 from services.kvm.vpmu import DesignError
+from services.result import Design, Failure, Published
 from services.tables import Document, Table
 
 _MAX_SEED = 2**63 - 1
@@ -26,7 +27,8 @@ _MAX_SEED = 2**63 - 1
 class Resolved:
     seed: int
     experiments: tuple[Experiment, ...]
-    published: Published | None
+    refused: tuple[Failure, ...]
+    published: dict[str, Published]
     assumed: dict[str, str]
     fitted: dict[str, str]
 
@@ -59,20 +61,23 @@ def resolve(document: Document, chosen: Sequence[str], seed: int | None, every_e
         host=host,
         guests=guests,
         design=DesignSpec(""),
+        assumed_costs=machine.assumed_costs,
     )
     published = read_published(scenario)
     assumed, fitted = read_notes(scenario, "assumed"), read_notes(scenario, "fitted")
-    wanted = _designs(scenario, experiment, chosen)
+    wanted, refused = _designs(scenario, experiment, chosen)
     return Resolved(
         seed=experiment.seed,
         experiments=tuple(replace(experiment, design=design) for design in wanted),
+        refused=tuple(refused),
         published=published,
         assumed=assumed,
         fitted=fitted,
     )
 
 
-def _designs(scenario: Table, experiment: Experiment, chosen: Sequence[str]) -> list[DesignSpec]:
+def _designs(scenario: Table, experiment: Experiment, chosen: Sequence[str]) -> tuple[list[DesignSpec], list[Failure]]:
+    """The designs that can be had with these settings, and those that cannot. Raises UserError if none can."""
     table = scenario.table("kvm", keys.KVM)
     own = table.strings("designs") if "designs" in table else list(kvm_designs.designs())[:1]
     places = [(f"--design {text}", text) for text in chosen] or [
@@ -80,17 +85,25 @@ def _designs(scenario: Table, experiment: Experiment, chosen: Sequence[str]) -> 
     ]
     if not places:
         table.refuse("designs", "designs is empty", 'write for example designs = ["emulated", "partitioned"]')
-    found: list[DesignSpec] = []
-    for where, text in places:
+    asked: list[DesignSpec] = []
+    refused: list[Failure] = []
+    for index, (where, text) in enumerate(places):
         try:
             design = designs.parse_design(text)
-            kvm_designs.fallbacks(kvm_designs.make(design, experiment.guests), experiment)
         except DesignError as error:
             raise error.within(where) from None
-        if design in found:
+        if design in asked:
             raise UserError(where, f"design {text!r} is there twice", "leave one out")
-        found.append(design)
-    return found
+        asked.append(design)
+        try:
+            kvm_designs.fallbacks(kvm_designs.make(design, experiment.guests), experiment)
+        except DesignError as error:
+            one = Design(design.name, dict(design.axes))
+            refused.append(Failure(index, one, refused=True, problem=error.problem, remedy=error.remedy))
+    if len(refused) == len(asked):
+        raise UserError(places[0][0], refused[0].problem, refused[0].remedy)
+    without = {failure.index for failure in refused}
+    return [design for index, design in enumerate(asked) if index not in without], refused
 
 
 def _events(host: HostSpec, guests: tuple[GuestSpec, ...], every_event: bool) -> tuple[int, ...]:

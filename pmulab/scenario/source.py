@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from importlib.resources import files
+from numbers import Integral, Real
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -28,7 +29,7 @@ def shipped() -> dict[str, str]:
     return found
 
 
-def open_source(scenario: str, overrides: Sequence[str] = ()) -> Document:
+def open_source(scenario: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Document:
     """Read a scenario, by path or by the name of a shipped one. Raises UserError."""
     path = FilePath(scenario)
     if path.suffix == ".toml" or len(path.parts) != 1 or scenario not in shipped():
@@ -37,23 +38,33 @@ def open_source(scenario: str, overrides: Sequence[str] = ()) -> Document:
     else:
         entry = files("pmulab").joinpath("scenarios", f"{scenario}.toml")
         document = Document(f"{scenario}.toml", FilePath(str(entry)).parent, entry.read_text(encoding="utf-8"))
-    for override in overrides:
-        _set(document, override)
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            _set(document, key, _from_python(key, value), f"{key}={value}")
+    else:
+        for text in overrides:
+            _set_text(document, text)
     return document
 
 
-def _set(document: Document, override: str) -> None:
-    """Apply `key=value`: the key dotted, the value as TOML or else as plain text.
+def _set_text(document: Document, override: str) -> None:
+    """Apply `key=value`: the value as TOML or else as plain text."""
+    key, separator, text = override.partition("=")
+    if not separator:
+        raise _malformed(override)
+    _set(document, key, _value(text.strip()), override)
+
+
+def _set(document: Document, key: str, value: Any, override: str) -> None:
+    """Apply an override, in messages `--set` and its text: the key dotted.
 
     A step on an array of tables picks an element by its index or by its `name`; without either,
     all elements are meant: `guest.hz=100`, `guest.vm0.hz=100` and `guest.0.hz=100`.
     """
     where = f"--set {override}"
-    key, separator, text = override.partition("=")
     steps = [step.strip() for step in key.split(".")]
-    if not separator or not all(_BARE_KEY.fullmatch(step) for step in steps):
-        raise UserError(where, "not of the form key=value", "write for example --set guest.hz=1000")
-    value = _value(text.strip())
+    if not all(_BARE_KEY.fullmatch(step) for step in steps):
+        raise _malformed(override)
     for path in _targets(document.data, steps, (), where):
         parent: Any = document.data
         for step in path[:-1]:
@@ -64,11 +75,32 @@ def _set(document: Document, override: str) -> None:
         document.overrides[path] = override
 
 
+def _malformed(override: str) -> UserError:
+    return UserError(f"--set {override}", "not of the form key=value", "write for example --set guest.hz=1000")
+
+
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}", parse_float=Decimal)["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def _from_python(key: str, value: Any) -> Any:
+    """A Python value as TOML would have given it. Numbers of other libraries count as what they are."""
+    match value:
+        case bool() | str() | Decimal():
+            return value
+        case Integral():
+            return int(value)
+        case Real():
+            return Decimal(repr(float(value)))
+        case list() | tuple():
+            return [_from_python(key, element) for element in value]
+        case dict():
+            return {name: _from_python(key, element) for name, element in value.items()}
+    kind = type(value).__name__
+    raise UserError(f"--set {key}={value}", f"a value cannot be a {kind}", "give a number, a string, a bool or a list")
 
 
 def _targets(value: Any, steps: list[str], path: Path, where: str) -> list[Path]:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any
 
 import orjson
 import trio
@@ -52,7 +51,7 @@ class Lab:
             [Seat(Role.HOST, HOST, pcpu.cpu) for pcpu in self.simulation.pcpus]
             + [Seat(Role.GUEST, vcpu.name, vcpu.index) for vcpu in self.simulation.vcpus]
         )
-        self.result: dict[str, Any] | None = None
+        self.result: results.Result | None = None
         self.failure: str | None = None
         self._wall_seconds = 0.0
         self._snapshots: list[_Snapshot] = []  # to be taken between two interactions
@@ -141,9 +140,7 @@ class Lab:
         result = await self.simulation.result()
         self._wall_seconds += time.perf_counter() - began
         measured = self.simulation.measured(result, self._wall_seconds)
-        whole = results.begin(self.experiment.scenario, self.experiment.seed, "processes")
-        whole["runs"].append(results.run(self.experiment, measured))
-        self.result = whole
+        self.result = results.of(self.experiment, measured, "processes")
         self._take_snapshots()
         self._change()
 

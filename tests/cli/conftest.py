@@ -6,9 +6,14 @@ from typing import Any
 
 import pytest
 
+TASK = "guest.0.task.0.perf"
 
-def event(name: str, count: int, scaled: int | None, truth: int, running_ns: int, samples: int) -> dict[str, Any]:
+
+def event(
+    session: str, name: str, count: int, scaled: int | None, truth: int, running_ns: int, samples: int
+) -> dict[str, Any]:
     return {
+        "session": session,
         "event": name,
         "count": count,
         "scaled": scaled,
@@ -63,21 +68,22 @@ def run(name: str, axes: dict[str, str], published: dict[str, Any] | None, **cha
                 "true_user_seconds": 2.9,
                 "true_system_seconds": 0.1,
                 "events": [
-                    event("cycles", 9_000_000_000, 9_000_000_000, 9_090_000_000, 4_000_000_000, 4100),
-                    event("instructions:u", 5_000_000_000, 10_000_000_000, 10_100_000_000, 2_000_000_000, 2050),
-                    event("branch-misses", 0, None, 0, 0, 0),
+                    event(TASK, "cycles", 9_000_000_000, 9_000_000_000, 9_090_000_000, 4_000_000_000, 4100),
+                    event(TASK, "instructions:u", 5_000_000_000, 10_000_000_000, 10_100_000_000, 2_000_000_000, 2050),
+                    event(TASK, "branch-misses", 0, None, 0, 0, 0),
                 ],
-                "interrupt_latency": [{"interrupts": 4150, "p50_ns": 1466, "p99_ns": 2300, "max_ns": 90_500}],
+                "interrupt_latency": [{"times": 4150, "p50_ns": 1466, "p99_ns": 2300, "max_ns": 90_500}],
                 "vcpu_load": [{"times": 12, "p50_ns": 400, "p99_ns": 500, "max_ns": 500}],
                 "vcpu_put": [{"times": 11, "p50_ns": 200, "p99_ns": 300, "max_ns": 300}],
             }
         ],
         "host": {
-            "events": [event("cycles:H", 3_000_000, 3_000_000, 3_000_000, 4_000_000_000, 0)],
+            "events": [event("host.perf.0", "cycles:H", 3_000_000, 3_000_000, 3_000_000, 4_000_000_000, 0)],
             "refused": [],
-            "interrupt_latency": [{"interrupts": 0, "p50_ns": None, "p99_ns": None, "max_ns": None}],
+            "interrupt_latency": [{"times": 0, "p50_ns": None, "p99_ns": None, "max_ns": None}],
         },
         "round_trips": {"total": 0, "per_trap": 0.0, "per_interrupt": 0.0},
+        "assumed_costs": {"exit_full_sysreg": "400 ns: between two that were measured"},
         "published": published,
         **changed,
     }
@@ -85,7 +91,14 @@ def run(name: str, axes: dict[str, str], published: dict[str, Any] | None, **cha
 
 @pytest.fixture
 def result() -> dict[str, Any]:
-    source = {"source": "a cover letter"}
+    """As JSON, for a test to change."""
+    source = {
+        "source": "a cover letter",
+        "elapsed_seconds": None,
+        "user_seconds": None,
+        "system_seconds": None,
+        "fitted": ["elapsed_seconds"],
+    }
     swaps = {"loads": 12, "puts": 11, "register_writes": 381, "register_reads": 176}
     traps = {"total": 90, "by_register": {"PMOVSCLR_EL0:w": 60, "PMEVTYPER0_EL0:w": 30}}
     return {
@@ -105,4 +118,7 @@ def result() -> dict[str, Any]:
                 kvm={"traps": traps, "swaps": swaps, "interrupts_injected": 34_567},
             ),
         ],
+        "failures": [],
+        "assumed": {"clock": "3 GHz", "pin": "alone"},
+        "fitted": {"perf_factor": "one factor"},
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ def pmulab(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["run", "quick", "--design", "emulatd"], "pmulab: --design emulatd: unknown design 'emulatd'; did you mean"),
         (["run", "quick", "--set", "guest.hz=fast"], "pmulab: --set guest.hz=fast: guest.hz must be an integer"),
         (["run", "quick", "--seed", "x"], "pmulab run: argument --seed: invalid"),
+        (["run", "quick", "--jobs", "0"], "pmulab run: argument --jobs: invalid number of jobs '0'"),
         (["run", "quick", "--seed", "-1"], "pmulab run: argument --seed: -1 is not from 0 to"),
         (["run", "quick", "--topology", "threads"], "pmulab run: argument --topology: invalid choice"),
         (["run", "quick", "--out", "/proc/nowhere"], "pmulab: --out /proc/nowhere: "),
@@ -79,6 +81,79 @@ def test_run_prints_a_table_and_no_progress_without_a_terminal() -> None:
     assert "partitioned" in done.stdout
 
 
+def scenario(name: str) -> str:
+    return str(Path(__file__).parent / "scenarios" / f"{name}.toml")
+
+
+@pytest.mark.parametrize("designs", [(), ("mediated", "partitioned")])
+def test_an_event_that_one_design_refuses_is_refused_there_and_counted_in_the_others(designs: tuple[str, ...]) -> None:
+    asked = [word for design in designs for word in ("--design", design)]
+    done = pmulab("run", scenario("different-host-events"), *asked, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    runs = {run["design"]["name"]: run for run in json.loads(done.stdout)["runs"]}
+    mediated = runs.pop("mediated")["host"]
+    (other,) = (run["host"] for run in runs.values())
+    assert [event["event"] for event in other["events"]] == ["cycles:G", "instructions:H"]
+    assert [event["event"] for event in mediated["events"]] == ["instructions:H"]
+    assert [(one["event"], one["reason"]) for one in mediated["refused"]] == [
+        ("cycles:G", "it does not exclude guests (:H)")
+    ]
+
+
+def test_a_member_of_a_group_is_refused_with_its_leader_and_the_same_event_alone_is_not() -> None:
+    events = 'host.perf.events=["{cycles:G,instructions:H}","instructions:H"]'
+    done = pmulab("run", scenario("different-host-events"), "--design", "mediated", "--set", events, "--json")
+    (run,) = json.loads(done.stdout)["runs"]
+    assert [event["event"] for event in run["host"]["events"]] == ["instructions:H"]
+    assert [(one["event"], one["reason"]) for one in run["host"]["refused"]] == [
+        ("cycles:G", "it does not exclude guests (:H)"),
+        ("instructions:H", "its group's leader does not exclude guests (:H)"),
+    ]
+
+
+def test_a_design_that_cannot_be_had_says_why_and_the_others_run() -> None:
+    done = pmulab("run", scenario("one-design-refuses"), "--json")
+    whole = json.loads(done.stdout)
+    assert done.returncode == cli.FAILED
+    assert [run["design"]["name"] for run in whole["runs"]] == ["emulated", "partitioned"]
+    (failure,) = whole["failures"]
+    assert (failure["index"], failure["design"]["name"], failure["refused"]) == (2, "mediated", True)
+    assert "it cannot have 4" in failure["problem"]
+    assert done.stderr.startswith("pmulab: mediated: ")
+    assert done.stderr.count("\n") == 1
+    text = pmulab("run", scenario("one-design-refuses")).stdout
+    assert text.splitlines()[2].split() == ["emulated", "partitioned", "mediated"]
+
+
+def test_if_no_design_can_be_had_it_is_the_users_mistake() -> None:
+    done = pmulab("run", scenario("one-design-refuses"), "--design", "mediated")
+    assert (done.returncode, done.stdout) == (cli.BAD_INPUT, "")
+    assert done.stderr.startswith("pmulab: --design mediated: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_core_without_vhe_is_refused_by_name_with_cores_that_have_it() -> None:
+    done = pmulab("run", scenario("core-without-vhe"))
+    assert (done.returncode, done.stdout) == (cli.BAD_INPUT, "")
+    where = f"{scenario('core-without-vhe')}:2"
+    message = "cortex-a57 has no FEAT_VHE, and a host at EL1 is not modelled; take one of cortex-a55, "
+    assert done.stderr.startswith(f"pmulab: {where}: {message}")
+
+
+def test_every_run_names_the_assumed_costs_that_it_charges() -> None:
+    text = pmulab("run", "quick", *SHORT).stdout
+    notes = text.partition("\nCosts charged here that nobody has measured\n")[2]
+    assert "  exit_full_sysreg: 400 ns: between" in notes
+    assert "exit_fast" not in notes  # nothing took the fast path
+    assert "exit_full_null" not in notes  # measured
+    given = pmulab("run", "quick", *SHORT, "--set", "machine.cost.exit_full_sysreg=400 ns").stdout
+    assert "  exit_full_sysreg: " not in given.partition("that nobody has measured\n")[2]
+
+
+def test_the_help_says_that_a_seed_changes_nothing_yet() -> None:
+    assert "nothing in the model is random yet" in " ".join(pmulab("run", "--help").stdout.split())
+
+
 def test_why_prints_the_bill() -> None:
     assert "perf_release_create" in pmulab("run", "quick", "--why", *SHORT).stdout
 
@@ -87,7 +162,9 @@ def test_run_json_is_the_contract(tmp_path: Path) -> None:
     done = pmulab("run", "quick", "--json", "--out", str(tmp_path / "out"), "--seed", "7", *SHORT)
     whole: dict[str, Any] = json.loads(done.stdout)
     assert whole == json.loads((tmp_path / "out" / "result.json").read_text())
-    assert list(whole) == ["schema", "version", "scenario", "seed", "topology", "runs"]
+    head = ["schema", "version", "scenario", "seed", "topology"]
+    assert list(whole) == [*head, "runs", "failures", "assumed", "fitted"]
+    assert whole["failures"] == []
     assert (whole["schema"], whole["scenario"], whole["seed"], whole["topology"]) == (
         "pmulab.result/2",
         "quick",
@@ -98,7 +175,7 @@ def test_run_json_is_the_contract(tmp_path: Path) -> None:
     for run in whole["runs"]:
         assert set(run) == {
             *("design", "digest", "virtual_seconds", "wall_seconds", "time", "accounted", "bill", "kvm", "guests"),
-            *("host", "round_trips", "published", "choices"),
+            *("host", "round_trips", "published", "choices", "assumed_costs"),
         }
         assert set(run["time"]) == set(run["accounted"]) == {"guest", "host_kernel", "host_user", "idle"}
         assert set(run["kvm"]) == {"traps", "swaps", "interrupts_injected"}
@@ -117,7 +194,7 @@ def test_published_numbers_stand_beside_the_designs_that_have_them() -> None:
     (run,) = json.loads(done.stdout)["runs"]
     assert (run["published"]["elapsed_seconds"], run["published"]["system_seconds"]) == (3.139, 0.110)
     text = pmulab("run", "gzip-record", "--design", "partitioned", "--set", "guest.task.repeat=1").stdout
-    assert "  published       3.139 s" in text
+    assert re.search(r"^real, fitted .*\n  published +3\.139 s$", text, re.MULTILINE)
     assert "\nAssumed\n" in text
     assert "\nFitted\n" in text
 
@@ -140,9 +217,9 @@ def test_ctrl_c_ends_a_run_with_130_and_one_line() -> None:
 _ANNOUNCED = """
 from pmulab.progress import Progress
 update = Progress.update
-def announced(self, done, virtual_seconds):
+def announced(self, design, share, virtual_seconds):
     print("simulating", flush=True)
-    update(self, done, virtual_seconds)
+    update(self, design, share, virtual_seconds)
 Progress.update = announced
 sys.exit(cli.main(["run", "gzip-record", "--design", "emulated"]))
 """

@@ -1,17 +1,19 @@
 """The error of a scaled count, split by cause: the parts add up, and each cause shows where it is at work."""
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
-import trio
 
 from pmulab import scenario
-from services import embedded, result
+from pmulab.batch import run_designs
+from services import result
+from services.result import Event
 
 S = 10**9
 
 
-def event(**row: int) -> dict[str, Any]:
+def event(**row: int) -> Event:
     plain = {"name": "e", "samples": 0, "state": 1, "enabled": 4 * S, "running": 4 * S} | row
     (made,) = result.events([{"sessions": [{"name": "", "events": [plain]}]}])
     return made
@@ -28,19 +30,21 @@ def event(**row: int) -> dict[str, Any]:
     ],
 )
 def test_each_cause_alone(row: dict[str, int], cause: str, size: int) -> None:
-    error = event(**row)["error"]
-    assert error == dict.fromkeys(error, 0) | {cause: size}
+    error = event(**row).error
+    assert error is not None
+    assert asdict(error) == dict.fromkeys(asdict(error), 0) | {cause: size}
 
 
 @pytest.mark.parametrize("name", ["quick", "two-vms"])
 def test_the_parts_add_up_in_a_real_run(name: str) -> None:
-    for experiment in scenario.load(name).experiments:
-        run = result.run(experiment, trio.run(embedded.run, experiment))
-        events = [event for guest in run["guests"] for event in guest["events"]] + run["host"]["events"]
+    for run in run_designs(scenario.load(name), jobs=1).runs:
+        events = [event for guest in run.guests for event in guest.events] + list(run.host.events)
         assert events
         for one in events:
-            assert sum(one["error"].values()) == one["scaled"] - one["truth"]
-            assert one["error"]["surplus"] == one["error"]["overflow"] == 0
+            assert one.error is not None
+            assert one.scaled is not None
+            assert sum(asdict(one.error).values()) == one.scaled - one.truth
+            assert one.error.surplus == one.error.overflow == 0
 
 
 def test_sessions_are_one_if_the_scenario_has_them_as_one_and_else_apart() -> None:
@@ -49,6 +53,6 @@ def test_sessions_are_one_if_the_scenario_has_them_as_one_and_else_apart() -> No
     def on(name: str) -> dict[str, Any]:
         return {"sessions": [{"name": name, "events": [plain]}]}
 
-    assert [event["count"] for event in result.events([on("host.perf"), on("host.perf")])] == [10]
-    assert [event["count"] for event in result.events([on("a"), on("b")])] == [5, 5]
-    assert [event["count"] for event in result.events([on(""), on("")])] == [5, 5]
+    assert [event.count for event in result.events([on("host.perf"), on("host.perf")])] == [10]
+    assert [event.count for event in result.events([on("a"), on("b")])] == [5, 5]
+    assert [event.count for event in result.events([on(""), on("")])] == [5, 5]

@@ -9,49 +9,146 @@ from typing import Any
 import pytest
 
 from pmulab import report
+from services.result import read
 
 HERE = Path(__file__).parent
+REFUSAL = {
+    "index": 1,
+    "design": {"name": "mediated", "axes": {"swap": "eager"}, "fallbacks": []},
+    "refused": True,
+    "problem": "the guest owns all 6 event counters, it cannot have 4",
+    "remedy": "change the design",
+}
+
+
+def render(plain: dict[str, Any], *, why: bool = False) -> str:
+    return report.render(read(plain), why=why)
+
+
+def table(text: str, head: str) -> list[list[str]]:
+    """The rows of the block that begins with `head`, by words."""
+    block = next(block for block in text.split("\n\n") if block.startswith(head))
+    return [line.split() for line in block.splitlines()]
 
 
 @pytest.mark.parametrize(("file", "why"), [("report.txt", False), ("why.txt", True)])
 def test_the_tables_of_a_result(result: dict[str, Any], file: str, why: bool) -> None:
-    assert report.render(result, why=why) == (HERE / file).read_text()
+    assert render(result, why=why) == (HERE / file).read_text()
 
 
 def test_designs_of_one_name_are_told_apart_by_the_axes_they_differ_in(result: dict[str, Any]) -> None:
     lazy = copy.deepcopy(result["runs"][1])
     lazy["design"]["axes"]["swap"] = "lazy"
-    assert report.columns([*result["runs"], lazy]) == ["emulated", "partitioned,swap=eager", "partitioned,swap=lazy"]
+    result["runs"].append(lazy)
+    heads = ["emulated", "partitioned,swap=eager", "partitioned,swap=lazy"]
+    assert report.columns(read(result).runs) == heads
 
 
 def test_nothing_published_nothing_compared(result: dict[str, Any]) -> None:
     for run in result["runs"]:
         run["published"] = None
-    assert "published" not in report.render(result)
+    text = render(result)
+    assert "ublished" not in text
+    assert "(fitted)" not in text
+
+
+def test_what_is_predicted_stands_before_what_was_fitted_and_each_says_which_it_is(result: dict[str, Any]) -> None:
+    names = [" ".join(row[:2]) for row in table(render(result), "Published numbers") if "," in row[0]]
+    assert names == ["sys, predicted", "real, fitted"]
+    for run in result["runs"]:
+        run["published"]["fitted"] = []
+    names = [" ".join(row[:2]) for row in table(render(result), "Published numbers") if "," in row[0]]
+    assert names == ["real, predicted", "sys, predicted"]
 
 
 def test_a_fallback_is_told(result: dict[str, Any]) -> None:
     result["runs"][1]["design"]["fallbacks"] = ["no FEAT_FGT: every access traps"]
-    assert "no FEAT_FGT: every access traps" in report.render(result)
+    assert "no FEAT_FGT: every access" in render(result)
 
 
 def test_a_result_without_guests_or_busy_time(result: dict[str, Any]) -> None:
     for run in result["runs"]:
         run["guests"], run["published"] = [], None
         run["time"] = dict.fromkeys(run["time"], 0.0)
-    text = report.render(result, why=True)
+    text = render(result, why=True)
     assert "vm0" not in text
     assert "cycles:H" in text
 
 
-def test_notes_are_one_line_each() -> None:
-    assert report.notes("Assumed", {"clock": "3 GHz", "pin": "alone"}) == "\nAssumed\n  clock: 3 GHz\n  pin: alone\n"
-    assert report.notes("Assumed", {}) == ""
+def test_notes_are_one_line_each(result: dict[str, Any]) -> None:
+    assert render(result).endswith("\n\nAssumed\n  clock: 3 GHz\n  pin: alone\n\nFitted\n  perf_factor: one factor\n")
+    result["assumed"] = {}
+    assert "\nAssumed\n" not in render(result)
 
 
-def test_a_pinned_event_in_error_and_what_the_host_is_refused_are_told(result: dict[str, Any]) -> None:
+def test_costs_that_nobody_has_measured_are_named(result: dict[str, Any]) -> None:
+    result["runs"][0]["assumed_costs"]["mrs"] = "2 ns"
+    text = render(result)
+    note = "  exit_full_sysreg: 400 ns: between two that were measured\n  mrs: 2 ns\n"
+    assert f"\nCosts charged here that nobody has measured\n{note}" in text
+
+
+def test_a_pinned_event_in_error_is_told(result: dict[str, Any]) -> None:
     result["runs"][1]["host"]["events"][0]["in_error"] = 1
-    result["runs"][1]["host"]["refused"] = ["cycles", "instructions"]
-    text = report.render(result)
-    assert "(100.00%) ERROR" in text
-    assert "cycles, instructions" in text
+    assert "(100.00%) ERROR" in render(result)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_design_that_refuses_an_event_says_so_and_shows_no_other_events_numbers(
+    result: dict[str, Any], first: int
+) -> None:
+    opener, refuser = result["runs"][first], result["runs"][1 - first]
+    (own,) = opener["host"]["events"]
+    opener["host"]["events"] = [own | {"event": "cycles:G", "truth": 777, "scaled": 777}, own]
+    refuser["host"]["refused"] = [{"session": own["session"], "event": "cycles:G", "reason": "it counts guests"}]
+    opens, refuses = opener["design"]["name"], refuser["design"]["name"]
+    text = render(result, why=True)
+    _, *rows = table(text, "host: event  ")
+    cells = {}
+    for row in rows[:4]:
+        if row[0] not in (opens, refuses):
+            event, *row = row
+        cells[event, row[0]] = row[1:]
+    assert next(iter(cells))[0] == "cycles:G"
+    assert cells["cycles:G", opens][1:3] == ["777", "777"]
+    assert cells["cycles:G", refuses] == ["refused"]
+    assert (
+        cells["cycles:H", opens] == cells["cycles:H", refuses] == [*["3,000,000"] * 3, "+0.00", "%", "(100.00%)", "0"]
+    )
+    assert f"\n{refuses} refuses cycles:G: it counts guests\n" in text
+
+
+def test_a_host_event_far_from_its_truth_is_named_below_the_table_the_worst_first(result: dict[str, Any]) -> None:
+    near, far = (run["host"]["events"][0] for run in result["runs"])
+    near["scaled"], far["scaled"] = 2_840_000, 9_000_000
+    title = "Host events more than 5 % from their truth"
+    rows = [["cycles:H", "partitioned", "+200.00", "%"], ["cycles:H", "emulated", "-5.33", "%"]]
+    assert table(render(result), title)[1:] == rows
+    near["scaled"] = 2_860_000
+    assert table(render(result), title)[1:] == rows[:1]
+    far["scaled"] = None
+    assert title not in render(result)
+
+
+def test_a_design_that_cannot_be_had_is_a_column_that_says_why(result: dict[str, Any]) -> None:
+    result["failures"] = [REFUSAL]
+    text = render(result)
+    summary = text.split("\n\n")[1]
+    assert summary.splitlines()[0].split() == ["emulated", "mediated", "partitioned"]
+    told = [line.removeprefix("cannot be had").strip() for line in summary.splitlines()[-4:]]
+    assert " ".join(told).endswith("the guest owns all 6 event counters, it cannot have 4; change the design")
+    assert "mediated" not in text.split("\n\n", 2)[2]
+
+
+def test_a_run_that_failed_is_a_column_that_says_why(result: dict[str, Any]) -> None:
+    died = {**REFUSAL, "index": 0, "refused": False, "problem": "its process was killed by SIGKILL", "remedy": ""}
+    result["failures"], result["runs"] = [died], result["runs"][1:]
+    summary = render(result).split("\n\n")[1]
+    assert summary.splitlines()[0].split() == ["mediated", "partitioned"]
+    assert "failed" in summary
+    assert "cannot be had" not in summary
+
+
+def test_nothing_but_failures_is_still_a_table(result: dict[str, Any]) -> None:
+    result["failures"], result["runs"] = [{**REFUSAL, "index": 0, "refused": False}], []
+    assert "mediated" in render(result)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from services.result import Design, Failure, RefusedEvent
 
 DOCS = Path(__file__).parents[2] / "docs"
 # Their keys are data, or those of `time`.
 OPEN = (
+    "assumed",
+    "fitted",
+    "assumed_costs",
     "choices",
     "design.axes",
     "kvm.traps.by_register",
@@ -33,12 +39,16 @@ def test_every_field_is_documented(result: dict[str, Any]) -> None:
     documented = set(re.findall(r"`([a-z0-9_.]+)`", (DOCS / "result.md").read_text()))
     run = result["runs"][0]
     guest = run["guests"][0]
+    failure = Failure(0, Design("mediated", {}), refused=True, problem="", remedy="")
+    refused = RefusedEvent("", "", "")
     everything = (
         fields(result)
         | fields(run)
         | fields(guest)
         | fields(guest["events"][0])
         | fields(guest["interrupt_latency"][0])
+        | fields(asdict(failure) | {"design": None})
+        | fields(asdict(refused))
     )
     parents = {name for name in everything for other in everything if other.startswith(f"{name}.")}
     assert everything - parents - documented == set()

@@ -96,9 +96,9 @@ def test_a_task_is_injected_and_runs(up: Up, pmulab: Pmulab, tmp_path: Path) -> 
     assert done.stderr == ""
     assert done.stdout.startswith("injection 1 took effect at entry ")
     with connect(up.addresses["kvm"]) as lab:
-        (run,) = lab.result(wait=True)["runs"]
-    injected = run["guests"][0]["events"][-1]
-    assert (injected["event"], injected["truth"] > 0) == ("LLC-loads", True)
+        (run,) = lab.result(wait=True).runs
+    injected = run.guests[0].events[-1]
+    assert (injected.event, injected.truth > 0) == ("LLC-loads", True)
 
 
 WRONG = [

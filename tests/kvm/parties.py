@@ -44,7 +44,7 @@ def experiment(
         frequency_hz=HZ,
         cpus=(cpu,) * pcpus,
         events=(INST_RETIRED, 0x11),
-        costs=load("altra-n1-vhe", HZ),
+        costs=load("altra-n1-vhe").cycles(HZ),
         profiles=(rates, rates, rates),
         host_kernel_profile=0,
         guest_kernel_profile=1,

@@ -12,6 +12,7 @@ from grpc import StatusCode
 
 from pmulab.client import Lab, RpcError, connect, connect_trio
 from services.experiment import EventSpec, PhaseSpec, SessionSpec, TaskSpec
+from services.result import SCHEMA, Result
 from services.rpc import Abort, Address, Loop, Stream, serve
 from services.typed_json import dumps, loads
 from services.wire.lab_pb2 import (
@@ -40,6 +41,9 @@ SESSION = SessionSpec("stat", (EventSpec("cycles", 0x11, leader=0),))
 RATES = ((0x08, 3 << 31), (0x11, 1 << 32))
 
 
+DONE = Result(SCHEMA, "0.1.0", "gzip-record", 1, "processes", (), (), {}, {})
+
+
 class SmallLab:
     """A `Lab` service whose work is done when it is first asked to wait."""
 
@@ -58,7 +62,7 @@ class SmallLab:
 
     async def result(self, request: ResultRequest) -> ResultReply:
         self.done = self.done or request.wait
-        return ResultReply(json=orjson.dumps({"schema": "pmulab.result/2", "done": self.done}), done=self.done)
+        return ResultReply(json=orjson.dumps(DONE if self.done else None), done=self.done)
 
     async def watch(self, request: WatchRequest, stream: Stream[Progress, WatchRequest]) -> None:
         for left in (2, 1, 0):
@@ -102,9 +106,9 @@ async def test_a_blocking_program_works_with_a_topology(loop: Loop, address: Add
         assert lab.describe().scenario == "gzip-record"
         assert lab.inject("vm0", TASK, profiles=[RATES]).entry == 7
         assert lab.inject("vm0", SESSION, cpu=1).id == 2
-        assert lab.result()["done"] is False
+        assert lab.result() is None
         assert [progress.left for progress in lab.watch()] == [2, 1, 0]
-        assert lab.result(wait=True)["done"] is True
+        assert lab.result(wait=True) == DONE
         assert len(lab.log().injections) == 2
         assert lab.shutdown().now == 9
 
@@ -124,7 +128,7 @@ async def main():
         print((await lab.inject("vm0", TaskSpec("gzip", (PhaseSpec(0, 1000),)))).entry)
         async with lab.watch() as progress:
             print([step.left async for step in progress])
-        print((await lab.result(wait=True))["done"])
+        print((await lab.result(wait=True)).scenario)
         print(len((await lab.log()).injections))
         try:
             await lab.inject("vm7", TaskSpec("gzip", ()))
@@ -139,7 +143,8 @@ trio.run(main)
 async def test_a_trio_program_works_with_a_topology(loop: Loop, address: Address) -> None:
     async with served(loop, address):
         program = await trio.run_process([sys.executable, "-c", TRIO_PROGRAM, str(address)], capture_stdout=True)
-    assert program.stdout.decode().split("\n") == ["gzip-record", "7", "[2, 1, 0]", "True", "1", "NOT_FOUND", "9", ""]
+    said = program.stdout.decode().splitlines()
+    assert said == ["gzip-record", "7", "[2, 1, 0]", "gzip-record", "1", "NOT_FOUND", "9"]
 
 
 async def test_work_arrives_as_it_was_given(loop: Loop, address: Address) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 import pytest
-import trio
 
 from pmulab import scenario
+from pmulab.batch import run_designs
 from pmulab.designs import label
-from services import embedded, result
-
-Run = dict[str, Any]
+from services.experiment import DesignSpec
+from services.result import Event, Latency, Run
 
 # What makes a scenario shorter without changing what it shows.
 SMALL = {
@@ -33,28 +32,31 @@ SHIPPED = sorted(scenario.shipped())
 def runs(name: str, *overrides: str, designs: tuple[str, ...] = ()) -> dict[str, Run]:
     """One run for each design of a scenario, made shorter, by label."""
     loaded = scenario.load(name, designs=designs, overrides=[*SMALL.get(name, ()), *overrides])
-    return {label(of.design): result.run(of, trio.run(embedded.run, of)) for of in loaded.experiments}
+    result = run_designs(loaded, jobs=1)
+    assert not result.failures
+    return {label(DesignSpec(run.design.name, run.design.axes)): run for run in result.runs}
 
 
-def event(events: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    return next(event for event in events if event["event"] == name)
+def event(events: Iterable[Event], name: str) -> Event:
+    return next(event for event in events if event.event == name)
 
 
-def error(of: dict[str, Any]) -> float:
+def error(of: Event) -> float:
     """Of a scaled count, against its truth."""
-    return float((of["scaled"] - of["truth"]) / of["truth"])
+    assert of.deviation is not None
+    return of.deviation
 
 
-def got(of: dict[str, Any]) -> float:
+def got(of: Event) -> float:
     """The share of the time wanted on a counter that the event got."""
-    return float(of["running_ns"] / of["enabled_ns"])
+    return of.running
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_it_runs_with_each_of_its_designs(name: str) -> None:
     for run in runs(name).values():
-        assert all(guest["elapsed_seconds"] > 0 for guest in run["guests"])
-        assert run["time"]["guest"] > 0
+        assert all(guest.elapsed_seconds > 0 for guest in run.guests)
+        assert run.time.guest > 0
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -66,20 +68,20 @@ def test_it_says_who_asks_and_what_to_look_at(name: str) -> None:
 
 def test_gzip_record_takes_longer_on_the_emulated_vpmu() -> None:
     by = runs("gzip-record")
-    assert by["emulated"]["virtual_seconds"] > 1.1 * by["partitioned"]["virtual_seconds"]
+    assert by["emulated"].virtual_seconds > 1.1 * by["partitioned"].virtual_seconds
 
 
 def test_two_vms_the_hosts_counts_by_who_ran_add_up() -> None:
     for run in runs("two-vms").values():
-        events = run["host"]["events"]
-        whole, guest, host = (event(events, name)["truth"] for name in ("cycles", "cycles:G", "cycles:H"))
+        events = run.host.events
+        whole, guest, host = (event(events, name).truth for name in ("cycles", "cycles:G", "cycles:H"))
         assert guest + host == pytest.approx(whole, rel=1e-4)
         assert error(event(events, "cycles:G")) == 0
 
 
 def test_traps_or_perf_slow_path_saves_perf_and_keeps_the_traps() -> None:
     by = runs("traps-or-perf")
-    bills = {name: run["bill"]["host"] for name, run in by.items()}
+    bills = {name: run.bill.host for name, run in by.items()}
     emulated, slow = bills["emulated"], bills["partitioned,traps=slow-path"]
     fast, fgt = bills["partitioned,traps=fast-path"], bills["partitioned"]
     assert emulated["perf re-create"] > 0
@@ -95,25 +97,27 @@ def test_swap_crossover_lazy_is_cheaper_where_few_residencies_use_the_pmu_and_de
     eager, lazy, sticky = "partitioned", "partitioned,swap=lazy", "partitioned,swap=lazy-sticky"
     seldom = runs("swap-crossover", designs=(eager, lazy, sticky))
     always = runs("swap-crossover", "guest.task.monitored.repeat=60", designs=(eager, lazy))
-    assert seldom[lazy]["time"]["host_kernel"] < seldom[eager]["time"]["host_kernel"]
-    assert always[lazy]["time"]["host_kernel"] > always[eager]["time"]["host_kernel"]
-    assert seldom[lazy]["kvm"]["swaps"]["loads"] == 6  # those with accesses
-    assert seldom[sticky]["kvm"]["swaps"]["loads"] == seldom[eager]["kvm"]["swaps"]["loads"] >= 60
-    assert seldom[lazy]["kvm"]["traps"]["total"] > seldom[eager]["kvm"]["traps"]["total"]
+    assert seldom[lazy].time.host_kernel < seldom[eager].time.host_kernel
+    assert always[lazy].time.host_kernel > always[eager].time.host_kernel
+    assert seldom[lazy].kvm.swaps.loads == 6  # those with accesses
+    assert seldom[sticky].kvm.swaps.loads == seldom[eager].kvm.swaps.loads >= 60
+    assert seldom[lazy].kvm.traps.total > seldom[eager].kvm.traps.total
 
 
 def test_reservation_dynamic_leaves_the_host_more_time_and_a_biased_scale() -> None:
     by = runs("reservation")
-    static, dynamic = (by[name]["host"]["events"] for name in ("partitioned", "partitioned,reservation=dynamic"))
+    static, dynamic = (by[name].host.events for name in ("partitioned", "partitioned,reservation=dynamic"))
     for fixed, moving in zip(static, dynamic, strict=True):
         assert got(fixed) < 0.6 < got(moving)
         assert abs(error(fixed)) < 0.05 < abs(error(moving))
-        assert (error(moving) > 0) is moving["event"].endswith(":H")
+        assert (error(moving) > 0) is moving.event.endswith(":H")
 
 
 def test_load_latency_grows_with_the_hosts_events_under_dynamic_reservation_only() -> None:
     def load(run: Run) -> int:
-        return int(run["guests"][0]["vcpu_load"][0]["p50_ns"])
+        p50 = run.guests[0].vcpu_load[0].p50_ns
+        assert p50 is not None
+        return p50
 
     one, four = runs("load-latency", 'host.perf.events="r8"'), runs("load-latency")
     static, dynamic = "partitioned", "partitioned,reservation=dynamic"
@@ -123,26 +127,29 @@ def test_load_latency_grows_with_the_hosts_events_under_dynamic_reservation_only
 
 def test_overflow_latency_is_much_the_same_in_every_design_but_for_a_vcpu_that_was_taken_off() -> None:
     latencies = [latency for run in runs("overflow-latency").values() for latency in _latencies(run)]
-    assert all(1000 < latency["p50_ns"] <= latency["p99_ns"] < 10_000 for latency in latencies)
-    assert max(latency["max_ns"] for latency in latencies) > 1_000_000
+    for latency in latencies:
+        assert latency.p50_ns is not None
+        assert latency.p99_ns is not None
+        assert 1000 < latency.p50_ns <= latency.p99_ns < 10_000
+    assert max(latency.max_ns or 0 for latency in latencies) > 1_000_000
 
 
-def _latencies(run: Run) -> list[dict[str, Any]]:
-    return [latency for guest in run["guests"] for latency in guest["interrupt_latency"]]
+def _latencies(run: Run) -> list[Latency]:
+    return [latency for guest in run.guests for latency in guest.interrupt_latency]
 
 
 def test_who_may_take_a_host_group_does_not_fit_beside_a_guest_with_eight_of_ten_counters() -> None:
-    group = {name: event(run["host"]["events"], "instructions") for name, run in runs("who-may-take").items()}
+    group = {name: event(run.host.events, "instructions") for name, run in runs("who-may-take").items()}
     assert got(group["emulated"]) == 1
-    assert group["partitioned"]["scaled"] is None
+    assert group["partitioned"].scaled is None
     assert 0 < got(group["partitioned,reservation=dynamic"]) < 0.1
     fits = runs("who-may-take", "guest.counters=6")
-    assert all(got(event(run["host"]["events"], "instructions")) == 1 for run in fits.values())
+    assert all(got(event(run.host.events, "instructions")) == 1 for run in fits.values())
 
 
 def test_who_may_take_a_host_group_that_does_not_fit_stops_a_guest_as_posted_and_not_by_hpme() -> None:
     by = runs("who-may-take", "guest.counters=10")
-    counts = {name: event(run["guests"][0]["events"], "branches") for name, run in by.items()}
+    counts = {name: event(run.guests[0].events, "branches") for name, run in by.items()}
     assert abs(error(counts["emulated"])) < 0.001
     assert abs(error(counts["partitioned"])) < 0.001
     assert got(counts["partitioned-v6"]) == 1
@@ -150,22 +157,22 @@ def test_who_may_take_a_host_group_that_does_not_fit_stops_a_guest_as_posted_and
 
 
 def test_watchdog_survives_where_one_counter_is_left() -> None:
-    lost = {name: event(run["host"]["events"], "cycles:D")["in_error"] for name, run in runs("watchdog").items()}
+    lost = {name: event(run.host.events, "cycles:D").in_error for name, run in runs("watchdog").items()}
     assert lost == {"emulated": 0, "partitioned": 1, "partitioned,reservation=dynamic": 1, "partitioned-v8": 1}
     kept = runs("watchdog", "guest.counters=9").values()
-    assert [event(run["host"]["events"], "cycles:D")["in_error"] for run in kept] == [0, 0, 0, 0]
+    assert [event(run.host.events, "cycles:D").in_error for run in kept] == [0, 0, 0, 0]
 
 
 def test_watchdog_beats_an_event_of_the_guest_silently_on_the_emulated_vpmu() -> None:
-    lost = event(runs("watchdog")["emulated"]["guests"][0]["events"], "stalled-cycles-backend")
-    assert (lost["count"], got(lost), lost["in_error"]) == (0, 1, 0)
-    assert lost["truth"] > 0
+    lost = event(runs("watchdog")["emulated"].guests[0].events, "stalled-cycles-backend")
+    assert (lost.count, got(lost), lost.in_error) == (0, 1, 0)
+    assert lost.truth > 0
 
 
 def test_migration_keeps_every_count_but_those_of_a_transition_that_loads_nothing() -> None:
     by = runs("migration")
     for name, run in by.items():
-        errors = [error(one) for one in run["guests"][0]["events"] if one["event"] != "cycles"]
+        errors = [error(one) for one in run.guests[0].events if one.event != "cycles"]
         if name == "partitioned-v8":
             assert max(errors) < -0.01
         else:
@@ -175,10 +182,10 @@ def test_migration_keeps_every_count_but_those_of_a_transition_that_loads_nothin
 def test_stress_record_the_host_prints_less_kernel_time_than_it_spends() -> None:
     by = runs("stress-record")
     for run in by.values():
-        assert run["accounted"]["host_kernel"] < run["time"]["host_kernel"]
+        assert run.accounted.host_kernel < run.time.host_kernel
     assert _share(by["emulated"]) > 0.5 > 0.2 > _share(by["partitioned"])
 
 
 def _share(run: Run) -> float:
     """The host kernel's, of all CPU time."""
-    return float(run["time"]["host_kernel"] / sum(run["time"].values()))
+    return float(run.time.host_kernel / run.time.total)

@@ -60,10 +60,10 @@ async def test_a_live_session_is_replayed_to_the_same_digest(design: str) -> Non
     replayed = await embedded.replay(
         experiment, [(taken.injected.entry, request_of(taken.request)) for taken in log.injections]
     )
-    (run,) = live["runs"]
+    (run,) = live.runs
     assert len(log.injections) == 2
-    assert run["digest"] == replayed["digest"]
-    assert [event["event"] for event in run["guests"][0]["events"]][-2:] == ["instructions"] * 2
+    assert run.digest == replayed["digest"]
+    assert [event.event for event in run.guests[0].events][-2:] == ["instructions"] * 2
 
 
 async def test_virtual_time_stands_still_without_work() -> None:
@@ -93,7 +93,7 @@ async def test_what_a_client_gets_wrong_has_a_status_that_names_it() -> None:
             with pytest.raises(RpcError) as caught:
                 await call
             assert (caught.value.code, named in caught.value.details) == (code, True), caught.value
-        assert (await lab.result(wait=True))["runs"]
+        assert (await lab.result(wait=True)).runs
 
 
 @pytest.mark.parametrize("victim", ["vm0", "host_perf", "kvm"])

@@ -1,0 +1,55 @@
+"""`python -m pmulab.worker`: one experiment from standard input, run in this process; see `pmulab.workers`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+import orjson
+
+from pmulab.embedded import run_embedded
+from services import typed_json
+from services.experiment import Experiment
+from services.kvm.errors import SimulationError
+
+_INTERVAL = 0.1  # seconds between two messages, in wall time
+
+
+class _Output:
+    """Standard output, for messages alone: what a design prints goes to standard error."""
+
+    def __init__(self) -> None:
+        self._file = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        self._said = time.monotonic()
+
+    def say(self, message: dict[str, Any]) -> None:
+        try:
+            self._file.write(orjson.dumps(message) + b"\n")
+            self._file.flush()
+        except BrokenPipeError:
+            os._exit(1)  # whoever started this has gone
+
+    def say_progress(self, share: float, seconds: float) -> None:
+        now = time.monotonic()
+        if now - self._said >= _INTERVAL:
+            self._said = now
+            self.say({"share": share, "seconds": seconds})
+
+
+def main() -> int:
+    output = _Output()
+    experiment = typed_json.loads(Experiment, sys.stdin.buffer.read())
+    try:
+        result = run_embedded(experiment, output.say_progress)
+    except SimulationError as error:
+        output.say({"failure": str(error)})
+    else:
+        output.say({"result": result})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
