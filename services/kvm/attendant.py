@@ -23,6 +23,9 @@ class Attendant(Protocol):
 class LocalSoftware:
     """Software in the same process: a direct call, never a checkpoint."""
 
+    DERIVED = ("software", "_cpu")  # a Cpu holds nothing between entries
+    __slots__ = DERIVED
+
     def __init__(self, software: Software) -> None:
         self.software = software
         self._cpu: Cpu | None = None
