@@ -130,11 +130,10 @@ impl Burst {
     }
 
     fn extend_all(&mut self, pieces: &Bound<'_, PyList>) -> PyResult<u32> {
-        let (ops, values) = (self.inner.ops.len(), self.inner.values.len());
+        let (ops, values) = (self.inner.ops().len(), self.inner.values().len());
         for piece in pieces.iter() {
             if let Err(error) = self.append(&piece) {
-                self.inner.ops.truncate(ops);
-                self.inner.values.truncate(values);
+                self.inner.truncate(ops, values);
                 return Err(error);
             }
         }

@@ -208,6 +208,12 @@ impl Burst {
         base
     }
 
+    /// Takes back all that was posted since it had so many operations and values.
+    pub fn truncate(&mut self, ops: usize, values: usize) {
+        self.ops.truncate(ops);
+        self.values.truncate(values);
+    }
+
     /// The columns of the wire: a code per operation, and the operands of all in order.
     #[must_use]
     pub fn arrays(&self) -> (Vec<u32>, Vec<u64>) {
