@@ -66,7 +66,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """One line, as every other mistake has it."""
+        """One line, as for every other mistake."""
         self.exit(BAD_INPUT, f"{self.prog}: {message}; see `{self.prog} --help`\n")
 
 

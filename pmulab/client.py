@@ -101,7 +101,7 @@ class TrioLab:
 
 @contextlib.asynccontextmanager
 async def connect_trio(address: str, *, tls: Tls | None = None) -> AsyncIterator[TrioLab]:
-    """A topology at `address`, as `pmulab up` prints it. Raises ValueError if that is none."""
+    """A topology at `address`, as `pmulab up` prints it. Raises ValueError if that is not an address."""
     async with open_loop() as loop, connect_channel(loop, Address.parse(address), name="kvm", tls=tls) as channel:
         yield TrioLab(channel)
 
@@ -167,7 +167,7 @@ class Lab:
 
 @contextlib.contextmanager
 def connect(address: str, *, tls: Tls | None = None) -> Iterator[Lab]:
-    """A topology at `address`, as `pmulab up` prints it. Raises ValueError if that is none."""
+    """A topology at `address`, as `pmulab up` prints it. Raises ValueError if that is not an address."""
     parsed = Address.parse(address)
     parsed.check(tls)
     if tls is not None:

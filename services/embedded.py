@@ -34,7 +34,7 @@ class Embedded:
         return cls(Simulation(experiment), HostPerf(), guests)
 
     def state(self) -> Saved:
-        """Every party's state between two entries, as JSON-able data; the experiment is not in it."""
+        """Every actor's state between two entries, as JSON-able data; the experiment is not in it."""
         return {
             "kvm": self.simulation.state(),
             "host_perf": self.host.state(),
@@ -79,4 +79,4 @@ async def replay(experiment: Experiment, injected: Sequence[tuple[int, Request]]
         if not left:
             return simulation.measured(result, time.perf_counter() - began)
         if left[0][0] != simulation.board.interactions:
-            raise ValueError(f"entry {left[0][0]} of the log is none of this experiment's: it ended before")
+            raise ValueError(f"entry {left[0][0]} of the log is past the end of this experiment")

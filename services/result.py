@@ -181,8 +181,8 @@ class RoundTrips:
     """Messages from the host's perf and the guests in answer to kvm's; embedded they are direct calls, as many."""
 
     total: int
-    per_trap: float | None  # on the average; None without any trap
-    per_interrupt: float | None  # on the average; None without any injected interrupt
+    per_trap: float | None  # on average; None without any trap
+    per_interrupt: float | None  # on average; None without any injected interrupt
 
 
 @dataclass(frozen=True, slots=True)

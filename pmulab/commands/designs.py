@@ -14,7 +14,7 @@ def main(_arguments: argparse.Namespace) -> int:
 
 
 def _lines() -> list[str]:
-    """A preset, a design that only chooses other defaults, is told by what it chooses."""
+    """A preset, a design that only chooses other defaults, is listed with what it chooses."""
     lines = []
     known = designs()
     for name, design in known.items():

@@ -93,7 +93,7 @@ def _designs(scenario: Table, experiment: Experiment, chosen: Sequence[str]) -> 
         except DesignError as error:
             raise error.within(where) from None
         if design in asked:
-            raise UserError(where, f"design {text!r} is there twice", "leave one out")
+            raise UserError(where, f"design {text!r} is given twice", "leave one out")
         asked.append(design)
         try:
             kvm_designs.fallbacks(kvm_designs.make(design, experiment.guests), experiment)

@@ -201,7 +201,7 @@ class HostCpu:
             elif code == GUEST_COUNTERS:
                 await self._guest_counters(cpu, handle, range_only=bool(calls[row + 2]))
             else:
-                raise BadRequest(f"row {row // CALL_COLUMNS} of a CALL: {code} is no kernel-counter operation")
+                raise BadRequest(f"row {row // CALL_COLUMNS} of a CALL: {code} is not a kernel-counter operation")
             row = following
 
     async def _guest_counters(self, cpu: Cpu, mask: int, *, range_only: bool) -> None:

@@ -10,7 +10,7 @@ class SimulationError(Exception):
 
 
 class Livelock(SimulationError):
-    """Virtual time passes, but no party gets anywhere (invariant I12)."""
+    """Virtual time passes, but nobody gets anywhere (invariant I12)."""
 
 
 class ProtocolError(SimulationError, BurstError):

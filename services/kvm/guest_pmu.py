@@ -74,7 +74,7 @@ class GuestPmu:
         return None
 
     def write(self, register: int, value: int) -> bool:
-        """Keep what is written to a register that `read` knows; False if it is none of these."""
+        """Keep what is written to a register that `read` knows; False if it is not one of these."""
         valid = value & self.mask
         match register:
             case r.PMCR_EL0:

@@ -43,7 +43,7 @@ class PCpuState:
 
 
 class PCpu(PCpuState):
-    """One pCPU. Everything on it is sequential: one party runs, all others wait."""
+    """One pCPU. Everything on it is sequential: one actor runs, all others wait."""
 
     DERIVED = (
         "cpu",
@@ -206,7 +206,7 @@ class PCpu(PCpuState):
             thread, counter = value >> 5, value & 31
             if thread >= len(self.threads):
                 raise ProtocolError(
-                    f"operation {index}: counter handle {value:#x} names thread {thread}: there is none"
+                    f"operation {index}: counter handle {value:#x} names thread {thread}, which does not exist"
                 )
             owner = self.threads[thread]
             if owner.cpu != self.cpu:

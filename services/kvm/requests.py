@@ -146,7 +146,9 @@ def _check_profile(profile: tuple[tuple[int, int], ...], where: str) -> None:
         if not 0 <= event < MAX_EVENT:
             raise ValueError(f"{where}.events: event numbers have 16 bits, {event:#x} has more")
         if not 0 <= rate < MAX_RATE:
-            raise ValueError(f"{where}.rates: {rate / 2**32:g} occurrences per cycle, and 65,536 or more are refused")
+            raise ValueError(
+                f"{where}.rates: {rate / 2**32:g} occurrences per cycle, where fewer than 65,536 are allowed"
+            )
 
 
 def _check_task(task: ex.TaskSpec, profiles: int) -> None:
@@ -154,11 +156,11 @@ def _check_task(task: ex.TaskSpec, profiles: int) -> None:
         if not 0 <= phase.profile < profiles:
             raise ValueError(f"task.phases[{index}].profile: {phase.profile} is not among the request's profiles")
         if phase.cycles < 1 or phase.el not in (0, 1):
-            raise ValueError(f"task.phases[{index}]: at least 1 cycle at exception level 0 or 1 is wanted")
+            raise ValueError(f"task.phases[{index}]: a phase takes at least 1 cycle, at exception level 0 or 1")
     if task.repeat < 1 or task.sleep < 0:
-        raise ValueError("task.repeat, task.sleep: at least 1 repetition and no negative time is wanted")
+        raise ValueError("task.repeat, task.sleep: at least 1 repetition, and no negative time")
     if not 1 <= task.threads <= MAX_THREADS:
-        raise ValueError(f"task.threads: 1 to {MAX_THREADS} are wanted, not {task.threads}")
+        raise ValueError(f"task.threads: 1 to {MAX_THREADS}, not {task.threads}")
     if task.repeat * (task.sleep + sum(phase.cycles for phase in task.phases)) > MAX_CYCLES:
         raise ValueError(f"task: more than {MAX_CYCLES} cycles in all are more than a clock has")
 

@@ -41,7 +41,7 @@ class Address:
         """Raises ValueError that says what is wrong with the address."""
         scheme, _, target = text.partition(":")
         if scheme not in (UNIX, MTLS, PLAINTEXT) or not target:
-            raise ValueError(f"address {text!r} is none of unix:PATH, mtls:HOST:PORT, plaintext:HOST:PORT")
+            raise ValueError(f"address {text!r} is not one of unix:PATH, mtls:HOST:PORT, plaintext:HOST:PORT")
         if scheme == UNIX:
             if len(os.fsencode(target)) > LONGEST_PATH:
                 raise ValueError(f"address {text!r}: a socket's path has at most {LONGEST_PATH} bytes")
@@ -122,7 +122,7 @@ def claimed_socket(path: Path) -> Iterator[None]:
         if path.is_socket():
             path.unlink()
         elif os.path.lexists(path):
-            raise BindError(f"{path} exists and is no socket: remove it, or serve at another path")
+            raise BindError(f"{path} exists and is not a socket: remove it, or serve at another path")
         try:
             yield
         finally:

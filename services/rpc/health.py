@@ -36,7 +36,7 @@ class Health:
             self._change()
 
     def stop(self) -> None:
-        """The server is shutting down: nothing serves any more, and who watches is told."""
+        """The server is shutting down: nothing serves any more, and whoever watches is told so."""
         self._serving = dict.fromkeys(self._serving, False)
         self._stopping = True
         self._change()

@@ -30,7 +30,7 @@ async def open_private_nursery() -> AsyncIterator[trio.Nursery]:
 
 
 def first_of(exc: BaseException) -> BaseException:
-    """The first exception that is no group: what a person is told of several that came at once."""
+    """The first exception that is not a group: what to tell a person of several that came at once."""
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[0]
     return exc

@@ -105,7 +105,9 @@ TIMES = b'"elapsed": 0, "user": 0, "system": 0'
 
 CASES = {
     "a counter of a thread that there is not": Case(
-        "host", r"operation 0: counter handle 0xc60 names thread 99: there is none", host=noticing(OVERFLOW, 99 << 5)
+        "host",
+        r"operation 0: counter handle 0xc60 names thread 99, which does not exist",
+        host=noticing(OVERFLOW, 99 << 5),
     ),
     "a handle of 64 bits": Case("host", "counter handle 0xffffffffffffffff names", host=noticing(OVERFLOW, 2**64 - 1)),
     "a counter of a task of the host": Case(

@@ -50,10 +50,10 @@ def test_an_address_is_printed_as_it_is_read(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "none of unix:PATH"),
-        ("/run/a.sock", "none of unix:PATH"),
-        ("localhost:50051", "none of unix:PATH"),
-        ("unix:", "none of unix:PATH"),
+        ("", "not one of unix:PATH"),
+        ("/run/a.sock", "not one of unix:PATH"),
+        ("localhost:50051", "not one of unix:PATH"),
+        ("unix:", "not one of unix:PATH"),
         ("unix:/" + 107 * "x", "at most 107 bytes"),
         ("mtls:example.org", "no HOST:PORT"),
         ("mtls:example.org:65536", "no HOST:PORT"),
@@ -123,7 +123,7 @@ async def test_a_server_leaves_nothing_behind(loop: Loop, address: Address) -> N
 async def test_a_file_at_the_sockets_path_is_not_overwritten(loop: Loop, address: Address) -> None:
     path = trio.Path(address.target)
     await path.write_text("precious")
-    with pytest.raises(BindError, match="exists and is no socket"):
+    with pytest.raises(BindError, match="exists and is not a socket"):
         async with lab(loop, address):
             pass
     assert await path.read_text() == "precious"

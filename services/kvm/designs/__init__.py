@@ -15,13 +15,13 @@ from services.tables import near
 
 @cache
 def designs() -> dict[str, type[Design]]:
-    """Every design there is, by name. Raises DesignError for an entry point that is no design."""
+    """Every design there is, by name. Raises DesignError for an entry point that is not a design."""
     found: dict[str, type[Design]] = {}
     for point in sorted(entry_points(group="pmulab.designs"), key=lambda point: point.name):
         design = point.load()
         if not (isinstance(design, type) and issubclass(design, Design)):
             raise DesignError(
-                f"entry point {point.name!r} ({point.value}) of group pmulab.designs is no Design",
+                f"entry point {point.name!r} ({point.value}) of group pmulab.designs is not a Design",
                 "name a subclass of services.kvm.vpmu.Design, or uninstall its package",
             )
         found[point.name] = design
