@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
 from dataclasses import dataclass
 
 from services import state
@@ -10,6 +9,8 @@ from services._pmu import Machine
 from services.costs import Cost
 from services.experiment import Experiment
 from services.state import derived
+
+BYTES = "latin-1"  # a character for each byte, whatever it is
 
 
 @dataclass(slots=True, eq=False)
@@ -29,12 +30,14 @@ class Board:
         return cls(experiment, _machine(experiment), costs, len(experiment.profiles))
 
     def save(self) -> state.Saved:
-        return state.save(self) | {"machine": b64encode(self.machine.state()).decode()}
+        saved = state.save(self)
+        saved["machine"] = self.machine.state().decode(BYTES)
+        return saved
 
     def restore(self, saved: state.Saved) -> None:
         """Take up what `save` gave."""
         state.restore(self, saved)
-        self.machine.restore(b64decode(saved["machine"]))
+        self.machine.restore(saved["machine"].encode(BYTES))
 
 
 def _machine(experiment: Experiment) -> Machine:

@@ -1,0 +1,108 @@
+"""A design is made and driven with a stub vCPU: neither a Simulation nor software takes part."""
+
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from services import registers as r
+from services.cpu import CALL_COLUMNS, Call
+from services.experiment import CpuSpec
+from services.kvm import designs
+from services.kvm.bill import Account
+from services.kvm.errors import InjectUndef, ProtocolError
+from services.kvm.guest_pmu import CYCLE_BIT
+from services.registers import PMEVCNTR, PMEVTYPER
+from services.state import restore, save
+from tests.kvm.stub_vcpu import StubVcpu
+
+CPU = CpuSpec(model="test", counters=4, pmuver=6, fgt=1)
+COUNTED = 5  # what each kernel counter has counted when it is read
+ON = r.PMCR_LC | r.PMCR_E
+
+
+class CountingVcpu(StubVcpu):
+    """The host's perf answers its READs."""
+
+    def call(self, rows: list[int], account: Account = Account.PERF) -> Coroutine[Any, Any, list[int]]:
+        super().call(rows, account).close()
+        return self._results(rows[::CALL_COLUMNS].count(Call.READ))
+
+    async def _results(self, reads: int) -> list[int]:
+        return [COUNTED] * reads
+
+
+def made(design: str, **axes: str) -> tuple[Any, CountingVcpu]:
+    vcpu = CountingVcpu(CPU, CPU.counters)
+    return designs.named(design).make(axes, guest_range=0b1111 | CYCLE_BIT).vpmu(vcpu), vcpu
+
+
+async def start(vpmu: Any) -> None:
+    """What a guest's driver does for an event on counter 0, every access trapping."""
+    for register, value in (
+        (r.PMCR_EL0, ON),
+        (PMEVCNTR(0), 0xFFFF_0000),
+        (PMEVTYPER(0), 0x08),
+        (r.PMINTENSET_EL1, 1),
+        (r.PMCNTENSET_EL0, 1),
+    ):
+        await vpmu.access(register, True, value)
+
+
+@pytest.mark.parametrize("design", [name for name in designs.designs() if name != "raw"])
+async def test_what_a_guest_programs_is_in_memory_after_the_put(design: str) -> None:
+    vpmu, vcpu = made(design)
+    await vpmu.load()
+    await start(vpmu)
+    await vpmu.put()
+    pmu = vcpu.pmu
+    assert (pmu.typer[0], pmu.inten, pmu.cnten, pmu.pmcr & r.PMCR_E) == (0x08, 1, 1, r.PMCR_E)
+
+
+@pytest.mark.parametrize("design", list(designs.designs()))
+async def test_a_design_saved_and_restored_with_its_vcpu_does_the_same_from_there_on(design: str) -> None:
+    vpmu, vcpu = made(design)
+    await vpmu.load()
+    if design != "raw":
+        await start(vpmu)
+    other, twin = made(design)
+    twin.machine.restore(vcpu.machine.state())
+    restore(twin.pmu, save(vcpu.pmu))
+    restore(other, save(vpmu))
+    other.derive()
+    for one, of_one in ((vpmu, vcpu), (other, twin)):
+        of_one.tell()
+        await one.put()
+        await one.load()
+    assert twin.tell() == vcpu.tell()
+    assert (save(other), save(twin.pmu)) == (save(vpmu), save(vcpu.pmu))
+
+
+@pytest.mark.parametrize("design", list(designs.designs()))
+async def test_a_register_that_is_no_pmus_is_undefined(design: str) -> None:
+    vpmu, _ = made(design)
+    await vpmu.load()
+    with pytest.raises(InjectUndef):
+        await vpmu.access(r.MDCR_EL2, False, 0)
+
+
+async def test_an_emulated_counter_is_a_perf_event_of_the_host() -> None:
+    vpmu, vcpu = made("emulated")
+    await vpmu.load()
+    vcpu.tell()
+    await start(vpmu)
+    # SW_INCR, which the counter counts until its type is written, is counted in memory.
+    assert vcpu.tell() == ["CREATE 0x0", "EL0_FILTER 0x1", "ENABLE 0x0", "EL0_FILTER 0x1"]
+    assert await vpmu.access(PMEVCNTR(0), False, 0) == 0xFFFF_0000 + COUNTED
+    assert vcpu.tell() == ["READ 0x0"]
+
+
+async def test_an_emulated_overflow_is_pending_and_kicks_the_vcpu() -> None:
+    vpmu, vcpu = made("emulated")
+    await vpmu.load()
+    await start(vpmu)
+    assert not vpmu.level()
+    vpmu.counter_overflow(0)
+    assert (vpmu.level(), vcpu.pmu.ovs, vcpu.kicks) == (True, 1, 1)
+    with pytest.raises(ProtocolError, match="no kernel counter backs counter 1"):
+        vpmu.counter_overflow(1)
