@@ -122,6 +122,25 @@ class Burst:
         """Append a prepared burst; return the slot of its first value."""
     def extend_all(self, pieces: list[Burst] | list[Burst | tuple[int, int]]) -> int:
         """Append a list of prepared bursts and of (register, value) to be written; the slot of the first value."""
+    def enable_in_turn(
+        self,
+        call: Burst,
+        off: Burst,
+        on: Burst,
+        outs: list[Burst],
+        free: list[int],
+        events: list[tuple[int, bool, list[Burst]]],
+        active: int,
+        turns: list[int],
+    ) -> list[int]:
+        """What a driver posts that enables events one after the other, each of which takes all off and puts them back.
+
+        `events` are those of a context that are or will be on the PMU, in its order, each with the value that its
+        counter is written with, whether it has the cycle counter, and by counter the sequence that starts it; `active`
+        has a bit for each that is there already, `turns` are the places of those to enable. `outs` are, by counter,
+        the sequences that take an event off, `free` the event counters in the order in which they are given out. The
+        counters that they end on, by place. Raises IndexError if `free` has too few.
+        """
     def place(self, register: int, value: int, start: Burst) -> None:
         """`msr(register, value)`, and `extend(start)`: an event goes onto a counter."""
     # Results.

@@ -80,7 +80,6 @@ class Driver:
     outs: list[Burst] = derived(init=False)
     _hw: dict[EventAttr, HwEvent] = derived(default_factory=dict)
     _kernel_counters: dict[EventAttr, HwEvent] = derived(default_factory=dict)
-    _sequences: dict[tuple[int, bool], tuple[list[Burst | None], list[Burst | None]]] = derived(default_factory=dict)
     _el0_flips: dict[tuple[int, int], Burst] = derived(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -119,7 +118,7 @@ class Driver:
     def _init(self, attr: EventAttr, scope: int) -> HwEvent:
         evtype = attr.event | attr.filter_bits(self.hyp)
         chained = attr.long and not self.long_counters
-        starts, restarts = self._sequences.setdefault((evtype, chained), ([None] * INDICES, [None] * INDICES))
+        cost = self.costs[Cost.EVENT_IN]
         return HwEvent(
             config=attr.event,
             evtype=evtype,
@@ -130,8 +129,8 @@ class Driver:
             on_pmicntr=self.icntr and attr.event == INST_RETIRED,
             el0_switched=attr.el0_switched(),
             still=self.hyp and not evtype & PMEVTYPER_NSH,
-            starts=starts,
-            restarts=restarts,
+            starts=[_enable(evtype, idx, chained, cost) for idx in range(INDICES)],
+            restarts=[_enable(evtype, idx, chained, None) for idx in range(INDICES)],
         )
 
     # Sequences.
@@ -161,20 +160,6 @@ class Driver:
             burst.msr(REGISTERS[idx - 1], value & MASK32)
         else:
             burst.msr(REGISTERS[idx], -left & self.write_masks[idx])
-
-    def start_of(self, event: PerfEvent, idx: int) -> Burst:
-        """armv8pmu_enable_event on the counter `idx`, as part of event_sched_in and with its cost."""
-        start = event.hw.starts[idx]
-        if start is None:
-            start = event.hw.starts[idx] = _enable(event, idx, self.costs[Cost.EVENT_IN])
-        return start
-
-    def restart_of(self, event: PerfEvent) -> Burst:
-        """armv8pmu_enable_event of an event that has kept its counter."""
-        restart = event.hw.restarts[event.idx]
-        if restart is None:
-            restart = event.hw.restarts[event.idx] = _enable(event, event.idx, None)
-        return restart
 
     def out_of(self, event: PerfEvent) -> Burst:
         """What takes `event` off the counter that it is on."""
@@ -270,9 +255,9 @@ def _disable(burst: Burst, counters: int, interrupts: int) -> Burst:
     return burst
 
 
-def _enable(event: PerfEvent, idx: int, cost: int | None) -> Burst:
+def _enable(evtype: int, idx: int, chained: bool, cost: int | None) -> Burst:
     """armv8pmu_enable_event, and as part of event_sched_in with the latter's cost."""
-    pair = paired(event, idx)
+    pair = chained and 0 < idx < CYCLE_COUNTER
     counters = counter_bits(idx, pair)
     burst = Burst()
     if cost is not None:
@@ -280,10 +265,10 @@ def _enable(event: PerfEvent, idx: int, cost: int | None) -> Burst:
     burst.msr(PMCNTENCLR_EL0, counters)
     burst.isb()
     if pair:
-        burst.msr(TYPES[idx - 1], event.hw.evtype)
+        burst.msr(TYPES[idx - 1], evtype)
         burst.msr(TYPES[idx], CHAIN | PMEVTYPER_NSH)
     else:
-        burst.msr(TYPES[idx], event.hw.evtype)
+        burst.msr(TYPES[idx], evtype)
     burst.msr(PMINTENSET_EL1, 1 << idx)
     burst.isb()
     burst.msr(PMCNTENSET_EL0, counters)

@@ -49,8 +49,8 @@ class HwEvent:
     on_pmicntr: bool  # may have PMICNTR_EL0
     el0_switched: bool
     still: bool  # does not count while this kernel runs
-    starts: list[Burst | None]  # by counter: what puts it on after the counter is written, its cost included
-    restarts: list[Burst | None]  # the same without cost: for an event that keeps its counter
+    starts: list[Burst]  # by counter: what puts it on after the counter is written, its cost included
+    restarts: list[Burst]  # the same without cost: for an event that keeps its counter
     half: int = field(init=False)  # what a counter starts from at most
 
     def __post_init__(self) -> None:

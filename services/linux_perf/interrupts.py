@@ -37,7 +37,7 @@ def _set_period(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> bool:
 def _start(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     """pmu.start."""
     _set_period(cc, cpu, event)
-    cpu.burst.extend(cc.pmu.restart_of(event))
+    cpu.burst.extend(event.hw.restarts[event.idx])
 
 
 # The PMU interrupt.

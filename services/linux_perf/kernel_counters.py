@@ -6,16 +6,16 @@ calls make one after the other, in their order; several calls of one trap are on
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
+from functools import cache
 
 from services._pmu import Burst
 from services.costs import Cost
 from services.cpu import Cpu
 from services.linux_perf.attr import EventAttr
 from services.linux_perf.cpu_context import CpuContext
-from services.linux_perf.driver import CYCLE_BIT, GENERAL, REGISTERS
-from services.linux_perf.event import ACTIVE, ALL, CPU, INACTIVE, OFF, THROTTLED, Context, PerfEvent
+from services.linux_perf.driver import CYCLE_BIT, GENERAL
+from services.linux_perf.event import ACTIVE, ALL, CPU, INACTIVE, MASK64, OFF, THROTTLED, Context, PerfEvent
 from services.linux_perf.lifecycle import disable, enable, release
 from services.linux_perf.schedule import enter_enabled, leave_enabled, off, on, resched, update_time
 from services.registers import CYCLE_COUNTER
@@ -137,85 +137,72 @@ def _alone(cc: CpuContext, ctx: Context, events: Sequence[PerfEvent]) -> bool:
 def _enable_alone(cc: CpuContext, cpu: Cpu, ctx: Context, events: Sequence[PerfEvent]) -> None:
     """`enable_each` of counters that are alone on the PMU and have room there: nothing has to be read."""
     pmu, entry = cc.pmu, cc.entry
-    if any(event.state < INACTIVE for event in events):
-        update_time(cc, cpu, ctx)
-    time = ctx.time
-    call, pmu_off, pmu_on = pmu.call, off(cc), on(cc)
-    write_masks, outs_by_idx = pmu.write_masks, pmu.outs
-    free = _in_order(pmu.cntr_mask & GENERAL, pmu.high_to_low)
-    for rank, event in enumerate(ctx.pinned):
-        event.rank = rank
     active = ctx.pinned_active
-    ranks = [event.rank for event in active]
-    pieces: list[Burst | tuple[int, int]] = []
-    outs: list[Burst] = [event.out for event in active]
-    ins: list[Burst | tuple[int, int]] = []
     for event in active:
-        if event.interrupts == THROTTLED:
-            event.interrupts = 0
-        idx = event.idx
-        ins += ((REGISTERS[idx], event.prev & write_masks[idx]), event.hw.starts[idx] or pmu.start_of(event, idx))
-    enabled = False
+        event.rank = 1
+    fresh = False
     for event in events:
-        pieces.append(call)
         if event.state >= INACTIVE:
             continue
-        enabled = True
+        if not fresh:
+            fresh = True
+            update_time(cc, cpu, ctx)
+        time = ctx.time
+        event.rank = 0
         event.wanted = True
         enter_enabled(event, time)
-        pieces.append(pmu_off)
-        pieces += outs
-        if event.interrupts == THROTTLED:
-            event.interrupts = 0
-        if event.period_left <= 0:
-            event.renew_period()
-        left = event.period_left
-        if left > event.hw.half:
-            left = event.hw.half
-        event.prev = -left
-        event.placed = entry
         event.state = ACTIVE
         event.running -= time
-        at = bisect_left(ranks, event.rank)
-        ranks.insert(at, event.rank)
-        active.insert(at, event)
-        # From there on each has the next counter.
-        del outs[at:], ins[2 * at :]
-        general = at
-        for before in range(at):
-            if active[before].idx == CYCLE_COUNTER:
-                general -= 1
-        for moved in active[at:]:
-            hw = moved.hw
-            if hw.on_pmccntr:
-                idx = CYCLE_COUNTER
-            else:
-                idx = free[general]
-                general += 1
-            moved.idx = idx
-            outs.append(outs_by_idx[idx])
-            ins.append((REGISTERS[idx], moved.prev & write_masks[idx]))
-            ins.append(hw.starts[idx] or pmu.start_of(moved, idx))
-        pieces += ins
-        pieces.append(pmu_on)
-    cpu.burst.extend_all(pieces)
-    if not enabled:
+        event.placed = entry
+        if event.interrupts == THROTTLED:
+            event.interrupts = 0
+        left = event.period_left
+        if left <= 0:
+            event.renew_period()
+            left = event.period_left
+        half = event.hw.half
+        event.prev = -left if left < half else -half
+    there: list[PerfEvent] = []
+    active_there = 0
+    for event in ctx.pinned:
+        if event.state == ACTIVE:
+            active_there |= event.rank << len(there)
+            event.rank = len(there)
+            there.append(event)
+    narrow = pmu.write_masks[0]
+    placed = cpu.burst.enable_in_turn(
+        pmu.call,
+        off(cc),
+        on(cc),
+        pmu.outs,
+        _in_order(pmu.cntr_mask & GENERAL, pmu.high_to_low),
+        [
+            (event.prev & (MASK64 if (cycles := event.hw.on_pmccntr) else narrow), cycles, event.hw.starts)
+            for event in there
+        ],
+        active_there,
+        [event.rank for event in events],
+    )
+    if not fresh:
         return
-    used, on_counters = 0, pmu.events
-    for idx in free:
-        on_counters[idx] = None
-    on_counters[CYCLE_COUNTER] = None
+    used, outs, on_counters = 0, pmu.outs, pmu.events
     for event in active:
-        idx = event.idx
+        on_counters[event.idx] = None
+        if event.interrupts == THROTTLED:
+            event.interrupts = 0
+    for event, idx in zip(there, placed, strict=True):
+        event.idx = idx
         event.bits = bit = 1 << idx
-        event.out = outs_by_idx[idx]
+        event.out = outs[idx]
         used |= bit
         on_counters[idx] = event
     pmu.used = used
+    active[:] = there
     ctx.is_active |= ALL
     ctx.rotate_necessary = False
 
 
+@cache
 def _in_order(counters: int, high_to_low: bool) -> list[int]:
     """The event counters in the order in which they are allocated."""
     found = [idx for idx in range(CYCLE_COUNTER) if counters >> idx & 1]

@@ -176,7 +176,7 @@ def _post_in(cc: CpuContext, burst: Burst, ctx: Context, event: PerfEvent) -> bo
     if hw.scope:
         cc.pending_held.append((event, burst.truth(hw.config, hw.scope), -1))
     pmu.write(burst, event, left)
-    burst.extend(pmu.start_of(event, event.idx))
+    burst.extend(hw.starts[event.idx])
     event.out = pmu.out_of(event)
     if hw.still:
         event.placed = cc.entry
@@ -246,8 +246,7 @@ def post_ins(cc: CpuContext, cpu: Cpu, ctx: Context, leaders: list[PerfEvent], a
         event.prev = -left
         if hw.scope:
             cc.pending_held.append((event, burst.truth(hw.config, hw.scope), -1))
-        start = hw.starts[idx] or pmu.start_of(event, idx)
-        place(REGISTERS[idx], -left & write_masks[idx], start)
+        place(REGISTERS[idx], -left & write_masks[idx], hw.starts[idx])
         event.out = outs[idx]
         if hw.still:
             event.placed = entry

@@ -5,6 +5,8 @@ use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
+use crate::turns::{self, Around, Event};
+
 /// Operations in order, as packed arrays, and the values that they read.
 #[pyclass(module = "services._pmu")]
 pub struct Burst {
@@ -144,6 +146,21 @@ impl Burst {
     fn place(&mut self, register: u16, value: u64, start: PyRef<'_, Self>) {
         self.msr(register, value);
         self.inner.extend(&start.inner);
+    }
+
+    #[expect(clippy::needless_pass_by_value, clippy::too_many_arguments, reason = "as Python passes them")]
+    fn enable_in_turn<'py>(
+        &mut self,
+        call: PyRef<'py, Self>,
+        off: PyRef<'py, Self>,
+        on: PyRef<'py, Self>,
+        outs: Bound<'py, PyList>,
+        free: Vec<usize>,
+        events: Vec<Event<'py>>,
+        active: u64,
+        turns: Vec<usize>,
+    ) -> PyResult<Vec<usize>> {
+        turns::enable(self, &Around { call, off, on, outs }, &free, &events, active, &turns)
     }
 
     fn values<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {

@@ -3,6 +3,7 @@
 mod burst;
 mod machine;
 mod rules;
+mod turns;
 mod stop;
 
 use pmu::burst::Operation;
