@@ -28,10 +28,11 @@ def render(result: Result, *, why: bool = False) -> str:
     runs = result.runs
     blocks = [
         f"{result.scenario}: seed {result.seed}, {result.topology}, pmulab {result.version}",
+        _published(runs),
         _summary(result),
     ]
     if runs:
-        blocks += [_published(runs), _times(runs), _traffic(runs)]
+        blocks += [_times(runs), _traffic(runs)]
         if why:
             blocks += _bill(runs)
         for index, guest in enumerate(runs[0].guests):

@@ -133,17 +133,17 @@ def test_a_host_event_far_from_its_truth_is_named_below_the_table_the_worst_firs
 def test_a_design_that_cannot_be_had_is_a_column_that_says_why(result: dict[str, Any]) -> None:
     result["failures"] = [REFUSAL]
     text = render(result)
-    summary = text.split("\n\n")[1]
+    summary = text.split("\n\n")[2]
     assert summary.splitlines()[0].split() == ["emulated", "mediated", "partitioned"]
     told = [line.removeprefix("cannot be had").strip() for line in summary.splitlines()[-4:]]
     assert " ".join(told).endswith("the guest owns all 6 event counters, it cannot have 4; change the design")
-    assert "mediated" not in text.split("\n\n", 2)[2]
+    assert "mediated" not in text.split("\n\n", 3)[3]
 
 
 def test_a_run_that_failed_is_a_column_that_says_why(result: dict[str, Any]) -> None:
     died = {**REFUSAL, "index": 0, "refused": False, "problem": "its process was killed by SIGKILL", "remedy": ""}
     result["failures"], result["runs"] = [died], result["runs"][1:]
-    summary = render(result).split("\n\n")[1]
+    summary = render(result).split("\n\n")[2]
     assert summary.splitlines()[0].split() == ["mediated", "partitioned"]
     assert "failed" in summary
     assert "cannot be had" not in summary

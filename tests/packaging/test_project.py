@@ -59,3 +59,14 @@ def test_every_target_of_the_makefile_is_listed() -> None:
 @pytest.mark.parametrize("target", ["demo", "test", "lint", "fit", "bench", "fuzz", "proto", "clean"])
 def test_the_makefile_has_the_targets_that_people_look_for(target: str) -> None:
     subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_path_that_a_document_names_is_there(document: Path) -> None:
+    named = re.findall(
+        r"`((?:benchmarks|docs|examples|pmulab|proto|rust|services|tests)/[\w./-]+)`", document.read_text()
+    )
+    assert [path for path in named if not (ROOT / path).exists()] == []
