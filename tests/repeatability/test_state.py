@@ -8,9 +8,17 @@ from services.embedded import Embedded
 from services.kvm.outcome import digest
 
 SHIPPED = [("quick", "emulated"), ("quick", "partitioned"), ("two-vms", "emulated"), ("two-vms", "partitioned")]
+# Between CPUs that differ, with every kind of state that a design has.
+MIGRATING = [
+    ("migration", design)
+    for design in (
+        *("emulated-6.15", "partitioned,swap=lazy", "partitioned,swap=lazy-sticky,reservation=dynamic"),
+        *(f"partitioned-v{n}" for n in (1, 2, 4, 5, 6, 7, 8)),
+    )
+]
 
 
-@pytest.mark.parametrize(("name", "design"), SHIPPED)
+@pytest.mark.parametrize(("name", "design"), SHIPPED + MIGRATING)
 async def test_a_run_that_is_saved_and_restored_on_its_way_gives_the_same_digest(name: str, design: str) -> None:
     (experiment,) = scenario.load(name, designs=[design]).experiments
     straight = Embedded.of(experiment)
