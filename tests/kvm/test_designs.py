@@ -129,7 +129,7 @@ async def test_icntr_is_hidden_by_fgt2_or_by_trapping_everything() -> None:
         assert guest.count == WORK // 2
 
 
-def test_every_preset_names_axes_and_values_that_its_design_has() -> None:
+def test_every_design_has_its_name_and_the_first_value_of_each_axis() -> None:
     for name, design in designs.designs().items():
         made = designs.make(DesignSpec(name))
         assert made.name == name

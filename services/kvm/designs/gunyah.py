@@ -29,15 +29,15 @@ class GunyahPmu(Vpmu):
 
     design: Gunyah = derived()
     context: PmuContext = field(default_factory=PmuContext, init=False)
-    host: HostPmcr = field(default_factory=HostPmcr, init=False)
-    accesses: Accesses = derived(init=False)
+    host_pmcr: HostPmcr = field(default_factory=HostPmcr, init=False)
+    trapped: Accesses = derived(init=False)
 
     def derive(self) -> None:
         super().derive()
         cpu = self.vcpu.spec
         on = guest_range(cpu, cpu.counters, fgt=self.design.traps is Traps.FGT)
         self.context.fit(self, on, n=self.pmu.counters)
-        self.accesses = ACCESSES if on.split else UNSPLIT
+        self.trapped = ACCESSES if on.split else UNSPLIT
 
     async def load(self) -> None:
         """The switch-in: access is kept, without a trap, iff PMCR.E and an enabled counter."""
@@ -51,14 +51,15 @@ class GunyahPmu(Vpmu):
             context.set_traps(trap_controls.free(context.on.cpu))
 
     async def _reside(self) -> None:
+        """The registers go onto the CPU."""
         context, on = self.context, self.context.on
         if on.split:
             rows: list[int] = [Call.GUEST_COUNTERS, on.mask, 1, 0, 0]
             if self.el0_switched():
                 rows += [Call.EL0_FILTER, 1, 0, 0, 0]
             await self.vcpu.call(rows, Account.RESERVE)
-        self.host.keep(context)
-        context.set_traps(trap_controls.owned(on) | self.host.hpme(context))
+        self.host_pmcr.keep(context)
+        context.set_traps(trap_controls.owned(on) | self.host_pmcr.hpme(context))
         swap_in = SwapIn(context)
         swap_in.types()
         swap_in.counters()
@@ -74,7 +75,7 @@ class GunyahPmu(Vpmu):
         """The switch-out."""
         context = self.context
         if context.owned:
-            self.host.follow(context)
+            self.host_pmcr.follow(context)
             swap_out = SwapOut(context)
             swap_out.counters()
             swap_out.selr()
@@ -86,7 +87,7 @@ class GunyahPmu(Vpmu):
             swap_out.clear_overflows()
             swap_out.disable()
             swap_out.host(r.PMUSERENR_EL0, 0)
-            swap_out.host(r.PMCR_EL0, self.host.value)
+            swap_out.host(r.PMCR_EL0, self.host_pmcr.value)
             swap_out.done()
         context.loaded = False
         context.lift_traps()
@@ -99,7 +100,7 @@ class GunyahPmu(Vpmu):
             context.owned = True
             with context.charged_to_swap():
                 await self._reside()
-        return self.accesses.perform(context, register, write, value)
+        return self.trapped.perform(context, register, write, value)
 
     def fast(self, register: int, write: bool) -> bool:
         return self.design.traps is Traps.FAST_PATH and self.context.resident

@@ -30,15 +30,15 @@ class MediatedPmu(Vpmu):
 
     design: Mediated = derived()
     context: PmuContext = field(default_factory=partial(PmuContext, owned=True), init=False)
-    host: HostPmcr = field(default_factory=HostPmcr, init=False)
-    accesses: Accesses = derived(init=False)
+    host_pmcr: HostPmcr = field(default_factory=HostPmcr, init=False)
+    trapped: Accesses = derived(init=False)
 
     def derive(self) -> None:
         super().derive()
         cpu = self.vcpu.spec
         on = guest_range(cpu, cpu.counters, fgt=self.design.traps is Traps.FGT)
         self.context.fit(self, on, n=self.pmu.counters)
-        self.accesses = ACCESSES if on.split else UNSPLIT
+        self.trapped = ACCESSES if on.split else UNSPLIT
 
     async def load(self) -> None:
         self.derive()
@@ -48,8 +48,8 @@ class MediatedPmu(Vpmu):
         if self.el0_switched():
             rows += [Call.EL0_FILTER, 1, 0, 0, 0]
         await self.vcpu.call(rows, Account.RESERVE)
-        self.host.keep(context)
-        context.set_traps(trap_controls.owned(on) | self.host.hpme(context))
+        self.host_pmcr.keep(context)
+        context.set_traps(trap_controls.owned(on) | self.host_pmcr.hpme(context))
         swap_in = SwapIn(context)
         swap_in.types()
         swap_in.counters()
@@ -63,7 +63,7 @@ class MediatedPmu(Vpmu):
 
     async def put(self) -> None:
         context = self.context
-        self.host.follow(context)
+        self.host_pmcr.follow(context)
         swap_out = SwapOut(context)
         swap_out.counters()
         swap_out.selr()
@@ -75,14 +75,14 @@ class MediatedPmu(Vpmu):
         swap_out.clear_overflows()
         swap_out.disable()
         swap_out.host(r.PMUSERENR_EL0, 0)
-        swap_out.host(r.PMCR_EL0, self.host.value)
+        swap_out.host(r.PMCR_EL0, self.host_pmcr.value)
         swap_out.done()
         context.loaded = False
         context.lift_traps()
         await self.vcpu.call([Call.GUEST_COUNTERS, 0, 0, 0, 0], Account.RESERVE)
 
     async def access(self, register: int, write: bool, value: int) -> int:
-        return self.accesses.perform(self.context, register, write, value)
+        return self.trapped.perform(self.context, register, write, value)
 
     def fast(self, register: int, write: bool) -> bool:
         return self.design.traps is Traps.FAST_PATH

@@ -57,8 +57,8 @@ class PartitionedPmu(Vpmu):
 
     design: Partitioned = derived()
     context: PmuContext = field(default_factory=PmuContext, init=False)
-    host: HostPmcr = field(default_factory=HostPmcr, init=False)
-    accesses: Accesses = derived(init=False)
+    host_pmcr: HostPmcr = field(default_factory=HostPmcr, init=False)
+    trapped: Accesses = derived(init=False)
     calls_host: bool = derived(init=False)  # to give the range up, or to stop its own by HPME
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class PartitionedPmu(Vpmu):
         design, cpu = self.design, self.vcpu.spec
         on = guest_range(cpu, design.hpmn(cpu, self.pmu.counters), fgt=design.traps is Traps.FGT)
         self.context.fit(self, on, n=self.pmu.counters)
-        self.accesses = ACCESSES if on.split else UNSPLIT
+        self.trapped = ACCESSES if on.split else UNSPLIT
         self.calls_host = design.reservation is Reservation.DYNAMIC or on.split
 
     async def load(self) -> None:
@@ -91,15 +91,16 @@ class PartitionedPmu(Vpmu):
         return bool(pmu.pmcr & r.PMCR_E and (pmu.cnten & mask or pmu.ovs & pmu.inten & mask))
 
     async def _reside(self) -> None:
+        """The registers go onto the CPU."""
         context, on = self.context, self.context.on
         if self.calls_host:  # kvm_pmu_set_guest_counters
             rows: list[int] = [Call.GUEST_COUNTERS, on.mask, int(on.split), 0, 0]
             if self.el0_switched():  # what that reschedules comes back with the host's filters
                 rows += [Call.EL0_FILTER, 1, 0, 0, 0]
             await self.vcpu.call(rows, Account.RESERVE)
-        self.host.keep(context)
+        self.host_pmcr.keep(context)
         pmcr = r.MDCR_EL2_TPMCR if self.design.pmcr is Pmcr.TRAPPED else 0
-        context.set_traps(trap_controls.owned(on) | self.host.hpme(context) | pmcr)  # kvm_arm_setup_mdcr_el2
+        context.set_traps(trap_controls.owned(on) | self.host_pmcr.hpme(context) | pmcr)  # kvm_arm_setup_mdcr_el2
         swap_in = SwapIn(context)  # kvm_pmu_load
         swap_in.types()  # kvm_pmu_apply_event_filter
         swap_in.counters()
@@ -115,7 +116,7 @@ class PartitionedPmu(Vpmu):
         """kvm_arch_vcpu_put."""
         context = self.context
         if context.owned:
-            self.host.follow(context)
+            self.host_pmcr.follow(context)
             swap_out = SwapOut(context)  # kvm_pmu_put
             swap_out.counters()
             swap_out.selr()
@@ -127,7 +128,7 @@ class PartitionedPmu(Vpmu):
             swap_out.clear_overflows()
             swap_out.disable()
             swap_out.host(r.PMUSERENR_EL0, 0)
-            swap_out.host(r.PMCR_EL0, self.host.value)
+            swap_out.host(r.PMCR_EL0, self.host_pmcr.value)
             swap_out.done()
         context.loaded = False
         context.lift_traps()  # kvm_vcpu_put_vhe
@@ -140,7 +141,7 @@ class PartitionedPmu(Vpmu):
             context.owned = True
             with context.charged_to_swap():
                 await self._reside()
-        return self.accesses.perform(context, register, write, value)
+        return self.trapped.perform(context, register, write, value)
 
     def fast(self, register: int, write: bool) -> bool:
         return self.design.traps is Traps.FAST_PATH and self.context.resident

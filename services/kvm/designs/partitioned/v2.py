@@ -27,22 +27,21 @@ class V2Pmu(Vpmu):
 
     design: V2 = derived()
     context: PmuContext = field(default_factory=partial(PmuContext, owned=True), init=False)
-    accesses: Accesses = derived(init=False)
+    trapped: Accesses = derived(init=False)
 
     def derive(self) -> None:
         super().derive()
         on = guest_range(self.vcpu.spec, self.pmu.counters, fgt=self.design.traps is Traps.FGT)
         self.context.fit(self, on, n=self.pmu.counters)
-        self.accesses = ACCESSES if on.split else UNSPLIT
+        self.trapped = ACCESSES if on.split else UNSPLIT
 
     async def load(self) -> None:
         """kvm_arch_vcpu_load."""
         self.derive()
         context = self.context
         context.loaded = True
-        context.set_traps(
-            trap_controls.owned(context.on)
-        )  # kvm_vcpu_load_vhe; HPME is not set, so the host's counters stop
+        # kvm_vcpu_load_vhe, without HPME: the host's counters stop
+        context.set_traps(trap_controls.owned(context.on))
         swap_in = SwapIn(context)  # kvm_pmu_load
         swap_in.types()  # kvm_pmu_apply_event_filter
         swap_in.counters()
@@ -73,7 +72,7 @@ class V2Pmu(Vpmu):
         context.lift_traps()  # kvm_vcpu_put_vhe
 
     async def access(self, register: int, write: bool, value: int) -> int:
-        return self.accesses.perform(self.context, register, write, value)
+        return self.trapped.perform(self.context, register, write, value)
 
     def fast(self, register: int, write: bool) -> bool:
         return self.context.resident and not self.context.on.untrapped

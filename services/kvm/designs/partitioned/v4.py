@@ -26,13 +26,13 @@ class V4Pmu(Vpmu):
 
     design: V4 = derived()
     context: PmuContext = field(default_factory=PmuContext, init=False)
-    accesses: Accesses = derived(init=False)
+    trapped: Accesses = derived(init=False)
 
     def derive(self) -> None:
         super().derive()
         on = guest_range(self.vcpu.spec, self.pmu.counters, fgt=self.design.traps is Traps.FGT)
         self.context.fit(self, on, n=self.pmu.counters)
-        self.accesses = ACCESSES if on.split else UNSPLIT
+        self.trapped = ACCESSES if on.split else UNSPLIT
 
     async def load(self) -> None:
         """kvm_arch_vcpu_load."""
@@ -40,15 +40,15 @@ class V4Pmu(Vpmu):
         context = self.context
         context.loaded = True
         if context.owned:
-            self._swap_in()
+            self._reside()
         else:
             context.set_traps(trap_controls.free(context.on.cpu))
 
-    def _swap_in(self) -> None:
+    def _reside(self) -> None:
+        """The registers go onto the CPU."""
         context = self.context
-        context.set_traps(
-            trap_controls.owned(context.on)
-        )  # kvm_vcpu_load_vhe; HPME is not set, so the host's counters stop
+        # kvm_vcpu_load_vhe, without HPME: the host's counters stop
+        context.set_traps(trap_controls.owned(context.on))
         swap_in = SwapIn(context)  # kvm_pmu_load
         swap_in.types()  # kvm_pmu_apply_event_filter
         swap_in.counters()
@@ -84,8 +84,8 @@ class V4Pmu(Vpmu):
         if not context.resident:  # once, for the vCPU's life
             context.owned = True
             with context.charged_to_swap():
-                self._swap_in()
-        return self.accesses.perform(context, register, write, value)
+                self._reside()
+        return self.trapped.perform(context, register, write, value)
 
     def fast(self, register: int, write: bool) -> bool:
         return self.context.resident and not self.context.on.untrapped

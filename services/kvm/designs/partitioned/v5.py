@@ -73,13 +73,13 @@ class V5Pmu(Vpmu):
 
     design: V5 = derived()
     context: PmuContext = field(default_factory=PmuContext, init=False)
-    accesses: Accesses = derived(init=False)
+    trapped: Accesses = derived(init=False)
 
     def derive(self) -> None:
         super().derive()
         on = guest_range(self.vcpu.spec, self.pmu.counters, fgt=self.design.traps is Traps.FGT)
         self.context.fit(self, on, n=self.pmu.counters)
-        self.accesses = ACCESSES if on.untrapped else IN_MEMORY
+        self.trapped = ACCESSES if on.untrapped else IN_MEMORY
 
     async def load(self) -> None:
         """kvm_arch_vcpu_load."""
@@ -88,11 +88,12 @@ class V5Pmu(Vpmu):
         context.loaded = True
         context.owned &= context.on.untrapped  # kvm_pmu_load returns early without FEAT_FGT
         if context.owned:
-            self._swap_in()
+            self._reside()
         else:
             context.set_traps(trap_controls.free(context.on.cpu) | trap_controls.NOTHING_AT_EL2)
 
-    def _swap_in(self) -> None:
+    def _reside(self) -> None:
+        """The registers go onto the CPU."""
         context = self.context
         context.set_traps(trap_controls.owned(context.on) | r.MDCR_EL2_HPME)  # kvm_vcpu_load_vhe
         swap_in = SwapIn(context)  # kvm_pmu_load
@@ -130,8 +131,8 @@ class V5Pmu(Vpmu):
         if context.on.untrapped and not context.resident:  # once, for the vCPU's life
             context.owned = True
             with context.charged_to_swap():
-                self._swap_in()
-        return self.accesses.perform(context, register, write, value)
+                self._reside()
+        return self.trapped.perform(context, register, write, value)
 
     def level(self) -> bool:
         return self.context.overflow_status()

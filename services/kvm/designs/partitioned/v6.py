@@ -26,13 +26,13 @@ class V6Pmu(Vpmu):
 
     design: V6 = derived()
     context: PmuContext = field(default_factory=PmuContext, init=False)
-    accesses: Accesses = derived(init=False)
+    trapped: Accesses = derived(init=False)
 
     def derive(self) -> None:
         super().derive()
         on = guest_range(self.vcpu.spec, self.pmu.counters, fgt=self.design.traps is Traps.FGT)
         self.context.fit(self, on, n=self.pmu.counters)
-        self.accesses = ACCESSES if on.split else UNSPLIT
+        self.trapped = ACCESSES if on.split else UNSPLIT
 
     async def load(self) -> None:
         """kvm_arch_vcpu_load."""
@@ -40,11 +40,12 @@ class V6Pmu(Vpmu):
         context = self.context
         context.loaded = True
         if context.owned:
-            self._swap_in()
+            self._reside()
         else:
             context.set_traps(trap_controls.free(context.on.cpu) | trap_controls.NOTHING_AT_EL2)
 
-    def _swap_in(self) -> None:
+    def _reside(self) -> None:
+        """The registers go onto the CPU."""
         context = self.context
         context.set_traps(trap_controls.owned(context.on) | r.MDCR_EL2_HPME)  # kvm_vcpu_load_vhe
         swap_in = SwapIn(context)  # kvm_pmu_load
@@ -79,8 +80,8 @@ class V6Pmu(Vpmu):
         if not context.resident:  # once, for the vCPU's life
             context.owned = True
             with context.charged_to_swap():
-                self._swap_in()
-        return self.accesses.perform(context, register, write, value)
+                self._reside()
+        return self.trapped.perform(context, register, write, value)
 
     def fast(self, register: int, write: bool) -> bool:
         return self.context.resident and not self.context.on.untrapped

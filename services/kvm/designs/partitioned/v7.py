@@ -28,13 +28,13 @@ class V7Pmu(Vpmu):
 
     design: V7 = derived()
     context: PmuContext = field(default_factory=PmuContext, init=False)
-    accesses: Accesses = derived(init=False)
+    trapped: Accesses = derived(init=False)
 
     def derive(self) -> None:
         super().derive()
         on = guest_range(self.vcpu.spec, self.pmu.counters, fgt=self.design.traps is Traps.FGT)
         self.context.fit(self, on, n=self.pmu.counters)
-        self.accesses = ACCESSES if on.split else UNSPLIT
+        self.trapped = ACCESSES if on.split else UNSPLIT
 
     async def load(self) -> None:
         """kvm_arch_vcpu_load."""
@@ -83,7 +83,7 @@ class V7Pmu(Vpmu):
             context.owned = True
             # kvm_arm_setup_mdcr_el2, and no kvm_pmu_load
             context.set_traps(trap_controls.owned(context.on) | r.MDCR_EL2_HPME)
-        return self.accesses.perform(context, register, write, value)
+        return self.trapped.perform(context, register, write, value)
 
     def level(self) -> bool:
         return self.context.overflow_status()

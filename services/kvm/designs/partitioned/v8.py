@@ -28,13 +28,13 @@ class V8Pmu(Vpmu):
 
     design: V8 = derived()
     context: PmuContext = field(default_factory=PmuContext, init=False)
-    accesses: Accesses = derived(init=False)
+    trapped: Accesses = derived(init=False)
 
     def derive(self) -> None:
         super().derive()
         on = guest_range(self.vcpu.spec, self.pmu.counters, fgt=self.design.traps is Traps.FGT)
         self.context.fit(self, on, n=self.pmu.counters)
-        self.accesses = ACCESSES if on.split else UNSPLIT
+        self.trapped = ACCESSES if on.split else UNSPLIT
 
     async def load(self) -> None:
         """kvm_arch_vcpu_load."""
@@ -88,7 +88,7 @@ class V8Pmu(Vpmu):
         if not context.resident:  # once, for the vCPU's life
             context.owned = True
             context.set_traps(self._mdcr())  # kvm_arm_setup_mdcr_el2, and no kvm_pmu_load
-        return self.accesses.perform(context, register, write, value)
+        return self.trapped.perform(context, register, write, value)
 
     def level(self) -> bool:
         return self.context.overflow_status()
