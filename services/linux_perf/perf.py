@@ -143,7 +143,7 @@ class Perf:
             "shared": save(self.shared),
             "events": [save(event) for event in self.shared.events.values()],
             "contexts": [save(ctx) for ctx in self._contexts().values()],
-            "cpus": [save(cpu) for cpu in self.cpus],
+            "cpus": [[cpu.config.cpu, save(cpu)] for cpu in self.cpus],
         }
 
     def restore(self, saved: Saved) -> Objects:
@@ -158,7 +158,8 @@ class Perf:
         for one in saved["events"]:
             restore(events[one["id"]], one, objects)
         restore(shared, saved["shared"], objects)
-        for cpu, one in zip(self.cpus, saved["cpus"], strict=True):
+        self.cpus = [self.cpu(number) for number, _ in saved["cpus"]]  # in the order in which they booted
+        for cpu, (_, one) in zip(self.cpus, saved["cpus"], strict=True):
             restore(cpu, one, objects)
             for event in cpu.pmu.events:
                 if event is not None:
