@@ -69,7 +69,7 @@ fit: $(EXTENSION) ## fit the guest's base speed and the perf factor to the publi
 
 stress: $(EXTENSION) ## shares of host kernel and guest time while a guest records at 4000 Hz, over HZ and counters (about 2 minutes)
 	$(BIN)/python -m pmulab.curve stress-record host.hz+guest.hz=250,1000 machine.counters=6,8,10 --set guest.task.seconds=0.25 \
-		--show host-kernel,host-kernel-accounted,guest,guest-accounted
+		--show host-kernel,host-kernel-cputime,guest,guest-cputime
 
 bench: $(EXTENSION) ## how fast the simulation is, and the core beside a floor
 	$(BIN)/python benchmarks/speed.py

@@ -68,10 +68,10 @@ MEASURES: dict[str, tuple[str, Callable[[Run], str]]] = {
     "overhead": ("busy time outside user code", lambda run: f"{100 * run.overhead:.2f} %"),
     "guest": ("share of CPU time at EL1 and EL0 of guests, true", lambda run: _share(run.time, run.time.guest)),
     "host-kernel": ("share of CPU time at EL2, true", lambda run: _share(run.time, run.time.host_kernel)),
-    "guest-accounted": ("the same, as the host prints it", lambda run: _share(run.accounted, run.accounted.guest)),
-    "host-kernel-accounted": (
+    "guest-cputime": ("the same, as the host prints it", lambda run: _share(run.cputime, run.cputime.guest)),
+    "host-kernel-cputime": (
         "the same, as the host prints it",
-        lambda run: _share(run.accounted, run.accounted.host_kernel),
+        lambda run: _share(run.cputime, run.cputime.host_kernel),
     ),
     "traps": ("trapped register accesses", lambda run: f"{run.kvm.traps.total:,}"),
     "swaps": ("PMU contexts loaded", lambda run: f"{run.kvm.swaps.loads:,}"),

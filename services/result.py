@@ -206,7 +206,7 @@ class Run:
     virtual_seconds: float  # from boot until no work is left
     wall_seconds: float  # that it took here; not in the digest
     time: CpuTime
-    accounted: CpuTime  # as the host's kernel would print it
+    cputime: CpuTime  # the same as the host's kernel would print it
     bill: Bill
     kvm: Kvm
     guests: tuple[Guest, ...]
@@ -303,7 +303,7 @@ def _run(experiment: Experiment, plain: Mapping[str, Any]) -> Run:
         virtual_seconds=plain["virtual_cycles"] / hz,
         wall_seconds=plain["wall_seconds"],
         time=_cpu_time(plain["time"], hz),
-        accounted=_cpu_time(plain["accounted"], hz),
+        cputime=_cpu_time(plain["cputime"], hz),
         bill=Bill(**bill),
         kvm=Kvm(
             traps=Traps(sum(traps.values()), dict(traps)),

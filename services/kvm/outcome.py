@@ -42,7 +42,7 @@ def result(
         "virtual_cycles": max(pcpu.now for pcpu in pcpus),
         "interactions": board.interactions,
         "time": _summed(machine.cycles(pcpu.cpu) for pcpu in pcpus),
-        "accounted": _summed(dict(zip(NAMES, pcpu.cputime.spent, strict=True)) for pcpu in pcpus),
+        "cputime": _summed(dict(zip(NAMES, pcpu.cputime.spent, strict=True)) for pcpu in pcpus),
         "bill": {
             "host": bill.host(machine, len(pcpus), sum(task.in_kernel for task in tasks)),
             "host_by_cost": bill.by_cost(machine, len(pcpus), guests=False),

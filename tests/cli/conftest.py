@@ -36,7 +36,7 @@ def run(name: str, axes: dict[str, str], published: dict[str, Any] | None, **cha
         "virtual_seconds": 4.1,
         "wall_seconds": 9.87,
         "time": {"guest": 3.0, "host_kernel": 1.0, "host_user": 0.0, "idle": 0.1},
-        "accounted": {"guest": 3.5, "host_kernel": 0.5, "host_user": 0.0, "idle": 0.1},
+        "cputime": {"guest": 3.5, "host_kernel": 0.5, "host_user": 0.0, "idle": 0.1},
         "bill": {
             "host": {"trap": 0.6, "perf re-create": 0.25, "barrier": 0.15, "swap": 0.0},
             "host_by_cost": {"exit_full_sysreg": 0.6, "perf_release_create": 0.25, "isb": 0.15, "sgi": 0.0},

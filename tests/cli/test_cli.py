@@ -174,16 +174,16 @@ def test_run_json_is_the_contract(tmp_path: Path) -> None:
     assert [run["design"]["name"] for run in whole["runs"]] == ["emulated", "partitioned"]
     for run in whole["runs"]:
         assert set(run) == {
-            *("design", "digest", "virtual_seconds", "wall_seconds", "time", "accounted", "bill", "kvm", "guests"),
+            *("design", "digest", "virtual_seconds", "wall_seconds", "time", "cputime", "bill", "kvm", "guests"),
             *("host", "round_trips", "published", "choices", "assumed_costs"),
         }
-        assert set(run["time"]) == set(run["accounted"]) == {"guest", "host_kernel", "host_user", "idle"}
+        assert set(run["time"]) == set(run["cputime"]) == {"guest", "host_kernel", "host_user", "idle"}
         assert set(run["kvm"]) == {"traps", "swaps", "interrupts_injected"}
         assert run["kvm"]["traps"]["total"] == sum(run["kvm"]["traps"]["by_register"].values())
         (guest,) = run["guests"]
         assert guest["elapsed_seconds"] <= run["virtual_seconds"]
         assert sum(run["time"].values()) == pytest.approx(run["virtual_seconds"])
-        assert sum(run["accounted"].values()) == pytest.approx(run["virtual_seconds"])
+        assert sum(run["cputime"].values()) == pytest.approx(run["virtual_seconds"])
         for event in guest["events"]:
             assert event["count"] <= event["truth"]
             assert event["running_ns"] <= event["enabled_ns"]

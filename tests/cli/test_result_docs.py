@@ -21,7 +21,7 @@ OPEN = (
     "bill.host",
     "bill.host_by_cost",
     "bill.guests_by_cost",
-    "accounted",
+    "cputime",
 )
 
 
