@@ -10,6 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from services._pmu import Burst, Machine
@@ -70,10 +71,17 @@ def main() -> int:
     lines.append(("a switch between guest and host, 6 counters", rust["switch 6"], None, ""))
     call, batch = _python()
     limit = 2 * rust["access driver"] * _ACCESSES + call
+    alone = _appending(1)
+    state, restore = _snapshot()
     lines += [
         ("an empty call from Python", call, None, ""),
+        ("a call that stops at an operation for KVM", _stopping(), 3 * call, "3 empty calls"),
         (f"a batch of {_ACCESSES} accesses from Python", batch, limit, "2 in Rust and an empty call"),
         ("posting one access from Python", _posting(), None, ""),
+        ("appending one prepared burst from Python", alone, 2 * call, "2 empty calls"),
+        ("appending one of 8 at once from Python", _appending(8), 0.75 * alone, "three quarters of one alone"),
+        ("state of a small machine", state, 200 * call, "200 empty calls"),
+        ("restore of a small machine", restore, 200 * call, "200 empty calls"),
     ]
     _print(lines)
     print()
@@ -135,6 +143,71 @@ def _posting() -> float:
         return (time.perf_counter() - start) / 1_000 * 1e9
 
     return min(per_post() for _ in range(_ROUNDS))
+
+
+def _appending(at_once: int) -> float:
+    """Nanoseconds per prepared burst of four operations: the start of an event."""
+    start_event = Burst()
+    start_event.mrs(PMOVSCLR_EL0)
+    for register in (PMEVCNTR(1), PMEVTYPER(1), PMCNTENSET_EL0):
+        start_event.msr(register, 2)
+    several = [start_event] * at_once
+
+    def per_burst() -> float:
+        burst = Burst()
+        start = time.perf_counter()
+        if at_once == 1:
+            extend = burst.extend
+            for _ in range(1_000):
+                extend(start_event)
+        else:
+            extend_all = burst.extend_all
+            for _ in range(1_000 // at_once):
+                extend_all(several)
+        return (time.perf_counter() - start) / 1_000 * 1e9
+
+    return min(per_burst() for _ in range(_ROUNDS))
+
+
+def _stopping() -> float:
+    machine = Machine([{"counters": 6}], [], mrs_cycles=30, msr_cycles=30, isb_cycles=30)
+    machine.set_running(0, machine.add_context(False), 2, machine.add_profile([]))
+    burst = Burst()
+    burst.done()
+    return _best(lambda: machine.execute(0, burst, 0, False), 1_000)
+
+
+def _snapshot() -> tuple[float, float]:
+    """A pCPU of 4 counters, of which two count, the host and two vCPUs, a dozen events; accesses in the log."""
+    machine = Machine([{"counters": 4}], range(0x08, 0x14), mrs_cycles=30, msr_cycles=30, isb_cycles=30)
+    profile = machine.add_profile([(event, 0x3333_3333) for event in range(0x08, 0x10)])
+    host, *vcpus = (machine.add_context(guest) for guest in (False, True, True))
+    burst = Burst()
+    for n in range(2):
+        burst.msr(PMEVTYPER(n), PMEVTYPER_NSH | _EVENT)
+    burst.msr(PMCNTENSET_EL0, 3)
+    burst.msr(PMCR_EL0, 1)
+    for _ in range(10):
+        machine.set_running(0, host, 2, profile)
+        machine.execute(0, burst, 0, False)
+        machine.charge(0, 30, 100)
+        for vcpu in vcpus:
+            machine.set_running(0, vcpu, 1, profile)
+            machine.run(0, 12_345)
+    state = machine.state()
+    return _best(machine.state, 100), _best(lambda: machine.restore(state), 100)
+
+
+def _best(call: Callable[[], object], repetitions: int) -> float:
+    """Nanoseconds of a call, the loop and a Python frame included."""
+
+    def per_call() -> float:
+        start = time.perf_counter()
+        for _ in range(repetitions):
+            call()
+        return (time.perf_counter() - start) / repetitions * 1e9
+
+    return min(per_call() for _ in range(_ROUNDS))
 
 
 def _print(lines: list[tuple[str, float, float | None, str]]) -> None:

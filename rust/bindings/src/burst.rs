@@ -1,4 +1,7 @@
 //! `Burst`.
+//!
+//! Calls that Python makes by the million borrow exclusively also what they only read: that is one atomic
+//! operation in PyO3, a shared borrow is two.
 
 use pmu::burst::{CAUSES, CHARGE_LIMIT, Operation};
 use pyo3::exceptions::{PyIndexError, PyValueError};
@@ -32,7 +35,7 @@ impl Burst {
     /// A prepared burst, or a register and what is written to it.
     fn append(&mut self, piece: &Bound<'_, PyAny>) -> PyResult<()> {
         if let Ok(burst) = piece.cast::<Self>() {
-            self.inner.extend(&burst.try_borrow()?.inner);
+            self.inner.extend(&burst.try_borrow_mut()?.inner);
         } else {
             let (register, value) = piece.extract()?;
             self.msr(register, value);
@@ -45,7 +48,7 @@ impl Burst {
 impl Burst {
     #[new]
     fn new() -> Self {
-        Self { inner: pmu::burst::Burst::default() }
+        Self { inner: pmu::burst::Burst::with_room() }
     }
 
     fn mrs(&mut self, register: u16) -> u32 {
@@ -126,8 +129,7 @@ impl Burst {
         self.inner.post(Operation::Done, 0, 0);
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands references out by value")]
-    fn extend(&mut self, other: PyRef<'_, Self>) -> u32 {
+    fn extend(&mut self, other: &mut Self) -> u32 {
         self.inner.extend(&other.inner)
     }
 
@@ -142,8 +144,7 @@ impl Burst {
         Ok(values as u32)
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands references out by value")]
-    fn place(&mut self, register: u16, value: u64, start: PyRef<'_, Self>) {
+    fn place(&mut self, register: u16, value: u64, start: &mut Self) {
         self.msr(register, value);
         self.inner.extend(&start.inner);
     }
@@ -163,7 +164,7 @@ impl Burst {
         turns::enable(self, &Around { call, off, on, outs }, &free, &events, active, &turns)
     }
 
-    fn values<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+    fn values<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         PyList::new(py, self.inner.values())
     }
 

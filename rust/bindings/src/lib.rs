@@ -3,8 +3,8 @@
 mod burst;
 mod machine;
 mod rules;
-mod turns;
 mod stop;
+mod turns;
 
 use pmu::burst::Operation;
 use pmu::register::Register;

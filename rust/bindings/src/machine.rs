@@ -1,4 +1,4 @@
-//! `Machine`.
+//! `Machine`. As to `&mut self` where `&self` would do, see `burst`.
 
 use std::collections::BTreeMap;
 
@@ -63,7 +63,7 @@ impl Machine {
         self.inner.set_running(cpu, context, el, profile).map_err(value_error)
     }
 
-    fn now(&self, cpu: usize) -> PyResult<u64> {
+    fn now(&mut self, cpu: usize) -> PyResult<u64> {
         Ok(self.inner.cpu(cpu).map_err(value_error)?.now())
     }
 
@@ -75,7 +75,7 @@ impl Machine {
         &mut self,
         py: Python<'_>,
         cpu: usize,
-        mut burst: PyRefMut<'_, Burst>,
+        burst: &mut Burst,
         start: usize,
         interruptible: bool,
     ) -> PyResult<Py<Stop>> {
@@ -99,7 +99,7 @@ impl Machine {
         self.inner.idle(cpu, until).map_err(value_error)
     }
 
-    fn interrupt(&self, cpu: usize) -> PyResult<bool> {
+    fn interrupt(&mut self, cpu: usize) -> PyResult<bool> {
         Ok(self.inner.cpu(cpu).map_err(value_error)?.interrupt())
     }
 
@@ -139,7 +139,7 @@ impl Machine {
     }
 
     fn charged(&self, cpu: usize, account: usize) -> PyResult<Vec<u64>> {
-        Ok(self.inner.cpu(cpu).map_err(value_error)?.charged(account).to_vec())
+        Ok(self.inner.cpu(cpu).map_err(value_error)?.charged(account).into())
     }
 
     fn accesses(&self, cpu: usize) -> PyResult<u64> {

@@ -49,7 +49,8 @@ pub fn enable(
     place(&mut at, free, events, active)?;
     for &turn in turns {
         burst.inner.extend(&around.call.inner);
-        let Some(bit) = 1_u64.checked_shl(turn as u32).filter(|bit| active & bit == 0 && turn < at.len()) else {
+        let Some(bit) = 1_u64.checked_shl(turn as u32).filter(|bit| active & bit == 0 && turn < at.len())
+        else {
             continue;
         };
         burst.inner.extend(&around.off.inner);

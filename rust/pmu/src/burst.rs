@@ -200,11 +200,22 @@ impl Burst {
         known
     }
 
+    /// An empty burst with room for what a handler posts at a time.
+    #[must_use]
+    pub fn with_room() -> Self {
+        Self { ops: Vec::with_capacity(16), values: Vec::with_capacity(8) }
+    }
+
     /// Appends another burst; returns the slot of its first value.
+    #[inline]
     pub fn extend(&mut self, other: &Self) -> u32 {
         let base = self.values.len() as u32;
+        if base == 0 || other.values.is_empty() {
+            self.ops.extend_from_slice(&other.ops);
+        } else {
+            self.ops.extend(other.ops.iter().map(|op| Op { slot: op.slot.wrapping_add(base), ..*op }));
+        }
         self.values.extend_from_slice(&other.values);
-        self.ops.extend(other.ops.iter().map(|op| Op { slot: op.slot.wrapping_add(base), ..*op }));
         base
     }
 

@@ -90,9 +90,9 @@ mod tests {
         machine.add_profile(&[]).expect("a possible profile");
         machine.add_context(false);
         machine.set_running(0, 0, 2, 0).expect("they exist");
-        let empty = machine.state().expect("it can be written").len();
         machine.set_account(0, 9).expect("it exists");
         machine.charge(0, 200, 12_345).expect("it exists");
+        let empty = machine.state().expect("it can be written").len();
         for n in 0..1000 {
             machine.mark(0, 1, n, n).expect("it exists");
             let state = machine.state().expect("it can be written");

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use super::{Cpu, bits};
+use crate::burst::CAUSES;
 use crate::counter::NEVER;
 use crate::tally::CLASSES;
 
@@ -140,7 +141,7 @@ impl Cpu {
 
     /// Cycles charged to an account, by cause.
     #[must_use]
-    pub fn charged(&self, account: usize) -> &[u64] {
+    pub fn charged(&self, account: usize) -> [u64; CAUSES] {
         self.accounts.charged(account)
     }
 
@@ -162,7 +163,8 @@ impl Cpu {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{ALMOST, Bench, EVENT};
-    use crate::burst::{ACCOUNTS, CAUSES};
+    use super::*;
+    use crate::burst::ACCOUNTS;
     use crate::feature::Features;
     use crate::register::Kind;
     use crate::registers::{CHAIN, CPU_CYCLES};
