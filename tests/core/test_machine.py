@@ -233,6 +233,26 @@ def test_only_an_observed_machine_keeps_records(machine: Machine) -> None:
     assert machine.observed() == []
 
 
+def test_an_event_is_placed_in_one_call_as_in_two() -> None:
+    start = Burst()
+    start.write_back(PMOVSCLR_EL0, start.mrs(PMOVSCLR_EL0), 1, 0)
+    placed, as_pieces, one_by_one = Burst(), Burst(), Burst()
+    for burst in (placed, as_pieces, one_by_one):
+        burst.mrs(PMCR_EL0)
+    placed.place(PMEVCNTR(0), 2**64 - 1, start)
+    event: list[Burst | tuple[int, int]] = [(PMEVCNTR(0), 2**64 - 1), start]
+    as_pieces.extend_all(event)
+    one_by_one.msr(PMEVCNTR(0), 2**64 - 1)
+    one_by_one.extend(start)
+    assert placed.arrays() == as_pieces.arrays() == one_by_one.arrays()
+    assert placed.values() == one_by_one.values()
+    for out_of_range in ((1 << 16, 0), (PMCR_EL0, 2**64)):
+        pieces: list[Burst | tuple[int, int]] = [start, out_of_range]
+        with pytest.raises(OverflowError):
+            as_pieces.extend_all(pieces)
+    assert as_pieces.arrays() == one_by_one.arrays(), "all or nothing"
+
+
 def test_a_burst_survives_the_wire() -> None:
     burst = Burst()
     slot = burst.mrs(PMCR_EL0)

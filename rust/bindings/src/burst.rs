@@ -29,9 +29,7 @@ impl Burst {
         self.inner.post(operation, subject, operand);
         Ok(())
     }
-}
 
-impl Burst {
     /// A prepared burst, or a register and what is written to it.
     fn append(&mut self, piece: &Bound<'_, PyAny>) -> PyResult<()> {
         if let Ok(burst) = piece.cast::<Self>() {
