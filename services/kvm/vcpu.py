@@ -39,6 +39,7 @@ from services.registers import ICC_SGI1R_EL1
 ESR_UNKNOWN = 1 << 25  # EC 0 (unknown reason), IL: what an UNDEFINED access takes to EL1
 COMPUTE_EL_SHIFT = 20  # a COMPUTE's argument: exception level above, profile below
 COMPUTE_PROFILE = (1 << COMPUTE_EL_SHIFT) - 1
+EXIT_FAST, EXIT_FULL_SYSREG = int(Cost.EXIT_FAST), int(Cost.EXIT_FULL_SYSREG)
 IRQ_WORK_SGI = 5  # Linux arm64 IPI_IRQ_WORK
 
 
@@ -157,7 +158,9 @@ class VCpu(VCpuState):
         await self.vpmu.load()
         self.load_times.add(began, self.pcpu.now)
         self.machine.set_account(self.cpu, Account.TRAP)
-        await self._enter_guest()
+        if self.pcpu.perf_ran:
+            await self._check_requests()
+        self._enter_guest()
 
     async def switched_out(self) -> None:
         """KVM's sched_out notifier: vcpu_put."""
@@ -323,20 +326,23 @@ class VCpu(VCpuState):
         pcpu.charge(Cost.EXIT_FULL_NULL)
         await pcpu.serve_interrupts(el)
         pcpu.cputime.switch(HOST_KERNEL, pcpu.now)
-        await self._enter_guest()
+        if self.pcpu.perf_ran:
+            await self._check_requests()
+        self._enter_guest()
 
-    async def _enter_guest(self) -> None:
+    async def _check_requests(self) -> None:
+        """check_vcpu_requests, KVM_REQ_RESYNC_PMU_EL0: the driver has started counters in interrupt context."""
+        self.pcpu.perf_ran = False
+        await self.vpmu.restore_el0(guest=True)
+
+    def _enter_guest(self) -> None:
         """kvm_pmu_flush_hwstate and kvm_timer: make pending what has become due, then into the guest."""
-        pcpu, pmu = self.pcpu, self.pmu
-        if pcpu.perf_ran:  # KVM_REQ_RESYNC_PMU_EL0: the driver has started counters in interrupt context
-            pcpu.perf_ran = False
-            await self.vpmu.restore_el0(guest=True)
-        level = self.vpmu.level()
+        pcpu, level = self.pcpu, self.vpmu.level()
         if level and not self.line:
             self.injected += 1
             pcpu.charge(Cost.VIRQ_INJECT)
         self.line = level
-        if not (level or pmu.ovs):  # the guest has cleared the flag without having been interrupted
+        if not (level or self.pmu.ovs):  # the guest has cleared the flag without having been interrupted
             self.overflowed = -1
         now = self.machine.now(self.cpu)
         if self.timer_deadline <= now:
@@ -362,7 +368,9 @@ class VCpu(VCpuState):
         pcpu.charge(Cost.WFI_BLOCK)
         await pcpu.serve_interrupts(-1)
         pcpu.cputime.switch(HOST_KERNEL, pcpu.now)
-        await self._enter_guest()
+        if self.pcpu.perf_ran:
+            await self._check_requests()
+        self._enter_guest()
         self.blocked = not self._pending()
 
     # The guest's bursts, at EL1 (`services.executor.BurstCpu`).
@@ -381,12 +389,11 @@ class VCpu(VCpuState):
         machine, cpu, pcpu, vpmu = self.machine, self.cpu, self.pcpu, self.vpmu
         key = register << 1 | write
         self.traps[key] = self.traps.get(key, 0) + 1
-        pcpu.enter_kernel()
+        machine.set_running(cpu, pcpu.context, 2, pcpu.profile)
         fast = vpmu.fast(register, write)  # no interrupt window, no vGIC, the time is the guest's
-        if fast:
-            pcpu.charge(Cost.EXIT_FAST)
-        else:
-            pcpu.charge(Cost.EXIT_FULL_SYSREG)
+        cost = EXIT_FAST if fast else EXIT_FULL_SYSREG
+        machine.charge(cpu, cost, pcpu.costs[cost])
+        if not fast:
             now = machine.now(cpu)
             if machine.interrupt(cpu) or now >= pcpu.deadline:
                 await pcpu.serve_interrupts(1)
@@ -403,7 +410,9 @@ class VCpu(VCpuState):
         finally:
             self.trap_bursts += pcpu.bursts - before
             if not fast:
-                await self._enter_guest()
+                if pcpu.perf_ran:
+                    await self._check_requests()
+                self._enter_guest()
             machine.set_running(cpu, self.context, 1, self.profile)
         return value
 
@@ -460,7 +469,9 @@ class VCpu(VCpuState):
         pcpu = self.pcpu
         pcpu.enter_kernel()
         pcpu.charge(Cost.EXIT_FULL_NULL)
-        await self._enter_guest()
+        if self.pcpu.perf_ran:
+            await self._check_requests()
+        self._enter_guest()
         self.machine.set_running(self.cpu, self.context, 1, self.profile)
 
     def _check(self, stop: Stop, what: str, value: int, limit: int) -> None:

@@ -108,7 +108,8 @@ class EmulatedPmu(Vpmu):
             return await self._counter(counter, is_typer(register), write, value)
         if write:
             self._write(register, value)
-            await self._perf()
+            if self.rows:
+                await self.vcpu.call(self.rows)
             return value
         return self._read(register)
 
@@ -120,13 +121,13 @@ class EmulatedPmu(Vpmu):
             pmu.typer[n] = value & (pmu.event_mask if n != CYCLE else pmu.event_mask & ~0xFFFF)
             await self._recreate(n, keep=True)
             self._restore_guest()
-            await self._perf()
-            return value
-        if not write:
+        elif not write:
             return await self._value(n)
-        pmu.counter[n] = value & (MASK64 if self._long(n) else MASK32)
-        await self._recreate(n, keep=False)
-        await self._perf()
+        else:
+            pmu.counter[n] = value & (MASK64 if self._long(n) else MASK32)
+            await self._recreate(n, keep=False)
+        if self.rows:
+            await self.vcpu.call(self.rows)
         return value
 
     def _read(self, register: int) -> int:
@@ -273,12 +274,6 @@ class EmulatedPmu(Vpmu):
         """kvm_vcpu_pmu_restore_guest, within the entry that does the rest of the access."""
         if self.el0_switched():
             self.rows += (EL0_FILTER, 1, 0, 0, 0)
-
-    async def _perf(self) -> None:
-        """Have the host's perf do what the access asks of it, in one entry."""
-        if self.rows:
-            rows, self.rows = self.rows, []
-            await self.vcpu.call(rows)
 
     def _hardware(self, register: int) -> int:
         burst = Burst()
