@@ -50,7 +50,7 @@ def result(
         },
         "traps": dict(sorted(_summed(_traps(vcpu) for vcpu in vcpus).items())),
         "swaps": {name: sum(getattr(swap, name) for swap in swaps) for name in SWAPS},
-        "interrupts_injected": sum(vcpu.injected for vcpu in vcpus),
+        "interrupts_injected": sum(vcpu.vgic.injected for vcpu in vcpus),
         "fallbacks": list(fallbacks),
         "choices": _choices(board, pcpus),
         "guests": [
@@ -96,7 +96,7 @@ def round_trips(pcpus: Sequence[PCpu], vcpus: Sequence[VCpu]) -> dict[str, int]:
 def _vcpu(board: Board, vcpu: VCpu) -> dict[str, Any]:
     return {
         **vcpu.report,
-        "interrupt_latency": vcpu.latencies.summary(),
+        "interrupt_latency": vcpu.vgic.latencies.summary(),
         "vcpu_load": vcpu.load_times.summary(),
         "vcpu_put": vcpu.put_times.summary(),
         **{f"true_el{el}_cycles": board.machine.truth(vcpu.context, el, CPU_CYCLES) for el in (0, 1)},

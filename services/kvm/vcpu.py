@@ -32,7 +32,7 @@ from services.kvm.errors import InjectUndef, Livelock, ProtocolError, Simulation
 from services.kvm.guest_pmu import GuestPmu
 from services.kvm.latency import Latencies
 from services.kvm.pcpu import PCpu
-from services.kvm.thread import NEVER
+from services.kvm.vgic import Vgic
 from services.kvm.vpmu import Design, Vpmu
 from services.registers import ICC_SGI1R_EL1
 
@@ -57,18 +57,12 @@ class VCpuState:
     wfi: bool = False
     progress: int = 0  # when it last did work, or began to
     compute: tuple[int, int, int] | None = None  # profile, exception level, cycles left
-    timers: dict[int, int] = field(default_factory=dict)
-    line: bool = False  # level of the virtual PMU interrupt as of the last entry
-    expired: int = 0  # timers whose interrupt is pending, one bit each
-    sgis: int = 0  # pending SGIs, one bit each
+    vgic: Vgic = field(default_factory=Vgic)
     requests: list[bytes] = field(default_factory=list)  # of live clients
     report_due: bool = False
     report: dict[str, Any] = field(default_factory=dict)  # the last one
     previous_done: int = 0
     traps: dict[int, int] = field(default_factory=dict)  # how often, by register << 1 | is it a write
-    injected: int = 0
-    overflowed: int = -1  # when the interrupt line rose for an overflow that its handler has not been entered for
-    latencies: Latencies = field(default_factory=Latencies)  # of its interrupts
     load_times: Latencies = field(default_factory=Latencies)
     put_times: Latencies = field(default_factory=Latencies)
     computed: int = 0  # cycles of its tasks' work done
@@ -96,7 +90,6 @@ class VCpu(VCpuState):
         "pcpus",
         "siblings",
         "pcpu",
-        "timer_deadline",
     )
     __slots__ = DERIVED
 
@@ -133,7 +126,6 @@ class VCpu(VCpuState):
         self.pcpus = pcpus
         self.siblings = siblings  # the vCPUs of the same VM, this one too
         self.pcpu = pcpus[cpu]
-        self.timer_deadline = NEVER  # the earliest of its timers
         self.vpmu = design.vpmu(self)
 
     # What the host's scheduler sees.
@@ -141,6 +133,10 @@ class VCpu(VCpuState):
     @property
     def runnable(self) -> bool:
         return not self.blocked
+
+    @property
+    def timer_deadline(self) -> int:
+        return self.vgic.timer_deadline
 
     def unblock(self) -> None:
         self.blocked = False
@@ -159,7 +155,7 @@ class VCpu(VCpuState):
         self.load_times.add(began, self.pcpu.now)
         self.machine.set_account(self.cpu, Account.TRAP)
         if self.pcpu.perf_ran:
-            await self._check_requests()
+            await self._resync_pmu_el0()
         self._enter_guest()
 
     async def switched_out(self) -> None:
@@ -182,35 +178,29 @@ class VCpu(VCpuState):
     def counter_overflow(self, counter: int, raised: int) -> None:
         """A kernel counter that backs counter `counter` overflowed, at `raised`. Raises ProtocolError."""
         self.vpmu.counter_overflow(counter)
-        self._overflow(raised)
+        self.vgic.overflow(raised)
 
     def guest_overflow(self, mask: int, raised: int) -> bool:
         """The host's handler found overflow flags in the guest's range, of `raised`. Raises ProtocolError."""
         self.vpmu.guest_overflow(mask)
-        self._overflow(raised)
+        self.vgic.overflow(raised)
         return True
-
-    def _overflow(self, raised: int) -> None:
-        if self.overflowed < 0:
-            self.overflowed = raised
 
     async def step(self) -> None:
         """One interaction: one handler of the guest, or its work up to an interrupt."""
+        vgic = self.vgic
         self.machine.set_account(self.cpu, Account.TRAP)
         if self.compute is not None and self.pcpu.now - self.progress > self.patience:
             raise Livelock(f"{self._who()}: no work done in the last second, interrupts take all of it (I12)")
         if not self.booted:
             self.booted = True
             await self._enter(EntryKind.BOOT, payload=self.boot)
-        elif self.sgis:
-            number = (self.sgis & -self.sgis).bit_length() - 1
-            self.sgis &= self.sgis - 1
-            await self._enter(EntryKind.SGI, number)
-        elif self.line:
+        elif vgic.sgis:
+            await self._enter(EntryKind.SGI, vgic.take_sgi())
+        elif vgic.line:
             await self._interrupt()
-        elif self.expired:
-            expired, self.expired = self.expired, 0
-            await self._enter(EntryKind.TIMER, expired)
+        elif vgic.expired:
+            await self._enter(EntryKind.TIMER, vgic.take_timers())
         elif self.requests:
             await self._enter(EntryKind.REQUEST, payload=self.requests.pop(0))
         elif self.report_due:
@@ -231,7 +221,7 @@ class VCpu(VCpuState):
         self.kick()
 
     def _pending(self) -> bool:
-        return not self.booted or self.line or bool(self.sgis or self.expired or self.requests or self.report_due)
+        return not self.booted or self.vgic.pending or bool(self.requests or self.report_due)
 
     def _occupied(self) -> bool:
         return self.wfi or self.compute is not None
@@ -286,13 +276,11 @@ class VCpu(VCpuState):
 
     async def _interrupt(self) -> None:
         """The guest's PMU interrupt handler."""
-        if self.overflowed >= 0:
-            self.latencies.add(self.overflowed, self.machine.now(self.cpu))
-            self.overflowed = -1
+        self.vgic.handler_entered(self.machine.now(self.cpu))
         before = self.bursts
         await self._enter(EntryKind.PMU_IRQ)
         self.irq_bursts += self.bursts - before
-        if self.line:  # the EOI of a level that KVM still holds high: a maintenance interrupt has KVM look again
+        if self.vgic.line:  # the EOI of a level that KVM still holds high: a maintenance interrupt has KVM look again
             await self._interrupted(1)
 
     async def _report(self) -> None:
@@ -327,38 +315,30 @@ class VCpu(VCpuState):
         await pcpu.serve_interrupts(el)
         pcpu.cputime.switch(HOST_KERNEL, pcpu.now)
         if self.pcpu.perf_ran:
-            await self._check_requests()
+            await self._resync_pmu_el0()
         self._enter_guest()
 
-    async def _check_requests(self) -> None:
-        """check_vcpu_requests, KVM_REQ_RESYNC_PMU_EL0: the driver has started counters in interrupt context."""
+    async def _resync_pmu_el0(self) -> None:
+        """KVM_REQ_RESYNC_PMU_EL0: the driver has started counters in interrupt context."""
         self.pcpu.perf_ran = False
         await self.vpmu.restore_el0(guest=True)
 
     def _enter_guest(self) -> None:
         """kvm_pmu_flush_hwstate and kvm_timer: make pending what has become due, then into the guest."""
-        pcpu, level = self.pcpu, self.vpmu.level()
-        if level and not self.line:
-            self.injected += 1
+        pcpu, vgic, level = self.pcpu, self.vgic, self.vpmu.level()
+        if level and not vgic.line:
+            vgic.injected += 1
             pcpu.charge(Cost.VIRQ_INJECT)
-        self.line = level
+        vgic.line = level
         if not (level or self.pmu.ovs):  # the guest has cleared the flag without having been interrupted
-            self.overflowed = -1
+            vgic.overflowed = -1
         now = self.machine.now(self.cpu)
-        if self.timer_deadline <= now:
-            self._expire(now)
+        if vgic.timer_deadline <= now:
+            vgic.expire(now)
+            pcpu.rearm()
             pcpu.charge(Cost.VIRQ_INJECT)
             now = self.machine.now(self.cpu)
         pcpu.cputime.switch(GUEST, now)
-
-    def _expire(self, now: int) -> None:
-        """The virtual timer interrupt of every timer that has expired is pending from now on."""
-        for timer, deadline in self.timers.items():
-            if deadline <= now:
-                self.timers[timer] = NEVER
-                self.expired |= 1 << timer
-        self.timer_deadline = min(self.timers.values())
-        self.pcpu.rearm()
 
     async def _block(self) -> None:
         """A trapped WFI: block unless something is pending (kvm_vcpu_halt)."""
@@ -369,7 +349,7 @@ class VCpu(VCpuState):
         await pcpu.serve_interrupts(-1)
         pcpu.cputime.switch(HOST_KERNEL, pcpu.now)
         if self.pcpu.perf_ran:
-            await self._check_requests()
+            await self._resync_pmu_el0()
         self._enter_guest()
         self.blocked = not self._pending()
 
@@ -411,7 +391,7 @@ class VCpu(VCpuState):
             self.trap_bursts += pcpu.bursts - before
             if not fast:
                 if pcpu.perf_ran:
-                    await self._check_requests()
+                    await self._resync_pmu_el0()
                 self._enter_guest()
             machine.set_running(cpu, self.context, 1, self.profile)
         return value
@@ -423,7 +403,7 @@ class VCpu(VCpuState):
         if target >= len(self.siblings):
             raise ProtocolError(f"an IPI to vCPU {target} of {self.name}, which has {len(self.siblings)}")
         other = self.siblings[target]
-        other.sgis |= 1 << IRQ_WORK_SGI
+        other.vgic.sgis |= 1 << IRQ_WORK_SGI
         if other is not self:
             other.pcpu.rq.arrive(pcpu.now, other.id)
 
@@ -431,9 +411,7 @@ class VCpu(VCpuState):
         code, argument = stop.operation, stop.argument
         if code == OP_TIMER:
             self._check(stop, "timer", argument, len(Timer))
-            self.timers[argument] = stop.operand
-            self.expired &= ~(1 << argument)  # a level: setting the timer takes back what has not been delivered
-            self.timer_deadline = min(self.timers.values())
+            self.vgic.set_timer(argument, stop.operand)
             self.pcpu.rearm()
         elif code == OP_COMPUTE:
             self.wfi = False
@@ -462,7 +440,7 @@ class VCpu(VCpuState):
         await self._trap(ICC_SGI1R_EL1, True, target)
 
     async def _window(self) -> None:
-        while self.sgis or self.line or self.expired:
+        while self.vgic.pending:
             await self.step()
 
     async def _hypercall(self) -> None:
@@ -470,7 +448,7 @@ class VCpu(VCpuState):
         pcpu.enter_kernel()
         pcpu.charge(Cost.EXIT_FULL_NULL)
         if self.pcpu.perf_ran:
-            await self._check_requests()
+            await self._resync_pmu_el0()
         self._enter_guest()
         self.machine.set_running(self.cpu, self.context, 1, self.profile)
 
@@ -487,6 +465,6 @@ class VCpu(VCpuState):
         """Take up what `save` gave."""
         state.restore(self, saved)
         self.pcpu = self.pcpus[self.cpu]
-        self.timer_deadline = min(self.timers.values(), default=NEVER)
+        self.vgic.derive()
         self.pmu.derive()
         self.vpmu.derive()
