@@ -71,7 +71,7 @@ class RemoteSoftware:
             await self._send(wire.Turn(reply=reply))
 
     def refuse(self, who: str, problem: str) -> PeerGone:
-        """It has answered an entry wrongly: the session ends with INVALID_ARGUMENT. What to raise, naming its seat."""
+        """The exception to raise: it has answered an entry wrongly, and its session ends with INVALID_ARGUMENT."""
         return self._give_up(f"it broke the protocol: {problem}", StatusCode.INVALID_ARGUMENT, problem)
 
     def statistics(self) -> AttendStatistics:

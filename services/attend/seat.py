@@ -34,7 +34,7 @@ class Seat:
 
 
 class PeerGone(Exception):
-    """The peer has died, fell silent or broke the protocol: it takes no part any more."""
+    """The peer has died, fallen silent or broken the protocol; it takes no further part."""
 
     def __init__(self, who: str, why: str) -> None:
         super().__init__(who, why)

@@ -68,7 +68,7 @@ def _lab(options: argparse.Namespace) -> Lab:
 def _service(text: str) -> tuple[str, str]:
     actor, equals, where = text.partition("=")
     if not equals:
-        raise Failure(f"--service {text}: ACTOR=ADDRESS is wanted")
+        raise Failure(f"--service {text}: it should be ACTOR=ADDRESS")
     return actor, where
 
 

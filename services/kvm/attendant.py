@@ -16,7 +16,7 @@ class Attendant(Protocol):
         ...
 
     def refuse(self, who: str, problem: str) -> Exception:
-        """`who`, which is this software, has answered an entry wrongly: it is entered no more. What to raise."""
+        """The exception to raise: `who`, this software, has answered an entry wrongly, and is not entered again."""
         ...
 
 

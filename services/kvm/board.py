@@ -15,7 +15,7 @@ BYTES = "latin-1"  # a character for each byte, whatever it is
 
 @dataclass(slots=True, eq=False)
 class Board:
-    """One per simulation. It knows nobody."""
+    """One per simulation. It knows nothing of what looks at it."""
 
     experiment: Experiment = derived()
     machine: Machine = derived()  # saved and restored beside the fields, by its own state

@@ -284,7 +284,7 @@ def request_of(message: lab_pb2.InjectRequest) -> Request:
     """A request as the simulation takes it. Raises ValueError naming what is malformed."""
     for index, profile in enumerate(message.profiles):
         if len(profile.events) != len(profile.rates):
-            raise ValueError(f"profiles[{index}]: as many rates as events are wanted")
+            raise ValueError(f"profiles[{index}]: it has {len(profile.events)} events but {len(profile.rates)} rates")
     work = message.WhichOneof("work")
     try:
         return Request(

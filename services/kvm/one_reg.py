@@ -30,7 +30,7 @@ def _register(reg: int, pmu: GuestPmu) -> int:
 
 
 def get_one_reg(vcpu: VCpu, reg: int) -> int:
-    """KVM_GET_ONE_REG of a vCPU that is not loaded. Raises OSError: ENOENT for an id that there is not."""
+    """KVM_GET_ONE_REG of a vCPU that is not loaded. Raises OSError: ENOENT for an unknown id."""
     register, pmu = _register(reg, vcpu.pmu), vcpu.pmu
     _not_loaded(vcpu)
     counter = counter_of(register, 0)
@@ -42,7 +42,7 @@ def get_one_reg(vcpu: VCpu, reg: int) -> int:
 
 
 def set_one_reg(vcpu: VCpu, reg: int, value: int) -> None:
-    """KVM_SET_ONE_REG of a vCPU that is not loaded. Raises OSError: ENOENT for an id that there is not.
+    """KVM_SET_ONE_REG of a vCPU that is not loaded. Raises OSError: ENOENT for an unknown id.
 
     The SET views hold the register's value, the CLR views clear (set_pmreg). What becomes of PMCR_EL0.N is the
     design's (`Design.set_n`): until the VM has run it may be set up to what the CPU has; afterwards, or where N is

@@ -153,7 +153,7 @@ class PCpu(PCpuState):
         await self.enter_host(EntryKind.CALL, calls=tuple(rows))
         self.machine.set_account(self.cpu, before)
         if self.reads_due:
-            raise self.host.refuse(self._host_name(), f"calls: {self.reads_due} of its READs are not answered")
+            raise self.host.refuse(self._host_name(), f"calls: READs left without a RESULT: {self.reads_due}")
         return self.results
 
     async def report(self) -> dict[str, Any]:
@@ -199,7 +199,7 @@ class PCpu(PCpuState):
     def _notice(self, index: int, code: int, value: int) -> None:
         if code == Notice.RESULT:
             if not self.reads_due:
-                raise ProtocolError(f"operation {index}: a RESULT that no READ asks for")
+                raise ProtocolError(f"operation {index}: a RESULT, but no READ waits for one")
             self.reads_due -= 1
             self.results.append(value)
         elif code == Notice.COUNTER_OVERFLOW:

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 TIMES = ("elapsed", "user", "system")  # of a guest, in cycles
+_NAMES = {int: "an integer", str: "a string", list: "a list"}
 EVENT = ("count", "truth", "held", "enabled", "running", "samples", "state")
 
 
@@ -24,7 +25,7 @@ def of_host(answer: bytes) -> dict[str, Any]:
     report = _object(answer)
     for name in _optional(report, "refused"):
         if not isinstance(name, str):
-            raise ValueError(f"report.refused: names are wanted, not {name!r}")
+            raise ValueError(f"report.refused: {name!r} is not a name")
     _sessions(report)
     return report
 
@@ -57,10 +58,10 @@ def _optional(report: dict[str, Any], name: str) -> list[Any]:
 
 def _field(value: Any, name: str, kind: type, where: str) -> Any:
     if not isinstance(value, dict):
-        raise ValueError(f"{where}: an object is wanted, not {value!r}")
+        raise ValueError(f"{where}: it should be an object, not {value!r}")
     if name not in value:
         raise ValueError(f"{where}.{name}: it is missing")
     found = value[name]
     if not isinstance(found, kind) or isinstance(found, bool):
-        raise ValueError(f"{where}.{name}: {kind.__name__} is wanted, not {found!r}")
+        raise ValueError(f"{where}.{name}: it should be {_NAMES[kind]}, not {found!r}")
     return found

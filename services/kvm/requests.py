@@ -111,7 +111,7 @@ class Requests(RequestsState):
         for index, profile in enumerate(request.profiles):
             _check_profile(profile, f"profiles[{index}]")
         if (request.task is None) is (request.session is None):
-            raise ValueError("work: a task or a session is wanted")
+            raise ValueError("work: give either a task or a session")
         session, where = request.session, "session"
         if request.task is not None:
             _check_task(request.task, len(request.profiles))
@@ -162,16 +162,16 @@ def _check_task(task: ex.TaskSpec, profiles: int) -> None:
     if not 1 <= task.threads <= MAX_THREADS:
         raise ValueError(f"task.threads: 1 to {MAX_THREADS}, not {task.threads}")
     if task.repeat * (task.sleep + sum(phase.cycles for phase in task.phases)) > MAX_CYCLES:
-        raise ValueError(f"task: more than {MAX_CYCLES} cycles in all are more than a clock has")
+        raise ValueError(f"task: it would take more than {MAX_CYCLES} cycles in all")
 
 
 def _check_session(session: ex.SessionSpec, where: str, tallied: tuple[int, ...]) -> None:
     if session.verb not in ("stat", "record"):
-        raise ValueError(f"{where}.verb: stat or record is wanted, not {session.verb!r}")
+        raise ValueError(f"{where}.verb: it should be stat or record, not {session.verb!r}")
     for index, event in enumerate(session.events):
         if event.event not in tallied:
             raise ValueError(f"{where}.events[{index}].event: {event.event:#x} is not simulated here")
         if not 0 <= event.leader <= index:
             raise ValueError(f"{where}.events[{index}].leader: {event.leader} is not an event before it or itself")
         if not (0 <= event.frequency < 1 << 63 and 0 <= event.period < 1 << 63):
-            raise ValueError(f"{where}.events[{index}]: a frequency or period is below 2**63 and not negative")
+            raise ValueError(f"{where}.events[{index}]: frequency and period are 0 to 2**63 - 1")

@@ -61,7 +61,7 @@ class RunQueue:
         self.rearm()
 
     def arrived(self, now: int) -> bool:
-        """Wake whose time has come; was there an arrival or a sleeper among them?"""
+        """Wake the threads whose time has come; was an arrival or a sleeper among them?"""
         due = [one for one in (*self.arrivals, *self.sleepers) if one[0] <= now]
         for thread in self.threads:
             if (
@@ -82,7 +82,7 @@ class RunQueue:
         return True
 
     def next_event(self) -> int:
-        """When the first of those that are on their way, asleep or waiting for a timer of their own is due."""
+        """When the first thread that is on its way, asleep or waiting for a timer of its own is due."""
         deadline = NEVER
         for time, _ in self.arrivals:
             deadline = min(deadline, time)
@@ -111,5 +111,5 @@ class RunQueue:
         target.arrive(max(machine.now(self.cpu), machine.now(target.cpu)), thread.id)
 
     def _idle_queue(self) -> RunQueue | None:
-        """The first pCPU's that idles."""
+        """That of the first idle pCPU."""
         return next((queue for queue in self.queues if queue.idle), None)

@@ -401,7 +401,9 @@ class VCpu(VCpuState):
         pcpu = self.pcpu
         pcpu.charge(Cost.SGI)
         if target >= len(self.siblings):
-            raise ProtocolError(f"an IPI to vCPU {target} of {self.name}, which has {len(self.siblings)}")
+            raise ProtocolError(
+                f"an IPI to vCPU {target}, but {self.name} has vCPUs 0 to {len(self.siblings) - 1} only"
+            )
         other = self.siblings[target]
         other.vgic.sgis |= 1 << IRQ_WORK_SGI
         if other is not self:
@@ -454,7 +456,7 @@ class VCpu(VCpuState):
 
     def _check(self, stop: Stop, what: str, value: int, limit: int) -> None:
         if value >= limit:
-            raise ProtocolError(f"operation {stop.index}: {what} {value}, and there are {limit}")
+            raise ProtocolError(f"operation {stop.index}: there is no {what} {value}, only 0 to {limit - 1}")
 
     # State.
 

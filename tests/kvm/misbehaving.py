@@ -124,12 +124,12 @@ CASES = {
     ),
     "the range of an emulated guest": Case("host", "has no counters of its own", host=noticing(OF_GUEST, 1)),
     "a READ that is not answered": Case(
-        "host", "calls: 1 of its READs are not answered", host=answering(0), guest=counting
+        "host", "calls: READs left without a RESULT: 1", host=answering(0), guest=counting
     ),
     "a READ that is answered twice": Case(
-        "host", "operation 1: a RESULT that no READ asks for", host=answering(2), guest=counting
+        "host", "operation 1: a RESULT, but no READ waits for one", host=answering(2), guest=counting
     ),
-    "a result without a READ": Case("host", "a RESULT that no READ asks for", host=noticing(Notice.RESULT, 0)),
+    "a result without a READ": Case("host", "a RESULT, but no READ waits for one", host=noticing(Notice.RESULT, 0)),
     "a notice of a guest's": Case("host", "notice 3 is not for the host's perf", host=noticing(Notice.WORK_DONE, 0)),
     "a notice that there is not": Case("host", "notice 77 is not for the host's perf", host=noticing(77, 0)),
     "the tick's timer": Case("host", "timer 0 is not the host's", host=switching(lambda cpu: cpu.burst.timer(0, 1))),
@@ -148,7 +148,7 @@ CASES = {
     ),
     "a host that refuses what has no name": Case(
         "host",
-        r"report\.refused: names are wanted, not 1",
+        r"report\.refused: 1 is not a name",
         host=host_report(b'{"refused": [1]}'),
         guest=lambda: Scripted(boot=done),
     ),
@@ -156,27 +156,25 @@ CASES = {
     "a guest's report without its times": Case("vm0", r"report\.elapsed: it is missing", guest=guest_report(b"{}")),
     "a guest's report with a time that is none": Case(
         "vm0",
-        r"report\.user: int is wanted, not True",
+        r"report\.user: it should be an integer, not True",
         guest=guest_report(b'{"elapsed": 1, "user": true, "system": 1}'),
     ),
     "a guest's report with a session that is none": Case(
         "vm0",
-        r"report\.sessions\[0\]: an object is wanted, not 5",
+        r"report\.sessions\[0\]: it should be an object, not 5",
         guest=guest_report(b"{" + TIMES + b', "sessions": [5]}'),
     ),
     "a guest's timer that there is not": Case(
-        "vm0", f"timer {len(Timer)}, and there are", guest=booting(lambda cpu: cpu.burst.timer(len(Timer), 1))
+        "vm0", f"there is no timer {len(Timer)}", guest=booting(lambda cpu: cpu.burst.timer(len(Timer), 1))
     ),
     "a profile that there is not": Case(
-        "vm0", "operation 0: profile 9, and there are 3", guest=booting(lambda cpu: cpu.burst.compute(9, 0, 5))
+        "vm0", "operation 0: there is no profile 9, only 0 to 2", guest=booting(lambda cpu: cpu.burst.compute(9, 0, 5))
     ),
-    "work at EL2": Case("vm0", "exception level 2", guest=booting(lambda cpu: cpu.burst.compute(2, 2, 5))),
+    "work at EL2": Case("vm0", "there is no exception level 2", guest=booting(lambda cpu: cpu.burst.compute(2, 2, 5))),
     "a notice of the host's": Case(
         "vm0", "notice 1 is not for a guest", guest=booting(lambda cpu: cpu.burst.notify(OVERFLOW, 0))
     ),
-    "an IPI to nobody": Case(
-        "vm0", "an IPI to vCPU 5 of vm0, which has 1", guest=booting(lambda cpu: cpu.burst.ipi(5))
-    ),
+    "an IPI to nobody": Case("vm0", "an IPI to vCPU 5, but vm0 has", guest=booting(lambda cpu: cpu.burst.ipi(5))),
     "a guest that neither works nor waits": Case(
         "vm0", "posted neither COMPUTE nor WFI", guest=lambda: Scripted(boot=nothing, resume=nothing)
     ),
