@@ -28,6 +28,7 @@ class Traps(Enum):
 
 
 TRAPS = "FEAT_FGT untraps most accesses; or TPM traps them all, completed in the hypervisor or in the host kernel"
+TRAPS_OF_VERSION = "FEAT_FGT untraps most accesses; or what this version does where there is none"
 
 
 def free(cpu: CpuSpec) -> int:

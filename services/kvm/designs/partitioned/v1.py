@@ -88,9 +88,9 @@ class V1(Design):
     """MDCR_EL2.HPMN, as first posted."""
 
     name = "partitioned-v1"
-    why = "v1 (June 2025): eager swap, FEAT_FGT, N is HPMN"
+    why = "v1 (June 2025): swapped at each load, event types as the guest wrote them; N is the host's one partition"
 
-    traps: Traps = axis(Traps.FGT, trap_controls.TRAPS, values=(Traps.FGT, Traps.SLOW_PATH))
+    traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.SLOW_PATH))
 
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
         return trap_controls.check(self.traps, cpu, counters)

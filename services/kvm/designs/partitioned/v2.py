@@ -89,9 +89,9 @@ class V2(Design):
     """As v1, with a range of the VM's own size."""
 
     name = "partitioned-v2"
-    why = "v2 (June 2025): split at boot, works without FEAT_FGT in the hypervisor's fast path, N settable"
+    why = "v2 (June 2025): as v1, N settable, no counting at EL2; works without FEAT_FGT, in the hypervisor's fast path"
 
-    traps: Traps = axis(Traps.FGT, trap_controls.TRAPS, values=(Traps.FGT, Traps.FAST_PATH))
+    traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.FAST_PATH))
 
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
         return trap_controls.check(self.traps, cpu, counters)

@@ -102,9 +102,9 @@ class V4(Design):
     """As v2, swapped from the first access on."""
 
     name = "partitioned-v4"
-    why = "v4 (July 2025): the first access makes it the guest's for good"
+    why = "v4 (July 2025): as v2, but swapped only from the guest's first access on, then for good"
 
-    traps: Traps = axis(Traps.FGT, trap_controls.TRAPS, values=(Traps.FGT, Traps.FAST_PATH))
+    traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.FAST_PATH))
 
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
         return trap_controls.check(self.traps, cpu, counters)

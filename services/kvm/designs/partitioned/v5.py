@@ -146,9 +146,9 @@ class V5(Design):
     """As v4, with many faults repaired."""
 
     name = "partitioned-v5"
-    why = "v5 (December 2025): HPME set"
+    why = "v5 (December 2025): as v4, with HPME set; without FEAT_FGT nothing that a guest programs reaches the CPU"
 
-    traps: Traps = axis(Traps.FGT, trap_controls.TRAPS, values=(Traps.FGT, Traps.SLOW_PATH))
+    traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.SLOW_PATH))
 
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
         return trap_controls.check(self.traps, cpu, counters)

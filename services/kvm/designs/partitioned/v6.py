@@ -98,9 +98,9 @@ class V6(Design):
     """As v5, without FEAT_FGT too."""
 
     name = "partitioned-v6"
-    why = "v6 (February 2026): one canonical copy per register"
+    why = "v6 (February 2026): one canonical copy per register; an event type reaches the CPU at the next load"
 
-    traps: Traps = axis(Traps.FGT, trap_controls.TRAPS, values=(Traps.FGT, Traps.FAST_PATH))
+    traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.FAST_PATH))
 
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
         return trap_controls.check(self.traps, cpu, counters)

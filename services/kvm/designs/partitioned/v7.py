@@ -97,9 +97,9 @@ class V7(Design):
     """As v6, with dynamic reservation."""
 
     name = "partitioned-v7"
-    why = "v7 (May 2026): the host gives counters up at vcpu_load; the lazy transition loads nothing"
+    why = "v7 (May 2026): as v6, but the host gives counters up at vcpu_load, and the first access loads nothing"
 
-    traps: Traps = axis(Traps.FGT, trap_controls.TRAPS, values=(Traps.FGT, Traps.SLOW_PATH))
+    traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.SLOW_PATH))
 
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
         return trap_controls.check(self.traps, cpu, counters)

@@ -102,9 +102,9 @@ class V8(Design):
     """As v7, with the host's events out of the way."""
 
     name = "partitioned-v8"
-    why = "v8 (June 2026): as v7; the host allocates high to low"
+    why = "v8 (June 2026): as v7; the host allocates high to low; without FEAT_FGT HPMN stays N"
 
-    traps: Traps = axis(Traps.FGT, trap_controls.TRAPS, values=(Traps.FGT, Traps.SLOW_PATH))
+    traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.SLOW_PATH))
 
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
         return trap_controls.check(self.traps, cpu, counters)
