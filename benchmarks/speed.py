@@ -3,7 +3,7 @@
     python benchmarks/speed.py [SCENARIO] [--set key=value]…
 
 runs each of the scenario's designs once, embedded, and prints a line per design. `accesses` are the register accesses
-of all parties, the unit in which the simulation's work grows.
+of all actors, the unit in which the simulation's work grows.
 """
 
 from __future__ import annotations

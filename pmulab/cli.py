@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         "--topology",
         choices=("embedded", "processes"),
         default="embedded",
-        help="all actors in this process, or each in one of its own, talking gRPC (default: embedded)",
+        help="all actors of a run in one process, or each in one of its own, talking gRPC (default: embedded)",
     )
     run.add_argument(
         "--jobs",

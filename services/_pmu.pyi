@@ -192,7 +192,7 @@ class Machine:
         """(event, occurrences per cycle as Q32.32) pairs, below 65,536 per cycle; events that are not tallied are left
         out, CPU_CYCLES 0x11 is implied at 1.0. Returns the profile's id, from 0."""
     def add_context(self, guest: bool) -> int:
-        """A party whose occurrences are tallied by exception level: a vCPU (EL1, EL0), or the host (EL2, EL0)."""
+        """A context whose occurrences are tallied by exception level: a vCPU (EL1, EL0), or the host (EL2, EL0)."""
     # Running.
     def set_running(self, cpu: int, context: int, el: int, profile: int) -> None: ...
     def now(self, cpu: int) -> int: ...

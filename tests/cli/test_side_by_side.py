@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from pmulab import batch, cli, scenario
+from pmulab.embedded import run_embedded
 from pmulab.progress import Progress
 from services import typed_json
 from services.experiment import Experiment
@@ -143,7 +144,7 @@ def test_a_simulation_error_is_its_designs_failure_and_the_others_finish() -> No
     def fail_emulated(experiment: Experiment, progress: Callable[[float, float], None]) -> Result:
         if experiment.design.name == "emulated":
             raise SimulationError("virtual time stands still")
-        return batch._execute_embedded(experiment, progress)
+        return run_embedded(experiment, progress)
 
     loaded = scenario.load("quick", overrides=["guest.task.seconds=0.002"])
     result = batch.run_designs(loaded, execute=fail_emulated)

@@ -1,4 +1,4 @@
-"""Between entries the whole state of every party is data."""
+"""Between entries the whole state of every actor is data."""
 
 import orjson
 import pytest
@@ -37,7 +37,7 @@ async def test_a_run_that_is_saved_and_restored_on_its_way_gives_the_same_digest
     assert digest(await lab.simulation.result()) == digest(expected)
 
 
-async def test_a_restored_party_has_the_state_that_it_was_restored_from() -> None:
+async def test_a_restored_actor_has_the_state_that_it_was_restored_from() -> None:
     (experiment,) = scenario.load("quick", designs=["emulated"]).experiments
     lab = Embedded.of(experiment)
     for _ in range(200):

@@ -18,7 +18,7 @@ pub const RATE_LIMIT: u64 = 1 << 48;
 /// No CPU.
 pub const NOWHERE: usize = usize::MAX;
 
-/// Whose occurrences, by party and exception level; the bit of `TruthScope` in the port.
+/// Whose occurrences, by context and exception level; the bit of `TruthScope` in the port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Class {
     /// Guests at EL0.

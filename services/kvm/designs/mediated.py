@@ -106,7 +106,7 @@ class Mediated(Design):
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
         if counters != cpu.counters:
             raise DesignError(
-                f"mediated: the guest owns all {cpu.counters} event counters of {cpu.model}, it cannot have {counters}",
+                f"the guest owns all {cpu.counters} event counters of {cpu.model}, it cannot have {counters}",
                 f"give the guest {cpu.counters} counters",
             )
         return trap_controls.check(self.traps, cpu, counters)

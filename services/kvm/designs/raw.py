@@ -44,7 +44,7 @@ class Raw(Design):
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
         if counters != cpu.counters:
             raise DesignError(
-                f"raw: the guest sees all {cpu.counters} event counters of {cpu.model}, not {counters}",
+                f"the guest sees all {cpu.counters} event counters of {cpu.model}, not {counters}",
                 f"give the guest {cpu.counters} counters",
             )
         return []
