@@ -241,9 +241,6 @@ class Machine:
     def state(self) -> bytes: ...
     def restore(self, state: bytes) -> None:
         """Become what `state()` wrote down, in place. Raises ValueError, and changes nothing, for other bytes."""
-    @staticmethod
-    def from_state(state: bytes) -> Machine:
-        """Raises ValueError for what `state()` did not make."""
 
 def register_encoding(name: str) -> int:
     """(op0, op1, CRn, CRm, op2) packed as KVM's ONE_REG ids pack them (16 bits). Raises KeyError."""

@@ -58,15 +58,13 @@ class Bench:
     ) -> None:
         features = {"counters": counters, "pmuver": pmuver, "fgt": 0, "hpmn0": 0, "icntr": icntr, "vhe": 1}
         self.hyp = hyp
-        if state is None:
-            self.machine = Machine([features], EVENTS, mrs_cycles=1, msr_cycles=1, isb_cycles=1)
-            contexts = self.machine.add_context(False), self.machine.add_context(True)
-            # Every event happens `rate` / 2**32 times a cycle, whoever runs.
-            self.machine.add_profile([(event, rate) for event in EVENTS if event not in (CYCLES, 0x1E, 0)])
-            self.machine.poke(0, MDCR_EL2, counters)
-        else:
-            self.machine = Machine.from_state(state)
-            contexts = (0, 1)
+        self.machine = Machine([features], EVENTS, mrs_cycles=1, msr_cycles=1, isb_cycles=1)
+        contexts = self.machine.add_context(False), self.machine.add_context(True)
+        # Every event happens `rate` / 2**32 times a cycle, whoever runs.
+        self.machine.add_profile([(event, rate) for event in EVENTS if event not in (CYCLES, 0x1E, 0)])
+        self.machine.poke(0, MDCR_EL2, counters)
+        if state is not None:
+            self.machine.restore(state)
         self.context = contexts[0] if hyp else contexts[1]
         self.timers: dict[int, int] = {}
         self.ipis: list[int] = []

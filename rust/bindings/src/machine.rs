@@ -175,9 +175,4 @@ impl Machine {
         self.inner = pmu::machine::Machine::from_state(state).map_err(value_error)?;
         Ok(())
     }
-
-    #[staticmethod]
-    fn from_state(state: &[u8]) -> PyResult<Self> {
-        Ok(Self { inner: pmu::machine::Machine::from_state(state).map_err(value_error)? })
-    }
 }
