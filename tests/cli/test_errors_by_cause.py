@@ -7,15 +7,15 @@ import pytest
 
 from pmulab import scenario
 from pmulab.batch import run_designs
-from services import result
 from services.result import Event
+from services.result.counts import events as events_of
 
 S = 10**9
 
 
 def event(**row: int) -> Event:
     plain = {"name": "e", "samples": 0, "state": 1, "enabled": 4 * S, "running": 4 * S} | row
-    (made,) = result.events([{"sessions": [{"name": "", "events": [plain]}]}])
+    (made,) = events_of([{"sessions": [{"name": "", "events": [plain]}]}])
     return made
 
 
@@ -53,6 +53,6 @@ def test_sessions_are_one_if_the_scenario_has_them_as_one_and_else_apart() -> No
     def on(name: str) -> dict[str, Any]:
         return {"sessions": [{"name": name, "events": [plain]}]}
 
-    assert [event.count for event in result.events([on("host.perf"), on("host.perf")])] == [10]
-    assert [event.count for event in result.events([on("a"), on("b")])] == [5, 5]
-    assert [event.count for event in result.events([on(""), on("")])] == [5, 5]
+    assert [event.count for event in events_of([on("host.perf"), on("host.perf")])] == [10]
+    assert [event.count for event in events_of([on("a"), on("b")])] == [5, 5]
+    assert [event.count for event in events_of([on(""), on("")])] == [5, 5]

@@ -1,0 +1,53 @@
+"""What came of a scenario's runs: `Result` and all that is in it, and the one place that makes them.
+
+The simulation reports in cycles; here they become seconds. What is in the digest comes from the simulation alone;
+wall time, round trips and published numbers stand beside it. As JSON a result is `pmulab.result/2`, whose fields are
+those of the classes here; docs/result.md describes each.
+"""
+
+from services.result.make import join, of
+from services.result.types import (
+    SCHEMA,
+    Bill,
+    CountError,
+    CpuTime,
+    Design,
+    Event,
+    Failure,
+    Guest,
+    Host,
+    Kvm,
+    Latency,
+    Published,
+    RefusedEvent,
+    Result,
+    RoundTrips,
+    Run,
+    Swaps,
+    Traps,
+    read,
+)
+
+__all__ = [
+    "SCHEMA",
+    "Bill",
+    "CountError",
+    "CpuTime",
+    "Design",
+    "Event",
+    "Failure",
+    "Guest",
+    "Host",
+    "Kvm",
+    "Latency",
+    "Published",
+    "RefusedEvent",
+    "Result",
+    "RoundTrips",
+    "Run",
+    "Swaps",
+    "Traps",
+    "join",
+    "of",
+    "read",
+]

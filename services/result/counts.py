@@ -1,0 +1,97 @@
+"""Perf events of a run: counts beside their truth, summed over CPUs, and the events that were refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from services.experiment import Experiment, SessionSpec
+from services.linux_perf.attr import State
+from services.result.types import CountError, Event, RefusedEvent
+
+_ERROR = int(State.ERROR)
+_SUMMED = ("count", "truth", "held", "enabled", "running", "samples")
+_WRAP = 1 << 32  # what a counter loses with an overflow that nobody sees
+
+
+def events(cpus: Iterable[Mapping[str, Any]]) -> tuple[Event, ...]:
+    """The events of all sessions. The same event on several CPUs is one, summed, as `perf stat -a` prints it."""
+    summed: dict[tuple[Any, int, str], dict[str, Any]] = {}
+    names: dict[tuple[Any, int, str], str] = {}
+    for number, cpu in enumerate(cpus):
+        for session, of_session in enumerate(cpu.get("sessions", [])):
+            one = of_session["name"] or (number, session)
+            for index, event in enumerate(of_session["events"]):
+                key = (one, index, event["name"])
+                names[key] = of_session["name"]
+                row = summed.setdefault(key, dict.fromkeys((*_SUMMED, "in_error"), 0))
+                for field in _SUMMED:
+                    row[field] += event[field]
+                row["in_error"] += event["state"] == _ERROR
+    return tuple(_event(names[key], key[2], row) for key, row in summed.items())
+
+
+def _event(session: str, name: str, row: Mapping[str, int]) -> Event:
+    ran = bool(row["running"])
+    return Event(
+        session=session,
+        event=name,
+        count=row["count"],
+        scaled=_scaled(row["count"], row) if ran else None,
+        truth=row["truth"],
+        enabled_ns=row["enabled"],
+        running_ns=row["running"],
+        samples=row["samples"],
+        in_error=row["in_error"],
+        error=_error(row) if ran else None,
+    )
+
+
+def _scaled(count: int, row: Mapping[str, int]) -> int:
+    """As perf computes it: count * enabled / running, to the nearest."""
+    enabled, running = row["enabled"], row["running"]
+    return (2 * count * enabled + running) // (2 * running)
+
+
+def _error(row: Mapping[str, int]) -> CountError:
+    """`scaled` less `truth`, split by cause."""
+    count, held, truth = row["count"], row["held"], row["truth"]
+    wraps = (2 * (held - count) + _WRAP) // (2 * _WRAP)  # whole overflows that are missing, to the nearest
+    scaled, seen, ideal = _scaled(count, row), _scaled(count + wraps * _WRAP, row), _scaled(held, row)
+    rest = ideal - truth
+    return CountError(
+        multiplexing=0 if row["in_error"] else rest,
+        stopped=min(seen - ideal, 0),
+        surplus=max(seen - ideal, 0),
+        overflow=scaled - seen,
+        frozen=rest if row["in_error"] else 0,
+    )
+
+
+def refused(
+    experiment: Experiment, hosts: Iterable[Mapping[str, Any]], opened: Iterable[Event]
+) -> tuple[RefusedEvent, ...]:
+    """The events of the host that were asked for and refused, in the scenario's order, then those of clients."""
+    names = dict.fromkeys(name for host in hosts for name in host.get("refused", []))
+    left = Counter((event.session, event.event) for event in opened)
+    found = []
+    for session in {session.name: session for session in _host_sessions(experiment)}.values():
+        for event in session.events:
+            if left[session.name, event.name]:
+                left[session.name, event.name] -= 1
+            elif event.name in names:
+                what = "its group's leader" if event.exclude_guest else "it"
+                found.append(RefusedEvent(session.name, event.name, f"{what} does not exclude guests (:H)"))
+    asked = {one.event for one in found}
+    of_clients = (RefusedEvent("", name, "it does not exclude guests (:H)") for name in names if name not in asked)
+    return (*found, *of_clients)
+
+
+def _host_sessions(experiment: Experiment) -> Iterator[SessionSpec]:
+    for cpu in experiment.host.cpus:
+        yield from cpu.sessions
+        yield from (task.session for task in cpu.tasks if task.session is not None)
+    for guest in experiment.guests:
+        for vcpu in guest.vcpus:
+            yield from vcpu.host_sessions
