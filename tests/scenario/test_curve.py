@@ -55,6 +55,20 @@ def test_every_measure_of_every_point_is_printed(capsys: pytest.CaptureFixture[s
     assert [line.split()[:3] for line in lines] == [["100", "250", "partitioned"], ["250", "250", "partitioned"]]
 
 
+def test_a_design_that_cannot_be_had_at_a_point_says_why_there(capsys: pytest.CaptureFixture[str]) -> None:
+    designs = ["--design", "mediated", *SHORT]
+    assert curve.main(["quick", "guest.counters=4,6", "--show", "traps,swaps", *designs]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [line[:2] for line in lines] == [
+        ["4", "partitioned"],
+        ["4", "mediated"],
+        ["6", "mediated"],
+        ["6", "partitioned"],
+    ]
+    assert " ".join(lines[1][2:]).startswith("the guest owns all 6 event counters")
+    assert lines[2][2].isdecimal()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
