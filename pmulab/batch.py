@@ -140,7 +140,7 @@ def _join(loaded: Scenario, outcomes: Mapping[int, Result | str]) -> Result:
 
 
 def _in_event_loop() -> bool:
-    """Does trio or asyncio run in this thread? A run's own trio cannot, then."""
+    """Is trio or asyncio running in this thread? Then trio cannot be started in it for a run."""
     if trio.lowlevel.in_trio_run():
         return True
     return _in_asyncio()

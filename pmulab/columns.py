@@ -22,7 +22,7 @@ def align(table: list[list[str]], left: int) -> str:
 
 
 def wrap(sentence: str) -> str:
-    """A sentence as a cell of several short lines, all of one length, so that they begin below each other."""
+    """A sentence as a cell of several short lines, padded to one length so that they stay aligned to the left."""
     lines = textwrap.wrap(sentence, _WRAPPED)
     width = max((len(line) for line in lines), default=0)
     return "\n".join(line.ljust(width) for line in lines)

@@ -1,4 +1,4 @@
-"""One experiment in this process, with its progress as people want it told."""
+"""One experiment in this process, with its progress as a share of the work and virtual seconds."""
 
 from __future__ import annotations
 

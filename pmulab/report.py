@@ -195,7 +195,7 @@ def _guest(runs: Sequence[Run], index: int) -> str:
 
 
 def _keyed(events: Iterable[Event | RefusedEvent]) -> dict[_Key, Event | RefusedEvent]:
-    """Events by what makes the same one in every design."""
+    """Events by a key that is the same in every design."""
     seen: Counter[tuple[str, str]] = Counter()
     keyed = {}
     for event in events:
@@ -206,7 +206,7 @@ def _keyed(events: Iterable[Event | RefusedEvent]) -> dict[_Key, Event | Refused
 
 
 def _rows(actors: Sequence[Guest | Host]) -> list[tuple[_Key, list[Event | RefusedEvent | None]]]:
-    """Each event in the order of the scenario, and what it is in each design: None if nobody opened it there."""
+    """Each event, in the scenario's order, and what became of it in each design: None if nobody opened it there."""
     keyed = [_keyed([*one.events, *(one.refused if isinstance(one, Host) else ())]) for one in actors]
     order: list[_Key] = []
     for actor in actors:

@@ -124,7 +124,7 @@ def find(name: str | None) -> Running:
 
 
 def all_running() -> list[Running]:
-    """Every topology that is up; what a killed launcher has left is removed."""
+    """Every topology that is up; removes what a killed launcher has left behind."""
     found = []
     for path in sorted(root().iterdir()):
         description = path / _DESCRIPTION

@@ -191,7 +191,7 @@ class _Children:
 
 
 async def _stop(process: trio.Process) -> None:
-    """SIGTERM, and SIGKILL for one that does not end by it, as one that is stopped does not."""
+    """SIGTERM, then SIGKILL if it does not end, as a stopped process does not."""
     process.terminate()
     await trio.sleep(_END_SECONDS)
     process.kill()

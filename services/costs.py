@@ -78,7 +78,7 @@ class Figure:
 
     @property
     def assumed(self) -> bool:
-        """Whether nobody measured it."""
+        """True if nobody has measured it."""
         return self.source.startswith("assumed")
 
 

@@ -145,7 +145,7 @@ _MOST: Final = 10**12  # occurrences per 1,000 instructions or cycles; more woul
 
 
 def _typical() -> dict[str, _Figure]:
-    """What is taken for every event of which nothing else is known."""
+    """What is assumed of events of which nothing else is known."""
     return _figures(Table(_shipped(), (), _shipped().data, None).table("typical", tuple(events.pmuv3())))
 
 

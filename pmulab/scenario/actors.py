@@ -118,7 +118,8 @@ def _counters(table: Table, fewest: int) -> int:
     if counters > fewest:
         table.refuse(
             "counters",
-            f"the guest wants {counters} event counters, but a pCPU of its has {fewest}: HPMN cannot exceed PMCR_EL0.N",
+            f"the guest wants {counters} event counters, but a pCPU that it may run on has {fewest}: "
+            "HPMN cannot exceed PMCR_EL0.N",
             f"give at most {fewest} (the cycle counter is not counted)",
         )
     return counters

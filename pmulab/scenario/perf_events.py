@@ -99,7 +99,7 @@ def _event(text: str, leader: int, group_modifiers: str = "") -> EventSpec:
 
 def _attr(name: str) -> _Attr:
     if not name:
-        raise EventSyntaxError("an empty event name", "remove the comma too many")
+        raise EventSyntaxError("an empty event name", "remove the extra comma")
     if match := _PMU.fullmatch(name):
         return _pmu_terms(name, match[2])
     try:
@@ -150,7 +150,7 @@ def _modify(text: str, attr: _Attr, modifiers: str, leader: int) -> EventSpec:
     for modifier in modifiers:
         if modifier not in _MODIFIERS:
             remedy = "a PMUv3 has no precise sampling: leave it out" if modifier in "pP" else f"there are {_MODIFIERS}"
-            raise EventSyntaxError(f"modifier {modifier!r} of {text!r} cannot be had", remedy)
+            raise EventSyntaxError(f"modifier {modifier!r} of {text!r} is not supported", remedy)
     # Any of u, k, h excludes the levels that are not named; any of G, H the side that is not named.
     levels, sides = set(modifiers) & set("ukh"), set(modifiers) & set("GH")
     return EventSpec(

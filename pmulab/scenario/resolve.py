@@ -34,7 +34,7 @@ class Resolved:
 
 
 def resolve(document: Document, chosen: Sequence[str], seed: int | None, every_event: bool) -> Resolved:
-    """Read every section; `chosen` designs come before the scenario's own. Raises UserError."""
+    """Read every section; `chosen` designs replace the scenario's own. Raises UserError."""
     scenario = Table(document, (), document.data, keys.SCENARIO)
     own_seed = scenario.integer("seed", 1, 0, _MAX_SEED)
     machine = read_machine(scenario)
