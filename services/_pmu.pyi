@@ -139,7 +139,8 @@ class Burst:
         counter is written with, whether it has the cycle counter, and by counter the sequence that starts it; `active`
         has a bit for each that is there already, `turns` are the places of those to enable. `outs` are, by counter,
         the sequences that take an event off, `free` the event counters in the order in which they are given out. The
-        counters that they end on, by place. Raises IndexError if `free` has too few.
+        counters that they end on, by place. Raises IndexError, and posts nothing, if `free` has too few, and for a
+        counter or a place that there is not.
         """
     def place(self, register: int, value: int, start: Burst) -> None:
         """`msr(register, value)`, and `extend(start)`: an event goes onto a counter."""

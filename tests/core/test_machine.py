@@ -7,6 +7,7 @@ import pytest
 from services import _pmu
 from services._pmu import Burst, Machine, Stop
 from services.registers import (
+    CYCLE_COUNTER,
     HDFG_PMOVS,
     HDFGRTR_EL2,
     INST_RETIRED,
@@ -250,6 +251,31 @@ def test_an_event_is_placed_in_one_call_as_in_two() -> None:
         with pytest.raises(OverflowError):
             as_pieces.extend_all(pieces)
     assert as_pieces.arrays() == one_by_one.arrays(), "all or nothing"
+
+
+def test_events_enabled_in_turn_take_all_off_and_put_them_back_each_time() -> None:
+    """Three events, of which the second is on the PMU; the first is enabled, then the second once more."""
+    call, off, on = Burst(), Burst(), Burst()
+    call.charge(1, 10)
+    off.msr(PMCR_EL0, 0)
+    on.msr(PMCR_EL0, PMCR_E)
+    outs, starts = [Burst() for _ in range(32)], [Burst() for _ in range(32)]
+    for idx in range(32):
+        outs[idx].mrs(PMOVSCLR_EL0)
+        outs[idx].charge(2, idx)
+        starts[idx].charge(3, idx)
+    events = [(111, False, starts), (222, False, starts), (333, True, starts)]
+    burst, expected = Burst(), Burst()
+    assert burst.enable_in_turn(call, off, on, outs, [5, 4], events, 0b10, [0, 1]) == [5, 4, CYCLE_COUNTER]
+    pieces: list[Burst | tuple[int, int]]
+    pieces = [call, off, outs[5], (PMEVCNTR(5), 111), starts[5], (PMEVCNTR(4), 222), starts[4], on, call]
+    expected.extend_all(pieces)
+    assert burst.arrays() == expected.arrays()
+    assert burst.values() == expected.values()
+    for free, turns in (([5], [0]), ([5, 31], [0]), ([5, 4], [3]), ([5, 4], [2**63])):
+        with pytest.raises(IndexError):
+            burst.enable_in_turn(call, off, on, outs, free, events, 0b10, turns)
+        assert burst.arrays() == expected.arrays(), "nothing is posted"
 
 
 def test_a_burst_survives_the_wire() -> None:

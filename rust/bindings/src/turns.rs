@@ -2,14 +2,12 @@
 
 use pmu::burst::Operation;
 use pmu::register::{Kind, Register};
+use pmu::registers::{COUNTERS, CYCLE};
 use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use crate::burst::Burst;
-
-/// The cycle counter's index among a driver's counters.
-const CYCLE: usize = 31;
 
 /// A counter's event: the value that its counter is written with, whether it has the cycle counter, and by
 /// counter what starts it there.
@@ -42,6 +40,31 @@ pub fn enable(
     around: &Around<'_>,
     free: &[usize],
     events: &[Event<'_>],
+    active: u64,
+    turns: &[usize],
+) -> PyResult<Vec<usize>> {
+    if events.len() > COUNTERS {
+        return Err(PyIndexError::new_err(format!("{} events: at most {COUNTERS}", events.len())));
+    }
+    if let Some(idx) = free.iter().find(|&&idx| idx >= CYCLE) {
+        return Err(PyIndexError::new_err(format!("no event counter {idx}: 0 to {}", CYCLE - 1)));
+    }
+    if let Some(turn) = turns.iter().find(|&&turn| turn >= events.len()) {
+        return Err(PyIndexError::new_err(format!("no event at place {turn} of {}", events.len())));
+    }
+    let (ops, values) = (burst.inner.ops().len(), burst.inner.values().len());
+    let placed = in_turn(burst, around, free, events, active, turns);
+    if placed.is_err() {
+        burst.inner.truncate(ops, values);
+    }
+    placed
+}
+
+fn in_turn(
+    burst: &mut Burst,
+    around: &Around<'_>,
+    free: &[usize],
+    events: &[Event<'_>],
     mut active: u64,
     turns: &[usize],
 ) -> PyResult<Vec<usize>> {
@@ -49,10 +72,10 @@ pub fn enable(
     place(&mut at, free, events, active)?;
     for &turn in turns {
         burst.inner.extend(&around.call.inner);
-        let Some(bit) = 1_u64.checked_shl(turn as u32).filter(|bit| active & bit == 0 && turn < at.len())
-        else {
+        let bit = 1 << turn;
+        if active & bit != 0 {
             continue;
-        };
+        }
         burst.inner.extend(&around.off.inner);
         for (rank, &idx) in at.iter().enumerate() {
             if active >> rank & 1 != 0 {
