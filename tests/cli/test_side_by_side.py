@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -45,17 +46,22 @@ def test_the_digests_are_those_of_one_process() -> None:
     assert digests(*designs, "--jobs", "3") == alone
 
 
-def workers() -> set[int]:
-    """The worker processes of this machine that are at work."""
+def workers_of(pid: int) -> set[int]:
+    """The worker processes that a process has started."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_bytes().split(b"\0")
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it has ended meanwhile
-        if b"pmulab.worker" in words:
-            found.add(int(process.name))
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid and b"pmulab.worker" in (process / "cmdline").read_bytes().split(b"\0"):
+                found.add(int(process.name))
     return found
+
+
+def has_gone(pid: int) -> bool:
+    """Has it ended? Nobody may have waited for it yet."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return True
 
 
 def wait_for(what: Callable[[], bool]) -> None:
@@ -69,18 +75,17 @@ class LongRun:
     """Both designs of a long scenario, their workers at work."""
 
     def __init__(self) -> None:
-        before = workers()
         command = [sys.executable, "-m", "pmulab", *LONG]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        wait_for(lambda: len(workers() - before) == 2)
-        self.workers = workers() - before
+        wait_for(lambda: len(workers_of(self.process.pid)) == 2)
+        self.workers = workers_of(self.process.pid)
 
     def end(self) -> tuple[int, str]:
         """Its exit status and what it wrote to standard error; its workers have gone."""
         began = time.monotonic()
         _, errors = self.process.communicate(timeout=SECONDS)
         assert time.monotonic() - began < 5
-        wait_for(lambda: not self.workers & workers())
+        wait_for(lambda: all(has_gone(pid) for pid in self.workers))
         return self.process.returncode, errors
 
 
