@@ -22,6 +22,10 @@ class Embedded:
         self.simulation = simulation
         self.host = host
         self.guests = guests
+        self._attend()
+
+    def _attend(self) -> None:
+        simulation, host, guests = self.simulation, self.host, self.guests
         for pcpu in simulation.pcpus:
             simulation.attend_host(pcpu.cpu, LocalSoftware(host.attend(pcpu.cpu)))
         for vcpu in simulation.vcpus:
@@ -47,6 +51,7 @@ class Embedded:
         self.host.restore(state["host_perf"])
         for name, guest in self.guests.items():
             guest.restore(state["guests"][name])
+        self._attend()  # anew: a handler that failed in its middle leaves what it has posted
 
     @classmethod
     def from_state(cls, experiment: Experiment, state: Saved) -> Embedded:

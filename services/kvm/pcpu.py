@@ -358,4 +358,5 @@ class PCpu(PCpuState):
     def restore(self, saved: state.Saved, objects: state.Objects) -> None:
         """Take up what `save` gave; the machine and the threads have been restored."""
         state.restore(self, saved, objects)
+        self.reads_due = 0  # whatever a handler that failed has left unanswered
         self.rearm()

@@ -11,8 +11,11 @@ import orjson
 import pytest
 
 from pmulab import scenario
+from services import registers as r
+from services.cpu import Cpu, Entry
 from services.embedded import Embedded
 from services.experiment import Experiment, TaskSpec
+from services.kvm.attendant import LocalSoftware
 from services.kvm.outcome import digest
 from services.kvm.requests import Request
 from services.kvm.vpmu import Design
@@ -131,6 +134,53 @@ async def test_what_runs_on_leaves_the_snapshot_alone_and_comes_back_to_it(name:
         assert orjson.dumps(lab.state()) == before
         assert await finished(lab) == expected
         assert orjson.dumps(snapshot) == before
+
+
+@pytest.mark.parametrize("accesses", [1, 7, 40])
+async def test_a_run_that_has_failed_in_the_middle_of_a_handler_can_be_restored(
+    accesses: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = world("quick", "emulated")
+    expected = await finished(Embedded.of(experiment))
+    lab = await after(Embedded.of(experiment), 60)
+    snapshot = lab.state()
+    (vcpu,) = lab.simulation.vcpus
+    access = vcpu.vpmu.access
+    left = accesses
+
+    async def failing(register: int, write: bool, value: int) -> int:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise RuntimeError("in the middle")
+        return await access(register, write, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vcpu.vpmu, "access", failing)
+        with pytest.raises(RuntimeError, match="in the middle"):
+            await lab.simulation.run()
+    lab.restore(snapshot)
+    assert await finished(lab) == expected
+
+
+async def test_what_a_handler_had_posted_when_it_failed_is_gone_after_a_restore() -> None:
+    experiment = world("quick", "partitioned")
+    expected = await finished(Embedded.of(experiment))
+    lab = await after(Embedded.of(experiment), 60)
+    snapshot = lab.state()
+
+    class Failing:
+        async def enter(self, cpu: Cpu, entry: Entry) -> None:
+            cpu.burst.msr(r.PMCR_EL0, 0)
+            raise RuntimeError("in the middle")
+
+    (vcpu,) = lab.simulation.vcpus
+    assert isinstance(vcpu.guest, LocalSoftware)
+    vcpu.guest.software = Failing()
+    with pytest.raises(RuntimeError, match="in the middle"):
+        await lab.simulation.run()
+    lab.restore(snapshot)
+    assert await finished(lab) == expected
 
 
 async def test_a_request_that_waits_is_taken_up_after_a_restore() -> None:
