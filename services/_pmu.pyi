@@ -196,6 +196,13 @@ class Machine:
         """A context whose occurrences are tallied by exception level: a vCPU (EL1, EL0), or the host (EL2, EL0)."""
     # Running.
     def set_running(self, cpu: int, context: int, el: int, profile: int) -> None: ...
+    def exit_guest(self, cpu: int, context: int, profile: int, cause: int, cycles: int) -> int | None:
+        """A guest exits to the host's kernel, which runs from here on, at EL2: `set_running` and `charge` in one call.
+
+        The time then; None where an interrupt is pending or the deadline has come, and so is to be served first.
+        """
+    def enter_guest(self, cpu: int, context: int, profile: int, due: int) -> int | None:
+        """A guest is entered at EL1: `set_running`. The time then; None, and nothing done, if it is `due` or later."""
     def now(self, cpu: int) -> int: ...
     def set_deadline(self, cpu: int, deadline: int) -> None:
         """The time in cycles at which `execute` and `run` stop for a timer; 2**64-1: none."""

@@ -12,6 +12,7 @@ processes a gRPC stream (`services.attend`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import Protocol
@@ -47,8 +48,8 @@ class Call(IntEnum):
 
     CREATE = 0  # handle, event number, CounterFlag bits, sample period
     RELEASE = 1  # handle
-    ENABLE = 2  # handle
-    DISABLE = 3  # handle
+    ENABLE = 2  # handle of the vCPU's counter 0, and a mask: each of these counters, one after the other
+    DISABLE = 3  # likewise
     READ = 4  # handle; answered with one Notice.RESULT (count since creation)
     EL0_FILTER = 5  # 1: kvm_vcpu_pmu_restore_guest, 0: kvm_vcpu_pmu_restore_host
     GUEST_COUNTERS = 6  # mask given to the guest, reschedule if in use, 0 takes it back; 1: stop the rest by HPME
@@ -105,7 +106,7 @@ class Entry:
     el: int = -1
     remaining: int = 0
     previous_done: int = 0
-    calls: tuple[int, ...] = ()  # rows of CALL_COLUMNS integers
+    calls: Sequence[int] = ()  # rows of CALL_COLUMNS integers
     payload: bytes = b""
 
 

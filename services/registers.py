@@ -5,6 +5,7 @@ An encoding is (op0, op1, CRn, CRm, op2) packed into 16 bits as KVM's ONE_REG id
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 
@@ -59,6 +60,12 @@ def PMEVCNTR(n: int) -> int:  # noqa: N802 - the architectural name
 def PMEVTYPER(n: int) -> int:  # noqa: N802 - the architectural name
     """PMEVTYPER<n>_EL0."""
     return _PMEVTYPER[n]
+
+
+@lru_cache(maxsize=4096)
+def bits(mask: int) -> tuple[int, ...]:
+    """The positions of the bits that are set, ascending: the counters of a mask."""
+    return tuple(position for position in range(mask.bit_length()) if mask >> position & 1)
 
 
 _PMEVCNTR: Final = tuple(encoding(3, 3, 14, 8 | n >> 3, n & 7) for n in range(EVENT_COUNTERS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from services.boot import HostBoot
 from services.cpu import CALL_COLUMNS, Call, Cpu, Entry, EntryKind, Notice, Timer
 from services.experiment import SessionSpec
 from services.linux_perf import Perf, PerfConfig, PerfCpu, PerfEvent, Session
+from services.registers import bits
 from services.state import Objects, Saved, as_frozen, derived, restore, save
 
 # As plain integers: KVM's calls come by the million, and an enum's member is looked up each time.
@@ -175,18 +177,16 @@ class HostCpu:
 
     # KVM's kernel counters.
 
-    async def _calls(self, cpu: Cpu, calls: tuple[int, ...]) -> None:
+    async def _calls(self, cpu: Cpu, calls: Sequence[int]) -> None:
         perf, counters = self.perf, self.host.counters
         row, end = 0, len(calls)
         while row < end:
             code, handle = calls[row], calls[row + 1]
             following = row + CALL_COLUMNS
-            if code in (ENABLE, DISABLE):
-                events = [counters[handle]]
-                while following < end and calls[following] == code:
-                    events.append(counters[calls[following + 1]])
-                    following += CALL_COLUMNS
-                await (perf.enable_each if code == ENABLE else perf.disable_each)(cpu, events)
+            if code == ENABLE:
+                await perf.enable_each(cpu, [counters[handle + n] for n in bits(calls[row + 2])])
+            elif code == DISABLE:
+                perf.disable_each(cpu, [counters[handle + n] for n in bits(calls[row + 2])])
             elif code == READ:
                 count = await perf.read(cpu, counters[handle])
                 cpu.burst.notify(RESULT, count)

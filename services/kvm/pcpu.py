@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from services import executor, state
 from services._pmu import OP_DONE, OP_IPI, OP_NOTIFY, OP_TIMER, OP_WINDOW, Burst, Stop
 from services.costs import Cost
-from services.cpu import CALL_COLUMNS, Call, Entry, EntryKind, Notice, Timer, TookException
+from services.cpu import CALL_COLUMNS, Entry, EntryKind, Notice, Timer, TookException
 from services.executor import Work
 from services.kvm import reports
 from services.kvm.attendant import Attendant
@@ -22,7 +22,7 @@ from services.kvm.runqueue import RunQueue
 from services.kvm.thread import NEVER, Thread
 
 PMU_IRQ_STORM = 20_000  # handlers in a row, the line never low in between, before it counts as a livelock
-READ = int(Call.READ)
+CALL = EntryKind.CALL
 END = Stop.END
 
 
@@ -131,13 +131,19 @@ class PCpu(PCpuState):
         return burst.values()
 
     async def enter_host(
-        self, kind: EntryKind, argument: int = 0, el: int = -1, calls: tuple[int, ...] = (), payload: bytes = b""
+        self,
+        kind: EntryKind,
+        argument: int = 0,
+        el: int = -1,
+        payload: bytes = b"",
+        rows: Sequence[int] = (),
+        columns: int = 0,
     ) -> bytes:
-        """Enter the host's perf on this pCPU; what it answers."""
+        """Enter the host's perf on this pCPU; what it answers. The log has `columns`."""
         assert self.host is not None
         machine, cpu = self.machine, self.cpu
-        machine.mark(cpu, kind, argument, len(calls))
-        entry = Entry(kind, machine.now(cpu), argument, el, 0, self.previous_done, calls, payload)
+        machine.mark(cpu, kind, argument, columns)
+        entry = Entry(kind, machine.now(cpu), argument, el, 0, self.previous_done, rows, payload)
         try:
             answer = await self.host.enter(self, entry)
         except TookException as exc:
@@ -145,14 +151,18 @@ class PCpu(PCpuState):
         self.previous_done = machine.now(cpu)
         return answer
 
-    async def call(self, rows: list[int], account: Account = Account.PERF) -> list[int]:
-        """Kernel-counter operations for KVM, in one entry; the results of its READs."""
-        assert self.host is not None
-        self.results, self.reads_due = [], rows[::CALL_COLUMNS].count(READ)
-        before = self.machine.set_account(self.cpu, account)
-        await self.enter_host(EntryKind.CALL, calls=tuple(rows))
-        self.machine.set_account(self.cpu, before)
+    async def call(self, rows: list[int], account: Account, calls: int, reads: int) -> list[int]:
+        """Kernel-counter operations for KVM, in one entry; the results of its READs.
+
+        The log has a row's columns for each of the `calls`, 0 for one a row.
+        """
+        self.results, self.reads_due = [], reads
+        machine, cpu = self.machine, self.cpu
+        before = machine.set_account(cpu, account)
+        await self.enter_host(CALL, 0, -1, b"", rows, calls * CALL_COLUMNS or len(rows))
+        machine.set_account(cpu, before)
         if self.reads_due:
+            assert self.host is not None
             raise self.host.refuse(self._host_name(), f"calls: READs left without a RESULT: {self.reads_due}")
         return self.results
 

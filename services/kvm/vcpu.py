@@ -36,6 +36,7 @@ from services.kvm.vgic import Vgic
 from services.kvm.vpmu import Design, Vpmu
 from services.registers import ICC_SGI1R_EL1
 
+EXIT_FAST, EXIT_FULL_SYSREG = int(Cost.EXIT_FAST), int(Cost.EXIT_FULL_SYSREG)
 ESR_UNKNOWN = 1 << 25  # EC 0 (unknown reason), IL: what an UNDEFINED access takes to EL1
 COMPUTE_EL_SHIFT = 20  # a COMPUTE's argument: exception level above, profile below
 COMPUTE_PROFILE = (1 << COMPUTE_EL_SHIFT) - 1
@@ -245,9 +246,11 @@ class VCpu(VCpuState):
         """Execute KVM's own accesses, at EL2; the values read."""
         return self.pcpu.kvm(burst)
 
-    def call(self, rows: list[int], account: Account = Account.PERF) -> Coroutine[Any, Any, list[int]]:
+    def call(
+        self, rows: list[int], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
+    ) -> Coroutine[Any, Any, list[int]]:
         """Kernel-counter operations for KVM, in one entry; the results of its READs."""
-        return self.pcpu.call(rows, account)
+        return self.pcpu.call(rows, account, calls, reads)
 
     def set_account(self, account: Account) -> int:
         """The account to which the host's cycles are charged from now on; the one before."""
@@ -324,21 +327,30 @@ class VCpu(VCpuState):
         await self.vpmu.restore_el0(guest=True)
 
     def _enter_guest(self) -> None:
-        """kvm_pmu_flush_hwstate and kvm_timer: make pending what has become due, then into the guest."""
-        pcpu, vgic, level = self.pcpu, self.vgic, self.vpmu.level()
-        if level and not vgic.line:
-            vgic.injected += 1
-            pcpu.charge(Cost.VIRQ_INJECT)
-        vgic.line = level
-        if not (level or self.pmu.ovs):  # the guest has cleared the flag without having been interrupted
+        """Make pending what has become due; from here on the time is the guest's."""
+        self._flush_pmu()
+        now = self.pcpu.now
+        if self.vgic.timer_deadline <= now:
+            now = self._flush_timers(now)
+        self.pcpu.cputime.switch(GUEST, now)
+
+    def _flush_pmu(self) -> None:
+        """kvm_pmu_flush_hwstate: the level of the PMU interrupt."""
+        vgic, level = self.vgic, self.vpmu.level()
+        if level:
+            if not vgic.line:
+                vgic.injected += 1
+                self.pcpu.charge(Cost.VIRQ_INJECT)
+        elif not self.pmu.ovs:  # the guest has cleared the flag without having been interrupted
             vgic.overflowed = -1
-        now = self.machine.now(self.cpu)
-        if vgic.timer_deadline <= now:
-            vgic.expire(now)
-            pcpu.rearm()
-            pcpu.charge(Cost.VIRQ_INJECT)
-            now = self.machine.now(self.cpu)
-        pcpu.cputime.switch(GUEST, now)
+        vgic.line = level
+
+    def _flush_timers(self, now: int) -> int:
+        """kvm_timer: those that are due are pending; the time after that."""
+        self.vgic.expire(now)
+        self.pcpu.rearm()
+        self.pcpu.charge(Cost.VIRQ_INJECT)
+        return self.pcpu.now
 
     async def _block(self) -> None:
         """A trapped WFI: block unless something is pending (kvm_vcpu_halt)."""
@@ -369,13 +381,11 @@ class VCpu(VCpuState):
         machine, cpu, pcpu, vpmu = self.machine, self.cpu, self.pcpu, self.vpmu
         key = register << 1 | write
         self.traps[key] = self.traps.get(key, 0) + 1
-        machine.set_running(cpu, pcpu.context, 2, pcpu.profile)
         fast = vpmu.fast(register, write)  # no interrupt window, no vGIC, the time is the guest's
         cost = EXIT_FAST if fast else EXIT_FULL_SYSREG
-        machine.charge(cpu, cost, pcpu.costs[cost])
+        now = machine.exit_guest(cpu, pcpu.context, pcpu.profile, cost, pcpu.costs[cost])
         if not fast:
-            now = machine.now(cpu)
-            if machine.interrupt(cpu) or now >= pcpu.deadline:
+            if now is None:
                 await pcpu.serve_interrupts(1)
                 now = machine.now(cpu)
             pcpu.cputime.switch(HOST_KERNEL, now)
@@ -389,11 +399,17 @@ class VCpu(VCpuState):
             raise TookException(ESR_UNKNOWN) from None
         finally:
             self.trap_bursts += pcpu.bursts - before
-            if not fast:
+            if fast:
+                machine.set_running(cpu, self.context, 1, self.profile)
+            else:
                 if pcpu.perf_ran:
                     await self._resync_pmu_el0()
-                self._enter_guest()
-            machine.set_running(cpu, self.context, 1, self.profile)
+                self._flush_pmu()
+                now = machine.enter_guest(cpu, self.context, self.profile, self.vgic.timer_deadline)
+                if now is None:
+                    now = self._flush_timers(pcpu.now)
+                    machine.set_running(cpu, self.context, 1, self.profile)
+                pcpu.cputime.switch(GUEST, now)
         return value
 
     def _send_sgi(self, target: int) -> None:

@@ -73,8 +73,13 @@ class KvmVcpu(Protocol):
         """Execute KVM's own accesses, at EL2; the values read."""
         ...
 
-    def call(self, rows: list[int], account: Account = Account.PERF) -> Coroutine[Any, Any, list[int]]:
-        """Kernel-counter operations of the host's perf (`services.cpu.Call`) in one entry; the results of its READs."""
+    def call(
+        self, rows: list[int], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
+    ) -> Coroutine[Any, Any, list[int]]:
+        """Kernel-counter operations of the host's perf (`services.cpu.Call`) in one entry; the results of its READs.
+
+        `calls` is how many there are, 0 for one a row; `reads` how many of them are READs.
+        """
         ...
 
     def set_account(self, account: Account) -> int:

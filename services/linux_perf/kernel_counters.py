@@ -40,7 +40,7 @@ async def destroy(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     await release(cc, cpu, event)
 
 
-async def disable_each(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> None:
+def disable_each(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> None:
     """perf_event_disable of one after the other."""
     pmu, entry, ctx = cc.pmu, cc.entry, cc.task_ctx
     if ctx is None or any(event.ctx is not ctx or event.hw.chained for event in events):

@@ -32,7 +32,9 @@ class StubVcpu:
             self.told.append(f"{ {OP_MRS: 'r', OP_MSR: 'w'}[code >> 24] } {register_name(code & 0xFFFF)}")
         return burst.values()
 
-    def call(self, rows: list[int], account: Account = Account.PERF) -> Coroutine[Any, Any, list[int]]:
+    def call(
+        self, rows: list[int], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
+    ) -> Coroutine[Any, Any, list[int]]:
         for row in range(0, len(rows), CALL_COLUMNS):
             self.told.append(f"{Call(rows[row]).name} {rows[row + 1]:#x}")
         return _nothing()

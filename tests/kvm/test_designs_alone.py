@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from services import registers as r
-from services.cpu import CALL_COLUMNS, Call
 from services.experiment import CpuSpec
 from services.kvm import designs
 from services.kvm.bill import Account
@@ -24,9 +23,11 @@ ON = r.PMCR_LC | r.PMCR_E
 class CountingVcpu(StubVcpu):
     """The host's perf answers its READs."""
 
-    def call(self, rows: list[int], account: Account = Account.PERF) -> Coroutine[Any, Any, list[int]]:
-        super().call(rows, account).close()
-        return self._results(rows[::CALL_COLUMNS].count(Call.READ))
+    def call(
+        self, rows: list[int], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
+    ) -> Coroutine[Any, Any, list[int]]:
+        super().call(rows, account, calls=calls, reads=reads).close()
+        return self._results(reads)
 
     async def _results(self, reads: int) -> list[int]:
         return [COUNTED] * reads

@@ -45,7 +45,7 @@ class Counters:
         if self.at_once and what == "enable":
             await perf.enable_each(cpu, events)
         elif self.at_once:
-            await perf.disable_each(cpu, events)
+            perf.disable_each(cpu, events)
         elif what == "enable":
             for event in events:
                 await perf.enable(cpu, event)
@@ -97,5 +97,5 @@ async def test_enabling_counters_in_turn_waits_for_nothing() -> None:
         assert kernel.bench.bursts == before
         await kernel.done()
         assert [event.idx for event in made] == list(range(8)), "the context's order, whatever the order of the calls"
-        await kernel.perf.disable_each(kernel.cpu, order)
+        kernel.perf.disable_each(kernel.cpu, order)
         await kernel.done()

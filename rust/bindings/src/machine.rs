@@ -63,6 +63,21 @@ impl Machine {
         self.inner.set_running(cpu, context, el, profile).map_err(value_error)
     }
 
+    fn exit_guest(
+        &mut self,
+        cpu: usize,
+        context: usize,
+        profile: usize,
+        cause: usize,
+        cycles: u64,
+    ) -> PyResult<Option<u64>> {
+        self.inner.exit_guest(cpu, context, profile, cause, cycles).map_err(value_error)
+    }
+
+    fn enter_guest(&mut self, cpu: usize, context: usize, profile: usize, due: u64) -> PyResult<Option<u64>> {
+        self.inner.enter_guest(cpu, context, profile, due).map_err(value_error)
+    }
+
     fn now(&mut self, cpu: usize) -> PyResult<u64> {
         Ok(self.inner.cpu(cpu).map_err(value_error)?.now())
     }

@@ -24,6 +24,7 @@ from services.kvm.guest_pmu import (
     is_typer,
 )
 from services.kvm.vpmu import Design, DesignError, KvmVcpu, Vpmu, axis
+from services.registers import bits
 from services.state import derived
 
 # As plain integers, for speed.
@@ -33,16 +34,6 @@ EXCLUDE_USER, EXCLUDE_KERNEL, LONG, DISABLED = (int(flag) for flag in CounterFla
 
 # MDCR_EL2 while a vCPU with an emulated PMU is loaded: everything traps, nothing is partitioned.
 TRAPPED = r.MDCR_EL2_TPM | r.MDCR_EL2_TPMCR
-
-
-def bits(mask: int) -> list[int]:
-    """The positions of the bits set, ascending."""
-    found = []
-    while mask:
-        low = mask & -mask
-        found.append(low.bit_length() - 1)
-        mask ^= low
-    return found
 
 
 class Kernel(Enum):
@@ -63,10 +54,13 @@ class EmulatedPmu(Vpmu):
     backed: int = 0  # counters that have a perf event, one bit each
     acts_on_change: bool = derived(init=False)
     rows: list[int] = derived(default_factory=list)  # what the access under way asks of the host's perf
+    calls: int = derived(default=0)  # how many of its functions that calls
+    base: int = derived(init=False)  # the handle of counter 0
 
     def derive(self) -> None:
         super().derive()
         self.acts_on_change = self.design.kernel is Kernel.LINUX_6_15
+        self.base = self.vcpu.id << 5
 
     async def load(self) -> None:
         burst = Burst()
@@ -100,34 +94,35 @@ class EmulatedPmu(Vpmu):
     # What a guest's access does (section by section as in access_pmcr() ... access_pmuserenr()).
 
     async def access(self, register: int, write: bool, value: int) -> int:
-        self.rows = []
         counter = counter_of(register, self.pmu.selr)
         if counter is not None:
             if counter != CYCLE and counter >= self.pmu.counters:
                 raise InjectUndef
-            return await self._counter(counter, is_typer(register), write, value)
-        if write:
-            self._write(register, value)
-            if self.rows:
-                await self.vcpu.call(self.rows)
-            return value
-        return self._read(register)
-
-    async def _counter(self, n: int, typer: bool, write: bool, value: int) -> int:
-        pmu = self.pmu
-        if typer:
+            if is_typer(register):
+                return await self._typer(counter, write, value)
             if not write:
-                return pmu.typer[n]
-            pmu.typer[n] = value & (pmu.event_mask if n != CYCLE else pmu.event_mask & ~0xFFFF)
-            await self._recreate(n, keep=True)
-            self._restore_guest()
-        elif not write:
-            return await self._value(n)
+                return await self._value(counter)
+            self.pmu.counter[counter] = value & (MASK64 if self._long(counter) else MASK32)
+            self._release(counter)
+            self._create(counter)
+        elif write:
+            self._write(register, value)
         else:
-            pmu.counter[n] = value & (MASK64 if self._long(n) else MASK32)
-            await self._recreate(n, keep=False)
-        if self.rows:
-            await self.vcpu.call(self.rows)
+            return self._read(register)
+        await self._perf()
+        return value
+
+    async def _typer(self, n: int, write: bool, value: int) -> int:
+        pmu = self.pmu
+        if not write:
+            return pmu.typer[n]
+        pmu.typer[n] = value & (pmu.event_mask if n != CYCLE else pmu.event_mask & ~0xFFFF)
+        if self.backed >> n & 1:  # the new event goes on from what the old one has counted
+            pmu.counter[n] = await self._value(n)
+        self._release(n)
+        self._create(n)
+        self._restore_guest()
+        await self._perf()
         return value
 
     def _read(self, register: int) -> int:
@@ -180,9 +175,6 @@ class EmulatedPmu(Vpmu):
 
     # The backing events.
 
-    def _handle(self, n: int) -> int:
-        return self.vcpu.id << 5 | n
-
     def _long(self, n: int) -> bool:
         return n == CYCLE or self.pmu.pmuver >= PMUVER_P5
 
@@ -193,11 +185,15 @@ class EmulatedPmu(Vpmu):
         """kvm_pmu_enable_counter_mask: nothing while PMCR_EL0.E is clear."""
         if not self.pmu.pmcr & r.PMCR_E:
             return
+        missing = mask & ~self.backed
+        if not missing:
+            self._ask(ENABLE, mask)
+            return
         for n in bits(mask):
-            if self.backed >> n & 1:
-                self.rows += (ENABLE, self._handle(n), 0, 0, 0)
-            else:
+            if missing >> n & 1:
                 self._create(n)
+            else:
+                self._ask(ENABLE, 1 << n)
 
     def _reprogram(self) -> None:
         """kvm_vcpu_reload_pmu (from 6.14): enable or disable each counter as the registers now have it."""
@@ -206,12 +202,18 @@ class EmulatedPmu(Vpmu):
         self._enable(enabled)
 
     def _disable(self, mask: int) -> None:
-        for n in bits(mask & self.backed):
-            self.rows += (DISABLE, self._handle(n), 0, 0, 0)
+        self._ask(DISABLE, mask & self.backed)
+
+    def _ask(self, call: int, mask: int) -> None:
+        """`call` of each kernel counter in `mask`."""
+        if mask:
+            self.rows += (call, self.base, mask, 0, 0)
+            self.calls += mask.bit_count()
 
     def _release(self, n: int) -> None:
         if self.backed >> n & 1:
-            self.rows += (RELEASE, self._handle(n), 0, 0, 0)
+            self.rows += (RELEASE, self.base + n, 0, 0, 0)
+            self.calls += 1
             self.backed &= ~(1 << n)
 
     def _create(self, n: int) -> None:
@@ -232,21 +234,15 @@ class EmulatedPmu(Vpmu):
             flags |= DISABLED
         wide = self._long(n) and self._long_overflow(n)
         period = -pmu.counter[n] & (MASK64 if wide else MASK32)
-        self.rows += (CREATE, self._handle(n), event, flags, period)
+        self.rows += (CREATE, self.base + n, event, flags, period)
+        self.calls += 1
         self.backed |= 1 << n
-
-    async def _recreate(self, n: int, keep: bool) -> None:
-        """Release the backing event and create one anew, from the value counted so far (`keep`) or the one written."""
-        if keep and self.backed >> n & 1:
-            self.pmu.counter[n] = await self._value(n)
-        self._release(n)
-        self._create(n)
 
     async def _value(self, n: int) -> int:
         """kvm_pmu_get_counter_value: what is saved plus what the backing event has counted."""
         value = self.pmu.counter[n]
         if self.backed >> n & 1:
-            (counted,) = await self.vcpu.call([READ, self._handle(n), 0, 0, 0])
+            (counted,) = await self.vcpu.call([READ, self.base + n, 0, 0, 0], reads=1)
             value += counted
         return value & (MASK64 if self._long(n) else MASK32)
 
@@ -274,6 +270,14 @@ class EmulatedPmu(Vpmu):
         """kvm_vcpu_pmu_restore_guest, within the entry that does the rest of the access."""
         if self.el0_switched():
             self.rows += (EL0_FILTER, 1, 0, 0, 0)
+            self.calls += 1
+
+    async def _perf(self) -> None:
+        """Have the host's perf do what the access asks of it, in one entry."""
+        if self.rows:
+            rows, calls = self.rows, self.calls
+            self.rows, self.calls = [], 0
+            await self.vcpu.call(rows, calls=calls)
 
     def _hardware(self, register: int) -> int:
         burst = Burst()

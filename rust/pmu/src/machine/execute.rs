@@ -88,6 +88,7 @@ impl Machine {
                     set(values, op.slot, posted(world, c, cpu, running, op.subject));
                     continue;
                 }
+                Operation::Done if index + 1 == ops.len() => continue, // there is nothing for KVM to do
                 _ => return Ok(Stop::Operation { index, op }),
             };
             let encoding = op.subject as u16;

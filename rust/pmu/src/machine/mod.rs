@@ -178,6 +178,44 @@ impl Machine {
         Ok(())
     }
 
+    /// A guest exits to the host's kernel: from here on `context`, which is the host's, runs at EL2, and the exit
+    /// takes its time. The time then, unless an interrupt is to be served first.
+    ///
+    /// # Errors
+    /// As of [`Machine::set_running`] and [`Machine::charge`].
+    pub fn exit_guest(
+        &mut self,
+        cpu: usize,
+        context: usize,
+        profile: usize,
+        cause: usize,
+        cycles: u64,
+    ) -> Result<Option<u64>, Error> {
+        self.set_running(cpu, context, 2, profile)?;
+        self.charge(cpu, cause, cycles)?;
+        let c = self.cpu(cpu)?;
+        Ok((!c.interrupt() && c.now() < c.deadline).then_some(c.now()))
+    }
+
+    /// A guest is entered at EL1, unless its timer is due; the time then.
+    ///
+    /// # Errors
+    /// As of [`Machine::set_running`].
+    pub fn enter_guest(
+        &mut self,
+        cpu: usize,
+        context: usize,
+        profile: usize,
+        due: u64,
+    ) -> Result<Option<u64>, Error> {
+        let now = self.cpu(cpu)?.now();
+        if now >= due {
+            return Ok(None);
+        }
+        self.set_running(cpu, context, 1, profile)?;
+        Ok(Some(now))
+    }
+
     /// Sets the time at which [`Machine::execute`] and [`Machine::run`] stop for a timer.
     ///
     /// # Errors
