@@ -6,9 +6,9 @@ import tomllib
 from functools import cache
 from importlib.resources import files
 
-CPU_CYCLES = 0x11
-INST_RETIRED = 0x08
-LAST_EVENT = 0xFFFF  # PMEVTYPER<n>_EL0.evtCount is 16 bits wide with FEAT_PMUv3p1
+from services.registers import PMEVTYPER_EVTCOUNT
+
+LAST_EVENT = PMEVTYPER_EVTCOUNT  # 16 bits with FEAT_PMUv3p1
 
 
 @cache

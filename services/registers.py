@@ -25,7 +25,6 @@ PMCEID1_EL0: Final = encoding(3, 3, 9, 12, 7)
 PMCCNTR_EL0: Final = encoding(3, 3, 9, 13, 0)
 PMXEVTYPER_EL0: Final = encoding(3, 3, 9, 13, 1)
 PMXEVCNTR_EL0: Final = encoding(3, 3, 9, 13, 2)
-PMZR_EL0: Final = encoding(3, 3, 9, 13, 4)
 PMUSERENR_EL0: Final = encoding(3, 3, 9, 14, 0)
 PMOVSSET_EL0: Final = encoding(3, 3, 9, 14, 3)
 PMICNTR_EL0: Final = encoding(3, 3, 9, 4, 0)
@@ -33,19 +32,14 @@ PMICFILTR_EL0: Final = encoding(3, 3, 9, 6, 0)
 PMINTENSET_EL1: Final = encoding(3, 0, 9, 14, 1)
 PMINTENCLR_EL1: Final = encoding(3, 0, 9, 14, 2)
 PMUACR_EL1: Final = encoding(3, 0, 9, 14, 4)
-PMECR_EL1: Final = encoding(3, 0, 9, 14, 5)
 PMMIR_EL1: Final = encoding(3, 0, 9, 14, 6)
 PMCCFILTR_EL0: Final = encoding(3, 3, 14, 15, 7)
 MDCR_EL2: Final = encoding(3, 4, 1, 1, 1)
 HCR_EL2: Final = encoding(3, 4, 1, 1, 0)
 HDFGRTR_EL2: Final = encoding(3, 4, 3, 1, 4)
 HDFGWTR_EL2: Final = encoding(3, 4, 3, 1, 5)
-HDFGRTR2_EL2: Final = encoding(3, 4, 3, 1, 0)
-HDFGWTR2_EL2: Final = encoding(3, 4, 3, 1, 1)
-MDCR_EL3: Final = encoding(3, 6, 1, 3, 1)
 ICC_SGI1R_EL1: Final = encoding(3, 0, 12, 11, 5)
 ID_AA64DFR0_EL1: Final = encoding(3, 0, 0, 5, 0)
-ID_AA64DFR1_EL1: Final = encoding(3, 0, 0, 5, 1)
 
 EVENT_COUNTERS: Final = 31  # that the architecture has room for
 CYCLE_COUNTER: Final = 31  # its bit in PMCNTENSET_EL0 and the like
@@ -85,16 +79,12 @@ PMCR_X: Final = 1 << 4
 PMCR_DP: Final = 1 << 5
 PMCR_LC: Final = 1 << 6
 PMCR_LP: Final = 1 << 7
-PMCR_FZO: Final = 1 << 9
 PMCR_N_SHIFT: Final = 11
 PMCR_N: Final = 0x1F << PMCR_N_SHIFT
 
 # PMEVTYPER<n>_EL0, PMCCFILTR_EL0, PMICFILTR_EL0
 PMEVTYPER_EVTCOUNT: Final = 0xFFFF
-PMEVTYPER_M: Final = 1 << 26
 PMEVTYPER_NSH: Final = 1 << 27
-PMEVTYPER_NSU: Final = 1 << 28
-PMEVTYPER_NSK: Final = 1 << 29
 PMEVTYPER_U: Final = 1 << 30
 PMEVTYPER_P: Final = 1 << 31
 
@@ -103,7 +93,6 @@ PMUSERENR_EN: Final = 1 << 0
 PMUSERENR_SW: Final = 1 << 1
 PMUSERENR_CR: Final = 1 << 2
 PMUSERENR_ER: Final = 1 << 3
-PMUSERENR_UEN: Final = 1 << 4
 
 # MDCR_EL2
 MDCR_EL2_HPMN: Final = 0x1F
@@ -112,35 +101,13 @@ MDCR_EL2_TPM: Final = 1 << 6
 MDCR_EL2_HPME: Final = 1 << 7
 MDCR_EL2_HPMD: Final = 1 << 17
 MDCR_EL2_HCCD: Final = 1 << 23
-MDCR_EL2_HLP: Final = 1 << 26
-MDCR_EL2_MTPME: Final = 1 << 28
-MDCR_EL2_HPMFZO: Final = 1 << 29
-
-# HCR_EL2
-HCR_EL2_TGE: Final = 1 << 27
-HCR_EL2_E2H: Final = 1 << 34
 
 # HDFGRTR_EL2 and HDFGWTR_EL2: 1 traps
-HDFG_PMEVCNTRN: Final = 1 << 12
 HDFG_PMEVTYPERN: Final = 1 << 13
 HDFG_PMCCFILTR: Final = 1 << 14
-HDFG_PMCCNTR: Final = 1 << 15
-HDFG_PMCNTEN: Final = 1 << 16
-HDFG_PMINTEN: Final = 1 << 17
 HDFG_PMOVS: Final = 1 << 18
-HDFG_PMSELR: Final = 1 << 19
-HDFGWTR_PMSWINC: Final = 1 << 20
-HDFGWTR_PMCR: Final = 1 << 21
 HDFGRTR_PMMIR: Final = 1 << 22
-HDFG_PMUSERENR: Final = 1 << 57
 HDFGRTR_PMCEIDN: Final = 1 << 58
-
-# HDFGRTR2_EL2 and HDFGWTR2_EL2: 0 traps
-HDFG2_NPMECR: Final = 1 << 0
-HDFG2_NPMICNTR: Final = 1 << 2
-HDFG2_NPMICFILTR: Final = 1 << 3
-HDFG2_NPMUACR: Final = 1 << 4
-HDFGWTR2_NPMZR: Final = 1 << 21
 
 # Events that the architecture itself uses
 SW_INCR: Final = 0x0000

@@ -17,6 +17,7 @@ import orjson
 
 from services import events
 from services.errors import UserError
+from services.registers import CPU_CYCLES, INST_RETIRED
 from services.tables import Document, Table, entry, is_path, near
 
 SHIPPED: Final = Path(__file__).with_suffix(".toml")
@@ -97,12 +98,12 @@ def from_counts(name: str, title: str, counts: Mapping[int, Mapping[int, Fractio
     """
     phases, assumed = [], {}
     for el, counted in sorted(counts.items()):
-        for wanted in (events.CPU_CYCLES, events.INST_RETIRED):
+        for wanted in (CPU_CYCLES, INST_RETIRED):
             if counted.get(wanted, 0) <= 0:
                 missing = events.architectural_name(wanted)
                 raise UserError("", f"no count of {missing} at EL{el}", "count cycles and instructions with the rest")
-        length, instructions = counted[events.CPU_CYCLES], counted[events.INST_RETIRED]
-        own = {event: rate(count, length) for event, count in counted.items() if event != events.CPU_CYCLES}
+        length, instructions = counted[CPU_CYCLES], counted[INST_RETIRED]
+        own = {event: rate(count, length) for event, count in counted.items() if event != CPU_CYCLES}
         for key, figure in _typical().items():
             number = events.number(key)
             if number not in own:

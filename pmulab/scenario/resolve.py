@@ -17,6 +17,7 @@ from services.errors import UserError
 from services.experiment import DesignSpec, Experiment, GuestSpec, HostCpuSpec, HostSpec, SessionSpec, VcpuSpec
 from services.kvm import designs as kvm_designs
 from services.kvm.vpmu import DesignError
+from services.registers import CPU_CYCLES, INST_RETIRED
 from services.result import Design, Failure, Published
 from services.tables import Document, Table
 
@@ -108,7 +109,7 @@ def _designs(scenario: Table, experiment: Experiment, chosen: Sequence[str]) -> 
 
 def _events(host: HostSpec, guests: tuple[GuestSpec, ...], every_event: bool) -> tuple[int, ...]:
     """Every event that a session names, with cycles and instructions; or all that PMUv3 names."""
-    found = {events.CPU_CYCLES, events.INST_RETIRED}
+    found = {CPU_CYCLES, INST_RETIRED}
     if every_event:
         found.update(events.pmuv3().values())
     for session in _sessions(host, guests):

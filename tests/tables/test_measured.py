@@ -7,6 +7,7 @@ import pytest
 from pmulab.scenario import measured
 from services import events, workload
 from services.errors import UserError
+from services.registers import INST_RETIRED
 
 JSON = """\
 {"counter-value" : "2000000.000000", "unit" : "", "event" : "cycles:u", "event-runtime" : 1000000, "pcnt-running" : 100.00, "metric-value" : "2.000000", "metric-unit" : "GHz"}
@@ -49,7 +50,7 @@ def test_rates_are_what_perf_stat_counted(text: str) -> None:
     own = measured.parse("app", text, "app.json")
     (user,) = own.phases
     assert (user.el, user.cycles, user.instructions) == (0, 2_000_000, 3_000_000)
-    assert dict(user.rates)[events.INST_RETIRED] == workload.rate(3, 2)
+    assert dict(user.rates)[INST_RETIRED] == workload.rate(3, 2)
     assert dict(user.rates)[events.number("BR_MIS_PRED")] == workload.rate(1, 100)
     assert "BR_MIS_PRED" not in own.assumed
     assert "LL_CACHE_RD" in own.assumed

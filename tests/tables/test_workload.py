@@ -10,6 +10,7 @@ import pytest
 
 from services import events, workload
 from services.errors import UserError
+from services.registers import CPU_CYCLES, INST_RETIRED
 
 SHIPPED = workload.names()
 PROGRAMS = ("gzip-random", "gzip-text", "sort-text", "sha256", "sqlite")
@@ -64,7 +65,7 @@ def test_what_was_not_measured_is_named_as_assumed(program: str) -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_workload_has_rates_for_all_of_perfs_generic_events(name: str) -> None:
-    generic = {*events.hardware().values(), *events.cache_events().values()} - {events.CPU_CYCLES}
+    generic = {*events.hardware().values(), *events.cache_events().values()} - {CPU_CYCLES}
     for phase in workload.load(name).phases:
         assert generic <= dict(phase.rates).keys()
 
@@ -189,7 +190,7 @@ def test_a_workload_that_cannot_be_used_is_refused_with_file_line_key_and_remedy
 
 
 def test_counts_of_a_real_run_become_rates_and_the_rest_is_assumed() -> None:
-    cycles, instructions, loads = events.CPU_CYCLES, events.INST_RETIRED, events.number("LD_RETIRED")
+    cycles, instructions, loads = CPU_CYCLES, INST_RETIRED, events.number("LD_RETIRED")
     own = workload.from_counts(
         "app", "an app", {0: {cycles: Fraction(2000), instructions: Fraction(1000), loads: Fraction(250)}}
     )
@@ -203,4 +204,4 @@ def test_counts_of_a_real_run_become_rates_and_the_rest_is_assumed() -> None:
 
 def test_counts_without_cycles_or_instructions_are_refused() -> None:
     with pytest.raises(UserError, match="no count of CPU_CYCLES at EL0"):
-        workload.from_counts("app", "", {0: {events.INST_RETIRED: Fraction(1)}})
+        workload.from_counts("app", "", {0: {INST_RETIRED: Fraction(1)}})
