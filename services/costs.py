@@ -108,8 +108,9 @@ class CostTable:
     def assumed(self) -> dict[str, str]:
         """The costs that nobody has measured: what was taken instead, and why."""
         software = {cost.name.lower() for cost in PERF_SOFTWARE}
+        factor = " times perf_factor" + (" (fitted)" if self.perf_factor_source.startswith("fitted") else "")
         return {
-            name: f"{float(figure.value):g} {figure.unit}{' times perf_factor' if name in software else ''}"
+            name: f"{float(figure.value):g} {figure.unit}{factor if name in software else ''}"
             f"{figure.source.removeprefix('assumed')}"
             for name, figure in self.figures.items()
             if figure.assumed

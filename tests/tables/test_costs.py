@@ -98,7 +98,8 @@ def test_what_a_table_takes_from_its_base_counts_as_assumed() -> None:
 def test_an_assumed_cost_says_what_was_taken_and_a_measured_or_given_one_is_not_assumed() -> None:
     assumed = costs.load("altra-n1-vhe", {"exit_fast": "100 ns"}).assumed()
     assert assumed["exit_full_sysreg"] == "400 ns: between rananta's hvc (306) and mmio_read_vgic (451)"
-    assert assumed["perf_call"] == "200 ns times perf_factor"
+    assert assumed["perf_call"] == "200 ns times perf_factor (fitted)"
+    assert costs.load("altra-n1-vhe", perf_factor=1).assumed()["perf_call"] == "200 ns times perf_factor"
     assert not assumed.keys() & {"exit_full_null", "exit_user", "virq_inject", "sgi", "isb", "exit_fast"}
 
 
