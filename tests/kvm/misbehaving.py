@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from services.cpu import Call, Cpu, Entry, Notice, Timer
 from services.experiment import Experiment, HostCpuSpec, PhaseSpec, TaskSpec
 from services.registers import PMEVCNTR, PMEVTYPER
-from tests.kvm.parties import INST_RETIRED, Handler, Scripted, ScriptedHost, experiment
+from tests.kvm.scripted import INST_RETIRED, Handler, Scripted, ScriptedHost, experiment
 
 VCPU, TASK = 0, 1  # thread ids
 Post = Callable[[Cpu], None]

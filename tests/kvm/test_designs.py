@@ -26,7 +26,7 @@ from services.kvm.attendant import LocalSoftware
 from services.kvm.simulation import Simulation
 from services.kvm.vpmu import DesignError
 from services.registers import PMEVCNTR, PMEVTYPER
-from tests.kvm.parties import INST_RETIRED, Scripted, experiment, simulation
+from tests.kvm.scripted import INST_RETIRED, Scripted, experiment, simulation
 from tests.kvm.test_emulated import WORK, Counting
 
 CYCLES = 0x11

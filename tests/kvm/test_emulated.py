@@ -8,7 +8,7 @@ from services.host_perf import HostPerf
 from services.kvm.attendant import LocalSoftware
 from services.kvm.simulation import Simulation
 from services.registers import PMEVCNTR, PMEVTYPER
-from tests.kvm.parties import INST_RETIRED, Scripted, experiment, simulation
+from tests.kvm.scripted import INST_RETIRED, Scripted, experiment, simulation
 
 WORK = 1_000_000  # cycles of user work, half an instruction each
 

@@ -13,7 +13,7 @@ from services.kvm.attendant import LocalSoftware
 from services.kvm.errors import ProtocolError, SimulationError
 from services.kvm.simulation import Simulation
 from tests.kvm.misbehaving import CASES, Case
-from tests.kvm.parties import experiment, simulation
+from tests.kvm.scripted import experiment, simulation
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)

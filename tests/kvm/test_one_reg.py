@@ -11,7 +11,7 @@ from services.kvm.attendant import LocalSoftware
 from services.kvm.one_reg import get_one_reg, reg_id, set_filter, set_nr_counters, set_one_reg
 from services.kvm.simulation import Simulation
 from services.registers import PMEVCNTR, PMEVTYPER
-from tests.kvm.parties import INST_RETIRED, Scripted, experiment, simulation
+from tests.kvm.scripted import INST_RETIRED, Scripted, experiment, simulation
 
 WORK = 1_000_000
 

@@ -10,7 +10,7 @@ from services.experiment import CpuSpec
 from services.host_perf import HostPerf
 from services.kvm.attendant import LocalSoftware
 from services.registers import PMEVCNTR, PMEVTYPER
-from tests.kvm.parties import INST_RETIRED, Scripted, experiment, simulation
+from tests.kvm.scripted import INST_RETIRED, Scripted, experiment, simulation
 
 WORK = 3_000_000  # cycles, half an instruction each
 

@@ -13,7 +13,7 @@ from services.kvm.attendant import LocalSoftware
 from services.kvm.errors import Livelock
 from services.kvm.simulation import Simulation
 from services.registers import PMEVCNTR, PMEVTYPER
-from tests.kvm.parties import INST_RETIRED, Scripted, experiment, simulation
+from tests.kvm.scripted import INST_RETIRED, Scripted, experiment, simulation
 
 WORK = 60_000_000  # cycles, five ticks of 250 Hz
 SLICES = 6

@@ -10,7 +10,7 @@ from services.kvm.errors import SimulationError
 from services.kvm.simulation import Simulation
 from services.registers import PMEVCNTR, PMEVTYPER
 from services.state import save
-from tests.kvm.parties import Scripted, experiment, simulation
+from tests.kvm.scripted import Scripted, experiment, simulation
 
 
 def start_event(cpu: Cpu, n: int) -> None:

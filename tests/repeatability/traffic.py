@@ -38,7 +38,7 @@ from services.kvm.attendant import LocalSoftware
 from services.kvm.errors import SimulationError
 from services.kvm.simulation import Simulation
 from services.kvm.vpmu import DesignError
-from tests.kvm.parties import INST_RETIRED, experiment
+from tests.kvm.scripted import INST_RETIRED, experiment
 from tests.repeatability.recorded import AXES
 
 STEPS = 250

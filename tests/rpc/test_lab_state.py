@@ -11,7 +11,7 @@ from services.rpc import Address, Loop, connect, serve
 from services.wire.actor_pb2 import StateRequest
 from services.wire.methods import STATE
 from tests.kvm.misbehaving import done
-from tests.kvm.parties import Scripted, ScriptedHost, experiment
+from tests.kvm.scripted import Scripted, ScriptedHost, experiment
 
 DEADLINE = 5.0  # seconds; a failing test ends, a slow machine passes
 
