@@ -142,6 +142,12 @@ class Burst:
         counters that they end on, by place. Raises IndexError, and posts nothing, if `free` has too few, and for a
         counter or a place that there is not.
         """
+    def disable_in_turn(self, call: Burst, off: Burst, on: Burst, outs: list[Burst | None], others: bool) -> list[int]:
+        """What a driver posts that disables events one after the other.
+
+        `outs` are the sequences that take an event off, None for an event that is not on the PMU; `on` stands behind
+        each of them but, unless there are `others`, the last. The slots of the first value of each.
+        """
     def place(self, register: int, value: int, start: Burst) -> None:
         """`msr(register, value)`, and `extend(start)`: an event goes onto a counter."""
     # Results.

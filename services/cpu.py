@@ -175,13 +175,15 @@ class Cpu:
         entry's answer replaces it."""
         self._answer = payload
 
-    async def done(self) -> bytes:
-        """End the current entry and return its answer: whoever dispatches entries to handlers calls this."""
-        self.burst.done()
+    def done(self) -> tuple[Burst, bytes]:
+        """End the current entry: its last burst, which is to be executed, and its answer.
+
+        Whoever dispatches entries to handlers calls this.
+        """
         burst, answer = self.burst, self._answer
+        burst.done()
         self.burst, self._answer = Burst(), b""
-        await self._executor.execute(burst, answer)
-        return answer
+        return burst, answer
 
 
 class Software(Protocol):

@@ -105,7 +105,7 @@ class _Session:
         self._open.append(message.id)
         self._cpu.now = entry.now
         await self._software.enter(self._cpu, entry)
-        await self._cpu.done()
+        await self.execute(*self._cpu.done())
         self._open.pop()
 
     async def _receive(self) -> wire.Turn:

@@ -179,30 +179,27 @@ class HostCpu:
 
     async def _calls(self, cpu: Cpu, calls: Sequence[int]) -> None:
         perf, counters = self.perf, self.host.counters
-        row, end = 0, len(calls)
-        while row < end:
+        for row in range(0, len(calls), CALL_COLUMNS):
             code, handle = calls[row], calls[row + 1]
-            following = row + CALL_COLUMNS
-            if code == ENABLE:
-                await perf.enable_each(cpu, [counters[handle + n] for n in bits(calls[row + 2])])
-            elif code == DISABLE:
-                perf.disable_each(cpu, [counters[handle + n] for n in bits(calls[row + 2])])
+            if code == EL0_FILTER:
+                perf.el0_filter(cpu, bool(handle))
             elif code == READ:
                 count = await perf.read(cpu, counters[handle])
                 cpu.burst.notify(RESULT, count)
-            elif code == CREATE:
-                event = perf.create_kernel_counter(cpu, *calls[row + 1 : following])
-                counters[handle] = event
-                await perf.install(cpu, event, self.thread)
             elif code == RELEASE:
                 await perf.destroy_kernel_counter(cpu, counters.pop(handle))
-            elif code == EL0_FILTER:
-                perf.el0_filter(cpu, bool(handle))
+            elif code == CREATE:
+                event = perf.create_kernel_counter(cpu, handle, calls[row + 2], calls[row + 3], calls[row + 4])
+                counters[handle] = event
+                await perf.install(cpu, event, self.thread)
+            elif code == DISABLE:
+                perf.disable_each(cpu, [counters[handle + n] for n in bits(calls[row + 2])])
+            elif code == ENABLE:
+                await perf.enable_each(cpu, [counters[handle + n] for n in bits(calls[row + 2])])
             elif code == GUEST_COUNTERS:
                 await self._guest_counters(cpu, handle, range_only=bool(calls[row + 2]))
             else:
                 raise BadRequest(f"row {row // CALL_COLUMNS} of a CALL: {code} is not a kernel-counter operation")
-            row = following
 
     async def _guest_counters(self, cpu: Cpu, mask: int, *, range_only: bool) -> None:
         """kvm_pmu_set_guest_counters: reschedule only if events are in the way, and back only what was squeezed."""

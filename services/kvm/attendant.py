@@ -37,7 +37,9 @@ class LocalSoftware:
             cpu = self._cpu = Cpu(executor)
         cpu.now = entry.now
         await self.software.enter(cpu, entry)
-        return await cpu.done()
+        burst, answer = cpu.done()
+        await executor.execute(burst, answer)
+        return answer
 
     def refuse(self, who: str, problem: str) -> Exception:
         """As `Attendant`."""

@@ -64,6 +64,9 @@ class Driver:
     costs: dict[Cost, int] = derived()
     cntr_mask: int = CYCLE_BIT  # counters that may be used; the event counters are known after the probe
     used: int = 0  # counters in use
+    guest_only: int = 0  # of these, those whose event has its EL0 filter flipped by KVM and counts in the guest
+    host_only: int = 0  # likewise in the host
+    throttled: bool = False  # may an event on a counter be throttled?
     events: list[PerfEvent | None] = link(default_factory=lambda: [None] * INDICES)
 
     long_counters: bool = derived(init=False)
@@ -118,6 +121,9 @@ class Driver:
     def _init(self, attr: EventAttr, scope: int) -> HwEvent:
         evtype = attr.event | attr.filter_bits(self.hyp)
         chained = attr.long and not self.long_counters
+        on_pmccntr = attr.event == CPU_CYCLES
+        on_pmicntr = self.icntr and attr.event == INST_RETIRED
+        still = self.hyp and not evtype & PMEVTYPER_NSH
         cost = self.costs[Cost.EVENT_IN]
         return HwEvent(
             config=attr.event,
@@ -125,10 +131,12 @@ class Driver:
             scope=scope,
             mask=MASK64 if attr.long else MASK32,
             chained=chained,
-            on_pmccntr=attr.event == CPU_CYCLES,
-            on_pmicntr=self.icntr and attr.event == INST_RETIRED,
-            el0_switched=attr.el0_switched(),
-            still=self.hyp and not evtype & PMEVTYPER_NSH,
+            on_pmccntr=on_pmccntr,
+            on_pmicntr=on_pmicntr,
+            guest_only=OVERFLOWED if attr.el0_switched() and attr.exclude_host else 0,
+            host_only=OVERFLOWED if attr.el0_switched() and attr.exclude_guest else 0,
+            still=still,
+            alone=still and not scope and (on_pmccntr or not (chained or on_pmicntr)),
             starts=[_enable(evtype, idx, chained, cost) for idx in range(INDICES)],
             restarts=[_enable(evtype, idx, chained, None) for idx in range(INDICES)],
         )
@@ -180,17 +188,15 @@ class Driver:
 
     def el0_switched(self) -> tuple[int, int]:
         """kvm_pmu_events: counters of enabled events that count in the guest only, and in the host only."""
-        of_guest = of_host = 0
-        left = self.used & ~INSTRUCTION_BIT
-        while left:
-            bit = left & -left
-            left ^= bit
-            event = self.events[bit.bit_length() - 1]
-            if event is not None and event.hw.el0_switched and event.interrupts != THROTTLED:
-                if event.attr.exclude_host:
-                    of_guest |= event.bits
-                else:
-                    of_host |= event.bits
+        of_guest, of_host = self.guest_only, self.host_only
+        if self.throttled:
+            throttled = 0
+            for event in self.events:
+                if event is not None and event.interrupts == THROTTLED:
+                    throttled |= event.bits
+            self.throttled = throttled != 0
+            of_guest &= ~throttled
+            of_host &= ~throttled
         return of_guest, of_host
 
     def el0_flips(self, admitted: int, excluded: int) -> Burst:
@@ -226,10 +232,20 @@ class Driver:
                 return False
             idx = self._first(free)
         event.idx = idx
-        event.bits = counter_bits(idx, paired(event, idx))
-        self.used |= event.bits
+        event.bits = bits = counter_bits(idx, paired(event, idx))
+        self.used |= bits
+        self.guest_only |= bits & hw.guest_only
+        self.host_only |= bits & hw.host_only
         self.events[idx] = event
         return True
+
+    def free(self, event: PerfEvent) -> None:
+        """armv8pmu_clear_event_idx."""
+        bits = event.bits
+        self.used &= ~bits
+        self.guest_only &= ~bits
+        self.host_only &= ~bits
+        self.events[event.idx] = None
 
     def _first(self, free: int) -> int:
         return (free if self.high_to_low else free & -free).bit_length() - 1

@@ -6,7 +6,7 @@ in Linux as well.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 from services._pmu import Burst
 from services.linux_perf.attr import EventAttr, State
@@ -47,8 +47,10 @@ class HwEvent:
     chained: bool  # takes a pair of counters unless it gets the cycle or the instruction counter
     on_pmccntr: bool  # may have PMCCNTR_EL0
     on_pmicntr: bool  # may have PMICNTR_EL0
-    el0_switched: bool
+    guest_only: int  # all ones if KVM flips its EL0 filter and it counts in the guest, else 0
+    host_only: int  # likewise in the host
     still: bool  # does not count while this kernel runs
+    alone: bool  # KVM's, and takes one counter: the cycle counter or an event counter
     starts: list[Burst]  # by counter: what puts it on after the counter is written, its cost included
     restarts: list[Burst]  # the same without cost: for an event that keeps its counter
     half: int = field(init=False)  # what a counter starts from at most
@@ -69,6 +71,7 @@ class PerfEvent:
     attr: EventAttr
     hw: HwEvent = derived()
     handle: int = -1  # KVM's name of the guest's counter that the event backs
+    period: InitVar[int] = 0  # occurrences from one overflow to the next; 0: counting alone
     ctx: Context | None = link(default=None)
     leader: PerfEvent = link(init=False)
     siblings: list[PerfEvent] = link(default_factory=list)
@@ -109,7 +112,7 @@ class PerfEvent:
     child_truth: int = 0
     child_held: int = 0
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, period: int) -> None:
         attr = self.attr
         self.leader = self
         self.on_exec = attr.enable_on_exec
@@ -119,12 +122,8 @@ class PerfEvent:
             self.sampling = True
             self.sample_period = self.last_period = self.period_left = 1
         else:
-            self.set_sample_period(attr.period)
-
-    def set_sample_period(self, period: int) -> None:
-        """attr.sample_period: `period` occurrences from one overflow to the next, 0 for counting alone."""
-        self.sampling = period != 0
-        self.sample_period = self.last_period = self.period_left = signed64(period) or self.hw.half
+            self.sampling = period != 0
+            self.sample_period = self.last_period = self.period_left = signed64(period) or self.hw.half
 
     @property
     def throttled(self) -> bool:
@@ -182,6 +181,7 @@ class Context:
     id: int
     task: int | None
     events: list[PerfEvent] = link(default_factory=list)  # all that are installed, in order of installation
+    alone: int = 0  # how many of them are `HwEvent.alone`
     pinned: list[PerfEvent] = link(default_factory=list)  # group leaders, in the order in which they are tried
     flexible: list[PerfEvent] = link(default_factory=list)
     pinned_active: list[PerfEvent] = link(default_factory=list)  # leaders on the PMU, in the order they went on
@@ -204,12 +204,20 @@ class Context:
         """list_add_event and perf_group_attach."""
         event.ctx = self
         self.events.append(event)
+        self.alone += event.hw.alone
         self.unclone()
         leader = event.leader
         if leader is event:
             self.groups(event)[0].append(event)
         else:
             leader.siblings.append(event)
+
+    def drop(self, event: PerfEvent) -> None:
+        """list_del_event."""
+        self.events.remove(event)
+        self.alone -= event.hw.alone
+        self.unclone()
+        event.ctx = None
 
     def equivalent(self, other: Context) -> bool:
         """context_equiv: unmodified clones of each other or of the same context."""

@@ -103,6 +103,7 @@ async def _overflow(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> bool:
     if event.interrupts >= cc.shared.limits.max_samples_per_tick:
         cc.throttled_count += 1
         event.interrupts = THROTTLED
+        cc.pmu.throttled = True
         throttle = True
     if event.attr.frequency:
         now = now_ns(cc, cpu)

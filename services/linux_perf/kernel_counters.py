@@ -14,11 +14,13 @@ from services.costs import Cost
 from services.cpu import Cpu
 from services.linux_perf.attr import EventAttr
 from services.linux_perf.cpu_context import CpuContext
-from services.linux_perf.driver import CYCLE_BIT, GENERAL
-from services.linux_perf.event import ACTIVE, ALL, CPU, INACTIVE, MASK64, OFF, THROTTLED, Context, PerfEvent
+from services.linux_perf.driver import GENERAL
+from services.linux_perf.event import ACTIVE, ALL, CPU, INACTIVE, MASK64, OFF, THROTTLED, PerfEvent
 from services.linux_perf.lifecycle import disable, enable, release
-from services.linux_perf.schedule import enter_enabled, leave_enabled, off, on, resched, update_time
+from services.linux_perf.schedule import off, on, resched, update_time
 from services.registers import CYCLE_COUNTER
+
+WANTED = -1  # as an event's rank: it is to be enabled
 
 
 def create(cc: CpuContext, cpu: Cpu, handle: int, event: int, flags: int, period: int) -> PerfEvent:
@@ -29,9 +31,7 @@ def create(cc: CpuContext, cpu: Cpu, handle: int, event: int, flags: int, period
     cost = cc.shared.costs[Cost.PERF_RELEASE_CREATE]
     cpu.burst.charge(Cost.PERF_RELEASE_CREATE, cost - cost // 2)
     attr = EventAttr.of_kernel_counter(event, flags)
-    made = cc.shared.new_event(attr, cc.pmu.hw_kernel_counter(attr), None, handle)
-    made.set_sample_period(period)
-    return made
+    return cc.shared.new_event(attr, cc.pmu.hw_kernel_counter(attr), None, handle, period)
 
 
 async def destroy(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
@@ -41,165 +41,131 @@ async def destroy(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
 
 
 def disable_each(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> None:
-    """perf_event_disable of one after the other."""
-    pmu, entry, ctx = cc.pmu, cc.entry, cc.task_ctx
-    if ctx is None or any(event.ctx is not ctx or event.hw.chained for event in events):
+    """perf_event_disable of one after the other, of each once."""
+    if not _disable_alone(cc, cpu, events):
         for event in events:
             disable(cc, cpu, event)
-        return
-    if any(event.state >= INACTIVE for event in events):
-        update_time(cc, cpu, ctx)
-    time = ctx.time
-    call, pmu_off, pmu_on = pmu.call, off(cc), on(cc)
-    pieces: list[Burst] = []
-    slots: list[tuple[PerfEvent, int]] = []
-    slot = 0  # each of off, out and on reads one value
+
+
+def _disable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool:
+    """`disable_each` of counters where nothing else is on the PMU; False elsewhere."""
+    ctx = cc.task_ctx
+    if ctx is None or ctx.alone != len(ctx.events):
+        return False
+    outs: list[Burst | None] = []
+    there = []
     for event in events:
-        pieces.append(call)
-        state = event.state
-        event.wanted = False
-        if state < INACTIVE:
-            continue
-        pieces.append(pmu_off)
-        slot += 1
-        if state == ACTIVE:
-            event.running += time
-            pieces.append(event.out)
-            if event.placed != entry:
-                slots.append((event, slot))
-            slot += 1
-            pmu.used ^= event.bits
-            pmu.events[event.idx] = None
-            ctx.pinned_active.remove(event)
-        leave_enabled(event, time)
+        if event.state == ACTIVE:
+            outs.append(event.out)
+            there.append(event)
+        elif event.state == INACTIVE:
+            return False
+        else:
+            event.wanted = False
+            outs.append(None)
+    pmu, entry = cc.pmu, cc.entry
+    if there:
+        update_time(cc, cpu, ctx)
+    time, on_counters, gone = ctx.time, pmu.events, 0
+    for event in there:
         event.state = OFF
-        if pmu.used:
-            pieces.append(pmu_on)
-            slot += 1
-    base = cpu.burst.extend_all(pieces)
-    for event, slot in slots:
-        event.slot = base + slot
-        cc.pending_outs.append(event)
+        event.wanted = event.timed = False
+        event.running += time
+        event.enabled += time
+        gone |= event.bits
+        on_counters[event.idx] = None
+    pmu.used &= ~gone
+    pmu.guest_only &= ~gone
+    ctx.pinned_active = [event for event in ctx.pinned_active if event.state == ACTIVE]
+    slots = cpu.burst.disable_in_turn(pmu.call, off(cc), on(cc), outs, pmu.used != 0)
+    for event, event.slot in zip(there, slots, strict=True):
+        if event.placed != entry:
+            cc.pending_outs.append(event)
+    return True
 
 
 async def enable_each(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> None:
     """perf_event_enable of one after the other, each of which puts every event on the PMU back where it was."""
+    for turn, event in enumerate(events):
+        if _enable_alone(cc, cpu, events[turn:]):
+            return
+        await enable(cc, cpu, event)
+
+
+def _enable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool:
+    """`enable_each` of counters where nothing else is on the PMU, and nothing has to be read; False elsewhere.
+
+    They stand still, so what was read or written of a counter in this entry is what it has.
+    """
     ctx = cc.task_ctx
-    first = 0
-    while ctx is not None and first < len(events) and not _known(cc, ctx):
-        await enable(cc, cpu, events[first])
-        first += 1
-    events = events[first:]
-    if ctx is None or not _alone(cc, ctx, events):
-        for event in events:
-            await enable(cc, cpu, event)
-        return
-    _enable_alone(cc, cpu, ctx, events)
-
-
-def _known(cc: CpuContext, ctx: Context) -> bool:
-    """Is the value of every counter known? They stand still: what was read or written in this entry is there."""
-    entry = cc.entry
-    return not cc.pending_outs and all(event.placed == entry for event in ctx.pinned_active)
-
-
-def _alone(cc: CpuContext, ctx: Context, events: Sequence[PerfEvent]) -> bool:
-    """Is there a counter for each of `events` beside those that are on the PMU, and is nothing else there?"""
-    if cc.ctx.events or ctx.flexible:
+    if ctx is None or ctx.alone != len(ctx.events) or cc.ctx.events or cc.pending_outs:
         return False
-    if any(event.state == INACTIVE for event in ctx.pinned):
-        return False
-    wanted = cycles = 0
-    mask = cc.pmu.cntr_mask
-    for event in ctx.pinned_active:
-        hw = event.hw
-        if not hw.still or event.siblings:
-            return False
-        if hw.on_pmccntr:
-            cycles += 1
-        elif hw.chained or hw.on_pmicntr:
-            return False
-        else:
-            wanted += 1
-    for event in events:
-        hw = event.hw
-        if event.ctx is not ctx or not hw.still or event.siblings or event.leader is not event:
-            return False
-        if hw.on_pmccntr:
-            cycles += 1
-        elif hw.chained or hw.on_pmicntr:
-            return False
-        else:
-            wanted += 1
-    return cycles <= 1 and bool(mask & CYCLE_BIT) and wanted <= (mask & GENERAL).bit_count()
-
-
-def _enable_alone(cc: CpuContext, cpu: Cpu, ctx: Context, events: Sequence[PerfEvent]) -> None:
-    """`enable_each` of counters that are alone on the PMU and have room there: nothing has to be read."""
     pmu, entry = cc.pmu, cc.entry
-    active = ctx.pinned_active
-    for event in active:
-        event.rank = 1
-    fresh = False
     for event in events:
-        if event.state >= INACTIVE:
-            continue
-        if not fresh:
-            fresh = True
-            update_time(cc, cpu, ctx)
-        time = ctx.time
-        event.rank = 0
-        event.wanted = True
-        enter_enabled(event, time)
-        event.state = ACTIVE
-        event.running -= time
-        event.placed = entry
-        if event.interrupts == THROTTLED:
-            event.interrupts = 0
-        left = event.period_left
-        if left <= 0:
-            event.renew_period()
-            left = event.period_left
-        half = event.hw.half
-        event.prev = -left if left < half else -half
+        event.rank = WANTED
     there: list[PerfEvent] = []
-    active_there = 0
+    fresh: list[PerfEvent] = []
+    active = cycles = 0
     for event in ctx.pinned:
         if event.state == ACTIVE:
-            active_there |= event.rank << len(there)
-            event.rank = len(there)
-            there.append(event)
+            if event.placed != entry:
+                return False
+            active |= 1 << len(there)
+        elif event.rank == WANTED:
+            fresh.append(event)
+        elif event.state == INACTIVE:
+            return False
+        else:
+            continue
+        event.rank = len(there)
+        there.append(event)
+        if event.hw.on_pmccntr:
+            cycles += 1
+    free = _in_order(pmu.cntr_mask & GENERAL, pmu.high_to_low)
+    turns = [event.rank for event in events]
+    if cycles > 1 or len(there) - cycles > len(free) or WANTED in turns:
+        return False
+    if fresh:
+        update_time(cc, cpu, ctx)
+    time = ctx.time
+    for event in fresh:
+        event.wanted = event.timed = True
+        event.enabled -= time
+        event.running -= time
+        event.placed = entry
+        if event.period_left <= 0:
+            event.renew_period()
+        left, half = event.period_left, event.hw.half
+        event.prev = -left if left < half else -half
     narrow = pmu.write_masks[0]
-    placed = cpu.burst.enable_in_turn(
-        pmu.call,
-        off(cc),
-        on(cc),
-        pmu.outs,
-        _in_order(pmu.cntr_mask & GENERAL, pmu.high_to_low),
-        [
-            (event.prev & (MASK64 if (cycles := event.hw.on_pmccntr) else narrow), cycles, event.hw.starts)
-            for event in there
-        ],
-        active_there,
-        [event.rank for event in events],
-    )
+    values = [
+        (event.prev & MASK64, True, event.hw.starts)
+        if event.hw.on_pmccntr
+        else (event.prev & narrow, False, event.hw.starts)
+        for event in there
+    ]
+    placed = cpu.burst.enable_in_turn(pmu.call, off(cc), on(cc), pmu.outs, free, values, active, turns)
     if not fresh:
-        return
-    used, outs, on_counters = 0, pmu.outs, pmu.events
-    for event in active:
+        return True
+    outs, on_counters = pmu.outs, pmu.events
+    for event in ctx.pinned_active:
         on_counters[event.idx] = None
+    used = guest_only = 0
+    for event, idx in zip(there, placed, strict=True):
         if event.interrupts == THROTTLED:
             event.interrupts = 0
-    for event, idx in zip(there, placed, strict=True):
+        event.state = ACTIVE
         event.idx = idx
         event.bits = bit = 1 << idx
         event.out = outs[idx]
         used |= bit
+        guest_only |= bit & event.hw.guest_only
         on_counters[idx] = event
-    pmu.used = used
-    active[:] = there
+    pmu.used, pmu.guest_only = used, guest_only
+    ctx.pinned_active = there
     ctx.is_active |= ALL
     ctx.rotate_necessary = False
+    return True
 
 
 @cache

@@ -178,4 +178,5 @@ class Perf:
         attr = as_frozen(EventAttr, saved["attr"])
         pmu = self.cpus[0].pmu
         kernel_counter = saved["handle"] >= 0
-        return PerfEvent(saved["id"], attr, pmu.hw_kernel_counter(attr) if kernel_counter else pmu.hw_event(attr))
+        hw = pmu.hw_kernel_counter(attr) if kernel_counter else pmu.hw_event(attr)
+        return PerfEvent(saved["id"], attr, hw, saved["handle"])

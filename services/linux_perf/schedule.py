@@ -48,13 +48,13 @@ async def wait(cc: CpuContext, cpu: Cpu) -> list[int]:
     values = await cpu.wait()
     if cc.pending_outs:
         for event in cc.pending_outs:
-            raw = values[event.slot]
-            hw = event.hw
+            hw, slot = event.hw, event.slot
+            raw = values[slot]
             if hw.chained and event.idx < CYCLE_COUNTER:
-                raw = raw << 32 | values[event.slot + 1]
-            raw = (raw - event.prev) & hw.mask
-            event.count += raw
-            event.period_left -= raw
+                raw = raw << 32 | values[slot + 1]
+            delta = (raw - event.prev) & hw.mask
+            event.count += delta
+            event.period_left -= delta
         cc.pending_outs.clear()
     if cc.pending_truths:
         for event, slot, sign in cc.pending_truths:
@@ -124,7 +124,7 @@ def post_outs(cc: CpuContext, burst: Burst, ctx: Context, active: list[PerfEvent
     """group_sched_out of every group in `active`."""
     time, entry = ctx.time, cc.entry
     pmu = cc.pmu
-    used, events, extend, outs = pmu.used, pmu.events, burst.extend, cc.pending_outs
+    extend, free, outs = burst.extend, pmu.free, cc.pending_outs
     for leader in active:
         leader.state = INACTIVE
         leader.running += time
@@ -132,17 +132,12 @@ def post_outs(cc: CpuContext, burst: Burst, ctx: Context, active: list[PerfEvent
         hw = leader.hw
         if hw.scope:
             cc.pending_held.append((leader, burst.truth(hw.config, hw.scope), 1))
-        used ^= leader.bits
-        events[leader.idx] = None
+        free(leader)
         if leader.placed != entry:
             outs.append(leader)
-        if leader.siblings:
-            pmu.used = used
-            for event in leader.siblings:
-                post_out(cc, burst, ctx, event)
-            used = pmu.used
+        for event in leader.siblings:
+            post_out(cc, burst, ctx, event)
     active.clear()
-    pmu.used = used
 
 
 def post_out(cc: CpuContext, burst: Burst, ctx: Context, event: PerfEvent) -> None:
@@ -154,8 +149,7 @@ def post_out(cc: CpuContext, burst: Burst, ctx: Context, event: PerfEvent) -> No
         hw = event.hw
         if hw.scope:
             cc.pending_held.append((event, burst.truth(hw.config, hw.scope), 1))
-        cc.pmu.used ^= event.bits
-        cc.pmu.events[event.idx] = None
+        cc.pmu.free(event)
         if event.placed != cc.entry:
             cc.pending_outs.append(event)
 
@@ -232,6 +226,8 @@ def post_ins(cc: CpuContext, cpu: Cpu, ctx: Context, leaders: list[PerfEvent], a
                 bit = free & -free
                 idx = bit.bit_length() - 1
         used |= bit
+        pmu.guest_only |= bit & hw.guest_only
+        pmu.host_only |= bit & hw.host_only
         event.idx = idx
         event.bits = bit
         events[idx] = event
@@ -404,9 +400,7 @@ def remove_from_context(cc: CpuContext, event: PerfEvent, ctx: Context) -> None:
             if sibling.state >= INACTIVE:
                 start_enabled(sibling, ctx.time)
         event.siblings = []
-    ctx.events.remove(event)
-    ctx.unclone()
-    event.ctx = None
+    ctx.drop(event)
     if not ctx.events:
         ctx.rotate_necessary = False
         ctx.is_active = 0

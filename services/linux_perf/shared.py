@@ -73,9 +73,11 @@ class Shared:
         by_cost = {cost: costs.get(cost.name.lower(), 0) for cost in Cost}
         return cls(SampleLimits.at(hz), frequency_hz, hz, by_cost)
 
-    def new_event(self, attr: EventAttr, hw: HwEvent, leader: PerfEvent | None = None, handle: int = -1) -> PerfEvent:
-        """perf_event_alloc."""
-        event = PerfEvent(self.opened, attr, hw, handle)
+    def new_event(
+        self, attr: EventAttr, hw: HwEvent, leader: PerfEvent | None = None, handle: int = -1, period: int = 0
+    ) -> PerfEvent:
+        """perf_event_alloc. A `handle` makes it KVM's, which gives the `period` beside the attributes."""
+        event = PerfEvent(self.opened, attr, hw, handle, period if handle >= 0 else attr.period)
         self.events[event.id] = event
         self.opened += 1
         if leader is not None:

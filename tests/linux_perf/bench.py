@@ -169,7 +169,8 @@ class Bench:
         self.cpu.now = self.machine.now(0)
         entry = Entry(kind, self.cpu.now, argument, el, left, self.previous_done, (), payload)
         await software.enter(self.cpu, entry)
-        answer = await self.cpu.done()
+        burst, answer = self.cpu.done()
+        await self.execute(burst, answer)
         self.previous_done = self.machine.now(0)
         return answer
 

@@ -41,7 +41,7 @@ class Counters:
 
     async def call(self, what: str, which: list[int]) -> None:
         perf, cpu = self.kernel.perf, self.kernel.cpu
-        events = [self.made[n % len(self.made)] for n in which]
+        events = [self.made[n] for n in dict.fromkeys(n % len(self.made) for n in which)]
         if self.at_once and what == "enable":
             await perf.enable_each(cpu, events)
         elif self.at_once:

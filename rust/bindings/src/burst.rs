@@ -162,6 +162,31 @@ impl Burst {
         turns::enable(self, &Around { call, off, on, outs }, &free, &events, active, &turns)
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "as Python passes them")]
+    fn disable_in_turn<'py>(
+        &mut self,
+        call: PyRef<'py, Self>,
+        off: PyRef<'py, Self>,
+        on: PyRef<'py, Self>,
+        outs: Vec<Option<PyRef<'py, Self>>>,
+        others: bool,
+    ) -> Vec<u32> {
+        let mut left = outs.iter().flatten().count();
+        let mut slots = Vec::with_capacity(left);
+        for out in &outs {
+            self.inner.extend(&call.inner);
+            if let Some(out) = out {
+                self.inner.extend(&off.inner);
+                slots.push(self.inner.extend(&out.inner));
+                left -= 1;
+                if others || left > 0 {
+                    self.inner.extend(&on.inner);
+                }
+            }
+        }
+        slots
+    }
+
     fn values<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         PyList::new(py, self.inner.values())
     }
