@@ -71,9 +71,9 @@ stress: $(EXTENSION) ## shares of host kernel and guest time while a guest recor
 	$(BIN)/python -m pmulab.curve stress-record host.hz+guest.hz=250,1000 machine.counters=6,8,10 --set guest.task.seconds=0.25 \
 		--show host-kernel,host-kernel-cputime,guest,guest-cputime
 
-bench: $(EXTENSION) ## how fast the simulation is, and the core beside a floor
-	$(BIN)/python benchmarks/speed.py
-	$(BIN)/python benchmarks/core_speed.py
+bench: $(EXTENSION) ## how fast the simulation is, and the core beside a floor; with BASE=REV beside that commit, in turn (about 3 minutes)
+	$(BIN)/python -m benchmarks.speed $(if $(BASE),--base $(BASE))
+	$(if $(BASE),,$(BIN)/python -m benchmarks.core_speed)
 
 fuzz: $(EXTENSION) ## the property tests with many more cases than `make test` has, and the core against its reference
 	$(BIN)/python -m pytest -q --hypothesis-profile=long -m hypothesis

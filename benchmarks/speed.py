@@ -1,41 +1,103 @@
-"""How fast the simulation is: wall time beside the virtual time that it simulates.
+"""How fast the simulation is, beside the virtual time that it simulates; and beside another commit.
 
-    python benchmarks/speed.py [SCENARIO] [--set key=value]…
+    python -m benchmarks.speed [--base REV] [SCENARIO [--set key=value]…]
 
-runs each of the scenario's designs once, embedded, and prints a line per design. `accesses` are the register accesses
-of all actors, the unit in which the simulation's work grows.
+runs the published experiment, shortened, at two settings (or SCENARIO as it is set) under each of its designs, several
+times, embedded. With `--base` the commit REV is built beside the working tree and both run in turn, each in a process
+of its own: the ratio of each pair is base over present. Times are CPU seconds, which is what a run takes on an idle
+core; accesses are the register accesses of all actors, the unit in which the simulation's work grows.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+import statistics
+import subprocess
+import sys
+from pathlib import Path
 
-import trio
+import orjson
 
+from benchmarks.base import ROOT, built
+from benchmarks.timed import Timed
 from pmulab import scenario
 from pmulab.designs import label
-from services.embedded import Embedded
+
+PUBLISHED = "gzip-record"
+SHORTENED = ["guest.task.repeat=4"]
+SETTINGS = {
+    "HZ 250, 10 counters": SHORTENED,
+    "HZ 1000, 6 counters": [*SHORTENED, "guest.hz=1000", "host.hz=1000", "guest.counters=6"],
+}
+REPETITIONS = 9
+
+
+class Tree:
+    """A built tree, and a process in it that runs experiments on request."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name = name
+        self._process = subprocess.Popen(
+            [path / ".venv/bin/python", ROOT / "benchmarks/timed.py"],
+            cwd=path,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def timed(self, name: str, overrides: list[str], design: str) -> Timed:
+        """`benchmarks.timed.timed` there. Raises SystemExit if it fails, which has said why."""
+        asked, answers = self._process.stdin, self._process.stdout
+        assert asked is not None
+        assert answers is not None
+        asked.write(orjson.dumps([name, overrides, design]) + b"\n")
+        asked.flush()
+        answer = answers.readline()
+        if not answer:
+            raise SystemExit(f"{name} under {design} fails in the {self.name} tree")
+        return Timed(**orjson.loads(answer))
+
+    def close(self) -> None:
+        self._process.communicate()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Wall time beside virtual time, per design.")
-    parser.add_argument("scenario", nargs="?", default="gzip-record")
+    parser = argparse.ArgumentParser(description="CPU time beside virtual time, per design.")
+    parser.add_argument("scenario", nargs="?")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="key=value")
+    parser.add_argument("--base", metavar="REV", help="a commit to compare the working tree with")
     arguments = parser.parse_args()
-    print(f"{'design':<40} {'virtual s':>10} {'wall s':>8} {'wall/virtual':>13} {'accesses':>12} {'ns/access':>10}")
-    for experiment in scenario.load(arguments.scenario, overrides=arguments.overrides).experiments:
-        simulation = Embedded.of(experiment).simulation
-        began = time.perf_counter()
-        trio.run(simulation.run)
-        wall = time.perf_counter() - began
-        virtual = simulation.now / experiment.frequency_hz
-        accesses = sum(simulation.board.machine.accesses(cpu) for cpu in range(len(experiment.cpus)))
-        per_access = 1e9 * wall / accesses if accesses else 0.0
+    name = arguments.scenario or PUBLISHED
+    own_settings = arguments.scenario or arguments.overrides
+    settings = {" ".join(arguments.overrides) or "as it is": arguments.overrides} if own_settings else SETTINGS
+    trees = [Tree("base", built(arguments.base))] if arguments.base else []
+    trees.append(Tree("present", ROOT))
+    in_turn = f", {arguments.base} and the working tree in turn" if arguments.base else ""
+    print(f"{name}: CPU seconds of {REPETITIONS} runs{in_turn}")
+    for setting, overrides in settings.items():
+        for experiment in scenario.load(name, overrides=overrides).experiments:
+            design = label(experiment.design)
+            rounds = [[tree.timed(name, overrides, design) for tree in trees] for _ in range(REPETITIONS)]
+            _print(f"{design}, {setting}", trees, rounds)
+    for tree in trees:
+        tree.close()
+
+
+def _print(title: str, trees: list[Tree], rounds: list[list[Timed]]) -> None:
+    print(f"\n{title:<40} {'min':>8} {'median':>8} {'virtual':>8} {'/virtual':>9} {'accesses':>11} {'ns/access':>10}")
+    for tree, runs in zip(trees, zip(*rounds, strict=True), strict=True):
+        times = [run.cpu for run in runs]
+        least, run = min(times), runs[0]
         print(
-            f"{label(experiment.design):<40} {virtual:>10.3f} {wall:>8.2f} {wall / virtual:>13.2f}"
-            f" {accesses:>12,} {per_access:>10.0f}"
+            f"  {tree.name:<38} {least:>8.3f} {statistics.median(times):>8.3f} {run.virtual:>8.3f}"
+            f" {least / run.virtual:>9.2f} {run.accesses:>11,} {1e9 * least / max(run.accesses, 1):>10.0f}"
         )
+    if len(trees) > 1:
+        ratios = [base.cpu / present.cpu for base, present in rounds]
+        pairs = " ".join(f"{one:.2f}" for one in ratios)
+        print(f"  {'base / present':<38} {min(ratios):>8.2f} {statistics.median(ratios):>8.2f}  of {pairs}")
+        if len({run.log for pair in rounds for run in pair}) > 1:
+            print("  The two trees do not make the same accesses.")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
