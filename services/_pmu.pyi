@@ -245,8 +245,8 @@ class Machine:
     def choices_made(self, cpu: int) -> dict[str, int]:
         """How often the CPU did what the architecture leaves open, by the name of the feature that chooses it."""
     # The log.
-    def mark(self, cpu: int, code: int, a: int, b: int) -> None:
-        """An entry or an event of the simulation takes its place in the ordered log."""
+    def mark(self, cpu: int, code: int, a: int, b: int) -> int:
+        """An entry or an event of the simulation takes its place in the ordered log. The time of it, which is now."""
     def digest(self) -> str: ...
     def observe(self, on: bool) -> None: ...
     def observed(self) -> list[tuple[int, int, int, int, int, int]]:

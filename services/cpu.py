@@ -44,7 +44,7 @@ class Timer(IntEnum):
 
 
 class Call(IntEnum):
-    """First column of a row of `Entry.calls`: what KVM asks of the host's perf."""
+    """The code of a row of `Entry.calls`: what KVM asks of the host's perf."""
 
     CREATE = 0  # handle, event number, CounterFlag bits, sample period
     RELEASE = 1  # handle
@@ -55,7 +55,8 @@ class Call(IntEnum):
     GUEST_COUNTERS = 6  # mask given to the guest, reschedule if in use, 0 takes it back; 1: stop the rest by HPME
 
 
-CALL_COLUMNS = 5  # code and four operands, unused ones 0
+Row = tuple[int, int, int, int, int]  # a Call and its four operands, unused ones 0
+CALL_COLUMNS = 5  # of a row
 
 
 class CounterFlag(IntFlag):
@@ -106,7 +107,7 @@ class Entry:
     el: int = -1
     remaining: int = 0
     previous_done: int = 0
-    calls: Sequence[int] = ()  # rows of CALL_COLUMNS integers
+    calls: Sequence[Row] = ()
     payload: bytes = b""
 
 

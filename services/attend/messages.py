@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services._pmu import OP_DONE
-from services.cpu import Entry, EntryKind
+from services.cpu import CALL_COLUMNS, Entry, EntryKind
 from services.wire import attend_pb2 as wire
 
 OPERATION_SHIFT = 24  # a code word's high byte is the operation
@@ -26,7 +26,7 @@ def entry_message(number: int, entry: Entry) -> wire.Entry:
         el=entry.el,
         remaining=entry.remaining,
         previous_done=entry.previous_done,
-        calls=entry.calls,
+        calls=[value for row in entry.calls for value in row],
         payload=entry.payload,
     )
 
@@ -40,6 +40,6 @@ def entry_of(message: wire.Entry) -> Entry:
         message.el,
         message.remaining,
         message.previous_done,
-        tuple(message.calls),
+        tuple(zip(*[iter(message.calls)] * CALL_COLUMNS, strict=True)),
         message.payload,
     )

@@ -10,7 +10,7 @@ import orjson
 
 from services import typed_json
 from services.boot import HostBoot
-from services.cpu import CALL_COLUMNS, Call, Cpu, Entry, EntryKind, Notice, Timer
+from services.cpu import Call, Cpu, Entry, EntryKind, Notice, Row, Timer
 from services.experiment import SessionSpec
 from services.linux_perf import Perf, PerfConfig, PerfCpu, PerfEvent, Session
 from services.registers import bits
@@ -177,10 +177,9 @@ class HostCpu:
 
     # KVM's kernel counters.
 
-    async def _calls(self, cpu: Cpu, calls: Sequence[int]) -> None:
+    async def _calls(self, cpu: Cpu, calls: Sequence[Row]) -> None:
         perf, counters = self.perf, self.host.counters
-        for row in range(0, len(calls), CALL_COLUMNS):
-            code, handle = calls[row], calls[row + 1]
+        for code, handle, a, b, c in calls:
             if code == EL0_FILTER:
                 perf.el0_filter(cpu, bool(handle))
             elif code == READ:
@@ -189,17 +188,17 @@ class HostCpu:
             elif code == RELEASE:
                 await perf.destroy_kernel_counter(cpu, counters.pop(handle))
             elif code == CREATE:
-                event = perf.create_kernel_counter(cpu, handle, calls[row + 2], calls[row + 3], calls[row + 4])
+                event = perf.create_kernel_counter(cpu, handle, a, b, c)
                 counters[handle] = event
                 await perf.install(cpu, event, self.thread)
             elif code == DISABLE:
-                perf.disable_each(cpu, [counters[handle + n] for n in bits(calls[row + 2])])
+                perf.disable_each(cpu, [counters[handle + n] for n in bits(a)])
             elif code == ENABLE:
-                await perf.enable_each(cpu, [counters[handle + n] for n in bits(calls[row + 2])])
+                await perf.enable_each(cpu, [counters[handle + n] for n in bits(a)])
             elif code == GUEST_COUNTERS:
-                await self._guest_counters(cpu, handle, range_only=bool(calls[row + 2]))
+                await self._guest_counters(cpu, handle, range_only=bool(a))
             else:
-                raise BadRequest(f"row {row // CALL_COLUMNS} of a CALL: {code} is not a kernel-counter operation")
+                raise BadRequest(f"a CALL with the code {code}, which is not a kernel-counter operation")
 
     async def _guest_counters(self, cpu: Cpu, mask: int, *, range_only: bool) -> None:
         """kvm_pmu_set_guest_counters: reschedule only if events are in the way, and back only what was squeezed."""

@@ -76,25 +76,25 @@ class GuestPmu:
     def write(self, register: int, value: int) -> bool:
         """Keep what is written to a register that `read` knows; False if it is not one of these."""
         valid = value & self.mask
-        match register:
-            case r.PMCR_EL0:
-                self.pmcr = value & PMCR_WRITABLE
-            case r.PMCNTENSET_EL0:
-                self.cnten |= valid
-            case r.PMCNTENCLR_EL0:
-                self.cnten &= ~valid
-            case r.PMINTENSET_EL1:
-                self.inten |= valid
-            case r.PMINTENCLR_EL1:
-                self.inten &= ~valid
-            case r.PMOVSSET_EL0:
-                self.ovs |= valid
+        match register:  # those that a driver writes most often first
             case r.PMOVSCLR_EL0:
                 self.ovs &= ~valid
-            case r.PMSELR_EL0:
-                self.selr = value & 0x1F
+            case r.PMCNTENCLR_EL0:
+                self.cnten &= ~valid
             case r.PMUSERENR_EL0:
                 self.userenr = value & USERENR_ALL
+            case r.PMINTENCLR_EL1:
+                self.inten &= ~valid
+            case r.PMINTENSET_EL1:
+                self.inten |= valid
+            case r.PMCNTENSET_EL0:
+                self.cnten |= valid
+            case r.PMCR_EL0:
+                self.pmcr = value & PMCR_WRITABLE
+            case r.PMSELR_EL0:
+                self.selr = value & 0x1F
+            case r.PMOVSSET_EL0:
+                self.ovs |= valid
             case _:
                 return False
         return True
@@ -104,18 +104,26 @@ class GuestPmu:
         return r.CPU_CYCLES if n == CYCLE else self.typer[n] & self.event_mask & 0xFFFF
 
 
-_COUNTERS = {r.PMCCNTR_EL0: CYCLE} | {r.PMEVCNTR(n): n for n in range(r.EVENT_COUNTERS)}
-_TYPERS = {r.PMCCFILTR_EL0: CYCLE} | {r.PMEVTYPER(n): n for n in range(r.EVENT_COUNTERS)}
+# By register: the counter that it belongs to, None for the one that PMSELR_EL0 selects, and whether it is its type.
+_OF_COUNTERS: dict[int, tuple[int | None, bool]] = {
+    r.PMCCNTR_EL0: (CYCLE, False),
+    r.PMCCFILTR_EL0: (CYCLE, True),
+    r.PMXEVCNTR_EL0: (None, False),
+    r.PMXEVTYPER_EL0: (None, True),
+    **{r.PMEVCNTR(n): (n, False) for n in range(r.EVENT_COUNTERS)},
+    **{r.PMEVTYPER(n): (n, True) for n in range(r.EVENT_COUNTERS)},
+}
+_NONE = (0, False)
 
 
 def is_typer(register: int) -> bool:
     """Does the register say what a counter counts?"""
-    return register in _TYPERS or register == r.PMXEVTYPER_EL0
+    return _OF_COUNTERS.get(register, _NONE)[1]
 
 
 def counter_of(register: int, selr: int) -> int | None:
     """The counter that the register belongs to, CYCLE for the cycle counter, or None. `selr`: PMSELR_EL0.SEL."""
-    if register in (r.PMXEVCNTR_EL0, r.PMXEVTYPER_EL0):
-        return selr
-    number = _COUNTERS.get(register)
-    return _TYPERS.get(register) if number is None else number
+    of = _OF_COUNTERS.get(register)
+    if of is None:
+        return None
+    return selr if of[0] is None else of[0]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from services import executor, state
 from services._pmu import OP_DONE, OP_IPI, OP_NOTIFY, OP_TIMER, OP_WINDOW, Burst, Stop
 from services.costs import Cost
-from services.cpu import CALL_COLUMNS, Entry, EntryKind, Notice, Timer, TookException
+from services.cpu import CALL_COLUMNS, Entry, EntryKind, Notice, Row, Timer, TookException
 from services.executor import Work
 from services.kvm import reports
 from services.kvm.attendant import Attendant
@@ -136,22 +136,21 @@ class PCpu(PCpuState):
         argument: int = 0,
         el: int = -1,
         payload: bytes = b"",
-        rows: Sequence[int] = (),
-        columns: int = 0,
     ) -> bytes:
-        """Enter the host's perf on this pCPU; what it answers. The log has `columns`."""
+        """Enter the host's perf on this pCPU; what it answers."""
+        now = self.machine.mark(self.cpu, kind, argument, 0)
+        return await self._enter(Entry(kind, now, argument, el, 0, self.previous_done, (), payload))
+
+    async def _enter(self, entry: Entry) -> bytes:
         assert self.host is not None
-        machine, cpu = self.machine, self.cpu
-        machine.mark(cpu, kind, argument, columns)
-        entry = Entry(kind, machine.now(cpu), argument, el, 0, self.previous_done, rows, payload)
         try:
             answer = await self.host.enter(self, entry)
         except TookException as exc:
             raise SimulationError(f"{self._host_name()}: {exc}, and its handler has ended") from None
-        self.previous_done = machine.now(cpu)
+        self.previous_done = self.machine.now(self.cpu)
         return answer
 
-    async def call(self, rows: list[int], account: Account, calls: int, reads: int) -> list[int]:
+    async def call(self, rows: list[Row], account: Account, calls: int, reads: int) -> list[int]:
         """Kernel-counter operations for KVM, in one entry; the results of its READs.
 
         The log has a row's columns for each of the `calls`, 0 for one a row.
@@ -159,7 +158,8 @@ class PCpu(PCpuState):
         self.results, self.reads_due = [], reads
         machine, cpu = self.machine, self.cpu
         before = machine.set_account(cpu, account)
-        await self.enter_host(CALL, 0, -1, b"", rows, calls * CALL_COLUMNS or len(rows))
+        now = machine.mark(cpu, CALL, 0, CALL_COLUMNS * (calls or len(rows)))
+        await self._enter(Entry(CALL, now, 0, -1, 0, self.previous_done, rows))
         machine.set_account(cpu, before)
         if self.reads_due:
             assert self.host is not None

@@ -20,7 +20,7 @@ from services._pmu import (
     Stop,
 )
 from services.costs import Cost
-from services.cpu import Entry, EntryKind, Notice, Timer, TookException
+from services.cpu import Entry, EntryKind, Notice, Row, Timer, TookException
 from services.executor import Work
 from services.experiment import CpuSpec
 from services.kvm import reports
@@ -247,7 +247,7 @@ class VCpu(VCpuState):
         return self.pcpu.kvm(burst)
 
     def call(
-        self, rows: list[int], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
+        self, rows: list[Row], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
     ) -> Coroutine[Any, Any, list[int]]:
         """Kernel-counter operations for KVM, in one entry; the results of its READs."""
         return self.pcpu.call(rows, account, calls, reads)
@@ -266,10 +266,10 @@ class VCpu(VCpuState):
     async def _enter(self, kind: EntryKind, argument: int = 0, payload: bytes = b"") -> bytes:
         assert self.guest is not None
         machine, cpu = self.machine, self.cpu
-        machine.mark(cpu, 16 + kind, argument, self.id)
+        now = machine.mark(cpu, 16 + kind, argument, self.id)
         el, left = (-1, 0) if self.compute is None else self.compute[1:]
         machine.set_running(cpu, self.context, 1, self.profile)
-        entry = Entry(kind, machine.now(cpu), argument, el, left, self.previous_done, (), payload)
+        entry = Entry(kind, now, argument, el, left, self.previous_done, (), payload)
         try:
             answer = await self.guest.enter(self, entry)
         except TookException as exc:

@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 from services._pmu import Burst
 from services.boot import HostPolicy
-from services.cpu import Call
+from services.cpu import Call, Row
 from services.errors import UserError
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
@@ -74,7 +74,7 @@ class KvmVcpu(Protocol):
         ...
 
     def call(
-        self, rows: list[int], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
+        self, rows: list[Row], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
     ) -> Coroutine[Any, Any, list[int]]:
         """Kernel-counter operations of the host's perf (`services.cpu.Call`) in one entry; the results of its READs.
 
@@ -151,7 +151,7 @@ class Vpmu(ABC):
     async def restore_el0(self, *, guest: bool) -> None:
         """kvm_vcpu_pmu_restore_guest and kvm_vcpu_pmu_restore_host."""
         if self.el0_switched():
-            await self.vcpu.call([Call.EL0_FILTER, int(guest), 0, 0, 0])
+            await self.vcpu.call([(Call.EL0_FILTER, int(guest), 0, 0, 0)])
 
     def fast(self, register: int, write: bool) -> bool:
         """Is this trapped access completed without leaving the hypervisor's own code?"""

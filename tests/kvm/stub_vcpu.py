@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from services._pmu import OP_MRS, OP_MSR, Burst, Machine, register_name
-from services.cpu import CALL_COLUMNS, Call
+from services.cpu import Call, Row
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.guest_pmu import GuestPmu
@@ -33,10 +33,10 @@ class StubVcpu:
         return burst.values()
 
     def call(
-        self, rows: list[int], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
+        self, rows: list[Row], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
     ) -> Coroutine[Any, Any, list[int]]:
-        for row in range(0, len(rows), CALL_COLUMNS):
-            self.told.append(f"{Call(rows[row]).name} {rows[row + 1]:#x}")
+        for code, first, *_ in rows:
+            self.told.append(f"{Call(code).name} {first:#x}")
         return _nothing()
 
     def set_account(self, account: Account) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from services import registers as r
+from services.cpu import Row
 from services.experiment import CpuSpec
 from services.kvm import designs
 from services.kvm.bill import Account
@@ -24,7 +25,7 @@ class CountingVcpu(StubVcpu):
     """The host's perf answers its READs."""
 
     def call(
-        self, rows: list[int], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
+        self, rows: list[Row], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
     ) -> Coroutine[Any, Any, list[int]]:
         super().call(rows, account, calls=calls, reads=reads).close()
         return self._results(reads)

@@ -9,7 +9,7 @@ from grpc import StatusCode
 
 from services._pmu import OP_DONE, OP_MRS, OP_MSR, OP_WINDOW, Burst
 from services.attend import Attendance, PeerGone, RemoteSoftware, Role, Seat, attend
-from services.cpu import CALL_COLUMNS, BurstError, Cpu, Entry, EntryKind, TookException
+from services.cpu import BurstError, Cpu, Entry, EntryKind, TookException
 from services.registers import PMCCNTR_EL0, PMCR_EL0, PMOVSCLR_EL0
 from services.rpc import Address, Loop, RpcError, connect, serve
 from services.wire import attend_pb2 as wire
@@ -75,7 +75,7 @@ async def nothing(cpu: Cpu, entry: Entry) -> None:
 
 async def test_an_entry_arrives_whole(loop: Loop, address: Address) -> None:
     software = Scripted(CALL=nothing)
-    calls = tuple(range(2 * CALL_COLUMNS - 1)) + (2**64 - 1,)
+    calls = ((0, 1, 2, 3, 4), (5, 6, 7, 8, 2**64 - 1))
     entry = Entry(EntryKind.CALL, 2**64 - 1, 2**63, -1, 7, 2**40, calls, b"\x00payload")
     async with attended(loop, address, software) as remote:
         await remote.enter(Recorder(), entry)

@@ -10,7 +10,7 @@ from services.cpu import CALL_COLUMNS, Call, Entry, EntryKind, Timer
 from services.wire import attend_pb2 as wire
 
 u64 = st.integers(0, 2**64 - 1)
-rows = st.lists(st.tuples(*[u64] * CALL_COLUMNS)).map(lambda rows: tuple(value for row in rows for value in row))
+rows = st.lists(st.tuples(*[u64] * CALL_COLUMNS)).map(tuple)
 entries = st.builds(
     Entry,
     kind=st.sampled_from(EntryKind),

@@ -165,7 +165,7 @@ impl Machine {
         Ok(self.inner.cpu(cpu).map_err(value_error)?.choices_made().collect())
     }
 
-    fn mark(&mut self, cpu: usize, code: u16, a: u64, b: u64) -> PyResult<()> {
+    fn mark(&mut self, cpu: usize, code: u16, a: u64, b: u64) -> PyResult<u64> {
         self.inner.mark(cpu, code, a, b).map_err(value_error)
     }
 

@@ -8,7 +8,7 @@ from enum import Enum
 from services import registers as r
 from services._pmu import Burst
 from services.boot import HostPolicy
-from services.cpu import Call, CounterFlag
+from services.cpu import Call, CounterFlag, Row
 from services.experiment import CpuSpec
 from services.kvm.errors import InjectUndef, ProtocolError
 from services.kvm.guest_pmu import (
@@ -53,7 +53,7 @@ class EmulatedPmu(Vpmu):
     design: Emulated = derived()
     backed: int = 0  # counters that have a perf event, one bit each
     acts_on_change: bool = derived(init=False)
-    rows: list[int] = derived(default_factory=list)  # what the access under way asks of the host's perf
+    rows: list[Row] = derived(default_factory=list)  # what the access under way asks of the host's perf
     calls: int = derived(default=0)  # how many of its functions that calls
     base: int = derived(init=False)  # the handle of counter 0
 
@@ -139,18 +139,19 @@ class EmulatedPmu(Vpmu):
         raise InjectUndef
 
     def _write(self, register: int, value: int) -> None:
-        pmu, valid = self.pmu, value & self.pmu.mask
+        pmu = self.pmu
         if register == r.PMCR_EL0:
             self._write_pmcr(value)
+        elif pmu.write(register, value):
+            if register == r.PMCNTENCLR_EL0:
+                self._ask(DISABLE, value & pmu.mask & self.backed)
+            elif register == r.PMCNTENSET_EL0:
+                self._enable(value & pmu.mask)
+                self._restore_guest()
         elif register == r.PMSWINC_EL0:
-            self._count(valid & ~CYCLE_BIT, r.SW_INCR)
-        elif not pmu.write(register, value) and register != r.PMMIR_EL1:
+            self._count(value & pmu.mask & ~CYCLE_BIT, r.SW_INCR)
+        elif register != r.PMMIR_EL1:
             raise InjectUndef
-        elif register == r.PMCNTENSET_EL0:
-            self._enable(valid)
-            self._restore_guest()
-        elif register == r.PMCNTENCLR_EL0:
-            self._disable(valid)
 
     def _write_pmcr(self, value: int) -> None:
         """kvm_pmu_handle_pmcr: P and C are not kept, LP only from PMUv3p5 on."""
@@ -165,12 +166,13 @@ class EmulatedPmu(Vpmu):
         elif value & r.PMCR_E:
             self._enable(pmu.cnten)
         else:
-            self._disable(pmu.cnten)
-        reset = (CYCLE_BIT if value & r.PMCR_C else 0) | (pmu.mask & ~CYCLE_BIT if value & r.PMCR_P else 0)
-        for n in bits(reset):
-            pmu.counter[n] = 0
-            self._release(n)
-            self._create(n)
+            self._ask(DISABLE, pmu.cnten & self.backed)
+        if value & (r.PMCR_C | r.PMCR_P):
+            reset = (CYCLE_BIT if value & r.PMCR_C else 0) | (pmu.mask & ~CYCLE_BIT if value & r.PMCR_P else 0)
+            for n in bits(reset):
+                pmu.counter[n] = 0
+                self._release(n)
+                self._create(n)
         self._restore_guest()
 
     # The backing events.
@@ -198,21 +200,18 @@ class EmulatedPmu(Vpmu):
     def _reprogram(self) -> None:
         """kvm_vcpu_reload_pmu (from 6.14): enable or disable each counter as the registers now have it."""
         enabled = self.pmu.cnten if self.pmu.pmcr & r.PMCR_E else 0
-        self._disable(self.pmu.mask & ~enabled)
+        self._ask(DISABLE, self.pmu.mask & ~enabled & self.backed)
         self._enable(enabled)
-
-    def _disable(self, mask: int) -> None:
-        self._ask(DISABLE, mask & self.backed)
 
     def _ask(self, call: int, mask: int) -> None:
         """`call` of each kernel counter in `mask`."""
         if mask:
-            self.rows += (call, self.base, mask, 0, 0)
+            self.rows.append((call, self.base, mask, 0, 0))
             self.calls += mask.bit_count()
 
     def _release(self, n: int) -> None:
         if self.backed >> n & 1:
-            self.rows += (RELEASE, self.base + n, 0, 0, 0)
+            self.rows.append((RELEASE, self.base + n, 0, 0, 0))
             self.calls += 1
             self.backed &= ~(1 << n)
 
@@ -234,7 +233,7 @@ class EmulatedPmu(Vpmu):
             flags |= DISABLED
         wide = self._long(n) and self._long_overflow(n)
         period = -pmu.counter[n] & (MASK64 if wide else MASK32)
-        self.rows += (CREATE, self.base + n, event, flags, period)
+        self.rows.append((CREATE, self.base + n, event, flags, period))
         self.calls += 1
         self.backed |= 1 << n
 
@@ -242,7 +241,7 @@ class EmulatedPmu(Vpmu):
         """kvm_pmu_get_counter_value: what is saved plus what the backing event has counted."""
         value = self.pmu.counter[n]
         if self.backed >> n & 1:
-            (counted,) = await self.vcpu.call([READ, self.base + n, 0, 0, 0], reads=1)
+            (counted,) = await self.vcpu.call([(READ, self.base + n, 0, 0, 0)], reads=1)
             value += counted
         return value & (MASK64 if self._long(n) else MASK32)
 
@@ -269,7 +268,7 @@ class EmulatedPmu(Vpmu):
     def _restore_guest(self) -> None:
         """kvm_vcpu_pmu_restore_guest, within the entry that does the rest of the access."""
         if self.el0_switched():
-            self.rows += (EL0_FILTER, 1, 0, 0, 0)
+            self.rows.append((EL0_FILTER, 1, 0, 0, 0))
             self.calls += 1
 
     async def _perf(self) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 
 from services import registers as r
 from services.boot import HostPolicy
-from services.cpu import Call
+from services.cpu import Call, Row
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accesses, trap_controls
@@ -44,9 +44,9 @@ class MediatedPmu(Vpmu):
         self.derive()
         context, on = self.context, self.context.on
         context.loaded = True
-        rows: list[int] = [Call.GUEST_COUNTERS, on.mask, int(on.split), 0, 0]
+        rows: list[Row] = [(Call.GUEST_COUNTERS, on.mask, int(on.split), 0, 0)]
         if self.el0_switched():
-            rows += [Call.EL0_FILTER, 1, 0, 0, 0]
+            rows.append((Call.EL0_FILTER, 1, 0, 0, 0))
         await self.vcpu.call(rows, Account.RESERVE)
         self.host_pmcr.keep(context)
         context.set_traps(trap_controls.owned(on) | self.host_pmcr.hpme(context))
@@ -79,7 +79,7 @@ class MediatedPmu(Vpmu):
         swap_out.done()
         context.loaded = False
         context.lift_traps()
-        await self.vcpu.call([Call.GUEST_COUNTERS, 0, 0, 0, 0], Account.RESERVE)
+        await self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE)
 
     async def access(self, register: int, write: bool, value: int) -> int:
         return self.trapped.perform(self.context, register, write, value)

@@ -300,17 +300,17 @@ impl Machine {
 
     // The log.
 
-    /// Something that happens in the simulation takes its place in the log.
+    /// Something that happens in the simulation takes its place in the log; the time of it.
     ///
     /// # Errors
     /// No such CPU.
-    pub fn mark(&mut self, cpu: usize, mark: u16, a: u64, b: u64) -> Result<(), Error> {
+    pub fn mark(&mut self, cpu: usize, mark: u16, a: u64, b: u64) -> Result<u64, Error> {
         let c = self.cpu(cpu)?;
         let el = c.running().map_or(0, |running| running.el);
         let code = code::MARK.saturating_add(mark);
-        let record = Record { cpu: cpu as u16, el, code, cycle: c.now(), subject: a, value: b };
-        self.log.push(record);
-        Ok(())
+        let now = c.now();
+        self.log.push(Record { cpu: cpu as u16, el, code, cycle: now, subject: a, value: b });
+        Ok(now)
     }
 
     /// Digest of all accesses and marks so far.

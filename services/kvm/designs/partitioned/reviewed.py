@@ -12,7 +12,7 @@ from enum import Enum
 
 from services import registers as r
 from services.boot import HostPolicy
-from services.cpu import Call
+from services.cpu import Call, Row
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accesses, trap_controls
@@ -94,9 +94,9 @@ class PartitionedPmu(Vpmu):
         """The registers go onto the CPU."""
         context, on = self.context, self.context.on
         if self.calls_host:  # kvm_pmu_set_guest_counters
-            rows: list[int] = [Call.GUEST_COUNTERS, on.mask, int(on.split), 0, 0]
+            rows: list[Row] = [(Call.GUEST_COUNTERS, on.mask, int(on.split), 0, 0)]
             if self.el0_switched():  # what that reschedules comes back with the host's filters
-                rows += [Call.EL0_FILTER, 1, 0, 0, 0]
+                rows.append((Call.EL0_FILTER, 1, 0, 0, 0))
             await self.vcpu.call(rows, Account.RESERVE)
         self.host_pmcr.keep(context)
         pmcr = r.MDCR_EL2_TPMCR if self.design.pmcr is Pmcr.TRAPPED else 0
@@ -133,7 +133,7 @@ class PartitionedPmu(Vpmu):
         context.loaded = False
         context.lift_traps()  # kvm_vcpu_put_vhe
         if context.owned and self.calls_host:  # kvm_pmu_set_guest_counters
-            await self.vcpu.call([Call.GUEST_COUNTERS, 0, 0, 0, 0], Account.RESERVE)
+            await self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE)
 
     async def access(self, register: int, write: bool, value: int) -> int:
         context = self.context
