@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+from services import executor
 from services._pmu import (
     OP_COMPUTE,
     OP_DONE,
@@ -12,13 +14,13 @@ from services._pmu import (
     OP_NOTIFY,
     OP_TIMER,
     OP_WFI,
-    Burst,
     Machine,
     Stop,
     register_name,
 )
 from services.costs import Cost
-from services.cpu import Cpu, Entry, EntryKind, Software
+from services.cpu import BurstError, Cpu, Entry, EntryKind, Software
+from services.executor import Work
 from services.linux_perf import EventAttr, Perf, PerfConfig, PerfCpu, PerfEvent
 from services.registers import MDCR_EL2, PMINTENSET_EL1, PMOVSSET_EL0
 
@@ -44,7 +46,10 @@ class Access:
 
 
 class Bench:
-    """The CPU, and what software has set on it (`services.cpu.Executor`)."""
+    """The CPU, and what software has set on it."""
+
+    cpu: ClassVar[int] = 0  # of the machine
+    interruptible: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -73,38 +78,40 @@ class Bench:
         self.wfi = False
         self.previous_done = 0
         self.bursts = 0  # round trips, were it in a process of its own
-        self.cpu = Cpu(self)
+        self.port = Cpu(self)
         self.kernel_runs()
 
     def kernel_runs(self) -> None:
         self.machine.set_running(0, self.context, 2 if self.hyp else 1, 0)
 
-    async def execute(self, burst: Burst, answer: bytes) -> int:
-        start = 0
-        self.bursts += 1
-        while True:
-            stop = self.machine.execute(0, burst, start, False)
-            if stop.reason == Stop.END:
-                return self.machine.now(0)
-            assert stop.reason == Stop.OPERATION, stop
-            start = stop.index + 1
-            operation, argument, operand = stop.operation, stop.argument, stop.operand
-            if operation == OP_TIMER:
-                self.timers[argument] = operand
-            elif operation == OP_IPI:
-                self.ipis.append(argument)
-            elif operation == OP_NOTIFY:
-                self.notices.append((argument, operand))
-            elif operation == OP_COMPUTE:
-                self.compute, self.wfi = (argument & 0xFFFFF, argument >> 20, operand), False
-            elif operation == OP_WFI:
-                self.compute, self.wfi = None, True
-            else:
-                assert operation == OP_DONE, operation
+    # The kernel's bursts (`services.executor.BurstCpu`).
+
+    execute = executor.execute
+
+    def trapped(self, stop: Stop) -> Coroutine[Any, Any, int]:
+        raise BurstError(f"nothing traps here, {stop}")
+
+    def interrupted(self, stop: Stop) -> Work:
+        raise BurstError(f"handlers run with interrupts masked, {stop}")
+
+    def operation(self, stop: Stop) -> None:
+        code, argument, operand = stop.operation, stop.argument, stop.operand
+        if code == OP_TIMER:
+            self.timers[argument] = operand
+        elif code == OP_IPI:
+            self.ipis.append(argument)
+        elif code == OP_NOTIFY:
+            self.notices.append((argument, operand))
+        elif code == OP_COMPUTE:
+            self.compute, self.wfi = (argument & 0xFFFFF, argument >> 20, operand), False
+        elif code == OP_WFI:
+            self.compute, self.wfi = None, True
+        elif code != OP_DONE:
+            raise BurstError(f"operation {stop.index} is not for a kernel alone: code {code}")
 
     async def flush(self) -> None:
         """Execute what has been posted, as the end of an entry does."""
-        await self.cpu.wait()
+        await self.port.wait()
 
     def work(self, cycles: int, el: int = 0) -> None:
         """The context's program runs for so long, interrupts masked."""
@@ -112,7 +119,7 @@ class Bench:
         done = self.machine.run(0, cycles)
         assert done == cycles, "an interrupt came"
         self.kernel_runs()
-        self.cpu.now = self.machine.now(0)
+        self.port.now = self.machine.now(0)
 
     async def work_until_interrupt(self, perf: PerfCpu, limit: int = 100_000_000) -> bool:
         """The program runs until the PMU's interrupt, which is served; False if there is none within `limit` cycles."""
@@ -120,11 +127,11 @@ class Bench:
             self.machine.set_running(0, self.context, 0, 0)
             limit -= self.machine.run(0, limit)
         self.kernel_runs()
-        self.cpu.now = self.machine.now(0)
+        self.port.now = self.machine.now(0)
         if not self.machine.interrupt(0):
             return False
-        served = await perf.handle_irq(self.cpu)
-        await perf.settle(self.cpu)
+        served = await perf.handle_irq(self.port)
+        await perf.settle(self.port)
         await self.flush()
         return served
 
@@ -134,14 +141,14 @@ class Bench:
         self.machine.run(0, 1 << 33)
         assert self.machine.interrupt(0), "none within 2**33 cycles"
         self.kernel_runs()
-        self.cpu.now = self.machine.now(0)
+        self.port.now = self.machine.now(0)
 
     def guest_works(self, cycles: int) -> None:
         """Beside a host at EL2: a guest's program runs."""
         self.machine.set_running(0, 1, 0, 0)
         self.machine.run(0, cycles)
         self.kernel_runs()
-        self.cpu.now = self.machine.now(0)
+        self.port.now = self.machine.now(0)
 
     def raise_overflow(self, flags: int) -> None:
         """Counters overflow with their interrupt enabled."""
@@ -166,10 +173,10 @@ class Bench:
     async def enter(self, software: Software, kind: EntryKind, argument: int = 0, payload: bytes = b"") -> bytes:
         el, left = (-1, 0) if self.compute is None else self.compute[1:]
         self.kernel_runs()
-        self.cpu.now = self.machine.now(0)
-        entry = Entry(kind, self.cpu.now, argument, el, left, self.previous_done, (), payload)
-        await software.enter(self.cpu, entry)
-        burst, answer = self.cpu.done()
+        self.port.now = self.machine.now(0)
+        entry = Entry(kind, self.port.now, argument, el, left, self.previous_done, (), payload)
+        await software.enter(self.port, entry)
+        burst, answer = self.port.done()
         await self.execute(burst, answer)
         self.previous_done = self.machine.now(0)
         return answer
@@ -209,7 +216,7 @@ class Kernel:
         self.costs = {cost.name.lower(): cycles for cost, cycles in perf.shared.costs.items()}
         self.all_perf = perf
         self.perf = cpu
-        self.cpu = bench.cpu
+        self.cpu = bench.port
 
     @classmethod
     async def boot(
@@ -228,8 +235,8 @@ class Kernel:
         perf = Perf(frequency_hz=HZ, hz=hz, costs=costs)
         kernel = cls(bench, perf, perf.add_cpu(PerfConfig(pmuver=pmuver, hyp=hyp, icntr=icntr, **config)))
         cpu = kernel.perf
-        await cpu.probe(bench.cpu)
-        await cpu.task_in(bench.cpu, cls.TASK)
+        await cpu.probe(bench.port)
+        await cpu.task_in(bench.port, cls.TASK)
         await bench.flush()
         bench.observe()
         return kernel
