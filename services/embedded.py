@@ -18,6 +18,8 @@ from services.state import Saved
 class Embedded:
     """The simulation of one experiment with all its software."""
 
+    DERIVED = ("simulation", "host", "guests")  # each has a state of its own
+
     def __init__(self, simulation: Simulation, host: HostPerf, guests: dict[str, GuestKernel]) -> None:
         self.simulation = simulation
         self.host = host

@@ -34,6 +34,7 @@ class PCpuState:
     host_has_events: bool = False  # of its own: their EL0 filters are flipped while a vCPU is loaded
     perf_ran: bool = False  # in interrupt context, since the last entry of a guest
     tick: int = NEVER
+    deadline: int = NEVER  # the earliest of all that is due here, as of the last rearm()
     timers: dict[int, int] = field(default_factory=dict)  # set by the host's perf
     requests: list[bytes] = field(default_factory=list)  # of live clients, for the host's perf here
     previous_done: int = 0
@@ -57,7 +58,6 @@ class PCpu(PCpuState):
         "threads",
         "boot",
         "host",
-        "deadline",
         # Within one interaction only.
         "results",
         "reads_due",
@@ -82,7 +82,6 @@ class PCpu(PCpuState):
         self.threads = threads
         self.boot = b""  # the payload of the host's BOOT entry
         self.host: Attendant | None = None
-        self.deadline = NEVER  # the earliest of all that is due here, as of the last rearm()
         self.results: list[int] = []  # of the READs of the CALL under way
         self.reads_due = 0  # of its READs that are not answered yet
         self.noticed = False  # the overflow that the host's handler is serving is a guest's
@@ -366,7 +365,6 @@ class PCpu(PCpuState):
         return state.save(self)
 
     def restore(self, saved: state.Saved, objects: state.Objects) -> None:
-        """Take up what `save` gave; the machine and the threads have been restored."""
+        """Take up what `save` gave; the machine, with its deadline, has been restored."""
         state.restore(self, saved, objects)
         self.reads_due = 0  # whatever a handler that failed has left unanswered
-        self.rearm()

@@ -1,0 +1,116 @@
+"""A living lab takes up a snapshot in place, whatever it was at, and goes on as it did then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from pmulab import scenario
+from services import registers as r
+from services.cpu import Cpu, Entry
+from services.embedded import Embedded
+from services.experiment import TaskSpec
+from services.kvm.attendant import LocalSoftware
+from services.kvm.outcome import digest
+from services.kvm.requests import Request
+from tests.repeatability.worlds import WORLDS, after, experiment, ids
+
+SNAPSHOTS = 6  # of a run, on its way
+
+
+async def finished(lab: Embedded) -> dict[str, Any]:
+    await lab.simulation.run()
+    return lab.simulation.measured(await lab.simulation.result(), 0)
+
+
+@pytest.mark.parametrize("world", WORLDS, ids=ids)
+async def test_what_runs_on_leaves_every_snapshot_alone_and_comes_back_to_it(world: tuple[str, str]) -> None:
+    """In place, from the snapshot itself and after JSON; round trips are counted as before."""
+    straight = Embedded.of(experiment(*world))
+    expected = await finished(straight)
+    lab = Embedded.of(experiment(*world))
+    snapshots = []
+    for _ in range(SNAPSHOTS):
+        await after(lab, expected["interactions"] // SNAPSHOTS)
+        snapshots.append(lab.state())
+    told = [orjson.dumps(snapshot) for snapshot in snapshots]
+    assert len(set(told)) == SNAPSHOTS
+    assert await finished(lab) == expected
+    # The last first: what a restore brings back is an earlier time than the one that it finds, and a later one.
+    for number in (SNAPSHOTS - 1, *range(SNAPSHOTS)):
+        for saved in (snapshots[number], orjson.loads(told[number])):
+            lab.restore(saved)
+            assert orjson.dumps(lab.state()) == told[number]
+        assert await finished(lab) == expected
+    assert [orjson.dumps(snapshot) for snapshot in snapshots] == told
+
+
+@pytest.mark.parametrize("accesses", [1, 7, 40])
+async def test_a_run_that_has_failed_in_the_middle_of_a_handler_can_be_restored(
+    accesses: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = experiment("quick", "emulated")
+    expected = await finished(Embedded.of(of))
+    lab = await after(Embedded.of(of), 60)
+    snapshot = lab.state()
+    (vcpu,) = lab.simulation.vcpus
+    access = vcpu.vpmu.access
+    left = accesses
+
+    async def failing(register: int, write: bool, value: int) -> int:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise RuntimeError("in the middle")
+        return await access(register, write, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vcpu.vpmu, "access", failing)
+        with pytest.raises(RuntimeError, match="in the middle"):
+            await lab.simulation.run()
+    lab.restore(snapshot)
+    assert await finished(lab) == expected
+
+
+async def test_what_a_handler_had_posted_when_it_failed_is_gone_after_a_restore() -> None:
+    of = experiment("quick", "partitioned")
+    expected = await finished(Embedded.of(of))
+    lab = await after(Embedded.of(of), 60)
+    snapshot = lab.state()
+
+    class Failing:
+        async def enter(self, cpu: Cpu, entry: Entry) -> None:
+            cpu.burst.msr(r.PMCR_EL0, 0)
+            raise RuntimeError("in the middle")
+
+    (vcpu,) = lab.simulation.vcpus
+    assert isinstance(vcpu.guest, LocalSoftware)
+    vcpu.guest.software = Failing()
+    with pytest.raises(RuntimeError, match="in the middle"):
+        await lab.simulation.run()
+    lab.restore(snapshot)
+    assert await finished(lab) == expected
+
+
+async def test_a_request_that_waits_is_taken_up_after_a_restore() -> None:
+    of = experiment("quick", "emulated")
+    lab = await after(Embedded.of(of), 100)
+    work = TaskSpec("late", of.guests[0].vcpus[0].tasks[0].phases)
+    rates = tuple(of.profiles)
+    lab.simulation.requests.add(Request("vm0", 0, rates, task=work))
+    saved = orjson.dumps(lab.state())
+    expected = await finished(lab)
+    assert [taken["request"]["task"]["name"] for taken in expected["injected"]] == ["late"]
+    lab.restore(orjson.loads(saved))
+    assert digest(await finished(lab)) == digest(expected)
+
+
+async def test_a_state_does_not_grow_with_what_has_happened() -> None:
+    (of,) = scenario.load("two-vms", designs=["emulated"]).experiments
+    lab = await after(Embedded.of(of), 300)
+    early = len(orjson.dumps(lab.simulation.state()))
+    await after(lab, 900)
+    assert lab.simulation.working
+    assert len(orjson.dumps(lab.simulation.state())) < 1.5 * early
