@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache
 
 from services.cpu import CounterFlag, TruthScope
 from services.experiment import EventSpec
@@ -62,7 +61,6 @@ class EventAttr:
         )
 
     @classmethod
-    @cache
     def of_kernel_counter(cls, event: int, flags: int) -> EventAttr:
         """What KVM passes to perf_event_create_kernel_counter for a guest's counter, its sample period aside.
 
@@ -78,6 +76,19 @@ class EventAttr:
             long=bool(flags & CounterFlag.LONG),
             disabled=bool(flags & CounterFlag.DISABLED),
         )
+
+    def kernel_flags(self) -> int:
+        """The `CounterFlag`s of which `of_kernel_counter` makes these attributes."""
+        flags = CounterFlag(0)
+        for given, flag in (
+            (self.exclude_user, CounterFlag.EXCLUDE_USER),
+            (self.exclude_kernel, CounterFlag.EXCLUDE_KERNEL),
+            (self.long, CounterFlag.LONG),
+            (self.disabled, CounterFlag.DISABLED),
+        ):
+            if given:
+                flags |= flag
+        return int(flags)
 
     def filter_bits(self, hyp: bool) -> int:
         """The filter bits of PMEVTYPER, as armv8pmu_set_event_filter sets them. `hyp`: a VHE kernel, running at EL2."""

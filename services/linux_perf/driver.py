@@ -45,6 +45,7 @@ CYCLE_BIT: Final = 1 << CYCLE_COUNTER
 INSTRUCTION_BIT: Final = 1 << INSTRUCTION_COUNTER
 GENERAL: Final = CYCLE_BIT - 1  # the event counters
 INDICES: Final = INSTRUCTION_COUNTER + 1
+FLAG_BITS: Final = 4  # of a CounterFlag
 
 PMCR_WRITTEN: Final = 0xFF  # ARMV8_PMU_PMCR_MASK: what the driver writes back
 OVERFLOWED: Final = (1 << INDICES) - 1  # ARMV8_PMU_OVERFLOWED_MASK
@@ -82,7 +83,7 @@ class Driver:
     stops: list[Burst] = derived(init=False)
     outs: list[Burst] = derived(init=False)
     _hw: dict[EventAttr, HwEvent] = derived(default_factory=dict)
-    _kernel_counters: dict[EventAttr, HwEvent] = derived(default_factory=dict)
+    _kernel_counters: dict[int, HwEvent] = derived(default_factory=dict)
     _el0_flips: dict[tuple[int, int], Burst] = derived(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -108,17 +109,18 @@ class Driver:
         """__hw_perf_event_init: what becomes of an event's attributes."""
         hw = self._hw.get(attr)
         if hw is None:
-            hw = self._hw[attr] = self._init(attr, int(attr.truth_scope(self.hyp)))
+            hw = self._hw[attr] = self._init(attr, reported=True)
         return hw
 
-    def hw_kernel_counter(self, attr: EventAttr) -> HwEvent:
-        """The same for a counter of KVM's: its truth is the guest's."""
-        hw = self._kernel_counters.get(attr)
+    def hw_kernel_counter(self, event: int, flags: int) -> HwEvent:
+        """The same for a counter of KVM's (`EventAttr.of_kernel_counter`): its truth is the guest's."""
+        key = event << FLAG_BITS | flags
+        hw = self._kernel_counters.get(key)
         if hw is None:
-            hw = self._kernel_counters[attr] = self._init(attr, 0)
+            hw = self._kernel_counters[key] = self._init(EventAttr.of_kernel_counter(event, flags), reported=False)
         return hw
 
-    def _init(self, attr: EventAttr, scope: int) -> HwEvent:
+    def _init(self, attr: EventAttr, *, reported: bool) -> HwEvent:
         evtype = attr.event | attr.filter_bits(self.hyp)
         chained = attr.long and not self.long_counters
         on_pmccntr = attr.event == CPU_CYCLES
@@ -126,9 +128,10 @@ class Driver:
         still = self.hyp and not evtype & PMEVTYPER_NSH
         cost = self.costs[Cost.EVENT_IN]
         return HwEvent(
+            attr=attr,
             config=attr.event,
             evtype=evtype,
-            scope=scope,
+            scope=int(attr.truth_scope(self.hyp)) if reported else 0,
             mask=MASK64 if attr.long else MASK32,
             chained=chained,
             on_pmccntr=on_pmccntr,
@@ -136,7 +139,8 @@ class Driver:
             guest_only=OVERFLOWED if attr.el0_switched() and attr.exclude_host else 0,
             host_only=OVERFLOWED if attr.el0_switched() and attr.exclude_guest else 0,
             still=still,
-            alone=still and not scope and (on_pmccntr or not (chained or on_pmicntr)),
+            alone=still and not reported and (on_pmccntr or not (chained or on_pmicntr)),
+            reported=reported,
             starts=[_enable(evtype, idx, chained, cost) for idx in range(INDICES)],
             restarts=[_enable(evtype, idx, chained, None) for idx in range(INDICES)],
         )

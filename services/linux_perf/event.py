@@ -40,6 +40,7 @@ class HwEvent:
     Events with the same attributes share it, and with it the sequences that start them on a counter.
     """
 
+    attr: EventAttr
     config: int  # PMUv3 event number
     evtype: int  # what PMEVTYPER gets
     scope: int  # whose occurrences are the event's truth (TruthScope); 0 for KVM's, whose truth is the guest's
@@ -51,6 +52,7 @@ class HwEvent:
     host_only: int  # likewise in the host
     still: bool  # does not count while this kernel runs
     alone: bool  # KVM's, and takes one counter: the cycle counter or an event counter
+    reported: bool  # to a user, with times and truth: KVM reads counts alone
     starts: list[Burst]  # by counter: what puts it on after the counter is written, its cost included
     restarts: list[Burst]  # the same without cost: for an event that keeps its counter
     half: int = field(init=False)  # what a counter starts from at most
@@ -101,7 +103,7 @@ class PerfEvent:
     enabled: int = 0
     running: int = 0
     timed: bool = False  # between the start and the end of an interval of `enabled`
-    wanted: bool = field(init=False)  # enabled as its user sees it, also when in ERROR
+    wanted: bool = field(init=False)  # reported, and enabled as its user sees it, also when in ERROR
     truth: int = 0
     held: int = 0  # of the truth, what happened while it had a counter
     truth_open: bool = False  # between the start and the end of an interval of `truth`
@@ -116,7 +118,7 @@ class PerfEvent:
         attr = self.attr
         self.leader = self
         self.on_exec = attr.enable_on_exec
-        self.wanted = not attr.disabled
+        self.wanted = self.hw.reported and not attr.disabled
         self.state = OFF if attr.disabled else INACTIVE
         if attr.frequency:
             self.sampling = True

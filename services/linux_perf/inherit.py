@@ -41,7 +41,7 @@ def fork(cc: CpuContext, cpu: Cpu, parent: int, child: int) -> None:
 
 def _inherit(shared: Shared, parent: PerfEvent, leader: PerfEvent | None, ctx: Context) -> PerfEvent:
     """inherit_event: what a new event takes over from the one that it is inherited from."""
-    event = shared.new_event(parent.attr, parent.hw, leader)
+    event = shared.new_event(parent.hw, parent.attr.period, leader)
     origin = parent.parent or parent
     event.parent = origin
     origin.children.append(event)

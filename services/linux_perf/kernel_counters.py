@@ -12,7 +12,6 @@ from functools import cache
 from services._pmu import Burst
 from services.costs import Cost
 from services.cpu import Cpu
-from services.linux_perf.attr import EventAttr
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import GENERAL
 from services.linux_perf.event import ACTIVE, ALL, CPU, INACTIVE, MASK64, OFF, THROTTLED, PerfEvent
@@ -30,8 +29,7 @@ def create(cc: CpuContext, cpu: Cpu, handle: int, event: int, flags: int, period
     """
     cost = cc.shared.costs[Cost.PERF_RELEASE_CREATE]
     cpu.burst.charge(Cost.PERF_RELEASE_CREATE, cost - cost // 2)
-    attr = EventAttr.of_kernel_counter(event, flags)
-    return cc.shared.new_event(attr, cc.pmu.hw_kernel_counter(attr), None, handle, period)
+    return cc.shared.new_event(cc.pmu.hw_kernel_counter(event, flags), period, None, handle)
 
 
 async def destroy(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
@@ -55,23 +53,20 @@ def _disable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> boo
     outs: list[Burst | None] = []
     there = []
     for event in events:
-        if event.state == ACTIVE:
+        state = event.state
+        if state == ACTIVE:
             outs.append(event.out)
             there.append(event)
-        elif event.state == INACTIVE:
+        elif state == INACTIVE:
             return False
         else:
-            event.wanted = False
             outs.append(None)
     pmu, entry = cc.pmu, cc.entry
     if there:
         update_time(cc, cpu, ctx)
-    time, on_counters, gone = ctx.time, pmu.events, 0
+    on_counters, gone = pmu.events, 0
     for event in there:
         event.state = OFF
-        event.wanted = event.timed = False
-        event.running += time
-        event.enabled += time
         gone |= event.bits
         on_counters[event.idx] = None
     pmu.used &= ~gone
@@ -127,11 +122,7 @@ def _enable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool
         return False
     if fresh:
         update_time(cc, cpu, ctx)
-    time = ctx.time
     for event in fresh:
-        event.wanted = event.timed = True
-        event.enabled -= time
-        event.running -= time
         event.placed = entry
         if event.period_left <= 0:
             event.renew_period()
@@ -139,9 +130,9 @@ def _enable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool
         event.prev = -left if left < half else -half
     narrow = pmu.write_masks[0]
     values = [
-        (event.prev & MASK64, True, event.hw.starts)
-        if event.hw.on_pmccntr
-        else (event.prev & narrow, False, event.hw.starts)
+        (event.prev & MASK64, True, hw.starts)
+        if (hw := event.hw).on_pmccntr
+        else (event.prev & narrow, False, hw.starts)
         for event in there
     ]
     placed = cpu.burst.enable_in_turn(pmu.call, off(cc), on(cc), pmu.outs, free, values, active, turns)
@@ -152,15 +143,16 @@ def _enable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool
         on_counters[event.idx] = None
     used = guest_only = 0
     for event, idx in zip(there, placed, strict=True):
+        event.state = ACTIVE
+        if event.idx != idx:
+            event.idx = idx
+            event.bits = 1 << idx
+        event.out = outs[idx]
+        on_counters[idx] = event
+        used |= event.bits
+        guest_only |= event.bits & event.hw.guest_only
         if event.interrupts == THROTTLED:
             event.interrupts = 0
-        event.state = ACTIVE
-        event.idx = idx
-        event.bits = bit = 1 << idx
-        event.out = outs[idx]
-        used |= bit
-        guest_only |= bit & event.hw.guest_only
-        on_counters[idx] = event
     pmu.used, pmu.guest_only = used, guest_only
     ctx.pinned_active = there
     ctx.is_active |= ALL

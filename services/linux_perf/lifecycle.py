@@ -32,7 +32,7 @@ from services.linux_perf.schedule import (
 
 def open_event(cc: CpuContext, attr: EventAttr, leader: PerfEvent | None = None) -> PerfEvent:
     """perf_event_alloc: the event exists; `install` makes it known to a context."""
-    return cc.shared.new_event(attr, cc.pmu.hw_event(attr), leader)
+    return cc.shared.new_event(cc.pmu.hw_event(attr), attr.period, leader)
 
 
 async def install(cc: CpuContext, cpu: Cpu, event: PerfEvent, task: int | None) -> None:
@@ -63,7 +63,7 @@ async def enable(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     ctx = event.ctx
     if ctx is None or event.state >= INACTIVE:
         return
-    event.wanted = True
+    event.wanted = event.hw.reported
     here = is_here(cc, ctx)
     if here:
         truth_begins(cc, cpu.burst, event)

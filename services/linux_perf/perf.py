@@ -178,5 +178,5 @@ class Perf:
         attr = as_frozen(EventAttr, saved["attr"])
         pmu = self.cpus[0].pmu
         kernel_counter = saved["handle"] >= 0
-        hw = pmu.hw_kernel_counter(attr) if kernel_counter else pmu.hw_event(attr)
+        hw = pmu.hw_kernel_counter(attr.event, attr.kernel_flags()) if kernel_counter else pmu.hw_event(attr)
         return PerfEvent(saved["id"], attr, hw, saved["handle"])

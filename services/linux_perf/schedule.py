@@ -127,11 +127,12 @@ def post_outs(cc: CpuContext, burst: Burst, ctx: Context, active: list[PerfEvent
     extend, free, outs = burst.extend, pmu.free, cc.pending_outs
     for leader in active:
         leader.state = INACTIVE
-        leader.running += time
         leader.slot = extend(leader.out)
         hw = leader.hw
-        if hw.scope:
-            cc.pending_held.append((leader, burst.truth(hw.config, hw.scope), 1))
+        if hw.reported:
+            leader.running += time
+            if hw.scope:
+                cc.pending_held.append((leader, burst.truth(hw.config, hw.scope), 1))
         free(leader)
         if leader.placed != entry:
             outs.append(leader)
@@ -144,11 +145,12 @@ def post_out(cc: CpuContext, burst: Burst, ctx: Context, event: PerfEvent) -> No
     """event_sched_out of one event; its group's place in the active list is the caller's."""
     if event.state == ACTIVE:
         event.state = INACTIVE
-        event.running += ctx.time
         event.slot = burst.extend(event.out)
         hw = event.hw
-        if hw.scope:
-            cc.pending_held.append((event, burst.truth(hw.config, hw.scope), 1))
+        if hw.reported:
+            event.running += ctx.time
+            if hw.scope:
+                cc.pending_held.append((event, burst.truth(hw.config, hw.scope), 1))
         cc.pmu.free(event)
         if event.placed != cc.entry:
             cc.pending_outs.append(event)
@@ -167,15 +169,16 @@ def _post_in(cc: CpuContext, burst: Burst, ctx: Context, event: PerfEvent) -> bo
         event.renew_period()
     left = min(event.period_left, hw.half)
     event.prev = -left
-    if hw.scope:
-        cc.pending_held.append((event, burst.truth(hw.config, hw.scope), -1))
+    if hw.reported:
+        event.running -= ctx.time
+        if hw.scope:
+            cc.pending_held.append((event, burst.truth(hw.config, hw.scope), -1))
     pmu.write(burst, event, left)
     burst.extend(hw.starts[event.idx])
     event.out = pmu.out_of(event)
     if hw.still:
         event.placed = cc.entry
     event.state = ACTIVE
-    event.running -= ctx.time
     return True
 
 
@@ -240,14 +243,15 @@ def post_ins(cc: CpuContext, cpu: Cpu, ctx: Context, leaders: list[PerfEvent], a
         if left > hw.half:
             left = hw.half
         event.prev = -left
-        if hw.scope:
-            cc.pending_held.append((event, burst.truth(hw.config, hw.scope), -1))
+        if hw.reported:
+            event.running -= time
+            if hw.scope:
+                cc.pending_held.append((event, burst.truth(hw.config, hw.scope), -1))
         place(REGISTERS[idx], -left & write_masks[idx], hw.starts[idx])
         event.out = outs[idx]
         if hw.still:
             event.placed = entry
         event.state = ACTIVE
-        event.running -= time
         active.append(event)
     else:
         pmu.used = used
@@ -351,7 +355,7 @@ def enter_enabled(event: PerfEvent, time: int) -> None:
 
 
 def start_enabled(event: PerfEvent, time: int) -> None:
-    if event.leader.state >= INACTIVE and not event.timed:
+    if event.hw.reported and event.leader.state >= INACTIVE and not event.timed:
         event.timed = True
         event.enabled -= time
     for sibling in event.siblings:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from services.costs import Cost
-from services.linux_perf.attr import EventAttr
 from services.linux_perf.event import Context, HwEvent, PerfEvent
 from services.state import derived, link
 
@@ -73,13 +72,11 @@ class Shared:
         by_cost = {cost: costs.get(cost.name.lower(), 0) for cost in Cost}
         return cls(SampleLimits.at(hz), frequency_hz, hz, by_cost)
 
-    def new_event(
-        self, attr: EventAttr, hw: HwEvent, leader: PerfEvent | None = None, handle: int = -1, period: int = 0
-    ) -> PerfEvent:
-        """perf_event_alloc. A `handle` makes it KVM's, which gives the `period` beside the attributes."""
-        event = PerfEvent(self.opened, attr, hw, handle, period if handle >= 0 else attr.period)
-        self.events[event.id] = event
-        self.opened += 1
+    def new_event(self, hw: HwEvent, period: int, leader: PerfEvent | None = None, handle: int = -1) -> PerfEvent:
+        """perf_event_alloc. A `handle` makes it KVM's."""
+        number = self.opened
+        self.opened = number + 1
+        event = self.events[number] = PerfEvent(number, hw.attr, hw, handle, period)
         if leader is not None:
             event.leader = leader
         return event
