@@ -4,6 +4,10 @@ from collections.abc import Sequence
 from typing import Final, Self, final
 
 __all__ = [
+    "CPUTIME_GUEST",
+    "CPUTIME_HOST_KERNEL",
+    "CPUTIME_HOST_USER",
+    "CPUTIME_IDLE",
     "OP_CHARGE",
     "OP_CLOCK",
     "OP_COMPUTE",
@@ -53,14 +57,16 @@ OP_WINDOW: Final[int]
 OP_NOTIFY: Final[int]  # subject: code. 1 operand: value
 OP_DONE: Final[int]
 
+# Whose time it is.
+CPUTIME_GUEST: Final[int]
+CPUTIME_HOST_KERNEL: Final[int]
+CPUTIME_HOST_USER: Final[int]
+CPUTIME_IDLE: Final[int]
+
 @final
 class Stop:
-    """Why `Machine.execute` stopped, and where. What does not apply to the reason is 0 or False.
+    """Why `Machine.execute` stopped, and where. What does not apply to the reason is 0 or False."""
 
-    There is one END: nothing is made for a burst that is executed to its end.
-    """
-
-    END: Final = 0  # all operations are executed
     TRAP: Final = 1  # the access at `index` trapped to EL2 and was not executed
     EXCEPTION: Final = 2  # the access at `index` took an exception to its own level (EL1; at EL2: UNDEFINED)
     OPERATION: Final = 3  # the operation at `index` is for KVM to perform; the core did nothing
@@ -68,7 +74,7 @@ class Stop:
 
     @property
     def reason(self) -> int:
-        """One of the five above."""
+        """One of the four above."""
     @property
     def index(self) -> int:
         """The operation's index in the burst."""
@@ -202,20 +208,27 @@ class Machine:
         """A context whose occurrences are tallied by exception level: a vCPU (EL1, EL0), or the host (EL2, EL0)."""
     # Running.
     def set_running(self, cpu: int, context: int, el: int, profile: int) -> None: ...
-    def exit_guest(self, cpu: int, context: int, profile: int, cause: int, cycles: int) -> int | None:
+    def exit_guest(self, cpu: int, context: int, profile: int, cause: int, cycles: int) -> bool:
         """A guest exits to the host's kernel, which runs from here on, at EL2: `set_running` and `charge` in one call.
 
-        The time then; None where an interrupt is pending or the deadline has come, and so is to be served first.
+        Is an interrupt to be served first? If not, the time after the exit is the host kernel's (`set_cputime`).
         """
-    def enter_guest(self, cpu: int, context: int, profile: int, due: int) -> int | None:
-        """A guest is entered at EL1: `set_running`. The time then; None, and nothing done, if it is `due` or later."""
+    def enter_guest(self, cpu: int, context: int, profile: int, due: int) -> bool:
+        """A guest is entered at EL1: `set_running`, and `set_cputime`. Not at `due` or later: False."""
     def now(self, cpu: int) -> int: ...
     def set_deadline(self, cpu: int, deadline: int) -> None:
         """The time in cycles at which `execute` and `run` stop for a timer; 2**64-1: none."""
-    def execute(self, cpu: int, burst: Burst, start: int, interruptible: bool) -> Stop:
-        """Execute operations from `start` on, until one needs KVM."""
+    def execute(self, cpu: int, burst: Burst, start: int, interruptible: bool) -> int | Stop:
+        """Execute operations from `start` on: the time after the last one, or a Stop where one needs KVM."""
+    def read(self, cpu: int, register: int) -> int:
+        """Execute one MRS of what runs. Raises ValueError if it takes an exception."""
+    def write(self, cpu: int, register: int, value: int) -> None:
+        """Execute one MSR of what runs. Raises ValueError if it takes an exception."""
     def run(self, cpu: int, cycles: int) -> int:
         """Compute up to `cycles`, less if the PMU interrupt rises or the deadline comes; return the cycles done."""
+    def work(self, cpu: int, context: int, el: int, profile: int, cycles: int) -> tuple[int, int, bool]:
+        """`set_running`, and `run`. The cycles done, the time, and whether there is something to interrupt for: the PMU
+        interrupt, or the deadline."""
     def next_stop(self, cpu: int, cycles: int) -> int:
         """The time at which `run(cpu, cycles)` would stop, or earlier if a counter overflows before it without an
         interrupt: kvm orders several pCPUs by it."""
@@ -234,6 +247,10 @@ class Machine:
     def cpu_truth(self, cpu: int, scope: int, event: int) -> int: ...
     def cycles(self, cpu: int) -> dict[str, int]:
         """Cycles passed on the pCPU: {"guest", "host_kernel", "host_user", "idle"}."""
+    def set_cputime(self, cpu: int, whose: int) -> None:
+        """From now on the time is `whose`, one of CPUTIME_..., to the host's kernel (Linux kernel/sched/cputime.c)."""
+    def cputime(self, cpu: int) -> dict[str, int]:
+        """Whose the pCPU's cycles were to the host's kernel: {"guest", "host_kernel", "host_user", "idle"}."""
     def set_account(self, cpu: int, account: int) -> int:
         """From now on the host's cycles are charged to `account`, 1 to 15; the one before. Guests' are account 0.
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from services._pmu import Burst, Machine, Stop
 from services.cpu import TookException
 
-END, TRAP, EXCEPTION, OPERATION, INTERRUPT = Stop.END, Stop.TRAP, Stop.EXCEPTION, Stop.OPERATION, Stop.INTERRUPT
+TRAP, EXCEPTION, OPERATION, INTERRUPT = Stop.TRAP, Stop.EXCEPTION, Stop.OPERATION, Stop.INTERRUPT
 
 Work = Coroutine[Any, Any, None]
 
@@ -34,7 +34,7 @@ class BurstCpu(Protocol):
         """Does the core stop where an interrupt is pending, between two operations?"""
         ...
 
-    def trapped(self, stop: Stop) -> Coroutine[Any, Any, int]:
+    def trapped(self, register: int, write: bool, value: int) -> Coroutine[Any, Any, int]:
         """An access trapped to EL2 and is to be emulated; the value read."""
         ...
 
@@ -55,10 +55,10 @@ async def execute(self: BurstCpu, burst: Burst, answer: bytes) -> int:
     machine, cpu, interruptible = self.machine, self.cpu, self.interruptible
     self.bursts += 1
     stop = machine.execute(cpu, burst, 0, interruptible)
-    while (reason := stop.reason) != END:
-        following = stop.index + 1
+    while type(stop) is Stop:  # else it is the time
+        reason, following = stop.reason, stop.index + 1
         if reason == TRAP:
-            value = await self.trapped(stop)
+            value = await self.trapped(stop.register, stop.write, stop.value)
             if not stop.write:
                 burst.set_value(stop.index, value)
         elif reason == OPERATION:
@@ -73,4 +73,4 @@ async def execute(self: BurstCpu, burst: Burst, answer: bytes) -> int:
         else:
             raise ValueError(f"the core stopped for reason {reason}, which is not known here")
         stop = machine.execute(cpu, burst, following, interruptible)
-    return machine.now(cpu)
+    return stop

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from services import state
+from services._pmu import CPUTIME_HOST_KERNEL, CPUTIME_HOST_USER
 from services.experiment import PhaseSpec, TaskSpec
 from services.kvm.board import Board
-from services.kvm.cputime import HOST_KERNEL, HOST_USER
 from services.kvm.errors import ProtocolError
 from services.kvm.pcpu import PCpu
 from services.kvm.thread import NEVER
@@ -72,13 +72,12 @@ class HostTask(HostTaskState):
         self._own_time()
 
     async def switched_out(self) -> None:
-        self.pcpu.cputime.switch(HOST_KERNEL, self.pcpu.now)
+        self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
 
     async def step(self) -> None:
         """Work up to the end of the phase or an interrupt."""
-        machine, pcpu, phase = self.machine, self.pcpu, self._current()
-        machine.set_running(pcpu.cpu, self.context, phase.el, phase.profile)
-        done = machine.run(pcpu.cpu, self.left)
+        pcpu, phase = self.pcpu, self._current()
+        done, now, pending = self.machine.work(pcpu.cpu, self.context, phase.el, phase.profile, self.left)
         self.left -= done
         self.computed += done
         if phase.el == 2:
@@ -87,9 +86,9 @@ class HostTask(HostTaskState):
             self.phase += 1
             if not self.finished:
                 self.left = self._current().cycles
-                self._sleep()
-        if machine.interrupt(pcpu.cpu) or pcpu.now >= pcpu.deadline:
-            pcpu.cputime.switch(HOST_KERNEL, pcpu.now)
+                self._sleep(now)
+        if pending:
+            self.machine.set_cputime(pcpu.cpu, CPUTIME_HOST_KERNEL)
             pcpu.enter_kernel()
             await pcpu.serve_interrupts(phase.el)
         self._own_time()
@@ -103,13 +102,13 @@ class HostTask(HostTaskState):
     def _own_time(self) -> None:
         """The time is the task's own, from now on."""
         if self.runnable:
-            self.pcpu.cputime.switch(HOST_KERNEL if self._current().el else HOST_USER, self.pcpu.now)
+            self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL if self._current().el else CPUTIME_HOST_USER)
 
-    def _sleep(self) -> None:
+    def _sleep(self, now: int) -> None:
         """Between two repetitions."""
         if self.spec.sleep and self.phase % len(self.spec.phases) == 0:
             self.blocked = True
-            self.pcpu.rq.sleep(self.pcpu.now + self.spec.sleep, self.id)
+            self.pcpu.rq.sleep(now + self.spec.sleep, self.id)
 
     def _current(self) -> PhaseSpec:
         return self.spec.phases[self.phase % len(self.spec.phases)]

@@ -12,7 +12,6 @@ import orjson
 from services._pmu import register_name
 from services.kvm import bill
 from services.kvm.board import Board
-from services.kvm.cputime import IDLE, NAMES
 from services.kvm.host_task import HostTask
 from services.kvm.pcpu import PCpu
 from services.kvm.requests import Taken
@@ -34,15 +33,13 @@ def result(
 ) -> dict[str, Any]:
     """All that is in the digest; times in cycles, counts as they are. `hosts`: what each pCPU's perf has reported."""
     machine = board.machine
-    for pcpu in pcpus:
-        pcpu.cputime.switch(IDLE, pcpu.now)
     swaps = [vcpu.vpmu.swaps for vcpu in vcpus]
     return {
         "log": machine.digest(),
         "virtual_cycles": max(pcpu.now for pcpu in pcpus),
         "interactions": board.interactions,
         "time": _summed(machine.cycles(pcpu.cpu) for pcpu in pcpus),
-        "cputime": _summed(dict(zip(NAMES, pcpu.cputime.spent, strict=True)) for pcpu in pcpus),
+        "cputime": _summed(machine.cputime(pcpu.cpu) for pcpu in pcpus),
         "bill": {
             "host": bill.host(machine, len(pcpus), sum(task.in_kernel for task in tasks)),
             "host_by_cost": bill.by_cost(machine, len(pcpus), guests=False),

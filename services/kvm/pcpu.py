@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from services import executor, state
-from services._pmu import OP_DONE, OP_IPI, OP_NOTIFY, OP_TIMER, OP_WINDOW, Burst, Stop
+from services._pmu import (
+    CPUTIME_HOST_KERNEL,
+    CPUTIME_IDLE,
+    OP_DONE,
+    OP_IPI,
+    OP_NOTIFY,
+    OP_TIMER,
+    OP_WINDOW,
+    Burst,
+    Stop,
+    register_name,
+)
 from services.costs import Cost
 from services.cpu import CALL_COLUMNS, Entry, EntryKind, Notice, Row, Timer, TookException
 from services.executor import Work
@@ -15,7 +26,6 @@ from services.kvm import reports
 from services.kvm.attendant import Attendant
 from services.kvm.bill import Account
 from services.kvm.board import Board
-from services.kvm.cputime import HOST_KERNEL, IDLE, CpuTime
 from services.kvm.errors import Livelock, ProtocolError, SimulationError
 from services.kvm.latency import Latencies
 from services.kvm.runqueue import RunQueue
@@ -23,7 +33,6 @@ from services.kvm.thread import NEVER, Thread
 
 PMU_IRQ_STORM = 20_000  # handlers in a row, the line never low in between, before it counts as a livelock
 CALL = EntryKind.CALL
-END = Stop.END
 
 
 @dataclass(slots=True, eq=False)
@@ -39,7 +48,6 @@ class PCpuState:
     requests: list[bytes] = field(default_factory=list)  # of live clients, for the host's perf here
     previous_done: int = 0
     latencies: Latencies = field(default_factory=Latencies)  # of the host's own interrupts
-    cputime: CpuTime = field(default_factory=CpuTime)
     bursts: int = 0
 
 
@@ -125,7 +133,7 @@ class PCpu(PCpuState):
     def kvm(self, burst: Burst) -> list[int]:
         """Execute KVM's own accesses, at EL2; the values read."""
         stop = self.machine.execute(self.cpu, burst, 0, False)
-        if stop.reason != END:
+        if type(stop) is Stop:
             raise SimulationError(f"KVM's own access on pCPU {self.cpu} stopped: {stop}")
         return burst.values()
 
@@ -184,8 +192,8 @@ class PCpu(PCpuState):
 
     execute = executor.execute
 
-    def trapped(self, stop: Stop) -> Coroutine[Any, Any, int]:
-        raise ProtocolError(f"operation {stop.index}: nothing traps at EL2, {stop}")
+    def trapped(self, register: int, write: bool, value: int) -> Coroutine[Any, Any, int]:
+        raise ProtocolError(f"an access to {register_name(register)} trapped: nothing traps at EL2")
 
     def interrupted(self, stop: Stop) -> Work:
         raise ProtocolError(f"operation {stop.index}: the host's handlers run with interrupts masked, {stop}")
@@ -296,7 +304,7 @@ class PCpu(PCpuState):
 
     async def _bring_up(self) -> None:
         self.rq.online = True
-        self.cputime.switch(HOST_KERNEL, self.now)
+        self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
         self.enter_kernel()
         self.tick = self.tick_period
         await self.enter_host(EntryKind.BOOT, self.cpu, payload=self.boot)
@@ -310,7 +318,7 @@ class PCpu(PCpuState):
             if previous.runnable and not rq.waiting:
                 rq.slice_end = NEVER
                 return
-            self.cputime.switch(HOST_KERNEL, self.now)
+            self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
             self.enter_kernel()
             self.machine.set_account(self.cpu, Account.SWITCH)
             await self.enter_host(EntryKind.TASK_OUT, previous.id, el=2)
@@ -328,7 +336,7 @@ class PCpu(PCpuState):
             self.tick = NEVER  # NO_HZ: an idle CPU takes no tick
 
     async def _switch_to(self, thread: Thread) -> None:
-        self.cputime.switch(HOST_KERNEL, self.now)
+        self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
         self.enter_kernel()
         self.rq.current = thread
         self.charge(Cost.CONTEXT_SWITCH)
@@ -347,12 +355,12 @@ class PCpu(PCpuState):
             self.enter_kernel()
             await self.serve_interrupts(2)
             return
-        self.cputime.switch(IDLE, self.now)
+        self.machine.set_cputime(self.cpu, CPUTIME_IDLE)
         deadline = self.rearm()
         if deadline == NEVER:  # and every other pCPU's is no earlier, or it would have been its turn
             raise Livelock("every CPU idles without a timer although work is left (I12)")
         self.machine.idle(self.cpu, deadline)
-        self.cputime.switch(HOST_KERNEL, self.now)
+        self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
         self.enter_kernel()
         await self.serve_interrupts(-1)
 

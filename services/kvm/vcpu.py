@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 from services import executor, state
 from services._pmu import (
+    CPUTIME_GUEST,
+    CPUTIME_HOST_KERNEL,
     OP_COMPUTE,
     OP_DONE,
     OP_HVC,
@@ -27,20 +29,19 @@ from services.kvm import reports
 from services.kvm.attendant import Attendant
 from services.kvm.bill import Account
 from services.kvm.board import Board
-from services.kvm.cputime import GUEST, HOST_KERNEL
 from services.kvm.errors import InjectUndef, Livelock, ProtocolError, SimulationError
 from services.kvm.guest_pmu import GuestPmu
 from services.kvm.latency import Latencies
 from services.kvm.pcpu import PCpu
+from services.kvm.thread import NEVER
 from services.kvm.vgic import Vgic
 from services.kvm.vpmu import Design, Vpmu
 from services.registers import ICC_SGI1R_EL1
 
-EXIT_FAST, EXIT_FULL_SYSREG = int(Cost.EXIT_FAST), int(Cost.EXIT_FULL_SYSREG)
 ESR_UNKNOWN = 1 << 25  # EC 0 (unknown reason), IL: what an UNDEFINED access takes to EL1
 COMPUTE_EL_SHIFT = 20  # a COMPUTE's argument: exception level above, profile below
 COMPUTE_PROFILE = (1 << COMPUTE_EL_SHIFT) - 1
-EXIT_FAST, EXIT_FULL_SYSREG = int(Cost.EXIT_FAST), int(Cost.EXIT_FULL_SYSREG)
+EXIT_FULL_NULL, EXIT_FULL_SYSREG = int(Cost.EXIT_FULL_NULL), int(Cost.EXIT_FULL_SYSREG)
 IRQ_WORK_SGI = 5  # Linux arm64 IPI_IRQ_WORK
 
 
@@ -246,6 +247,14 @@ class VCpu(VCpuState):
         """Execute KVM's own accesses, at EL2; the values read."""
         return self.pcpu.kvm(burst)
 
+    def read(self, register: int) -> int:
+        """Execute one MRS of KVM's own, at EL2."""
+        return self.machine.read(self.cpu, register)
+
+    def write(self, register: int, value: int) -> None:
+        """Execute one MSR of KVM's own, at EL2."""
+        self.machine.write(self.cpu, register, value)
+
     def call(
         self, rows: list[Row], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
     ) -> Coroutine[Any, Any, list[int]]:
@@ -296,30 +305,31 @@ class VCpu(VCpuState):
             raise self.guest.refuse(self._who(), str(exc)) from None
 
     async def _run(self, profile: int, el: int, left: int) -> None:
-        machine, cpu, pcpu = self.machine, self.cpu, self.pcpu
-        machine.set_running(cpu, self.context, el, profile)
-        done = machine.run(cpu, left)
-        left -= done
-        self.computed += done
+        done, now, pending = self.machine.work(self.cpu, self.context, el, profile, left)
         if done:
-            self.progress = machine.now(cpu)
-        self.compute = (profile, el, left) if left else None
-        if machine.interrupt(cpu) or machine.now(cpu) >= pcpu.deadline:
+            left -= done
+            self.computed += done
+            self.progress = now
+            self.compute = (profile, el, left) if left else None
+        if pending:
             await self._interrupted(el)
 
     async def _interrupted(self, el: int) -> None:
-        """A physical interrupt: out to the host, which serves it, and back.
-
-        The window in which the host takes it comes before guest_timing_exit_irqoff(), so it is the guest's time.
-        """
-        pcpu = self.pcpu
-        pcpu.enter_kernel()
-        pcpu.charge(Cost.EXIT_FULL_NULL)
-        await pcpu.serve_interrupts(el)
-        pcpu.cputime.switch(HOST_KERNEL, pcpu.now)
+        """A physical interrupt: out to the host, which serves it, and back."""
+        await self._exit(EXIT_FULL_NULL, el)
         if self.pcpu.perf_ran:
             await self._resync_pmu_el0()
         self._enter_guest()
+
+    async def _exit(self, cost: int, el: int) -> None:
+        """Out to the host, which serves what interrupts at exception level `el`.
+
+        The window in which it takes that comes before guest_timing_exit_irqoff(), so it is the guest's time.
+        """
+        machine, cpu, pcpu = self.machine, self.cpu, self.pcpu
+        if machine.exit_guest(cpu, pcpu.context, pcpu.profile, cost, pcpu.costs[cost]):
+            await pcpu.serve_interrupts(el)
+            machine.set_cputime(cpu, CPUTIME_HOST_KERNEL)
 
     async def _resync_pmu_el0(self) -> None:
         """KVM_REQ_RESYNC_PMU_EL0: the driver has started counters in interrupt context."""
@@ -329,10 +339,9 @@ class VCpu(VCpuState):
     def _enter_guest(self) -> None:
         """Make pending what has become due; from here on the time is the guest's."""
         self._flush_pmu()
-        now = self.pcpu.now
-        if self.vgic.timer_deadline <= now:
-            now = self._flush_timers(now)
-        self.pcpu.cputime.switch(GUEST, now)
+        if self.vgic.timer_deadline <= self.pcpu.now:
+            self._flush_timers()
+        self.machine.set_cputime(self.cpu, CPUTIME_GUEST)
 
     def _flush_pmu(self) -> None:
         """kvm_pmu_flush_hwstate: the level of the PMU interrupt."""
@@ -345,12 +354,11 @@ class VCpu(VCpuState):
             vgic.overflowed = -1
         vgic.line = level
 
-    def _flush_timers(self, now: int) -> int:
-        """kvm_timer: those that are due are pending; the time after that."""
-        self.vgic.expire(now)
+    def _flush_timers(self) -> None:
+        """kvm_timer: those that are due are pending."""
+        self.vgic.expire(self.pcpu.now)
         self.pcpu.rearm()
         self.pcpu.charge(Cost.VIRQ_INJECT)
-        return self.pcpu.now
 
     async def _block(self) -> None:
         """A trapped WFI: block unless something is pending (kvm_vcpu_halt)."""
@@ -359,7 +367,7 @@ class VCpu(VCpuState):
         pcpu.charge(Cost.EXIT_FULL_NULL)
         pcpu.charge(Cost.WFI_BLOCK)
         await pcpu.serve_interrupts(-1)
-        pcpu.cputime.switch(HOST_KERNEL, pcpu.now)
+        self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
         if self.pcpu.perf_ran:
             await self._resync_pmu_el0()
         self._enter_guest()
@@ -369,32 +377,27 @@ class VCpu(VCpuState):
 
     execute = executor.execute
 
-    def trapped(self, stop: Stop) -> Coroutine[Any, Any, int]:
-        return self._trap(stop.register, stop.write, stop.value)
-
     async def interrupted(self, stop: Stop) -> None:
         await self._interrupted(1)
         self.machine.set_running(self.cpu, self.context, 1, self.profile)
 
-    async def _trap(self, register: int, write: bool, value: int) -> int:
+    async def trapped(self, register: int, write: bool, value: int) -> int:
         """An access trapped to EL2: the design emulates it. The value read."""
-        machine, cpu, pcpu, vpmu = self.machine, self.cpu, self.pcpu, self.vpmu
+        machine, cpu, pcpu = self.machine, self.cpu, self.pcpu
         key = register << 1 | write
         self.traps[key] = self.traps.get(key, 0) + 1
-        fast = vpmu.fast(register, write)  # no interrupt window, no vGIC, the time is the guest's
-        cost = EXIT_FAST if fast else EXIT_FULL_SYSREG
-        now = machine.exit_guest(cpu, pcpu.context, pcpu.profile, cost, pcpu.costs[cost])
-        if not fast:
-            if now is None:
-                await pcpu.serve_interrupts(1)
-                now = machine.now(cpu)
-            pcpu.cputime.switch(HOST_KERNEL, now)
+        fast = self.vpmu.fast(register, write)  # no interrupt window, no vGIC, the time is the guest's
+        if fast:
+            pcpu.enter_kernel()
+            pcpu.charge(Cost.EXIT_FAST)
+        else:
+            await self._exit(EXIT_FULL_SYSREG, 1)
         before = pcpu.bursts
         try:
             if register == ICC_SGI1R_EL1:
                 self._send_sgi(value)
             else:
-                value = await vpmu.access(register, write, value)
+                value = await self.vpmu.access(register, write, value)
         except InjectUndef:
             raise TookException(ESR_UNKNOWN) from None
         finally:
@@ -405,11 +408,9 @@ class VCpu(VCpuState):
                 if pcpu.perf_ran:
                     await self._resync_pmu_el0()
                 self._flush_pmu()
-                now = machine.enter_guest(cpu, self.context, self.profile, self.vgic.timer_deadline)
-                if now is None:
-                    now = self._flush_timers(pcpu.now)
-                    machine.set_running(cpu, self.context, 1, self.profile)
-                pcpu.cputime.switch(GUEST, now)
+                if not machine.enter_guest(cpu, self.context, self.profile, self.vgic.timer_deadline):
+                    self._flush_timers()
+                    machine.enter_guest(cpu, self.context, self.profile, NEVER)
         return value
 
     def _send_sgi(self, target: int) -> None:
@@ -455,7 +456,7 @@ class VCpu(VCpuState):
         return None
 
     async def _ipi(self, target: int) -> None:
-        await self._trap(ICC_SGI1R_EL1, True, target)
+        await self.trapped(ICC_SGI1R_EL1, True, target)
 
     async def _window(self) -> None:
         while self.vgic.pending:

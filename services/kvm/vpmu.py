@@ -73,6 +73,14 @@ class KvmVcpu(Protocol):
         """Execute KVM's own accesses, at EL2; the values read."""
         ...
 
+    def read(self, register: int) -> int:
+        """Execute one MRS of KVM's own, at EL2."""
+        ...
+
+    def write(self, register: int, value: int) -> None:
+        """Execute one MSR of KVM's own, at EL2."""
+        ...
+
     def call(
         self, rows: list[Row], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
     ) -> Coroutine[Any, Any, list[int]]:

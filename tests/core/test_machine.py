@@ -46,6 +46,13 @@ def counting(machine: Machine, cpu: int, start: int) -> None:
     machine.poke(cpu, PMCR_EL0, PMCR_E)
 
 
+def stopped(machine: Machine, burst: Burst) -> Stop:
+    """Where `burst` stops."""
+    stop = machine.execute(0, burst, 0, True)
+    assert isinstance(stop, Stop)
+    return stop
+
+
 def test_a_burst_reads_writes_and_charges(machine: Machine) -> None:
     machine.set_running(0, HOST, 2, 0)
     burst = Burst()
@@ -55,7 +62,7 @@ def test_a_burst_reads_writes_and_charges(machine: Machine) -> None:
     burst.charge(7, 100)
     clock = burst.clock()
     again = burst.mrs(PMCR_EL0)
-    assert machine.execute(0, burst, 0, False).reason == Stop.END
+    assert machine.execute(0, burst, 0, False) == machine.now(0)
     values = burst.values()
     assert values[clock] == 10 + 20 + 5 + 100
     assert values[again] == values[slot] | PMCR_E
@@ -69,12 +76,12 @@ def test_a_trapped_access_is_completed_by_kvm(machine: Machine) -> None:
     burst = Burst()
     before = burst.mrs(PMCR_EL0)
     trapped = burst.mrs(PMOVSCLR_EL0)
-    stop = machine.execute(0, burst, 0, True)
+    stop = stopped(machine, burst)
     assert (stop.reason, stop.index) == (Stop.TRAP, 1)
     assert (stop.register, stop.write, stop.value) == (PMOVSCLR_EL0, False, 0)
     assert stop.esr >> 26 == 0x18
     burst.set_value(stop.index, 0x55)
-    assert machine.execute(0, burst, stop.index + 1, True).reason == Stop.END
+    assert machine.execute(0, burst, stop.index + 1, True) == machine.now(0)
     assert burst.values()[trapped] == 0x55
     assert burst.values()[before] != 0
 
@@ -84,7 +91,7 @@ def test_the_value_of_a_trapped_write_is_told(machine: Machine) -> None:
     machine.set_running(0, GUEST, 1, 0)
     burst = Burst()
     burst.msr(PMOVSCLR_EL0, 0x1234)
-    stop = machine.execute(0, burst, 0, True)
+    stop = stopped(machine, burst)
     assert (stop.register, stop.write, stop.value) == (PMOVSCLR_EL0, True, 0x1234)
 
 
@@ -93,7 +100,7 @@ def test_an_exception_to_the_own_level_tells_its_syndrome(machine: Machine) -> N
     burst = Burst()
     burst.isb()
     burst.msr(MDCR_EL2, 1)
-    stop = machine.execute(0, burst, 0, True)
+    stop = stopped(machine, burst)
     assert (stop.reason, stop.index, stop.esr) == (Stop.EXCEPTION, 1, 1 << 25)
     assert (stop.register, stop.write, stop.value) == (MDCR_EL2, True, 0)
     assert repr(stop) == "<Stop EXCEPTION at 1: MSR MDCR_EL2, ESR 0x2000000>"
@@ -104,17 +111,26 @@ def test_an_operation_for_kvm_tells_all_of_it(machine: Machine) -> None:
     burst = Burst()
     burst.isb()
     burst.timer(2, 2**64 - 1)
-    stop = machine.execute(0, burst, 0, True)
+    stop = stopped(machine, burst)
     assert (stop.reason, stop.index) == (Stop.OPERATION, 1)
     assert (stop.operation, stop.argument, stop.operand) == (_pmu.OP_TIMER, 2, 2**64 - 1)
     assert (stop.esr, stop.register, stop.write, stop.value) == (0, 0, False, 0)
 
 
-def test_nothing_is_made_for_a_burst_that_runs_to_its_end(machine: Machine) -> None:
+def test_one_access_of_what_runs_is_what_a_burst_of_one_is(machine: Machine) -> None:
     machine.set_running(0, HOST, 2, 0)
-    end = machine.execute(0, Burst(), 0, False)
-    assert (end.reason, end.index, repr(end)) == (Stop.END, 0, "<Stop END>")
-    assert machine.execute(0, Burst(), 0, False) is end
+    machine.observe(True)
+    machine.write(0, PMEVCNTR(0), 9)
+    assert machine.read(0, PMEVCNTR(0)) == 9
+    accesses = machine.observed()
+    burst = Burst()
+    burst.msr(PMEVCNTR(0), 9)
+    burst.mrs(PMEVCNTR(0))
+    assert machine.execute(0, burst, 0, False) == machine.now(0) == 2 * 30
+    assert [(*access[:1], access[1] + 30, *access[2:]) for access in accesses] == machine.observed()
+    machine.set_running(0, GUEST, 1, 0)
+    with pytest.raises(ValueError, match="took an exception"):
+        machine.read(0, MDCR_EL2)
 
 
 def test_bursts_are_appended_in_one_call_as_one_by_one() -> None:
@@ -154,12 +170,28 @@ def test_a_guest_is_interrupted_before_the_operation_that_finds_it(machine: Mach
     burst = Burst()
     for _ in range(5):
         burst.mrs(PMCR_EL0)
-    stop = machine.execute(0, burst, 0, True)
+    stop = stopped(machine, burst)
     assert (stop.reason, stop.index) == (Stop.INTERRUPT, 2)
     machine.set_running(0, HOST, 2, 0)
     machine.poke(0, PMOVSCLR_EL0, 1)
     machine.set_running(0, GUEST, 1, 0)
-    assert machine.execute(0, burst, 2, True).reason == Stop.END
+    assert machine.execute(0, burst, 2, True) == machine.now(0)
+
+
+def test_the_host_s_kernel_has_a_guest_s_exit_as_its_own_time_from_its_end_on(machine: Machine) -> None:
+    assert machine.work(0, GUEST, 0, 0, 100) == (100, 100, False)
+    machine.set_cputime(0, _pmu.CPUTIME_GUEST)
+    assert not machine.exit_guest(0, HOST, 0, 7, 30)
+    machine.charge(0, 7, 50)
+    assert not machine.enter_guest(0, GUEST, 0, 180), "a timer is due"
+    assert machine.enter_guest(0, GUEST, 0, 181)
+    assert machine.work(0, GUEST, 1, 0, 5) == (5, 185, False)
+    assert machine.cputime(0) == {"guest": 30 + 5, "host_kernel": 50, "host_user": 0, "idle": 100}
+    assert machine.cycles(0) == {"guest": 105, "host_kernel": 80, "host_user": 0, "idle": 0}
+    machine.set_deadline(0, 190)
+    assert machine.work(0, GUEST, 1, 0, 100) == (5, 190, True)
+    assert machine.exit_guest(0, HOST, 0, 7, 30), "what interrupts is to be served first"
+    assert machine.cputime(0)["guest"] == 30 + 10 + 30
 
 
 def test_a_context_takes_its_truth_along(machine: Machine) -> None:
@@ -196,14 +228,14 @@ def test_a_machine_goes_back_in_place_to_its_state(machine: Machine) -> None:
     state = machine.state()
 
     def goes_on() -> tuple[int, str, bytes]:
-        stop = machine.execute(0, burst, 0, False)
+        executed = machine.execute(0, burst, 0, False)
+        assert isinstance(executed, int)
         machine.run(0, 1000)
-        return stop.reason, machine.digest(), machine.state()
+        return executed, machine.digest(), machine.state()
 
     before = goes_on()
-    assert before[0] == Stop.END
     machine.poke(0, MDCR_EL2, 6 | MDCR_EL2_TPM)
-    assert machine.execute(0, burst, 0, False).reason == Stop.TRAP
+    assert stopped(machine, burst).reason == Stop.TRAP
     machine.restore(state)
     assert machine.state() == state
     assert goes_on() == before
@@ -349,6 +381,6 @@ def test_no_operand_from_python_is_out_of_the_core_s_reach(machine: Machine) -> 
         start = 0
         while start < len(burst):
             stop = machine.execute(0, burst, start, False)
-            start = len(burst) if stop.reason == Stop.END else stop.index + 1
+            start = stop.index + 1 if isinstance(stop, Stop) else len(burst)
         machine.run(0, 10_000)
     machine.state()

@@ -91,7 +91,7 @@ class _Bench:
         else:
             burst.msr(encoding, value)
         stop = self.machine.execute(0, burst, 0, False)
-        if stop.reason == Stop.END:
+        if not isinstance(stop, Stop):
             if operation == "msr":
                 return ["ok", None]
             return ["ok", hex(burst.values()[0] & ~_not_compared(register))]

@@ -32,6 +32,14 @@ class StubVcpu:
             self.told.append(f"{ {OP_MRS: 'r', OP_MSR: 'w'}[code >> 24] } {register_name(code & 0xFFFF)}")
         return burst.values()
 
+    def read(self, register: int) -> int:
+        self.told.append(f"r {register_name(register)}")
+        return self.machine.read(0, register)
+
+    def write(self, register: int, value: int) -> None:
+        self.told.append(f"w {register_name(register)}")
+        self.machine.write(0, register, value)
+
     def call(
         self, rows: list[Row], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
     ) -> Coroutine[Any, Any, list[int]]:

@@ -88,8 +88,8 @@ class Bench:
 
     execute = executor.execute
 
-    def trapped(self, stop: Stop) -> Coroutine[Any, Any, int]:
-        raise BurstError(f"nothing traps here, {stop}")
+    def trapped(self, register: int, write: bool, value: int) -> Coroutine[Any, Any, int]:
+        raise BurstError(f"nothing traps here, not {register_name(register)}")
 
     def interrupted(self, stop: Stop) -> Work:
         raise BurstError(f"handlers run with interrupts masked, {stop}")

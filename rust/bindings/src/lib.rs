@@ -7,6 +7,7 @@ mod stop;
 mod turns;
 
 use pmu::burst::Operation;
+use pmu::cpu::Whose;
 use pmu::register::Register;
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
@@ -51,6 +52,14 @@ fn _pmu(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ("OP_DONE", Operation::Done),
     ] {
         module.add(name, operation as u8)?;
+    }
+    for (name, whose) in [
+        ("CPUTIME_GUEST", Whose::Guest),
+        ("CPUTIME_HOST_KERNEL", Whose::HostKernel),
+        ("CPUTIME_HOST_USER", Whose::HostUser),
+        ("CPUTIME_IDLE", Whose::Idle),
+    ] {
+        module.add(name, whose as u8)?;
     }
     module.add_class::<burst::Burst>()?;
     module.add_class::<machine::Machine>()?;

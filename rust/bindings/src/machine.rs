@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use pmu::cpu::Whose;
 use pmu::feature::Features;
 use pmu::machine::Costs;
 use pyo3::exceptions::PyValueError;
@@ -30,6 +31,15 @@ pub fn features(values: &BTreeMap<String, u64>) -> PyResult<Features> {
         features.set(name, value).map_err(value_error)?;
     }
     Ok(features)
+}
+
+impl Machine {
+    fn access(&mut self, cpu: usize, register: u16, written: Option<u64>) -> PyResult<u64> {
+        let value = self.inner.access(cpu, register, written).map_err(value_error)?;
+        value.ok_or_else(|| {
+            PyValueError::new_err(format!("CPU {cpu}: an access to {register:#x} took an exception"))
+        })
+    }
 }
 
 #[pymethods]
@@ -70,12 +80,22 @@ impl Machine {
         profile: usize,
         cause: usize,
         cycles: u64,
-    ) -> PyResult<Option<u64>> {
+    ) -> PyResult<bool> {
         self.inner.exit_guest(cpu, context, profile, cause, cycles).map_err(value_error)
     }
 
-    fn enter_guest(&mut self, cpu: usize, context: usize, profile: usize, due: u64) -> PyResult<Option<u64>> {
+    fn enter_guest(&mut self, cpu: usize, context: usize, profile: usize, due: u64) -> PyResult<bool> {
         self.inner.enter_guest(cpu, context, profile, due).map_err(value_error)
+    }
+
+    fn set_cputime(&mut self, cpu: usize, whose: usize) -> PyResult<()> {
+        let known =
+            Whose::ALL.get(whose).ok_or_else(|| PyValueError::new_err(format!("nobody's time: {whose}")));
+        self.inner.set_cputime(cpu, known?.0).map_err(value_error)
+    }
+
+    fn cputime(&self, cpu: usize) -> PyResult<BTreeMap<&'static str, u64>> {
+        Ok(self.inner.cpu(cpu).map_err(value_error)?.cputime().collect())
     }
 
     fn now(&mut self, cpu: usize) -> PyResult<u64> {
@@ -86,20 +106,42 @@ impl Machine {
         self.inner.set_deadline(cpu, deadline).map_err(value_error)
     }
 
-    fn execute(
+    fn execute<'py>(
         &mut self,
-        py: Python<'_>,
+        py: Python<'py>,
         cpu: usize,
         burst: &mut Burst,
         start: usize,
         interruptible: bool,
-    ) -> PyResult<Py<Stop>> {
+    ) -> PyResult<Bound<'py, PyAny>> {
         let stop = self.inner.execute(cpu, &mut burst.inner, start, interruptible).map_err(value_error)?;
-        Stop::of(py, &burst.inner, stop)
+        Ok(match Stop::of(py, &burst.inner, stop)? {
+            Some(stop) => stop.into_any(),
+            None => self.now(cpu)?.into_pyobject(py)?.into_any(),
+        })
+    }
+
+    fn read(&mut self, cpu: usize, register: u16) -> PyResult<u64> {
+        self.access(cpu, register, None)
+    }
+
+    fn write(&mut self, cpu: usize, register: u16, value: u64) -> PyResult<()> {
+        self.access(cpu, register, Some(value)).map(drop)
     }
 
     fn run(&mut self, cpu: usize, cycles: u64) -> PyResult<u64> {
         self.inner.run(cpu, cycles).map_err(value_error)
+    }
+
+    fn work(
+        &mut self,
+        cpu: usize,
+        context: usize,
+        el: u8,
+        profile: usize,
+        cycles: u64,
+    ) -> PyResult<(u64, u64, bool)> {
+        self.inner.work(cpu, context, el, profile, cycles).map_err(value_error)
     }
 
     fn next_stop(&mut self, cpu: usize, cycles: u64) -> PyResult<u64> {

@@ -2,13 +2,11 @@
 
 use pmu::burst::{Burst, Operation};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyInt};
 
 /// Why `Machine.execute` stopped, and where.
 ///
-/// The fields are Python objects, so that reading one costs Python no call. END, which nearly every
-/// burst comes to, is made once.
+/// The fields are Python objects, so that reading one costs Python no call.
 #[pyclass(module = "services._pmu", frozen, get_all)]
 pub struct Stop {
     reason: Py<PyInt>,
@@ -21,8 +19,6 @@ pub struct Stop {
     argument: Py<PyInt>,
     operand: Py<PyInt>,
 }
-
-static END: PyOnceLock<Py<Stop>> = PyOnceLock::new();
 
 fn int<'py, T: IntoPyObject<'py, Target = PyInt, Output = Bound<'py, PyInt>>>(
     py: Python<'py>,
@@ -54,15 +50,16 @@ impl Access {
 }
 
 impl Stop {
-    /// What Python is told of a stop of `burst`.
+    /// What Python is told of a stop of `burst`; nothing of its end.
     #[inline]
-    pub fn of(py: Python<'_>, burst: &Burst, stop: pmu::machine::Stop) -> PyResult<Py<Self>> {
+    pub fn of<'py>(
+        py: Python<'py>,
+        burst: &Burst,
+        stop: pmu::machine::Stop,
+    ) -> PyResult<Option<Bound<'py, Self>>> {
         use pmu::machine::Stop as S;
-        match stop {
-            S::End => {
-                let end = || Self::new(py, Self::END, 0, Access::default(), (0, 0, 0));
-                END.get_or_try_init(py, end).map(|end| end.clone_ref(py))
-            }
+        let stop = match stop {
+            S::End => return Ok(None),
             S::Trap { index, esr, value } => {
                 Self::new(py, Self::TRAP, index, Access::of(burst, index, esr, value), (0, 0, 0))
             }
@@ -74,7 +71,8 @@ impl Stop {
                 Self::new(py, Self::OPERATION, index, Access::default(), operation)
             }
             S::Interrupt { index } => Self::new(py, Self::INTERRUPT, index, Access::default(), (0, 0, 0)),
-        }
+        };
+        stop.map(Some)
     }
 
     fn new(
@@ -83,7 +81,7 @@ impl Stop {
         index: usize,
         access: Access,
         (operation, argument, operand): (u8, u32, u64),
-    ) -> PyResult<Py<Self>> {
+    ) -> PyResult<Bound<'_, Self>> {
         let stop = Self {
             reason: int(py, reason)?,
             index: int(py, index)?,
@@ -95,14 +93,12 @@ impl Stop {
             argument: int(py, argument)?,
             operand: int(py, operand)?,
         };
-        Py::new(py, stop)
+        Bound::new(py, stop)
     }
 }
 
 #[pymethods]
 impl Stop {
-    #[classattr]
-    const END: u8 = 0;
     #[classattr]
     const TRAP: u8 = 1;
     #[classattr]
@@ -129,8 +125,7 @@ impl Stop {
                 let (operation, argument) = (number(&self.operation)?, number(&self.argument)?);
                 format!("<Stop OPERATION at {index}: {operation} ({argument}, {})>", number(&self.operand)?)
             }
-            Self::INTERRUPT => format!("<Stop INTERRUPT before {index}>"),
-            _ => "<Stop END>".to_owned(),
+            _ => format!("<Stop INTERRUPT before {index}>"),
         })
     }
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services import registers as r
-from services._pmu import Burst
 from services.boot import HostPolicy
 from services.experiment import CpuSpec
 from services.kvm.errors import InjectUndef
@@ -17,9 +16,7 @@ class RawPmu(Vpmu):
     """No traps, no swap, no interrupts: whoever runs finds what the last one left."""
 
     async def load(self) -> None:
-        burst = Burst()
-        burst.msr(r.MDCR_EL2, self.vcpu.spec.counters)
-        self.vcpu.kvm(burst)
+        self.vcpu.write(r.MDCR_EL2, self.vcpu.spec.counters)
 
     async def put(self) -> None:
         """Nothing is saved."""

@@ -5,7 +5,8 @@
 //! overflows next is remembered in its `due`: first as a lower bound that costs a shift, and exactly
 //! once time comes near.
 //!
-//! `time` passes time, `accounts` have whom it is charged to, `overflow` performs overflows, `counters` starts and stops counters, `accesses`
+//! `time` passes time, `accounts` have whom it is charged to, `cputime`
+//! whose it is to the host's kernel, `overflow` performs overflows, `counters` starts and stops counters, `accesses`
 //! reads and writes registers.
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use serde_big_array::BigArray;
 use self::accesses::Decisions;
 use self::accounts::Accounts;
 use self::counters::NOT_TALLIED;
+use self::cputime::CpuTime;
 use crate::counter::{Counter, NEVER, Threshold};
 use crate::feature::Features;
 use crate::field::hcr_el2;
@@ -24,8 +26,11 @@ use crate::tally::{CLASSES, Class, World};
 mod accesses;
 mod accounts;
 mod counters;
+mod cputime;
 mod overflow;
 mod time;
+
+pub use self::cputime::Whose;
 
 /// Choices that the architecture leaves open and whose use is counted: CONSTRAINED UNPREDICTABLE
 /// cases, and one in which texts of the Arm ARM differ.
@@ -105,6 +110,7 @@ pub struct Cpu {
     /// Up to when `class_cycles` are accounted.
     accounted: u64,
     accounts: Accounts,
+    cputime: CpuTime,
     /// Register accesses executed or trapped.
     pub(crate) accesses: u64,
     /// Fraction of 64 cycles that the divided cycle counter has seen.
@@ -158,6 +164,7 @@ impl Cpu {
             idle_cycles: 0,
             accounted: 0,
             accounts: Accounts::default(),
+            cputime: CpuTime::default(),
             accesses: 0,
             divider: 0,
             choices: [0; Choice::ALL.len()],
@@ -211,6 +218,13 @@ impl Cpu {
     #[must_use]
     pub fn interrupt(&self) -> bool {
         self.interrupt
+    }
+
+    /// Is there something to interrupt for: the interrupt line is high, or the deadline has come?
+    #[inline]
+    #[must_use]
+    pub fn pending_interrupt(&self) -> bool {
+        self.interrupt || self.now >= self.deadline
     }
 
     /// How often each choice that the architecture leaves open was made, by its name.

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::{Cpu, bits};
+use super::{Cpu, Whose, bits};
 use crate::burst::CAUSES;
 use crate::counter::NEVER;
 use crate::tally::CLASSES;
@@ -143,6 +143,17 @@ impl Cpu {
     #[must_use]
     pub fn charged(&self, account: usize) -> [u64; CAUSES] {
         self.accounts.charged(account)
+    }
+
+    /// From now on the time is `whose` to the host's kernel.
+    #[inline]
+    pub fn set_cputime(&mut self, whose: Whose) {
+        self.cputime.switch(whose, self.now);
+    }
+
+    /// Whose the time was to the host's kernel, by name.
+    pub fn cputime(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Whose::ALL.iter().map(|&(_, name)| name).zip(self.cputime.spent(self.now))
     }
 
     pub(super) fn account(&mut self) {

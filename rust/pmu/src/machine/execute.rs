@@ -1,11 +1,13 @@
 //! A CPU executes a burst.
 
 use super::truth::posted;
-use super::{Error, Machine, cause, on};
+use super::{Costs, Error, Machine, cause, on};
 use crate::access::Outcome;
 use crate::burst::{Burst, Op, Operation};
-use crate::log::{Record, code};
+use crate::cpu::{Cpu, Running};
+use crate::log::{Log, Record, code};
 use crate::register::Register;
+use crate::tally::World;
 
 /// Why [`Machine::execute`] stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +44,83 @@ pub enum Stop {
     },
 }
 
+/// A CPU and what runs on it, as it executes accesses.
+struct Executing<'a> {
+    c: &'a mut Cpu,
+    world: &'a mut World,
+    log: &'a mut Log,
+    costs: Costs,
+    cpu: usize,
+    running: Running,
+}
+
+/// An access that took an exception.
+struct Taken {
+    /// To this level.
+    el: u8,
+    esr: u64,
+}
+
+impl Executing<'_> {
+    /// One access: the value that it read or wrote.
+    #[inline]
+    fn access(&mut self, encoding: u16, write: bool, value: u64) -> Result<u64, Taken> {
+        let Self { c, world, log, costs, cpu, running } = self;
+        let register = Register::decode(encoding);
+        let own = if running.el == 0 && running.guest { 1 } else { running.el.max(1) };
+        let outcome =
+            register.map_or(Outcome::Undefined(own), |register| c.decide(register, running.el, write));
+        c.accesses += 1;
+        let mut record = Record {
+            cpu: *cpu as u16,
+            el: running.el,
+            code: u16::from(write),
+            cycle: c.now(),
+            subject: u64::from(encoding),
+            value,
+        };
+        if let Outcome::Trapped(el) | Outcome::Undefined(el) = outcome {
+            let esr = outcome.esr(encoding, write);
+            record.code = if write { code::WRITE_EXCEPTION } else { code::READ_EXCEPTION };
+            record.value = esr;
+            log.push(record);
+            return Err(Taken { el, esr });
+        }
+        if write {
+            c.charge(cause::MSR, costs.msr);
+        } else {
+            c.charge(cause::MRS, costs.mrs);
+        }
+        if let (Outcome::Executed, Some(register)) = (outcome, register) {
+            if write {
+                c.write(world, register, running.el, value);
+            } else {
+                record.value = c.read(register, running.el);
+            }
+        }
+        record.cycle = c.now();
+        log.push(record);
+        Ok(record.value)
+    }
+}
+
 impl Machine {
+    fn executing(&mut self, cpu: usize) -> Result<Executing<'_>, Error> {
+        let Self { cpus, world, log, costs, .. } = self;
+        let c = on(cpus, cpu)?;
+        let running = c.running().ok_or(Error::NothingRuns(cpu))?;
+        Ok(Executing { c, world, log, costs: *costs, cpu, running })
+    }
+
+    /// One access of what runs: the value that it read or, if there is one to write, wrote; `None` if it took an
+    /// exception.
+    ///
+    /// # Errors
+    /// No such CPU, or nothing runs on it.
+    pub fn access(&mut self, cpu: usize, encoding: u16, written: Option<u64>) -> Result<Option<u64>, Error> {
+        Ok(self.executing(cpu)?.access(encoding, written.is_some(), written.unwrap_or(0)).ok())
+    }
+
     /// Executes operations from `start` on, until one needs KVM.
     ///
     /// An access takes its cost, and has its effect at the end of it. A trapped access takes no
@@ -57,12 +135,10 @@ impl Machine {
         start: usize,
         interruptible: bool,
     ) -> Result<Stop, Error> {
-        let Self { cpus, world, log, costs, .. } = self;
-        let c = on(cpus, cpu)?;
-        let running = c.running().ok_or(Error::NothingRuns(cpu))?;
+        let mut on = self.executing(cpu)?;
         let Burst { ops, values } = burst;
         for (index, &op) in ops.iter().enumerate().skip(start) {
-            if interruptible && (c.interrupt() || c.now() >= c.deadline) {
+            if interruptible && on.c.pending_interrupt() {
                 return Ok(Stop::Interrupt { index });
             }
             let (write, value) = match op.operation {
@@ -73,66 +149,30 @@ impl Machine {
                     (true, source & op.operand | op.bits)
                 }
                 Operation::Isb => {
-                    c.charge(cause::ISB, costs.isb);
+                    on.c.charge(cause::ISB, on.costs.isb);
                     continue;
                 }
                 Operation::Charge => {
-                    c.charge(op.subject as usize, op.operand);
+                    on.c.charge(op.subject as usize, op.operand);
                     continue;
                 }
                 Operation::Clock => {
-                    set(values, op.slot, c.now());
+                    set(values, op.slot, on.c.now());
                     continue;
                 }
                 Operation::Truth => {
-                    set(values, op.slot, posted(world, c, cpu, running, op.subject));
+                    set(values, op.slot, posted(on.world, on.c, cpu, on.running, op.subject));
                     continue;
                 }
                 Operation::Done if index + 1 == ops.len() => continue, // there is nothing for KVM to do
                 _ => return Ok(Stop::Operation { index, op }),
             };
-            let encoding = op.subject as u16;
-            let register = Register::decode(encoding);
-            let own = if running.el == 0 && running.guest { 1 } else { running.el.max(1) };
-            let outcome =
-                register.map_or(Outcome::Undefined(own), |register| c.decide(register, running.el, write));
-            c.accesses += 1;
-            let mut record = Record {
-                cpu: cpu as u16,
-                el: running.el,
-                code: u16::from(write),
-                cycle: c.now(),
-                subject: u64::from(encoding),
-                value,
-            };
-            if let Outcome::Trapped(el) | Outcome::Undefined(el) = outcome {
-                let esr = outcome.esr(encoding, write);
-                record.code = if write { code::WRITE_EXCEPTION } else { code::READ_EXCEPTION };
-                record.value = esr;
-                log.push(record);
-                return Ok(if el == 2 && running.guest {
-                    Stop::Trap { index, esr, value }
-                } else {
-                    Stop::Exception { index, esr }
-                });
+            match on.access(op.subject as u16, write, value) {
+                Ok(value) if !write => set(values, op.slot, value),
+                Ok(_) => {}
+                Err(Taken { el: 2, esr }) if on.running.guest => return Ok(Stop::Trap { index, esr, value }),
+                Err(Taken { esr, .. }) => return Ok(Stop::Exception { index, esr }),
             }
-            if write {
-                c.charge(cause::MSR, costs.msr);
-            } else {
-                c.charge(cause::MRS, costs.mrs);
-            }
-            if let (Outcome::Executed, Some(register)) = (outcome, register) {
-                if write {
-                    c.write(world, register, running.el, value);
-                } else {
-                    record.value = c.read(register, running.el);
-                }
-            }
-            if !write {
-                set(values, op.slot, record.value);
-            }
-            record.cycle = c.now();
-            log.push(record);
         }
         Ok(Stop::End)
     }

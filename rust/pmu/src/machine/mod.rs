@@ -10,7 +10,7 @@ pub use execute::Stop;
 use serde::{Deserialize, Serialize};
 
 use crate::burst::{CAUSES, PROFILES};
-use crate::cpu::{Cpu, Running};
+use crate::cpu::{Cpu, Running, Whose};
 use crate::feature::Features;
 use crate::log::{Log, Record, code};
 use crate::register::Register;
@@ -179,7 +179,7 @@ impl Machine {
     }
 
     /// A guest exits to the host's kernel: from here on `context`, which is the host's, runs at EL2, and the exit
-    /// takes its time. The time then, unless an interrupt is to be served first.
+    /// takes its time. Is an interrupt to be served first? If not, the time after the exit is the host's kernel's.
     ///
     /// # Errors
     /// As of [`Machine::set_running`] and [`Machine::charge`].
@@ -190,14 +190,18 @@ impl Machine {
         profile: usize,
         cause: usize,
         cycles: u64,
-    ) -> Result<Option<u64>, Error> {
+    ) -> Result<bool, Error> {
         self.set_running(cpu, context, 2, profile)?;
         self.charge(cpu, cause, cycles)?;
-        let c = self.cpu(cpu)?;
-        Ok((!c.interrupt() && c.now() < c.deadline).then_some(c.now()))
+        let c = self.cpu_mut(cpu)?;
+        let pending = c.pending_interrupt();
+        if !pending {
+            c.set_cputime(Whose::HostKernel);
+        }
+        Ok(pending)
     }
 
-    /// A guest is entered at EL1, unless its timer is due; the time then.
+    /// A guest is entered at EL1, and the time is the guest's from here on; not if its timer is `due`.
     ///
     /// # Errors
     /// As of [`Machine::set_running`].
@@ -207,13 +211,22 @@ impl Machine {
         context: usize,
         profile: usize,
         due: u64,
-    ) -> Result<Option<u64>, Error> {
-        let now = self.cpu(cpu)?.now();
-        if now >= due {
-            return Ok(None);
+    ) -> Result<bool, Error> {
+        if self.cpu(cpu)?.now() >= due {
+            return Ok(false);
         }
         self.set_running(cpu, context, 1, profile)?;
-        Ok(Some(now))
+        self.set_cputime(cpu, Whose::Guest)?;
+        Ok(true)
+    }
+
+    /// From now on the time on `cpu` is `whose` to the host's kernel.
+    ///
+    /// # Errors
+    /// No such CPU.
+    pub fn set_cputime(&mut self, cpu: usize, whose: Whose) -> Result<(), Error> {
+        self.cpu_mut(cpu)?.set_cputime(whose);
+        Ok(())
     }
 
     /// Sets the time at which [`Machine::execute`] and [`Machine::run`] stop for a timer.
@@ -236,6 +249,25 @@ impl Machine {
         let to = before.saturating_add(cycles).min(c.deadline).max(before);
         c.advance_to_interrupt(to);
         Ok(c.now() - before)
+    }
+
+    /// A context works up to `cycles`: [`Machine::set_running`] and [`Machine::run`]. The cycles done, the time, and
+    /// whether an interrupt is pending.
+    ///
+    /// # Errors
+    /// As of [`Machine::set_running`].
+    pub fn work(
+        &mut self,
+        cpu: usize,
+        context: usize,
+        el: u8,
+        profile: usize,
+        cycles: u64,
+    ) -> Result<(u64, u64, bool), Error> {
+        self.set_running(cpu, context, el, profile)?;
+        let done = self.run(cpu, cycles)?;
+        let c = self.cpu(cpu)?;
+        Ok((done, c.now(), c.pending_interrupt()))
     }
 
     /// The time at which `run` would stop, or earlier if a counter overflows before it without an interrupt.

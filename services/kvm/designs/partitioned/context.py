@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -28,28 +28,19 @@ class PmuContext:
     swaps: Swaps = derived(init=False)
     on: GuestRange = derived(init=False)  # what is its on the CPU that the vCPU is on; CPUs may differ
     n: int = derived(init=False)  # PMCR_EL0.N as a trapped read finds it
+    read: Callable[[int], int] = derived(init=False)  # one register of the CPU
+    write: Callable[[int, int], None] = derived(init=False)
 
     def fit(self, of: Vpmu, on: GuestRange, n: int) -> None:
         """To the CPU that the vCPU is on."""
         self.vcpu, self.pmu, self.swaps = of.vcpu, of.pmu, of.swaps
+        self.read, self.write = of.vcpu.read, of.vcpu.write
         self.on, self.n = on, n
 
     @property
     def resident(self) -> bool:
         """Is the live copy on the CPU?"""
         return self.owned and self.loaded
-
-    def read(self, register: int) -> int:
-        """One register of the CPU."""
-        burst = Burst()
-        burst.mrs(register)
-        return self.vcpu.kvm(burst)[0]
-
-    def write(self, register: int, value: int) -> None:
-        """One register of the CPU."""
-        burst = Burst()
-        burst.msr(register, value)
-        self.vcpu.kvm(burst)
 
     def set_traps(self, mdcr: int) -> None:
         """The trap controls while the vCPU is loaded: MDCR_EL2, and the fine-grained ones where there are any."""
@@ -83,10 +74,7 @@ class PmuContext:
             return False
         if not self.resident:
             return bool(pmu.pmcr & r.PMCR_E and pmu.ovs & pmu.inten & mask)
-        burst = Burst()
-        burst.mrs(r.PMINTENSET_EL1)
-        burst.mrs(r.PMCR_EL0)
-        inten, pmcr = self.vcpu.kvm(burst)
+        inten, pmcr = self.read(r.PMINTENSET_EL1), self.read(r.PMCR_EL0)
         return bool((pmcr if self.on.split else pmu.pmcr) & r.PMCR_E and pmu.ovs & inten & mask)
 
     def take_overflows(self, mask: int) -> None:
