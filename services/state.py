@@ -23,8 +23,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from enum import IntEnum
-from functools import cache, partial
-from operator import attrgetter
+from functools import cache
 from typing import Any, TypeVar
 
 from services.typed_json import read
@@ -32,8 +31,6 @@ from services.typed_json import read
 Saved = dict[str, Any]
 Objects = Mapping[type, Mapping[int, Any]]  # by their type, and by their id
 
-_Convert = Callable[[Any], Any]
-_Both = tuple[_Convert, _Convert]  # of a value when it is saved, and back
 T = TypeVar("T")
 
 _PLAIN = (int, bool, float, str, types.NoneType)
@@ -53,24 +50,12 @@ def link(**options: Any) -> Any:
 
 def save(state: Any) -> Saved:
     """The fields of a state dataclass by name, as plain data."""
-    fields = _fields(type(state))
-    saved = dict(zip(fields.names, fields.get(state), strict=True))
-    for name, out in fields.out:
-        saved[name] = out(saved[name])
-    return saved
+    return _save[type(state)](state)
 
 
 def restore(state: Any, saved: Saved, objects: Objects = types.MappingProxyType({})) -> None:
     """Take up what `save` gave. Links are looked up in `objects`. Raises KeyError for what is missing."""
-    fields = _fields(type(state))
-    for name in fields.plain:
-        setattr(state, name, saved[name])
-    for name, back in fields.back:
-        setattr(state, name, back(saved[name]))
-    for name, kind, found in fields.links:
-        setattr(state, name, found(objects[kind], saved[name]))
-    for name in fields.nested:
-        restore(getattr(state, name), saved[name], objects)
+    _restore[type(state)](state, saved, objects)
 
 
 def as_frozen(kind: type[T], saved: Any) -> T:
@@ -80,48 +65,62 @@ def as_frozen(kind: type[T], saved: Any) -> T:
 
 def names(kind: type) -> frozenset[str]:
     """The names of a state dataclass's fields that are saved."""
-    return frozenset(_fields(kind).names)
+    return frozenset(field.name for field in _kept(kind))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Fields:
-    names: tuple[str, ...]
-    get: Callable[[Any], tuple[Any, ...]]
-    plain: tuple[str, ...]
-    out: tuple[tuple[str, _Convert], ...]
-    back: tuple[tuple[str, _Convert], ...]
-    links: tuple[tuple[str, type, Callable[[Mapping[int, Any], Any], Any]], ...]
-    nested: tuple[str, ...]  # state dataclasses: restored in place
+# A state is saved by the million, so each type has functions of its own, written out like those of a dataclass.
 
 
-def _made(kind: Any) -> _Fields:
+class _SaveByType(dict[type, Callable[[Any], Saved]]):
+    def __missing__(self, kind: type) -> Callable[[Any], Saved]:
+        made = self[kind] = _functions(kind)[0]
+        return made
+
+
+class _RestoreByType(dict[type, Callable[[Any, Saved, Objects], None]]):
+    def __missing__(self, kind: type) -> Callable[[Any, Saved, Objects], None]:
+        made = self[kind] = _functions(kind)[1]
+        return made
+
+
+_save = _SaveByType()
+_restore = _RestoreByType()
+
+
+@cache
+def _functions(kind: type) -> tuple[Callable[[Any], Saved], Callable[[Any, Saved, Objects], None]]:
+    """The functions that save and restore a state dataclass."""
     hints = typing.get_type_hints(kind)
-    kept = [field.name for field in dataclasses.fields(kind) if "derived" not in field.metadata]
-    links = {field.name: _linked(hints[field.name]) for field in dataclasses.fields(kind) if "link" in field.metadata}
-    nested = tuple(name for name in kept if name not in links and _is_state(hints[name]))
-    values = [name for name in kept if name not in links and name not in nested]
-    both = {name: both for name in values if (both := _conversion(hints[name])) is not None}
-    get = attrgetter(*kept)
-    return _Fields(
-        names=tuple(kept),
-        get=get if len(kept) > 1 else lambda state: (get(state),),
-        plain=tuple(name for name in values if name not in both),
-        out=(
-            *((name, out) for name, (out, _) in both.items()),
-            *((name, ids) for name, (_, ids, _) in links.items()),
-            *((name, save) for name in nested),
-        ),
-        back=tuple((name, back) for name, (_, back) in both.items()),
-        links=tuple((name, target, found) for name, (target, _, found) in links.items()),
-        nested=nested,
+    namespace: dict[str, Any] = {"save_by_type": _save, "restore_by_type": _restore}
+    items, statements = [], []
+    for field in _kept(kind):
+        name, of = field.name, hints[field.name]
+        attribute, value = f"state.{name}", f"saved[{name!r}]"
+        if "link" in field.metadata:
+            target = f"{name}_target"
+            namespace[target] = _target(of)
+            out, back = _link(of, attribute, value, f"objects[{target}]")
+        elif dataclasses.is_dataclass(of) and not _frozen(of):  # a state of its own, which stays where it is
+            out = f"save_by_type[type({attribute})]({attribute})"
+            statements.append(f"restore_by_type[type({attribute})]({attribute}, {value}, objects)")
+            items.append(f"{name!r}: {out}")
+            continue
+        else:
+            out, back = (
+                code.replace("$", on) for code, on in zip(_value(of, namespace), (attribute, value), strict=True)
+            )
+        items.append(f"{name!r}: {out}")
+        statements.append(f"{attribute} = {back}")
+    source = (
+        f"def save(state):\n    return {{{', '.join(items)}}}\n"
+        f"def restore(state, saved, objects):\n    {'; '.join(statements) or 'pass'}\n"
     )
+    exec(compile(source, f"<state of {kind.__qualname__}>", "exec"), namespace)
+    return namespace["save"], namespace["restore"]
 
 
-_fields: Callable[[Any], _Fields] = cache(_made)
-
-
-def _is_state(kind: Any) -> bool:
-    return dataclasses.is_dataclass(kind) and not _frozen(kind)
+def _kept(kind: Any) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(kind) if "derived" not in field.metadata]
 
 
 def _frozen(kind: Any) -> bool:
@@ -129,84 +128,76 @@ def _frozen(kind: Any) -> bool:
     return frozen
 
 
-def _conversion(kind: Any) -> _Both | None:
-    """How a value of type `kind` is saved and taken up again; None if it stays what it is."""
+def _value(kind: Any, namespace: dict[str, Any]) -> tuple[str, str]:
+    """How a value of type `kind`, `$`, is saved and taken up again: expressions, and in `namespace` what they name."""
     if kind in _PLAIN:
-        return None
+        return "$", "$"
     if kind is bytes:
-        return bytes.decode, str.encode
+        return "$.decode()", "$.encode()"
     if isinstance(kind, type) and issubclass(kind, IntEnum):
-        return int, kind
+        return "int($)", f"{_named(kind, namespace)}($)"
     if dataclasses.is_dataclass(kind) and _frozen(kind):
-        return _same, partial(as_frozen, typing.cast("type[Any]", kind))
+        name = _named(typing.cast("type", kind), namespace)
+        namespace["as_frozen"] = as_frozen
+        return "$", f"(one if (one := $).__class__ is {name} else as_frozen({name}, one))"
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        return _optional(_conversion(next(one for one in arguments if one is not types.NoneType)))
+        out, back = _value(_not_none(kind), namespace)
+        return _unless_none(out), _unless_none(back)
+    if origin is tuple and all(one is Ellipsis or one in _PLAIN for one in arguments):
+        return "$", "tuple($)"
+    if origin is set and arguments[0] in _PLAIN:
+        return "sorted($)", "set($)"
     if origin is list:
-        return _list(_conversion(arguments[0]))
-    if origin is tuple and all(one is Ellipsis or _conversion(one) is None for one in arguments):
-        return list, tuple
-    if origin is set and _conversion(arguments[0]) is None:
-        return sorted, set
-    if origin is dict and _conversion(arguments[0]) is None:
-        return _dict(_conversion(arguments[1]))
-    return copy.deepcopy, copy.deepcopy
+        out, back = _value(arguments[0], namespace)
+        return _each(out), _each(back)
+    if origin is dict and arguments[0] in _PLAIN:  # a list of (key, value) in order: JSON's keys are strings
+        out, back = _value(arguments[1], namespace)
+        saved = "[*$.items()]" if out == "$" else f"[(key, {out.replace('$', 'item')}) for key, item in $.items()]"
+        return saved, "dict($)" if back == "$" else f"{{key: {back.replace('$', 'item')} for key, item in $}}"
+    namespace["deepcopy"] = copy.deepcopy
+    return "deepcopy($)", "deepcopy($)"
 
 
-def _linked(kind: Any) -> tuple[type, _Convert, Callable[[Mapping[int, Any], Any], Any]]:
-    """What a link of type `kind` refers to, its ids, and the objects for ids."""
+def _unless_none(code: str) -> str:
+    return "$" if code == "$" else f"(None if $ is None else {code})"
+
+
+def _each(code: str) -> str:
+    return "[*$]" if code == "$" else f"[{code.replace('$', 'item')} for item in $]"
+
+
+def _named(kind: type, namespace: dict[str, Any]) -> str:
+    name = f"kind_{len(namespace)}"
+    namespace[name] = kind
+    return name
+
+
+def _link(kind: Any, attribute: str, value: str, objects: str) -> tuple[str, str]:
+    """The ids of what a link of type `kind` refers to, and the objects for ids."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is list:
-        return _target(arguments[0]), _ids, lambda objects, ids: [None if i is None else objects[i] for i in ids]
+        one_id, found = _optional(arguments[0], "one.id", "one"), _optional(arguments[0], "known[one]", "one")
+        # `for known in [...]` looks the objects up once.
+        return f"[{one_id} for one in {attribute}]", f"[{found} for known in [{objects}] for one in {value}]"
     if origin is dict:
         return (
-            _target(arguments[1]),
-            lambda value: [[key, one.id] for key, one in value.items()],
-            lambda objects, ids: {key: objects[i] for key, i in ids},
+            f"[(key, one.id) for key, one in {attribute}.items()]",
+            f"{{key: known[one] for known in [{objects}] for key, one in {value}}}",
         )
-    return _target(kind), _id, lambda objects, i: None if i is None else objects[i]
+    return _optional(kind, f"{attribute}.id", attribute), _optional(kind, f"{objects}[{value}]", value)
+
+
+def _optional(kind: Any, code: str, of: str) -> str:
+    return f"None if {of} is None else {code}" if _not_none(kind) is not kind else code
+
+
+def _not_none(kind: Any) -> Any:
+    return next((one for one in typing.get_args(kind) if one is not types.NoneType), kind)
 
 
 def _target(kind: Any) -> type:
-    named: type = next((one for one in typing.get_args(kind) if one is not types.NoneType), kind)
-    return named
-
-
-def _id(value: Any) -> int | None:
-    return None if value is None else value.id
-
-
-def _ids(value: list[Any]) -> list[int | None]:
-    return [None if one is None else one.id for one in value]
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _optional(of: _Both | None) -> _Both | None:
-    if of is None:
-        return None
-    out, back = of
-    return (
-        lambda value: None if value is None else out(value),
-        lambda saved: None if saved is None else back(saved),
-    )
-
-
-def _list(of: _Both | None) -> _Both:
-    if of is None:
-        return list, list
-    out, back = of
-    return (lambda value: [out(one) for one in value]), (lambda saved: [back(one) for one in saved])
-
-
-def _dict(of: _Both | None) -> _Both:
-    """A list of [key, value] in order: JSON's keys are strings."""
-    if of is None:
-        return (lambda value: [list(pair) for pair in value.items()]), dict
-    out, back = of
-    return (
-        lambda value: [[key, out(one)] for key, one in value.items()],
-        lambda saved: {key: back(one) for key, one in saved},
-    )
+    """What a link refers to."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    target: type = _not_none(arguments[-1] if origin in (list, dict) else kind)
+    return target

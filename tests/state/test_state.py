@@ -41,21 +41,32 @@ class Outer:
     requests: list[bytes] = field(default_factory=list)
     seen: set[int] = field(default_factory=set)
     compute: tuple[int, int, int] | None = None
+    all_made: list[Made] = field(default_factory=list)
+    made_by_key: dict[int, Made] = field(default_factory=dict)
+    colours: list[Colour | None] = field(default_factory=list)
+    rows: list[list[int]] = field(default_factory=list)
+    other: dict[str, Any] = field(default_factory=dict)
     inner: Inner = field(default_factory=Inner)
     half: int = derived(default=0)
 
 
 numbers = st.integers(0, 2**64 - 1)
+mades = st.builds(Made, st.text(), st.lists(numbers).map(tuple))
 outers = st.builds(
     Outer,
     number=numbers,
     colour=st.sampled_from(Colour),
-    made=st.none() | st.builds(Made, st.text(), st.lists(numbers).map(tuple)),
+    made=st.none() | mades,
     pairs=st.lists(st.tuples(numbers, numbers)),
     by_key=st.dictionaries(numbers, st.lists(numbers)),
     requests=st.lists(st.text().map(str.encode)),
     seen=st.sets(numbers),
     compute=st.none() | st.tuples(numbers, numbers, numbers),
+    all_made=st.lists(mades),
+    made_by_key=st.dictionaries(numbers, mades),
+    colours=st.lists(st.none() | st.sampled_from(Colour)),
+    rows=st.lists(st.lists(numbers)),
+    other=st.dictionaries(st.text(), st.lists(st.text())),
     inner=st.builds(Inner, st.lists(numbers), numbers),
 )
 
@@ -75,16 +86,20 @@ def test_what_is_restored_is_what_was_saved_also_by_way_of_json(state: Outer) ->
 
 
 def test_a_saved_state_shares_nothing_that_can_change_with_the_living_one() -> None:
-    state = Outer(pairs=[(1, 2)], by_key={3: [4]}, inner=Inner([5]))
+    state = Outer(pairs=[(1, 2)], by_key={3: [4]}, rows=[[1]], other={"one": [2]}, inner=Inner([5]))
     saved = save(state)
     before = orjson.dumps(saved)
     state.pairs.append((6, 7))
     state.by_key[3].append(8)
+    state.rows[0].append(2)
+    state.other["one"].append(3)
     state.inner.values.append(9)
     state.inner.count += 1
     assert orjson.dumps(saved) == before
     restore(state, saved)
     state.by_key[3].append(10)
+    state.rows[0].append(11)
+    state.other["one"].append(12)
     state.inner.values.append(11)
     assert orjson.dumps(saved) == before
 
