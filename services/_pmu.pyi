@@ -135,18 +135,18 @@ class Burst:
         on: Burst,
         outs: list[Burst],
         free: list[int],
-        events: list[tuple[int, bool, list[Burst]]],
+        events: list[tuple[int, bool, list[Burst], int]],
         active: int,
         turns: list[int],
     ) -> list[int]:
         """What a driver posts that enables events one after the other, each of which takes all off and puts them back.
 
         `events` are those of a context that are or will be on the PMU, in its order, each with the value that its
-        counter is written with, whether it has the cycle counter, and by counter the sequence that starts it; `active`
-        has a bit for each that is there already, `turns` are the places of those to enable. `outs` are, by counter,
-        the sequences that take an event off, `free` the event counters in the order in which they are given out. The
-        counters that they end on, by place. Raises IndexError, and posts nothing, if `free` has too few, and for a
-        counter or a place that there is not.
+        counter is written with, whether it has the cycle counter, by counter the sequence that starts it, and the
+        counter that it is on; `active` has a bit for each that is there already, `turns` are the places of those to
+        enable. `outs` are, by counter, the sequences that take an event off, `free` the event counters in the order in
+        which they are given out. The counters that they end on, by place. Raises IndexError, and posts nothing, if
+        `free` has too few, and for a counter or a place that there is not.
         """
     def disable_in_turn(self, call: Burst, off: Burst, on: Burst, outs: list[Burst | None], others: bool) -> list[int]:
         """What a driver posts that disables events one after the other.

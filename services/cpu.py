@@ -46,7 +46,7 @@ class Timer(IntEnum):
 class Call(IntEnum):
     """The code of a row of `Entry.calls`: what KVM asks of the host's perf."""
 
-    CREATE = 0  # handle, event number, CounterFlag bits, sample period
+    CREATE = 0  # handle, event number, CounterFlag bits, sample period; one of that handle is released before
     RELEASE = 1  # handle
     ENABLE = 2  # handle of the vCPU's counter 0, and a mask: each of these counters, one after the other
     DISABLE = 3  # likewise

@@ -183,18 +183,21 @@ class HostCpu:
             if code == EL0_FILTER:
                 perf.el0_filter(cpu, bool(handle))
             elif code == READ:
-                count = await perf.read(cpu, counters[handle])
+                count = await perf.read_kernel_counter(cpu, counters[handle])
                 cpu.burst.notify(RESULT, count)
-            elif code == RELEASE:
-                await perf.destroy_kernel_counter(cpu, counters.pop(handle))
             elif code == CREATE:
-                event = perf.create_kernel_counter(cpu, handle, a, b, c)
-                counters[handle] = event
-                await perf.install(cpu, event, self.thread)
+                former = counters.get(handle)
+                if former is None or not perf.recreate_kernel_counter(cpu, former, a, b, c):
+                    if former is not None:
+                        await perf.destroy_kernel_counter(cpu, former)
+                    event = counters[handle] = perf.create_kernel_counter(cpu, handle, a, b, c)
+                    await perf.install(cpu, event, self.thread)
             elif code == DISABLE:
                 perf.disable_each(cpu, [counters[handle + n] for n in bits(a)])
             elif code == ENABLE:
                 await perf.enable_each(cpu, [counters[handle + n] for n in bits(a)])
+            elif code == RELEASE:
+                await perf.destroy_kernel_counter(cpu, counters.pop(handle))
             elif code == GUEST_COUNTERS:
                 await self._guest_counters(cpu, handle, range_only=bool(a))
             else:

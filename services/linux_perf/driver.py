@@ -79,6 +79,7 @@ class Driver:
     on_range: Burst = derived(init=False)
     clear_flags: Burst = derived(init=False)
     call: Burst = derived(init=False)
+    recreate: Burst = derived(init=False)
     disables: list[Burst] = derived(init=False)
     stops: list[Burst] = derived(init=False)
     outs: list[Burst] = derived(init=False)
@@ -99,6 +100,10 @@ class Driver:
         self.clear_flags.write_back(PMOVSCLR_EL0, flags, OVERFLOWED, 0)
         self.call = Burst()
         self.call.charge(Cost.PERF_CALL, self.costs[Cost.PERF_CALL])
+        cost = self.costs[Cost.PERF_RELEASE_CREATE]
+        self.recreate = Burst()
+        self.recreate.charge(Cost.PERF_RELEASE_CREATE, cost // 2)
+        self.recreate.charge(Cost.PERF_RELEASE_CREATE, cost - cost // 2)
         self.disables = [_disable(Burst(), 1 << n, 1 << n) for n in range(INDICES)]
         self.stops = [self._stop(n, None) for n in range(INDICES)]
         self.outs = [self._stop(n, self.costs[Cost.EVENT_OUT]) for n in range(INDICES)]

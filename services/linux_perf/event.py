@@ -127,6 +127,15 @@ class PerfEvent:
             self.sampling = period != 0
             self.sample_period = self.last_period = self.period_left = signed64(period) or self.hw.half
 
+    def made_anew(self, hw: HwEvent, period: int) -> None:
+        """A counter of KVM's that nobody has read or enabled becomes another one in the same object."""
+        self.attr, self.hw = hw.attr, hw
+        self.state = OFF
+        self.idx = self.placed = -1
+        self.bits = self.prev = self.interrupts = self.interrupts_seq = self.count = 0
+        self.sampling = period != 0
+        self.sample_period = self.last_period = self.period_left = signed64(period) or hw.half
+
     @property
     def throttled(self) -> bool:
         return self.interrupts == THROTTLED

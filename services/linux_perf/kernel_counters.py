@@ -11,14 +11,15 @@ from functools import cache
 
 from services._pmu import Burst
 from services.costs import Cost
-from services.cpu import Cpu
+from services.cpu import CounterFlag, Cpu
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import GENERAL
 from services.linux_perf.event import ACTIVE, ALL, CPU, INACTIVE, MASK64, OFF, THROTTLED, PerfEvent
-from services.linux_perf.lifecycle import disable, enable, release
-from services.linux_perf.schedule import off, on, resched, update_time
+from services.linux_perf.lifecycle import disable, enable, read_counter, release
+from services.linux_perf.schedule import off, on, pending, resched, update_time, wait
 from services.registers import CYCLE_COUNTER
 
+DISABLED = int(CounterFlag.DISABLED)
 WANTED = -1  # as an event's rank: it is to be enabled
 
 
@@ -30,6 +31,47 @@ def create(cc: CpuContext, cpu: Cpu, handle: int, event: int, flags: int, period
     cost = cc.shared.costs[Cost.PERF_RELEASE_CREATE]
     cpu.burst.charge(Cost.PERF_RELEASE_CREATE, cost - cost // 2)
     return cc.shared.new_event(cc.pmu.hw_kernel_counter(event, flags), period, None, handle)
+
+
+def recreate(cc: CpuContext, cpu: Cpu, event: PerfEvent, number: int, flags: int, period: int) -> bool:
+    """`destroy` of a counter, then `create` and `install` of one in its place, in the same object.
+
+    False, and nothing done, unless neither of the two is enabled, which makes no access.
+    """
+    ctx = event.ctx
+    if event.state != OFF or not flags & DISABLED or ctx is None or len(ctx.events) == 1:
+        return False
+    hw = cc.pmu.hw_kernel_counter(number, flags)
+    if not (hw.alone and event.hw.alone) or ctx is not cc.task_ctx or pending(cc):
+        return False
+    cpu.burst.extend(cc.pmu.recreate)
+    update_time(cc, cpu, ctx)
+    shared, events, pinned = cc.shared, ctx.events, ctx.pinned
+    del shared.events[event.id]
+    events.remove(event)
+    events.append(event)
+    pinned.remove(event)
+    pinned.append(event)
+    ctx.clone_of = None
+    ctx.generation += 2
+    event.id = shared.opened
+    shared.events[event.id] = event
+    shared.opened += 1
+    event.made_anew(hw, period)
+    return True
+
+
+async def read(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
+    """perf_event_read_value of a counter that nobody inherits."""
+    cpu.burst.charge(Cost.PERF_READ, cc.shared.costs[Cost.PERF_READ])
+    ctx = event.ctx
+    if ctx is not None and ctx is cc.task_ctx:
+        update_time(cc, cpu, ctx)
+        if event.state == ACTIVE:
+            await read_counter(cc, cpu, event)
+    if pending(cc):
+        await wait(cc, cpu)
+    return event.count
 
 
 async def destroy(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
@@ -124,15 +166,16 @@ def _enable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool
         update_time(cc, cpu, ctx)
     for event in fresh:
         event.placed = entry
+        event.idx = 0
         if event.period_left <= 0:
             event.renew_period()
         left, half = event.period_left, event.hw.half
         event.prev = -left if left < half else -half
     narrow = pmu.write_masks[0]
     values = [
-        (event.prev & MASK64, True, hw.starts)
+        (event.prev & MASK64, True, hw.starts, event.idx)
         if (hw := event.hw).on_pmccntr
-        else (event.prev & narrow, False, hw.starts)
+        else (event.prev & narrow, False, hw.starts, event.idx)
         for event in there
     ]
     placed = cpu.burst.enable_in_turn(pmu.call, off(cc), on(cc), pmu.outs, free, values, active, turns)
@@ -144,9 +187,8 @@ def _enable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool
     used = guest_only = 0
     for event, idx in zip(there, placed, strict=True):
         event.state = ACTIVE
-        if event.idx != idx:
-            event.idx = idx
-            event.bits = 1 << idx
+        event.idx = idx
+        event.bits = 1 << idx
         event.out = outs[idx]
         on_counters[idx] = event
         used |= event.bits

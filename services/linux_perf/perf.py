@@ -72,6 +72,8 @@ class PerfCpu(CpuContext):
 
     create_kernel_counter = kernel_counters.create
     destroy_kernel_counter = kernel_counters.destroy
+    recreate_kernel_counter = kernel_counters.recreate
+    read_kernel_counter = kernel_counters.read
     enable_each = kernel_counters.enable_each
     disable_each = kernel_counters.disable_each
     el0_filter = kernel_counters.el0_filter

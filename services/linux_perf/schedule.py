@@ -67,6 +67,11 @@ async def wait(cc: CpuContext, cpu: Cpu) -> list[int]:
     return values
 
 
+def pending(cc: CpuContext) -> bool:
+    """Are there values to come?"""
+    return bool(cc.pending_outs or cc.pending_truths or cc.pending_held)
+
+
 async def collect(cc: CpuContext, cpu: Cpu) -> None:
     """Wait for and account the values that are pending, if any."""
     if cc.pending_outs or cc.pending_truths or cc.pending_held:

@@ -286,7 +286,7 @@ def test_an_event_is_placed_in_one_call_as_in_two() -> None:
 
 
 def test_events_enabled_in_turn_take_all_off_and_put_them_back_each_time() -> None:
-    """Three events, of which the second is on the PMU; the first is enabled, then the second once more."""
+    """Three events, of which the second is on the PMU, on counter 3; the first is enabled, then the second again."""
     call, off, on = Burst(), Burst(), Burst()
     call.charge(1, 10)
     off.msr(PMCR_EL0, 0)
@@ -296,11 +296,11 @@ def test_events_enabled_in_turn_take_all_off_and_put_them_back_each_time() -> No
         outs[idx].mrs(PMOVSCLR_EL0)
         outs[idx].charge(2, idx)
         starts[idx].charge(3, idx)
-    events = [(111, False, starts), (222, False, starts), (333, True, starts)]
+    events = [(111, False, starts, 0), (222, False, starts, 3), (333, True, starts, CYCLE_COUNTER)]
     burst, expected = Burst(), Burst()
     assert burst.enable_in_turn(call, off, on, outs, [5, 4], events, 0b10, [0, 1]) == [5, 4, CYCLE_COUNTER]
     pieces: list[Burst | tuple[int, int]]
-    pieces = [call, off, outs[5], (PMEVCNTR(5), 111), starts[5], (PMEVCNTR(4), 222), starts[4], on, call]
+    pieces = [call, off, outs[3], (PMEVCNTR(5), 111), starts[5], (PMEVCNTR(4), 222), starts[4], on, call]
     expected.extend_all(pieces)
     assert burst.arrays() == expected.arrays()
     assert burst.values() == expected.values()

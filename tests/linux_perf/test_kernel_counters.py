@@ -25,7 +25,9 @@ counters = st.lists(
 )
 rounds = st.lists(
     st.tuples(
-        st.sampled_from(["enable", "disable"]), st.lists(st.integers(0, 6), min_size=1, max_size=7), st.booleans()
+        st.sampled_from(["enable", "disable", "recreate"]),
+        st.lists(st.integers(0, 6), min_size=1, max_size=7),
+        st.booleans(),
     ),
     max_size=6,
 )
@@ -41,6 +43,9 @@ class Counters:
 
     async def call(self, what: str, which: list[int]) -> None:
         perf, cpu = self.kernel.perf, self.kernel.cpu
+        if what == "recreate":
+            await self.recreate(which[0] % len(self.made))
+            return
         events = [self.made[n] for n in dict.fromkeys(n % len(self.made) for n in which)]
         if self.at_once and what == "enable":
             await perf.enable_each(cpu, events)
@@ -52,6 +57,16 @@ class Counters:
         else:
             for event in events:
                 perf.disable(cpu, event)
+
+    async def recreate(self, n: int) -> None:
+        """As KVM does when a guest writes the counter's type or value."""
+        perf, cpu, former = self.kernel.perf, self.kernel.cpu, self.made[n]
+        number, flags, period = EVENTS[(n + former.count) % len(EVENTS)], CounterFlag.DISABLED, 1000 + n
+        if self.at_once and perf.recreate_kernel_counter(cpu, former, number, flags, period):
+            return
+        await perf.destroy_kernel_counter(cpu, former)
+        self.made[n] = perf.create_kernel_counter(cpu, n, number, flags, period)
+        await perf.install(cpu, self.made[n], self.kernel.TASK)
 
     async def state(self) -> bytes:
         await self.kernel.done()

@@ -9,9 +9,9 @@ use pyo3::types::PyList;
 
 use crate::burst::Burst;
 
-/// A counter's event: the value that its counter is written with, whether it has the cycle counter, and by
-/// counter what starts it there.
-pub type Event<'py> = (u64, bool, Bound<'py, PyList>);
+/// A counter's event: the value that its counter is written with, whether it has the cycle counter, by counter
+/// what starts it there, and the counter that it is on if it is active.
+pub type Event<'py> = (u64, bool, Bound<'py, PyList>, usize);
 
 /// The sequences that every reschedule begins and ends with, and those that take an event off, by counter.
 pub struct Around<'py> {
@@ -68,8 +68,7 @@ fn in_turn(
     mut active: u64,
     turns: &[usize],
 ) -> PyResult<Vec<usize>> {
-    let mut at = vec![CYCLE; events.len()];
-    place(&mut at, free, events, active)?;
+    let mut at: Vec<usize> = events.iter().map(|&(.., idx)| idx).collect();
     for &turn in turns {
         burst.inner.extend(&around.call.inner);
         let bit = 1 << turn;
@@ -84,7 +83,7 @@ fn in_turn(
         }
         active |= bit;
         place(&mut at, free, events, active)?;
-        for (rank, ((value, cycles, starts), &idx)) in events.iter().zip(&at).enumerate() {
+        for (rank, ((value, cycles, starts, _), &idx)) in events.iter().zip(&at).enumerate() {
             if active >> rank & 1 != 0 {
                 let register =
                     if *cycles { Register::of(Kind::Pmccntr) } else { Register::pmevcntr(idx as u8) };
@@ -100,10 +99,14 @@ fn in_turn(
 /// Each active event's counter: the cycle counter, or the next one that is free.
 fn place(at: &mut [usize], free: &[usize], events: &[Event<'_>], active: u64) -> PyResult<()> {
     let mut nth = 0;
-    for (rank, (idx, (_, cycles, _))) in at.iter_mut().zip(events).enumerate() {
-        if active >> rank & 1 != 0 && !cycles {
-            *idx = counter(free, nth)?;
-            nth += 1;
+    for (rank, (idx, (_, cycles, ..))) in at.iter_mut().zip(events).enumerate() {
+        if active >> rank & 1 != 0 {
+            if *cycles {
+                *idx = CYCLE;
+            } else {
+                *idx = counter(free, nth)?;
+                nth += 1;
+            }
         }
     }
     Ok(())

@@ -32,6 +32,8 @@ CREATE, RELEASE, ENABLE, DISABLE, READ, EL0_FILTER, _ = (int(call) for call in C
 EXCLUDE_USER, EXCLUDE_KERNEL, LONG, DISABLED = (int(flag) for flag in CounterFlag)
 
 
+IN_MEMORY = (r.SW_INCR, r.CHAIN)  # events that KVM counts itself
+
 # MDCR_EL2 while a vCPU with an emulated PMU is loaded: everything traps, nothing is partitioned.
 TRAPPED = r.MDCR_EL2_TPM | r.MDCR_EL2_TPMCR
 
@@ -56,11 +58,13 @@ class EmulatedPmu(Vpmu):
     rows: list[Row] = derived(default_factory=list)  # what the access under way asks of the host's perf
     calls: int = derived(default=0)  # how many of its functions that calls
     base: int = derived(init=False)  # the handle of counter 0
+    long_counters: bool = derived(init=False)
 
     def derive(self) -> None:
         super().derive()
         self.acts_on_change = self.design.kernel is Kernel.LINUX_6_15
         self.base = self.vcpu.id << 5
+        self.long_counters = self.pmu.pmuver >= PMUVER_P5
 
     async def load(self) -> None:
         burst = Burst()
@@ -103,8 +107,7 @@ class EmulatedPmu(Vpmu):
             if not write:
                 return await self._value(counter)
             self.pmu.counter[counter] = value & (MASK64 if self._long(counter) else MASK32)
-            self._release(counter)
-            self._create(counter)
+            self._recreate(counter)
         elif write:
             self._write(register, value)
         else:
@@ -119,8 +122,7 @@ class EmulatedPmu(Vpmu):
         pmu.typer[n] = value & (pmu.event_mask if n != CYCLE else pmu.event_mask & ~0xFFFF)
         if self.backed >> n & 1:  # the new event goes on from what the old one has counted
             pmu.counter[n] = await self._value(n)
-        self._release(n)
-        self._create(n)
+        self._recreate(n)
         self._restore_guest()
         await self._perf()
         return value
@@ -171,14 +173,13 @@ class EmulatedPmu(Vpmu):
             reset = (CYCLE_BIT if value & r.PMCR_C else 0) | (pmu.mask & ~CYCLE_BIT if value & r.PMCR_P else 0)
             for n in bits(reset):
                 pmu.counter[n] = 0
-                self._release(n)
-                self._create(n)
+                self._recreate(n)
         self._restore_guest()
 
     # The backing events.
 
     def _long(self, n: int) -> bool:
-        return n == CYCLE or self.pmu.pmuver >= PMUVER_P5
+        return n == CYCLE or self.long_counters
 
     def _long_overflow(self, n: int) -> bool:
         return bool(self.pmu.pmcr & (r.PMCR_LC if n == CYCLE else r.PMCR_LP))
@@ -193,7 +194,7 @@ class EmulatedPmu(Vpmu):
             return
         for n in bits(mask):
             if missing >> n & 1:
-                self._create(n)
+                self._recreate(n)
             else:
                 self._ask(ENABLE, 1 << n)
 
@@ -209,33 +210,32 @@ class EmulatedPmu(Vpmu):
             self.rows.append((call, self.base, mask, 0, 0))
             self.calls += mask.bit_count()
 
-    def _release(self, n: int) -> None:
-        if self.backed >> n & 1:
-            self.rows.append((RELEASE, self.base + n, 0, 0, 0))
-            self.calls += 1
-            self.backed &= ~(1 << n)
-
-    def _create(self, n: int) -> None:
-        """kvm_pmu_create_perf_event, with the sample period from the counter's saved value."""
-        pmu = self.pmu
-        typer = pmu.typer[n]
-        event = pmu.event(n)
-        if (n != CYCLE and event in (r.SW_INCR, r.CHAIN)) or event in pmu.denied:
+    def _recreate(self, n: int) -> None:
+        """kvm_pmu_create_perf_event: release the backing event, and create one from the counter's saved value."""
+        pmu, bit = self.pmu, 1 << n
+        typer, pmcr = pmu.typer[n], pmu.pmcr
+        had = self.backed & bit
+        if n == CYCLE:
+            event, flags, wide = r.CPU_CYCLES, LONG, pmcr & r.PMCR_LC
+        else:
+            event = typer & pmu.event_mask & 0xFFFF
+            flags = LONG if self.long_counters else 0
+            wide = self.long_counters and pmcr & r.PMCR_LP
+        if event in pmu.denied or (event in IN_MEMORY and n != CYCLE):
+            if had:
+                self.rows.append((RELEASE, self.base + n, 0, 0, 0))
+                self.calls += 1
+                self.backed ^= bit
             return
-        flags = 0
         if typer & r.PMEVTYPER_U:
             flags |= EXCLUDE_USER
         if typer & r.PMEVTYPER_P:
             flags |= EXCLUDE_KERNEL
-        if self._long(n):
-            flags |= LONG
-        if not (pmu.pmcr & r.PMCR_E and pmu.cnten >> n & 1):
+        if not (pmcr & r.PMCR_E and pmu.cnten & bit):
             flags |= DISABLED
-        wide = self._long(n) and self._long_overflow(n)
-        period = -pmu.counter[n] & (MASK64 if wide else MASK32)
-        self.rows.append((CREATE, self.base + n, event, flags, period))
-        self.calls += 1
-        self.backed |= 1 << n
+        self.rows.append((CREATE, self.base + n, event, flags, -pmu.counter[n] & (MASK64 if wide else MASK32)))
+        self.calls += 2 if had else 1
+        self.backed |= bit
 
     async def _value(self, n: int) -> int:
         """kvm_pmu_get_counter_value: what is saved plus what the backing event has counted."""
