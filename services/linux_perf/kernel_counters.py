@@ -20,7 +20,6 @@ from services.linux_perf.schedule import off, on, pending, resched, update_time,
 from services.registers import CYCLE_COUNTER
 
 DISABLED = int(CounterFlag.DISABLED)
-WANTED = -1  # as an event's rank: it is to be enabled
 
 
 def create(cc: CpuContext, cpu: Cpu, handle: int, event: int, flags: int, period: int) -> PerfEvent:
@@ -138,8 +137,7 @@ def _enable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool
     if ctx is None or ctx.alone != len(ctx.events) or cc.ctx.events or cc.pending_outs:
         return False
     pmu, entry = cc.pmu, cc.entry
-    for event in events:
-        event.rank = WANTED
+    wanted = set(events)
     there: list[PerfEvent] = []
     fresh: list[PerfEvent] = []
     active = cycles = 0
@@ -148,7 +146,7 @@ def _enable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool
             if event.placed != entry:
                 return False
             active |= 1 << len(there)
-        elif event.rank == WANTED:
+        elif event in wanted:
             fresh.append(event)
         elif event.state == INACTIVE:
             return False
@@ -159,8 +157,7 @@ def _enable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool
         if event.hw.on_pmccntr:
             cycles += 1
     free = _in_order(pmu.cntr_mask & GENERAL, pmu.high_to_low)
-    turns = [event.rank for event in events]
-    if cycles > 1 or len(there) - cycles > len(free) or WANTED in turns:
+    if cycles > 1 or len(there) - cycles > len(free) or not wanted.issubset(there):
         return False
     if fresh:
         update_time(cc, cpu, ctx)
@@ -178,6 +175,7 @@ def _enable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool
         else (event.prev & narrow, False, hw.starts, event.idx)
         for event in there
     ]
+    turns = [event.rank for event in events]
     placed = cpu.burst.enable_in_turn(pmu.call, off(cc), on(cc), pmu.outs, free, values, active, turns)
     if not fresh:
         return True
