@@ -215,6 +215,11 @@ class Machine:
         """
     def enter_guest(self, cpu: int, context: int, profile: int, due: int) -> bool:
         """A guest is entered at EL1: `set_running`, and `set_cputime`. Not at `due` or later: False."""
+    def take_interrupt(self, cpu: int, cause: int, cycles: int, account: int) -> tuple[int, int, int] | None:
+        """The PMU interrupt is taken: `charge`, then `set_account`. None, and nothing is done, if its line is low.
+
+        The cycle at which the line rose, the time after the charge, and the account before.
+        """
     def now(self, cpu: int) -> int: ...
     def set_deadline(self, cpu: int, deadline: int) -> None:
         """The time in cycles at which `execute` and `run` stop for a timer; 2**64-1: none."""

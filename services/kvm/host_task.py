@@ -8,6 +8,7 @@ from typing import ClassVar
 from services import state
 from services._pmu import CPUTIME_HOST_KERNEL, CPUTIME_HOST_USER
 from services.experiment import PhaseSpec, TaskSpec
+from services.kvm.bill import Account
 from services.kvm.board import Board
 from services.kvm.errors import ProtocolError
 from services.kvm.pcpu import PCpu
@@ -69,6 +70,7 @@ class HostTask(HostTaskState):
         return self.machine.next_stop(self.cpu, self.left)
 
     async def switched_in(self) -> None:
+        self.machine.set_account(self.cpu, Account.KERNEL)
         self._own_time()
 
     async def switched_out(self) -> None:

@@ -32,7 +32,8 @@ from services.kvm.runqueue import RunQueue
 from services.kvm.thread import NEVER, Thread
 
 PMU_IRQ_STORM = 20_000  # handlers in a row, the line never low in between, before it counts as a livelock
-CALL = EntryKind.CALL
+CALL, PMU_IRQ = EntryKind.CALL, EntryKind.PMU_IRQ
+IRQ_ENTRY, IN_PMU_IRQ = int(Cost.IRQ_ENTRY), int(Account.PMU_IRQ)
 
 
 @dataclass(slots=True, eq=False)
@@ -244,24 +245,25 @@ class PCpu(PCpuState):
     async def serve_interrupts(self, el: int) -> None:
         """Take what is pending: interrupts are unmasked here. `el` is the exception level interrupted."""
         machine, cpu = self.machine, self.cpu
+        irq_entry = self.costs[IRQ_ENTRY]
         for _ in range(PMU_IRQ_STORM):
-            if machine.interrupt(cpu):
-                raised = machine.raised(cpu)
-                self.charge(Cost.IRQ_ENTRY)
+            taken = machine.take_interrupt(cpu, IRQ_ENTRY, irq_entry, IN_PMU_IRQ)
+            if taken is not None:
+                raised, entered, before = taken
                 self.perf_ran = True
                 self.noticed = False
-                entered = machine.now(cpu)
-                before = machine.set_account(cpu, Account.PMU_IRQ)
-                await self.enter_host(EntryKind.PMU_IRQ, el=el)
+                await self.enter_host(PMU_IRQ, 0, el)
                 machine.set_account(cpu, before)
                 if not self.noticed:
                     self.latencies.add(raised, entered)
                 continue
+            now = machine.now(cpu)
+            if now < self.deadline:
+                return
             if self.requests:  # the IPI of a perf call on this CPU
                 self.charge(Cost.IRQ_ENTRY)
                 await self.enter_host(EntryKind.REQUEST, el=el, payload=self.requests.pop(0))
                 continue
-            now = machine.now(cpu)
             if self.rq.arrived(now):
                 self.charge(Cost.IRQ_ENTRY)
                 continue
@@ -292,23 +294,23 @@ class PCpu(PCpuState):
 
     # The scheduler.
 
-    async def step(self) -> None:
+    def step(self) -> Coroutine[Any, Any, object]:
         """One interaction on this pCPU."""
         rq = self.rq
+        current = rq.current
         if not rq.online:
-            await self._bring_up()
-        elif rq.need_resched or rq.current is None or not rq.current.runnable:
-            await self._schedule()
-        else:
-            await rq.current.step()
+            return self._bring_up()
+        if rq.need_resched or current is None or not current.runnable:
+            return self._schedule()
+        return current.step()
 
     async def _bring_up(self) -> None:
         self.rq.online = True
         self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
         self.enter_kernel()
         self.tick = self.tick_period
-        await self.enter_host(EntryKind.BOOT, self.cpu, payload=self.boot)
         self.rearm()
+        await self.enter_host(EntryKind.BOOT, self.cpu, payload=self.boot)
 
     async def _schedule(self) -> None:
         """Take a thread off that is blocked or has used up its slice, then switch to the next one, or idle."""
@@ -346,7 +348,6 @@ class PCpu(PCpuState):
         self.machine.set_account(self.cpu, Account.SWITCH)
         await self.enter_host(EntryKind.TASK_IN, thread.id, el=2)
         await thread.switched_in()
-        self.machine.set_account(self.cpu, Account.KERNEL)
         self.rearm()
 
     async def _idle(self) -> None:
@@ -366,6 +367,7 @@ class PCpu(PCpuState):
 
     def _restart_tick(self) -> None:
         self.tick = (self.now // self.tick_period + 1) * self.tick_period
+        self.rearm()
 
     # State.
 

@@ -142,9 +142,10 @@ class Simulation:
     @property
     def working(self) -> bool:
         """Is there work left: a workload or a perf session of a guest, a task of the host?"""
-        return (
-            bool(self.requests.waiting) or any(v.working for v in self.vcpus) or not all(t.finished for t in self.tasks)
-        )
+        for vcpu in self.vcpus:
+            if vcpu.working:
+                return True
+        return bool(self.requests.waiting) or not all(task.finished for task in self.tasks)
 
     @property
     def now(self) -> int:
@@ -156,14 +157,14 @@ class Simulation:
 
         It is called, after a trio checkpoint, before the first interaction and then after `every` of them.
         """
-        done = 0
         while self.working:
-            if done % every == 0:
-                await trio.lowlevel.checkpoint()
-                if progress is not None:
-                    progress()
-            done += 1
-            await self.step()
+            await trio.lowlevel.checkpoint()
+            if progress is not None:
+                progress()
+            for _ in range(every):
+                await self.step()
+                if not self.working:
+                    return
 
     async def step(self) -> None:
         """The next interaction: on the pCPU whose own is earliest, ties by number."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 NEVER = 2**64 - 1  # a time that does not come
 
@@ -38,12 +39,15 @@ class Thread(Protocol):
         """Move it, while it does not run, to another pCPU."""
         ...
 
-    async def step(self) -> None:
+    def step(self) -> Coroutine[Any, Any, object]:
         """One interaction: a handler run to its end, or a stretch of work up to its end or an interrupt."""
         ...
 
     def next_interaction(self) -> int: ...
-    async def switched_in(self) -> None: ...
+    async def switched_in(self) -> None:
+        """It is the current thread from now on, and says what the host's cycles are charged to."""
+        ...
+
     async def switched_out(self) -> None: ...
 
     def counter_overflow(self, counter: int, raised: int) -> None:

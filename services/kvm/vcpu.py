@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 from services import executor, state
@@ -92,6 +93,9 @@ class VCpu(VCpuState):
         "pcpus",
         "siblings",
         "pcpu",
+        # One register access of KVM's own, at EL2.
+        "read",
+        "write",
     )
     __slots__ = DERIVED
 
@@ -127,7 +131,7 @@ class VCpu(VCpuState):
         self.guest: Attendant | None = None
         self.pcpus = pcpus
         self.siblings = siblings  # the vCPUs of the same VM, this one too
-        self.pcpu = pcpus[cpu]
+        self.set_task_cpu(cpu)
         self.vpmu = design.vpmu(self)
 
     # What the host's scheduler sees.
@@ -146,6 +150,7 @@ class VCpu(VCpuState):
     def set_task_cpu(self, cpu: int) -> None:
         """Move it, while it does not run, to another pCPU."""
         self.cpu, self.pcpu = cpu, self.pcpus[cpu]
+        self.read, self.write = partial(self.machine.read, cpu), partial(self.machine.write, cpu)
 
     async def switched_in(self) -> None:
         """KVM's sched_in notifier: vcpu_load, and back into the guest."""
@@ -188,39 +193,39 @@ class VCpu(VCpuState):
         self.vgic.overflow(raised)
         return True
 
-    async def step(self) -> None:
+    def step(self) -> Coroutine[Any, Any, object]:
         """One interaction: one handler of the guest, or its work up to an interrupt."""
         vgic = self.vgic
-        self.machine.set_account(self.cpu, Account.TRAP)
-        if self.compute is not None and self.pcpu.now - self.progress > self.patience:
-            raise Livelock(f"{self._who()}: no work done in the last second, interrupts take all of it (I12)")
         if not self.booted:
             self.booted = True
-            await self._enter(EntryKind.BOOT, payload=self.boot)
-        elif vgic.sgis:
-            await self._enter(EntryKind.SGI, vgic.take_sgi())
-        elif vgic.line:
-            await self._interrupt()
-        elif vgic.expired:
-            await self._enter(EntryKind.TIMER, vgic.take_timers())
-        elif self.requests:
-            await self._enter(EntryKind.REQUEST, payload=self.requests.pop(0))
-        elif self.report_due:
-            await self._report()
-        elif self.compute is not None:
-            await self._run(*self.compute)
-        elif self.wfi:
-            await self._block()
-        else:
-            await self._enter(EntryKind.RESUME)
-            if not self._occupied():
-                assert self.guest is not None
-                raise self.guest.refuse(self._who(), "it was resumed and posted neither COMPUTE nor WFI")
+            return self._enter(EntryKind.BOOT, payload=self.boot)
+        if vgic.sgis:
+            return self._enter(EntryKind.SGI, vgic.take_sgi())
+        if vgic.line:
+            return self._interrupt()
+        if vgic.expired:
+            return self._enter(EntryKind.TIMER, vgic.take_timers())
+        if self.requests:
+            return self._enter(EntryKind.REQUEST, payload=self.requests.pop(0))
+        if self.report_due:
+            return self._report()
+        if self.compute is not None:
+            return self._run(*self.compute)
+        if self.wfi:
+            return self._block()
+        return self._resume()
+
+    async def _resume(self) -> None:
+        await self._enter(EntryKind.RESUME)
+        if not self._occupied():
+            assert self.guest is not None
+            raise self.guest.refuse(self._who(), "it was resumed and posted neither COMPUTE nor WFI")
 
     def want_report(self) -> None:
         """Have the guest report its results at its next entry, waking it for that."""
         self.report_due = True
-        self.kick()
+        if self.blocked:
+            self.pcpu.rq.wake(self)
 
     def _pending(self) -> bool:
         return not self.booted or self.vgic.pending or bool(self.requests or self.report_due)
@@ -247,14 +252,6 @@ class VCpu(VCpuState):
         """Execute KVM's own accesses, at EL2; the values read."""
         return self.pcpu.kvm(burst)
 
-    def read(self, register: int) -> int:
-        """Execute one MRS of KVM's own, at EL2."""
-        return self.machine.read(self.cpu, register)
-
-    def write(self, register: int, value: int) -> None:
-        """Execute one MSR of KVM's own, at EL2."""
-        self.machine.write(self.cpu, register, value)
-
     def call(
         self, rows: list[Row], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
     ) -> Coroutine[Any, Any, list[int]]:
@@ -269,6 +266,7 @@ class VCpu(VCpuState):
         """kvm_vcpu_kick: have the vCPU look at what is pending; called from the pCPU that it is on."""
         if self.blocked:
             self.pcpu.rq.wake(self)
+            self.pcpu.rearm()
 
     # In and out of the guest.
 
@@ -276,7 +274,11 @@ class VCpu(VCpuState):
         assert self.guest is not None
         machine, cpu = self.machine, self.cpu
         now = machine.mark(cpu, 16 + kind, argument, self.id)
-        el, left = (-1, 0) if self.compute is None else self.compute[1:]
+        if self.compute is None:
+            el, left = -1, 0
+        else:
+            _, el, left = self.compute
+            self._check_progress(now)
         machine.set_running(cpu, self.context, 1, self.profile)
         entry = Entry(kind, now, argument, el, left, self.previous_done, (), payload)
         try:
@@ -285,6 +287,10 @@ class VCpu(VCpuState):
             raise SimulationError(f"{self._who()}: {exc}, and its handler has ended") from None
         self.previous_done = machine.now(cpu)
         return answer
+
+    def _check_progress(self, now: int) -> None:
+        if now - self.progress > self.patience:
+            raise Livelock(f"{self._who()}: no work done in the last second, interrupts take all of it (I12)")
 
     async def _interrupt(self) -> None:
         """The guest's PMU interrupt handler."""
@@ -311,25 +317,24 @@ class VCpu(VCpuState):
             self.computed += done
             self.progress = now
             self.compute = (profile, el, left) if left else None
+        else:
+            self._check_progress(now)
         if pending:
             await self._interrupted(el)
 
     async def _interrupted(self, el: int) -> None:
         """A physical interrupt: out to the host, which serves it, and back."""
-        await self._exit(EXIT_FULL_NULL, el)
+        pcpu = self.pcpu
+        if self.machine.exit_guest(self.cpu, pcpu.context, pcpu.profile, EXIT_FULL_NULL, pcpu.costs[EXIT_FULL_NULL]):
+            await self._serve_interrupts(el)
         if self.pcpu.perf_ran:
             await self._resync_pmu_el0()
         self._enter_guest()
 
-    async def _exit(self, cost: int, el: int) -> None:
-        """Out to the host, which serves what interrupts at exception level `el`.
-
-        The window in which it takes that comes before guest_timing_exit_irqoff(), so it is the guest's time.
-        """
-        machine, cpu, pcpu = self.machine, self.cpu, self.pcpu
-        if machine.exit_guest(cpu, pcpu.context, pcpu.profile, cost, pcpu.costs[cost]):
-            await pcpu.serve_interrupts(el)
-            machine.set_cputime(cpu, CPUTIME_HOST_KERNEL)
+    async def _serve_interrupts(self, el: int) -> None:
+        """The host's window after an exit. It comes before guest_timing_exit_irqoff(), so it is the guest's time."""
+        await self.pcpu.serve_interrupts(el)
+        self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
 
     async def _resync_pmu_el0(self) -> None:
         """KVM_REQ_RESYNC_PMU_EL0: the driver has started counters in interrupt context."""
@@ -345,13 +350,14 @@ class VCpu(VCpuState):
 
     def _flush_pmu(self) -> None:
         """kvm_pmu_flush_hwstate: the level of the PMU interrupt."""
-        vgic, level = self.vgic, self.vpmu.level()
-        if level:
-            if not vgic.line:
-                vgic.injected += 1
-                self.pcpu.charge(Cost.VIRQ_INJECT)
-        elif not self.pmu.ovs:  # the guest has cleared the flag without having been interrupted
-            vgic.overflowed = -1
+        vgic = self.vgic
+        if not self.pmu.ovs:  # nor is any due that the guest has cleared without having been interrupted
+            vgic.line, vgic.overflowed = False, -1
+            return
+        level = self.vpmu.level()
+        if level and not vgic.line:
+            vgic.injected += 1
+            self.pcpu.charge(Cost.VIRQ_INJECT)
         vgic.line = level
 
     def _flush_timers(self) -> None:
@@ -366,8 +372,7 @@ class VCpu(VCpuState):
         pcpu.enter_kernel()
         pcpu.charge(Cost.EXIT_FULL_NULL)
         pcpu.charge(Cost.WFI_BLOCK)
-        await pcpu.serve_interrupts(-1)
-        self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
+        await self._serve_interrupts(-1)
         if self.pcpu.perf_ran:
             await self._resync_pmu_el0()
         self._enter_guest()
@@ -386,12 +391,12 @@ class VCpu(VCpuState):
         machine, cpu, pcpu = self.machine, self.cpu, self.pcpu
         key = register << 1 | write
         self.traps[key] = self.traps.get(key, 0) + 1
-        fast = self.vpmu.fast(register, write)  # no interrupt window, no vGIC, the time is the guest's
+        fast = self.vpmu.fast()  # no interrupt window, no vGIC, the time is the guest's
         if fast:
             pcpu.enter_kernel()
             pcpu.charge(Cost.EXIT_FAST)
-        else:
-            await self._exit(EXIT_FULL_SYSREG, 1)
+        elif machine.exit_guest(cpu, pcpu.context, pcpu.profile, EXIT_FULL_SYSREG, pcpu.costs[EXIT_FULL_SYSREG]):
+            await self._serve_interrupts(1)
         before = pcpu.bursts
         try:
             if register == ICC_SGI1R_EL1:
@@ -483,7 +488,7 @@ class VCpu(VCpuState):
     def restore(self, saved: state.Saved) -> None:
         """Take up what `save` gave."""
         state.restore(self, saved)
-        self.pcpu = self.pcpus[self.cpu]
+        self.set_task_cpu(self.cpu)
         self.vgic.derive()
         self.pmu.derive()
         self.vpmu.derive()

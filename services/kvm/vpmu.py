@@ -139,7 +139,8 @@ class Vpmu(ABC):
 
     @abstractmethod
     def level(self) -> bool:
-        """Is the guest's PMU interrupt condition true? Asked at every entry (kvm_pmu_update_state)."""
+        """Is the guest's PMU interrupt condition true? Asked at every entry with a flag in `pmu.ovs`
+        (kvm_pmu_update_state)."""
 
     def counter_overflow(self, counter: int) -> None:
         """A backing kernel counter overflowed. Raises ProtocolError where there is none."""
@@ -161,8 +162,8 @@ class Vpmu(ABC):
         if self.el0_switched():
             await self.vcpu.call([(Call.EL0_FILTER, int(guest), 0, 0, 0)])
 
-    def fast(self, register: int, write: bool) -> bool:
-        """Is this trapped access completed without leaving the hypervisor's own code?"""
+    def fast(self) -> bool:
+        """Are trapped accesses completed now without leaving the hypervisor's own code?"""
         return False
 
 

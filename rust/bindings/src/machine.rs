@@ -88,6 +88,16 @@ impl Machine {
         self.inner.enter_guest(cpu, context, profile, due).map_err(value_error)
     }
 
+    fn take_interrupt(
+        &mut self,
+        cpu: usize,
+        cause: usize,
+        cycles: u64,
+        account: usize,
+    ) -> PyResult<Option<(u64, u64, usize)>> {
+        self.inner.take_interrupt(cpu, cause, cycles, account).map_err(value_error)
+    }
+
     fn set_cputime(&mut self, cpu: usize, whose: usize) -> PyResult<()> {
         let known =
             Whose::ALL.get(whose).ok_or_else(|| PyValueError::new_err(format!("nobody's time: {whose}")));

@@ -102,7 +102,7 @@ class GunyahPmu(Vpmu):
                 await self._reside()
         return self.trapped.perform(context, register, write, value)
 
-    def fast(self, register: int, write: bool) -> bool:
+    def fast(self) -> bool:
         return self.design.traps is Traps.FAST_PATH and self.context.resident
 
     def level(self) -> bool:

@@ -84,7 +84,7 @@ class MediatedPmu(Vpmu):
     async def access(self, register: int, write: bool, value: int) -> int:
         return self.trapped.perform(self.context, register, write, value)
 
-    def fast(self, register: int, write: bool) -> bool:
+    def fast(self) -> bool:
         return self.design.traps is Traps.FAST_PATH
 
     def level(self) -> bool:

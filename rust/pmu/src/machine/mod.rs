@@ -220,6 +220,28 @@ impl Machine {
         Ok(true)
     }
 
+    /// The PMU interrupt is taken, if its line is high: the entry takes its time, and after that the host's cycles are
+    /// charged to `account`. When the line rose, the time after the entry, and the account before.
+    ///
+    /// # Errors
+    /// As of [`Machine::charge`] and [`Machine::set_account`].
+    pub fn take_interrupt(
+        &mut self,
+        cpu: usize,
+        cause: usize,
+        cycles: u64,
+        account: usize,
+    ) -> Result<Option<(u64, u64, usize)>, Error> {
+        let c = self.cpu(cpu)?;
+        if !c.interrupt() {
+            return Ok(None);
+        }
+        let raised = c.raised();
+        self.charge(cpu, cause, cycles)?;
+        let before = self.set_account(cpu, account)?;
+        Ok(Some((raised, self.cpu(cpu)?.now(), before)))
+    }
+
     /// From now on the time on `cpu` is `whose` to the host's kernel.
     ///
     /// # Errors

@@ -129,7 +129,7 @@ def read_overflows(context: PmuContext, register: int) -> int:
 
 
 def clear_overflows(context: PmuContext, register: int, value: int) -> None:
-    clear_overflows_in_memory(context, register, value)
+    context.pmu.ovs &= ~value
     context.write(register, value & context.on.mask)
 
 

@@ -70,12 +70,13 @@ class PmuContext:
     def overflow_status(self) -> bool:
         """kvm_pmu_part_overflow_status: the flags are in memory, the enables on the CPU while resident."""
         pmu, mask = self.pmu, self.on.mask
-        if not pmu.ovs & mask:
+        flags = pmu.ovs & mask
+        if not flags:
             return False
-        if not self.resident:
-            return bool(pmu.pmcr & r.PMCR_E and pmu.ovs & pmu.inten & mask)
+        if not (self.owned and self.loaded):
+            return bool(pmu.pmcr & r.PMCR_E and flags & pmu.inten)
         inten, pmcr = self.read(r.PMINTENSET_EL1), self.read(r.PMCR_EL0)
-        return bool((pmcr if self.on.split else pmu.pmcr) & r.PMCR_E and pmu.ovs & inten & mask)
+        return bool((pmcr if self.on.split else pmu.pmcr) & r.PMCR_E and flags & inten)
 
     def take_overflows(self, mask: int) -> None:
         """kvm_pmu_handle_guest_irq: the flags, which the host's handler has cleared, go into memory."""

@@ -60,6 +60,7 @@ class PartitionedPmu(Vpmu):
     host_pmcr: HostPmcr = field(default_factory=HostPmcr, init=False)
     trapped: Accesses = derived(init=False)
     calls_host: bool = derived(init=False)  # to give the range up, or to stop its own by HPME
+    fast_path: bool = derived(init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,6 +72,7 @@ class PartitionedPmu(Vpmu):
         on = guest_range(cpu, design.hpmn(cpu, self.pmu.counters), fgt=design.traps is Traps.FGT)
         self.context.fit(self, on, n=self.pmu.counters)
         self.trapped = ACCESSES if on.split else UNSPLIT
+        self.fast_path = design.traps is Traps.FAST_PATH
         self.calls_host = design.reservation is Reservation.DYNAMIC or on.split
 
     async def load(self) -> None:
@@ -137,14 +139,14 @@ class PartitionedPmu(Vpmu):
 
     async def access(self, register: int, write: bool, value: int) -> int:
         context = self.context
-        if not context.resident:
+        if not context.owned:
             context.owned = True
             with context.charged_to_swap():
                 await self._reside()
         return self.trapped.perform(context, register, write, value)
 
-    def fast(self, register: int, write: bool) -> bool:
-        return self.design.traps is Traps.FAST_PATH and self.context.resident
+    def fast(self) -> bool:
+        return self.fast_path and self.context.resident
 
     def level(self) -> bool:
         return self.context.overflow_status()

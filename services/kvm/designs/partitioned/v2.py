@@ -74,7 +74,7 @@ class V2Pmu(Vpmu):
     async def access(self, register: int, write: bool, value: int) -> int:
         return self.trapped.perform(self.context, register, write, value)
 
-    def fast(self, register: int, write: bool) -> bool:
+    def fast(self) -> bool:
         return self.context.resident and not self.context.on.untrapped
 
     def level(self) -> bool:

@@ -83,7 +83,7 @@ class V6Pmu(Vpmu):
                 self._reside()
         return self.trapped.perform(context, register, write, value)
 
-    def fast(self, register: int, write: bool) -> bool:
+    def fast(self) -> bool:
         return self.context.resident and not self.context.on.untrapped
 
     def level(self) -> bool:
