@@ -88,7 +88,7 @@ readme: $(EXTENSION) ## paste what `make demo` and `make test` print into README
 	$(BIN)/python docs/readme.py
 
 wheel: $(EXTENSION) ## a wheel for this platform, in dist/
-	$(BIN)/maturin build --quiet --release --locked --out dist
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin build --quiet --release --locked --out dist
 
 clean: ## remove what was built, keep the virtual environment's packages
 	rm -rf target dist .pytest_cache .mypy_cache .ruff_cache .hypothesis $(EXTENSION) services/_pmu*.so

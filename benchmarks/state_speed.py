@@ -3,8 +3,8 @@
     python -m benchmarks.state_speed
 
 Between two of them the world runs on a little, so that a restore has something to take back. The floor is a copy of a
-dict with as many plain values as the state has. Each figure is taken in turn with the floor; exit status 1 if the
-median of one misses its limit.
+dict with as many plain values as the state has. Each figure is taken in turn with the floor, many times, and its best
+one counts, which is what it takes on an idle core. Exit status 1 if a limit is missed.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ def main() -> int:
     missed = False
     for design in DESIGNS:
         for what, limit, times, floor in trio.run(_measured, design):
-            median = statistics.median(times)
-            missed |= median > limit
+            best = min(times)
+            missed |= best > limit
             print(
-                f"{what:32} {min(times):8.1f} {median:8.1f} {limit:8.0f} {median / floor:9.1f}"
-                f"{'  MISSED' if median > limit else ''}"
+                f"{what:32} {best:8.1f} {statistics.median(times):8.1f} {limit:8.0f} {best / floor:9.1f}"
+                f"{'  MISSED' if best > limit else ''}"
             )
-        print(f"{'  floor':32} {'':8} {floor:8.1f}")
+        print(f"{'  floor':32} {floor:8.1f}")
     return int(missed)
 
 
 async def _measured(design: str) -> list[tuple[str, float, list[float], float]]:
-    """What, its limit, its times and the floor's median; times are µs."""
+    """What, its limit, its times and the best floor; times are µs."""
     world = World(design)
     await world.run(INTERACTIONS)
     state = world.state()
@@ -53,7 +53,7 @@ async def _measured(design: str) -> list[tuple[str, float, list[float], float]]:
         saves.append(_time(world.state))
         restores.append(_time(lambda: world.restore(state)))
         floors.append(_time(plain.copy))
-    floor = statistics.median(floors)
+    floor = min(floors)
     return [
         (f"{design}, {len(plain)} values, saved", SAVE, saves, floor),
         (f"{design}, {len(plain)} values, restored", RESTORE, restores, floor),

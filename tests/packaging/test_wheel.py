@@ -17,11 +17,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(*command: str | Path, cwd: Path, path: Path | None = None) -> str:
-    """The standard output of a command that sees nothing of this environment or this tree."""
+def run(*command: str | Path, cwd: Path, building: bool = False) -> str:
+    """The standard output of a command that sees nothing of this environment or this tree, unless it builds there."""
     kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    if path is not None:
-        kept["PATH"] = f"{path}{os.pathsep}{kept['PATH']}"
+    if building:
+        kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+        kept["VIRTUAL_ENV"] = sys.prefix  # as `make setup` has it: with another one all is compiled anew
     done = subprocess.run([str(part) for part in command], cwd=cwd, env=kept, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}: exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -31,7 +32,7 @@ def run(*command: str | Path, cwd: Path, path: Path | None = None) -> str:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dist")
     maturin = Path(sys.executable).with_name("maturin")
-    run(maturin, "build", "--release", "--locked", "--quiet", "--out", out, cwd=ROOT, path=maturin.parent)
+    run(maturin, "build", "--release", "--locked", "--quiet", "--out", out, cwd=ROOT, building=True)
     (built,) = out.glob("*.whl")
     return built
 
