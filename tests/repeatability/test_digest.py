@@ -12,7 +12,6 @@ import trio
 from pmulab import scenario
 from services import embedded
 
-
 SHORTER = "guest.task.seconds=0.03"  # some ticks, rotations and hundreds of samples
 
 
@@ -23,19 +22,9 @@ def of(
     code = "import sys; from pmulab.cli import main; sys.exit(main())"
     if trio_seed is not None:
         code = f"import trio._core._run as run; run._r.seed({trio_seed}); " + code
+    options = ["--design", design, "--topology", topology, "--set", SHORTER]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            code,
-            "run",
-            name,
-            "--design",
-            design,
-            "--set",
-            SHORTER,
-            *("--topology", topology, "--json"),
-        ],
+        [sys.executable, "-c", code, "run", name, *options, "--json"],
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
         stdout=subprocess.PIPE,
         timeout=120,
