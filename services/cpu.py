@@ -181,9 +181,12 @@ class Cpu:
 
         Whoever dispatches entries to handlers calls this.
         """
-        burst, answer = self.burst, self._answer
+        burst = self.burst
         burst.done()
-        self.burst, self._answer = Burst(), b""
+        self.burst = Burst()
+        answer = self._answer
+        if answer:
+            self._answer = b""
         return burst, answer
 
 

@@ -93,8 +93,7 @@ class HostCpu:
             self.perf.handler_took(self.handler_began, entry.previous_done)
             self.handler_began = -1
         if entry.calls:
-            await self._calls(cpu, entry.calls)
-            return await self.perf.settle(cpu)
+            return await self._calls(cpu, entry.calls)
         match entry.kind:
             case EntryKind.PMU_IRQ:
                 self.handler_began = entry.now
@@ -202,6 +201,7 @@ class HostCpu:
                 await self._guest_counters(cpu, handle, range_only=bool(a))
             else:
                 raise BadRequest(f"a CALL with the code {code}, which is not a kernel-counter operation")
+        await perf.settle(cpu)
 
     async def _guest_counters(self, cpu: Cpu, mask: int, *, range_only: bool) -> None:
         """kvm_pmu_set_guest_counters: reschedule only if events are in the way, and back only what was squeezed."""

@@ -68,6 +68,7 @@ class PCpu(PCpuState):
         "boot",
         "host",
         # Within one interaction only.
+        "entry_of_call",
         "results",
         "reads_due",
         "noticed",
@@ -91,6 +92,7 @@ class PCpu(PCpuState):
         self.threads = threads
         self.boot = b""  # the payload of the host's BOOT entry
         self.host: Attendant | None = None
+        self.entry_of_call = Entry(CALL, 0)  # used again and again: no entry is as frequent as KVM's calls
         self.results: list[int] = []  # of the READs of the CALL under way
         self.reads_due = 0  # of its READs that are not answered yet
         self.noticed = False  # the overflow that the host's handler is serving is a guest's
@@ -146,31 +148,39 @@ class PCpu(PCpuState):
         payload: bytes = b"",
     ) -> bytes:
         """Enter the host's perf on this pCPU; what it answers."""
-        now = self.machine.mark(self.cpu, kind, argument, 0)
-        return await self._enter(Entry(kind, now, argument, el, 0, self.previous_done, (), payload))
-
-    async def _enter(self, entry: Entry) -> bytes:
         assert self.host is not None
+        now = self.machine.mark(self.cpu, kind, argument, 0)
+        entry = Entry(kind, now, argument, el, 0, self.previous_done, (), payload)
         try:
             answer = await self.host.enter(self, entry)
         except TookException as exc:
-            raise SimulationError(f"{self._host_name()}: {exc}, and its handler has ended") from None
+            raise self._took(exc) from None
         self.previous_done = self.machine.now(self.cpu)
         return answer
+
+    def _took(self, exc: TookException) -> SimulationError:
+        """What becomes of an exception that nobody is left to take."""
+        return SimulationError(f"{self._host_name()}: {exc}, and its handler has ended")
 
     async def call(self, rows: list[Row], account: Account, calls: int, reads: int) -> list[int]:
         """Kernel-counter operations for KVM, in one entry; the results of its READs.
 
         The log has a row's columns for each of the `calls`, 0 for one a row.
         """
+        assert self.host is not None
         self.results, self.reads_due = [], reads
-        machine, cpu = self.machine, self.cpu
+        machine, cpu, entry = self.machine, self.cpu, self.entry_of_call
         before = machine.set_account(cpu, account)
-        now = machine.mark(cpu, CALL, 0, CALL_COLUMNS * (calls or len(rows)))
-        await self._enter(Entry(CALL, now, 0, -1, 0, self.previous_done, rows))
+        entry.now = machine.mark(cpu, CALL, 0, CALL_COLUMNS * (calls or len(rows)))
+        entry.previous_done = self.previous_done
+        entry.calls = rows
+        try:
+            await self.host.enter(self, entry)
+        except TookException as exc:
+            raise self._took(exc) from None
+        self.previous_done = machine.now(cpu)
         machine.set_account(cpu, before)
         if self.reads_due:
-            assert self.host is not None
             raise self.host.refuse(self._host_name(), f"calls: READs left without a RESULT: {self.reads_due}")
         return self.results
 

@@ -93,28 +93,26 @@ def _disable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> boo
         return False
     outs: list[Burst | None] = []
     there = []
+    pmu, entry, active, gone = cc.pmu, cc.entry, ctx.pinned_active, 0
     for event in events:
         state = event.state
         if state == ACTIVE:
             outs.append(event.out)
             there.append(event)
+            gone |= event.bits
         elif state == INACTIVE:
             return False
         else:
             outs.append(None)
-    pmu, entry = cc.pmu, cc.entry
     if there:
         update_time(cc, cpu, ctx)
-    on_counters, gone = pmu.events, 0
-    for event in there:
-        event.state = OFF
-        gone |= event.bits
-        on_counters[event.idx] = None
     pmu.used &= ~gone
     pmu.guest_only &= ~gone
-    ctx.pinned_active = [event for event in ctx.pinned_active if event.state == ACTIVE]
     slots = cpu.burst.disable_in_turn(pmu.call, off(cc), on(cc), outs, pmu.used != 0)
     for event, event.slot in zip(there, slots, strict=True):
+        event.state = OFF
+        pmu.events[event.idx] = None
+        active.remove(event)
         if event.placed != entry:
             cc.pending_outs.append(event)
     return True

@@ -112,7 +112,8 @@ class EmulatedPmu(Vpmu):
             self._write(register, value)
         else:
             return self._read(register)
-        await self._perf()
+        if self.rows:
+            await self._perf()
         return value
 
     async def _typer(self, n: int, write: bool, value: int) -> int:
@@ -124,7 +125,8 @@ class EmulatedPmu(Vpmu):
             pmu.counter[n] = await self._value(n)
         self._recreate(n)
         self._restore_guest()
-        await self._perf()
+        if self.rows:
+            await self._perf()
         return value
 
     def _read(self, register: int) -> int:
@@ -273,10 +275,9 @@ class EmulatedPmu(Vpmu):
 
     async def _perf(self) -> None:
         """Have the host's perf do what the access asks of it, in one entry."""
-        if self.rows:
-            rows, calls = self.rows, self.calls
-            self.rows, self.calls = [], 0
-            await self.vcpu.call(rows, calls=calls)
+        rows, calls = self.rows, self.calls
+        self.rows, self.calls = [], 0
+        await self.vcpu.call(rows, calls=calls)
 
     def _hardware(self, register: int) -> int:
         burst = Burst()
