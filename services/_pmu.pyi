@@ -244,6 +244,10 @@ class Machine:
         """Level of the PMU interrupt line."""
     def raised(self, cpu: int) -> int:
         """The cycle at which the PMU interrupt line last rose."""
+    def traps(self, context: int) -> dict[int, int]:
+        """How often accesses of a guest have trapped to EL2, by register << 1 | is it a write."""
+    def trap(self, context: int, register: int, write: bool) -> None:
+        """An access of a guest that is not in a burst traps: it is counted with the others."""
     # Registers as the simulation itself sees them: no time, no trap, no log.
     def peek(self, cpu: int, register: int) -> int: ...
     def poke(self, cpu: int, register: int, value: int) -> None: ...

@@ -33,6 +33,7 @@ from services.kvm.thread import NEVER, Thread
 
 PMU_IRQ_STORM = 20_000  # handlers in a row, the line never low in between, before it counts as a livelock
 CALL, PMU_IRQ = EntryKind.CALL, EntryKind.PMU_IRQ
+RESULT, COUNTER_OVERFLOW, GUEST_OVERFLOW = Notice.RESULT, Notice.COUNTER_OVERFLOW, Notice.GUEST_OVERFLOW
 IRQ_ENTRY, IN_PMU_IRQ = int(Cost.IRQ_ENTRY), int(Account.PMU_IRQ)
 
 
@@ -123,7 +124,7 @@ class PCpu(PCpuState):
             return self.now if rq.waiting else max(self.now, self.rearm())
         return rq.current.next_interaction()
 
-    def charge(self, cost: Cost) -> None:
+    def charge(self, cost: int) -> None:
         """Software time of the host kernel."""
         self.machine.charge(self.cpu, cost, self.costs[cost])
 
@@ -225,12 +226,12 @@ class PCpu(PCpuState):
         return None
 
     def _notice(self, index: int, code: int, value: int) -> None:
-        if code == Notice.RESULT:
+        if code == RESULT:
             if not self.reads_due:
                 raise ProtocolError(f"operation {index}: a RESULT, but no READ waits for one")
             self.reads_due -= 1
             self.results.append(value)
-        elif code == Notice.COUNTER_OVERFLOW:
+        elif code == COUNTER_OVERFLOW:
             thread, counter = value >> 5, value & 31
             if thread >= len(self.threads):
                 raise ProtocolError(
@@ -243,7 +244,7 @@ class PCpu(PCpuState):
                 )
             owner.counter_overflow(counter, self.machine.raised(self.cpu))
             self.noticed = True
-        elif code == Notice.GUEST_OVERFLOW:
+        elif code == GUEST_OVERFLOW:
             current = self.rq.current
             if current is not None and current.guest_overflow(value, self.machine.raised(self.cpu)):
                 self.noticed = True
@@ -271,17 +272,17 @@ class PCpu(PCpuState):
             if now < self.deadline:
                 return
             if self.requests:  # the IPI of a perf call on this CPU
-                self.charge(Cost.IRQ_ENTRY)
+                self.charge(IRQ_ENTRY)
                 await self.enter_host(EntryKind.REQUEST, el=el, payload=self.requests.pop(0))
                 continue
             if self.rq.arrived(now):
-                self.charge(Cost.IRQ_ENTRY)
+                self.charge(IRQ_ENTRY)
                 continue
             expired = self._expired(now)
             if not expired:
                 self.rearm()
                 return
-            self.charge(Cost.IRQ_ENTRY)
+            self.charge(IRQ_ENTRY)
             self.perf_ran = True
             before = machine.set_account(cpu, Account.KERNEL)
             await self.enter_host(EntryKind.TIMER, expired, el)

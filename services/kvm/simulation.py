@@ -27,7 +27,19 @@ CHECKPOINT_EVERY = 256  # interactions between two trio checkpoints: some millis
 class Simulation:
     """All pCPUs in virtual-time order, and the threads on them."""
 
-    DERIVED = ("board", "design", "fallbacks", "threads", "pcpus", "vcpus", "tasks", "requests", "objects", "entered")
+    DERIVED = (
+        "board",
+        "design",
+        "fallbacks",
+        "threads",
+        "pcpus",
+        "alone",
+        "vcpus",
+        "tasks",
+        "requests",
+        "objects",
+        "entered",
+    )
     __slots__ = DERIVED
 
     def __init__(self, experiment: ex.Experiment) -> None:
@@ -40,6 +52,7 @@ class Simulation:
         for cpu in range(len(experiment.cpus)):
             self.pcpus.append(PCpu(board, cpu, board.machine.add_context(False), self.threads, queues))
             queues.append(self.pcpus[cpu].rq)
+        self.alone = self.pcpus[0] if len(self.pcpus) == 1 else None  # the pCPU whose turn it always is
         self.vcpus: list[VCpu] = []
         for vm in range(len(experiment.guests)):
             self._add_guest(vm)
@@ -170,8 +183,7 @@ class Simulation:
         """The next interaction: on the pCPU whose own is earliest, ties by number."""
         if self.requests.waiting:
             self.requests.take()
-        pcpus = self.pcpus
-        pcpu = pcpus[0] if len(pcpus) == 1 else min(pcpus, key=PCpu.next_interaction)
+        pcpu = self.alone or min(self.pcpus, key=PCpu.next_interaction)
         self.board.interactions += 1
         self.entered = True
         await pcpu.step()

@@ -42,6 +42,8 @@ from services.registers import ICC_SGI1R_EL1
 ESR_UNKNOWN = 1 << 25  # EC 0 (unknown reason), IL: what an UNDEFINED access takes to EL1
 COMPUTE_EL_SHIFT = 20  # a COMPUTE's argument: exception level above, profile below
 COMPUTE_PROFILE = (1 << COMPUTE_EL_SHIFT) - 1
+PMU_IRQ = EntryKind.PMU_IRQ
+VIRQ_INJECT = Cost.VIRQ_INJECT
 EXIT_FULL_NULL, EXIT_FULL_SYSREG = int(Cost.EXIT_FULL_NULL), int(Cost.EXIT_FULL_SYSREG)
 IRQ_WORK_SGI = 5  # Linux arm64 IPI_IRQ_WORK
 
@@ -65,7 +67,6 @@ class VCpuState:
     report_due: bool = False
     report: dict[str, Any] = field(default_factory=dict)  # the last one
     previous_done: int = 0
-    traps: dict[int, int] = field(default_factory=dict)  # how often, by register << 1 | is it a write
     load_times: Latencies = field(default_factory=Latencies)
     put_times: Latencies = field(default_factory=Latencies)
     computed: int = 0  # cycles of its tasks' work done
@@ -93,9 +94,12 @@ class VCpu(VCpuState):
         "pcpus",
         "siblings",
         "pcpu",
-        # One register access of KVM's own, at EL2.
+        # Calls of the machine for the pCPU that it is on: an access of KVM's own, at EL2, and the ways out and in.
         "read",
         "write",
+        "exit_null",
+        "exit_sysreg",
+        "enter_el1",
     )
     __slots__ = DERIVED
 
@@ -144,19 +148,30 @@ class VCpu(VCpuState):
     def timer_deadline(self) -> int:
         return self.vgic.timer_deadline
 
+    @property
+    def traps(self) -> dict[int, int]:
+        """How often its guest's accesses have trapped, by register << 1 | is it a write."""
+        return self.machine.traps(self.context)
+
     def unblock(self) -> None:
         self.blocked = False
 
     def set_task_cpu(self, cpu: int) -> None:
         """Move it, while it does not run, to another pCPU."""
-        self.cpu, self.pcpu = cpu, self.pcpus[cpu]
-        self.read, self.write = partial(self.machine.read, cpu), partial(self.machine.write, cpu)
+        machine, pcpu = self.machine, self.pcpus[cpu]
+        self.cpu, self.pcpu = cpu, pcpu
+        self.read, self.write = partial(machine.read, cpu), partial(machine.write, cpu)
+        exit_guest = partial(machine.exit_guest, cpu, pcpu.context, pcpu.profile)
+        self.exit_null = partial(exit_guest, EXIT_FULL_NULL, pcpu.costs[EXIT_FULL_NULL])
+        self.exit_sysreg = partial(exit_guest, EXIT_FULL_SYSREG, pcpu.costs[EXIT_FULL_SYSREG])
+        self.enter_el1 = partial(machine.enter_guest, cpu, self.context, self.profile)
 
     async def switched_in(self) -> None:
         """KVM's sched_in notifier: vcpu_load, and back into the guest."""
         self.ran = True
         began = self.progress = self.pcpu.now
-        await self.vpmu.restore_el0(guest=True)
+        if self.vpmu.el0_switched():
+            await self.vpmu.restore_el0(guest=True)
         self.machine.set_account(self.cpu, Account.SWAP)
         await self.vpmu.load()
         self.load_times.add(began, self.pcpu.now)
@@ -168,7 +183,8 @@ class VCpu(VCpuState):
     async def switched_out(self) -> None:
         """KVM's sched_out notifier: vcpu_put."""
         began = self.pcpu.now
-        await self.vpmu.restore_el0(guest=False)
+        if self.vpmu.el0_switched():
+            await self.vpmu.restore_el0(guest=False)
         self.machine.set_account(self.cpu, Account.SWAP)
         await self.vpmu.put()
         self.put_times.add(began, self.pcpu.now)
@@ -296,7 +312,7 @@ class VCpu(VCpuState):
         """The guest's PMU interrupt handler."""
         self.vgic.handler_entered(self.machine.now(self.cpu))
         before = self.bursts
-        await self._enter(EntryKind.PMU_IRQ)
+        await self._enter(PMU_IRQ)
         self.irq_bursts += self.bursts - before
         if self.vgic.line:  # the EOI of a level that KVM still holds high: a maintenance interrupt has KVM look again
             await self._interrupted(1)
@@ -324,8 +340,7 @@ class VCpu(VCpuState):
 
     async def _interrupted(self, el: int) -> None:
         """A physical interrupt: out to the host, which serves it, and back."""
-        pcpu = self.pcpu
-        if self.machine.exit_guest(self.cpu, pcpu.context, pcpu.profile, EXIT_FULL_NULL, pcpu.costs[EXIT_FULL_NULL]):
+        if self.exit_null():
             await self._serve_interrupts(el)
         if self.pcpu.perf_ran:
             await self._resync_pmu_el0()
@@ -339,7 +354,8 @@ class VCpu(VCpuState):
     async def _resync_pmu_el0(self) -> None:
         """KVM_REQ_RESYNC_PMU_EL0: the driver has started counters in interrupt context."""
         self.pcpu.perf_ran = False
-        await self.vpmu.restore_el0(guest=True)
+        if self.vpmu.el0_switched():
+            await self.vpmu.restore_el0(guest=True)
 
     def _enter_guest(self) -> None:
         """Make pending what has become due; from here on the time is the guest's."""
@@ -357,7 +373,7 @@ class VCpu(VCpuState):
         level = self.vpmu.level()
         if level and not vgic.line:
             vgic.injected += 1
-            self.pcpu.charge(Cost.VIRQ_INJECT)
+            self.pcpu.charge(VIRQ_INJECT)
         vgic.line = level
 
     def _flush_timers(self) -> None:
@@ -388,14 +404,12 @@ class VCpu(VCpuState):
 
     async def trapped(self, register: int, write: bool, value: int) -> int:
         """An access trapped to EL2: the design emulates it. The value read."""
-        machine, cpu, pcpu = self.machine, self.cpu, self.pcpu
-        key = register << 1 | write
-        self.traps[key] = self.traps.get(key, 0) + 1
+        pcpu = self.pcpu
         fast = self.vpmu.fast()  # no interrupt window, no vGIC, the time is the guest's
         if fast:
             pcpu.enter_kernel()
             pcpu.charge(Cost.EXIT_FAST)
-        elif machine.exit_guest(cpu, pcpu.context, pcpu.profile, EXIT_FULL_SYSREG, pcpu.costs[EXIT_FULL_SYSREG]):
+        elif self.exit_sysreg():
             await self._serve_interrupts(1)
         before = pcpu.bursts
         try:
@@ -408,14 +422,14 @@ class VCpu(VCpuState):
         finally:
             self.trap_bursts += pcpu.bursts - before
             if fast:
-                machine.set_running(cpu, self.context, 1, self.profile)
+                self.machine.set_running(self.cpu, self.context, 1, self.profile)
             else:
                 if pcpu.perf_ran:
                     await self._resync_pmu_el0()
                 self._flush_pmu()
-                if not machine.enter_guest(cpu, self.context, self.profile, self.vgic.timer_deadline):
+                if not self.enter_el1(self.vgic.timer_deadline):
                     self._flush_timers()
-                    machine.enter_guest(cpu, self.context, self.profile, NEVER)
+                    self.enter_el1(NEVER)
         return value
 
     def _send_sgi(self, target: int) -> None:
@@ -461,6 +475,7 @@ class VCpu(VCpuState):
         return None
 
     async def _ipi(self, target: int) -> None:
+        self.machine.trap(self.context, ICC_SGI1R_EL1, True)
         await self.trapped(ICC_SGI1R_EL1, True, target)
 
     async def _window(self) -> None:

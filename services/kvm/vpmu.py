@@ -158,9 +158,8 @@ class Vpmu(ABC):
         return self.vcpu.host_has_events
 
     async def restore_el0(self, *, guest: bool) -> None:
-        """kvm_vcpu_pmu_restore_guest and kvm_vcpu_pmu_restore_host."""
-        if self.el0_switched():
-            await self.vcpu.call([(Call.EL0_FILTER, int(guest), 0, 0, 0)])
+        """kvm_vcpu_pmu_restore_guest and kvm_vcpu_pmu_restore_host, where filters are switched."""
+        await self.vcpu.call([(Call.EL0_FILTER, int(guest), 0, 0, 0)])
 
     def fast(self) -> bool:
         """Are trapped accesses completed now without leaving the hypervisor's own code?"""

@@ -86,6 +86,18 @@ def test_a_trapped_access_is_completed_by_kvm(machine: Machine) -> None:
     assert burst.values()[before] != 0
 
 
+def test_traps_are_counted_by_context_and_access(machine: Machine) -> None:
+    machine.poke(0, MDCR_EL2, 6 | MDCR_EL2_TPM)
+    machine.set_running(0, GUEST, 1, 0)
+    burst = Burst()
+    burst.msr(PMOVSCLR_EL0, 1)
+    for _ in range(2):
+        stopped(machine, burst)
+    machine.trap(GUEST, PMOVSCLR_EL0, False)
+    assert machine.traps(GUEST) == {PMOVSCLR_EL0 << 1 | 1: 2, PMOVSCLR_EL0 << 1: 1}
+    assert machine.traps(HOST) == {}
+
+
 def test_the_value_of_a_trapped_write_is_told(machine: Machine) -> None:
     machine.poke(0, MDCR_EL2, 6 | MDCR_EL2_TPM)
     machine.set_running(0, GUEST, 1, 0)

@@ -174,6 +174,14 @@ impl Machine {
         Ok(self.inner.cpu(cpu).map_err(value_error)?.raised())
     }
 
+    fn trap(&mut self, context: usize, register: u16, write: bool) -> PyResult<()> {
+        self.inner.trap(context, register, write).map_err(value_error)
+    }
+
+    fn traps(&self, context: usize) -> BTreeMap<u32, u64> {
+        self.inner.traps(context).collect()
+    }
+
     fn peek(&self, cpu: usize, register: u16) -> PyResult<u64> {
         self.inner.peek(cpu, register).map_err(value_error)
     }

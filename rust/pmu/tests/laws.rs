@@ -31,7 +31,7 @@ impl Bench {
     fn run_at(&mut self, el: u8) {
         let classes = [Class::GuestEl0, Class::GuestEl1, Class::HostEl2];
         let level = usize::from(el);
-        let running = Running { tally: level, el, guest: el < 2, class: classes[level] };
+        let running = Running { context: level, tally: level, el, guest: el < 2, class: classes[level] };
         self.cpu.set_running(&mut self.world, running, 0);
     }
 

@@ -62,6 +62,8 @@ impl Choice {
 /// What runs on a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
+    /// Its context.
+    pub context: usize,
     /// Its tally.
     pub tally: usize,
     /// Exception level.
@@ -298,12 +300,12 @@ mod tests {
         }
 
         pub(super) fn run_host(&mut self) {
-            let host = Running { tally: 0, el: 2, guest: false, class: Class::HostEl2 };
+            let host = Running { context: 0, tally: 0, el: 2, guest: false, class: Class::HostEl2 };
             self.cpu.set_running(&mut self.world, host, 0);
         }
 
         pub(super) fn run_guest(&mut self) {
-            let guest = Running { tally: 1, el: 1, guest: true, class: Class::GuestEl1 };
+            let guest = Running { context: 1, tally: 1, el: 1, guest: true, class: Class::GuestEl1 };
             self.cpu.set_running(&mut self.world, guest, 0);
         }
 

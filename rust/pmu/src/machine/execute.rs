@@ -1,7 +1,7 @@
 //! A CPU executes a burst.
 
 use super::truth::posted;
-use super::{Costs, Error, Machine, cause, on};
+use super::{Costs, Error, Machine, Traps, cause, on};
 use crate::access::Outcome;
 use crate::burst::{Burst, Op, Operation};
 use crate::cpu::{Cpu, Running};
@@ -49,6 +49,7 @@ struct Executing<'a> {
     c: &'a mut Cpu,
     world: &'a mut World,
     log: &'a mut Log,
+    traps: &'a mut Traps,
     costs: Costs,
     cpu: usize,
     running: Running,
@@ -65,7 +66,7 @@ impl Executing<'_> {
     /// One access: the value that it read or wrote.
     #[inline]
     fn access(&mut self, encoding: u16, write: bool, value: u64) -> Result<u64, Taken> {
-        let Self { c, world, log, costs, cpu, running } = self;
+        let Self { c, world, log, costs, cpu, running, .. } = self;
         let register = Register::decode(encoding);
         let own = if running.el == 0 && running.guest { 1 } else { running.el.max(1) };
         let outcome =
@@ -106,10 +107,10 @@ impl Executing<'_> {
 
 impl Machine {
     fn executing(&mut self, cpu: usize) -> Result<Executing<'_>, Error> {
-        let Self { cpus, world, log, costs, .. } = self;
+        let Self { cpus, world, log, costs, traps, .. } = self;
         let c = on(cpus, cpu)?;
         let running = c.running().ok_or(Error::NothingRuns(cpu))?;
-        Ok(Executing { c, world, log, costs: *costs, cpu, running })
+        Ok(Executing { c, world, log, traps, costs: *costs, cpu, running })
     }
 
     /// One access of what runs: the value that it read or, if there is one to write, wrote; `None` if it took an
@@ -170,12 +171,21 @@ impl Machine {
             match on.access(op.subject as u16, write, value) {
                 Ok(value) if !write => set(values, op.slot, value),
                 Ok(_) => {}
-                Err(Taken { el: 2, esr }) if on.running.guest => return Ok(Stop::Trap { index, esr, value }),
+                Err(Taken { el: 2, esr }) if on.running.guest => {
+                    count(on.traps, on.running.context, op.subject as u16, write);
+                    return Ok(Stop::Trap { index, esr, value });
+                }
                 Err(Taken { esr, .. }) => return Ok(Stop::Exception { index, esr }),
             }
         }
         Ok(Stop::End)
     }
+}
+
+/// Counts an access that trapped.
+pub(super) fn count(traps: &mut Traps, context: usize, encoding: u16, write: bool) {
+    let times = traps.entry((context, u32::from(encoding) << 1 | u32::from(write))).or_default();
+    *times = times.saturating_add(1);
 }
 
 #[inline]

@@ -7,6 +7,8 @@ mod truth;
 pub use error::Error;
 pub use execute::Stop;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::burst::{CAUSES, PROFILES};
@@ -53,7 +55,11 @@ pub struct Machine {
     contexts: Vec<Context>,
     costs: Costs,
     log: Log,
+    traps: Traps,
 }
+
+/// How often guests' accesses have trapped to EL2: by context, and encoding << 1 | is it a write.
+type Traps = BTreeMap<(usize, u32), u64>;
 
 const LEVELS: usize = 3;
 /// Events that can be tallied.
@@ -80,7 +86,7 @@ impl Machine {
             features.pmceid1.get_or_insert(world.events.pmceid(1));
             made.push(Cpu::new(id, features));
         }
-        Ok(Self { cpus: made, world, contexts: Vec::new(), costs, log: Log::default() })
+        Ok(Self { cpus: made, world, contexts: Vec::new(), costs, log: Log::default(), traps: Traps::new() })
     }
 
     /// Adds a profile of (event, occurrences per cycle in Q32.32); events that are not tallied are left out.
@@ -174,7 +180,8 @@ impl Machine {
         }
         let tally = first + usize::from(el);
         let class = self.world.tallies[tally].class;
-        self.cpus[cpu].set_running(&mut self.world, Running { tally, el, guest, class }, profile);
+        let next = Running { context, tally, el, guest, class };
+        self.cpus[cpu].set_running(&mut self.world, next, profile);
         Ok(())
     }
 
@@ -329,6 +336,21 @@ impl Machine {
     pub fn idle(&mut self, cpu: usize, until: u64) -> Result<(), Error> {
         self.cpu_mut(cpu)?.idle(until);
         Ok(())
+    }
+
+    /// An access of a guest that is not in a burst traps: it is counted with the others.
+    ///
+    /// # Errors
+    /// No such context.
+    pub fn trap(&mut self, context: usize, encoding: u16, write: bool) -> Result<(), Error> {
+        self.context(context)?;
+        execute::count(&mut self.traps, context, encoding, write);
+        Ok(())
+    }
+
+    /// How often accesses of a context have trapped to EL2, by encoding << 1 | is it a write.
+    pub fn traps(&self, context: usize) -> impl Iterator<Item = (u32, u64)> {
+        self.traps.range((context, 0)..=(context, u32::MAX)).map(|(&(_, access), &times)| (access, times))
     }
 
     // Registers as the simulation itself sees them.

@@ -34,15 +34,15 @@ class Accesses:
     def perform(self, context: PmuContext, register: int, write: bool, value: int) -> int:
         """The value read, or the one written. Raises InjectUndef."""
         if write:
-            writing = self.writes.get(register)
-            if writing is None:
+            if register not in self.writes:
                 raise InjectUndef
-            writing[0](context, writing[1], value)
+            perform_write, which = self.writes[register]
+            perform_write(context, which, value)
             return value
-        reading = self.reads.get(register)
-        if reading is None:
+        if register not in self.reads:
             raise InjectUndef
-        return reading[0](context, reading[1])
+        perform_read, which = self.reads[register]
+        return perform_read(context, which)
 
 
 def by_register(function: F, *registers: int) -> dict[int, tuple[F, int]]:
