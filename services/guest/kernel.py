@@ -17,6 +17,7 @@ from services.linux_perf import Perf, PerfConfig, PerfCpu, Session
 from services.state import Objects, Saved, as_frozen, derived, link, restore, save
 
 NEVER = 2**64 - 1
+PMU_IRQ, IRQ_ENTRY = EntryKind.PMU_IRQ, int(Cost.IRQ_ENTRY)  # looked up once: the handler is entered by the million
 NO_PMU = (0x0, 0xF)  # ID_AA64DFR0_EL1.PMUVer: none, or not by the architecture
 
 
@@ -107,6 +108,7 @@ class GuestCpu:
     cpu_sessions: list[Session] = derived(default_factory=list)  # for as long as the run lasts
     perf: PerfCpu = derived(init=False)  # from the boot on
     costs: dict[Cost, int] = derived(init=False)
+    irq_entry: int = derived(default=0)  # of costs
     period: int = derived(default=0)  # of the tick, in cycles
 
     async def enter(self, cpu: Cpu, entry: Entry) -> None:
@@ -114,11 +116,13 @@ class GuestCpu:
         if self.handler_began >= 0:
             self.perf.handler_took(self.handler_began, entry.previous_done)
             self.handler_began = -1
+        if entry.kind is PMU_IRQ:
+            irq_entry = self.irq_entry
+            cpu.burst.charge(IRQ_ENTRY, irq_entry)
+            self.handler_began = entry.now + irq_entry
+            await self.perf.handle_irq(cpu)
+            return await self.perf.settle(cpu)
         match entry.kind:
-            case EntryKind.PMU_IRQ:
-                self._interrupt(cpu)
-                self.handler_began = entry.now + self.costs[Cost.IRQ_ENTRY]
-                await self.perf.handle_irq(cpu)
             case EntryKind.TIMER:
                 self._interrupt(cpu)
                 await self._timer(cpu, entry)
@@ -136,13 +140,13 @@ class GuestCpu:
                 await self._report(cpu, entry.now)
             case _:
                 raise BadRequest(f"a guest's kernel has no handler for {entry.kind!r}")
-        await self.perf.settle(cpu)
+        return await self.perf.settle(cpu)
 
     def _charge(self, cpu: Cpu, cost: Cost) -> None:
         cpu.burst.charge(cost, self.costs[cost])
 
     def _interrupt(self, cpu: Cpu) -> None:
-        self._charge(cpu, Cost.IRQ_ENTRY)
+        cpu.burst.charge(IRQ_ENTRY, self.irq_entry)
 
     # Boot and requests.
 
@@ -163,6 +167,7 @@ class GuestCpu:
             PerfConfig(pmuver=boot.pmuver, cpu=self.index, mux_interval=guest.mux_interval)
         )
         self.costs = self.perf.shared.costs
+        self.irq_entry = self.costs[Cost.IRQ_ENTRY]
         self.period = boot.frequency_hz // guest.hz
 
     async def _boot(self, cpu: Cpu, now: int, boot: GuestBoot) -> None:

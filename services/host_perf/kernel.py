@@ -19,6 +19,7 @@ from services.state import Objects, Saved, as_frozen, derived, restore, save
 # As plain integers: KVM's calls come by the million, and an enum's member is looked up each time.
 CREATE, RELEASE, ENABLE, DISABLE, READ, EL0_FILTER, GUEST_COUNTERS = (int(call) for call in Call)
 RESULT = int(Notice.RESULT)
+PMU_IRQ = EntryKind.PMU_IRQ
 
 
 class BadRequest(ValueError):
@@ -94,10 +95,11 @@ class HostCpu:
             self.handler_began = -1
         if entry.calls:
             return await self._calls(cpu, entry.calls)
+        if entry.kind is PMU_IRQ:
+            self.handler_began = entry.now
+            await self.perf.handle_irq(cpu)
+            return await self.perf.settle(cpu)
         match entry.kind:
-            case EntryKind.PMU_IRQ:
-                self.handler_began = entry.now
-                await self.perf.handle_irq(cpu)
             case EntryKind.TIMER:
                 if entry.argument >> Timer.TICK & 1:
                     await self.perf.tick(cpu)

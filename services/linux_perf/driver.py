@@ -78,8 +78,12 @@ class Driver:
     off_range: Burst = derived(init=False)
     on_range: Burst = derived(init=False)
     clear_flags: Burst = derived(init=False)
+    # Software time alone.
     call: Burst = derived(init=False)
+    read: Burst = derived(init=False)
     recreate: Burst = derived(init=False)
+    host_pmi: Burst = derived(init=False)
+    sample: Burst = derived(init=False)
     disables: list[Burst] = derived(init=False)
     stops: list[Burst] = derived(init=False)
     outs: list[Burst] = derived(init=False)
@@ -98,8 +102,8 @@ class Driver:
         self.clear_flags = Burst()
         flags = self.clear_flags.mrs(PMOVSCLR_EL0)
         self.clear_flags.write_back(PMOVSCLR_EL0, flags, OVERFLOWED, 0)
-        self.call = Burst()
-        self.call.charge(Cost.PERF_CALL, self.costs[Cost.PERF_CALL])
+        self.call, self.read = self._charge(Cost.PERF_CALL), self._charge(Cost.PERF_READ)
+        self.host_pmi, self.sample = self._charge(Cost.HOST_PMI), self._charge(Cost.SAMPLE)
         cost = self.costs[Cost.PERF_RELEASE_CREATE]
         self.recreate = Burst()
         self.recreate.charge(Cost.PERF_RELEASE_CREATE, cost // 2)
@@ -152,21 +156,21 @@ class Driver:
 
     # Sequences.
 
+    def _charge(self, cost: Cost) -> Burst:
+        burst = Burst()
+        burst.charge(cost, self.costs[cost])
+        return burst
+
     def _stop(self, idx: int, cost: int | None, chained: bool = False) -> Burst:
         """armpmu_stop, and as part of event_sched_out with its cost; the upper half of a pair is read first."""
         burst = Burst()
         if cost is not None:
             burst.charge(Cost.EVENT_OUT, cost)
         _disable(burst, counter_bits(idx, chained), 1 << idx)
-        self.read(burst, idx, chained)
-        return burst
-
-    def read(self, burst: Burst, idx: int, chained: bool) -> int:
-        """armv8pmu_read_counter; the slot of the value, with the lower half of a pair in the one after it."""
-        slot = burst.mrs(REGISTERS[idx])
+        burst.mrs(REGISTERS[idx])
         if chained:
             burst.mrs(REGISTERS[idx - 1])
-        return slot
+        return burst
 
     def write(self, burst: Burst, event: PerfEvent, left: int) -> None:
         """armv8pmu_write_counter with the counter `left` occurrences away from its overflow."""
@@ -267,6 +271,15 @@ def counter_bits(idx: int, pair: bool) -> int:
 def paired(event: PerfEvent, idx: int) -> bool:
     """armv8pmu_event_is_chained on the counter `idx`: the upper of a pair."""
     return event.hw.chained and idx < CYCLE_COUNTER
+
+
+def read_of(burst: Burst, event: PerfEvent) -> int:
+    """armv8pmu_read_counter; the slot of the value, with the lower half of a pair in the one after it."""
+    idx = event.idx
+    slot = burst.mrs(REGISTERS[idx])
+    if event.hw.chained and idx < CYCLE_COUNTER:
+        burst.mrs(REGISTERS[idx - 1])
+    return slot
 
 
 def _disable(burst: Burst, counters: int, interrupts: int) -> Burst:

@@ -1,19 +1,22 @@
 """The PMU interrupt, the tick and the mux timer: overflows, throttling, frequency events, rotation.
 
-Functions over a `CpuContext`.
+Functions over a `CpuContext`. A handler begins with nothing pending, and needs at once what it reads of a counter: but
+for rotation, which takes events off, it waits for what it has posted and no more (`cpu.wait`).
 """
 
 from __future__ import annotations
 
-from services.costs import Cost
 from services.cpu import Cpu, Notice
 from services.linux_perf.cpu_context import CpuContext
+from services.linux_perf.driver import REGISTERS, read_of
 from services.linux_perf.event import ACTIVE, MASK32, MASK64, THROTTLED, Context, PerfEvent, signed64
-from services.linux_perf.lifecycle import read_counter, update
+from services.linux_perf.lifecycle import update
 from services.linux_perf.schedule import forward_mux, now_ns, on, post_ins, post_off, post_on, post_outs, wait
 from services.linux_perf.shared import NS_PER_S
 from services.registers import PMINTENSET_EL1, PMOVSCLR_EL0
 
+# As plain integers: an enum's member is looked up each time.
+COUNTER_OVERFLOW, GUEST_OVERFLOW = int(Notice.COUNTER_OVERFLOW), int(Notice.GUEST_OVERFLOW)
 ACCUMULATED_SAMPLES = 128  # window of the running average of the handler's length
 
 # Starting and stopping an event that keeps its counter.
@@ -22,15 +25,23 @@ ACCUMULATED_SAMPLES = 128  # window of the running average of the handler's leng
 async def _stop(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     """pmu.stop(PERF_EF_UPDATE)."""
     slot = cpu.burst.extend(cc.pmu.stop_of(event))
-    update(event, slot, await wait(cc, cpu))
+    update(event, slot, await cpu.wait())
 
 
 def _set_period(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> bool:
     """armpmu_event_set_period; whether a new period has begun."""
-    renewed = event.renew_period()
-    left = min(event.period_left, event.hw.half)
+    left, hw, renewed = event.period_left, event.hw, False
+    if left <= 0 or left <= -event.sample_period:
+        renewed = event.renew_period()
+        left = event.period_left
+    if left > hw.half:
+        left = hw.half
     event.prev = -left
-    cc.pmu.write(cpu.burst, event, left)
+    if hw.chained:
+        cc.pmu.write(cpu.burst, event, left)
+    else:
+        idx = event.idx
+        cpu.burst.msr(REGISTERS[idx], -left & cc.pmu.write_masks[idx])
     return renewed
 
 
@@ -51,12 +62,12 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
     after the handler (irq_work); `irq_work()` is what the SGI's handler calls.
     """
     pmu = cc.pmu
-    cpu.burst.charge(Cost.HOST_PMI, cc.shared.costs[Cost.HOST_PMI])
+    cpu.burst.extend(pmu.host_pmi)
     if cc.split_irq:
         flags = await _own_flags(cc, cpu)
     else:
         slot = cpu.burst.extend(pmu.clear_flags)
-        flags = (await wait(cc, cpu))[slot]
+        flags = (await cpu.wait())[slot]
     if not flags:
         return False
     post_off(cc, cpu.burst)
@@ -67,7 +78,8 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
         event = pmu.events[idx]
         if event is None:
             continue
-        await read_counter(cc, cpu, event)
+        slot = read_of(cpu.burst, event)
+        update(event, slot, await cpu.wait())
         if not _set_period(cc, cpu, event):
             continue
         if event.sampling and await _overflow(cc, cpu, event):
@@ -76,7 +88,7 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
     if guest:
         if cc.split_irq:
             cpu.burst.msr(PMOVSCLR_EL0, guest)
-        cpu.burst.notify(Notice.GUEST_OVERFLOW, guest)
+        cpu.burst.notify(GUEST_OVERFLOW, guest)
     cpu.burst.extend(on(cc))
     if cc.wakeup_pending and not cc.wakeup_raised:
         cc.wakeup_raised = True
@@ -88,7 +100,7 @@ async def _own_flags(cc: CpuContext, cpu: Cpu) -> int:
     """The flags that have their interrupt enabled, of which the host's are cleared (partitioned v6 to v8)."""
     flags_slot, enabled_slot = cpu.burst.mrs(PMOVSCLR_EL0), cpu.burst.mrs(PMINTENSET_EL1)
     cpu.burst.write_back(PMOVSCLR_EL0, flags_slot, MASK64 & ~cc.guest_mask, 0)
-    values = await wait(cc, cpu)
+    values = await cpu.wait()
     return values[flags_slot] & values[enabled_slot]
 
 
@@ -121,7 +133,7 @@ async def _overflow(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> bool:
 def _sample(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     """perf_event_output: one record; the reader of the buffer is woken each time the watermark is crossed."""
     event.samples += 1
-    cpu.burst.charge(Cost.SAMPLE, cc.shared.costs[Cost.SAMPLE])
+    cpu.burst.extend(cc.pmu.sample)
     cc.buffered += cc.config.record_bytes
     if cc.buffered >= cc.config.watermark_bytes:
         cc.buffered -= cc.config.watermark_bytes
@@ -138,7 +150,7 @@ async def _kvm_overflow(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     event.sample_period = signed64(-event.count & (MASK64 if event.attr.long else MASK32))
     event.sampling = event.sample_period != 0
     event.period_left = 0
-    cpu.burst.notify(Notice.COUNTER_OVERFLOW, event.handle)
+    cpu.burst.notify(COUNTER_OVERFLOW, event.handle)
     _start(cc, cpu, event)
 
 

@@ -62,7 +62,7 @@ def recreate(cc: CpuContext, cpu: Cpu, event: PerfEvent, number: int, flags: int
 
 async def read(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
     """perf_event_read_value of a counter that nobody inherits."""
-    cpu.burst.charge(Cost.PERF_READ, cc.shared.costs[Cost.PERF_READ])
+    cpu.burst.extend(cc.pmu.read)
     ctx = event.ctx
     if ctx is not None and ctx is cc.task_ctx:
         update_time(cc, cpu, ctx)

@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 from services._pmu import Burst
-from services.costs import Cost
 from services.cpu import Cpu
 from services.linux_perf.attr import EventAttr
 from services.linux_perf.cpu_context import CpuContext
-from services.linux_perf.driver import paired
+from services.linux_perf.driver import read_of
 from services.linux_perf.event import ACTIVE, INACTIVE, OFF, Context, PerfEvent
 from services.linux_perf.schedule import (
     add_to_context,
@@ -28,6 +27,7 @@ from services.linux_perf.schedule import (
     update_time,
     wait,
 )
+from services.registers import CYCLE_COUNTER
 
 
 def open_event(cc: CpuContext, attr: EventAttr, leader: PerfEvent | None = None) -> PerfEvent:
@@ -121,7 +121,7 @@ async def read(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
 
     `event.times()` is up to date afterwards.
     """
-    cpu.burst.charge(Cost.PERF_READ, cc.shared.costs[Cost.PERF_READ])
+    cpu.burst.extend(cc.pmu.read)
     await _refresh(cc, cpu, event)
     for child in event.children:
         await _refresh(cc, cpu, child)
@@ -139,14 +139,14 @@ async def _refresh(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
 
 async def read_counter(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     """armpmu_read."""
-    slot = cc.pmu.read(cpu.burst, event.idx, paired(event, event.idx))
+    slot = read_of(cpu.burst, event)
     update(event, slot, await wait(cc, cpu))
 
 
 def update(event: PerfEvent, slot: int, values: list[int]) -> None:
     """armpmu_event_update with what was read of its counter, or pair of counters, into `slot`."""
     raw = values[slot]
-    if paired(event, event.idx):
+    if event.hw.chained and event.idx < CYCLE_COUNTER:
         raw = raw << 32 | values[slot + 1]
     event.update(raw)
 

@@ -29,6 +29,8 @@ from services.linux_perf.event import (
 from services.linux_perf.shared import NS_PER_S
 from services.registers import CYCLE_COUNTER
 
+MUX = int(Timer.MUX)
+
 # Values and time.
 
 
@@ -432,4 +434,4 @@ def forward_mux(cc: CpuContext, cpu: Cpu) -> None:
     if cc.mux_expires <= cpu.now:
         missed = (cpu.now - cc.mux_expires) // cc.mux_interval
         cc.mux_expires += (missed + 1) * cc.mux_interval
-    cpu.burst.timer(Timer.MUX, cc.mux_expires)
+    cpu.burst.timer(MUX, cc.mux_expires)
