@@ -220,6 +220,10 @@ class Machine:
 
         The cycle at which the line rose, the time after the charge, and the account before.
         """
+    def begin_call(self, cpu: int, account: int, code: int, columns: int) -> tuple[int, int]:
+        """KVM calls the host's perf: `set_account`, `mark(cpu, code, 0, columns)`. The time, and the account before."""
+    def end_call(self, cpu: int, account: int) -> int:
+        """And is back: `set_account`, to the account before. The time."""
     def now(self, cpu: int) -> int: ...
     def set_deadline(self, cpu: int, deadline: int) -> None:
         """The time in cycles at which `execute` and `run` stop for a timer; 2**64-1: none."""

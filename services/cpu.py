@@ -12,10 +12,10 @@ processes a gRPC stream (`services.attend`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from typing import Protocol
+from typing import Any, Protocol
 
 from services._pmu import Burst
 
@@ -193,6 +193,6 @@ class Cpu:
 class Software(Protocol):
     """Software that attends one CPU: a guest's kernel on a vCPU, the host's perf on a pCPU."""
 
-    async def enter(self, cpu: Cpu, entry: Entry) -> None:
-        """Run the handler of `entry` to its end; `cpu.done()` is the caller's."""
+    def enter(self, cpu: Cpu, entry: Entry) -> Coroutine[Any, Any, None]:
+        """Run the handler of `entry` to its end, when awaited, which is at once; `cpu.done()` is the caller's."""
         ...

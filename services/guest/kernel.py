@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,17 +112,22 @@ class GuestCpu:
     irq_entry: int = derived(default=0)  # of costs
     period: int = derived(default=0)  # of the tick, in cycles
 
-    async def enter(self, cpu: Cpu, entry: Entry) -> None:
+    def enter(self, cpu: Cpu, entry: Entry) -> Coroutine[Any, Any, None]:
         """Run the handler of `entry`."""
         if self.handler_began >= 0:
             self.perf.handler_took(self.handler_began, entry.previous_done)
             self.handler_began = -1
-        if entry.kind is PMU_IRQ:
-            irq_entry = self.irq_entry
-            cpu.burst.charge(IRQ_ENTRY, irq_entry)
-            self.handler_began = entry.now + irq_entry
-            await self.perf.handle_irq(cpu)
-            return await self.perf.settle(cpu)
+        return self._pmu_irq(cpu, entry.now) if entry.kind is PMU_IRQ else self._handle(cpu, entry)
+
+    async def _pmu_irq(self, cpu: Cpu, now: int) -> None:
+        self._interrupt(cpu)
+        self.handler_began = now + self.irq_entry
+        perf = self.perf
+        await perf.handle_irq(cpu)
+        if not perf.settled():
+            await perf.wait(cpu)
+
+    async def _handle(self, cpu: Cpu, entry: Entry) -> None:
         match entry.kind:
             case EntryKind.TIMER:
                 self._interrupt(cpu)
@@ -140,7 +146,7 @@ class GuestCpu:
                 await self._report(cpu, entry.now)
             case _:
                 raise BadRequest(f"a guest's kernel has no handler for {entry.kind!r}")
-        return await self.perf.settle(cpu)
+        await self.perf.settle(cpu)
 
     def _charge(self, cpu: Cpu, cost: Cost) -> None:
         cpu.burst.charge(cost, self.costs[cost])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,6 @@ from services.state import Objects, Saved, as_frozen, derived, restore, save
 # As plain integers: KVM's calls come by the million, and an enum's member is looked up each time.
 CREATE, RELEASE, ENABLE, DISABLE, READ, EL0_FILTER, GUEST_COUNTERS = (int(call) for call in Call)
 RESULT = int(Notice.RESULT)
-PMU_IRQ = EntryKind.PMU_IRQ
 
 
 class BadRequest(ValueError):
@@ -88,18 +87,20 @@ class HostCpu:
     perf: PerfCpu = derived(init=False)  # from the boot on
     vcpu_threads: frozenset[int] = derived(init=False)
 
-    async def enter(self, cpu: Cpu, entry: Entry) -> None:
+    def enter(self, cpu: Cpu, entry: Entry) -> Coroutine[Any, Any, None]:
         """Run the handler of `entry`."""
         if self.handler_began >= 0:
             self.perf.handler_took(self.handler_began, entry.previous_done)
             self.handler_began = -1
         if entry.calls:
-            return await self._calls(cpu, entry.calls)
-        if entry.kind is PMU_IRQ:
-            self.handler_began = entry.now
-            await self.perf.handle_irq(cpu)
-            return await self.perf.settle(cpu)
+            return self._calls(cpu, entry.calls)
+        return self._handle(cpu, entry)
+
+    async def _handle(self, cpu: Cpu, entry: Entry) -> None:
         match entry.kind:
+            case EntryKind.PMU_IRQ:
+                self.handler_began = entry.now
+                await self.perf.handle_irq(cpu)
             case EntryKind.TIMER:
                 if entry.argument >> Timer.TICK & 1:
                     await self.perf.tick(cpu)
@@ -117,7 +118,7 @@ class HostCpu:
                 await self._report(cpu)
             case _:
                 raise BadRequest(f"the host's perf has no handler for {entry.kind!r}")
-        return await self.perf.settle(cpu)
+        await self.perf.settle(cpu)
 
     def configure(self, boot: HostBoot) -> None:
         """What follows from the boot payload."""
@@ -203,7 +204,8 @@ class HostCpu:
                 await self._guest_counters(cpu, handle, range_only=bool(a))
             else:
                 raise BadRequest(f"a CALL with the code {code}, which is not a kernel-counter operation")
-        await perf.settle(cpu)
+        if not perf.settled():
+            await perf.wait(cpu)
 
     async def _guest_counters(self, cpu: Cpu, mask: int, *, range_only: bool) -> None:
         """kvm_pmu_set_guest_counters: reschedule only if events are in the way, and back only what was squeezed."""

@@ -171,16 +171,14 @@ class PCpu(PCpuState):
         assert self.host is not None
         self.results, self.reads_due = [], reads
         machine, cpu, entry = self.machine, self.cpu, self.entry_of_call
-        before = machine.set_account(cpu, account)
-        entry.now = machine.mark(cpu, CALL, 0, CALL_COLUMNS * (calls or len(rows)))
+        entry.now, before = machine.begin_call(cpu, account, CALL, CALL_COLUMNS * (calls or len(rows)))
         entry.previous_done = self.previous_done
         entry.calls = rows
         try:
             await self.host.enter(self, entry)
         except TookException as exc:
             raise self._took(exc) from None
-        self.previous_done = machine.now(cpu)
-        machine.set_account(cpu, before)
+        self.previous_done = machine.end_call(cpu, before)
         if self.reads_due:
             raise self.host.refuse(self._host_name(), f"calls: READs left without a RESULT: {self.reads_due}")
         return self.results

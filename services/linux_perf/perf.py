@@ -47,6 +47,7 @@ class PerfCpu(CpuContext):
     __slots__ = ()
 
     wait = schedule.wait
+    settled = schedule.settled
     settle = schedule.settle
 
     task_in = switch.task_in

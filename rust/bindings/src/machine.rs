@@ -98,6 +98,16 @@ impl Machine {
         self.inner.take_interrupt(cpu, cause, cycles, account).map_err(value_error)
     }
 
+    fn begin_call(&mut self, cpu: usize, account: usize, code: u16, columns: u64) -> PyResult<(u64, usize)> {
+        let before = self.inner.set_account(cpu, account).map_err(value_error)?;
+        Ok((self.inner.mark(cpu, code, 0, columns).map_err(value_error)?, before))
+    }
+
+    fn end_call(&mut self, cpu: usize, account: usize) -> PyResult<u64> {
+        self.inner.set_account(cpu, account).map_err(value_error)?;
+        Ok(self.inner.cpu(cpu).map_err(value_error)?.now())
+    }
+
     fn set_cputime(&mut self, cpu: usize, whose: usize) -> PyResult<()> {
         let known =
             Whose::ALL.get(whose).ok_or_else(|| PyValueError::new_err(format!("nobody's time: {whose}")));
