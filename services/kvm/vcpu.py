@@ -416,7 +416,8 @@ class VCpu(VCpuState):
             if register == ICC_SGI1R_EL1:
                 self._send_sgi(value)
             else:
-                value = await self.vpmu.access(register, write, value)
+                access = self.vpmu.access(register, write, value)
+                value = access if isinstance(access, int) else await access
         except InjectUndef:
             raise TookException(ESR_UNKNOWN) from None
         finally:

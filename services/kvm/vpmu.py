@@ -46,6 +46,10 @@ class DesignError(UserError):
         super().__init__("", problem, remedy)
 
 
+# What an access gives, at once or when it is awaited; of a write it counts for nothing.
+Access = int | Coroutine[Any, Any, Any]
+
+
 class KvmVcpu(Protocol):
     """`struct kvm_vcpu` as a design sees it. What is asked of the CPU concerns the pCPU that the vCPU is on."""
 
@@ -134,7 +138,7 @@ class Vpmu(ABC):
         """vcpu_put."""
 
     @abstractmethod
-    async def access(self, register: int, write: bool, value: int) -> int:
+    def access(self, register: int, write: bool, value: int) -> Access:
         """Emulate a trapped access; the value read. Raises InjectUndef."""
 
     @abstractmethod

@@ -65,3 +65,10 @@ class StubVcpu:
 
 async def _nothing() -> list[int]:
     return []
+
+
+async def access(vpmu: Any, register: int, write: bool, value: int) -> int:
+    """The value read by an access that the vPMU performs at once or when it is awaited."""
+    performed = vpmu.access(register, write, value)
+    result: int = performed if isinstance(performed, int) else await performed
+    return result

@@ -14,7 +14,7 @@ from services.kvm.errors import InjectUndef, ProtocolError
 from services.kvm.guest_pmu import CYCLE_BIT
 from services.registers import PMEVCNTR, PMEVTYPER
 from services.state import restore, save
-from tests.kvm.stub_vcpu import StubVcpu
+from tests.kvm.stub_vcpu import StubVcpu, access
 
 CPU = CpuSpec(model="test", counters=4, pmuver=6, fgt=1)
 COUNTED = 5  # what each kernel counter has counted when it is read
@@ -48,7 +48,7 @@ async def start(vpmu: Any) -> None:
         (r.PMINTENSET_EL1, 1),
         (r.PMCNTENSET_EL0, 1),
     ):
-        await vpmu.access(register, True, value)
+        await access(vpmu, register, True, value)
 
 
 @pytest.mark.parametrize("design", [name for name in designs.designs() if name != "raw"])
@@ -85,7 +85,7 @@ async def test_a_register_that_is_no_pmus_is_undefined(design: str) -> None:
     vpmu, _ = made(design)
     await vpmu.load()
     with pytest.raises(InjectUndef):
-        await vpmu.access(r.MDCR_EL2, False, 0)
+        await access(vpmu, r.MDCR_EL2, False, 0)
 
 
 async def test_an_emulated_counter_is_a_perf_event_of_the_host() -> None:
@@ -95,7 +95,7 @@ async def test_an_emulated_counter_is_a_perf_event_of_the_host() -> None:
     await start(vpmu)
     # SW_INCR, which the counter counts until its type is written, is counted in memory.
     assert vcpu.tell() == ["CREATE 0x0", "EL0_FILTER 0x1", "ENABLE 0x0", "EL0_FILTER 0x1"]
-    assert await vpmu.access(PMEVCNTR(0), False, 0) == 0xFFFF_0000 + COUNTED
+    assert await access(vpmu, PMEVCNTR(0), False, 0) == 0xFFFF_0000 + COUNTED
     assert vcpu.tell() == ["READ 0x0"]
 
 

@@ -11,7 +11,7 @@ from services.kvm.errors import InjectUndef
 from services.kvm.guest_pmu import CYCLE_BIT
 from services.registers import PMEVCNTR, PMEVTYPER
 from services.state import restore, save
-from tests.kvm.stub_vcpu import StubVcpu
+from tests.kvm.stub_vcpu import StubVcpu, access
 
 H = 2  # the guest's event counters
 MASK = 0b11 | CYCLE_BIT
@@ -36,7 +36,7 @@ async def owned(design: str, cpu: CpuSpec = FGT) -> tuple[Any, StubVcpu]:
     """Loaded for the second time, with an access before: by then every version has the registers on the CPU."""
     vpmu, vcpu = made(design, cpu)
     await vpmu.load()
-    await vpmu.access(r.PMSELR_EL0, True, 0)
+    await access(vpmu, r.PMSELR_EL0, True, 0)
     await vpmu.put()
     await vpmu.load()
     vcpu.tell()
@@ -130,10 +130,10 @@ async def test_the_first_access_loads_the_registers_up_to_v6_and_then_the_traps_
     vcpu.pmu.counter[0] = 41
     await vpmu.load()
     vcpu.tell()
-    assert await vpmu.access(PMEVCNTR(0), False, 0) == (41 if design < "partitioned-v7" else 0)
+    assert await access(vpmu, PMEVCNTR(0), False, 0) == (41 if design < "partitioned-v7" else 0)
     assert vcpu.tell()[:3] == TRAPS
     assert vpmu.swaps.loads == (1 if design < "partitioned-v7" else 0)
-    await vpmu.access(PMEVCNTR(0), False, 0)
+    await access(vpmu, PMEVCNTR(0), False, 0)
     assert vcpu.tell() == ["r PMEVCNTR0_EL0"]
 
 
@@ -142,7 +142,7 @@ async def test_an_event_type_that_is_written_is_on_the_cpu_at_once_up_to_v5_and_
     design: str,
 ) -> None:
     vpmu, vcpu = await owned(design)
-    await vpmu.access(PMEVTYPER(1), True, 0x08 | r.PMEVTYPER_NSH)
+    await access(vpmu, PMEVTYPER(1), True, 0x08 | r.PMEVTYPER_NSH)
     hardware = 0x08 | (r.PMEVTYPER_NSH if design == "partitioned-v1" else 0)
     assert vcpu.pmu.typer[1] == 0x08 | r.PMEVTYPER_NSH
     assert vcpu.peek(PMEVTYPER(1)) == (hardware if design < "partitioned-v6" else 0)
@@ -156,8 +156,8 @@ async def test_an_overflow_flag_that_is_cleared_goes_from_the_cpu_too_up_to_v5(d
     vpmu, vcpu = await owned(design)
     vcpu.machine.poke(0, r.PMOVSSET_EL0, 0b01)
     vcpu.pmu.ovs = 0b10
-    assert await vpmu.access(r.PMOVSSET_EL0, False, 0) == (0b11 if design < "partitioned-v6" else 0b10)
-    await vpmu.access(r.PMOVSCLR_EL0, True, 0xFFFF_FFFF)
+    assert await access(vpmu, r.PMOVSSET_EL0, False, 0) == (0b11 if design < "partitioned-v6" else 0b10)
+    await access(vpmu, r.PMOVSCLR_EL0, True, 0xFFFF_FFFF)
     assert vcpu.pmu.ovs == 0
     assert vcpu.peek(r.PMOVSSET_EL0) == (0 if design < "partitioned-v6" else 0b01)
 
@@ -167,7 +167,7 @@ async def test_without_fgt_the_fast_path_completes_what_an_owned_vcpu_accesses(d
     vpmu, _ = made(design, NO_FGT)
     await vpmu.load()
     assert vpmu.fast() is (design == "partitioned-v2")  # the others are FREE as yet
-    await vpmu.access(r.PMCR_EL0, False, 0)
+    await access(vpmu, r.PMCR_EL0, False, 0)
     assert vpmu.fast()
     with_fgt, _ = await owned(design)
     assert not with_fgt.fast()
@@ -196,10 +196,10 @@ async def test_a_counter_that_is_not_the_guests_is_undefined(design: str) -> Non
     await vpmu.load()
     for register in (PMEVCNTR(H), PMEVTYPER(H)):
         with pytest.raises(InjectUndef):
-            await vpmu.access(register, False, 0)
-    await vpmu.access(r.PMSELR_EL0, True, H)
+            await access(vpmu, register, False, 0)
+    await access(vpmu, r.PMSELR_EL0, True, H)
     with pytest.raises(InjectUndef):
-        await vpmu.access(r.PMXEVTYPER_EL0, True, 0)
+        await access(vpmu, r.PMXEVTYPER_EL0, True, 0)
 
 
 @pytest.mark.parametrize("design", [*VERSIONS, "partitioned", "gunyah"])
@@ -221,7 +221,7 @@ async def test_a_trapped_read_of_pmcr_finds_what_userspace_has_set_and_in_v1_the
     vpmu, vcpu = made(design, NO_FGT)
     vcpu.pmu.set_counters(1)
     await vpmu.load()
-    n = (await vpmu.access(r.PMCR_EL0, False, 0) & r.PMCR_N) >> r.PMCR_N_SHIFT
+    n = (await access(vpmu, r.PMCR_EL0, False, 0) & r.PMCR_N) >> r.PMCR_N_SHIFT
     assert n == (H if design == "partitioned-v1" else 1)
 
 
@@ -232,8 +232,8 @@ async def test_v5_gives_up_what_it_owned_on_a_cpu_without_fgt() -> None:
     await vpmu.load()
     assert vcpu.peek(r.MDCR_EL2) == EL2 | TPM | TPMCR | NO_FGT.counters
     vcpu.tell()
-    await vpmu.access(PMEVCNTR(0), True, 41)
-    assert await vpmu.access(PMEVCNTR(0), False, 0) == 41
+    await access(vpmu, PMEVCNTR(0), True, 41)
+    assert await access(vpmu, PMEVCNTR(0), False, 0) == 41
     assert vcpu.tell() == []
 
 

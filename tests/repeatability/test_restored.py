@@ -15,6 +15,7 @@ from services.experiment import TaskSpec
 from services.kvm.attendant import LocalSoftware
 from services.kvm.outcome import digest
 from services.kvm.requests import Request
+from services.kvm.vpmu import Access
 from tests.repeatability.worlds import WORLDS, after, experiment, ids
 
 SNAPSHOTS = 6  # of a run, on its way
@@ -59,12 +60,12 @@ async def test_a_run_that_has_failed_in_the_middle_of_a_handler_can_be_restored(
     access = vcpu.vpmu.access
     left = accesses
 
-    async def failing(register: int, write: bool, value: int) -> int:
+    def failing(register: int, write: bool, value: int) -> Access:
         nonlocal left
         left -= 1
         if not left:
             raise RuntimeError("in the middle")
-        return await access(register, write, value)
+        return access(register, write, value)
 
     with monkeypatch.context() as patch:
         patch.setattr(vcpu.vpmu, "access", failing)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from services import registers as r
 from services._pmu import Burst
@@ -23,7 +25,7 @@ from services.kvm.guest_pmu import (
     counter_of,
     is_typer,
 )
-from services.kvm.vpmu import Design, DesignError, KvmVcpu, Vpmu, axis
+from services.kvm.vpmu import Access, Design, DesignError, KvmVcpu, Vpmu, axis
 from services.registers import bits
 from services.state import derived
 
@@ -97,29 +99,25 @@ class EmulatedPmu(Vpmu):
 
     # What a guest's access does (section by section as in access_pmcr() ... access_pmuserenr()).
 
-    async def access(self, register: int, write: bool, value: int) -> int:
+    def access(self, register: int, write: bool, value: int) -> Access:
         counter = counter_of(register, self.pmu.selr)
         if counter is not None:
             if counter != CYCLE and counter >= self.pmu.counters:
                 raise InjectUndef
             if is_typer(register):
-                return await self._typer(counter, write, value)
+                return self._write_type(counter, value) if write else self.pmu.typer[counter]
             if not write:
-                return await self._value(counter)
+                return self._value(counter)
             self.pmu.counter[counter] = value & (MASK64 if self._long(counter) else MASK32)
             self._recreate(counter)
         elif write:
             self._write(register, value)
         else:
             return self._read(register)
-        if self.rows:
-            await self._perf()
-        return value
+        return self._perf() if self.rows else value
 
-    async def _typer(self, n: int, write: bool, value: int) -> int:
+    async def _write_type(self, n: int, value: int) -> None:
         pmu = self.pmu
-        if not write:
-            return pmu.typer[n]
         pmu.typer[n] = value & (pmu.event_mask if n != CYCLE else pmu.event_mask & ~0xFFFF)
         if self.backed >> n & 1:  # the new event goes on from what the old one has counted
             pmu.counter[n] = await self._value(n)
@@ -127,7 +125,6 @@ class EmulatedPmu(Vpmu):
         self._restore_guest()
         if self.rows:
             await self._perf()
-        return value
 
     def _read(self, register: int) -> int:
         value = self.pmu.read(register)
@@ -273,11 +270,11 @@ class EmulatedPmu(Vpmu):
             self.rows.append((EL0_FILTER, 1, 0, 0, 0))
             self.calls += 1
 
-    async def _perf(self) -> None:
+    def _perf(self) -> Coroutine[Any, Any, list[int]]:
         """Have the host's perf do what the access asks of it, in one entry."""
         rows, calls = self.rows, self.calls
         self.rows, self.calls = [], 0
-        await self.vcpu.call(rows, calls=calls)
+        return self.vcpu.call(rows, calls=calls)
 
     def _hardware(self, register: int) -> int:
         burst = Burst()

@@ -17,7 +17,7 @@ from services.kvm.designs.partitioned.guest_range import every_counter, guest_ra
 from services.kvm.designs.partitioned.host_pmcr import HostPmcr
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
-from services.kvm.vpmu import Design, DesignError, KvmVcpu, SetN, Vpmu, axis
+from services.kvm.vpmu import Access, Design, DesignError, KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
 
 ACCESSES = accesses.ON_CPU | accesses.types_written_through()
@@ -81,7 +81,7 @@ class MediatedPmu(Vpmu):
         context.lift_traps()
         await self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE)
 
-    async def access(self, register: int, write: bool, value: int) -> int:
+    def access(self, register: int, write: bool, value: int) -> Access:
         return self.trapped.perform(self.context, register, write, value)
 
     def fast(self) -> bool:

@@ -9,7 +9,7 @@ from services.boot import HostPolicy
 from services.experiment import CpuSpec
 from services.kvm.errors import InjectUndef
 from services.kvm.guest_pmu import CYCLE_BIT
-from services.kvm.vpmu import Design, DesignError, KvmVcpu, Vpmu
+from services.kvm.vpmu import Access, Design, DesignError, KvmVcpu, Vpmu
 
 
 class RawPmu(Vpmu):
@@ -21,7 +21,7 @@ class RawPmu(Vpmu):
     async def put(self) -> None:
         """Nothing is saved."""
 
-    async def access(self, register: int, write: bool, value: int) -> int:
+    def access(self, register: int, write: bool, value: int) -> Access:
         raise InjectUndef  # nothing of the PMU traps
 
     def level(self) -> bool:

@@ -22,7 +22,7 @@ from services.kvm.designs.partitioned.guest_range import every_counter, guest_ra
 from services.kvm.designs.partitioned.host_pmcr import HostPmcr
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
-from services.kvm.vpmu import Design, KvmVcpu, SetN, Vpmu, axis
+from services.kvm.vpmu import Access, Design, KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
 
 ACCESSES = accesses.ON_CPU | accesses.types_written_through()
@@ -137,12 +137,16 @@ class PartitionedPmu(Vpmu):
         if context.owned and self.calls_host:  # kvm_pmu_set_guest_counters
             await self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE)
 
-    async def access(self, register: int, write: bool, value: int) -> int:
+    def access(self, register: int, write: bool, value: int) -> Access:
+        if not self.context.owned:
+            return self._first_access(register, write, value)
+        return self.trapped.perform(self.context, register, write, value)
+
+    async def _first_access(self, register: int, write: bool, value: int) -> int:
         context = self.context
-        if not context.owned:
-            context.owned = True
-            with context.charged_to_swap():
-                await self._reside()
+        context.owned = True
+        with context.charged_to_swap():
+            await self._reside()
         return self.trapped.perform(context, register, write, value)
 
     def fast(self) -> bool:

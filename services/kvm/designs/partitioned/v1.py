@@ -15,7 +15,7 @@ from services.kvm.designs.partitioned.guest_range import every_counter, guest_ra
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.guest_pmu import CYCLE_BIT
-from services.kvm.vpmu import Design, KvmVcpu, SetN, Vpmu, axis
+from services.kvm.vpmu import Access, Design, KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
 
 ACCESSES = accesses.ON_CPU | accesses.types_written_through(swap.as_written)
@@ -73,7 +73,7 @@ class V1Pmu(Vpmu):
         context.loaded = False
         context.lift_traps()  # kvm_vcpu_put_vhe
 
-    async def access(self, register: int, write: bool, value: int) -> int:
+    def access(self, register: int, write: bool, value: int) -> Access:
         return self.trapped.perform(self.context, register, write, value)
 
     def level(self) -> bool:

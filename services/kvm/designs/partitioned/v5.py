@@ -14,7 +14,7 @@ from services.kvm.designs.partitioned.guest_range import every_counter, guest_ra
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.guest_pmu import MASK64
-from services.kvm.vpmu import Design, KvmVcpu, SetN, Vpmu, axis
+from services.kvm.vpmu import Access, Design, KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
 
 ACCESSES = accesses.ON_CPU | accesses.types_written_through()
@@ -126,7 +126,7 @@ class V5Pmu(Vpmu):
         context.loaded = False
         context.lift_traps()  # kvm_vcpu_put_vhe
 
-    async def access(self, register: int, write: bool, value: int) -> int:
+    def access(self, register: int, write: bool, value: int) -> Access:
         context = self.context
         if context.on.untrapped and not context.resident:  # once, for the vCPU's life
             context.owned = True

@@ -15,7 +15,7 @@ from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.guest_range import every_counter, guest_range
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
-from services.kvm.vpmu import Design, KvmVcpu, SetN, Vpmu, axis
+from services.kvm.vpmu import Access, Design, KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
 
 ACCESSES = accesses.ON_CPU | accesses.OVERFLOWS_IN_MEMORY  # and event types, up to the next load
@@ -83,7 +83,7 @@ class V8Pmu(Vpmu):
             # kvm_pmu_set_guest_counters
             await self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE)
 
-    async def access(self, register: int, write: bool, value: int) -> int:
+    def access(self, register: int, write: bool, value: int) -> Access:
         context = self.context
         if not context.resident:  # once, for the vCPU's life
             context.owned = True
