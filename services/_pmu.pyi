@@ -229,6 +229,8 @@ class Machine:
         """The time in cycles at which `execute` and `run` stop for a timer; 2**64-1: none."""
     def execute(self, cpu: int, burst: Burst, start: int, interruptible: bool) -> int | Stop:
         """Execute operations from `start` on: the time after the last one, or a Stop where one needs KVM."""
+    def resume(self, cpu: int, burst: Burst, trapped: int, value: int, interruptible: bool) -> int | Stop:
+        """`execute` from behind the access at `trapped`, which has been emulated: it has read `value`, if it reads."""
     def read(self, cpu: int, register: int) -> int:
         """Execute one MRS of what runs. Raises ValueError if it takes an exception."""
     def write(self, cpu: int, register: int, value: int) -> None:

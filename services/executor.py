@@ -56,21 +56,21 @@ async def execute(self: BurstCpu, burst: Burst, answer: bytes) -> int:
     self.bursts += 1
     stop = machine.execute(cpu, burst, 0, interruptible)
     while type(stop) is Stop:  # else it is the time
-        reason, following = stop.reason, stop.index + 1
+        reason, index = stop.reason, stop.index
         if reason == TRAP:
             value = await self.trapped(stop.register, stop.write, stop.value)
-            if not stop.write:
-                burst.set_value(stop.index, value)
-        elif reason == OPERATION:
+            stop = machine.resume(cpu, burst, index, value, interruptible)
+            continue
+        if reason == OPERATION:
             work = self.operation(stop)
             if work is not None:
                 await work
+            index += 1
         elif reason == INTERRUPT:
-            following = stop.index
             await self.interrupted(stop)
         elif reason == EXCEPTION:
             raise TookException(stop.esr)
         else:
             raise ValueError(f"the core stopped for reason {reason}, which is not known here")
-        stop = machine.execute(cpu, burst, following, interruptible)
+        stop = machine.execute(cpu, burst, index, interruptible)
     return stop

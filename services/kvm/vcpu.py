@@ -310,11 +310,12 @@ class VCpu(VCpuState):
 
     async def _interrupt(self) -> None:
         """The guest's PMU interrupt handler."""
-        self.vgic.handler_entered(self.machine.now(self.cpu))
+        vgic = self.vgic
+        vgic.handler_entered(self.machine.now(self.cpu))
         before = self.bursts
         await self._enter(PMU_IRQ)
         self.irq_bursts += self.bursts - before
-        if self.vgic.line:  # the EOI of a level that KVM still holds high: a maintenance interrupt has KVM look again
+        if vgic.line:  # the EOI of a level that KVM still holds high: a maintenance interrupt has KVM look again
             await self._interrupted(1)
 
     async def _report(self) -> None:
@@ -360,9 +361,10 @@ class VCpu(VCpuState):
     def _enter_guest(self) -> None:
         """Make pending what has become due; from here on the time is the guest's."""
         self._flush_pmu()
-        if self.vgic.timer_deadline <= self.pcpu.now:
+        machine, cpu = self.machine, self.cpu
+        if self.vgic.timer_deadline <= machine.now(cpu):
             self._flush_timers()
-        self.machine.set_cputime(self.cpu, CPUTIME_GUEST)
+        machine.set_cputime(cpu, CPUTIME_GUEST)
 
     def _flush_pmu(self) -> None:
         """kvm_pmu_flush_hwstate: the level of the PMU interrupt."""

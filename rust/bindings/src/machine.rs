@@ -141,6 +141,21 @@ impl Machine {
         })
     }
 
+    fn resume<'py>(
+        &mut self,
+        py: Python<'py>,
+        cpu: usize,
+        burst: &mut Burst,
+        trapped: usize,
+        value: u64,
+        interruptible: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(place) = burst.inner.value_mut(trapped) {
+            *place = value;
+        }
+        self.execute(py, cpu, burst, trapped.saturating_add(1), interruptible)
+    }
+
     fn read(&mut self, cpu: usize, register: u16) -> PyResult<u64> {
         self.access(cpu, register, None)
     }
