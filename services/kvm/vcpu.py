@@ -419,7 +419,10 @@ class VCpu(VCpuState):
                 self._send_sgi(value)
             else:
                 access = self.vpmu.access(register, write, value)
-                value = access if isinstance(access, int) else await access
+                if not isinstance(access, int):
+                    access = await access
+                if not write:
+                    value = access
         except InjectUndef:
             raise TookException(ESR_UNKNOWN) from None
         finally:
