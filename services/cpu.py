@@ -129,8 +129,8 @@ class BurstError(Exception):
 class Executor(Protocol):
     """Who executes bursts: the pCPU itself, or the stream to it."""
 
-    async def execute(self, burst: Burst, answer: bytes) -> int:
-        """Execute `burst` to its end and return the time in cycles after it.
+    def execute(self, burst: Burst, answer: bytes) -> int | Coroutine[Any, Any, int]:
+        """Execute `burst` to its end; the time in cycles after it, at once or when awaited.
 
         The values read are in `burst.values()`. `answer` is the payload that goes with the end of
         an entry. Raises `TookException`.
@@ -153,7 +153,8 @@ class Cpu:
         """Have all that is posted executed; return the values read, in order of posting."""
         burst = self.burst
         self.burst = Burst()
-        self.now = await self._executor.execute(burst, b"")
+        time = self._executor.execute(burst, b"")
+        self.now = time if isinstance(time, int) else await time
         return burst.values()
 
     async def mrs(self, register: int) -> int:

@@ -47,15 +47,20 @@ class BurstCpu(Protocol):
         ...
 
 
-async def execute(self: BurstCpu, burst: Burst, answer: bytes) -> int:
-    """Execute `burst` to its end; the time in cycles after it. Raises TookException.
+def execute(self: BurstCpu, burst: Burst, answer: bytes) -> int | Coroutine[Any, Any, int]:
+    """Execute `burst` to its end; the time in cycles after it, at once if the core does not stop. Raises TookException.
 
     A method of each `BurstCpu`, which makes it a `services.cpu.Executor`. `answer` is for executors on a stream.
     """
-    machine, cpu, interruptible = self.machine, self.cpu, self.interruptible
     self.bursts += 1
-    stop = machine.execute(cpu, burst, 0, interruptible)
-    while type(stop) is Stop:  # else it is the time
+    stop = self.machine.execute(self.cpu, burst, 0, self.interruptible)
+    return _on(self, burst, stop) if isinstance(stop, Stop) else stop
+
+
+async def _on(self: BurstCpu, burst: Burst, stop: Stop | int) -> int:
+    """On from a stop, to the end."""
+    machine, cpu, interruptible = self.machine, self.cpu, self.interruptible
+    while isinstance(stop, Stop):  # else it is the time
         reason, index = stop.reason, stop.index
         if reason == TRAP:
             value = await self.trapped(stop.register, stop.write, stop.value)

@@ -157,7 +157,8 @@ class RemoteSoftware:
 
     async def _execute(self, executor: Executor, burst: Burst, answer: bytes) -> int:
         try:
-            return await executor.execute(burst, answer)
+            time = executor.execute(burst, answer)
+            return time if isinstance(time, int) else await time
         except BurstError as exc:
             raise self._malformed(str(exc)) from exc
 

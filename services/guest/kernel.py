@@ -146,7 +146,8 @@ class GuestCpu:
                 await self._report(cpu, entry.now)
             case _:
                 raise BadRequest(f"a guest's kernel has no handler for {entry.kind!r}")
-        await self.perf.settle(cpu)
+        if not self.perf.settled():
+            await self.perf.wait(cpu)
 
     def _charge(self, cpu: Cpu, cost: Cost) -> None:
         cpu.burst.charge(cost, self.costs[cost])

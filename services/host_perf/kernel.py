@@ -118,7 +118,8 @@ class HostCpu:
                 await self._report(cpu)
             case _:
                 raise BadRequest(f"the host's perf has no handler for {entry.kind!r}")
-        await self.perf.settle(cpu)
+        if not self.perf.settled():
+            await self.perf.wait(cpu)
 
     def configure(self, boot: HostBoot) -> None:
         """What follows from the boot payload."""

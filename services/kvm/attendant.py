@@ -38,7 +38,9 @@ class LocalSoftware:
         cpu.now = entry.now
         await self.software.enter(cpu, entry)
         burst, answer = cpu.done()
-        await executor.execute(burst, answer)
+        time = executor.execute(burst, answer)
+        if not isinstance(time, int):
+            await time
         return answer
 
     def refuse(self, who: str, problem: str) -> Exception:

@@ -121,8 +121,10 @@ async def _overflow(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> bool:
         now = now_ns(cc, cpu)
         elapsed = now - event.freq_time_stamp
         event.freq_time_stamp = now
-        if 0 < elapsed < 2 * cc.shared.tick_ns:
-            await _adjust_period(cc, cpu, event, elapsed, event.last_period, stop=True)
+        if 0 < elapsed < 2 * cc.shared.tick_ns and _adjust_period(event, elapsed, event.last_period):
+            await _stop(cc, cpu, event)
+            event.period_left = 0
+            _start(cc, cpu, event)
     if event.is_kvm:
         await _kvm_overflow(cc, cpu, event)
     else:
@@ -154,15 +156,10 @@ async def _kvm_overflow(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     _start(cc, cpu, event)
 
 
-async def _adjust_period(cc: CpuContext, cpu: Cpu, event: PerfEvent, ns: int, count: int, *, stop: bool) -> None:
-    """perf_adjust_period: `count` occurrences took `ns`. With `stop` the event is running."""
+def _adjust_period(event: PerfEvent, ns: int, count: int) -> bool:
+    """perf_adjust_period: `count` occurrences took `ns`; is the present period so long that it is to end now?"""
     event.sample_period = adapted_period(event.sample_period, event.attr.frequency, ns, count)
-    if event.period_left > 8 * event.sample_period:
-        if stop:
-            await _stop(cc, cpu, event)
-        event.period_left = 0
-        if stop:
-            _start(cc, cpu, event)
+    return event.period_left > 8 * event.sample_period
 
 
 def adapted_period(period: int, frequency: int, ns: int, count: int) -> int:
@@ -228,8 +225,8 @@ async def _adjust_event(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     await _stop(cc, cpu, event)
     delta = event.count - event.freq_count_stamp
     event.freq_count_stamp = event.count
-    if delta > 0:
-        await _adjust_period(cc, cpu, event, cc.shared.tick_ns, delta, stop=False)
+    if delta > 0 and _adjust_period(event, cc.shared.tick_ns, delta):
+        event.period_left = 0
     _start(cc, cpu, event)
 
 

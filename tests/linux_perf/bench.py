@@ -177,7 +177,9 @@ class Bench:
         entry = Entry(kind, self.port.now, argument, el, left, self.previous_done, (), payload)
         await software.enter(self.port, entry)
         burst, answer = self.port.done()
-        await self.execute(burst, answer)
+        time = self.execute(burst, answer)
+        if not isinstance(time, int):
+            await time
         self.previous_done = self.machine.now(0)
         return answer
 
