@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from services import registers as r
 from services.state import derived
 
-CYCLE = 31  # ARMV8_PMU_CYCLE_IDX: bit and index of the cycle counter
+CYCLE = r.CYCLE_COUNTER  # ARMV8_PMU_CYCLE_IDX: bit and index of the cycle counter
 CYCLE_BIT = 1 << CYCLE
 MASK32 = (1 << 32) - 1
 MASK64 = (1 << 64) - 1
 
-PMUVER_P1 = 4  # ID_AA64DFR0_EL1.PMUVer
-PMUVER_P5 = 6
+PMUVER_P5 = r.PMUVER_P5
 
 # PMEVTYPER<n>_EL0.evtCount is 16 bits from FEAT_PMUv3p1 on, 10 bits before; P, U, NSK, NSU, NSH, MT above it.
 EVTYPER_FILTER = 0xFE00_0000
@@ -49,7 +48,7 @@ class GuestPmu:
     def derive(self) -> None:
         """Make anew what follows from the number of counters and the version: after a restore, too."""
         self.mask = ((1 << self.counters) - 1) | CYCLE_BIT
-        self.event_mask = EVTYPER_FILTER | (0xFFFF if self.pmuver > 1 else 0x3FF)
+        self.event_mask = EVTYPER_FILTER | (r.PMEVTYPER_EVTCOUNT if self.pmuver > 1 else 0x3FF)
 
     def set_counters(self, counters: int) -> None:
         """Userspace sets the number of event counters."""
@@ -101,7 +100,7 @@ class GuestPmu:
 
     def event(self, n: int) -> int:
         """What counter `n` is programmed to count."""
-        return r.CPU_CYCLES if n == CYCLE else self.typer[n] & self.event_mask & 0xFFFF
+        return r.CPU_CYCLES if n == CYCLE else self.typer[n] & self.event_mask & r.PMEVTYPER_EVTCOUNT
 
 
 # By register: the counter that it belongs to, None for the one that PMSELR_EL0 selects, and whether it is its type.

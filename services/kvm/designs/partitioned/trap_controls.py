@@ -7,7 +7,6 @@ from enum import Enum
 from services import registers as r
 from services.experiment import CpuSpec
 from services.kvm.designs.partitioned.guest_range import GuestRange
-from services.kvm.guest_pmu import PMUVER_P1, PMUVER_P5
 from services.kvm.vpmu import DesignError
 
 # What stays trapped under FEAT_FGT: overflow flags, for injection; event types, for the filter and to forbid
@@ -39,9 +38,9 @@ def free(cpu: CpuSpec) -> int:
 def owned(on: GuestRange) -> int:
     """MDCR_EL2 of a vCPU whose registers are on the CPU, but for HPME (kvm_arm_setup_mdcr_el2)."""
     value = on.hpmn if on.split else on.cpu.counters
-    if on.cpu.pmuver >= PMUVER_P1 and on.split:
+    if on.cpu.pmuver >= r.PMUVER_P1 and on.split:
         value |= r.MDCR_EL2_HPMD  # nothing in the guest's range counts at EL2
-    if on.cpu.pmuver >= PMUVER_P5:
+    if on.cpu.pmuver >= r.PMUVER_P5:
         value |= r.MDCR_EL2_HCCD  # nor does the cycle counter
     return value if on.untrapped else value | ALL
 
@@ -58,7 +57,7 @@ def check(traps: Traps, cpu: CpuSpec, counters: int) -> list[str]:
         fallbacks.append(f"{cpu.model} has no FEAT_FGT: every PMU access traps (MDCR_EL2.TPM)")
     elif traps is Traps.FGT and cpu.icntr and cpu.fgt < 2:
         fallbacks.append(f"{cpu.model} has no FEAT_FGT2 to hide PMICNTR_EL0 with: every PMU access traps")
-    if traps is Traps.FAST_PATH and cpu.pmuver < PMUVER_P1:
+    if traps is Traps.FAST_PATH and cpu.pmuver < r.PMUVER_P1:
         raise DesignError(f"traps=fast-path needs FEAT_PMUv3p1, which {cpu.model} lacks", "use traps=slow-path")
     if counters == 0 and not cpu.hpmn0:
         fallbacks.append(f"{cpu.model} has no FEAT_HPMN0: HPMN stays {cpu.counters} and every PMU access traps")
