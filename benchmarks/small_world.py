@@ -66,7 +66,7 @@ class Script:
 
 
 class World:
-    """All parties of it."""
+    """All that takes part in it."""
 
     def __init__(self, design: str) -> None:
         self.simulation = Simulation(_experiment(design))

@@ -97,7 +97,7 @@ async def test_what_a_client_gets_wrong_has_a_status_that_names_it() -> None:
 
 
 @pytest.mark.parametrize("victim", ["vm0", "host_perf", "kvm"])
-async def test_a_party_that_is_killed_is_named(victim: str) -> None:
+async def test_a_process_that_is_killed_is_named(victim: str) -> None:
     with pytest.raises(TopologyError, match=victim):
         await kill(victim)
 
