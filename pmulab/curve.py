@@ -64,7 +64,7 @@ def _furthest(events: Iterable[Event]) -> str:
 
 
 MEASURES: dict[str, tuple[str, Callable[[Run], str]]] = {
-    "elapsed": ("first guest's seconds", lambda run: f"{run.guests[0].elapsed_seconds:.3f}"),
+    "elapsed": ("first guest's seconds", lambda run: "".join(f"{one.elapsed_seconds:.3f}" for one in run.guests[:1])),
     "overhead": ("busy time outside user code", lambda run: f"{100 * run.overhead:.2f} %"),
     "guest": ("share of CPU time at EL1 and EL0 of guests, true", lambda run: _share(run.time, run.time.guest)),
     "host-kernel": ("share of CPU time at EL2, true", lambda run: _share(run.time, run.time.host_kernel)),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -65,14 +66,17 @@ class Trial:
         published = scenario.load(name).published
         self.elapsed = {d: of.elapsed_seconds for d, of in published.items() if of.elapsed_seconds is not None}
         self.system = {d: of.system_seconds for d, of in published.items() if of.system_seconds is not None}
-        if not {BASE, OTHER} <= self.elapsed.keys():
+        if not (self.elapsed.get(BASE) and self.elapsed.get(OTHER)):
             remedy = f"give [published] elapsed_seconds of {BASE} and {OTHER}"
             raise UserError(name, "there is nothing to fit to", remedy)
         self._overrides = [*overrides, f"guest.task.repeat={self._repeat() // share}"]
 
     def _repeat(self) -> int:
         """How often the one task of the scenario's first guest does its work."""
-        return scenario.load(self._name).experiments[0].guests[0].vcpus[0].tasks[0].repeat
+        tasks = scenario.load(self._name).experiments[0].guests[0].vcpus[0].tasks
+        if not tasks:
+            raise UserError(self._name, "its first guest has no task", "add a [[guest.task]]")
+        return tasks[0].repeat
 
     def run(self, numbers: Numbers) -> dict[str, Times]:
         """Run both designs. Times by design. Raises NoFitError if a run fails."""
@@ -151,20 +155,25 @@ def _row(trial: Trial, name: str, start: Numbers) -> str:
     return " ".join(cells)
 
 
-def main() -> int:
+def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pmulab.fit", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("scenario", nargs="?", default="gzip-record")
     parser.add_argument("--grid", action="store_true", help="also over HZ and the number of counters")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     try:
-        trial = Trial(arguments.scenario)
+        _print_table(arguments.scenario, grid=arguments.grid)
     except UserError as error:
         print(f"pmulab.fit: {error}", file=sys.stderr)
         return 2
+    return 0
+
+
+def _print_table(name: str, *, grid: bool) -> None:
+    trial = Trial(name)
     start = Numbers(Decimal("1.25"), Decimal(1))
     _print_head(trial)
     print(_row(trial, "as the scenario has it", start), flush=True)
-    if arguments.grid:
+    if grid:
         for hz in GRID_HZ:
             for counters in GRID_COUNTERS:
                 overrides = (
@@ -173,9 +182,8 @@ def main() -> int:
                     f"guest.counters={counters}",
                     f"machine.counters={counters}",
                 )
-                varied = Trial(arguments.scenario, overrides, GRID_SHARE)
+                varied = Trial(name, overrides, GRID_SHARE)
                 print(_row(varied, f"HZ {hz}, {counters} counters", start), flush=True)
-    return 0
 
 
 def _print_head(trial: Trial) -> None:

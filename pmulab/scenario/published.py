@@ -16,6 +16,8 @@ def read_published(scenario: Table) -> dict[str, Published]:
     if "published" not in scenario:
         return {}
     table = scenario.table("published", keys.PUBLISHED)
+    if not scenario.tables("guest", keys.GUEST):
+        scenario.refuse("published", "it has the times of the first guest's run, and there is none", "add a [[guest]]")
     table.require("source", '"where the numbers are from"')
     fitted = table.strings("fitted")
     for index, kind in enumerate(fitted):

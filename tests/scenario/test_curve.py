@@ -55,6 +55,14 @@ def test_every_measure_of_every_point_is_printed(capsys: pytest.CaptureFixture[s
     assert [line.split()[:3] for line in lines] == [["100", "250", "partitioned"], ["250", "250", "partitioned"]]
 
 
+def test_a_scenario_without_a_guest_has_no_elapsed_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "host.toml"
+    path.write_text('[[host.task]]\nworkload = "sha256"\nseconds = 0.001\n')
+    assert curve.main([str(path), "host.hz=100", "--design", "emulated"]) == 0
+    _, line = capsys.readouterr().out.splitlines()
+    assert line.split()[:2] == ["100", "emulated"]
+
+
 def test_a_design_that_cannot_be_had_at_a_point_says_why_there(capsys: pytest.CaptureFixture[str]) -> None:
     designs = ["--design", "mediated", *SHORT]
     assert curve.main(["quick", "guest.counters=4,6", "--show", "traps,swaps", *designs]) == 0

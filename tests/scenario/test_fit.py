@@ -1,0 +1,63 @@
+"""`python -m pmulab.fit`: two numbers, so that two published times are met."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from pmulab import fit
+from pmulab.fit import BASE, OTHER, NoFitError, Numbers, Times
+
+PUBLISHED = '[published]\nsource = "x"\nelapsed_seconds = { emulated = 2, partitioned = 1 }\n'
+
+
+class Linear(fit.Trial):
+    """Runs whose time is a program's, over the share of it that interrupts leave: 1 - a - b times the factor."""
+
+    def __init__(self, work: float, lines: dict[str, tuple[float, float]], elapsed: dict[str, float]) -> None:
+        self.work = work
+        self.lines = lines
+        self.elapsed = elapsed
+
+    def run(self, numbers: Numbers) -> dict[str, Times]:
+        user = self.work / float(numbers.ipc)
+        factor = float(numbers.perf_factor)
+        return {design: Times(user / (1 - a - b * factor), user, 0.0) for design, (a, b) in self.lines.items()}
+
+
+def test_both_times_are_met_by_the_numbers_that_they_were_made_with() -> None:
+    lines = {BASE: (0.03, 0.02), OTHER: (0.1, 0.4)}
+    made = Linear(4.0, lines, {}).run(Numbers(Decimal("1.6"), Decimal("0.5")))
+    trial = Linear(4.0, lines, {design: times.elapsed for design, times in made.items()})
+    found, times = fit.fit(trial, Numbers(Decimal("1.25"), Decimal(1)))
+    assert found == Numbers(Decimal("1.6"), Decimal("0.5"))
+    assert all(times[design].elapsed == pytest.approx(trial.elapsed[design], rel=fit.CLOSE) for design in lines)
+
+
+def test_times_that_no_factor_meets_have_no_fit() -> None:
+    trial = Linear(4.0, {BASE: (0.03, 0.02), OTHER: (0.1, 0.4)}, {BASE: 3.0, OTHER: 2.0})
+    with pytest.raises(NoFitError, match="factor -"):
+        fit.fit(trial, Numbers(Decimal("1.25"), Decimal(1)))
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (None, "no such file; give a path"),
+        ('[[guest]]\n[[host.task]]\nworkload = "sha256"\n', "there is nothing to fit to; give [published]"),
+        ('[[guest]]\n[[host.task]]\nworkload = "sha256"\n' + PUBLISHED, "its first guest has no task; add a"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(
+    tmp_path: Path, document: str | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "scenario.toml"
+    if document is not None:
+        path.write_text(document)
+    assert fit.main([str(path)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"pmulab.fit: {path}: {message}")
+    assert printed.err.count("\n") == 1
