@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -50,12 +50,34 @@ def run(
     or whose run fails, is among the result's `failures`. Raises UserError for what does not fit, and if none of the
     designs can be had.
     """
-    if jobs is not None and jobs < 1:
+    if not _is_count(jobs):
         raise UserError(f"jobs={jobs}", "at least one design must run", "give 1 or more, or leave it out")
-    chosen = [designs] if isinstance(designs, str) else designs
-    loaded = load(scenario, designs=chosen, overrides=overrides or {})
+    loaded = load(scenario, designs=_names(designs), overrides=_by_key(overrides))
     with _interruptible():
         return run_designs(loaded, jobs=jobs, progress=progress)
+
+
+def _is_count(jobs: Any) -> bool:
+    return jobs is None or (isinstance(jobs, int) and jobs >= 1)
+
+
+def _names(designs: Any) -> list[str]:
+    """What `run` was given as designs. Raises UserError."""
+    names = [designs] if isinstance(designs, str) else list(designs) if isinstance(designs, Iterable) else [designs]
+    if not all(isinstance(name, str) for name in names):
+        remedy = 'write for example designs=["emulated", "partitioned,swap=lazy"]'
+        raise UserError(f"designs={designs!r}", "designs are given by their names", remedy)
+    return names
+
+
+def _by_key(overrides: Any) -> Mapping[str, Any]:
+    """What `run` was given as overrides. Raises UserError."""
+    if overrides is None:
+        return {}
+    if not isinstance(overrides, Mapping) or not all(isinstance(key, str) for key in overrides):
+        remedy = 'write for example overrides={"guest.hz": 1000}'
+        raise UserError(f"overrides={overrides!r}", "these are not values by key", remedy)
+    return overrides
 
 
 def run_designs(

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from pmulab import __version__
 from pmulab.errors import TopologyError
-from services.errors import UserError
+from services.errors import UserError, one_line
 
 OK = 0
 FAILED = 1
@@ -25,6 +25,8 @@ _MAX_SEED = 2**63 - 1
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status. 2: the user's mistake, in one line; 1: it could not be carried out."""
+    if sys.stderr is None:  # it has been closed: nobody wants to know
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     if sys.stdout is None:
         return _fail("there is no standard output to print to", FAILED)
     try:
@@ -53,7 +55,7 @@ def _drop_output() -> None:
 
 
 def _fail(message: str, status: int) -> int:
-    sys.stderr.write(f"pmulab: {message}\n")
+    sys.stderr.write(f"pmulab: {one_line(message)}\n")
     return status
 
 
@@ -67,7 +69,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, as for every other mistake."""
-        self.exit(BAD_INPUT, f"{self.prog}: {message}; see `{self.prog} --help`\n")
+        self.exit(BAD_INPUT, f"{self.prog}: {one_line(message)}; see `{self.prog} --help`\n")
 
 
 def _parser() -> argparse.ArgumentParser:

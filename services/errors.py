@@ -10,7 +10,7 @@ class UserError(Exception):
     """
 
     def __init__(self, where: str, problem: str, remedy: str) -> None:
-        super().__init__(f"{where}: {problem}; {remedy}" if where else f"{problem}; {remedy}")
+        super().__init__(one_line(f"{where}: {problem}; {remedy}" if where else f"{problem}; {remedy}"))
         self.where = where
         self.problem = problem
         self.remedy = remedy
@@ -18,3 +18,8 @@ class UserError(Exception):
     def within(self, where: str) -> UserError:
         """The same mistake, found by way of `where`: the line that names a file, say, whose contents are wrong."""
         return UserError(where, f"{self.where}: {self.problem}" if self.where else self.problem, self.remedy)
+
+
+def one_line(text: str) -> str:
+    """`text` with what does not print, line ends among it, as escapes."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

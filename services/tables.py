@@ -45,6 +45,12 @@ class Document:
             raise UserError(
                 f"{name}:{line}", f"not valid TOML: {problem}", "correct the syntax (https://toml.io)"
             ) from None
+        except ValueError:  # what int() refuses of a valid document: sys.set_int_max_str_digits
+            long = re.search(r"[\d_]{4000,}", text)
+            line = text.count("\n", 0, long.start() if long else 0) + 1
+            raise UserError(f"{name}:{line}", "an integer of thousands of digits", "give one of 64 bits") from None
+        except RecursionError:
+            raise UserError(name, "its arrays or inline tables are nested too deep", "nest them less") from None
 
     @classmethod
     def read(cls, name: str, remedy: str = "give the path of a TOML file") -> Document:
@@ -62,6 +68,10 @@ class Document:
         for prefix in prefixes:
             if prefix in self.overrides:
                 return f"--set {self.overrides[prefix]}"
+        if path not in self._lines:  # there only for what a `--set` has put below it
+            for other, text in self.overrides.items():
+                if other[: len(path)] == path:
+                    return f"--set {text}"
         return f"{self.name}:{next((self._lines[prefix] for prefix in prefixes if prefix in self._lines), 1)}"
 
 
@@ -168,7 +178,8 @@ class Table:
         if isinstance(value, bool) or not isinstance(value, int | Decimal):
             self._refuse_type(path, value, "a number", f"write for example {key} = {default}")
         if not (low <= value <= high if isinstance(value, int) or value.is_finite() else False):
-            self.refuse(key, f"{_dotted(path)} = {value} is out of range", f"give a number from {low} to {high}")
+            problem = f"{_dotted(path)} = {written(value)} is out of range"
+            self.refuse(key, problem, f"give a number from {low} to {high}")
         return Decimal(value)
 
     def strings(self, key: str) -> list[str]:
@@ -191,7 +202,7 @@ class Table:
         if not low <= value <= high:
             raise UserError(
                 self.document.where(path),
-                f"{_dotted(path)} = {value} is out of range",
+                f"{_dotted(path)} = {written(value)} is out of range",
                 f"give an integer from {low} to {high}",
             )
         return value
@@ -220,6 +231,8 @@ def entry(shipped: Document, section: Path, name: str, what: str, keys: Sequence
 def read_text(name: str, remedy: str) -> str:
     """The text of the file at the path `name`; `remedy` is for when there is none. Raises UserError."""
     path = FilePath(name)
+    if not name:
+        raise UserError("''", "no such file", remedy)
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -240,6 +253,13 @@ def near(name: str, names: Iterable[str]) -> str:
     if matches:
         return f"did you mean {' or '.join(known[match] for match in matches)}?"
     return f"known are {', '.join(known.values())}"
+
+
+def written(value: Any) -> str:
+    """A value as messages have it: of an integer beyond 64 bits only how long it is."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"(an integer of {value.bit_length()} bits)"
+    return str(value)
 
 
 def is_path(name: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from services.errors import UserError
-from services.tables import Document, near
+from services.tables import Document, near, written
 from services.toml_lines import Path
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -40,7 +40,7 @@ def open_source(scenario: str, overrides: Sequence[str] | Mapping[str, Any] = ()
         document = Document(f"{scenario}.toml", FilePath(str(entry)).parent, entry.read_text(encoding="utf-8"))
     if isinstance(overrides, Mapping):
         for key, value in overrides.items():
-            _set(document, key, _from_python(key, value), f"{key}={value}")
+            _set(document, key, _from_python(key, value), f"{key}={written(value)}")
     else:
         for text in overrides:
             _set_text(document, text)
@@ -82,7 +82,7 @@ def _malformed(override: str) -> UserError:
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}", parse_float=Decimal)["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # not TOML, or beyond what Python reads of it
         return text
 
 

@@ -30,6 +30,9 @@ def pmulab(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["run", "nowhere"], "pmulab: nowhere: no such file; give a path, or the name of a shipped scenario"),
         (["run", "quick", "--design", "emulatd"], "pmulab: --design emulatd: unknown design 'emulatd'; did you mean"),
         (["run", "quick", "--set", "guest.hz=fast"], "pmulab: --set guest.hz=fast: guest.hz must be an integer"),
+        (["run", "quick", "--set", "guest.hz=a\nb"], "pmulab: --set guest.hz=a\\nb: guest.hz must be an integer"),
+        (["run", "quick", "a\nb"], "pmulab: unrecognized arguments: a\\nb; see"),
+        (["run", ""], "pmulab: '': no such file; give a path, or the name of a shipped scenario"),
         (["run", "quick", "--seed", "x"], "pmulab run: argument --seed: invalid"),
         (["run", "quick", "--jobs", "0"], "pmulab run: argument --jobs: invalid number of jobs '0'"),
         (["run", "quick", "--seed", "-1"], "pmulab run: argument --seed: -1 is not from 0 to"),
@@ -223,6 +226,17 @@ def announced(self, design, share, virtual_seconds):
 Progress.update = announced
 sys.exit(cli.main(["run", "gzip-record", "--design", "emulated"]))
 """
+
+
+def test_without_standard_error_it_does_the_same() -> None:
+    command = f"exec {sys.executable} -m pmulab run "
+    shell = ["sh", "-c", command + "quick --set guest.task.seconds=0.002 2>&-"]
+    done = subprocess.run(shell, stdout=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split("\n", 1)[0]) == (
+        0,
+        f"quick: seed 1, embedded, pmulab {version('pmulab')}",
+    )
+    assert subprocess.run(["sh", "-c", command + "nowhere 2>&-"], timeout=60).returncode == cli.BAD_INPUT
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

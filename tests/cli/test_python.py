@@ -126,6 +126,12 @@ def test_overrides_are_python_values(overrides: dict[str, Any], texts: str) -> N
         ({"overrides": {"guest hz": 1}}, "--set guest hz=1: not of the form key=value; write"),
         ({"overrides": {"guest.hz": None}}, "--set guest.hz=None: a value cannot be a NoneType; give a number, "),
         ({"overrides": {"guest.hz": "=1"}}, "--set guest.hz==1: guest.hz must be an integer"),
+        ({"overrides": {"guest.hz": 10**5000}}, "--set guest.hz=(an integer of 16610 bits): guest.hz = (an integer of"),
+        ({"overrides": ["guest.hz=1"]}, "overrides=['guest.hz=1']: these are not values by key; write for example"),
+        ({"overrides": {1: 2}}, "overrides={1: 2}: these are not values by key; write for example"),
+        ({"designs": [1]}, "designs=[1]: designs are given by their names; write for example"),
+        ({"designs": None}, "designs=None: designs are given by their names; write for example"),
+        ({"jobs": "two"}, "jobs=two: at least one design must run; give 1 or more"),
         ({"jobs": 0}, "jobs=0: at least one design must run; give 1 or more"),
     ],
 )

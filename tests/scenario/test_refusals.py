@@ -115,6 +115,9 @@ REFUSED = [
     (GUEST + "[assumed]\nx = 1\n", 5, "must be a string", 'x = "'),
     ("[machine\n", 1, "not valid TOML", "correct the syntax"),
     ("a = 1\na = 2\n", 2, "not valid TOML", "correct the syntax"),
+    ("a = 1\nb = " + 5000 * "9", 2, "an integer of thousands of digits", "64 bits"),
+    ("seed = 0x" + 5000 * "f", 1, "seed = (an integer of 20000 bits) is out of range", "from 0"),
+    ('[published]\nsource = "x"\n[[host.task]]\nworkload = "sha256"\n', 1, "first guest's run", "[[guest]]"),
     ("a = 1\nb = '''\n", 2, "not valid TOML", "correct the syntax"),
 ]
 
@@ -142,6 +145,10 @@ def test_a_scenario_is_refused_with_line_and_remedy(
         ("guest.hz=fast", "must be an integer, not a string", "hz = 250"),
         ("guest.hz=0", "out of range", "from 1"),
         ("guest.3.hz=100", "there is no guest 3", "there are 1"),
+        ("guest.hz=" + 5000 * "9", "must be an integer, not a string", "hz = 250"),
+        ("guest.hz=" + 3000 * "[" + 3000 * "]", "must be an integer, not a string", "hz = 250"),
+        ("guests.hz=100", "unknown key 'guests' at the top level", "did you mean guest"),
+        ("guest.-1.hz=100", "unknown key '-1' in [guest]", "known are name"),
         ("guest.hertz=100", "unknown key 'hertz'", "did you mean"),
         ("seed.x=1", "'seed' has no keys of its own", "a section"),
         ("guest.counters=30", "HPMN cannot exceed PMCR_EL0.N", "at most 6"),
@@ -174,6 +181,18 @@ def test_what_is_not_text_is_refused_with_its_line(tmp_path: Path) -> None:
     path.write_bytes(b"# fine\n# \xe9\n")
     with pytest.raises(UserError, match=r"latin.toml:2: not UTF-8"):
         scenario.load(path)
+
+
+def test_what_is_nested_too_deep_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deep.toml"
+    path.write_text("a = " + 3000 * "[" + 3000 * "]")
+    with pytest.raises(UserError, match=r"deep.toml: its arrays or inline tables are nested too deep; "):
+        scenario.load(path)
+
+
+def test_a_refusal_is_one_line_whatever_it_shows() -> None:
+    with pytest.raises(UserError, match=r"^--set guest.hz=a\\nb: guest.hz must be an integer"):
+        scenario.load("quick", overrides=["guest.hz=a\nb"])
 
 
 def test_a_directory_is_refused(tmp_path: Path) -> None:
