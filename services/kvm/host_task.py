@@ -51,7 +51,6 @@ class HostTask(HostTaskState):
     def finished(self) -> bool:
         return self.phase >= len(self.spec.phases) * self.spec.repeat
 
-    @property
     def runnable(self) -> bool:
         return not (self.finished or self.blocked)
 
@@ -63,7 +62,7 @@ class HostTask(HostTaskState):
 
     def next_interaction(self) -> int:
         """The end of the phase, or the interrupt before it; at once, if it is to be taken off the CPU."""
-        if not self.runnable:
+        if not self.runnable():
             return self.pcpu.now
         phase = self._current()
         self.machine.set_running(self.cpu, self.context, phase.el, phase.profile)
@@ -103,7 +102,7 @@ class HostTask(HostTaskState):
 
     def _own_time(self) -> None:
         """The time is the task's own, from now on."""
-        if self.runnable:
+        if self.runnable():
             self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL if self._current().el else CPUTIME_HOST_USER)
 
     def _sleep(self, now: int) -> None:

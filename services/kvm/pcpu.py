@@ -309,7 +309,7 @@ class PCpu(PCpuState):
         current = rq.current
         if not rq.online:
             return self._bring_up()
-        if rq.need_resched or current is None or not current.runnable:
+        if rq.need_resched or current is None or not current.runnable():
             return self._schedule()
         return current.step()
 
@@ -326,7 +326,7 @@ class PCpu(PCpuState):
         rq, previous = self.rq, self.rq.current
         rq.need_resched = False
         if previous is not None:
-            if previous.runnable and not rq.waiting:
+            if previous.runnable() and not rq.waiting:
                 rq.slice_end = NEVER
                 return
             self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
@@ -336,7 +336,7 @@ class PCpu(PCpuState):
             await previous.switched_out()
             self.machine.set_account(self.cpu, Account.KERNEL)
             rq.current = None
-            if previous.runnable:
+            if previous.runnable():
                 rq.waiting.append(previous)
         if rq.waiting:
             await self._switch_to(rq.waiting.pop(0))

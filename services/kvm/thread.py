@@ -22,7 +22,6 @@ class Thread(Protocol):
         """May it run on any pCPU?"""
         ...
 
-    @property
     def runnable(self) -> bool: ...
 
     @property

@@ -140,7 +140,6 @@ class VCpu(VCpuState):
 
     # What the host's scheduler sees.
 
-    @property
     def runnable(self) -> bool:
         return not self.blocked
 
@@ -341,15 +340,16 @@ class VCpu(VCpuState):
 
     async def _interrupted(self, el: int) -> None:
         """A physical interrupt: out to the host, which serves it, and back."""
+        pcpu = self.pcpu
         if self.exit_null():
-            await self._serve_interrupts(el)
-        if self.pcpu.perf_ran:
+            await pcpu.serve_interrupts(el)
+            self._served_interrupts()
+        if pcpu.perf_ran:
             await self._resync_pmu_el0()
         self._enter_guest()
 
-    async def _serve_interrupts(self, el: int) -> None:
-        """The host's window after an exit. It comes before guest_timing_exit_irqoff(), so it is the guest's time."""
-        await self.pcpu.serve_interrupts(el)
+    def _served_interrupts(self) -> None:
+        """guest_timing_exit_irqoff(): it comes after the host's window for interrupts, so that is the guest's time."""
         self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
 
     async def _resync_pmu_el0(self) -> None:
@@ -390,7 +390,8 @@ class VCpu(VCpuState):
         pcpu.enter_kernel()
         pcpu.charge(Cost.EXIT_FULL_NULL)
         pcpu.charge(Cost.WFI_BLOCK)
-        await self._serve_interrupts(-1)
+        await pcpu.serve_interrupts(-1)
+        self._served_interrupts()
         if self.pcpu.perf_ran:
             await self._resync_pmu_el0()
         self._enter_guest()
@@ -412,21 +413,22 @@ class VCpu(VCpuState):
             pcpu.enter_kernel()
             pcpu.charge(Cost.EXIT_FAST)
         elif self.exit_sysreg():
-            await self._serve_interrupts(1)
-        before = pcpu.bursts
+            await pcpu.serve_interrupts(1)
+            self._served_interrupts()
         try:
             if register == ICC_SGI1R_EL1:
                 self._send_sgi(value)
             else:
                 access = self.vpmu.access(register, write, value)
                 if not isinstance(access, int):
+                    before = pcpu.bursts
                     access = await access
+                    self.trap_bursts += pcpu.bursts - before
                 if not write:
                     value = access
         except InjectUndef:
             raise TookException(ESR_UNKNOWN) from None
         finally:
-            self.trap_bursts += pcpu.bursts - before
             if fast:
                 self.machine.set_running(self.cpu, self.context, 1, self.profile)
             else:

@@ -34,14 +34,16 @@ class Accesses:
     def perform(self, context: PmuContext, register: int, write: bool, value: int) -> int:
         """The value read, or the one written. Raises InjectUndef."""
         if write:
-            if register not in self.writes:
-                raise InjectUndef
-            perform_write, which = self.writes[register]
+            try:
+                perform_write, which = self.writes[register]
+            except KeyError:
+                raise InjectUndef from None
             perform_write(context, which, value)
             return value
-        if register not in self.reads:
-            raise InjectUndef
-        perform_read, which = self.reads[register]
+        try:
+            perform_read, which = self.reads[register]
+        except KeyError:
+            raise InjectUndef from None
         return perform_read(context, which)
 
 
