@@ -11,8 +11,8 @@
 
 What refers to other objects is a `link`: it is saved as their ids, and restored from tables of them.
 
-An object is its state dataclass, or holds one as `state` and names every other attribute of its in `DERIVED`: what
-follows from its configuration, and the other objects that it knows, which have states of their own.
+An object is its state dataclass, or derives from it and names every other attribute of its in `DERIVED`: what follows
+from its configuration, and the other objects that it knows, which have states of their own.
 """
 
 from __future__ import annotations

@@ -231,8 +231,8 @@ def entry(shipped: Document, section: Path, name: str, what: str, keys: Sequence
 def read_text(name: str, remedy: str) -> str:
     """The text of the file at the path `name`; `remedy` is for when there is none. Raises UserError."""
     path = FilePath(name)
-    if not name:
-        raise UserError("''", "no such file", remedy)
+    if not name or "\0" in name:
+        raise UserError(repr(name), "no such file", remedy)
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:

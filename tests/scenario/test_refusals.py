@@ -36,6 +36,7 @@ REFUSED = [
     ("[machine]\npcpus = 2\npmuver = [7, 2]\n", 3, "2 is not a PMUv3 version", "4 (PMUv3p1)"),
     ('[machine]\npcpus = 2\ncounters = [6,\n "x"]\n', 4, "must be an integer", "counters = 0"),
     ('[machine]\ncore = "neoverse-n9"\n', 2, "no core 'neoverse-n9'", "did you mean"),
+    ('[machine]\ncore = "a\\u0000.toml"\n', 2, "no such file", "the path of a TOML file"),
     ('[machine]\ncore = "gone.toml"\n', 2, "gone.toml: no such file", "the path of a TOML file"),
     ("[machine]\npmuver = 2\n", 2, "2 is not a PMUv3 version", "4 (PMUv3p1)"),
     ("[machine]\nhpmn0 = 1\n", 2, "must be true or false, not an integer", "hpmn0 = true"),
