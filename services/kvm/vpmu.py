@@ -153,7 +153,7 @@ class Vpmu(ABC):
     def guest_overflow(self, mask: int) -> None:
         """The host's handler found overflow flags in the guest's range, on the pCPU that this vCPU is loaded on.
 
-        Raises ProtocolError where the guest has no range.
+        Raises ProtocolError where the guest has no range, and for flags of counters that the CPU does not have.
         """
         raise ProtocolError(f"overflow flags {mask:#x}: a guest under {self.design.name} has no counters of its own")
 
@@ -168,6 +168,11 @@ class Vpmu(ABC):
     def fast(self) -> bool:
         """Are trapped accesses completed now without leaving the hypervisor's own code?"""
         return False
+
+
+def no_counter(mask: int, flags: int) -> ProtocolError:
+    """Overflow flags are reported some of which are not among a CPU's `flags`."""
+    return ProtocolError(f"overflow flags {mask:#x}: the CPU has no counter for {mask & ~flags:#x}")
 
 
 class SetN(Enum):

@@ -123,6 +123,15 @@ CASES = {
         "host", "no kernel counter backs counter 0", "raw", host=noticing(OVERFLOW, VCPU << 5)
     ),
     "the range of an emulated guest": Case("host", "has no counters of its own", host=noticing(OF_GUEST, 1)),
+    **{
+        f"counters that the CPU of a {design} guest does not have": Case(
+            "host",
+            "overflow flags 0x8000000000000401: the CPU has no counter for 0x8000000000000400",
+            design,
+            host=noticing(OF_GUEST, 1 << 63 | 1 << 10 | 1),
+        )
+        for design in ("partitioned", "partitioned-v7", "mediated", "gunyah", "raw")
+    },
     "a READ that is not answered": Case(
         "host", "calls: READs left without a RESULT: 1", host=answering(0), guest=counting
     ),

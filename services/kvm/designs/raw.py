@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from services import registers as r
 from services.boot import HostPolicy
 from services.experiment import CpuSpec
+from services.kvm.designs.partitioned.guest_range import overflow_flags
 from services.kvm.errors import InjectUndef
 from services.kvm.guest_pmu import CYCLE_BIT
-from services.kvm.vpmu import Access, Design, DesignError, KvmVcpu, Vpmu
+from services.kvm.vpmu import Access, Design, DesignError, KvmVcpu, Vpmu, no_counter
 
 
 class RawPmu(Vpmu):
@@ -29,6 +30,9 @@ class RawPmu(Vpmu):
 
     def guest_overflow(self, mask: int) -> None:
         """A guest's overflow is nobody's; the host's handler has cleared it."""
+        flags = overflow_flags(self.vcpu.spec)
+        if mask & ~flags:
+            raise no_counter(mask, flags)
 
 
 @dataclass(frozen=True, kw_only=True)

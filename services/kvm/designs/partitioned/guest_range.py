@@ -17,6 +17,7 @@ class GuestRange:
     cpu: CpuSpec
     hpmn: int  # event counters
     mask: int  # all of them, one bit each
+    flags: int  # that PMOVSCLR_EL0 of the CPU may have set
     split: bool  # MDCR_EL2.HPMN can be `hpmn`; else it stays N, every access traps, and PMCR_EL0.E is the host's
     untrapped: bool  # fine-grained traps leave most accesses to the hardware
     counters: tuple[int, ...]  # PMEVCNTR<n>_EL0
@@ -33,6 +34,7 @@ def guest_range(cpu: CpuSpec, counters: int, *, fgt: bool) -> GuestRange:
         cpu,
         hpmn,
         mask=((1 << hpmn) - 1) | CYCLE_BIT,
+        flags=overflow_flags(cpu),
         split=split,
         untrapped=fgt and cpu.fgt > 0 and hides_icntr and split,
         counters=tuple(r.PMEVCNTR(n) for n in range(hpmn)),
@@ -43,3 +45,8 @@ def guest_range(cpu: CpuSpec, counters: int, *, fgt: bool) -> GuestRange:
 def every_counter(cpu: CpuSpec) -> int:
     """The event counters of a CPU and its cycle counter, one bit each."""
     return ((1 << cpu.counters) - 1) | CYCLE_BIT
+
+
+def overflow_flags(cpu: CpuSpec) -> int:
+    """The flags of a CPU's counters, one bit each."""
+    return every_counter(cpu) | (1 << r.INSTRUCTION_COUNTER if cpu.icntr else 0)
