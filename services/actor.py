@@ -58,7 +58,9 @@ class _Watched:
     async def enter(self, cpu: Cpu, entry: Entry) -> None:
         self._actor.entered()
         try:
-            await self._software.enter(cpu, entry)
+            work = self._software.enter(cpu, entry)
+            if work is not None:
+                await work
         finally:
             self._actor.left()
 

@@ -15,9 +15,19 @@ from __future__ import annotations
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from services._pmu import Burst
+
+T = TypeVar("T")
+
+# A value that is there at once, as it nearly always is in one process, or when this is awaited.
+Eventual: TypeAlias = T | Coroutine[Any, Any, T]
+
+
+async def awaited(value: Eventual[T]) -> T:
+    """The value, whichever it is."""
+    return await value if isinstance(value, Coroutine) else value
 
 
 class EntryKind(IntEnum):
@@ -129,8 +139,8 @@ class BurstError(Exception):
 class Executor(Protocol):
     """Who executes bursts: the pCPU itself, or the stream to it."""
 
-    def execute(self, burst: Burst, answer: bytes) -> int | Coroutine[Any, Any, int]:
-        """Execute `burst` to its end; the time in cycles after it, at once or when awaited.
+    def execute(self, burst: Burst, answer: bytes) -> Eventual[int]:
+        """Execute `burst` to its end; the time in cycles after it.
 
         The values read are in `burst.values()`. `answer` is the payload that goes with the end of
         an entry. Raises `TookException`.
@@ -194,6 +204,9 @@ class Cpu:
 class Software(Protocol):
     """Software that attends one CPU: a guest's kernel on a vCPU, the host's perf on a pCPU."""
 
-    def enter(self, cpu: Cpu, entry: Entry) -> Coroutine[Any, Any, None]:
-        """Run the handler of `entry` to its end, when awaited, which is at once; `cpu.done()` is the caller's."""
+    def enter(self, cpu: Cpu, entry: Entry) -> Coroutine[Any, Any, object] | None:
+        """Run the handler of `entry` to its end, or as far as it gets at once and to its end when this is awaited.
+
+        `cpu.done()` is the caller's.
+        """
         ...

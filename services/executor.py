@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from services._pmu import Burst, Machine, Stop
-from services.cpu import TookException
+from services.cpu import Eventual, TookException
 
 TRAP, EXCEPTION, OPERATION, INTERRUPT = Stop.TRAP, Stop.EXCEPTION, Stop.OPERATION, Stop.INTERRUPT
 
@@ -47,7 +47,7 @@ class BurstCpu(Protocol):
         ...
 
 
-def execute(self: BurstCpu, burst: Burst, answer: bytes) -> int | Coroutine[Any, Any, int]:
+def execute(self: BurstCpu, burst: Burst, answer: bytes) -> Eventual[int]:
     """Execute `burst` to its end; the time in cycles after it, at once if the core does not stop. Raises TookException.
 
     A method of each `BurstCpu`, which makes it a `services.cpu.Executor`. `answer` is for executors on a stream.

@@ -104,7 +104,9 @@ class _Session:
         entry = entry_of(message)
         self._open.append(message.id)
         self._cpu.now = entry.now
-        await self._software.enter(self._cpu, entry)
+        work = self._software.enter(self._cpu, entry)
+        if work is not None:
+            await work
         await self.execute(*self._cpu.done())
         self._open.pop()
 

@@ -21,6 +21,9 @@ CREATE, RELEASE, ENABLE, DISABLE, READ, EL0_FILTER, GUEST_COUNTERS = (int(call) 
 RESULT = int(Notice.RESULT)
 
 
+Work = Coroutine[Any, Any, object]  # what is left of a handler
+
+
 class BadRequest(ValueError):
     """A request or call that the host's perf cannot make sense of."""
 
@@ -87,7 +90,7 @@ class HostCpu:
     perf: PerfCpu = derived(init=False)  # from the boot on
     vcpu_threads: frozenset[int] = derived(init=False)
 
-    def enter(self, cpu: Cpu, entry: Entry) -> Coroutine[Any, Any, None]:
+    def enter(self, cpu: Cpu, entry: Entry) -> Work | None:
         """Run the handler of `entry`."""
         if self.handler_began >= 0:
             self.perf.handler_took(self.handler_began, entry.previous_done)
@@ -180,33 +183,51 @@ class HostCpu:
 
     # KVM's kernel counters.
 
-    async def _calls(self, cpu: Cpu, calls: Sequence[Row]) -> None:
+    def _calls(self, cpu: Cpu, calls: Sequence[Row]) -> Work | None:
+        """One after the other; at once up to the first that has to wait for a value."""
         perf, counters = self.perf, self.host.counters
-        for code, handle, a, b, c in calls:
+        for turn, (code, handle, a, b, c) in enumerate(calls, 1):
+            work: Work | None = None
             if code == EL0_FILTER:
                 perf.el0_filter(cpu, bool(handle))
             elif code == READ:
-                count = await perf.read_kernel_counter(cpu, counters[handle])
-                cpu.burst.notify(RESULT, count)
+                count = perf.read_kernel_counter(cpu, counters[handle])
+                if isinstance(count, int):
+                    cpu.burst.notify(RESULT, count)
+                else:
+                    work = _tell(cpu, count)
             elif code == CREATE:
                 former = counters.get(handle)
                 if former is None or not perf.recreate_kernel_counter(cpu, former, a, b, c):
-                    if former is not None:
-                        await perf.destroy_kernel_counter(cpu, former)
-                    event = counters[handle] = perf.create_kernel_counter(cpu, handle, a, b, c)
-                    await perf.install(cpu, event, self.thread)
+                    work = self._create(cpu, former, handle, a, b, c)
             elif code == DISABLE:
                 perf.disable_each(cpu, [counters[handle + n] for n in bits(a)])
             elif code == ENABLE:
-                await perf.enable_each(cpu, [counters[handle + n] for n in bits(a)])
+                work = perf.enable_each(cpu, [counters[handle + n] for n in bits(a)])
             elif code == RELEASE:
-                await perf.destroy_kernel_counter(cpu, counters.pop(handle))
+                work = perf.destroy_kernel_counter(cpu, counters.pop(handle))
             elif code == GUEST_COUNTERS:
-                await self._guest_counters(cpu, handle, range_only=bool(a))
+                work = self._guest_counters(cpu, handle, range_only=bool(a))
             else:
                 raise BadRequest(f"a CALL with the code {code}, which is not a kernel-counter operation")
-        if not perf.settled():
-            await perf.wait(cpu)
+            if work is not None:
+                return self._calls_after(cpu, work, calls[turn:])
+        return None if perf.settled() else perf.wait(cpu)
+
+    async def _calls_after(self, cpu: Cpu, work: Work, calls: Sequence[Row]) -> None:
+        await work
+        rest = self._calls(cpu, calls)
+        if rest is not None:
+            await rest
+
+    async def _create(
+        self, cpu: Cpu, former: PerfEvent | None, handle: int, event: int, flags: int, period: int
+    ) -> None:
+        perf = self.perf
+        if former is not None:
+            await perf.destroy_kernel_counter(cpu, former)
+        made = self.host.counters[handle] = perf.create_kernel_counter(cpu, handle, event, flags, period)
+        await perf.install(cpu, made, self.thread)
 
     async def _guest_counters(self, cpu: Cpu, mask: int, *, range_only: bool) -> None:
         """kvm_pmu_set_guest_counters: reschedule only if events are in the way, and back only what was squeezed."""
@@ -236,6 +257,11 @@ class HostCpu:
         """Take up what `state` gave; `objects` has the events of the host's perf, which has been restored."""
         restore(self, saved)
         self.sessions = [Session.restored(self.perf, of_session, objects) for of_session in saved["sessions"]]
+
+
+async def _tell(cpu: Cpu, count: Coroutine[Any, Any, int]) -> None:
+    counted = await count  # which leaves the CPU another burst
+    cpu.burst.notify(RESULT, counted)
 
 
 def _excluding_guests(spec: SessionSpec) -> tuple[SessionSpec, list[str]]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
-from services.cpu import Cpu, Entry, Executor, Software
+from services.cpu import Cpu, Entry, Eventual, Executor, Software
 from services.kvm.errors import ProtocolError
 
 
 class Attendant(Protocol):
     """Software as kvm enters it: in this process (`LocalSoftware`) or at the end of a stream (`services.attend`)."""
 
-    async def enter(self, executor: Executor, entry: Entry) -> bytes:
+    def enter(self, executor: Executor, entry: Entry) -> Eventual[bytes]:
         """Run the handler of `entry` to its end, executing its bursts on `executor`; its answer."""
         ...
 
@@ -30,19 +31,33 @@ class LocalSoftware:
         self.software = software
         self._cpu: Cpu | None = None
 
-    async def enter(self, executor: Executor, entry: Entry) -> bytes:
+    def enter(self, executor: Executor, entry: Entry) -> Eventual[bytes]:
         """As `Attendant`. The executor of a CPU stays the same."""
         cpu = self._cpu
         if cpu is None:
             cpu = self._cpu = Cpu(executor)
         cpu.now = entry.now
-        await self.software.enter(cpu, entry)
+        work = self.software.enter(cpu, entry)
+        if work is not None:
+            return _worked(cpu, executor, work)
         burst, answer = cpu.done()
         time = executor.execute(burst, answer)
-        if not isinstance(time, int):
-            await time
-        return answer
+        return answer if isinstance(time, int) else _executed(time, answer)
 
     def refuse(self, who: str, problem: str) -> Exception:
         """As `Attendant`."""
         return ProtocolError(f"{who}: {problem}")
+
+
+async def _worked(cpu: Cpu, executor: Executor, work: Coroutine[Any, Any, object]) -> bytes:
+    await work
+    burst, answer = cpu.done()
+    time = executor.execute(burst, answer)
+    if not isinstance(time, int):
+        await time
+    return answer
+
+
+async def _executed(time: Coroutine[Any, Any, int], answer: bytes) -> bytes:
+    await time
+    return answer

@@ -20,7 +20,7 @@ from services._pmu import (
     register_name,
 )
 from services.costs import Cost
-from services.cpu import CALL_COLUMNS, Entry, EntryKind, Notice, Row, Timer, TookException
+from services.cpu import CALL_COLUMNS, Entry, EntryKind, Eventual, Notice, Row, Timer, TookException
 from services.executor import Work
 from services.kvm import reports
 from services.kvm.attendant import Attendant
@@ -153,7 +153,9 @@ class PCpu(PCpuState):
         now = self.machine.mark(self.cpu, kind, argument, 0)
         entry = Entry(kind, now, argument, el, 0, self.previous_done, (), payload)
         try:
-            answer = await self.host.enter(self, entry)
+            answer = self.host.enter(self, entry)
+            if not isinstance(answer, bytes):
+                answer = await answer
         except TookException as exc:
             raise self._took(exc) from None
         self.previous_done = self.machine.now(self.cpu)
@@ -163,7 +165,7 @@ class PCpu(PCpuState):
         """What becomes of an exception that nobody is left to take."""
         return SimulationError(f"{self._host_name()}: {exc}, and its handler has ended")
 
-    async def call(self, rows: list[Row], account: Account, calls: int, reads: int) -> list[int]:
+    def call(self, rows: list[Row], account: Account, calls: int, reads: int) -> Eventual[list[int]]:
         """Kernel-counter operations for KVM, in one entry; the results of its READs.
 
         The log has a row's columns for each of the `calls`, 0 for one a row.
@@ -175,10 +177,22 @@ class PCpu(PCpuState):
         entry.previous_done = self.previous_done
         entry.calls = rows
         try:
-            await self.host.enter(self, entry)
+            answer = self.host.enter(self, entry)
         except TookException as exc:
             raise self._took(exc) from None
-        self.previous_done = machine.end_call(cpu, before)
+        return self._called(before) if isinstance(answer, bytes) else self._called_after(answer, before)
+
+    async def _called_after(self, answer: Coroutine[Any, Any, bytes], before: int) -> list[int]:
+        try:
+            await answer
+        except TookException as exc:
+            raise self._took(exc) from None
+        return self._called(before)
+
+    def _called(self, before: int) -> list[int]:
+        """The host's perf is left again."""
+        assert self.host is not None
+        self.previous_done = self.machine.end_call(self.cpu, before)
         if self.reads_due:
             raise self.host.refuse(self._host_name(), f"calls: READs left without a RESULT: {self.reads_due}")
         return self.results

@@ -23,7 +23,7 @@ from services._pmu import (
     Stop,
 )
 from services.costs import Cost
-from services.cpu import Entry, EntryKind, Notice, Row, Timer, TookException
+from services.cpu import Entry, EntryKind, Eventual, Notice, Row, Timer, TookException, awaited
 from services.executor import Work
 from services.experiment import CpuSpec
 from services.kvm import reports
@@ -170,7 +170,7 @@ class VCpu(VCpuState):
         self.ran = True
         began = self.progress = self.pcpu.now
         if self.vpmu.el0_switched():
-            await self.vpmu.restore_el0(guest=True)
+            await awaited(self.vpmu.restore_el0(guest=True))
         self.machine.set_account(self.cpu, Account.SWAP)
         await self.vpmu.load()
         self.load_times.add(began, self.pcpu.now)
@@ -183,7 +183,7 @@ class VCpu(VCpuState):
         """KVM's sched_out notifier: vcpu_put."""
         began = self.pcpu.now
         if self.vpmu.el0_switched():
-            await self.vpmu.restore_el0(guest=False)
+            await awaited(self.vpmu.restore_el0(guest=False))
         self.machine.set_account(self.cpu, Account.SWAP)
         await self.vpmu.put()
         self.put_times.add(began, self.pcpu.now)
@@ -269,7 +269,7 @@ class VCpu(VCpuState):
 
     def call(
         self, rows: list[Row], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
-    ) -> Coroutine[Any, Any, list[int]]:
+    ) -> Eventual[list[int]]:
         """Kernel-counter operations for KVM, in one entry; the results of its READs."""
         return self.pcpu.call(rows, account, calls, reads)
 
@@ -297,7 +297,9 @@ class VCpu(VCpuState):
         machine.set_running(cpu, self.context, 1, self.profile)
         entry = Entry(kind, now, argument, el, left, self.previous_done, (), payload)
         try:
-            answer = await self.guest.enter(self, entry)
+            answer = self.guest.enter(self, entry)
+            if not isinstance(answer, bytes):
+                answer = await answer
         except TookException as exc:
             raise SimulationError(f"{self._who()}: {exc}, and its handler has ended") from None
         self.previous_done = machine.now(cpu)
@@ -356,7 +358,7 @@ class VCpu(VCpuState):
         """KVM_REQ_RESYNC_PMU_EL0: the driver has started counters in interrupt context."""
         self.pcpu.perf_ran = False
         if self.vpmu.el0_switched():
-            await self.vpmu.restore_el0(guest=True)
+            await awaited(self.vpmu.restore_el0(guest=True))
 
     def _enter_guest(self) -> None:
         """Make pending what has become due; from here on the time is the guest's."""

@@ -20,14 +20,14 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeAlias, TypeVar
 
 from services._pmu import Burst
 from services.boot import HostPolicy
-from services.cpu import Call, Row
+from services.cpu import Call, Eventual, Row
 from services.errors import UserError
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
@@ -46,8 +46,7 @@ class DesignError(UserError):
         super().__init__("", problem, remedy)
 
 
-# What an access gives, at once or when it is awaited; of a write it counts for nothing.
-Access = int | Coroutine[Any, Any, Any]
+Access: TypeAlias = Eventual[int]  # what an access gives; of a write it counts for nothing
 
 
 class KvmVcpu(Protocol):
@@ -87,7 +86,7 @@ class KvmVcpu(Protocol):
 
     def call(
         self, rows: list[Row], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
-    ) -> Coroutine[Any, Any, list[int]]:
+    ) -> Eventual[list[int]]:
         """Kernel-counter operations of the host's perf (`services.cpu.Call`) in one entry; the results of its READs.
 
         `calls` is how many there are, 0 for one a row; `reads` how many of them are READs.
@@ -161,9 +160,9 @@ class Vpmu(ABC):
         """Are there events whose EL0 filter has to differ between host and guest?"""
         return self.vcpu.host_has_events
 
-    async def restore_el0(self, *, guest: bool) -> None:
+    def restore_el0(self, *, guest: bool) -> Eventual[list[int]]:
         """kvm_vcpu_pmu_restore_guest and kvm_vcpu_pmu_restore_host, where filters are switched."""
-        await self.vcpu.call([(Call.EL0_FILTER, int(guest), 0, 0, 0)])
+        return self.vcpu.call([(Call.EL0_FILTER, int(guest), 0, 0, 0)])
 
     def fast(self) -> bool:
         """Are trapped accesses completed now without leaving the hypervisor's own code?"""

@@ -6,12 +6,13 @@ calls make one after the other, in their order; several calls of one trap are on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from functools import cache
+from typing import Any
 
 from services._pmu import Burst
 from services.costs import Cost
-from services.cpu import CounterFlag, Cpu
+from services.cpu import CounterFlag, Cpu, Eventual
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import GENERAL
 from services.linux_perf.event import ACTIVE, ALL, CPU, INACTIVE, MASK64, OFF, THROTTLED, PerfEvent
@@ -60,16 +61,24 @@ def recreate(cc: CpuContext, cpu: Cpu, event: PerfEvent, number: int, flags: int
     return True
 
 
-async def read(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
+def read(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> Eventual[int]:
     """perf_event_read_value of a counter that nobody inherits."""
     cpu.burst.extend(cc.pmu.read)
     ctx = event.ctx
     if ctx is not None and ctx is cc.task_ctx:
         update_time(cc, cpu, ctx)
         if event.state == ACTIVE:
-            await read_counter(cc, cpu, event)
-    if pending(cc):
-        await wait(cc, cpu)
+            return _read_active(cc, cpu, event)
+    return _read_pending(cc, cpu, event) if pending(cc) else event.count
+
+
+async def _read_active(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
+    await read_counter(cc, cpu, event)
+    return event.count
+
+
+async def _read_pending(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
+    await wait(cc, cpu)
     return event.count
 
 
@@ -118,10 +127,17 @@ def _disable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> boo
     return True
 
 
-async def enable_each(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> None:
-    """perf_event_enable of one after the other, each of which puts every event on the PMU back where it was."""
+def enable_each(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> Coroutine[Any, Any, None] | None:
+    """perf_event_enable of one after the other, each of which puts every event on the PMU back where it was.
+
+    At once, or when this is awaited.
+    """
+    return None if _enable_alone(cc, cpu, events) else _enable_in_turn(cc, cpu, events)
+
+
+async def _enable_in_turn(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> None:
     for turn, event in enumerate(events):
-        if _enable_alone(cc, cpu, events[turn:]):
+        if turn and _enable_alone(cc, cpu, events[turn:]):
             return
         await enable(cc, cpu, event)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from typing import Any
 
 from services._pmu import OP_MRS, OP_MSR, Burst, Machine, register_name
@@ -40,12 +39,10 @@ class StubVcpu:
         self.told.append(f"w {register_name(register)}")
         self.machine.write(0, register, value)
 
-    def call(
-        self, rows: list[Row], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
-    ) -> Coroutine[Any, Any, list[int]]:
+    def call(self, rows: list[Row], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0) -> list[int]:
         for code, first, *_ in rows:
             self.told.append(f"{Call(code).name} {first:#x}")
-        return _nothing()
+        return []
 
     def set_account(self, account: Account) -> int:
         return self.machine.set_account(0, account)
@@ -61,10 +58,6 @@ class StubVcpu:
         """What was done since the last time."""
         told, self.told = self.told, []
         return told
-
-
-async def _nothing() -> list[int]:
-    return []
 
 
 async def access(vpmu: Any, register: int, write: bool, value: int) -> int:

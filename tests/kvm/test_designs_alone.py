@@ -1,6 +1,5 @@
 """A design is made and driven with a stub vCPU: neither a Simulation nor software takes part."""
 
-from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -24,13 +23,8 @@ ON = r.PMCR_LC | r.PMCR_E
 class CountingVcpu(StubVcpu):
     """The host's perf answers its READs."""
 
-    def call(
-        self, rows: list[Row], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
-    ) -> Coroutine[Any, Any, list[int]]:
-        super().call(rows, account, calls=calls, reads=reads).close()
-        return self._results(reads)
-
-    async def _results(self, reads: int) -> list[int]:
+    def call(self, rows: list[Row], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0) -> list[int]:
+        super().call(rows, account, calls=calls, reads=reads)
         return [COUNTED] * reads
 
 

@@ -175,7 +175,9 @@ class Bench:
         self.kernel_runs()
         self.port.now = self.machine.now(0)
         entry = Entry(kind, self.port.now, argument, el, left, self.previous_done, (), payload)
-        await software.enter(self.port, entry)
+        work = software.enter(self.port, entry)
+        if work is not None:
+            await work
         burst, answer = self.port.done()
         time = self.execute(burst, answer)
         if not isinstance(time, int):

@@ -48,7 +48,9 @@ class Counters:
             return
         events = [self.made[n] for n in dict.fromkeys(n % len(self.made) for n in which)]
         if self.at_once and what == "enable":
-            await perf.enable_each(cpu, events)
+            work = perf.enable_each(cpu, events)
+            if work is not None:
+                await work
         elif self.at_once:
             perf.disable_each(cpu, events)
         elif what == "enable":
@@ -108,7 +110,7 @@ async def test_enabling_counters_in_turn_waits_for_nothing() -> None:
     made = [await kernel.create(n, 0x08, CounterFlag.DISABLED, 1 << 20) for n in range(8)]
     for order in (made, made[::-1], made[::2] + made[1::2]):
         before = kernel.bench.bursts
-        await kernel.perf.enable_each(kernel.cpu, order)
+        assert kernel.perf.enable_each(kernel.cpu, order) is None
         assert kernel.bench.bursts == before
         await kernel.done()
         assert [event.idx for event in made] == list(range(8)), "the context's order, whatever the order of the calls"

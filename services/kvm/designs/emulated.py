@@ -10,7 +10,7 @@ from typing import Any
 from services import registers as r
 from services._pmu import Burst
 from services.boot import HostPolicy
-from services.cpu import Call, CounterFlag, Row
+from services.cpu import Call, CounterFlag, Eventual, Row, awaited
 from services.experiment import CpuSpec
 from services.kvm.errors import InjectUndef, ProtocolError
 from services.kvm.guest_pmu import (
@@ -114,17 +114,22 @@ class EmulatedPmu(Vpmu):
             self._write(register, value)
         else:
             return self._read(register)
-        return self._perf() if self.rows else value
+        return self._perf(value) if self.rows else value
 
-    async def _write_type(self, n: int, value: int) -> None:
+    def _write_type(self, n: int, value: int) -> Access:
         pmu = self.pmu
         pmu.typer[n] = value & (pmu.event_mask if n != CYCLE else pmu.event_mask & ~0xFFFF)
-        if self.backed >> n & 1:  # the new event goes on from what the old one has counted
-            pmu.counter[n] = await self._value(n)
+        counted = self._value(n)  # the new event goes on from what the old one has counted
+        return self._new_event(n, counted) if isinstance(counted, int) else self._new_event_after(n, counted)
+
+    async def _new_event_after(self, n: int, counted: Coroutine[Any, Any, int]) -> int:
+        return await awaited(self._new_event(n, await counted))
+
+    def _new_event(self, n: int, counted: int) -> Access:
+        self.pmu.counter[n] = counted
         self._recreate(n)
         self._restore_guest()
-        if self.rows:
-            await self._perf()
+        return self._perf(counted) if self.rows else counted
 
     def _read(self, register: int) -> int:
         value = self.pmu.read(register)
@@ -236,13 +241,18 @@ class EmulatedPmu(Vpmu):
         self.calls += 2 if had else 1
         self.backed |= bit
 
-    async def _value(self, n: int) -> int:
+    def _value(self, n: int) -> Access:
         """kvm_pmu_get_counter_value: what is saved plus what the backing event has counted."""
-        value = self.pmu.counter[n]
+        counted: Eventual[list[int]] = [0]
         if self.backed >> n & 1:
-            (counted,) = await self.vcpu.call([(READ, self.base + n, 0, 0, 0)], reads=1)
-            value += counted
-        return value & (MASK64 if self._long(n) else MASK32)
+            counted = self.vcpu.call([(READ, self.base + n, 0, 0, 0)], reads=1)
+        return self._sum(n, counted[0]) if isinstance(counted, list) else self._sum_after(n, counted)
+
+    async def _sum_after(self, n: int, counted: Coroutine[Any, Any, list[int]]) -> int:
+        return self._sum(n, (await counted)[0])
+
+    def _sum(self, n: int, counted: int) -> int:
+        return self.pmu.counter[n] + counted & (MASK64 if self._long(n) else MASK32)
 
     def _count(self, mask: int, event: int) -> None:
         """kvm_pmu_counter_increment: SW_INCR and CHAIN are counted in memory."""
@@ -270,16 +280,22 @@ class EmulatedPmu(Vpmu):
             self.rows.append((EL0_FILTER, 1, 0, 0, 0))
             self.calls += 1
 
-    def _perf(self) -> Coroutine[Any, Any, list[int]]:
-        """Have the host's perf do what the access asks of it, in one entry."""
+    def _perf(self, value: int) -> Access:
+        """Have the host's perf do what the access of `value` asks of it, in one entry."""
         rows, calls = self.rows, self.calls
         self.rows, self.calls = [], 0
-        return self.vcpu.call(rows, calls=calls)
+        done = self.vcpu.call(rows, calls=calls)
+        return value if isinstance(done, list) else _after(done, value)
 
     def _hardware(self, register: int) -> int:
         burst = Burst()
         burst.mrs(register)
         return self.vcpu.kvm(burst)[0]
+
+
+async def _after(done: Coroutine[Any, Any, list[int]], value: int) -> int:
+    await done
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from services import registers as r
 from services.boot import HostPolicy
-from services.cpu import Call, Row
+from services.cpu import Call, Row, awaited
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accesses, trap_controls
@@ -57,7 +57,7 @@ class GunyahPmu(Vpmu):
             rows: list[Row] = [(Call.GUEST_COUNTERS, on.mask, 1, 0, 0)]
             if self.el0_switched():
                 rows.append((Call.EL0_FILTER, 1, 0, 0, 0))
-            await self.vcpu.call(rows, Account.RESERVE)
+            await awaited(self.vcpu.call(rows, Account.RESERVE))
         self.host_pmcr.keep(context)
         context.set_traps(trap_controls.owned(on) | self.host_pmcr.hpme(context))
         swap_in = SwapIn(context)
@@ -92,7 +92,7 @@ class GunyahPmu(Vpmu):
         context.loaded = False
         context.lift_traps()
         if context.owned and context.on.split:
-            await self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE)
+            await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE))
 
     def access(self, register: int, write: bool, value: int) -> Access:
         if not self.context.resident:

@@ -7,7 +7,7 @@ from functools import partial
 
 from services import registers as r
 from services.boot import HostPolicy
-from services.cpu import Call, Row
+from services.cpu import Call, Row, awaited
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accesses, trap_controls
@@ -47,7 +47,7 @@ class MediatedPmu(Vpmu):
         rows: list[Row] = [(Call.GUEST_COUNTERS, on.mask, int(on.split), 0, 0)]
         if self.el0_switched():
             rows.append((Call.EL0_FILTER, 1, 0, 0, 0))
-        await self.vcpu.call(rows, Account.RESERVE)
+        await awaited(self.vcpu.call(rows, Account.RESERVE))
         self.host_pmcr.keep(context)
         context.set_traps(trap_controls.owned(on) | self.host_pmcr.hpme(context))
         swap_in = SwapIn(context)
@@ -79,7 +79,7 @@ class MediatedPmu(Vpmu):
         swap_out.done()
         context.loaded = False
         context.lift_traps()
-        await self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE)
+        await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE))
 
     def access(self, register: int, write: bool, value: int) -> Access:
         return self.trapped.perform(self.context, register, write, value)

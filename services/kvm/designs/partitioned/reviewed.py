@@ -12,7 +12,7 @@ from enum import Enum
 
 from services import registers as r
 from services.boot import HostPolicy
-from services.cpu import Call, Row
+from services.cpu import Call, Row, awaited
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accesses, trap_controls
@@ -99,7 +99,7 @@ class PartitionedPmu(Vpmu):
             rows: list[Row] = [(Call.GUEST_COUNTERS, on.mask, int(on.split), 0, 0)]
             if self.el0_switched():  # what that reschedules comes back with the host's filters
                 rows.append((Call.EL0_FILTER, 1, 0, 0, 0))
-            await self.vcpu.call(rows, Account.RESERVE)
+            await awaited(self.vcpu.call(rows, Account.RESERVE))
         self.host_pmcr.keep(context)
         pmcr = r.MDCR_EL2_TPMCR if self.design.pmcr is Pmcr.TRAPPED else 0
         context.set_traps(trap_controls.owned(on) | self.host_pmcr.hpme(context) | pmcr)  # kvm_arm_setup_mdcr_el2
@@ -135,7 +135,7 @@ class PartitionedPmu(Vpmu):
         context.loaded = False
         context.lift_traps()  # kvm_vcpu_put_vhe
         if context.owned and self.calls_host:  # kvm_pmu_set_guest_counters
-            await self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE)
+            await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE))
 
     def access(self, register: int, write: bool, value: int) -> Access:
         if not self.context.owned:

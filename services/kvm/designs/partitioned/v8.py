@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from services import registers as r
 from services.boot import HostPolicy
-from services.cpu import Call
+from services.cpu import Call, awaited
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accesses, trap_controls
@@ -43,7 +43,7 @@ class V8Pmu(Vpmu):
         context.loaded = True
         if context.owned:
             # kvm_pmu_set_guest_counters
-            await self.vcpu.call([(Call.GUEST_COUNTERS, context.on.mask, 0, 0, 0)], Account.RESERVE)
+            await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, context.on.mask, 0, 0, 0)], Account.RESERVE))
             context.set_traps(self._mdcr())  # kvm_vcpu_load_vhe
             swap_in = SwapIn(context)  # kvm_pmu_load
             swap_in.types()  # kvm_pmu_apply_event_filter
@@ -81,7 +81,7 @@ class V8Pmu(Vpmu):
         context.lift_traps()  # kvm_vcpu_put_vhe
         if context.owned:
             # kvm_pmu_set_guest_counters
-            await self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE)
+            await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE))
 
     def access(self, register: int, write: bool, value: int) -> Access:
         context = self.context
