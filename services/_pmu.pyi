@@ -158,8 +158,6 @@ class Burst:
         """`msr(register, value)`, and `extend(start)`: an event goes onto a counter."""
     # Results.
     def values(self) -> list[int]: ...
-    def set_value(self, index: int, value: int) -> None:
-        """Complete the MRS that is operation `index` (a trapped access that was emulated)."""
     def set_values(self, values: Sequence[int]) -> None:
         """All values at once: what a reply from the wire carries."""
     # The wire.

@@ -12,8 +12,8 @@ class Latencies:
     times: dict[int, int] = field(default_factory=dict)  # how often, by length in cycles
 
     def add(self, began: int, ended: int) -> None:
-        length = ended - began
-        self.times[length] = self.times.get(length, 0) + 1
+        length, times = ended - began, self.times
+        times[length] = times.get(length, 0) + 1
 
     def summary(self) -> dict[str, int]:
         """How many (`times`), and if any, in cycles: `p50`, `p99` (nearest rank) and `max`."""

@@ -43,12 +43,12 @@ class Recorder:
         self.at_window = at_window
 
     async def execute(self, burst: Burst, answer: bytes) -> int:
-        for index, code in enumerate(burst.arrays()[0]):
+        codes = burst.arrays()[0]
+        burst.set_values([code & 0xFFFF for code in codes if code >> 24 == OP_MRS])
+        for code in codes:
             operation = code >> 24
             self.executed.append((operation, code & 0xFFFFFF))
             self.now += 1
-            if operation == OP_MRS:
-                burst.set_value(index, code & 0xFFFF)
             if operation == OP_WINDOW and self.at_window:
                 await self.at_window()
         self.answers.append(answer)

@@ -4,7 +4,7 @@
 //! operation in PyO3, a shared borrow is two.
 
 use pmu::burst::{CAUSES, CHARGE_LIMIT, Operation};
-use pyo3::exceptions::{PyIndexError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
@@ -189,16 +189,6 @@ impl Burst {
 
     fn values<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         PyList::new(py, self.inner.values())
-    }
-
-    fn set_value(&mut self, index: usize, value: u64) -> PyResult<()> {
-        let length = self.inner.ops().len();
-        if index >= length {
-            return Err(PyIndexError::new_err(format!("no operation {index} in a burst of {length}")));
-        }
-        let place = self.inner.value_mut(index);
-        *place.ok_or_else(|| PyValueError::new_err(format!("operation {index} yields no value")))? = value;
-        Ok(())
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts sequences into vectors")]

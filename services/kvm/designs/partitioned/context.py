@@ -69,14 +69,16 @@ class PmuContext:
 
     def overflow_status(self) -> bool:
         """kvm_pmu_part_overflow_status: the flags are in memory, the enables on the CPU while resident."""
-        pmu, mask = self.pmu, self.on.mask
-        flags = pmu.ovs & mask
+        pmu, on = self.pmu, self.on
+        flags = pmu.ovs & on.mask
         if not flags:
             return False
         if not (self.owned and self.loaded):
             return bool(pmu.pmcr & r.PMCR_E and flags & pmu.inten)
         inten, pmcr = self.read(r.PMINTENSET_EL1), self.read(r.PMCR_EL0)
-        return bool((pmcr if self.on.split else pmu.pmcr) & r.PMCR_E and flags & inten)
+        if not on.split:
+            pmcr = pmu.pmcr
+        return bool(pmcr & r.PMCR_E and flags & inten)
 
     def take_overflows(self, mask: int) -> None:
         """kvm_pmu_handle_guest_irq: the flags, which the host's handler has cleared, go into memory.
@@ -85,5 +87,5 @@ class PmuContext:
         """
         if mask & ~self.on.flags:
             raise no_counter(mask, self.on.flags)
-        if self.resident:
+        if self.owned and self.loaded:
             self.pmu.ovs |= mask & self.on.mask
