@@ -227,8 +227,9 @@ class Machine:
         """The time in cycles at which `execute` and `run` stop for a timer; 2**64-1: none."""
     def execute(self, cpu: int, burst: Burst, start: int, interruptible: bool) -> int | Stop:
         """Execute operations from `start` on: the time after the last one, or a Stop where one needs KVM."""
-    def resume(self, cpu: int, burst: Burst, trapped: int, value: int, interruptible: bool) -> int | Stop:
-        """`execute` from behind the access at `trapped`, which has been emulated: it has read `value`, if it reads."""
+    def resume(self, cpu: int, burst: Burst, stop: Stop, value: int | None, interruptible: bool) -> int | Stop:
+        """`execute` on from `stop`: from behind an access that trapped and has been emulated, with the `value` that it
+        has read, if it reads; behind an operation that has been performed; with the one that was interrupted."""
     def read(self, cpu: int, register: int) -> int:
         """Execute one MRS of what runs. Raises ValueError if it takes an exception."""
     def write(self, cpu: int, register: int, value: int) -> None:

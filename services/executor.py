@@ -34,12 +34,12 @@ class BurstCpu(Protocol):
         """Does the core stop where an interrupt is pending, between two operations?"""
         ...
 
-    def trapped(self, register: int, write: bool, value: int) -> Coroutine[Any, Any, int]:
+    def trapped(self, register: int, write: bool, value: int) -> Eventual[int]:
         """An access trapped to EL2 and is to be emulated; the value read."""
         ...
 
     def operation(self, stop: Stop) -> Work | None:
-        """Perform an operation that the core has left alone, at once or by what is returned."""
+        """Perform an operation that the core has left alone: at once, or when what is returned is awaited."""
         ...
 
     def interrupted(self, stop: Stop) -> Work:
@@ -48,34 +48,46 @@ class BurstCpu(Protocol):
 
 
 def execute(self: BurstCpu, burst: Burst, answer: bytes) -> Eventual[int]:
-    """Execute `burst` to its end; the time in cycles after it, at once if the core does not stop. Raises TookException.
+    """Execute `burst` to its end; the time in cycles after it. Raises TookException.
 
     A method of each `BurstCpu`, which makes it a `services.cpu.Executor`. `answer` is for executors on a stream.
     """
     self.bursts += 1
-    stop = self.machine.execute(self.cpu, burst, 0, self.interruptible)
-    return _on(self, burst, stop) if isinstance(stop, Stop) else stop
-
-
-async def _on(self: BurstCpu, burst: Burst, stop: Stop | int) -> int:
-    """On from a stop, to the end."""
     machine, cpu, interruptible = self.machine, self.cpu, self.interruptible
+    stop = machine.execute(cpu, burst, 0, interruptible)
     while isinstance(stop, Stop):  # else it is the time
-        reason, index = stop.reason, stop.index
-        if reason == TRAP:
-            value = await self.trapped(stop.register, stop.write, stop.value)
-            stop = machine.resume(cpu, burst, index, value, interruptible)
-            continue
-        if reason == OPERATION:
-            work = self.operation(stop)
-            if work is not None:
-                await work
-            index += 1
-        elif reason == INTERRUPT:
-            await self.interrupted(stop)
-        elif reason == EXCEPTION:
-            raise TookException(stop.esr)
+        value: Eventual[int | None]
+        if stop.reason == TRAP:  # as most are, by far
+            value = self.trapped(stop.register, stop.write, stop.value)
         else:
-            raise ValueError(f"the core stopped for reason {reason}, which is not known here")
-        stop = machine.execute(cpu, burst, index, interruptible)
+            value = _attend(self, stop)
+        if not (value is None or isinstance(value, int)):
+            return _execute_on(self, burst, stop, value)
+        stop = machine.resume(cpu, burst, stop, value, interruptible)
     return stop
+
+
+async def _execute_on(self: BurstCpu, burst: Burst, at: Stop, due: Coroutine[Any, Any, int | None]) -> int:
+    """From the first stop on that has to be awaited."""
+    machine, cpu, interruptible = self.machine, self.cpu, self.interruptible
+    stop = machine.resume(cpu, burst, at, await due, interruptible)
+    while isinstance(stop, Stop):
+        value = _attend(self, stop)
+        if not (value is None or isinstance(value, int)):
+            value = await value
+        stop = machine.resume(cpu, burst, stop, value, interruptible)
+    return stop
+
+
+def _attend(self: BurstCpu, stop: Stop) -> Eventual[int | None]:
+    """Do that for which the core has stopped; the value that a trapped access reads."""
+    reason = stop.reason
+    if reason == TRAP:
+        return self.trapped(stop.register, stop.write, stop.value)
+    if reason == OPERATION:
+        return self.operation(stop)
+    if reason == INTERRUPT:
+        return self.interrupted(stop)
+    if reason == EXCEPTION:
+        raise TookException(stop.esr)
+    raise ValueError(f"the core stopped for reason {reason}, which is not known here")

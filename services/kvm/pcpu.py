@@ -216,7 +216,7 @@ class PCpu(PCpuState):
 
     execute = executor.execute
 
-    def trapped(self, register: int, write: bool, value: int) -> Coroutine[Any, Any, int]:
+    def trapped(self, register: int, write: bool, value: int) -> int:
         raise ProtocolError(f"an access to {register_name(register)} trapped: nothing traps at EL2")
 
     def interrupted(self, stop: Stop) -> Work:

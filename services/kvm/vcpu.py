@@ -407,42 +407,70 @@ class VCpu(VCpuState):
         await self._interrupted(1)
         self.machine.set_running(self.cpu, self.context, 1, self.profile)
 
-    async def trapped(self, register: int, write: bool, value: int) -> int:
-        """An access trapped to EL2: the design emulates it. The value read."""
+    def trapped(self, register: int, write: bool, value: int, exited: bool = False) -> Eventual[int]:
+        """An access trapped to EL2, and has perhaps `exited` to the host: the design emulates it. The value read."""
+        if not exited:
+            if self.vpmu.fast():
+                return self._trapped_fast(register, write, value)
+            if self.exit_sysreg():
+                return self._trapped_interrupted(register, write, value)
         pcpu = self.pcpu
-        fast = self.vpmu.fast()  # no interrupt window, no vGIC, the time is the guest's
-        if fast:
-            pcpu.enter_kernel()
-            pcpu.charge(Cost.EXIT_FAST)
-        elif self.exit_sysreg():
-            await pcpu.serve_interrupts(1)
-            self._served_interrupts()
+        before = pcpu.bursts
+        access: Eventual[int]
         try:
-            if register == ICC_SGI1R_EL1:
-                self._send_sgi(value)
-            else:
-                access = self.vpmu.access(register, write, value)
-                if not isinstance(access, int):
-                    before = pcpu.bursts
-                    access = await access
-                    self.trap_bursts += pcpu.bursts - before
-                if not write:
-                    value = access
+            access = self._send_sgi(value) if register == ICC_SGI1R_EL1 else self.vpmu.access(register, write, value)
+        except InjectUndef as undef:
+            access = _raised(undef)
+        if pcpu.perf_ran or not isinstance(access, int):
+            return self._emulated(access, before)
+        self.trap_bursts += pcpu.bursts - before
+        self._flush_pmu()
+        if not self.enter_el1(self.vgic.timer_deadline):
+            self._enter_expired()
+        return access
+
+    async def _trapped_interrupted(self, register: int, write: bool, value: int) -> int:
+        await self.pcpu.serve_interrupts(1)
+        self._served_interrupts()
+        return await awaited(self.trapped(register, write, value, exited=True))
+
+    async def _emulated(self, access: Eventual[int], before: int) -> int:
+        """Back into the guest with what an access gives that waits, or after which the host's perf has run."""
+        try:
+            return await awaited(access)
         except InjectUndef:
             raise TookException(ESR_UNKNOWN) from None
         finally:
-            if fast:
-                self.machine.set_running(self.cpu, self.context, 1, self.profile)
-            else:
-                if pcpu.perf_ran:
-                    await self._resync_pmu_el0()
-                self._flush_pmu()
-                if not self.enter_el1(self.vgic.timer_deadline):
-                    self._flush_timers()
-                    self.enter_el1(NEVER)
-        return value
+            pcpu = self.pcpu
+            self.trap_bursts += pcpu.bursts - before
+            if pcpu.perf_ran:
+                await self._resync_pmu_el0()
+            self._flush_pmu()
+            if not self.enter_el1(self.vgic.timer_deadline):
+                self._enter_expired()
 
-    def _send_sgi(self, target: int) -> None:
+    def _enter_expired(self) -> None:
+        """Enter the guest with a timer that has expired."""
+        self._flush_timers()
+        self.enter_el1(NEVER)
+
+    async def _trapped_fast(self, register: int, write: bool, value: int) -> int:
+        """Within the hypervisor's own code: no interrupt window, no vGIC, the time is the guest's."""
+        pcpu = self.pcpu
+        pcpu.enter_kernel()
+        pcpu.charge(Cost.EXIT_FAST)
+        before = pcpu.bursts
+        try:
+            if register == ICC_SGI1R_EL1:
+                return self._send_sgi(value)
+            return await awaited(self.vpmu.access(register, write, value))
+        except InjectUndef:
+            raise TookException(ESR_UNKNOWN) from None
+        finally:
+            self.trap_bursts += pcpu.bursts - before
+            self.machine.set_running(self.cpu, self.context, 1, self.profile)
+
+    def _send_sgi(self, target: int) -> int:
         """vgic_v3_dispatch_sgi: an IPI to a vCPU of the same VM, by its index."""
         pcpu = self.pcpu
         pcpu.charge(Cost.SGI)
@@ -454,6 +482,7 @@ class VCpu(VCpuState):
         other.vgic.sgis |= 1 << IRQ_WORK_SGI
         if other is not self:
             other.pcpu.rq.arrive(pcpu.now, other.id)
+        return target
 
     def operation(self, stop: Stop) -> Work | None:
         code, argument = stop.operation, stop.argument
@@ -486,7 +515,7 @@ class VCpu(VCpuState):
 
     async def _ipi(self, target: int) -> None:
         self.machine.trap(self.context, ICC_SGI1R_EL1, True)
-        await self.trapped(ICC_SGI1R_EL1, True, target)
+        await awaited(self.trapped(ICC_SGI1R_EL1, True, target))
 
     async def _window(self) -> None:
         while self.vgic.pending:
@@ -517,3 +546,8 @@ class VCpu(VCpuState):
         self.vgic.derive()
         self.pmu.derive()
         self.vpmu.derive()
+
+
+async def _raised(exc: InjectUndef) -> int:
+    """An access that raised at once, as one that raises when it is awaited."""
+    raise exc

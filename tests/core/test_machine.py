@@ -80,7 +80,7 @@ def test_a_trapped_access_is_completed_by_kvm(machine: Machine) -> None:
     assert (stop.reason, stop.index) == (Stop.TRAP, 1)
     assert (stop.register, stop.write, stop.value) == (PMOVSCLR_EL0, False, 0)
     assert stop.esr >> 26 == 0x18
-    assert machine.resume(0, burst, stop.index, 0x55, True) == machine.now(0)
+    assert machine.resume(0, burst, stop, 0x55, True) == machine.now(0)
     assert burst.values()[trapped] == 0x55
     assert burst.values()[before] != 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -88,7 +87,7 @@ class Bench:
 
     execute = executor.execute
 
-    def trapped(self, register: int, write: bool, value: int) -> Coroutine[Any, Any, int]:
+    def trapped(self, register: int, write: bool, value: int) -> int:
         raise BurstError(f"nothing traps here, not {register_name(register)}")
 
     def interrupted(self, stop: Stop) -> Work:

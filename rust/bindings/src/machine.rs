@@ -146,14 +146,15 @@ impl Machine {
         py: Python<'py>,
         cpu: usize,
         burst: &mut Burst,
-        trapped: usize,
-        value: u64,
+        stop: &Stop,
+        value: Option<u64>,
         interruptible: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
-        if let Some(place) = burst.inner.value_mut(trapped) {
+        let (at, past) = stop.place();
+        if let (Some(value), Some(place)) = (value, burst.inner.value_mut(at)) {
             *place = value;
         }
-        self.execute(py, cpu, burst, trapped.saturating_add(1), interruptible)
+        self.execute(py, cpu, burst, at.saturating_add(usize::from(past)), interruptible)
     }
 
     fn read(&mut self, cpu: usize, register: u16) -> PyResult<u64> {

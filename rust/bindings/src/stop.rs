@@ -7,17 +7,29 @@ use pyo3::types::{PyBool, PyInt};
 /// Why `Machine.execute` stopped, and where.
 ///
 /// The fields are Python objects, so that reading one costs Python no call.
-#[pyclass(module = "services._pmu", frozen, get_all)]
+#[pyclass(module = "services._pmu", frozen)]
 pub struct Stop {
+    at: usize,
+    #[pyo3(get)]
     reason: Py<PyInt>,
+    #[pyo3(get)]
     index: Py<PyInt>,
+    #[pyo3(get)]
     esr: Py<PyInt>,
+    #[pyo3(get)]
     register: Py<PyInt>,
+    #[pyo3(get)]
     write: Py<PyBool>,
+    #[pyo3(get)]
     value: Py<PyInt>,
+    #[pyo3(get)]
     operation: Py<PyInt>,
+    #[pyo3(get)]
     argument: Py<PyInt>,
+    #[pyo3(get)]
     operand: Py<PyInt>,
+    /// Is what it stopped at done by now, so that execution goes on behind it?
+    past: bool,
 }
 
 fn int<'py, T: IntoPyObject<'py, Target = PyInt, Output = Bound<'py, PyInt>>>(
@@ -75,6 +87,11 @@ impl Stop {
         stop.map(Some)
     }
 
+    /// The operation, and whether execution goes on behind it.
+    pub fn place(&self) -> (usize, bool) {
+        (self.at, self.past)
+    }
+
     fn new(
         py: Python<'_>,
         reason: u8,
@@ -83,6 +100,8 @@ impl Stop {
         (operation, argument, operand): (u8, u32, u64),
     ) -> PyResult<Bound<'_, Self>> {
         let stop = Self {
+            at: index,
+            past: reason != Self::INTERRUPT,
             reason: int(py, reason)?,
             index: int(py, index)?,
             esr: int(py, access.esr)?,
