@@ -56,11 +56,8 @@ def execute(self: BurstCpu, burst: Burst, answer: bytes) -> Eventual[int]:
     machine, cpu, interruptible = self.machine, self.cpu, self.interruptible
     stop = machine.execute(cpu, burst, 0, interruptible)
     while isinstance(stop, Stop):  # else it is the time
-        value: Eventual[int | None]
-        if stop.reason == TRAP:  # as most are, by far
-            value = self.trapped(stop.register, stop.write, stop.value)
-        else:
-            value = _attend(self, stop)
+        trap = stop.reason == TRAP  # as most are, by far
+        value = self.trapped(stop.register, stop.write, stop.value) if trap else _attend(self, stop)
         if not (value is None or isinstance(value, int)):
             return _execute_on(self, burst, stop, value)
         stop = machine.resume(cpu, burst, stop, value, interruptible)

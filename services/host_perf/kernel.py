@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -96,7 +96,7 @@ class HostCpu:
             self.perf.handler_took(self.handler_began, entry.previous_done)
             self.handler_began = -1
         if entry.calls:
-            return self._calls(cpu, entry.calls)
+            return self._calls(cpu, iter(entry.calls))
         return self._handle(cpu, entry)
 
     async def _handle(self, cpu: Cpu, entry: Entry) -> None:
@@ -183,25 +183,28 @@ class HostCpu:
 
     # KVM's kernel counters.
 
-    def _calls(self, cpu: Cpu, calls: Sequence[Row]) -> Work | None:
+    def _calls(self, cpu: Cpu, calls: Iterator[Row]) -> Work | None:
         """One after the other; at once up to the first that has to wait for a value."""
         perf, counters = self.perf, self.host.counters
-        for turn, (code, handle, a, b, c) in enumerate(calls, 1):
-            work: Work | None = None
+        for code, handle, a, b, c in calls:
+            work: Work | None
             if code == EL0_FILTER:
                 perf.el0_filter(cpu, bool(handle))
-            elif code == READ:
+                continue
+            if code == READ:
                 count = perf.read_kernel_counter(cpu, counters[handle])
                 if isinstance(count, int):
                     cpu.burst.notify(RESULT, count)
-                else:
-                    work = _tell(cpu, count)
+                    continue
+                work = _tell(cpu, count)
             elif code == CREATE:
                 former = counters.get(handle)
-                if former is None or not perf.recreate_kernel_counter(cpu, former, a, b, c):
-                    work = self._create(cpu, former, handle, a, b, c)
+                if former is not None and perf.recreate_kernel_counter(cpu, former, a, b, c):
+                    continue
+                work = self._create(cpu, former, handle, a, b, c)
             elif code == DISABLE:
                 perf.disable_each(cpu, [counters[handle + n] for n in bits(a)])
+                continue
             elif code == ENABLE:
                 work = perf.enable_each(cpu, [counters[handle + n] for n in bits(a)])
             elif code == RELEASE:
@@ -211,10 +214,10 @@ class HostCpu:
             else:
                 raise BadRequest(f"a CALL with the code {code}, which is not a kernel-counter operation")
             if work is not None:
-                return self._calls_after(cpu, work, calls[turn:])
+                return self._calls_after(cpu, work, calls)
         return None if perf.settled() else perf.wait(cpu)
 
-    async def _calls_after(self, cpu: Cpu, work: Work, calls: Sequence[Row]) -> None:
+    async def _calls_after(self, cpu: Cpu, work: Work, calls: Iterator[Row]) -> None:
         await work
         rest = self._calls(cpu, calls)
         if rest is not None:

@@ -104,7 +104,7 @@ class GuestPmu:
 
 
 # By register: the counter that it belongs to, None for the one that PMSELR_EL0 selects, and whether it is its type.
-_OF_COUNTERS: dict[int, tuple[int | None, bool]] = {
+OF_COUNTERS: dict[int, tuple[int | None, bool]] = {
     r.PMCCNTR_EL0: (CYCLE, False),
     r.PMCCFILTR_EL0: (CYCLE, True),
     r.PMXEVCNTR_EL0: (None, False),
@@ -117,12 +117,12 @@ _NONE = (0, False)
 
 def is_typer(register: int) -> bool:
     """Does the register say what a counter counts?"""
-    return _OF_COUNTERS.get(register, _NONE)[1]
+    return OF_COUNTERS.get(register, _NONE)[1]
 
 
 def counter_of(register: int, selr: int) -> int | None:
     """The counter that the register belongs to, CYCLE for the cycle counter, or None. `selr`: PMSELR_EL0.SEL."""
-    of = _OF_COUNTERS.get(register)
+    of = OF_COUNTERS.get(register)
     if of is None:
         return None
     return selr if of[0] is None else of[0]

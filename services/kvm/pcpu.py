@@ -170,32 +170,37 @@ class PCpu(PCpuState):
 
         The log has a row's columns for each of the `calls`, 0 for one a row.
         """
-        assert self.host is not None
-        self.results, self.reads_due = [], reads
-        machine, cpu, entry = self.machine, self.cpu, self.entry_of_call
+        host, machine, cpu, entry = self.host, self.machine, self.cpu, self.entry_of_call
+        assert host is not None
+        results = self.results = []
+        self.reads_due = reads
         entry.now, before = machine.begin_call(cpu, account, CALL, CALL_COLUMNS * (calls or len(rows)))
         entry.previous_done = self.previous_done
         entry.calls = rows
         try:
-            answer = self.host.enter(self, entry)
+            answer = host.enter(self, entry)
         except TookException as exc:
             raise self._took(exc) from None
-        return self._called(before) if isinstance(answer, bytes) else self._called_after(answer, before)
+        if not isinstance(answer, bytes):
+            return self._called(answer, before)
+        self.previous_done = machine.end_call(cpu, before)
+        if self.reads_due:
+            raise self._unanswered()
+        return results
 
-    async def _called_after(self, answer: Coroutine[Any, Any, bytes], before: int) -> list[int]:
+    async def _called(self, answer: Coroutine[Any, Any, bytes], before: int) -> list[int]:
         try:
             await answer
         except TookException as exc:
             raise self._took(exc) from None
-        return self._called(before)
-
-    def _called(self, before: int) -> list[int]:
-        """The host's perf is left again."""
-        assert self.host is not None
         self.previous_done = self.machine.end_call(self.cpu, before)
         if self.reads_due:
-            raise self.host.refuse(self._host_name(), f"calls: READs left without a RESULT: {self.reads_due}")
+            raise self._unanswered()
         return self.results
+
+    def _unanswered(self) -> Exception:
+        assert self.host is not None
+        return self.host.refuse(self._host_name(), f"calls: READs left without a RESULT: {self.reads_due}")
 
     async def report(self) -> dict[str, Any]:
         """What the host's perf here reports."""

@@ -41,10 +41,11 @@ def recreate(cc: CpuContext, cpu: Cpu, event: PerfEvent, number: int, flags: int
     ctx = event.ctx
     if event.state != OFF or not flags & DISABLED or ctx is None or len(ctx.events) == 1:
         return False
-    hw = cc.pmu.hw_kernel_counter(number, flags)
+    pmu = cc.pmu
+    hw = pmu.hw_kernel_counter(number, flags)
     if not (hw.alone and event.hw.alone) or ctx is not cc.task_ctx or pending(cc):
         return False
-    cpu.burst.extend(cc.pmu.recreate)
+    cpu.burst.extend(pmu.recreate)
     update_time(cc, cpu, ctx)
     shared, events, pinned = cc.shared, ctx.events, ctx.pinned
     del shared.events[event.id]
@@ -100,9 +101,17 @@ def _disable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> boo
     ctx = cc.task_ctx
     if ctx is None or ctx.alone != len(ctx.events):
         return False
+    pmu, entry, active, gone = cc.pmu, cc.entry, ctx.pinned_active, 0
+    if not active:
+        for event in events:
+            if event.state == INACTIVE:
+                return False
+        extend, call = cpu.burst.extend, pmu.call
+        for _ in events:
+            extend(call)
+        return True
     outs: list[Burst | None] = []
     there = []
-    pmu, entry, active, gone = cc.pmu, cc.entry, ctx.pinned_active, 0
     for event in events:
         state = event.state
         if state == ACTIVE:
@@ -168,27 +177,27 @@ def _enable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool
             continue
         event.rank = len(there)
         there.append(event)
-        if event.hw.on_pmccntr:
-            cycles += 1
+        cycles += event.hw.on_pmccntr
     free = _in_order(pmu.cntr_mask & GENERAL, pmu.high_to_low)
     if cycles > 1 or len(there) - cycles > len(free) or not wanted.issubset(there):
         return False
     if fresh:
         update_time(cc, cpu, ctx)
-    for event in fresh:
-        event.placed = entry
-        event.idx = 0
-        if event.period_left <= 0:
-            event.renew_period()
-        left, half = event.period_left, event.hw.half
-        event.prev = -left if left < half else -half
-    narrow = pmu.write_masks[0]
-    values = [
-        (event.prev & MASK64, True, hw.starts, event.idx)
-        if (hw := event.hw).on_pmccntr
-        else (event.prev & narrow, False, hw.starts, event.idx)
-        for event in there
-    ]
+    masks = pmu.write_masks[0], MASK64
+    values = []
+    for event in there:
+        hw = event.hw
+        if event.state == ACTIVE:
+            idx = event.idx
+        else:
+            idx = 0
+            event.placed = entry
+            if event.period_left <= 0:
+                event.renew_period()
+            left, half = event.period_left, hw.half
+            event.prev = -left if left < half else -half
+        cycle_counter = hw.on_pmccntr
+        values.append((event.prev & masks[cycle_counter], cycle_counter, hw.starts, idx))
     turns = [event.rank for event in events]
     placed = cpu.burst.enable_in_turn(pmu.call, off(cc), on(cc), pmu.outs, free, values, active, turns)
     if not fresh:
@@ -200,11 +209,11 @@ def _enable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool
     for event, idx in zip(there, placed, strict=True):
         event.state = ACTIVE
         event.idx = idx
-        event.bits = 1 << idx
+        event.bits = bit = 1 << idx
         event.out = outs[idx]
         on_counters[idx] = event
-        used |= event.bits
-        guest_only |= event.bits & event.hw.guest_only
+        used |= bit
+        guest_only |= bit & event.hw.guest_only
         if event.interrupts == THROTTLED:
             event.interrupts = 0
     pmu.used, pmu.guest_only = used, guest_only

@@ -18,12 +18,11 @@ from services.kvm.guest_pmu import (
     CYCLE_BIT,
     MASK32,
     MASK64,
+    OF_COUNTERS,
     PMCR_WRITABLE,
     PMUVER_P5,
     STALL_SLOTS,
     USERENR_ALL,
-    counter_of,
-    is_typer,
 )
 from services.kvm.vpmu import Access, Design, DesignError, KvmVcpu, Vpmu, axis
 from services.registers import bits
@@ -100,16 +99,19 @@ class EmulatedPmu(Vpmu):
     # What a guest's access does (section by section as in access_pmcr() ... access_pmuserenr()).
 
     def access(self, register: int, write: bool, value: int) -> Access:
-        counter = counter_of(register, self.pmu.selr)
-        if counter is not None:
-            if counter != CYCLE and counter >= self.pmu.counters:
+        of_counter = OF_COUNTERS.get(register)
+        if of_counter is not None:
+            n, is_type = of_counter
+            if n is None:
+                n = self.pmu.selr
+            if n != CYCLE and n >= self.pmu.counters:
                 raise InjectUndef
-            if is_typer(register):
-                return self._write_type(counter, value) if write else self.pmu.typer[counter]
+            if is_type:
+                return self._write_type(n, value) if write else self.pmu.typer[n]
             if not write:
-                return self._value(counter)
-            self.pmu.counter[counter] = value & (MASK64 if self._long(counter) else MASK32)
-            self._recreate(counter)
+                return self._value(n)
+            self.pmu.counter[n] = value & (MASK64 if self._long(n) else MASK32)
+            self._recreate(n)
         elif write:
             self._write(register, value)
         else:
