@@ -12,6 +12,7 @@ class HostPolicy:
     """What a vPMU design asks of the host's PMU driver on one CPU."""
 
     counters: int  # that it may allocate while no vCPU is loaded, one bit each, the cycle counter bit 31
+    guest_flags: int  # the overflow flags that it may find to be a guest's, one bit each; 0: no guest has a counter
     high_to_low: bool = False  # it allocates its event counters from the highest index
     split_irq: bool = False  # its interrupt handler leaves a guest's overflow flags to KVM
     refuses_guests: bool = False  # it refuses events that do not exclude guests

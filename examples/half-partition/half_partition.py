@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from services.boot import HostPolicy
 from services.experiment import CpuSpec
 from services.kvm.designs.partitioned import Partitioned
+from services.kvm.designs.partitioned.guest_range import guest_flags
+from services.kvm.guest_pmu import CYCLE_BIT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,4 +24,5 @@ class Half(Partitioned):
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """The host has the upper half; the cycle counter is the guest's."""
-        return HostPolicy((1 << cpu.counters) - (1 << cpu.counters // 2), split_irq=True)
+        lower = (1 << cpu.counters // 2) - 1
+        return HostPolicy(((1 << cpu.counters) - 1) & ~lower, guest_flags(cpu, lower | CYCLE_BIT), split_irq=True)

@@ -19,6 +19,7 @@ from services._pmu import (
     Stop,
     register_name,
 )
+from services.boot import HostPolicy
 from services.costs import Cost
 from services.cpu import CALL_COLUMNS, Entry, EntryKind, Eventual, Notice, Row, Timer, TookException
 from services.executor import Work
@@ -59,6 +60,7 @@ class PCpu(PCpuState):
     DERIVED = (
         "cpu",
         "context",
+        "policy",
         "board",
         "machine",
         "spec",
@@ -78,13 +80,16 @@ class PCpu(PCpuState):
 
     interruptible: ClassVar[bool] = False  # the host's kernel unmasks interrupts by WINDOW
 
-    def __init__(self, board: Board, cpu: int, context: int, threads: list[Thread], queues: list[RunQueue]) -> None:
+    def __init__(
+        self, board: Board, cpu: int, context: int, policy: HostPolicy, threads: list[Thread], queues: list[RunQueue]
+    ) -> None:
         experiment = board.experiment
         self.tick_period = experiment.frequency_hz // experiment.host.hz
         rq = RunQueue(cpu, board.machine, self.tick_period // 2, threads, queues, self.rearm)
         super().__init__(rq)
         self.cpu = cpu
         self.context = context
+        self.policy = policy
         self.board = board
         self.machine = board.machine
         self.spec = experiment.cpus[cpu]
@@ -262,11 +267,23 @@ class PCpu(PCpuState):
             owner.counter_overflow(counter, self.machine.raised(self.cpu))
             self.noticed = True
         elif code == GUEST_OVERFLOW:
+            wrong = self._not_a_guests(value)
+            if wrong:
+                raise ProtocolError(f"operation {index}: overflow flags {value:#x} of a guest: {wrong}")
             current = self.rq.current
             if current is not None and current.guest_overflow(value, self.machine.raised(self.cpu)):
                 self.noticed = True
         else:
             raise ProtocolError(f"operation {index}: notice {code} is not for the host's perf")
+
+    def _not_a_guests(self, flags: int) -> str:
+        """Why overflow flags cannot be a guest's, whether or not a vCPU is current; empty if they can."""
+        possible = self.policy.guest_flags
+        if not possible:
+            return f"under {self.board.experiment.design.name} no guest has counters of its own"
+        if flags & ~possible:
+            return f"no guest has a counter on pCPU {self.cpu} for {flags & ~possible:#x}"
+        return "" if flags else "none is set"
 
     # Interrupts.
 

@@ -49,8 +49,9 @@ class Simulation:
         self.threads: list[Thread] = []
         self.pcpus: list[PCpu] = []
         queues: list[RunQueue] = []
-        for cpu in range(len(experiment.cpus)):
-            self.pcpus.append(PCpu(board, cpu, board.machine.add_context(False), self.threads, queues))
+        for cpu, spec in enumerate(experiment.cpus):
+            policy, context = self.design.host_policy(spec), board.machine.add_context(False)
+            self.pcpus.append(PCpu(board, cpu, context, policy, self.threads, queues))
             queues.append(self.pcpus[cpu].rq)
         self.alone = self.pcpus[0] if len(self.pcpus) == 1 else None  # the pCPU whose turn it always is
         self.vcpus: list[VCpu] = []
@@ -120,7 +121,7 @@ class Simulation:
             hz=host.hz,
             mux_interval=host.mux_interval,
             features=pcpu.spec,
-            policy=self.design.host_policy(pcpu.spec),
+            policy=pcpu.policy,
             sessions=host.cpus[cpu].sessions,
             threads=(*of_tasks, *of_vcpus),
             vcpu_threads=tuple(vcpu.id for vcpu in self.vcpus),

@@ -203,7 +203,7 @@ class VCpu(VCpuState):
         self.vgic.overflow(raised)
 
     def guest_overflow(self, mask: int, raised: int) -> bool:
-        """The host's handler found overflow flags in the guest's range, of `raised`. Raises ProtocolError."""
+        """The host's handler found overflow flags in the guests' range, of `raised`."""
         self.vpmu.guest_overflow(mask)
         self.vgic.overflow(raised)
         return True

@@ -150,11 +150,9 @@ class Vpmu(ABC):
         raise ProtocolError(f"no kernel counter backs counter {counter} of a guest under {self.design.name}")
 
     def guest_overflow(self, mask: int) -> None:
-        """The host's handler found overflow flags in the guest's range, on the pCPU that this vCPU is loaded on.
-
-        Raises ProtocolError where the guest has no range, and for flags of counters that the CPU does not have.
-        """
-        raise ProtocolError(f"overflow flags {mask:#x}: a guest under {self.design.name} has no counters of its own")
+        """The host's handler found overflow flags, some of its policy's `guest_flags`, on the pCPU that this vCPU is
+        loaded on."""
+        raise NotImplementedError(f"{self.design.name} has guest_flags in its HostPolicy, and no guest_overflow")
 
     def el0_switched(self) -> bool:
         """Are there events whose EL0 filter has to differ between host and guest?"""
@@ -167,11 +165,6 @@ class Vpmu(ABC):
     def fast(self) -> bool:
         """Are trapped accesses completed now without leaving the hypervisor's own code?"""
         return False
-
-
-def no_counter(mask: int, flags: int) -> ProtocolError:
-    """Overflow flags are reported some of which are not among a CPU's `flags`."""
-    return ProtocolError(f"overflow flags {mask:#x}: the CPU has no counter for {mask & ~flags:#x}")
 
 
 class SetN(Enum):

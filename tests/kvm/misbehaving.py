@@ -11,6 +11,8 @@ from services.registers import PMEVCNTR, PMEVTYPER
 from tests.kvm.scripted import INST_RETIRED, Handler, Scripted, ScriptedHost, experiment
 
 VCPU, TASK = 0, 1  # thread ids
+NOBODY = -1  # the host boots
+CURRENT = {"its vCPU being current": VCPU, "a task of the host being current": TASK, "nobody being current": NOBODY}
 Post = Callable[[Cpu], None]
 
 
@@ -21,11 +23,12 @@ class Case:
     of: str
     error: str  # a regular expression
     design: str = "emulated"
+    counters: int = 10  # of the guest, all that the CPU has
     host: Callable[[], ScriptedHost] = ScriptedHost
     guest: Callable[[], Scripted] = Scripted
 
     def experiment(self) -> Experiment:
-        made = experiment(self.design, counters=10)  # all that the CPU has
+        made = experiment(self.design, counters=self.counters)
         idler = TaskSpec("idler", (PhaseSpec(2, 1000),))
         return replace(made, host=replace(made.host, cpus=(HostCpuSpec(tasks=(idler,)),)))
 
@@ -47,14 +50,18 @@ def counting() -> Scripted:
     return Scripted(boot=count)
 
 
-def switching(post: Post) -> Callable[[], ScriptedHost]:
-    """A host that posts something when the vCPU's thread is switched in."""
+def switching(post: Post, to: int = VCPU) -> Callable[[], ScriptedHost]:
+    """A host that posts something when the thread `to` becomes current, the vCPU's own if none is named."""
 
-    async def task_in(cpu: Cpu, entry: Entry) -> None:
-        if entry.argument == VCPU:
+    async def boot(cpu: Cpu, entry: Entry) -> None:
+        if to == NOBODY:
             post(cpu)
 
-    return lambda: ScriptedHost(task_in=task_in)
+    async def task_in(cpu: Cpu, entry: Entry) -> None:
+        if entry.argument == to:
+            post(cpu)
+
+    return lambda: ScriptedHost(boot=boot, task_in=task_in)
 
 
 def noticing(code: int, value: int) -> Callable[[], ScriptedHost]:
@@ -122,16 +129,38 @@ CASES = {
     "a kernel counter of a raw guest": Case(
         "host", "no kernel counter backs counter 0", "raw", host=noticing(OVERFLOW, VCPU << 5)
     ),
-    "the range of an emulated guest": Case("host", "has no counters of its own", host=noticing(OF_GUEST, 1)),
     **{
-        f"counters that the CPU of a {design} guest does not have": Case(
+        f"the range of an emulated guest, {when}": Case(
             "host",
-            "overflow flags 0x8000000000000401: the CPU has no counter for 0x8000000000000400",
+            "overflow flags 0x1 of a guest: under emulated no guest has counters of its own",
+            host=switching(lambda cpu: cpu.burst.notify(OF_GUEST, 1), to),
+        )
+        for when, to in CURRENT.items()
+    },
+    **{
+        f"counters that the CPU of a {design} guest does not have, {when}": Case(
+            "host",
+            "overflow flags 0x8000000000000401 of a guest: no guest has a counter on pCPU 0 for 0x8000000000000400",
             design,
-            host=noticing(OF_GUEST, 1 << 63 | 1 << 10 | 1),
+            host=switching(lambda cpu: cpu.burst.notify(OF_GUEST, 1 << 63 | 1 << 10 | 1), to),
         )
         for design in ("partitioned", "partitioned-v7", "mediated", "gunyah", "raw")
+        for when, to in CURRENT.items()
     },
+    **{
+        f"counters of the host's under {design}, {when}": Case(
+            "host",
+            "overflow flags 0x21 of a guest: no guest has a counter on pCPU 0 for 0x20",
+            design,
+            counters=4,
+            host=switching(lambda cpu: cpu.burst.notify(OF_GUEST, 1 << 5 | 1), to),
+        )
+        for design in ("partitioned", "partitioned-v5", "partitioned-v7")
+        for when, to in CURRENT.items()
+    },
+    "an overflow of a guest's without a flag": Case(
+        "host", "overflow flags 0x0 of a guest: none is set", "partitioned", host=noticing(OF_GUEST, 0)
+    ),
     "a READ that is not answered": Case(
         "host", "calls: READs left without a RESULT: 1", host=answering(0), guest=counting
     ),

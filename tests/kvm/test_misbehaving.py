@@ -8,12 +8,12 @@ import pytest
 from services import _pmu as pmu
 from services import registers as r
 from services._pmu import Burst
-from services.cpu import Cpu, Entry, EntryKind, TookException
+from services.cpu import Cpu, Entry, EntryKind, Notice, TookException
 from services.kvm.attendant import LocalSoftware
 from services.kvm.errors import ProtocolError, SimulationError
 from services.kvm.simulation import Simulation
-from tests.kvm.misbehaving import CASES, Case
-from tests.kvm.scripted import experiment, simulation
+from tests.kvm.misbehaving import CASES, CURRENT, VCPU, Case, done, switching
+from tests.kvm.scripted import Scripted, experiment, simulation
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -26,6 +26,16 @@ async def test_software_that_answers_wrongly_ends_the_run(case: Case) -> None:
 
     with pytest.raises(ProtocolError, match=case.error):
         await run()
+
+
+@pytest.mark.parametrize("design", ["partitioned", "partitioned-v7", "mediated", "gunyah", "raw"])
+@pytest.mark.parametrize("to", [thread for thread in CURRENT.values() if thread != VCPU])
+async def test_a_guests_overflow_that_is_found_while_its_vcpu_is_not_current_is_nobodys(design: str, to: int) -> None:
+    case = Case("host", "", design, host=switching(lambda cpu: cpu.burst.notify(Notice.GUEST_OVERFLOW, 1), to))
+    made = simulation(case.experiment(), Scripted(boot=done), case.host())
+    await made.run()
+    assert made.vcpus[0].pmu.ovs == 0
+    assert made.vcpus[0].vgic.overflowed < 0
 
 
 OPERANDS = {pmu.OP_MSR: 1, pmu.OP_CHARGE: 1, pmu.OP_COMPUTE: 1, pmu.OP_TIMER: 1, pmu.OP_NOTIFY: 1, pmu.OP_WRITE_BACK: 3}

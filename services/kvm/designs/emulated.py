@@ -319,7 +319,7 @@ class Emulated(Design):
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """Every counter is the host's."""
-        return HostPolicy(((1 << cpu.counters) - 1) | CYCLE_BIT)
+        return HostPolicy(((1 << cpu.counters) - 1) | CYCLE_BIT, guest_flags=0)
 
     def vpmu(self, vcpu: KvmVcpu) -> EmulatedPmu:
         return EmulatedPmu(self, vcpu)

@@ -13,7 +13,7 @@ from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accesses, trap_controls
 from services.kvm.designs.partitioned.accesses import Accesses
 from services.kvm.designs.partitioned.context import PmuContext
-from services.kvm.designs.partitioned.guest_range import every_counter, guest_range
+from services.kvm.designs.partitioned.guest_range import every_counter, guest_range, overflow_flags
 from services.kvm.designs.partitioned.host_pmcr import HostPmcr
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
@@ -113,7 +113,7 @@ class Mediated(Design):
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """Every counter, for events that exclude guests."""
-        return HostPolicy(every_counter(cpu), split_irq=True, refuses_guests=True)
+        return HostPolicy(every_counter(cpu), overflow_flags(cpu), split_irq=True, refuses_guests=True)
 
     @property
     def set_n(self) -> SetN:

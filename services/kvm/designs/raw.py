@@ -10,7 +10,7 @@ from services.experiment import CpuSpec
 from services.kvm.designs.partitioned.guest_range import overflow_flags
 from services.kvm.errors import InjectUndef
 from services.kvm.guest_pmu import CYCLE_BIT
-from services.kvm.vpmu import Access, Design, DesignError, KvmVcpu, Vpmu, no_counter
+from services.kvm.vpmu import Access, Design, DesignError, KvmVcpu, Vpmu
 
 
 class RawPmu(Vpmu):
@@ -30,9 +30,6 @@ class RawPmu(Vpmu):
 
     def guest_overflow(self, mask: int) -> None:
         """A guest's overflow is nobody's; the host's handler has cleared it."""
-        flags = overflow_flags(self.vcpu.spec)
-        if mask & ~flags:
-            raise no_counter(mask, flags)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +49,7 @@ class Raw(Design):
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """The host goes on as if there were no guests."""
-        return HostPolicy(((1 << cpu.counters) - 1) | CYCLE_BIT)
+        return HostPolicy(((1 << cpu.counters) - 1) | CYCLE_BIT, guest_flags=overflow_flags(cpu))
 
     def vpmu(self, vcpu: KvmVcpu) -> RawPmu:
         return RawPmu(self, vcpu)

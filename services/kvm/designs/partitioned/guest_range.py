@@ -17,7 +17,6 @@ class GuestRange:
     cpu: CpuSpec
     hpmn: int  # event counters
     mask: int  # all of them, one bit each
-    flags: int  # that PMOVSCLR_EL0 of the CPU may have set
     split: bool  # MDCR_EL2.HPMN can be `hpmn`; else it stays N, every access traps, and PMCR_EL0.E is the host's
     untrapped: bool  # fine-grained traps leave most accesses to the hardware
     counters: tuple[int, ...]  # PMEVCNTR<n>_EL0
@@ -34,7 +33,6 @@ def guest_range(cpu: CpuSpec, counters: int, *, fgt: bool) -> GuestRange:
         cpu,
         hpmn,
         mask=((1 << hpmn) - 1) | CYCLE_BIT,
-        flags=overflow_flags(cpu),
         split=split,
         untrapped=fgt and cpu.fgt > 0 and hides_icntr and split,
         counters=tuple(r.PMEVCNTR(n) for n in range(hpmn)),
@@ -49,4 +47,9 @@ def every_counter(cpu: CpuSpec) -> int:
 
 def overflow_flags(cpu: CpuSpec) -> int:
     """The flags of a CPU's counters, one bit each."""
-    return every_counter(cpu) | (1 << r.INSTRUCTION_COUNTER if cpu.icntr else 0)
+    return guest_flags(cpu, every_counter(cpu))
+
+
+def guest_flags(cpu: CpuSpec, counters: int) -> int:
+    """The flags that may be a guest's where guests have `counters`; PMICNTR_EL0's too, which the host never uses."""
+    return counters & every_counter(cpu) | (1 << r.INSTRUCTION_COUNTER if cpu.icntr else 0)

@@ -18,7 +18,7 @@ from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accesses, trap_controls
 from services.kvm.designs.partitioned.accesses import Accesses
 from services.kvm.designs.partitioned.context import PmuContext
-from services.kvm.designs.partitioned.guest_range import every_counter, guest_range
+from services.kvm.designs.partitioned.guest_range import every_counter, guest_flags, guest_range
 from services.kvm.designs.partitioned.host_pmcr import HostPmcr
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
@@ -189,7 +189,7 @@ class Partitioned(Design):
         kept = every_counter(cpu)
         if self.reservation is Reservation.STATIC:
             kept &= ~self.guest_range
-        return HostPolicy(kept, split_irq=True)
+        return HostPolicy(kept, guest_flags(cpu, self.guest_range), split_irq=True)
 
     @property
     def set_n(self) -> SetN:

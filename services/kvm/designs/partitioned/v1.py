@@ -11,7 +11,7 @@ from services.experiment import CpuSpec
 from services.kvm.designs.partitioned import accesses, swap, trap_controls
 from services.kvm.designs.partitioned.accesses import Accesses
 from services.kvm.designs.partitioned.context import PmuContext
-from services.kvm.designs.partitioned.guest_range import every_counter, guest_range
+from services.kvm.designs.partitioned.guest_range import every_counter, guest_flags, guest_range
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.guest_pmu import CYCLE_BIT
@@ -97,7 +97,7 @@ class V1(Design):
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """The range is the guests' from boot on; the host's handler clears all overflow flags at once."""
-        return HostPolicy(every_counter(cpu) & ~self.guest_range)
+        return HostPolicy(every_counter(cpu) & ~self.guest_range, guest_flags(cpu, self.guest_range))
 
     @property
     def set_n(self) -> SetN:
