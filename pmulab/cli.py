@@ -12,15 +12,9 @@ from typing import NoReturn
 
 from pmulab import __version__
 from pmulab.errors import TopologyError
+from pmulab.exit_status import BAD_INPUT, BROKEN_PIPE, FAILED, INTERRUPTED
 from services.errors import UserError, one_line
-
-OK = 0
-FAILED = 1
-BAD_INPUT = 2
-INTERRUPTED = 128 + 2  # SIGINT
-BROKEN_PIPE = 128 + 13  # SIGPIPE
-
-_MAX_SEED = 2**63 - 1
+from services.experiment import MAX_SEED
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -183,9 +177,9 @@ def _jobs(text: str) -> int:
 
 
 def _seed(text: str) -> int:
-    if not (text.removeprefix("-").isdecimal() and len(text) <= len(str(-_MAX_SEED))):
-        raise argparse.ArgumentTypeError(f"invalid seed {text!r}, not a whole number from 0 to {_MAX_SEED}")
+    if not (text.removeprefix("-").isdecimal() and len(text) <= len(str(-MAX_SEED))):
+        raise argparse.ArgumentTypeError(f"invalid seed {text!r}, not a whole number from 0 to {MAX_SEED}")
     seed = int(text)
-    if not 0 <= seed <= _MAX_SEED:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to {_MAX_SEED}")
+    if not 0 <= seed <= MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to {MAX_SEED}")
     return seed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
+WIDTH = 118  # of a line of prose
 _WRAPPED = 30  # characters of a line of a cell that holds a sentence
 
 

@@ -1,8 +1,16 @@
-"""How a process ended, in words."""
+"""How a process ends: the exit statuses of pmulab's commands, and any process's in words."""
 
 from __future__ import annotations
 
 import signal
+from typing import Final
+
+OK: Final = 0
+FAILED: Final = 1
+BAD_INPUT: Final = 2
+INTERRUPTED: Final = 128 + signal.SIGINT
+BROKEN_PIPE: Final = 128 + signal.SIGPIPE
+TERMINATED: Final = 128 + signal.SIGTERM
 
 
 def describe_exit(status: int) -> str:

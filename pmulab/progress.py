@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
-_INTERVAL = 0.1  # seconds between two drawings
+INTERVAL = 0.1  # seconds between two drawings, in wall time
 _WIDEST, _NARROWEST = 30, 5  # of a bar
 
 
@@ -36,7 +36,7 @@ class Progress:
         self._shares[design] = min(max(share, 0.0), 1.0)
         self._virtual_seconds[design] = virtual_seconds
         now = time.monotonic()
-        if self._shown and now - self._drawn >= _INTERVAL:
+        if self._shown and now - self._drawn >= INTERVAL:
             self._drawn = now
             self._write(f"\r{self.line(shutil.get_terminal_size().columns - 1, now - self._began)}\x1b[K")
 

@@ -10,11 +10,10 @@ from typing import Any
 import orjson
 
 from pmulab.embedded import run_embedded
+from pmulab.progress import INTERVAL
 from services import typed_json
 from services.experiment import Experiment
 from services.kvm.errors import SimulationError
-
-_INTERVAL = 0.1  # seconds between two messages, in wall time
 
 
 class _Output:
@@ -34,7 +33,7 @@ class _Output:
 
     def say_progress(self, share: float, seconds: float) -> None:
         now = time.monotonic()
-        if now - self._said >= _INTERVAL:
+        if now - self._said >= INTERVAL:
             self._said = now
             self.say({"share": share, "seconds": seconds})
 

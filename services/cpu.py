@@ -45,6 +45,9 @@ class EntryKind(IntEnum):
     REPORT = 10  # asks for the results so far; answered with a payload
 
 
+NEVER = 2**64 - 1  # a time that does not come: what a timer is set to that is not armed
+
+
 class Timer(IntEnum):
     """Timers that software may set on its CPU; several may expire in one entry."""
 

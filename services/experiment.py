@@ -8,6 +8,7 @@ its part in the BOOT entry, so that an actor in a process of its own needs only 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,9 @@ class PhaseSpec:
     profile: int  # index into Experiment.profiles
     cycles: int
     el: int = 0  # 0 user, 1 the guest's kernel, 2 the host's
+
+
+MAX_THREADS: Final = 1024  # of one task
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,9 @@ class DesignSpec:
 
     name: str
     axes: dict[str, str] = field(default_factory=dict)
+
+
+MAX_SEED: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)

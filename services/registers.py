@@ -43,7 +43,12 @@ ID_AA64DFR0_EL1: Final = encoding(3, 0, 0, 5, 0)
 
 EVENT_COUNTERS: Final = 31  # that the architecture has room for
 CYCLE_COUNTER: Final = 31  # its bit in PMCNTENSET_EL0 and the like
+CYCLE_BIT: Final = 1 << CYCLE_COUNTER
 INSTRUCTION_COUNTER: Final = 32  # FEAT_PMUv3_ICNTR
+INSTRUCTION_BIT: Final = 1 << INSTRUCTION_COUNTER
+
+MASK32: Final = (1 << 32) - 1  # a counter's values, by its width
+MASK64: Final = (1 << 64) - 1
 
 
 def PMEVCNTR(n: int) -> int:  # noqa: N802 - the architectural name
@@ -54,6 +59,11 @@ def PMEVCNTR(n: int) -> int:  # noqa: N802 - the architectural name
 def PMEVTYPER(n: int) -> int:  # noqa: N802 - the architectural name
     """PMEVTYPER<n>_EL0."""
     return _PMEVTYPER[n]
+
+
+def counter_mask(events: int) -> int:
+    """The event counters below `events`, and the cycle counter, one bit each."""
+    return ((1 << events) - 1) | CYCLE_BIT
 
 
 @lru_cache(maxsize=4096)
@@ -98,6 +108,7 @@ PMUSERENR_ER: Final = 1 << 3
 MDCR_EL2_HPMN: Final = 0x1F
 MDCR_EL2_TPMCR: Final = 1 << 5
 MDCR_EL2_TPM: Final = 1 << 6
+MDCR_EL2_TRAP_ALL: Final = MDCR_EL2_TPM | MDCR_EL2_TPMCR
 MDCR_EL2_HPME: Final = 1 << 7
 MDCR_EL2_HPMD: Final = 1 << 17
 MDCR_EL2_HCCD: Final = 1 << 23

@@ -8,7 +8,7 @@ from services.boot import HostPolicy
 from services.experiment import CpuSpec
 from services.kvm.designs.partitioned import Partitioned
 from services.kvm.designs.partitioned.guest_range import guest_flags
-from services.kvm.guest_pmu import CYCLE_BIT
+from services.registers import CYCLE_BIT
 
 
 @dataclass(frozen=True, kw_only=True)

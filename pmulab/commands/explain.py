@@ -6,11 +6,10 @@ import argparse
 import sys
 import textwrap
 
+from pmulab.columns import WIDTH
 from pmulab.commands.registers import encoding
 from services import _pmu
 from services.errors import UserError
-
-_WIDTH = 118
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -48,7 +47,7 @@ def _fields(name: str, value: int | None) -> list[str]:
         content = "" if value is None else f" = {(value & field.mask) >> shift:#x}"
         lines += textwrap.wrap(
             f"{field.name}{content}: {field.text}".replace("`", ""),
-            _WIDTH,
+            WIDTH,
             initial_indent=f"  {bits:8} ",
             subsequent_indent=" " * 11,
         )
@@ -73,7 +72,7 @@ def _access(name: str, arguments: argparse.Namespace) -> list[str]:
     if answer.rule is None:
         return [*lines, "  by no rule: nothing traps or forbids it"]
     lines.append(f"  by the rule: {answer.rule.name}{' (unverified)' if answer.rule.unverified else ''}")
-    lines += textwrap.wrap(answer.rule.text, _WIDTH, initial_indent="    ", subsequent_indent="    ")
+    lines += textwrap.wrap(answer.rule.text, WIDTH, initial_indent="    ", subsequent_indent="    ")
     lines.append(f"    [{answer.rule.source}]")
     if answer.rule.choice:
         lines.append(f"    a choice that the architecture leaves open: --feature {answer.rule.choice}=0, 1, 2")

@@ -6,9 +6,8 @@ import argparse
 import sys
 import textwrap
 
+from pmulab.columns import WIDTH
 from services import _pmu
-
-_WIDTH = 118
 
 
 def main(_arguments: argparse.Namespace) -> int:
@@ -67,7 +66,7 @@ def _rules() -> list[str]:
     for number, rule in enumerate(_pmu.rules(), 1):
         lines.append(f"{number:2} {rule.name}{'*' if rule.unverified else ''}")
         choice = f"; --feature {rule.choice}=… says what then happens" if rule.choice else ""
-        lines += textwrap.wrap(rule.text + choice, _WIDTH, initial_indent="   ", subsequent_indent="   ")
+        lines += textwrap.wrap(rule.text + choice, WIDTH, initial_indent="   ", subsequent_indent="   ")
         lines.append(f"   [{rule.source}]")
     return lines
 

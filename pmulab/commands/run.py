@@ -14,13 +14,12 @@ import trio
 
 from pmulab import batch, report, scenario
 from pmulab.designs import label
+from pmulab.exit_status import FAILED, OK, TERMINATED
 from pmulab.progress import Progress
 from services.errors import UserError
 from services.experiment import Experiment
 from services.result import Result
 
-FAILED = 1
-TERMINATED = 128 + 15  # SIGTERM
 _WRITABLE = "give a directory that can be written to"
 
 
@@ -44,7 +43,7 @@ def main(arguments: argparse.Namespace) -> int:
     sys.stdout.flush()
     for failure in result.failures:
         sys.stderr.write(f"pmulab: {report.head(failure.design, result)}: {failure}\n")
-    return FAILED if result.failures else 0
+    return FAILED if result.failures else OK
 
 
 def _execute_in_processes(experiment: Experiment, progress: Callable[[float, float], None]) -> Result:

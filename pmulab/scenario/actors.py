@@ -11,17 +11,17 @@ from pmulab.scenario.perf_events import EventSyntaxError, parse_events
 from pmulab.scenario.sessions import read_session
 from pmulab.scenario.work import Work
 from services import cores
-from services.experiment import GuestSpec, HostCpuSpec, HostSpec, SessionSpec, TaskSpec, VcpuSpec
+from services.experiment import MAX_THREADS, GuestSpec, HostCpuSpec, HostSpec, SessionSpec, TaskSpec, VcpuSpec
+from services.registers import PMUVER_P5
 from services.tables import Table
 
 _HZ = 250  # CONFIG_HZ of arm64's defconfig
 _MAX_HZ = 1000
 _MAX_VCPUS = 512
-_MAX_THREADS = 1024
 _FLOATS = -1
 _NO_PMU = 0
 # KVM shows a guest no later PMU than this (6.12, kvm_arm_pmu_get_pmuver_limit): FEAT_PMUv3p5.
-_KVM_PMUVER_LIMIT = 6
+_KVM_PMUVER_LIMIT = PMUVER_P5
 
 
 def read_host(scenario: Table, machine: Machine, work: Work) -> HostSpec:
@@ -188,7 +188,7 @@ def read_task(table: Table, machine: Machine, work: Work) -> TaskSpec:
         repeat=table.integer("repeat", 1, 1, 2**31),
         session=session,
         sleep=machine.cycles(table.number("sleep_ms", 0, 0, 10**6) / 1000),
-        threads=table.integer("threads", 1, 1, _MAX_THREADS),
+        threads=table.integer("threads", 1, 1, MAX_THREADS),
     )
 
 

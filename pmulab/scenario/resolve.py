@@ -14,14 +14,21 @@ from pmulab.scenario.published import read_notes, read_published
 from pmulab.scenario.work import Work
 from services import events, workload
 from services.errors import UserError
-from services.experiment import DesignSpec, Experiment, GuestSpec, HostCpuSpec, HostSpec, SessionSpec, VcpuSpec
+from services.experiment import (
+    MAX_SEED,
+    DesignSpec,
+    Experiment,
+    GuestSpec,
+    HostCpuSpec,
+    HostSpec,
+    SessionSpec,
+    VcpuSpec,
+)
 from services.kvm import designs as kvm_designs
 from services.kvm.vpmu import DesignError
 from services.registers import CPU_CYCLES, INST_RETIRED
 from services.result import Design, Failure, Published
 from services.tables import Document, Table
-
-_MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,7 @@ class Resolved:
 def resolve(document: Document, chosen: Sequence[str], seed: int | None, every_event: bool) -> Resolved:
     """Read every section; `chosen` designs replace the scenario's own. Raises UserError."""
     scenario = Table(document, (), document.data, keys.SCENARIO)
-    own_seed = scenario.integer("seed", 1, 0, _MAX_SEED)
+    own_seed = scenario.integer("seed", 1, 0, MAX_SEED)
     machine = read_machine(scenario)
     work = Work(machine)
     host_kernel = work.profile(workload.rates("host-kernel"))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pmulab.scenario.perf_events import EventSyntaxError, parse_events
 from services.experiment import SessionSpec
+from services.linux_perf.shared import MAX_SAMPLE_RATE
 from services.tables import Table
 
 _DEFAULT_FREQUENCY = 4000  # perf record's own, Hz
-_MAX_FREQUENCY = 100_000  # kernel.perf_event_max_sample_rate, Hz
 _MAX_PERIOD = 2**63 - 1  # attr.sample_period; the kernel refuses the top bit
 
 
@@ -33,4 +33,4 @@ def _sampling(table: Table, verb: str) -> tuple[int, int]:
         if "frequency" in table:
             table.refuse("frequency", "both frequency (-F) and period (-c) are given", "give one of them")
         return 0, table.integer("period", 1_000_000, 1, _MAX_PERIOD)
-    return table.integer("frequency", _DEFAULT_FREQUENCY, 1, _MAX_FREQUENCY), 0
+    return table.integer("frequency", _DEFAULT_FREQUENCY, 1, MAX_SAMPLE_RATE), 0

@@ -11,13 +11,12 @@ import orjson
 from services import typed_json
 from services.boot import GuestBoot
 from services.costs import Cost
-from services.cpu import Cpu, Entry, EntryKind, Notice, Timer
+from services.cpu import NEVER, Cpu, Entry, EntryKind, Notice, Timer
 from services.experiment import SessionSpec, TaskSpec
 from services.guest.task import Task
 from services.linux_perf import Perf, PerfConfig, PerfCpu, Session
 from services.state import Objects, Saved, as_frozen, derived, link, restore, save
 
-NEVER = 2**64 - 1
 PMU_IRQ, IRQ_ENTRY = EntryKind.PMU_IRQ, int(Cost.IRQ_ENTRY)  # looked up once: the handler is entered by the million
 NO_PMU = (0x0, 0xF)  # ID_AA64DFR0_EL1.PMUVer: none, or not by the architecture
 

@@ -5,14 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from services import registers as r
+from services.registers import CYCLE_COUNTER
 from services.state import derived
-
-CYCLE = r.CYCLE_COUNTER  # ARMV8_PMU_CYCLE_IDX: bit and index of the cycle counter
-CYCLE_BIT = 1 << CYCLE
-MASK32 = (1 << 32) - 1
-MASK64 = (1 << 64) - 1
-
-PMUVER_P5 = r.PMUVER_P5
 
 # PMEVTYPER<n>_EL0.evtCount is 16 bits from FEAT_PMUv3p1 on, 10 bits before; P, U, NSK, NSU, NSH, MT above it.
 EVTYPER_FILTER = 0xFE00_0000
@@ -47,7 +41,7 @@ class GuestPmu:
 
     def derive(self) -> None:
         """Make anew what follows from the number of counters and the version: after a restore, too."""
-        self.mask = ((1 << self.counters) - 1) | CYCLE_BIT
+        self.mask = r.counter_mask(self.counters)
         self.event_mask = EVTYPER_FILTER | (r.PMEVTYPER_EVTCOUNT if self.pmuver > 1 else 0x3FF)
 
     def set_counters(self, counters: int) -> None:
@@ -100,13 +94,13 @@ class GuestPmu:
 
     def event(self, n: int) -> int:
         """What counter `n` is programmed to count."""
-        return r.CPU_CYCLES if n == CYCLE else self.typer[n] & self.event_mask & r.PMEVTYPER_EVTCOUNT
+        return r.CPU_CYCLES if n == CYCLE_COUNTER else self.typer[n] & self.event_mask & r.PMEVTYPER_EVTCOUNT
 
 
 # By register: the counter that it belongs to, None for the one that PMSELR_EL0 selects, and whether it is its type.
 OF_COUNTERS: dict[int, tuple[int | None, bool]] = {
-    r.PMCCNTR_EL0: (CYCLE, False),
-    r.PMCCFILTR_EL0: (CYCLE, True),
+    r.PMCCNTR_EL0: (CYCLE_COUNTER, False),
+    r.PMCCFILTR_EL0: (CYCLE_COUNTER, True),
     r.PMXEVCNTR_EL0: (None, False),
     r.PMXEVTYPER_EL0: (None, True),
     **{r.PMEVCNTR(n): (n, False) for n in range(r.EVENT_COUNTERS)},
@@ -121,7 +115,7 @@ def is_typer(register: int) -> bool:
 
 
 def counter_of(register: int, selr: int) -> int | None:
-    """The counter that the register belongs to, CYCLE for the cycle counter, or None. `selr`: PMSELR_EL0.SEL."""
+    """The counter that the register belongs to, CYCLE_COUNTER for PMCCNTR_EL0, or None. `selr`: PMSELR_EL0.SEL."""
     of = OF_COUNTERS.get(register)
     if of is None:
         return None

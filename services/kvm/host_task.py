@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from services import state
 from services._pmu import CPUTIME_HOST_KERNEL, CPUTIME_HOST_USER
+from services.cpu import NEVER
 from services.experiment import PhaseSpec, TaskSpec
 from services.kvm.bill import Account
 from services.kvm.board import Board
 from services.kvm.errors import ProtocolError
 from services.kvm.pcpu import PCpu
-from services.kvm.thread import NEVER
 
 
 @dataclass(slots=True, eq=False)

@@ -6,9 +6,10 @@ import errno
 
 from services import registers as r
 from services._pmu import register_name
-from services.kvm.guest_pmu import CYCLE, MASK64, PMCR_WRITABLE, USERENR_ALL, GuestPmu, counter_of, is_typer
+from services.kvm.guest_pmu import PMCR_WRITABLE, USERENR_ALL, GuestPmu, counter_of, is_typer
 from services.kvm.vcpu import VCpu
 from services.kvm.vpmu import SetN
+from services.registers import CYCLE_COUNTER
 
 # KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM64_SYSREG (include/uapi/linux/kvm.h, arch/arm64/include/uapi/asm/kvm.h);
 # the low 16 bits are the register's encoding.
@@ -53,9 +54,10 @@ def set_one_reg(vcpu: VCpu, reg: int, value: int) -> None:
     counter = counter_of(register, 0)
     if counter is not None:
         if is_typer(register):
-            pmu.typer[counter] = value & (pmu.event_mask if counter != CYCLE else pmu.event_mask & ~0xFFFF)
+            mask = pmu.event_mask
+            pmu.typer[counter] = value & (mask if counter != CYCLE_COUNTER else mask & ~r.PMEVTYPER_EVTCOUNT)
         else:
-            pmu.counter[counter] = value & MASK64
+            pmu.counter[counter] = value & r.MASK64
         return
     valid = value & pmu.mask
     match register:

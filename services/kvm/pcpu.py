@@ -21,7 +21,7 @@ from services._pmu import (
 )
 from services.boot import HostPolicy
 from services.costs import Cost
-from services.cpu import CALL_COLUMNS, Entry, EntryKind, Eventual, Notice, Row, Timer, TookException
+from services.cpu import CALL_COLUMNS, NEVER, Entry, EntryKind, Eventual, Notice, Row, Timer, TookException
 from services.executor import Work
 from services.kvm import reports
 from services.kvm.attendant import Attendant
@@ -30,7 +30,7 @@ from services.kvm.board import Board
 from services.kvm.errors import Livelock, ProtocolError, SimulationError
 from services.kvm.latency import Latencies
 from services.kvm.runqueue import RunQueue
-from services.kvm.thread import NEVER, Thread
+from services.kvm.thread import Thread
 
 PMU_IRQ_STORM = 20_000  # handlers in a row, the line never low in between, before it counts as a livelock
 CALL, PMU_IRQ = EntryKind.CALL, EntryKind.PMU_IRQ

@@ -18,7 +18,6 @@ MARK = 64  # in the ordered log; entries are marked with their kind
 MAX_EVENT = 1 << 16
 MAX_RATE = 1 << 48  # Q32.32: 65,536 occurrences per cycle
 MAX_CYCLES = 1 << 62  # of all phases and repetitions of a task, and of a sleep
-MAX_THREADS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +158,8 @@ def _check_task(task: ex.TaskSpec, profiles: int) -> None:
             raise ValueError(f"task.phases[{index}]: a phase takes at least 1 cycle, at exception level 0 or 1")
     if task.repeat < 1 or task.sleep < 0:
         raise ValueError("task.repeat, task.sleep: at least 1 repetition, and no negative time")
-    if not 1 <= task.threads <= MAX_THREADS:
-        raise ValueError(f"task.threads: 1 to {MAX_THREADS}, not {task.threads}")
+    if not 1 <= task.threads <= ex.MAX_THREADS:
+        raise ValueError(f"task.threads: 1 to {ex.MAX_THREADS}, not {task.threads}")
     if task.repeat * (task.sleep + sum(phase.cycles for phase in task.phases)) > MAX_CYCLES:
         raise ValueError(f"task: it would take more than {MAX_CYCLES} cycles in all")
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from services._pmu import Machine
-from services.kvm.thread import NEVER, Thread
+from services.cpu import NEVER
+from services.kvm.thread import Thread
 from services.state import derived, link
 
 

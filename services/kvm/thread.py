@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
-NEVER = 2**64 - 1  # a time that does not come
-
 
 class Thread(Protocol):
     """A thread on the pCPU `cpu`."""

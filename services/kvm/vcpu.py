@@ -23,7 +23,7 @@ from services._pmu import (
     Stop,
 )
 from services.costs import Cost
-from services.cpu import Entry, EntryKind, Eventual, Notice, Row, Timer, TookException, awaited
+from services.cpu import NEVER, Entry, EntryKind, Eventual, Notice, Row, Timer, TookException, awaited
 from services.executor import Work
 from services.experiment import CpuSpec
 from services.kvm import reports
@@ -34,7 +34,6 @@ from services.kvm.errors import InjectUndef, Livelock, ProtocolError, Simulation
 from services.kvm.guest_pmu import GuestPmu
 from services.kvm.latency import Latencies
 from services.kvm.pcpu import PCpu
-from services.kvm.thread import NEVER
 from services.kvm.vgic import Vgic
 from services.kvm.vpmu import Design, Vpmu
 from services.registers import ICC_SGI1R_EL1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from services.cpu import NEVER
 from services.kvm.latency import Latencies
-from services.kvm.thread import NEVER
 from services.state import derived
 
 

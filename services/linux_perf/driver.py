@@ -12,13 +12,17 @@ from typing import Final
 from services._pmu import Burst
 from services.costs import Cost
 from services.linux_perf.attr import EventAttr
-from services.linux_perf.event import MASK32, MASK64, THROTTLED, HwEvent, PerfEvent
+from services.linux_perf.event import THROTTLED, HwEvent, PerfEvent
 from services.registers import (
     CHAIN,
     CPU_CYCLES,
+    CYCLE_BIT,
     CYCLE_COUNTER,
     INST_RETIRED,
+    INSTRUCTION_BIT,
     INSTRUCTION_COUNTER,
+    MASK32,
+    MASK64,
     MDCR_EL2,
     MDCR_EL2_HPME,
     PMCCFILTR_EL0,
@@ -41,8 +45,6 @@ from services.registers import (
 )
 from services.state import derived, link
 
-CYCLE_BIT: Final = 1 << CYCLE_COUNTER
-INSTRUCTION_BIT: Final = 1 << INSTRUCTION_COUNTER
 GENERAL: Final = CYCLE_BIT - 1  # the event counters
 INDICES: Final = INSTRUCTION_COUNTER + 1
 FLAG_BITS: Final = 4  # of a CounterFlag

@@ -10,10 +10,9 @@ from dataclasses import InitVar, dataclass, field
 
 from services._pmu import Burst
 from services.linux_perf.attr import EventAttr, State
+from services.registers import MASK64
 from services.state import derived, link
 
-MASK32 = (1 << 32) - 1
-MASK64 = (1 << 64) - 1
 THROTTLED = -1  # value of `interrupts` (MAX_INTERRUPTS): stands still until the next tick or sched_in
 
 # enum perf_event_state as plain integers, for the loops.

@@ -9,11 +9,11 @@ from __future__ import annotations
 from services.cpu import Cpu, Notice
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import REGISTERS, read_of
-from services.linux_perf.event import ACTIVE, MASK32, MASK64, THROTTLED, Context, PerfEvent, signed64
+from services.linux_perf.event import ACTIVE, THROTTLED, Context, PerfEvent, signed64
 from services.linux_perf.lifecycle import update
 from services.linux_perf.schedule import forward_mux, now_ns, on, post_ins, post_off, post_on, post_outs, wait
 from services.linux_perf.shared import NS_PER_S
-from services.registers import PMINTENSET_EL1, PMOVSCLR_EL0
+from services.registers import MASK32, MASK64, PMINTENSET_EL1, PMOVSCLR_EL0
 
 # As plain integers: an enum's member is looked up each time.
 COUNTER_OVERFLOW, GUEST_OVERFLOW = int(Notice.COUNTER_OVERFLOW), int(Notice.GUEST_OVERFLOW)

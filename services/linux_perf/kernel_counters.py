@@ -15,10 +15,10 @@ from services.costs import Cost
 from services.cpu import CounterFlag, Cpu, Eventual
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import GENERAL
-from services.linux_perf.event import ACTIVE, ALL, CPU, INACTIVE, MASK64, OFF, THROTTLED, PerfEvent
+from services.linux_perf.event import ACTIVE, ALL, CPU, INACTIVE, OFF, THROTTLED, PerfEvent
 from services.linux_perf.lifecycle import disable, enable, read_counter, release
 from services.linux_perf.schedule import off, on, pending, resched, update_time, wait
-from services.registers import CYCLE_COUNTER
+from services.registers import CYCLE_COUNTER, MASK64
 
 DISABLED = int(CounterFlag.DISABLED)
 

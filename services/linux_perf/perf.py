@@ -8,10 +8,11 @@ from services.cpu import Cpu
 from services.linux_perf import inherit, interrupts, kernel_counters, lifecycle, schedule, switch
 from services.linux_perf.attr import EventAttr
 from services.linux_perf.cpu_context import CpuContext
-from services.linux_perf.driver import CYCLE_BIT, INSTRUCTION_BIT, Driver
+from services.linux_perf.driver import Driver
 from services.linux_perf.event import Context, PerfEvent
 from services.linux_perf.shared import PerfConfig, SampleLimits, Shared
 from services.registers import (
+    INSTRUCTION_BIT,
     PMCEID0_EL0,
     PMCEID1_EL0,
     PMCNTENCLR_EL0,
@@ -26,6 +27,7 @@ from services.registers import (
     PMMIR_EL1,
     PMOVSCLR_EL0,
     PMUVER_P4,
+    counter_mask,
 )
 from services.state import Objects, Saved, as_frozen, restore, save
 
@@ -90,7 +92,7 @@ class PerfCpu(CpuContext):
             burst.mrs(PMMIR_EL1)
         values = await self.wait(cpu)
         self.counters = (values[pmcr] & PMCR_N) >> PMCR_N_SHIFT
-        self.pmu.cntr_mask = (1 << self.counters) - 1 | CYCLE_BIT
+        self.pmu.cntr_mask = counter_mask(self.counters)
         if self.config.icntr:
             self.pmu.cntr_mask |= INSTRUCTION_BIT
         self.reset(cpu)

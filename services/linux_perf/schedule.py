@@ -11,7 +11,7 @@ from services._pmu import Burst
 from services.costs import Cost
 from services.cpu import Cpu, Timer
 from services.linux_perf.cpu_context import CpuContext
-from services.linux_perf.driver import CYCLE_BIT, GENERAL, REGISTERS
+from services.linux_perf.driver import GENERAL, REGISTERS
 from services.linux_perf.event import (
     ACTIVE,
     ALL,
@@ -27,7 +27,7 @@ from services.linux_perf.event import (
     PerfEvent,
 )
 from services.linux_perf.shared import NS_PER_S
-from services.registers import CYCLE_COUNTER
+from services.registers import CYCLE_BIT, CYCLE_COUNTER
 
 MUX = int(Timer.MUX)
 

@@ -39,12 +39,12 @@ class SampleLimits:
     @classmethod
     def at(cls, hz: int) -> SampleLimits:
         """As a kernel with a tick of `hz` boots with them."""
-        return cls(hz, -(-MAX_SAMPLE_RATE // hz), 10**9 // MAX_SAMPLE_RATE * CPU_TIME_MAX_PERCENT // 100)
+        return cls(hz, -(-MAX_SAMPLE_RATE // hz), NS_PER_S // MAX_SAMPLE_RATE * CPU_TIME_MAX_PERCENT // 100)
 
     def lower(self, average_ns: int) -> None:
         """A CPU's average handler took longer than allowed: allow a quarter more than that, and fewer samples."""
         average_ns += average_ns // 4
-        budget = 10**9 // self.hz // 100 * CPU_TIME_MAX_PERCENT
+        budget = NS_PER_S // self.hz // 100 * CPU_TIME_MAX_PERCENT
         self.max_samples_per_tick = budget // average_ns if average_ns < budget else 1
         self.allowed_ns = average_ns
 
@@ -64,7 +64,7 @@ class Shared:
     tick_ns: int = derived(init=False)  # TICK_NSEC
 
     def __post_init__(self) -> None:
-        self.tick_ns = (10**9 + self.hz // 2) // self.hz
+        self.tick_ns = (NS_PER_S + self.hz // 2) // self.hz
 
     @classmethod
     def of(cls, *, frequency_hz: int, hz: int, costs: Mapping[str, int]) -> Shared:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pmulab import cli
+from pmulab import exit_status
 
 SHORT = ("--set", "guest.task.seconds=0.002")
 
@@ -45,7 +45,7 @@ def pmulab(*arguments: str) -> subprocess.CompletedProcess[str]:
 )
 def test_a_users_mistake_is_one_line_and_status_2(arguments: list[str], message: str) -> None:
     done = pmulab(*arguments)
-    assert done.returncode == cli.BAD_INPUT
+    assert done.returncode == exit_status.BAD_INPUT
     assert done.stdout == ""
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1
@@ -54,7 +54,7 @@ def test_a_users_mistake_is_one_line_and_status_2(arguments: list[str], message:
 def test_a_result_that_cannot_be_written_is_one_line_and_status_2(tmp_path: Path) -> None:
     (tmp_path / "result.json").mkdir()
     done = pmulab("run", "quick", "--out", str(tmp_path), *SHORT)
-    assert done.returncode == cli.BAD_INPUT
+    assert done.returncode == exit_status.BAD_INPUT
     message = f"pmulab: --out: {tmp_path}/result.json: Is a directory; give a directory that can be written to\n"
     assert done.stderr == message
 
@@ -117,7 +117,7 @@ def test_a_member_of_a_group_is_refused_with_its_leader_and_the_same_event_alone
 def test_a_design_that_cannot_be_had_says_why_and_the_others_run() -> None:
     done = pmulab("run", scenario("one-design-refuses"), "--json")
     whole = json.loads(done.stdout)
-    assert done.returncode == cli.FAILED
+    assert done.returncode == exit_status.FAILED
     assert [run["design"]["name"] for run in whole["runs"]] == ["emulated", "partitioned"]
     (failure,) = whole["failures"]
     assert (failure["index"], failure["design"]["name"], failure["refused"]) == (2, "mediated", True)
@@ -130,14 +130,14 @@ def test_a_design_that_cannot_be_had_says_why_and_the_others_run() -> None:
 
 def test_if_no_design_can_be_had_it_is_the_users_mistake() -> None:
     done = pmulab("run", scenario("one-design-refuses"), "--design", "mediated")
-    assert (done.returncode, done.stdout) == (cli.BAD_INPUT, "")
+    assert (done.returncode, done.stdout) == (exit_status.BAD_INPUT, "")
     assert done.stderr.startswith("pmulab: --design mediated: ")
     assert done.stderr.count("\n") == 1
 
 
 def test_a_core_without_vhe_is_refused_by_name_with_cores_that_have_it() -> None:
     done = pmulab("run", scenario("core-without-vhe"))
-    assert (done.returncode, done.stdout) == (cli.BAD_INPUT, "")
+    assert (done.returncode, done.stdout) == (exit_status.BAD_INPUT, "")
     where = f"{scenario('core-without-vhe')}:2"
     message = "cortex-a57 has no FEAT_VHE, and a host at EL1 is not modelled; take one of cortex-a55, "
     assert done.stderr.startswith(f"pmulab: {where}: {message}")
@@ -213,7 +213,7 @@ def test_ctrl_c_ends_a_run_with_130_and_one_line() -> None:
     run.stdout.readline()
     run.send_signal(signal.SIGINT)
     _, errors = run.communicate(timeout=30)
-    assert (run.returncode, errors) == (cli.INTERRUPTED, "pmulab: interrupted\n")
+    assert (run.returncode, errors) == (exit_status.INTERRUPTED, "pmulab: interrupted\n")
 
 
 # A run long enough to be interrupted, which says when it simulates.
@@ -236,7 +236,7 @@ def test_without_standard_error_it_does_the_same() -> None:
         0,
         f"quick: seed 1, embedded, pmulab {version('pmulab')}",
     )
-    assert subprocess.run(["sh", "-c", command + "nowhere 2>&-"], timeout=60).returncode == cli.BAD_INPUT
+    assert subprocess.run(["sh", "-c", command + "nowhere 2>&-"], timeout=60).returncode == exit_status.BAD_INPUT
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
@@ -246,7 +246,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         done = subprocess.run(
             [sys.executable, "-m", "pmulab", "events"], stdout=gone, stderr=subprocess.PIPE, text=True, timeout=60
         )
-    assert (done.returncode, done.stderr) == (cli.BROKEN_PIPE, "")
+    assert (done.returncode, done.stderr) == (exit_status.BROKEN_PIPE, "")
 
 
 def test_a_terminal_gets_a_progress_line_which_is_cleared() -> None:

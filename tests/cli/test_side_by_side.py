@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pmulab import batch, cli, scenario
+from pmulab import batch, exit_status, scenario
 from pmulab.embedded import run_embedded
 from pmulab.progress import Progress
 from services import typed_json
@@ -92,7 +92,7 @@ class LongRun:
 def test_ctrl_c_ends_all_of_them_with_130_and_one_line() -> None:
     run = LongRun()
     run.process.send_signal(signal.SIGINT)
-    assert run.end() == (cli.INTERRUPTED, "pmulab: interrupted\n")
+    assert run.end() == (exit_status.INTERRUPTED, "pmulab: interrupted\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -124,7 +124,7 @@ def test_a_worker_that_dies_is_its_designs_failure_and_the_others_finish(tmp_pat
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
     whole = json.loads(done.stdout)
-    assert done.returncode == cli.FAILED
+    assert done.returncode == exit_status.FAILED
     assert done.stderr == "pmulab: emulated: its process was killed by SIGKILL\n"
     assert [run["design"]["name"] for run in whole["runs"]] == ["partitioned"]
     (failure,) = whole["failures"]
@@ -140,7 +140,7 @@ def test_what_a_worker_died_of_is_told(tmp_path: Path) -> None:
         timeout=SECONDS,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
-    assert done.returncode == cli.FAILED
+    assert done.returncode == exit_status.FAILED
     assert done.stderr.startswith("Traceback ")
     assert done.stderr.endswith("pmulab: emulated: its process died with exit status 1: LookupError: oh\n")
 

@@ -12,9 +12,9 @@ from services import experiment as ex
 from services import typed_json
 from services.boot import GuestBoot
 from services.costs import Cost
-from services.cpu import EntryKind, Notice
+from services.cpu import NEVER, EntryKind, Notice
 from services.guest import BadRequest, GuestKernel
-from tests.linux_perf.bench import COSTS, CYCLES, HZ, INSTRUCTIONS, NEVER, Bench
+from tests.linux_perf.bench import COSTS, CYCLES, HZ, INSTRUCTIONS, Bench
 
 MS = 1_000_000  # cycles
 TICK = 4 * MS

@@ -10,8 +10,7 @@ from services.experiment import CpuSpec
 from services.kvm import designs
 from services.kvm.bill import Account
 from services.kvm.errors import InjectUndef, ProtocolError
-from services.kvm.guest_pmu import CYCLE_BIT
-from services.registers import PMEVCNTR, PMEVTYPER
+from services.registers import CYCLE_BIT, PMEVCNTR, PMEVTYPER
 from services.state import restore, save
 from tests.kvm.stub_vcpu import StubVcpu, access
 

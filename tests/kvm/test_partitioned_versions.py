@@ -8,8 +8,7 @@ from services import registers as r
 from services.experiment import CpuSpec, DesignSpec
 from services.kvm import designs
 from services.kvm.errors import InjectUndef
-from services.kvm.guest_pmu import CYCLE_BIT
-from services.registers import PMEVCNTR, PMEVTYPER
+from services.registers import CYCLE_BIT, PMEVCNTR, PMEVTYPER
 from services.state import restore, save
 from tests.kvm.stub_vcpu import StubVcpu, access
 

@@ -18,12 +18,11 @@ from services._pmu import (
     register_name,
 )
 from services.costs import Cost
-from services.cpu import BurstError, Cpu, Entry, EntryKind, Software
+from services.cpu import NEVER, BurstError, Cpu, Entry, EntryKind, Software
 from services.executor import Work
 from services.linux_perf import EventAttr, Perf, PerfConfig, PerfCpu, PerfEvent
 from services.registers import MDCR_EL2, PMINTENSET_EL1, PMOVSSET_EL0
 
-NEVER = 2**64 - 1
 HZ = 1_000_000_000  # cycles per second: a cycle is a ns
 CYCLES, INSTRUCTIONS = 0x11, 0x08
 EVENTS = tuple(range(0x30))

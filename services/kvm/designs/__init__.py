@@ -8,8 +8,8 @@ from importlib.metadata import entry_points
 
 from services.experiment import DesignSpec, Experiment, GuestSpec
 from services.kvm.designs import emulated, partitioned
-from services.kvm.guest_pmu import CYCLE_BIT
 from services.kvm.vpmu import Design, DesignError
+from services.registers import counter_mask
 from services.tables import near
 
 
@@ -42,7 +42,7 @@ def make(spec: DesignSpec, guests: Iterable[GuestSpec] = ()) -> Design:
     """The design that `spec` names, on a machine with `guests`. Raises DesignError."""
     guest_range = 0
     for guest in guests:
-        guest_range |= (1 << guest.counters) - 1 | CYCLE_BIT
+        guest_range |= counter_mask(guest.counters)
     return named(spec.name).make(spec.axes, guest_range)
 
 

@@ -13,19 +13,18 @@ from services.boot import HostPolicy
 from services.cpu import Call, CounterFlag, Eventual, Row, awaited
 from services.experiment import CpuSpec
 from services.kvm.errors import InjectUndef, ProtocolError
-from services.kvm.guest_pmu import (
-    CYCLE,
+from services.kvm.guest_pmu import OF_COUNTERS, PMCR_WRITABLE, STALL_SLOTS, USERENR_ALL
+from services.kvm.vpmu import Access, Design, DesignError, KvmVcpu, Vpmu, axis
+from services.registers import (
     CYCLE_BIT,
+    CYCLE_COUNTER,
     MASK32,
     MASK64,
-    OF_COUNTERS,
-    PMCR_WRITABLE,
+    PMEVTYPER_EVTCOUNT,
     PMUVER_P5,
-    STALL_SLOTS,
-    USERENR_ALL,
+    bits,
+    counter_mask,
 )
-from services.kvm.vpmu import Access, Design, DesignError, KvmVcpu, Vpmu, axis
-from services.registers import bits
 from services.state import derived
 
 # As plain integers, for speed.
@@ -34,9 +33,6 @@ EXCLUDE_USER, EXCLUDE_KERNEL, LONG, DISABLED = (int(flag) for flag in CounterFla
 
 
 IN_MEMORY = (r.SW_INCR, r.CHAIN)  # events that KVM counts itself
-
-# MDCR_EL2 while a vCPU with an emulated PMU is loaded: everything traps, nothing is partitioned.
-TRAPPED = r.MDCR_EL2_TPM | r.MDCR_EL2_TPMCR
 
 
 class Kernel(Enum):
@@ -69,7 +65,7 @@ class EmulatedPmu(Vpmu):
 
     async def load(self) -> None:
         burst = Burst()
-        burst.msr(r.MDCR_EL2, TRAPPED | self.vcpu.spec.counters)
+        burst.msr(r.MDCR_EL2, r.MDCR_EL2_TRAP_ALL | self.vcpu.spec.counters)  # nothing is partitioned
         burst.msr(r.PMSELR_EL0, 0)
         burst.msr(r.PMUSERENR_EL0, USERENR_ALL)  # EL0's accesses trap to EL2 instead of being UNDEFINED
         self.vcpu.kvm(burst)
@@ -92,7 +88,7 @@ class EmulatedPmu(Vpmu):
         if not self.backed >> counter & 1:
             raise ProtocolError(f"no kernel counter backs counter {counter} of the guest")
         self.pmu.ovs |= 1 << counter
-        if counter != CYCLE and not self._long_overflow(counter):
+        if counter != CYCLE_COUNTER and not self._long_overflow(counter):
             self._count(1 << (counter + 1), r.CHAIN)
         self.vcpu.kick()
 
@@ -104,7 +100,7 @@ class EmulatedPmu(Vpmu):
             n, is_type = of_counter
             if n is None:
                 n = self.pmu.selr
-            if n != CYCLE and n >= self.pmu.counters:
+            if n != CYCLE_COUNTER and n >= self.pmu.counters:
                 raise InjectUndef
             if is_type:
                 return self._write_type(n, value) if write else self.pmu.typer[n]
@@ -120,7 +116,7 @@ class EmulatedPmu(Vpmu):
 
     def _write_type(self, n: int, value: int) -> Access:
         pmu = self.pmu
-        pmu.typer[n] = value & (pmu.event_mask if n != CYCLE else pmu.event_mask & ~0xFFFF)
+        pmu.typer[n] = value & (pmu.event_mask if n != CYCLE_COUNTER else pmu.event_mask & ~PMEVTYPER_EVTCOUNT)
         counted = self._value(n)  # the new event goes on from what the old one has counted
         return self._new_event(n, counted) if isinstance(counted, int) else self._new_event_after(n, counted)
 
@@ -185,10 +181,10 @@ class EmulatedPmu(Vpmu):
     # The backing events.
 
     def _long(self, n: int) -> bool:
-        return n == CYCLE or self.long_counters
+        return n == CYCLE_COUNTER or self.long_counters
 
     def _long_overflow(self, n: int) -> bool:
-        return bool(self.pmu.pmcr & (r.PMCR_LC if n == CYCLE else r.PMCR_LP))
+        return bool(self.pmu.pmcr & (r.PMCR_LC if n == CYCLE_COUNTER else r.PMCR_LP))
 
     def _enable(self, mask: int) -> None:
         """kvm_pmu_enable_counter_mask: nothing while PMCR_EL0.E is clear."""
@@ -221,13 +217,13 @@ class EmulatedPmu(Vpmu):
         pmu, bit = self.pmu, 1 << n
         typer, pmcr = pmu.typer[n], pmu.pmcr
         had = self.backed & bit
-        if n == CYCLE:
+        if n == CYCLE_COUNTER:
             event, flags, wide = r.CPU_CYCLES, LONG, pmcr & r.PMCR_LC
         else:
-            event = typer & pmu.event_mask & 0xFFFF
+            event = typer & pmu.event_mask & PMEVTYPER_EVTCOUNT
             flags = LONG if self.long_counters else 0
             wide = self.long_counters and pmcr & r.PMCR_LP
-        if event in pmu.denied or (event in IN_MEMORY and n != CYCLE):
+        if event in pmu.denied or (event in IN_MEMORY and n != CYCLE_COUNTER):
             if had:
                 self.rows.append((RELEASE, self.base + n, 0, 0, 0))
                 self.calls += 1
@@ -262,7 +258,7 @@ class EmulatedPmu(Vpmu):
         if not pmu.pmcr & r.PMCR_E:
             return
         for n in bits(mask & pmu.cnten & pmu.mask & ~CYCLE_BIT):
-            if pmu.typer[n] & 0xFFFF != event:
+            if pmu.typer[n] & PMEVTYPER_EVTCOUNT != event:
                 continue
             width = MASK64 if self._long(n) else MASK32
             pmu.counter[n] = pmu.counter[n] + 1 & width
@@ -319,7 +315,7 @@ class Emulated(Design):
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """Every counter is the host's."""
-        return HostPolicy(((1 << cpu.counters) - 1) | CYCLE_BIT, guest_flags=0)
+        return HostPolicy(counter_mask(cpu.counters), guest_flags=0)
 
     def vpmu(self, vcpu: KvmVcpu) -> EmulatedPmu:
         return EmulatedPmu(self, vcpu)

@@ -9,7 +9,6 @@ from services.boot import HostPolicy
 from services.experiment import CpuSpec
 from services.kvm.designs.partitioned.guest_range import overflow_flags
 from services.kvm.errors import InjectUndef
-from services.kvm.guest_pmu import CYCLE_BIT
 from services.kvm.vpmu import Access, Design, DesignError, KvmVcpu, Vpmu
 
 
@@ -49,7 +48,7 @@ class Raw(Design):
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """The host goes on as if there were no guests."""
-        return HostPolicy(((1 << cpu.counters) - 1) | CYCLE_BIT, guest_flags=overflow_flags(cpu))
+        return HostPolicy(r.counter_mask(cpu.counters), guest_flags=overflow_flags(cpu))
 
     def vpmu(self, vcpu: KvmVcpu) -> RawPmu:
         return RawPmu(self, vcpu)

@@ -13,7 +13,8 @@ from services import registers as r
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.swap import HardwareType, enables, without_el2
 from services.kvm.errors import InjectUndef
-from services.kvm.guest_pmu import CYCLE, PMCR_WRITABLE, STALL_SLOTS
+from services.kvm.guest_pmu import PMCR_WRITABLE, STALL_SLOTS
+from services.registers import CYCLE_COUNTER
 
 # They are given the register, or the number of the counter that it belongs to; a write, the value as well.
 Read = Callable[[PmuContext, int], int]
@@ -54,12 +55,14 @@ def by_register(function: F, *registers: int) -> dict[int, tuple[F, int]]:
 
 def by_counter(function: F) -> dict[int, tuple[F, int]]:
     """The entries of a function of event counters and the cycle counter: of their values."""
-    return {r.PMEVCNTR(n): (function, n) for n in range(r.EVENT_COUNTERS)} | {r.PMCCNTR_EL0: (function, CYCLE)}
+    return {r.PMEVCNTR(n): (function, n) for n in range(r.EVENT_COUNTERS)} | {r.PMCCNTR_EL0: (function, CYCLE_COUNTER)}
 
 
 def by_type(function: F) -> dict[int, tuple[F, int]]:
     """The entries of a function of event counters and the cycle counter: of what they count."""
-    return {r.PMEVTYPER(n): (function, n) for n in range(r.EVENT_COUNTERS)} | {r.PMCCFILTR_EL0: (function, CYCLE)}
+    return {r.PMEVTYPER(n): (function, n) for n in range(r.EVENT_COUNTERS)} | {
+        r.PMCCFILTR_EL0: (function, CYCLE_COUNTER)
+    }
 
 
 def selr_on_cpu(context: PmuContext) -> int:
@@ -84,7 +87,7 @@ def selected_write(function: Write, selr: Callable[[PmuContext], int] = selr_on_
 
 def has_counter(context: PmuContext, n: int) -> None:
     """Raises InjectUndef for a counter that is not the guest's."""
-    if n != CYCLE and n >= context.on.hpmn:
+    if n != CYCLE_COUNTER and n >= context.on.hpmn:
         raise InjectUndef
 
 
@@ -93,12 +96,12 @@ def has_counter(context: PmuContext, n: int) -> None:
 
 def read_counter(context: PmuContext, n: int) -> int:
     has_counter(context, n)
-    return context.read(r.PMCCNTR_EL0 if n == CYCLE else r.PMEVCNTR(n))
+    return context.read(r.PMCCNTR_EL0 if n == CYCLE_COUNTER else r.PMEVCNTR(n))
 
 
 def write_counter(context: PmuContext, n: int, value: int) -> None:
     has_counter(context, n)
-    context.write(r.PMCCNTR_EL0 if n == CYCLE else r.PMEVCNTR(n), value)
+    context.write(r.PMCCNTR_EL0 if n == CYCLE_COUNTER else r.PMEVCNTR(n), value)
 
 
 def read_type(context: PmuContext, n: int) -> int:
@@ -110,7 +113,7 @@ def write_type(context: PmuContext, n: int, value: int) -> None:
     """Into memory: the CPU gets it at the next load."""
     has_counter(context, n)
     mask = context.pmu.event_mask
-    context.pmu.typer[n] = value & (mask if n != CYCLE else mask & ~r.PMEVTYPER_EVTCOUNT)
+    context.pmu.typer[n] = value & (mask if n != CYCLE_COUNTER else mask & ~r.PMEVTYPER_EVTCOUNT)
 
 
 def types_written_through(hardware_type: HardwareType = without_el2) -> Accesses:
@@ -118,7 +121,7 @@ def types_written_through(hardware_type: HardwareType = without_el2) -> Accesses
 
     def write(context: PmuContext, n: int, value: int) -> None:
         write_type(context, n, value)
-        context.write(r.PMCCFILTR_EL0 if n == CYCLE else r.PMEVTYPER(n), hardware_type(context.pmu, n))
+        context.write(r.PMCCFILTR_EL0 if n == CYCLE_COUNTER else r.PMEVTYPER(n), hardware_type(context.pmu, n))
 
     return Accesses(writes={**by_type(write), r.PMXEVTYPER_EL0: selected_write(write)})
 

@@ -7,7 +7,6 @@ from functools import cache
 
 from services import registers as r
 from services.experiment import CpuSpec
-from services.kvm.guest_pmu import CYCLE_BIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ def guest_range(cpu: CpuSpec, counters: int, *, fgt: bool) -> GuestRange:
     return GuestRange(
         cpu,
         hpmn,
-        mask=((1 << hpmn) - 1) | CYCLE_BIT,
+        mask=r.counter_mask(hpmn),
         split=split,
         untrapped=fgt and cpu.fgt > 0 and hides_icntr and split,
         counters=tuple(r.PMEVCNTR(n) for n in range(hpmn)),
@@ -42,7 +41,7 @@ def guest_range(cpu: CpuSpec, counters: int, *, fgt: bool) -> GuestRange:
 
 def every_counter(cpu: CpuSpec) -> int:
     """The event counters of a CPU and its cycle counter, one bit each."""
-    return ((1 << cpu.counters) - 1) | CYCLE_BIT
+    return r.counter_mask(cpu.counters)
 
 
 def overflow_flags(cpu: CpuSpec) -> int:
@@ -52,4 +51,4 @@ def overflow_flags(cpu: CpuSpec) -> int:
 
 def guest_flags(cpu: CpuSpec, counters: int) -> int:
     """The flags that may be a guest's where guests have `counters`; PMICNTR_EL0's too, which the host never uses."""
-    return counters & every_counter(cpu) | (1 << r.INSTRUCTION_COUNTER if cpu.icntr else 0)
+    return counters & every_counter(cpu) | (r.INSTRUCTION_BIT if cpu.icntr else 0)

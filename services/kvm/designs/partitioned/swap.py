@@ -10,7 +10,8 @@ from collections.abc import Callable
 from services import registers as r
 from services._pmu import Burst
 from services.kvm.designs.partitioned.context import PmuContext
-from services.kvm.guest_pmu import CYCLE, PMCR_WRITABLE, GuestPmu
+from services.kvm.guest_pmu import PMCR_WRITABLE, GuestPmu
+from services.registers import CYCLE_COUNTER
 
 NOT_EL2 = ~r.PMEVTYPER_NSH
 
@@ -49,14 +50,14 @@ class SwapIn:
         pmu, burst = self.pmu, self.burst
         for n, register in enumerate(self.context.on.types):
             burst.msr(register, hardware_type(pmu, n))
-        burst.msr(r.PMCCFILTR_EL0, hardware_type(pmu, CYCLE))
+        burst.msr(r.PMCCFILTR_EL0, hardware_type(pmu, CYCLE_COUNTER))
 
     def counters(self) -> None:
         """PMEVCNTR<n>_EL0 and PMCCNTR_EL0."""
         burst, counter = self.burst, self.pmu.counter
         for register, value in zip(self.context.on.counters, counter, strict=False):
             burst.msr(register, value)
-        burst.msr(r.PMCCNTR_EL0, counter[CYCLE])
+        burst.msr(r.PMCCNTR_EL0, counter[CYCLE_COUNTER])
 
     def selr(self) -> None:
         self.burst.msr(r.PMSELR_EL0, self.pmu.selr)
@@ -150,7 +151,7 @@ class SwapOut:
         """`slot` is the cycle counter's, the event counters' are before it."""
         counter, h = self.pmu.counter, self.context.on.hpmn
         counter[:h] = values[slot - h : slot]
-        counter[CYCLE] = values[slot]
+        counter[CYCLE_COUNTER] = values[slot]
 
     def _keep_selr(self, values: list[int], slot: int) -> None:
         self.pmu.selr = values[slot]

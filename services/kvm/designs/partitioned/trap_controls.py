@@ -14,7 +14,6 @@ from services.kvm.vpmu import DesignError
 TRAPPED_WRITES = r.HDFG_PMOVS | r.HDFG_PMEVTYPERN | r.HDFG_PMCCFILTR
 TRAPPED_READS = TRAPPED_WRITES | r.HDFGRTR_PMCEIDN | r.HDFGRTR_PMMIR
 
-ALL = r.MDCR_EL2_TPM | r.MDCR_EL2_TPMCR
 NOTHING_AT_EL2 = r.MDCR_EL2_HPMD | r.MDCR_EL2_HCCD
 
 
@@ -32,7 +31,7 @@ TRAPS_OF_VERSION = "FEAT_FGT untraps most accesses; or what this version does wh
 
 def free(cpu: CpuSpec) -> int:
     """MDCR_EL2 of a vCPU whose registers are not on the CPU: everything traps, nothing is split off."""
-    return ALL | cpu.counters
+    return r.MDCR_EL2_TRAP_ALL | cpu.counters
 
 
 def owned(on: GuestRange) -> int:
@@ -42,7 +41,7 @@ def owned(on: GuestRange) -> int:
         value |= r.MDCR_EL2_HPMD  # nothing in the guest's range counts at EL2
     if on.cpu.pmuver >= r.PMUVER_P5:
         value |= r.MDCR_EL2_HCCD  # nor does the cycle counter
-    return value if on.untrapped else value | ALL
+    return value if on.untrapped else value | r.MDCR_EL2_TRAP_ALL
 
 
 def check(traps: Traps, cpu: CpuSpec, counters: int) -> list[str]:

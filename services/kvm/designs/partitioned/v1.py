@@ -14,7 +14,6 @@ from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.guest_range import every_counter, guest_flags, guest_range
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
-from services.kvm.guest_pmu import CYCLE_BIT
 from services.kvm.vpmu import Access, Design, KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
 
@@ -32,7 +31,7 @@ class V1Pmu(Vpmu):
 
     def derive(self) -> None:
         super().derive()
-        partition = (self.design.guest_range & ~CYCLE_BIT).bit_count()
+        partition = (self.design.guest_range & ~r.CYCLE_BIT).bit_count()
         on = guest_range(self.vcpu.spec, partition, fgt=self.design.traps is Traps.FGT)
         self.context.fit(self, on, n=on.hpmn)
         self.trapped = ACCESSES if on.split else UNSPLIT

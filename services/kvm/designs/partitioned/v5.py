@@ -13,7 +13,6 @@ from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.guest_range import every_counter, guest_flags, guest_range
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
-from services.kvm.guest_pmu import MASK64
 from services.kvm.vpmu import Access, Design, KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
 
@@ -37,7 +36,7 @@ def _counter(context: PmuContext, n: int) -> int:
 
 def _write_counter(context: PmuContext, n: int, value: int) -> None:
     accesses.has_counter(context, n)
-    context.pmu.counter[n] = value & MASK64
+    context.pmu.counter[n] = value & r.MASK64
 
 
 def _write_type(context: PmuContext, n: int, value: int) -> None:
