@@ -66,6 +66,17 @@ class Guest:
         await self.bench.enter(self.software, EntryKind.REQUEST, payload=orjson.dumps(request))
 
 
+async def two_vcpus(*tasks: ex.TaskSpec, **costs: int) -> tuple[Guest, Guest]:
+    """The vCPUs of one guest, each on a bench of its own with a task of its own."""
+    kernel = GuestKernel()
+    spec = ex.GuestSpec("vm0", 250, 6, 6, tuple(ex.VcpuSpec(0, (of,)) for of in tasks))
+    vcpus = Guest(Bench(counters=6), kernel, 0), Guest(Bench(counters=6), kernel, 1)
+    for index, vcpu in enumerate(vcpus):
+        boot = GuestBoot(vcpu=index, frequency_hz=HZ, costs=COSTS | costs, guest=spec, pmuver=6)
+        await vcpu.bench.enter(vcpu.software, EntryKind.BOOT, payload=typed_json.dumps(boot))
+    return vcpus
+
+
 async def test_boot_probes_and_resets_the_pmu_as_armv8pmu_reset_does() -> None:
     guest = await Guest.boot()
     probe = ["r PMCR_EL0", "r PMCEID0_EL0", "r PMCEID1_EL0", "r PMMIR_EL1"]
@@ -235,14 +246,26 @@ async def test_state_goes_on_identically() -> None:
 
 
 async def test_the_vcpus_of_a_guest_have_one_perf_and_number_their_tasks_together() -> None:
-    kernel = GuestKernel()
-    cpus = ex.VcpuSpec(0, (task(10 * TICK, session=stat(INSTRUCTIONS)),)), ex.VcpuSpec(0, (task(10 * TICK),))
-    spec = ex.GuestSpec("vm0", 250, 6, 6, cpus)
-    for index in range(2):
-        guest = Guest(Bench(counters=6), kernel, index)
-        boot = GuestBoot(vcpu=index, frequency_hz=HZ, costs=COSTS, guest=spec, pmuver=6)
-        await guest.bench.enter(guest.software, EntryKind.BOOT, payload=orjson.dumps(boot))
-    one, other = kernel.cpus.values()
+    one, other = (vcpu.software for vcpu in await two_vcpus(task(10 * TICK, session=stat(INSTRUCTIONS)), task(TICK)))
     assert [task.id for task in (*one.tasks, *other.tasks)] == [0, 1]
-    one.perf.shared.limits.lower(100_000)  # one slow vCPU lowers the limit on samples for all
-    assert other.perf.shared.limits.max_samples_per_tick < 400
+
+
+async def test_one_vcpu_with_a_slow_handler_lowers_the_limit_on_samples_for_all_of_its_guest() -> None:
+    often = ex.SessionSpec("record", (event(INSTRUCTIONS, 0, period=50_000),))
+
+    async def first_tick(vcpu: Guest) -> int:
+        """The samples that a vCPU's task takes in its first tick."""
+        await vcpu.run(until=TICK - MS // 4)
+        (result,) = (await vcpu.report())["sessions"][0]["events"]
+        return int(result["samples"])
+
+    async def both() -> tuple[Guest, Guest]:
+        return await two_vcpus(*[task(20 * TICK, session=often)] * 2, host_pmi=20_000)
+
+    _, alone = await both()
+    unlimited = await first_tick(alone)
+    slow, other = await both()
+    await slow.run()
+    limit = slow.software.perf.shared.limits.max_samples_per_tick
+    assert limit < unlimited
+    assert await first_tick(other) == limit  # though its own handler has not run yet
