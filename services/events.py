@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
 from functools import cache
 from importlib.resources import files
+
+import tomli
 
 from services.registers import PMEVTYPER_EVTCOUNT
 
@@ -13,7 +14,7 @@ LAST_EVENT = PMEVTYPER_EVTCOUNT  # 16 bits with FEAT_PMUv3p1
 
 @cache
 def _tables() -> dict[str, dict[str, str | int]]:
-    return tomllib.loads(files("services").joinpath("events.toml").read_text(encoding="utf-8"))
+    return tomli.loads(files("services").joinpath("events.toml").read_text(encoding="utf-8"))
 
 
 @cache

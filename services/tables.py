@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path as FilePath
 from typing import Any, NoReturn
+
+import tomli
 
 from services.errors import UserError
 from services.toml_lines import Path, lines_of
@@ -39,11 +40,12 @@ class Document:
         self.overrides: dict[Path, str] = {}  # keys that `--set` has replaced, with its text
         self._text = text
         try:
-            self.data: dict[str, Any] = tomllib.loads(text, parse_float=Decimal)
-        except tomllib.TOMLDecodeError as error:
-            line, problem = _syntax_error(str(error), text)
+            self.data: dict[str, Any] = tomli.loads(text, parse_float=Decimal)
+        except tomli.TOMLDecodeError as error:
+            last = text.rstrip("\n").count("\n") + 1  # where the document ends too early
+            problem = f"not valid TOML: {error.msg[:1].lower()}{error.msg[1:]}"
             raise UserError(
-                f"{name}:{line}", f"not valid TOML: {problem}", "correct the syntax (https://toml.io)"
+                f"{name}:{min(error.lineno, last)}", problem, "correct the syntax (https://toml.io)"
             ) from None
         except ValueError:  # what int() refuses of a valid document: sys.set_int_max_str_digits
             long = re.search(r"[\d_]{4000,}", text)
@@ -246,13 +248,17 @@ def read_text(name: str, remedy: str) -> str:
 
 def near(name: str, names: Iterable[str]) -> str:
     """What a person who wrote `name` may have meant: the near matches among `names`, or all of them."""
+    known = list(names)
+    return meant(name, known) or f"known are {', '.join(known)}"
+
+
+def meant(name: str, names: Iterable[str]) -> str:
+    """The near matches of `name` among `names`, as a question; empty if there are none."""
     known = {candidate.lower(): candidate for candidate in names}
     wanted = name.lower()
     matches = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
     matches += [candidate for candidate in known if wanted and wanted in candidate and candidate not in matches]
-    if matches:
-        return f"did you mean {' or '.join(known[match] for match in matches)}?"
-    return f"known are {', '.join(known.values())}"
+    return f"did you mean {' or '.join(known[match] for match in matches)}?" if matches else ""
 
 
 def written(value: Any) -> str:
@@ -275,12 +281,3 @@ def _dotted(path: Path) -> str:
 def _header(path: Path) -> str:
     """A path as a header writes it: without the positions in arrays."""
     return ".".join(step for step in path if isinstance(step, str))
-
-
-def _syntax_error(message: str, text: str) -> tuple[int, str]:
-    """The line and the problem. tomllib words the place: `… (at line 5, column 3)` or `… (at end of document)`."""
-    match = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", message, re.DOTALL)
-    if match is None:
-        return 1, message
-    last = max(1, len(text.rstrip("\n").split("\n")))
-    return int(match[2]) if match[2] else last, match[1][:1].lower() + match[1][1:]

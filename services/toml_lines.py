@@ -1,6 +1,6 @@
-"""The line of each key of a TOML document: tomllib checks a document but keeps no lines.
+"""The line of each key of a TOML document: tomli checks a document but keeps no lines.
 
-The scan walks a document that `tomllib` has already accepted, so it only has to tell apart what
+The scan walks a document that `tomli` has already accepted, so it only has to tell apart what
 differs in extent: keys, strings of four kinds, arrays, inline tables, headers, comments.
 """
 
@@ -20,7 +20,7 @@ def lines_of(document: str) -> dict[Path, int]:
 
 class _Scan:
     def __init__(self, document: str) -> None:
-        # As tomllib does: a CR LF counts as one line end, also inside a multi-line string.
+        # As tomli does: a CR LF counts as one line end, also inside a multi-line string.
         self._text = document.replace("\r\n", "\n")
         self._at = 0
         self._line = 1

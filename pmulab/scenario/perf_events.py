@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from services import events
 from services.errors import UserError
 from services.experiment import EventSpec
-from services.tables import near
+from services.tables import meant
 
 _RAW = re.compile(r"r(?:0x)?([0-9a-fA-F]{1,8})")
 _PMU = re.compile(r"(armv8_\w+)/([^/]*)/")
@@ -168,8 +168,8 @@ def _modify(text: str, attr: _Attr, modifiers: str, leader: int) -> EventSpec:
 
 
 def _nearest(name: str) -> str:
-    remedy = near(name, events.names())
-    return f"{remedy} " if remedy.startswith("did you") else ""
+    question = meant(name, events.names())
+    return f"{question} " if question else ""
 
 
 def _where_listed() -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from importlib.resources import files
 from numbers import Integral, Real
 from pathlib import Path as FilePath
 from typing import Any
+
+import tomli
 
 from services.errors import UserError
 from services.tables import Document, near, written
@@ -81,7 +82,7 @@ def _malformed(override: str) -> UserError:
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}", parse_float=Decimal)["value"]
+        return tomli.loads(f"value = {text}", parse_float=Decimal)["value"]
     except (ValueError, RecursionError):  # not TOML, or beyond what Python reads of it
         return text
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
 from typing import Any
 
 import pytest
+import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,7 +35,7 @@ from services.toml_lines import Path, lines_of
     ],
 )
 def test_a_key_is_found_on_its_line(document: str, path: Path, line: int) -> None:
-    tomllib.loads(document)
+    tomli.loads(document)
     assert lines_of(document)[path] == line
 
 
@@ -79,7 +79,7 @@ def _paths(value: Any, path: Path) -> set[Path]:
 @given(st.dictionaries(_keys, _values, max_size=5), st.integers(0, 3))
 def test_every_path_of_a_document_has_a_line_and_no_other(data: dict[str, Any], blank: int) -> None:
     document = "".join("\n" * blank + f"{_basic(key)} = {_text(value)}\n" for key, value in data.items())
-    parsed = tomllib.loads(document)
+    parsed = tomli.loads(document)
     lines = lines_of(document)
     assert set(lines) == _paths(parsed, ())
     top = [lines[(key,)] for key in data]
