@@ -190,18 +190,20 @@ class Cpu:
         entry's answer replaces it."""
         self._answer = payload
 
-    def done(self) -> tuple[Burst, bytes]:
-        """End the current entry: its last burst, which is to be executed, and its answer.
-
-        Whoever dispatches entries to handlers calls this.
-        """
-        burst = self.burst
+    def done(self) -> Eventual[bytes]:
+        """End the current entry: its last burst is executed; its answer. Whoever dispatches entries calls this."""
+        burst, answer = self.burst, self._answer
         burst.done()
         self.burst = Burst()
-        answer = self._answer
         if answer:
             self._answer = b""
-        return burst, answer
+        time = self._executor.execute(burst, answer)
+        return answer if isinstance(time, int) else _executed(time, answer)
+
+
+async def _executed(time: Coroutine[Any, Any, int], answer: bytes) -> bytes:
+    await time
+    return answer
 
 
 class Software(Protocol):

@@ -11,7 +11,7 @@ from grpc import StatusCode
 from services._pmu import Burst
 from services.attend.messages import ends_entry, entry_of
 from services.attend.seat import COURTESY, SILENCE, PeerGone, Seat
-from services.cpu import Cpu, Software, TookException
+from services.cpu import Cpu, Software, TookException, awaited
 from services.rpc import Channel, RpcError, Stream
 from services.wire import attend_pb2 as wire
 from services.wire.methods import ATTEND, PROTOCOL_VERSION
@@ -107,7 +107,7 @@ class _Session:
         work = self._software.enter(self._cpu, entry)
         if work is not None:
             await work
-        await self.execute(*self._cpu.done())
+        await awaited(self._cpu.done())
         self._open.pop()
 
     async def _receive(self) -> wire.Turn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
-from services.cpu import Cpu, Entry, Eventual, Executor, Software
+from services.cpu import Cpu, Entry, Eventual, Executor, Software, awaited
 from services.kvm.errors import ProtocolError
 
 
@@ -38,26 +38,13 @@ class LocalSoftware:
             cpu = self._cpu = Cpu(executor)
         cpu.now = entry.now
         work = self.software.enter(cpu, entry)
-        if work is not None:
-            return _worked(cpu, executor, work)
-        burst, answer = cpu.done()
-        time = executor.execute(burst, answer)
-        return answer if isinstance(time, int) else _executed(time, answer)
+        return cpu.done() if work is None else _worked(cpu, work)
 
     def refuse(self, who: str, problem: str) -> Exception:
         """As `Attendant`."""
         return ProtocolError(f"{who}: {problem}")
 
 
-async def _worked(cpu: Cpu, executor: Executor, work: Coroutine[Any, Any, object]) -> bytes:
+async def _worked(cpu: Cpu, work: Coroutine[Any, Any, object]) -> bytes:
     await work
-    burst, answer = cpu.done()
-    time = executor.execute(burst, answer)
-    if not isinstance(time, int):
-        await time
-    return answer
-
-
-async def _executed(time: Coroutine[Any, Any, int], answer: bytes) -> bytes:
-    await time
-    return answer
+    return await awaited(cpu.done())

@@ -170,7 +170,9 @@ class PCpu(PCpuState):
         """What becomes of an exception that nobody is left to take."""
         return SimulationError(f"{self._host_name()}: {exc}, and its handler has ended")
 
-    def call(self, rows: list[Row], account: Account, calls: int, reads: int) -> Eventual[list[int]]:
+    def call(
+        self, rows: list[Row], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
+    ) -> Eventual[list[int]]:
         """Kernel-counter operations for KVM, in one entry; the results of its READs.
 
         The log has a row's columns for each of the `calls`, 0 for one a row.

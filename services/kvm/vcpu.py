@@ -23,7 +23,7 @@ from services._pmu import (
     Stop,
 )
 from services.costs import Cost
-from services.cpu import NEVER, Entry, EntryKind, Eventual, Notice, Row, Timer, TookException, awaited
+from services.cpu import NEVER, Entry, EntryKind, Eventual, Notice, Timer, TookException, awaited
 from services.executor import Work
 from services.experiment import CpuSpec
 from services.kvm import reports
@@ -93,7 +93,9 @@ class VCpu(VCpuState):
         "pcpus",
         "siblings",
         "pcpu",
-        # Calls of the machine for the pCPU that it is on: an access of KVM's own, at EL2, and the ways out and in.
+        # For the pCPU that it is on: kernel-counter operations (`PCpu.call`), and calls of the machine: an access of
+        # KVM's own, at EL2, and the ways out and in.
+        "call",
         "read",
         "write",
         "exit_null",
@@ -157,7 +159,7 @@ class VCpu(VCpuState):
     def set_task_cpu(self, cpu: int) -> None:
         """Move it, while it does not run, to another pCPU."""
         machine, pcpu = self.machine, self.pcpus[cpu]
-        self.cpu, self.pcpu = cpu, pcpu
+        self.cpu, self.pcpu, self.call = cpu, pcpu, pcpu.call
         self.read, self.write = partial(machine.read, cpu), partial(machine.write, cpu)
         exit_guest = partial(machine.exit_guest, cpu, pcpu.context, pcpu.profile)
         self.exit_null = partial(exit_guest, EXIT_FULL_NULL, pcpu.costs[EXIT_FULL_NULL])
@@ -265,12 +267,6 @@ class VCpu(VCpuState):
     def kvm(self, burst: Burst) -> list[int]:
         """Execute KVM's own accesses, at EL2; the values read."""
         return self.pcpu.kvm(burst)
-
-    def call(
-        self, rows: list[Row], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
-    ) -> Eventual[list[int]]:
-        """Kernel-counter operations for KVM, in one entry; the results of its READs."""
-        return self.pcpu.call(rows, account, calls, reads)
 
     def set_account(self, account: Account) -> int:
         """The account to which the host's cycles are charged from now on; the one before."""
@@ -423,8 +419,10 @@ class VCpu(VCpuState):
         if pcpu.perf_ran or not isinstance(access, int):
             return self._emulated(access, before)
         self.trap_bursts += pcpu.bursts - before
-        self._flush_pmu()
-        if not self.enter_el1(self.vgic.timer_deadline):
+        vgic = self.vgic
+        if self.pmu.ovs or vgic.line or vgic.overflowed >= 0:  # else it changes nothing
+            self._flush_pmu()
+        if not self.enter_el1(vgic.timer_deadline):
             self._enter_expired()
         return access
 

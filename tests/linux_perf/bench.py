@@ -18,7 +18,7 @@ from services._pmu import (
     register_name,
 )
 from services.costs import Cost
-from services.cpu import NEVER, BurstError, Cpu, Entry, EntryKind, Software
+from services.cpu import NEVER, BurstError, Cpu, Entry, EntryKind, Software, awaited
 from services.executor import Work
 from services.linux_perf import EventAttr, Perf, PerfConfig, PerfCpu, PerfEvent
 from services.registers import MDCR_EL2, PMINTENSET_EL1, PMOVSSET_EL0
@@ -176,10 +176,7 @@ class Bench:
         work = software.enter(self.port, entry)
         if work is not None:
             await work
-        burst, answer = self.port.done()
-        time = self.execute(burst, answer)
-        if not isinstance(time, int):
-            await time
+        answer = await awaited(self.port.done())
         self.previous_done = self.machine.now(0)
         return answer
 
