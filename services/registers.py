@@ -108,10 +108,12 @@ PMUSERENR_ER: Final = 1 << 3
 MDCR_EL2_HPMN: Final = 0x1F
 MDCR_EL2_TPMCR: Final = 1 << 5
 MDCR_EL2_TPM: Final = 1 << 6
-MDCR_EL2_TRAP_ALL: Final = MDCR_EL2_TPM | MDCR_EL2_TPMCR
 MDCR_EL2_HPME: Final = 1 << 7
 MDCR_EL2_HPMD: Final = 1 << 17
 MDCR_EL2_HCCD: Final = 1 << 23
+
+# What traps every access of a guest to the PMU
+PMU_TRAPS: Final = MDCR_EL2_TPM | MDCR_EL2_TPMCR
 
 # HDFGRTR_EL2 and HDFGWTR_EL2: 1 traps
 HDFG_PMEVTYPERN: Final = 1 << 13

@@ -65,7 +65,7 @@ class EmulatedPmu(Vpmu):
 
     async def load(self) -> None:
         burst = Burst()
-        burst.msr(r.MDCR_EL2, r.MDCR_EL2_TRAP_ALL | self.vcpu.spec.counters)  # nothing is partitioned
+        burst.msr(r.MDCR_EL2, r.PMU_TRAPS | self.vcpu.spec.counters)  # nothing is partitioned
         burst.msr(r.PMSELR_EL0, 0)
         burst.msr(r.PMUSERENR_EL0, USERENR_ALL)  # EL0's accesses trap to EL2 instead of being UNDEFINED
         self.vcpu.kvm(burst)

@@ -31,7 +31,7 @@ TRAPS_OF_VERSION = "FEAT_FGT untraps most accesses; or what this version does wh
 
 def free(cpu: CpuSpec) -> int:
     """MDCR_EL2 of a vCPU whose registers are not on the CPU: everything traps, nothing is split off."""
-    return r.MDCR_EL2_TRAP_ALL | cpu.counters
+    return r.PMU_TRAPS | cpu.counters
 
 
 def owned(on: GuestRange) -> int:
@@ -41,7 +41,7 @@ def owned(on: GuestRange) -> int:
         value |= r.MDCR_EL2_HPMD  # nothing in the guest's range counts at EL2
     if on.cpu.pmuver >= r.PMUVER_P5:
         value |= r.MDCR_EL2_HCCD  # nor does the cycle counter
-    return value if on.untrapped else value | r.MDCR_EL2_TRAP_ALL
+    return value if on.untrapped else value | r.PMU_TRAPS
 
 
 def check(traps: Traps, cpu: CpuSpec, counters: int) -> list[str]:
