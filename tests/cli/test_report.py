@@ -93,6 +93,13 @@ def test_a_pinned_event_in_error_is_told(result: dict[str, Any]) -> None:
     assert "(100.00%) ERROR" in render(result)
 
 
+def test_all_that_the_host_is_refused_is_told(result: dict[str, Any]) -> None:
+    names = ["cycles", "instructions"]
+    result["runs"][1]["host"]["refused"] = [{"session": "", "event": name, "reason": "it counts"} for name in names]
+    (row,) = (line for line in render(result).splitlines() if line.startswith("refuses the host"))
+    assert row.split()[-3:] == ["nothing", "cycles,", "instructions"]
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_design_that_refuses_an_event_says_so_and_shows_no_other_events_numbers(
     result: dict[str, Any], first: int
