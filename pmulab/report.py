@@ -10,6 +10,7 @@ from services.result import CountError, CpuTime, Design, Event, Guest, Host, Lat
 
 _CAUSES = ("multiplexing", "stopped", "surplus", "overflow", "frozen")
 _TRAPS_SHOWN = 6  # registers, those that trap most
+_NOT_COUNTED = "<not counted>"  # as perf prints it
 _FAR = 0.05  # from its truth: what a host event's scaled count is named for
 _MODES: tuple[tuple[str, Callable[[CpuTime], float]], ...] = (
     ("guest", lambda time: time.guest),
@@ -88,7 +89,9 @@ def _summary(result: Result) -> str:
         ["wall time", *(f"{run.wall_seconds:.1f} s" for run in runs)],
     ]
     if any(run.host.refused for run in runs):
-        rows.append(["refuses the host", *(_listed(one.event for one in run.host.refused) for run in runs)])
+        events = _rows([run.host for run in runs])
+        names = ([name for name, of in events if isinstance(of[n], RefusedEvent)] for n in range(len(runs)))
+        rows.append(["refuses the host", *map(_listed, names)])
     if any(run.design.fallbacks for run in runs):
         rows.append(["falls back", *(wrap("; ".join(run.design.fallbacks) or "no") for run in runs)])
     if any(run.choices for run in runs):
@@ -205,8 +208,11 @@ def _keyed(events: Iterable[Event | RefusedEvent]) -> dict[_Key, Event | Refused
     return keyed
 
 
-def _rows(actors: Sequence[Guest | Host]) -> list[tuple[_Key, list[Event | RefusedEvent | None]]]:
-    """Each event, in the scenario's order, and what became of it in each design: None if nobody opened it there."""
+def _rows(actors: Sequence[Guest | Host]) -> list[tuple[str, list[Event | RefusedEvent | None]]]:
+    """Each event, in the scenario's order, and what became of it in each design: None if nobody opened it there.
+
+    It is named by its session, too, if several have one of that name, and numbered if the session has.
+    """
     keyed = [_keyed([*one.events, *(one.refused if isinstance(one, Host) else ())]) for one in actors]
     order: list[_Key] = []
     for actor in actors:
@@ -218,7 +224,14 @@ def _rows(actors: Sequence[Guest | Host]) -> list[tuple[_Key, list[Event | Refus
                 order.insert(at, key)
                 at += 1
     order += dict.fromkeys(key for of_actor in keyed for key in of_actor if key not in order)
-    return [(key, [of_actor.get(key) for of_actor in keyed]) for key in order]
+    sessions = Counter(event for _, event in {(session, event) for session, event, _ in order})
+    return [(_name(key, alone=sessions[key[1]] == 1), [of_actor.get(key) for of_actor in keyed]) for key in order]
+
+
+def _name(key: _Key, *, alone: bool) -> str:
+    session, event, before = key
+    name = event if alone or not session else f"{event} ({session})"
+    return f"{name} #{before + 1}" if before else name
 
 
 def _events(actor: str, runs: Sequence[Run], actors: Sequence[Guest | Host]) -> str:
@@ -229,7 +242,7 @@ def _events(actor: str, runs: Sequence[Run], actors: Sequence[Guest | Host]) -> 
     heads = columns(runs)
     table = [[f"{actor}: event", "design", "count", "scaled", "truth", "error", "running", "samples"]]
     notes: dict[str, None] = {}
-    for (_, name, _), events in rows:
+    for name, events in rows:
         for number, event in enumerate(events):
             table.append([name if number == 0 else "", heads[number], *_cells(event)])
             if isinstance(event, RefusedEvent):
@@ -244,7 +257,7 @@ def _cells(event: Event | RefusedEvent | None) -> list[str]:
         return ["refused", "", "", "", "", ""]
     return [
         f"{event.count:,}",
-        "<not counted>" if event.scaled is None else f"{event.scaled:,}",
+        _NOT_COUNTED if event.scaled is None else f"{event.scaled:,}",
         f"{event.truth:,}",
         "" if event.deviation is None or not event.truth else f"{100 * event.deviation:+.2f} %",
         f"({100 * event.running:.2f}%)" + (" ERROR" if event.in_error else ""),
@@ -253,28 +266,39 @@ def _cells(event: Event | RefusedEvent | None) -> list[str]:
 
 
 def _far_off(runs: Sequence[Run]) -> str:
-    """The host's events whose scaled counts are far from their truth, the worst first."""
+    """The host's events that are far from their truth, the worst first: those that were never counted."""
+    heads = columns(runs)
     found = [
-        (event, name)
-        for run, name in zip(runs, columns(runs), strict=True)
-        for event in run.host.events
-        if event.deviation is not None and abs(event.deviation) > _FAR
+        (event, [f"  {name}", head])
+        for name, events in _rows([run.host for run in runs])
+        for head, event in zip(heads, events, strict=True)
+        if isinstance(event, Event) and _badness(event) > (False, _FAR)
     ]
     if not found:
         return ""
-    found.sort(key=lambda one: -abs(one[0].deviation or 0.0))
-    table = [
-        [f"  {event.event}", name, f"{100 * (event.deviation or 0.0):+,.2f} %" if event.truth else "truth 0"]
-        for event, name in found
-    ]
+    found.sort(key=lambda one: _badness(one[0]), reverse=True)
+    table = [[*row, _off(event)] for event, row in found]
     return f"Host events more than {100 * _FAR:.0f} % from their truth\n{align(table, left=2)}"
+
+
+def _badness(event: Event) -> tuple[bool, float]:
+    """Has it not been counted although it happened, and how often; else how far its scaled count is from its truth."""
+    if event.deviation is None:
+        return bool(event.truth), event.truth
+    return False, abs(event.deviation)
+
+
+def _off(event: Event) -> str:
+    if event.deviation is None:
+        return _NOT_COUNTED
+    return f"{100 * event.deviation:+,.2f} %" if event.truth else "truth 0"
 
 
 def _causes(actor: str, runs: Sequence[Run], actors: Sequence[Guest | Host]) -> str:
     """The error of each scaled count by cause, in per cent of the truth."""
     heads = columns(runs)
     table = [[f"{actor}: error by cause", "design", "got", *_CAUSES]]
-    for (_, name, _), events in _rows(actors):
+    for name, events in _rows(actors):
         for number, event in enumerate(events):
             cells = [""] * (1 + len(_CAUSES))
             if isinstance(event, Event):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,46 @@ def test_a_host_event_far_from_its_truth_is_named_below_the_table_the_worst_firs
     assert table(render(result), title)[1:] == rows
     near["scaled"] = 2_860_000
     assert table(render(result), title)[1:] == rows[:1]
-    far["scaled"] = None
+    near["scaled"] = None
+    assert table(render(result), title)[1:] == [["cycles:H", "emulated", "<not", "counted>"], *rows[:1]]
+    far["truth"] = 0
+    assert [row[1] for row in table(render(result), title)[1:]] == ["emulated", "partitioned"]
+    near["truth"], far["scaled"] = 0, 0
     assert title not in render(result)
+
+
+def test_events_of_one_name_are_told_apart_by_their_sessions_and_within_one_by_number(result: dict[str, Any]) -> None:
+    for run in result["runs"]:
+        (event,) = run["host"]["events"]
+        run["host"]["events"] = [
+            event | {"session": session, "event": name, "scaled": 1}
+            for session, name in (
+                ("host.perf.0", "cycles:H"),
+                ("host.perf.0", "cycles:H"),
+                ("host.perf.0", "cycles:G"),
+                ("host.perf.1", "cycles:H"),
+                ("", "cycles:H"),
+            )
+        ]
+    *opened, last = result["runs"][1]["host"]["events"]
+    result["runs"][1]["host"]["events"] = opened[:3]
+    result["runs"][1]["host"]["refused"] = [
+        {"session": one["session"], "event": one["event"], "reason": "it counts"} for one in (opened[3], last)
+    ]
+    text = render(result, why=True)
+    names = [
+        "cycles:H (host.perf.0)",
+        "cycles:H (host.perf.0) #2",
+        "cycles:G",
+        "cycles:H (host.perf.1)",
+        "cycles:H",
+    ]
+    for title in ("host: event  ", "host: error by cause", "Host events more than 5 %"):
+        (block,) = (block for block in text.split("\n\n") if block.startswith(title))
+        firsts = [re.split("  +", line.strip())[0] for line in block.splitlines()[1:] if "refuses" not in line]
+        assert [name for name in dict.fromkeys(firsts) if ":" in name] == names, title
+    assert "\npartitioned refuses cycles:H (host.perf.1): it counts\n" in text
+    assert " ".join(text.split()).count("nothing cycles:H (host.perf.1), cycles:H ") == 1, "in the summary"
 
 
 def test_a_design_that_cannot_be_had_is_a_column_that_says_why(result: dict[str, Any]) -> None:
