@@ -3,54 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import errno
-import os
-import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
 
 from pmulab import __version__
-from pmulab.errors import TopologyError
-from pmulab.exit_status import BAD_INPUT, BROKEN_PIPE, FAILED, INTERRUPTED
-from services.errors import UserError, one_line
+from pmulab.command import Parser, carry_out
 from services.experiment import MAX_SEED
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status. 2: the user's mistake, in one line; 1: it could not be carried out."""
-    if sys.stderr is None:  # it has been closed: nobody wants to know
-        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    if sys.stdout is None:
-        return _fail("there is no standard output to print to", FAILED)
-    try:
-        status = _dispatch(_parser().parse_args(argv))
-        sys.stdout.flush()
-        return status
-    except UserError as error:
-        return _fail(str(error), BAD_INPUT)
-    except TopologyError as error:
-        return _fail(str(error), FAILED)
-    except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        _drop_output()  # whoever read it has gone: nothing to say
-        return BROKEN_PIPE
-    except OSError as error:
-        if error.errno != errno.ENOSPC or error.filename is not None:
-            raise
-        _drop_output()
-        return _fail(f"the output cannot be written: {error.strerror}", FAILED)
-
-
-def _drop_output() -> None:
-    """Leave nothing to flush at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _fail(message: str, status: int) -> int:
-    sys.stderr.write(f"pmulab: {one_line(message)}\n")
-    return status
+    """Run one command; the exit status."""
+    return carry_out("pmulab", lambda: _dispatch(_parser().parse_args(argv)))
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:
@@ -60,14 +23,8 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     return status
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, as for every other mistake."""
-        self.exit(BAD_INPUT, f"{self.prog}: {one_line(message)}; see `{self.prog} --help`\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="pmulab", description="A laboratory for virtualising the Arm PMU.")
+    parser = Parser(prog="pmulab", description="A laboratory for virtualising the Arm PMU.")
     parser.add_argument("--version", action="version", version=f"pmulab {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 

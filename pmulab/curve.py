@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from pmulab import scenario
 from pmulab.batch import run_designs
+from pmulab.command import Parser, carry_out
 from pmulab.designs import label
+from pmulab.exit_status import FAILED, OK
 from services.errors import UserError
 from services.experiment import DesignSpec
 from services.kvm.bill import LINES
@@ -136,28 +138,35 @@ def overrides(point: dict[str, str]) -> list[str]:
     return [f"{key}={value}" for keys, value in point.items() for key in keys.split("+")]
 
 
+class Row(NamedTuple):
+    """A line of the table."""
+
+    cells: list[str]
+    failed: bool = False  # it says why there is nothing to measure
+
+
 def rows(
     name: str, keys: Sequence[str], designs: Sequence[str], fixed: Sequence[str], shown: Sequence[str]
-) -> Iterator[list[str]]:
+) -> Iterator[Row]:
     """The lines of the table, its head first, each as soon as its run has ended. Raises UserError."""
     grid = points(keys)
     loaded = [scenario.load(name, designs=designs, overrides=[*fixed, *overrides(point)]) for point in grid]
     longest = max(len(label(experiment.design)) for at in loaded for experiment in at.experiments)
-    yield [*grid[0], "design".ljust(longest), *shown]
+    yield Row([*grid[0], "design".ljust(longest), *shown])
     for point, at in zip(grid, loaded, strict=True):
         result = run_designs(at, jobs=1)
         for run in result.runs:
             design = label(DesignSpec(run.design.name, run.design.axes))
-            yield [*point.values(), design, *(measure(run, name) for name in shown)]
+            yield Row([*point.values(), design, *(measure(run, name) for name in shown)])
         for failure in result.failures:
             design = label(DesignSpec(failure.design.name, failure.design.axes))
-            yield [*point.values(), design, str(failure), *([""] * (len(shown) - 1))]
+            yield Row([*point.values(), design, str(failure), *([""] * (len(shown) - 1))], failed=True)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     listed = "\n".join(f"  {name:<22} {what}" for name, (what, _) in MEASURES.items())
-    made = argparse.ArgumentParser(
-        prog="pmulab.curve",
+    made = Parser(
+        prog="python -m pmulab.curve",
         description=(__doc__ or "").split("\n", 1)[0],
         epilog=f"measures:\n{listed}\n  {'bill:LINE':<22} share of busy time: {', '.join(BILL)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -171,26 +180,28 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = parser().parse_args(arguments)
+    return carry_out("pmulab.curve", lambda: draw(parser().parse_args(arguments)))
+
+
+def draw(given: argparse.Namespace) -> int:
+    """Print the table; the exit status. Raises UserError."""
     shown = given.show.split(",")
     for name in shown:
         if name not in MEASURES and name not in BILL:
-            print(f"pmulab.curve: --show: no measure {name!r}; {near(name, [*MEASURES, *BILL])}", file=sys.stderr)
-            return 2
-    try:
-        table = rows(given.scenario, given.keys, given.design, given.fixed, shown)
-        head = next(table)
-        widths = [max(len(cell), 10) for cell in head]
-        for row in itertools.chain([head], table):
-            cells = [
-                cell.ljust(width) if index <= len(given.keys) else cell.rjust(width)
-                for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ]
-            print("  ".join(cells).rstrip(), flush=True)
-    except UserError as error:
-        print(f"pmulab.curve: {error}", file=sys.stderr)
-        return 2
-    return 0
+            raise UserError("--show", f"no measure {name!r}", near(name, [*MEASURES, *BILL]))
+    status = OK
+    table = rows(given.scenario, given.keys, given.design, given.fixed, shown)
+    head = next(table)
+    widths = [max(len(cell), 10) for cell in head.cells]
+    for row in itertools.chain([head], table):
+        cells = [
+            cell.ljust(width) if index <= len(given.keys) else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row.cells, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip(), flush=True)
+        if row.failed:
+            status = FAILED
+    return status
 
 
 if __name__ == "__main__":

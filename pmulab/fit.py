@@ -11,13 +11,14 @@ base speed. Throttling bends the line, so the fit is repeated around what it fou
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 from pmulab import scenario
 from pmulab.batch import run_designs
+from pmulab.command import Parser, carry_out
+from pmulab.exit_status import FAILED, OK
 from services.errors import UserError
 
 BASE, OTHER = "partitioned", "emulated"  # the base speed follows from the first, the factor from both
@@ -142,38 +143,35 @@ def _rounded(number: float) -> Decimal:
     return Decimal(f"{number:.4f}")
 
 
-def _row(trial: Trial, name: str, start: Numbers) -> str:
-    """One line of the table: the fit, or that there is none."""
+def _print_row(trial: Trial, name: str, start: Numbers) -> int:
+    """One line of the table: the fit, or that there is none. An exit status."""
     try:
         numbers, times = fit(trial, start)
     except NoFitError as error:
-        return f"{name:<24} no non-negative solution ({error})"
+        print(f"{name:<24} no non-negative solution ({error})", flush=True)
+        return FAILED
     cells = [f"{name:<24} {numbers.ipc:>8} {numbers.perf_factor:>11}"]
     for design in (OTHER, BASE):
         deviation = 100 * (times[design].elapsed / trial.elapsed[design] - 1)
         cells.append(f"{times[design].elapsed:>9.3f} s {deviation:>+6.2f} % {times[design].system:>9.3f} s")
-    return " ".join(cells)
+    print(" ".join(cells), flush=True)
+    return OK
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="pmulab.fit", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = Parser(prog="python -m pmulab.fit", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("scenario", nargs="?", default="gzip-record")
     parser.add_argument("--grid", action="store_true", help="also over HZ and the number of counters")
-    arguments = parser.parse_args(given)
-    try:
-        _print_table(arguments.scenario, grid=arguments.grid)
-    except UserError as error:
-        print(f"pmulab.fit: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return carry_out("pmulab.fit", lambda: _print_table(parser.parse_args(given)))
 
 
-def _print_table(name: str, *, grid: bool) -> None:
-    trial = Trial(name)
+def _print_table(given: argparse.Namespace) -> int:
+    """All fits; the exit status. Raises UserError."""
+    trial = Trial(given.scenario)
     start = Numbers(Decimal("1.25"), Decimal(1))
     _print_head(trial)
-    print(_row(trial, "as the scenario has it", start), flush=True)
-    if grid:
+    status = _print_row(trial, "as the scenario has it", start)
+    if given.grid:
         for hz in GRID_HZ:
             for counters in GRID_COUNTERS:
                 overrides = (
@@ -182,8 +180,9 @@ def _print_table(name: str, *, grid: bool) -> None:
                     f"guest.counters={counters}",
                     f"machine.counters={counters}",
                 )
-                varied = Trial(name, overrides, GRID_SHARE)
-                print(_row(varied, f"HZ {hz}, {counters} counters", start), flush=True)
+                varied = Trial(given.scenario, overrides, GRID_SHARE)
+                status = _print_row(varied, f"HZ {hz}, {counters} counters", start) or status
+    return status
 
 
 def _print_head(trial: Trial) -> None:
@@ -193,7 +192,7 @@ def _print_head(trial: Trial) -> None:
     for design in (OTHER, BASE):
         system = f"{trial.system[design]:.3f} s" if design in trial.system else ""
         cells.append(f"{trial.elapsed[design]:>9.3f} s {'':>8} {system:>11}")
-    print(" ".join(cells))
+    print(" ".join(cells), flush=True)
 
 
 if __name__ == "__main__":

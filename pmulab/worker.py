@@ -9,9 +9,12 @@ from typing import Any
 
 import orjson
 
+from pmulab.command import carry_out
 from pmulab.embedded import run_embedded
+from pmulab.exit_status import OK
 from pmulab.progress import INTERVAL
 from services import typed_json
+from services.errors import UserError
 from services.experiment import Experiment
 from services.kvm.errors import SimulationError
 
@@ -39,15 +42,29 @@ class _Output:
 
 
 def main() -> int:
+    return carry_out("pmulab.worker", _work)
+
+
+def _work() -> int:
     output = _Output()
-    experiment = typed_json.loads(Experiment, sys.stdin.buffer.read())
+    experiment = _task()
     try:
         result = run_embedded(experiment, output.say_progress)
     except SimulationError as error:
         output.say({"failure": str(error)})
     else:
         output.say({"result": result})
-    return 0
+    return OK
+
+
+def _task() -> Experiment:
+    """What is to be run. Raises UserError."""
+    text = b"" if sys.stdin is None else sys.stdin.buffer.read()
+    try:
+        return typed_json.loads(Experiment, text)
+    except ValueError as error:
+        problem = f"not an experiment as JSON: {error}" if text else "empty; an experiment as JSON is expected"
+        raise UserError("standard input", problem, "use `pmulab run`, which starts workers itself") from None
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pmulab import curve, scenario
+from pmulab import curve, exit_status, scenario
 from services.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +65,7 @@ def test_a_scenario_without_a_guest_has_no_elapsed_time(tmp_path: Path, capsys: 
 
 def test_a_design_that_cannot_be_had_at_a_point_says_why_there(capsys: pytest.CaptureFixture[str]) -> None:
     designs = ["--design", "mediated", *SHORT]
-    assert curve.main(["quick", "guest.counters=4,6", "--show", "traps,swaps", *designs]) == 0
+    assert curve.main(["quick", "guest.counters=4,6", "--show", "traps,swaps", *designs]) == exit_status.FAILED
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     assert [line[:2] for line in lines] == [
         ["4", "partitioned"],

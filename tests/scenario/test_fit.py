@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pmulab import fit
+from pmulab import exit_status, fit
 from pmulab.fit import BASE, OTHER, NoFitError, Numbers, Times
 
 PUBLISHED = '[published]\nsource = "x"\nelapsed_seconds = { emulated = 2, partitioned = 1 }\n'
@@ -40,6 +40,16 @@ def test_times_that_no_factor_meets_have_no_fit() -> None:
     trial = Linear(4.0, {BASE: (0.03, 0.02), OTHER: (0.1, 0.4)}, {BASE: 3.0, OTHER: 2.0})
     with pytest.raises(NoFitError, match="factor -"):
         fit.fit(trial, Numbers(Decimal("1.25"), Decimal(1)))
+
+
+def test_a_fit_that_there_is_not_is_told_and_status_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slower = Linear(4.0, {BASE: (0.03, 0.02), OTHER: (0.1, 0.4)}, {BASE: 3.0, OTHER: 2.0})
+    slower.system = {}
+    monkeypatch.setattr(fit, "Trial", lambda _: slower)
+    assert fit.main([]) == exit_status.FAILED
+    assert "as the scenario has it   no non-negative solution (factor -" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
