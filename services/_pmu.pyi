@@ -126,8 +126,6 @@ class Burst:
     def done(self) -> None: ...
     def extend(self, other: Burst) -> int:
         """Append a prepared burst; return the slot of its first value."""
-    def extend_all(self, pieces: list[Burst] | list[Burst | tuple[int, int]]) -> int:
-        """Append a list of prepared bursts and of (register, value) to be written; the slot of the first value."""
     def enable_in_turn(
         self,
         call: Burst,
@@ -258,7 +256,6 @@ class Machine:
     def poke(self, cpu: int, register: int, value: int) -> None: ...
     # Truth.
     def truth(self, context: int, el: int, event: int) -> int: ...
-    def cpu_truth(self, cpu: int, scope: int, event: int) -> int: ...
     def cycles(self, cpu: int) -> dict[str, int]:
         """Cycles passed on the pCPU: {"guest", "host_kernel", "host_user", "idle"}."""
     def set_cputime(self, cpu: int, whose: int) -> None:

@@ -175,11 +175,6 @@ class Cpu:
         slot = self.burst.mrs(register)
         return (await self.wait())[slot]
 
-    async def clock(self) -> int:
-        """The CPU's time in cycles, after all that is posted."""
-        await self.wait()
-        return self.now
-
     async def window(self) -> None:
         """Unmask interrupts for an instant: what is pending is served here, nested."""
         self.burst.window()

@@ -31,7 +31,6 @@ PMICNTR_EL0: Final = encoding(3, 3, 9, 4, 0)
 PMICFILTR_EL0: Final = encoding(3, 3, 9, 6, 0)
 PMINTENSET_EL1: Final = encoding(3, 0, 9, 14, 1)
 PMINTENCLR_EL1: Final = encoding(3, 0, 9, 14, 2)
-PMUACR_EL1: Final = encoding(3, 0, 9, 14, 4)
 PMMIR_EL1: Final = encoding(3, 0, 9, 14, 6)
 PMCCFILTR_EL0: Final = encoding(3, 3, 14, 15, 7)
 MDCR_EL2: Final = encoding(3, 4, 1, 1, 1)
@@ -39,7 +38,6 @@ HCR_EL2: Final = encoding(3, 4, 1, 1, 0)
 HDFGRTR_EL2: Final = encoding(3, 4, 3, 1, 4)
 HDFGWTR_EL2: Final = encoding(3, 4, 3, 1, 5)
 ICC_SGI1R_EL1: Final = encoding(3, 0, 12, 11, 5)
-ID_AA64DFR0_EL1: Final = encoding(3, 0, 0, 5, 0)
 
 EVENT_COUNTERS: Final = 31  # that the architecture has room for
 CYCLE_COUNTER: Final = 31  # its bit in PMCNTENSET_EL0 and the like

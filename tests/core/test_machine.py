@@ -144,22 +144,23 @@ def test_one_access_of_what_runs_is_what_a_burst_of_one_is(machine: Machine) -> 
         machine.read(0, MDCR_EL2)
 
 
-def test_bursts_are_appended_in_one_call_as_one_by_one() -> None:
+def test_a_prepared_burst_is_appended_as_if_posted_there() -> None:
     read, write = Burst(), Burst()
     read.write_back(PMOVSCLR_EL0, read.mrs(PMOVSCLR_EL0), 1, 0)
     write.msr(PMCR_EL0, PMCR_E)
-    one_by_one, at_once = Burst(), Burst()
-    for burst in (one_by_one, at_once):
+    posted, appended = Burst(), Burst()
+    for burst in (posted, appended):
         burst.mrs(PMCR_EL0)
-    parts = [write, read, read]
-    slots = [one_by_one.extend(part) for part in parts]
-    assert at_once.extend_all(parts) == slots[0] == 1
-    assert at_once.arrays() == one_by_one.arrays()
-    assert at_once.values() == one_by_one.values() == [0, 0, 0]
-    assert at_once.extend_all([]) == 3
+    posted.msr(PMCR_EL0, PMCR_E)
+    for _ in range(2):
+        posted.write_back(PMOVSCLR_EL0, posted.mrs(PMOVSCLR_EL0), 1, 0)
+    assert [appended.extend(part) for part in (write, read, read)] == [1, 1, 2]
+    assert appended.arrays() == posted.arrays()
+    assert appended.values() == posted.values() == [0, 0, 0]
+    assert appended.extend(Burst()) == 3
     with pytest.raises(TypeError):
-        at_once.extend_all([write, None])  # type: ignore[arg-type]
-    assert at_once.arrays() == one_by_one.arrays(), "all or nothing"
+        appended.extend(None)  # type: ignore[arg-type]
+    assert appended.arrays() == posted.arrays()
 
 
 def test_run_stops_at_the_first_cycle_of_the_interrupt(machine: Machine) -> None:
@@ -212,7 +213,11 @@ def test_a_context_takes_its_truth_along(machine: Machine) -> None:
         machine.set_running(cpu, HOST, 2, 0)
     assert machine.truth(GUEST, 0, INST_RETIRED) == 300
     guest_el0 = 1
-    assert [machine.cpu_truth(cpu, guest_el0, INST_RETIRED) for cpu in (0, 1)] == [200, 100]
+    of_the_guest_here = Burst()
+    of_the_guest_here.truth(INST_RETIRED, guest_el0)
+    for cpu, occurrences in ((0, 200), (1, 100)):
+        machine.execute(cpu, of_the_guest_here, 0, False)
+        assert of_the_guest_here.values() == [occurrences]
     assert machine.cycles(0) == {"guest": 100, "host_kernel": 0, "host_user": 0, "idle": 0}
 
 
@@ -279,21 +284,18 @@ def test_only_an_observed_machine_keeps_records(machine: Machine) -> None:
 def test_an_event_is_placed_in_one_call_as_in_two() -> None:
     start = Burst()
     start.write_back(PMOVSCLR_EL0, start.mrs(PMOVSCLR_EL0), 1, 0)
-    placed, as_pieces, one_by_one = Burst(), Burst(), Burst()
-    for burst in (placed, as_pieces, one_by_one):
+    placed, one_by_one = Burst(), Burst()
+    for burst in (placed, one_by_one):
         burst.mrs(PMCR_EL0)
     placed.place(PMEVCNTR(0), 2**64 - 1, start)
-    event: list[Burst | tuple[int, int]] = [(PMEVCNTR(0), 2**64 - 1), start]
-    as_pieces.extend_all(event)
     one_by_one.msr(PMEVCNTR(0), 2**64 - 1)
     one_by_one.extend(start)
-    assert placed.arrays() == as_pieces.arrays() == one_by_one.arrays()
+    assert placed.arrays() == one_by_one.arrays()
     assert placed.values() == one_by_one.values()
-    for out_of_range in ((1 << 16, 0), (PMCR_EL0, 2**64)):
-        pieces: list[Burst | tuple[int, int]] = [start, out_of_range]
+    for register, value in ((1 << 16, 0), (PMCR_EL0, 2**64)):
         with pytest.raises(OverflowError):
-            as_pieces.extend_all(pieces)
-    assert as_pieces.arrays() == one_by_one.arrays(), "all or nothing"
+            placed.place(register, value, start)
+    assert placed.arrays() == one_by_one.arrays(), "all or nothing"
 
 
 def test_events_enabled_in_turn_take_all_off_and_put_them_back_each_time() -> None:
@@ -310,9 +312,12 @@ def test_events_enabled_in_turn_take_all_off_and_put_them_back_each_time() -> No
     events = [(111, False, starts, 0), (222, False, starts, 3), (333, True, starts, CYCLE_COUNTER)]
     burst, expected = Burst(), Burst()
     assert burst.enable_in_turn(call, off, on, outs, [5, 4], events, 0b10, [0, 1]) == [5, 4, CYCLE_COUNTER]
-    pieces: list[Burst | tuple[int, int]]
-    pieces = [call, off, outs[3], (PMEVCNTR(5), 111), starts[5], (PMEVCNTR(4), 222), starts[4], on, call]
-    expected.extend_all(pieces)
+    for prepared in (call, off, outs[3]):
+        expected.extend(prepared)
+    expected.place(PMEVCNTR(5), 111, starts[5])
+    expected.place(PMEVCNTR(4), 222, starts[4])
+    for prepared in (on, call):
+        expected.extend(prepared)
     assert burst.arrays() == expected.arrays()
     assert burst.values() == expected.values()
     for free, turns in (([5], [0]), ([5, 31], [0]), ([5, 4], [3]), ([5, 4], [2**63])):

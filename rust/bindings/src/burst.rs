@@ -29,17 +29,6 @@ impl Burst {
         self.inner.post(operation, subject, operand);
         Ok(())
     }
-
-    /// A prepared burst, or a register and what is written to it.
-    fn append(&mut self, piece: &Bound<'_, PyAny>) -> PyResult<()> {
-        if let Ok(burst) = piece.cast::<Self>() {
-            self.inner.extend(&burst.try_borrow_mut()?.inner);
-        } else {
-            let (register, value) = piece.extract()?;
-            self.msr(register, value);
-        }
-        Ok(())
-    }
 }
 
 #[pymethods]
@@ -129,17 +118,6 @@ impl Burst {
 
     fn extend(&mut self, other: &mut Self) -> u32 {
         self.inner.extend(&other.inner)
-    }
-
-    fn extend_all(&mut self, pieces: &Bound<'_, PyList>) -> PyResult<u32> {
-        let (ops, values) = (self.inner.ops().len(), self.inner.values().len());
-        for piece in pieces.iter() {
-            if let Err(error) = self.append(&piece) {
-                self.inner.truncate(ops, values);
-                return Err(error);
-            }
-        }
-        Ok(values as u32)
     }
 
     fn place(&mut self, register: u16, value: u64, start: &mut Self) {

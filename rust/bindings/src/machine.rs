@@ -220,10 +220,6 @@ impl Machine {
         self.inner.truth(context, el, event).map_err(value_error)
     }
 
-    fn cpu_truth(&self, cpu: usize, scope: u32, event: u16) -> PyResult<u64> {
-        self.inner.cpu_truth(cpu, scope, event).map_err(value_error)
-    }
-
     fn cycles(&mut self, cpu: usize) -> PyResult<BTreeMap<&'static str, u64>> {
         let ([guest_el0, guest_el1, host_user, host_kernel], idle) =
             self.inner.cycles(cpu).map_err(value_error)?;

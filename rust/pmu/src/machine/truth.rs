@@ -25,16 +25,6 @@ impl Machine {
         self.world.occurred(tally, index, runs.map(Cpu::pending))
     }
 
-    /// Occurrences of an event on a CPU, in the classes of `scope` (bit `1 << class`).
-    ///
-    /// # Errors
-    /// No such CPU, or the event is not tallied.
-    pub fn cpu_truth(&self, cpu: usize, scope: u32, event: u16) -> Result<u64, Error> {
-        let c = self.cpu(cpu)?;
-        let index = self.event(event)?;
-        Ok(self.world.on_cpu(cpu, scope, index, c.running().map(|r| (r.tally, c.pending()))))
-    }
-
     fn event(&self, event: u16) -> Result<usize, Error> {
         self.world.events.index(event).ok_or(Error::NotTallied(event))
     }
@@ -98,7 +88,7 @@ mod tests {
         assert_eq!(truth(&mut machine, 0, 0b1000), 2 * 2);
         assert_eq!(machine.truth(0, 1, EVENT), Ok(2 * 17), "on both CPUs");
         assert_eq!(machine.truth(1, 2, EVENT), Ok(2 * 3), "on both CPUs");
-        assert_eq!(machine.cpu_truth(1, 0b1111, EVENT), Ok(2 * 8));
+        assert_eq!(truth(&mut machine, 1, 0b1111), 2 * 8);
         assert_eq!(machine.cycles(0), Ok(([5, 10, 0, 2], 0)));
     }
 
@@ -108,7 +98,6 @@ mod tests {
         assert_eq!(machine.truth(0, 1, 0x99), Err(Error::NotTallied(0x99)));
         assert_eq!(machine.truth(0, 3, EVENT), Err(Error::NoLevel { el: 3, guest: true }));
         assert_eq!(machine.truth(2, 1, EVENT), Err(Error::NoContext { context: 2, contexts: 2 }));
-        assert_eq!(machine.cpu_truth(2, 0b1111, EVENT), Err(Error::NoCpu { cpu: 2, cpus: 2 }));
         machine.set_running(0, 0, 1, 0).expect("they exist");
         let mut burst = Burst::default();
         burst.post_read(Operation::Truth, 0b1111 << 16 | 0x99);
