@@ -1,9 +1,9 @@
-"""The log hash and digest of every shipped scenario, shortened, under every design: `digests.json` beside this file.
+"""The log hash, digest and round trips of every shipped scenario, shortened, under every design: `digests.json`.
 
     python -m tests.repeatability.recorded
 
-prints the file anew. A log hash is over a run's register accesses, entries and events, in order, with their values and
-times; a digest is over the results too.
+prints that file, beside this one, anew. A log hash is over a run's register accesses, entries and events, in order,
+with their values and times; a digest is over the results too. Round trips are in neither.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ AXES = (
     "partitioned,swap=lazy,traps=slow-path,reservation=dynamic,pmcr=trapped",
 )
 
-Recorded = dict[str, dict[str, dict[str, str]]]
+Recorded = dict[str, dict[str, dict[str, Any]]]
 
 
 def read() -> Recorded:
-    """By scenario (with what is overridden) and design: `log` and `digest`, or that it is `refused`."""
+    """By scenario (with what is overridden) and design: `log`, `digest` and `round_trips`, or that it is `refused`."""
     recorded: Recorded = orjson.loads(files(__package__).joinpath("digests.json").read_bytes())
     return recorded
 
@@ -87,12 +87,12 @@ def experiments(case: str) -> Iterator[tuple[str, Experiment | None]]:
             yield design, experiment
 
 
-def of(experiment: Experiment | None) -> dict[str, str]:
+def of(experiment: Experiment | None) -> dict[str, Any]:
     """What is recorded of one run."""
     if experiment is None:
         return {"refused": "yes"}
     result: dict[str, Any] = trio.run(embedded.run, experiment)
-    return {"log": result["log"], "digest": result["digest"]}
+    return {name: result[name] for name in ("log", "digest", "round_trips")}
 
 
 def main() -> None:

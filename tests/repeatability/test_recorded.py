@@ -1,4 +1,4 @@
-"""Every shipped scenario under every design gives the log hash and the digest that were recorded for it."""
+"""Every shipped scenario under every design gives the log hash, digest and round trips recorded for it."""
 
 import pytest
 
