@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
@@ -197,14 +198,13 @@ def _guest(runs: Sequence[Run], index: int) -> str:
     return _side_by_side(f"{guests[0].name} (as `time` prints it)", runs, rows)
 
 
-def _keyed(events: Iterable[Event | RefusedEvent]) -> dict[_Key, Event | RefusedEvent]:
-    """Events by a key that is the same in every design."""
-    seen: Counter[tuple[str, str]] = Counter()
-    keyed = {}
-    for event in events:
-        name = (event.session, event.event)
-        keyed[*name, seen[name]] = event
-        seen[name] += 1
+def _keyed(actor: Guest | Host) -> dict[_Key, Event | RefusedEvent]:
+    """An actor's events by a key that is the same in every design: those that are open are the ones not refused."""
+    refused = actor.refused if isinstance(actor, Host) else ()
+    keyed: dict[_Key, Event | RefusedEvent] = {(one.session, one.event, one.nth): one for one in refused}
+    for event in actor.events:
+        keys = ((event.session, event.event, nth) for nth in itertools.count())
+        keyed[next(key for key in keys if key not in keyed)] = event
     return keyed
 
 
@@ -213,11 +213,13 @@ def _rows(actors: Sequence[Guest | Host]) -> list[tuple[str, list[Event | Refuse
 
     It is named by its session, too, if several have one of that name, and numbered if the session has.
     """
-    keyed = [_keyed([*one.events, *(one.refused if isinstance(one, Host) else ())]) for one in actors]
+    keyed = [_keyed(actor) for actor in actors]
     order: list[_Key] = []
-    for actor in actors:
+    for of_actor in keyed:
         at = 0
-        for key in _keyed(actor.events):
+        for key, event in of_actor.items():
+            if isinstance(event, RefusedEvent):
+                continue
             if key in order:
                 at = order.index(key) + 1
             else:

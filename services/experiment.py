@@ -38,6 +38,14 @@ class SessionSpec:
     cpu_wide: bool = False  # -a / -C: per-CPU events, for as long as the run lasts
     name: str = ""  # one session on several CPUs has one name, and its events are reported as one; "": it stands alone
 
+    def excluding_guests(self) -> list[int]:
+        """The events that perf_event_open admits while VMs own the whole PMU: the places in `events`.
+
+        A group without its leader is none: its other events are refused too.
+        """
+        events = self.events
+        return [i for i, event in enumerate(events) if event.exclude_guest and events[event.leader].exclude_guest]
+
 
 @dataclass(frozen=True, slots=True)
 class PhaseSpec:

@@ -268,10 +268,7 @@ async def _tell(cpu: Cpu, count: Coroutine[Any, Any, int]) -> None:
 
 
 def _excluding_guests(spec: SessionSpec) -> tuple[SessionSpec, list[str]]:
-    """What perf_event_open admits while VMs own the whole PMU, and the names of the events that it refuses.
-
-    A group without its leader is none: its other events are refused too.
-    """
-    kept = [i for i, event in enumerate(spec.events) if event.exclude_guest and spec.events[event.leader].exclude_guest]
+    """What perf_event_open admits while VMs own the whole PMU, and the names of the events that it refuses."""
+    kept = spec.excluding_guests()
     events = tuple(replace(spec.events[i], leader=kept.index(spec.events[i].leader)) for i in kept)
     return replace(spec, events=events), [event.name for i, event in enumerate(spec.events) if i not in kept]

@@ -69,20 +69,18 @@ def _error(row: Mapping[str, int]) -> CountError:
     )
 
 
-def refused(
-    experiment: Experiment, hosts: Iterable[Mapping[str, Any]], opened: Iterable[Event]
-) -> tuple[RefusedEvent, ...]:
+def refused(experiment: Experiment, hosts: Iterable[Mapping[str, Any]]) -> tuple[RefusedEvent, ...]:
     """The events of the host that were asked for and refused, in the scenario's order, then those of clients."""
     names = dict.fromkeys(name for host in hosts for name in host.get("refused", []))
-    left = Counter((event.session, event.event) for event in opened)
     found = []
     for session in {session.name: session for session in _host_sessions(experiment)}.values():
-        for event in session.events:
-            if left[session.name, event.name]:
-                left[session.name, event.name] -= 1
-            elif event.name in names:
+        admitted, seen = session.excluding_guests(), Counter[str]()
+        for index, event in enumerate(session.events):
+            if event.name in names and index not in admitted:
                 what = "its group's leader" if event.exclude_guest else "it"
-                found.append(RefusedEvent(session.name, event.name, f"{what} does not exclude guests (:H)"))
+                reason = f"{what} does not exclude guests (:H)"
+                found.append(RefusedEvent(session.name, event.name, reason, seen[event.name]))
+            seen[event.name] += 1
     asked = {one.event for one in found}
     of_clients = (RefusedEvent("", name, "it does not exclude guests (:H)") for name in names if name not in asked)
     return (*found, *of_clients)

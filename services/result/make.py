@@ -58,7 +58,6 @@ def _run(experiment: Experiment, plain: Mapping[str, Any]) -> Run:
     hz = experiment.frequency_hz
     traps = plain["traps"]
     bill = {part: {what: cycles / hz for what, cycles in lines.items()} for part, lines in plain["bill"].items()}
-    host_events = events(plain["hosts"])
     return Run(
         design=Design(experiment.design.name, dict(experiment.design.axes), tuple(plain["fallbacks"])),
         choices=plain["choices"],
@@ -75,8 +74,8 @@ def _run(experiment: Experiment, plain: Mapping[str, Any]) -> Run:
         ),
         guests=tuple(_guest(guest, hz) for guest in plain["guests"]),
         host=Host(
-            events=host_events,
-            refused=refused(experiment, plain["hosts"], host_events),
+            events=events(plain["hosts"]),
+            refused=refused(experiment, plain["hosts"]),
             interrupt_latency=_latencies(plain["hosts"], "interrupt_latency", hz),
         ),
         round_trips=_round_trips(plain),

@@ -125,6 +125,7 @@ class RefusedEvent:
     session: str
     event: str
     reason: str
+    nth: int = 0  # which of the session's events of that name it is
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,10 +108,14 @@ def test_a_member_of_a_group_is_refused_with_its_leader_and_the_same_event_alone
     done = pmulab("run", scenario("different-host-events"), "--design", "mediated", "--set", events, "--json")
     (run,) = json.loads(done.stdout)["runs"]
     assert [event["event"] for event in run["host"]["events"]] == ["instructions:H"]
-    assert [(one["event"], one["reason"]) for one in run["host"]["refused"]] == [
-        ("cycles:G", "it does not exclude guests (:H)"),
-        ("instructions:H", "its group's leader does not exclude guests (:H)"),
+    assert [(one["event"], one["nth"], one["reason"]) for one in run["host"]["refused"]] == [
+        ("cycles:G", 0, "it does not exclude guests (:H)"),
+        ("instructions:H", 0, "its group's leader does not exclude guests (:H)"),
     ]
+    behind = 'host.perf.events=["instructions:H","{cycles:G,instructions:H}"]'
+    done = pmulab("run", scenario("different-host-events"), "--design", "mediated", "--set", behind, "--json")
+    (run,) = json.loads(done.stdout)["runs"]
+    assert [(one["event"], one["nth"]) for one in run["host"]["refused"]] == [("cycles:G", 0), ("instructions:H", 1)]
 
 
 def test_a_design_that_cannot_be_had_says_why_and_the_others_run() -> None:

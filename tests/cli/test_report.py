@@ -176,6 +176,21 @@ def test_events_of_one_name_are_told_apart_by_their_sessions_and_within_one_by_n
     assert " ".join(text.split()).count("nothing cycles:H (host.perf.1), cycles:H ") == 1, "in the summary"
 
 
+@pytest.mark.parametrize("nth", [0, 1])
+def test_an_event_stands_beside_itself_where_another_of_its_name_is_refused(result: dict[str, Any], nth: int) -> None:
+    opens, refuses = (run["host"] for run in result["runs"])
+    (event,) = refuses["events"]
+    opens["events"] = [event | {"truth": truth} for truth in (111, 222)]
+    refuses["events"] = [event | {"truth": (222, 111)[nth]}]
+    refuses["refused"] = [{"session": event["session"], "event": "cycles:H", "reason": "it counts guests", "nth": nth}]
+    text = render(result)
+    _, *rows = table(text, "host: event  ")
+    truths = [row[-5] if "refused" not in row else "refused" for row in rows[:4]]
+    assert truths == [["111", "refused", "222", "222"], ["111", "111", "222", "refused"]][nth]
+    name = ("cycles:H", "cycles:H #2")[nth]
+    assert f"\npartitioned refuses {name}: it counts guests\n" in text
+
+
 def test_a_design_that_cannot_be_had_is_a_column_that_says_why(result: dict[str, Any]) -> None:
     result["failures"] = [REFUSAL]
     text = render(result)
