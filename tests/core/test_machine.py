@@ -326,6 +326,24 @@ def test_events_enabled_in_turn_take_all_off_and_put_them_back_each_time() -> No
         assert burst.arrays() == expected.arrays(), "nothing is posted"
 
 
+@pytest.mark.parametrize("others", [False, True])
+def test_events_disabled_in_turn_are_taken_off_and_what_is_left_goes_on(others: bool) -> None:
+    """Three events, of which the second is not on the PMU; with or without others that stay there."""
+    call, off, on, first, third = (Burst() for _ in range(5))
+    call.charge(1, 10)
+    off.msr(PMCR_EL0, 0)
+    on.msr(PMCR_EL0, PMCR_E)
+    first.mrs(PMEVCNTR(0))
+    third.mrs(PMEVCNTR(2))
+    burst, expected = Burst(), Burst()
+    slots = burst.disable_in_turn(call, off, on, [first, None, third], others)
+    for prepared in (call, off, first, on, call, call, off, third, *([on] if others else [])):
+        expected.extend(prepared)
+    assert burst.arrays() == expected.arrays()
+    assert slots == [0, 1]
+    assert burst.values() == expected.values()
+
+
 def test_a_burst_survives_the_wire() -> None:
     burst = Burst()
     slot = burst.mrs(PMCR_EL0)
