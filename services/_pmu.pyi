@@ -1,7 +1,7 @@
 """The Rust core: the PMU as the architecture describes it, CPUs, time and truth."""
 
-from collections.abc import Sequence
-from typing import Final, Self, final
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, Self, TypeAlias, final
 
 __all__ = [
     "CPUTIME_GUEST",
@@ -63,9 +63,12 @@ CPUTIME_HOST_KERNEL: Final[int]
 CPUTIME_HOST_USER: Final[int]
 CPUTIME_IDLE: Final[int]
 
+# Emulates an access: the register, is it written, what is written. The value read, or that when it is awaited.
+_Trapped: TypeAlias = Callable[[int, bool, int], int | Coroutine[Any, Any, int]]
+
 @final
 class Stop:
-    """Why `Machine.execute` stopped, and where. What does not apply to the reason is 0 or False."""
+    """Why `Machine.execute` stopped, and where. What does not apply to the reason is 0, False or None."""
 
     TRAP: Final = 1  # the access at `index` trapped to EL2 and was not executed
     EXCEPTION: Final = 2  # the access at `index` took an exception to its own level (EL1; at EL2: UNDEFINED)
@@ -90,6 +93,9 @@ class Stop:
     @property
     def value(self) -> int:
         """TRAP: what is being written."""
+    @property
+    def due(self) -> Coroutine[Any, Any, int] | None:
+        """TRAP: what `trapped` has given, which gives the value read when it is awaited."""
     @property
     def operation(self) -> int:
         """OPERATION: its code, one of OP_..."""
@@ -223,9 +229,23 @@ class Machine:
     def now(self, cpu: int) -> int: ...
     def set_deadline(self, cpu: int, deadline: int) -> None:
         """The time in cycles at which `execute` and `run` stop for a timer; 2**64-1: none."""
-    def execute(self, cpu: int, burst: Burst, start: int, interruptible: bool) -> int | Stop:
-        """Execute operations from `start` on: the time after the last one, or a Stop where one needs KVM."""
-    def resume(self, cpu: int, burst: Burst, stop: Stop, value: int | None, interruptible: bool) -> int | Stop:
+    def execute(
+        self, cpu: int, burst: Burst, start: int, interruptible: bool, trapped: _Trapped | None = None
+    ) -> int | Stop:
+        """Execute operations from `start` on: the time after the last one, or a Stop where one needs KVM.
+
+        An access that traps does not stop it where `trapped` emulates it at once. `trapped` may have any CPU of this
+        machine execute other bursts.
+        """
+    def resume(
+        self,
+        cpu: int,
+        burst: Burst,
+        stop: Stop,
+        value: int | None,
+        interruptible: bool,
+        trapped: _Trapped | None = None,
+    ) -> int | Stop:
         """`execute` on from `stop`: from behind an access that trapped and has been emulated, with the `value` that it
         has read, if it reads; behind an operation that has been performed; with the one that was interrupted."""
     def read(self, cpu: int, register: int) -> int:

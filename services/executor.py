@@ -11,6 +11,7 @@ from services.cpu import Eventual, TookException
 TRAP, EXCEPTION, OPERATION, INTERRUPT = Stop.TRAP, Stop.EXCEPTION, Stop.OPERATION, Stop.INTERRUPT
 
 Work = Coroutine[Any, Any, None]
+Due = Coroutine[Any, Any, int | None]  # what a stop waits for; the value of a trapped access
 
 
 class BurstCpu(Protocol):
@@ -35,7 +36,7 @@ class BurstCpu(Protocol):
         ...
 
     def trapped(self, register: int, write: bool, value: int) -> Eventual[int]:
-        """An access trapped to EL2 and is to be emulated; the value read."""
+        """An access trapped to EL2 and is to be emulated; the value read. The core calls it."""
         ...
 
     def operation(self, stop: Stop) -> Work | None:
@@ -53,36 +54,32 @@ def execute(self: BurstCpu, burst: Burst, answer: bytes) -> Eventual[int]:
     A method of each `BurstCpu`, which makes it a `services.cpu.Executor`. `answer` is for executors on a stream.
     """
     self.bursts += 1
-    machine, cpu, interruptible = self.machine, self.cpu, self.interruptible
-    stop = machine.execute(cpu, burst, 0, interruptible)
+    stop = self.machine.execute(self.cpu, burst, 0, self.interruptible, self.trapped)
     while isinstance(stop, Stop):  # else it is the time
-        trap = stop.reason == TRAP  # as most are, by far
-        value = self.trapped(stop.register, stop.write, stop.value) if trap else _attend(self, stop)
-        if not (value is None or isinstance(value, int)):
-            return _execute_on(self, burst, stop, value)
-        stop = machine.resume(cpu, burst, stop, value, interruptible)
+        due = _attend(self, stop)
+        if due is not None:
+            return _execute_on(self, burst, stop, due)
+        stop = self.machine.resume(self.cpu, burst, stop, None, self.interruptible, self.trapped)
     return stop
 
 
-async def _execute_on(self: BurstCpu, burst: Burst, at: Stop, due: Coroutine[Any, Any, int | None]) -> int:
+async def _execute_on(self: BurstCpu, burst: Burst, at: Stop, due: Due) -> int:
     """From the first stop on that has to be awaited."""
-    machine, cpu, interruptible = self.machine, self.cpu, self.interruptible
-    stop = machine.resume(cpu, burst, at, await due, interruptible)
+    stop = self.machine.resume(self.cpu, burst, at, await due, self.interruptible, self.trapped)
     while isinstance(stop, Stop):
-        value = _attend(self, stop)
-        if not (value is None or isinstance(value, int)):
-            value = await value
-        stop = machine.resume(cpu, burst, stop, value, interruptible)
+        due_next = _attend(self, stop)
+        value = None if due_next is None else await due_next
+        stop = self.machine.resume(self.cpu, burst, stop, value, self.interruptible, self.trapped)
     return stop
 
 
-def _attend(self: BurstCpu, stop: Stop) -> Eventual[int | None]:
-    """Do that for which the core has stopped; the value that a trapped access reads."""
+def _attend(self: BurstCpu, stop: Stop) -> Due | None:
+    """Do that for which the core has stopped, at once or when it is awaited; then a trapped access gives its value."""
     reason = stop.reason
-    if reason == TRAP:
-        return self.trapped(stop.register, stop.write, stop.value)
     if reason == OPERATION:
         return self.operation(stop)
+    if reason == TRAP:
+        return stop.due
     if reason == INTERRUPT:
         return self.interrupted(stop)
     if reason == EXCEPTION:

@@ -7,10 +7,10 @@ use pmu::feature::Features;
 use pmu::machine::Costs;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyInt};
 
 use crate::burst::Burst;
-use crate::stop::Stop;
+use crate::stop::{Stop, access};
 
 /// All pCPUs, the contexts that run on them, what really happened, and the ordered log's digest.
 #[pyclass(module = "services._pmu")]
@@ -126,35 +126,58 @@ impl Machine {
         self.inner.set_deadline(cpu, deadline).map_err(value_error)
     }
 
+    #[pyo3(signature = (cpu, burst, start, interruptible, trapped=None))]
     fn execute<'py>(
-        &mut self,
-        py: Python<'py>,
+        slf: &Bound<'py, Self>,
         cpu: usize,
-        burst: &mut Burst,
+        burst: &Bound<'py, Burst>,
         start: usize,
         interruptible: bool,
+        trapped: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let stop = self.inner.execute(cpu, &mut burst.inner, start, interruptible).map_err(value_error)?;
-        Ok(match Stop::of(py, &burst.inner, stop)? {
-            Some(stop) => stop.into_any(),
-            None => self.now(cpu)?.into_pyobject(py)?.into_any(),
-        })
+        let py = slf.py();
+        let mut at = start;
+        loop {
+            let stop = {
+                // Not while Python emulates a trap: it has the machine execute KVM's bursts and the host's.
+                let (mut machine, mut burst) = (slf.try_borrow_mut()?, burst.try_borrow_mut()?);
+                machine.inner.execute(cpu, &mut burst.inner, at, interruptible).map_err(value_error)?
+            };
+            let mut due = None;
+            if let (pmu::machine::Stop::Trap { index, value, .. }, Some(trapped)) = (stop, trapped) {
+                let (register, write) = access(&burst.try_borrow()?.inner, index);
+                let emulated = trapped.call1((register, write, value))?;
+                if emulated.is_exact_instance_of::<PyInt>() {
+                    if let Some(place) = burst.try_borrow_mut()?.inner.value_mut(index) {
+                        *place = emulated.extract()?;
+                    }
+                    at = index + 1;
+                    continue;
+                }
+                due = Some(emulated.unbind());
+            }
+            return Ok(match Stop::of(&burst.try_borrow()?.inner, stop, due) {
+                Some(stop) => Bound::new(py, stop)?.into_any(),
+                None => slf.try_borrow_mut()?.now(cpu)?.into_pyobject(py)?.into_any(),
+            });
+        }
     }
 
+    #[pyo3(signature = (cpu, burst, stop, value, interruptible, trapped=None))]
     fn resume<'py>(
-        &mut self,
-        py: Python<'py>,
+        slf: &Bound<'py, Self>,
         cpu: usize,
-        burst: &mut Burst,
+        burst: &Bound<'py, Burst>,
         stop: &Stop,
         value: Option<u64>,
         interruptible: bool,
+        trapped: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (at, past) = stop.place();
-        if let (Some(value), Some(place)) = (value, burst.inner.value_mut(at)) {
+        let (at, next) = stop.place();
+        if let (Some(value), Some(place)) = (value, burst.try_borrow_mut()?.inner.value_mut(at)) {
             *place = value;
         }
-        self.execute(py, cpu, burst, at.saturating_add(usize::from(past)), interruptible)
+        Self::execute(slf, cpu, burst, next, interruptible, trapped)
     }
 
     fn read(&mut self, cpu: usize, register: u16) -> PyResult<u64> {
