@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from services._pmu import Burst, Machine, Stop
 from services.cpu import Eventual, TookException
+from services.state import derived
 
 TRAP, EXCEPTION, OPERATION, INTERRUPT = Stop.TRAP, Stop.EXCEPTION, Stop.OPERATION, Stop.INTERRUPT
 
@@ -19,21 +21,6 @@ class BurstCpu(Protocol):
 
     What it does not execute, and a stop that it cannot have, it refuses with a `services.cpu.BurstError`.
     """
-
-    bursts: int  # that it has executed: round trips, were the software in a process of its own
-
-    @property
-    def machine(self) -> Machine: ...
-
-    @property
-    def cpu(self) -> int:
-        """Of the machine."""
-        ...
-
-    @property
-    def interruptible(self) -> bool:
-        """Does the core stop where an interrupt is pending, between two operations?"""
-        ...
 
     def trapped(self, register: int, write: bool, value: int) -> Eventual[int]:
         """An access trapped to EL2 and is to be emulated; the value read. The core calls it."""
@@ -48,40 +35,49 @@ class BurstCpu(Protocol):
         ...
 
 
-def execute(self: BurstCpu, burst: Burst, answer: bytes) -> Eventual[int]:
-    """Execute `burst` to its end; the time in cycles after it. Raises TookException.
+@dataclass(slots=True, eq=False)
+class BurstExecutor:
+    """Executes bursts on the CPU `cpu` of a machine (`services.cpu.Executor`)."""
 
-    A method of each `BurstCpu`, which makes it a `services.cpu.Executor`. `answer` is for executors on a stream.
-    """
-    self.bursts += 1
-    stop = self.machine.execute(self.cpu, burst, 0, self.interruptible, self.trapped)
-    while isinstance(stop, Stop):  # else it is the time
-        due = _attend(self, stop)
-        if due is not None:
-            return _execute_on(self, burst, stop, due)
-        stop = self.machine.resume(self.cpu, burst, stop, None, self.interruptible, self.trapped)
-    return stop
+    owner: BurstCpu = derived()
+    machine: Machine = derived()
+    cpu: int = derived()
+    interruptible: bool = derived()  # the core stops where an interrupt is pending, between two operations
+    bursts: int = 0  # executed: round trips, were the software in a process of its own
 
+    trapped: Callable[[int, bool, int], Eventual[int]] = derived(init=False)
 
-async def _execute_on(self: BurstCpu, burst: Burst, at: Stop, due: Due) -> int:
-    """From the first stop on that has to be awaited."""
-    stop = self.machine.resume(self.cpu, burst, at, await due, self.interruptible, self.trapped)
-    while isinstance(stop, Stop):
-        due_next = _attend(self, stop)
-        value = None if due_next is None else await due_next
-        stop = self.machine.resume(self.cpu, burst, stop, value, self.interruptible, self.trapped)
-    return stop
+    def __post_init__(self) -> None:
+        self.trapped = self.owner.trapped
 
+    def execute(self, burst: Burst, answer: bytes) -> Eventual[int]:
+        """As `services.cpu.Executor`; the `answer` is for executors on a stream."""
+        self.bursts += 1
+        stop = self.machine.execute(self.cpu, burst, 0, self.interruptible, self.trapped)
+        while isinstance(stop, Stop):  # else it is the time
+            due = self._attend(stop)
+            if due is not None:
+                return self._execute_on(burst, stop, due)
+            stop = self.machine.resume(self.cpu, burst, stop, None, self.interruptible, self.trapped)
+        return stop
 
-def _attend(self: BurstCpu, stop: Stop) -> Due | None:
-    """Do that for which the core has stopped, at once or when it is awaited; then a trapped access gives its value."""
-    reason = stop.reason
-    if reason == OPERATION:
-        return self.operation(stop)
-    if reason == TRAP:
-        return stop.due
-    if reason == INTERRUPT:
-        return self.interrupted(stop)
-    if reason == EXCEPTION:
-        raise TookException(stop.esr)
-    raise ValueError(f"the core stopped for reason {reason}, which is not known here")
+    async def _execute_on(self, burst: Burst, stop: int | Stop, due: Due | None) -> int:
+        """From the first stop on that has to be awaited."""
+        while isinstance(stop, Stop):
+            value = None if due is None else await due
+            stop = self.machine.resume(self.cpu, burst, stop, value, self.interruptible, self.trapped)
+            due = self._attend(stop) if isinstance(stop, Stop) else None
+        return stop
+
+    def _attend(self, stop: Stop) -> Due | None:
+        """Do that for which the core has stopped, now or when it is awaited; a trapped access then gives its value."""
+        reason = stop.reason
+        if reason == OPERATION:
+            return self.owner.operation(stop)
+        if reason == TRAP:
+            return stop.due
+        if reason == INTERRUPT:
+            return self.owner.interrupted(stop)
+        if reason == EXCEPTION:
+            raise TookException(stop.esr)
+        raise ValueError(f"the core stopped for reason {reason}, which is not known here")

@@ -84,7 +84,7 @@ def round_trips(pcpus: Sequence[PCpu], vcpus: Sequence[VCpu]) -> dict[str, int]:
     All; the host's within traps of guests; the guests' in their PMU interrupt handlers.
     """
     return {
-        "total": sum(pcpu.bursts for pcpu in pcpus) + sum(vcpu.bursts for vcpu in vcpus),
+        "total": sum(pcpu.executor.bursts for pcpu in pcpus) + sum(vcpu.executor.bursts for vcpu in vcpus),
         "traps": sum(vcpu.trap_bursts for vcpu in vcpus),
         "interrupts": sum(vcpu.irq_bursts for vcpu in vcpus),
     }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
-from services import executor, state
+from services import state
 from services._pmu import (
     CPUTIME_HOST_KERNEL,
     CPUTIME_IDLE,
@@ -22,7 +22,7 @@ from services._pmu import (
 from services.boot import HostPolicy
 from services.costs import Cost
 from services.cpu import CALL_COLUMNS, NEVER, Entry, EntryKind, Eventual, Notice, Row, Timer, TookException
-from services.executor import Work
+from services.executor import BurstExecutor, Work
 from services.kvm import reports
 from services.kvm.attendant import Attendant
 from services.kvm.bill import Account
@@ -51,7 +51,7 @@ class PCpuState:
     requests: list[bytes] = field(default_factory=list)  # of live clients, for the host's perf here
     previous_done: int = 0
     latencies: Latencies = field(default_factory=Latencies)  # of the host's own interrupts
-    bursts: int = 0
+    executor: BurstExecutor = field(init=False)  # of the host's bursts here
 
 
 class PCpu(PCpuState):
@@ -78,8 +78,6 @@ class PCpu(PCpuState):
     )
     __slots__ = DERIVED
 
-    interruptible: ClassVar[bool] = False  # the host's kernel unmasks interrupts by WINDOW
-
     def __init__(
         self, board: Board, cpu: int, context: int, policy: HostPolicy, threads: list[Thread], queues: list[RunQueue]
     ) -> None:
@@ -92,6 +90,8 @@ class PCpu(PCpuState):
         self.policy = policy
         self.board = board
         self.machine = board.machine
+        # The host's kernel unmasks interrupts by WINDOW.
+        self.executor = BurstExecutor(self, board.machine, cpu, interruptible=False)
         self.spec = experiment.cpus[cpu]
         self.costs = board.costs
         self.profile = experiment.host_kernel_profile
@@ -158,7 +158,7 @@ class PCpu(PCpuState):
         now = self.machine.mark(self.cpu, kind, argument, 0)
         entry = Entry(kind, now, argument, el, 0, self.previous_done, (), payload)
         try:
-            answer = self.host.enter(self, entry)
+            answer = self.host.enter(self.executor, entry)
             if not isinstance(answer, bytes):
                 answer = await answer
         except TookException as exc:
@@ -185,7 +185,7 @@ class PCpu(PCpuState):
         entry.previous_done = self.previous_done
         entry.calls = rows
         try:
-            answer = host.enter(self, entry)
+            answer = host.enter(self.executor, entry)
         except TookException as exc:
             raise self._took(exc) from None
         if not isinstance(answer, bytes):
@@ -225,8 +225,6 @@ class PCpu(PCpuState):
         return f"the host's perf on pCPU {self.cpu}"
 
     # The host's bursts (`services.executor.BurstCpu`).
-
-    execute = executor.execute
 
     def trapped(self, register: int, write: bool, value: int) -> int:
         raise ProtocolError(f"an access to {register_name(register)} trapped: nothing traps at EL2")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
-from services import executor, state
+from services import state
 from services._pmu import (
     CPUTIME_GUEST,
     CPUTIME_HOST_KERNEL,
@@ -24,7 +24,7 @@ from services._pmu import (
 )
 from services.costs import Cost
 from services.cpu import NEVER, Entry, EntryKind, Eventual, Notice, Timer, TookException, awaited
-from services.executor import Work
+from services.executor import BurstExecutor, Work
 from services.experiment import CpuSpec
 from services.kvm import reports
 from services.kvm.attendant import Attendant
@@ -69,7 +69,7 @@ class VCpuState:
     load_times: Latencies = field(default_factory=Latencies)
     put_times: Latencies = field(default_factory=Latencies)
     computed: int = 0  # cycles of its tasks' work done
-    bursts: int = 0  # of its guest
+    executor: BurstExecutor = field(init=False)  # of its guest's bursts
     irq_bursts: int = 0  # of these, in its PMU interrupt handler
     trap_bursts: int = 0  # of the host's perf, within its traps
 
@@ -104,8 +104,6 @@ class VCpu(VCpuState):
     )
     __slots__ = DERIVED
 
-    interruptible: ClassVar[bool] = True
-
     def __init__(
         self,
         board: Board,
@@ -129,6 +127,7 @@ class VCpu(VCpuState):
         self.floats = spec.vcpus[index].pcpu < 0
         self.board = board
         self.machine = board.machine
+        self.executor = BurstExecutor(self, board.machine, cpu, interruptible=True)
         self.context = board.machine.add_context(True)
         self.profile = experiment.guest_kernel_profile
         self.patience = experiment.frequency_hz  # cycles, a second
@@ -159,7 +158,8 @@ class VCpu(VCpuState):
     def set_task_cpu(self, cpu: int) -> None:
         """Move it, while it does not run, to another pCPU."""
         machine, pcpu = self.machine, self.pcpus[cpu]
-        self.cpu, self.pcpu, self.call = cpu, pcpu, pcpu.call
+        self.cpu = self.executor.cpu = cpu
+        self.pcpu, self.call = pcpu, pcpu.call
         self.read, self.write = partial(machine.read, cpu), partial(machine.write, cpu)
         exit_guest = partial(machine.exit_guest, cpu, pcpu.context, pcpu.profile)
         self.exit_null = partial(exit_guest, EXIT_FULL_NULL, pcpu.costs[EXIT_FULL_NULL])
@@ -292,7 +292,7 @@ class VCpu(VCpuState):
         machine.set_running(cpu, self.context, 1, self.profile)
         entry = Entry(kind, now, argument, el, left, self.previous_done, (), payload)
         try:
-            answer = self.guest.enter(self, entry)
+            answer = self.guest.enter(self.executor, entry)
             if not isinstance(answer, bytes):
                 answer = await answer
         except TookException as exc:
@@ -308,9 +308,9 @@ class VCpu(VCpuState):
         """The guest's PMU interrupt handler."""
         vgic = self.vgic
         vgic.handler_entered(self.machine.now(self.cpu))
-        before = self.bursts
+        before = self.executor.bursts
         await self._enter(PMU_IRQ)
-        self.irq_bursts += self.bursts - before
+        self.irq_bursts += self.executor.bursts - before
         if vgic.line:  # the EOI of a level that KVM still holds high: a maintenance interrupt has KVM look again
             await self._interrupted(1)
 
@@ -396,8 +396,6 @@ class VCpu(VCpuState):
 
     # The guest's bursts, at EL1 (`services.executor.BurstCpu`).
 
-    execute = executor.execute
-
     async def interrupted(self, stop: Stop) -> None:
         await self._interrupted(1)
         self.machine.set_running(self.cpu, self.context, 1, self.profile)
@@ -410,7 +408,7 @@ class VCpu(VCpuState):
             if self.exit_sysreg():
                 return self._trapped_interrupted(register, write, value)
         pcpu = self.pcpu
-        before = pcpu.bursts
+        before = pcpu.executor.bursts
         access: Eventual[int]
         try:
             access = self._send_sgi(value) if register == ICC_SGI1R_EL1 else self.vpmu.access(register, write, value)
@@ -418,7 +416,7 @@ class VCpu(VCpuState):
             access = _raised(undef)
         if pcpu.perf_ran or not isinstance(access, int):
             return self._emulated(access, before)
-        self.trap_bursts += pcpu.bursts - before
+        self.trap_bursts += pcpu.executor.bursts - before
         vgic = self.vgic
         if self.pmu.ovs or vgic.line or vgic.overflowed >= 0:  # else it changes nothing
             self._flush_pmu()
@@ -439,7 +437,7 @@ class VCpu(VCpuState):
             raise TookException(ESR_UNKNOWN) from None
         finally:
             pcpu = self.pcpu
-            self.trap_bursts += pcpu.bursts - before
+            self.trap_bursts += pcpu.executor.bursts - before
             if pcpu.perf_ran:
                 await self._resync_pmu_el0()
             self._flush_pmu()
@@ -456,7 +454,7 @@ class VCpu(VCpuState):
         pcpu = self.pcpu
         pcpu.enter_kernel()
         pcpu.charge(Cost.EXIT_FAST)
-        before = pcpu.bursts
+        before = pcpu.executor.bursts
         try:
             if register == ICC_SGI1R_EL1:
                 return self._send_sgi(value)
@@ -464,7 +462,7 @@ class VCpu(VCpuState):
         except InjectUndef:
             raise TookException(ESR_UNKNOWN) from None
         finally:
-            self.trap_bursts += pcpu.bursts - before
+            self.trap_bursts += pcpu.executor.bursts - before
             self.machine.set_running(self.cpu, self.context, 1, self.profile)
 
     def _send_sgi(self, target: int) -> int:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from services import executor
 from services._pmu import (
     OP_COMPUTE,
     OP_DONE,
@@ -19,7 +18,7 @@ from services._pmu import (
 )
 from services.costs import Cost
 from services.cpu import NEVER, BurstError, Cpu, Entry, EntryKind, Software, awaited
-from services.executor import Work
+from services.executor import BurstExecutor, Work
 from services.linux_perf import EventAttr, Perf, PerfConfig, PerfCpu, PerfEvent
 from services.registers import MDCR_EL2, PMINTENSET_EL1, PMOVSSET_EL0
 
@@ -45,9 +44,6 @@ class Access:
 
 class Bench:
     """The CPU, and what software has set on it."""
-
-    cpu: ClassVar[int] = 0  # of the machine
-    interruptible: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -75,16 +71,14 @@ class Bench:
         self.compute: tuple[int, int, int] | None = None
         self.wfi = False
         self.previous_done = 0
-        self.bursts = 0  # round trips, were it in a process of its own
-        self.port = Cpu(self)
+        self.executor = BurstExecutor(self, self.machine, 0, interruptible=False)
+        self.port = Cpu(self.executor)
         self.kernel_runs()
 
     def kernel_runs(self) -> None:
         self.machine.set_running(0, self.context, 2 if self.hyp else 1, 0)
 
     # The kernel's bursts (`services.executor.BurstCpu`).
-
-    execute = executor.execute
 
     def trapped(self, register: int, write: bool, value: int) -> int:
         raise BurstError(f"nothing traps here, not {register_name(register)}")

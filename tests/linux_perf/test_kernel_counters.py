@@ -109,9 +109,9 @@ async def test_enabling_counters_in_turn_waits_for_nothing() -> None:
     kernel = await Kernel.boot(hyp=True, counters=8)
     made = [await kernel.create(n, 0x08, CounterFlag.DISABLED, 1 << 20) for n in range(8)]
     for order in (made, made[::-1], made[::2] + made[1::2]):
-        before = kernel.bench.bursts
+        before = kernel.bench.executor.bursts
         assert kernel.perf.enable_each(kernel.cpu, order) is None
-        assert kernel.bench.bursts == before
+        assert kernel.bench.executor.bursts == before
         await kernel.done()
         assert [event.idx for event in made] == list(range(8)), "the context's order, whatever the order of the calls"
         kernel.perf.disable_each(kernel.cpu, order)

@@ -262,9 +262,9 @@ async def test_a_reschedule_waits_once_for_all_that_goes_out() -> None:
     for _ in range(6):
         await kernel.open(INSTRUCTIONS)
     event = await kernel.open(INSTRUCTIONS, disabled=True)
-    before = kernel.bench.bursts
+    before = kernel.bench.executor.bursts
     await kernel.perf.enable(kernel.cpu, event)
-    assert kernel.bench.bursts - before == 1
+    assert kernel.bench.executor.bursts - before == 1
 
 
 async def test_counters_that_stand_still_at_el2_are_not_waited_for_and_count_all_the_same() -> None:
@@ -272,15 +272,15 @@ async def test_counters_that_stand_still_at_el2_are_not_waited_for_and_count_all
     flags = CounterFlag.DISABLED | CounterFlag.LONG
     counters = [await kernel.create(n, INSTRUCTIONS, flags, 1 << 40) for n in range(6)]
     for _ in range(3):
-        before = kernel.bench.bursts
+        before = kernel.bench.executor.bursts
         for event in counters:  # each takes those before it out and in again
             await kernel.perf.enable(kernel.cpu, event)
         kernel.perf.el0_filter(kernel.cpu, True)
-        assert kernel.bench.bursts == before
+        assert kernel.bench.executor.bursts == before
         await kernel.done()
         kernel.bench.guest_works(1_000_000)
         for event in counters:
             kernel.perf.disable(kernel.cpu, event)
         await kernel.done()
-        assert kernel.bench.bursts - before <= 3
+        assert kernel.bench.executor.bursts - before <= 3
     assert [event.count for event in counters] == [3_000_000] * 6
