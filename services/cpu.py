@@ -165,9 +165,18 @@ class Cpu:
     async def wait(self) -> list[int]:
         """Have all that is posted executed; return the values read, in order of posting."""
         burst = self.burst
+        try:
+            time = self._executor.execute(burst, b"")
+        except BaseException:
+            self.burst = Burst()
+            raise
+        if isinstance(time, int):
+            self.now = time
+            values = burst.values()
+            burst.clear()
+            return values
         self.burst = Burst()
-        time = self._executor.execute(burst, b"")
-        self.now = time if isinstance(time, int) else await time
+        self.now = await time
         return burst.values()
 
     async def mrs(self, register: int) -> int:
@@ -189,11 +198,18 @@ class Cpu:
         """End the current entry: its last burst is executed; its answer. Whoever dispatches entries calls this."""
         burst, answer = self.burst, self._answer
         burst.done()
-        self.burst = Burst()
         if answer:
             self._answer = b""
-        time = self._executor.execute(burst, answer)
-        return answer if isinstance(time, int) else _executed(time, answer)
+        try:
+            time = self._executor.execute(burst, answer)
+        except BaseException:
+            self.burst = Burst()
+            raise
+        if isinstance(time, int):
+            burst.clear()
+            return answer
+        self.burst = Burst()
+        return _executed(time, answer)
 
 
 async def _executed(time: Coroutine[Any, Any, int], answer: bytes) -> bytes:

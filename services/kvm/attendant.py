@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
-from services.cpu import Cpu, Entry, Eventual, Executor, Software, awaited
+from services.cpu import Cpu, Entry, Eventual, Executor, Software
 from services.kvm.errors import ProtocolError
 
 
@@ -37,14 +37,22 @@ class LocalSoftware:
         if cpu is None:
             cpu = self._cpu = Cpu(executor)
         cpu.now = entry.now
-        work = self.software.enter(cpu, entry)
-        return cpu.done() if work is None else _worked(cpu, work)
+        try:
+            work = self.software.enter(cpu, entry)
+            return cpu.done() if work is None else self._worked(cpu, work)
+        except BaseException:
+            self._cpu = None  # with what it had posted
+            raise
+
+    async def _worked(self, cpu: Cpu, work: Coroutine[Any, Any, object]) -> bytes:
+        try:
+            await work
+            answer = cpu.done()
+            return answer if isinstance(answer, bytes) else await answer
+        except BaseException:
+            self._cpu = None
+            raise
 
     def refuse(self, who: str, problem: str) -> Exception:
         """As `Attendant`."""
         return ProtocolError(f"{who}: {problem}")
-
-
-async def _worked(cpu: Cpu, work: Coroutine[Any, Any, object]) -> bytes:
-    await work
-    return await awaited(cpu.done())

@@ -93,6 +93,7 @@ class VCpu(VCpuState):
         "pcpus",
         "siblings",
         "pcpu",
+        "fast",  # its vPMU's; None where that has no fast path
         # For the pCPU that it is on: kernel-counter operations (`PCpu.call`), and calls of the machine: an access of
         # KVM's own, at EL2, and the ways out and in.
         "call",
@@ -137,6 +138,7 @@ class VCpu(VCpuState):
         self.siblings = siblings  # the vCPUs of the same VM, this one too
         self.set_task_cpu(cpu)
         self.vpmu = design.vpmu(self)
+        self.fast = self.vpmu.fast if type(self.vpmu).fast is not Vpmu.fast else None
 
     # What the host's scheduler sees.
 
@@ -353,7 +355,9 @@ class VCpu(VCpuState):
         """KVM_REQ_RESYNC_PMU_EL0: the driver has started counters in interrupt context."""
         self.pcpu.perf_ran = False
         if self.vpmu.el0_switched():
-            await awaited(self.vpmu.restore_el0(guest=True))
+            done = self.vpmu.restore_el0(guest=True)
+            if not isinstance(done, list):
+                await done
 
     def _enter_guest(self) -> None:
         """Make pending what has become due; from here on the time is the guest's."""
@@ -403,7 +407,7 @@ class VCpu(VCpuState):
     def trapped(self, register: int, write: bool, value: int, exited: bool = False) -> Eventual[int]:
         """An access trapped to EL2, and has perhaps `exited` to the host: the design emulates it. The value read."""
         if not exited:
-            if self.vpmu.fast():
+            if self.fast is not None and self.fast():
                 return self._trapped_fast(register, write, value)
             if self.exit_sysreg():
                 return self._trapped_interrupted(register, write, value)
@@ -432,7 +436,7 @@ class VCpu(VCpuState):
     async def _emulated(self, access: Eventual[int], before: int) -> int:
         """Back into the guest with what an access gives that waits, or after which the host's perf has run."""
         try:
-            return await awaited(access)
+            return access if isinstance(access, int) else await access
         except InjectUndef:
             raise TookException(ESR_UNKNOWN) from None
         finally:

@@ -112,6 +112,10 @@ impl Burst {
         self.post(Operation::Notify, code, value)
     }
 
+    fn clear(&mut self) {
+        self.inner.truncate(0, 0);
+    }
+
     fn done(&mut self) {
         self.inner.post(Operation::Done, 0, 0);
     }
