@@ -54,12 +54,12 @@ class GuestPmu:
         match register:
             case r.PMCR_EL0:
                 return self.pmcr & ~r.PMCR_N | self.counters << r.PMCR_N_SHIFT
+            case r.PMOVSCLR_EL0 | r.PMOVSSET_EL0:
+                return self.ovs
             case r.PMCNTENSET_EL0 | r.PMCNTENCLR_EL0:
                 return self.cnten
             case r.PMINTENSET_EL1 | r.PMINTENCLR_EL1:
                 return self.inten
-            case r.PMOVSSET_EL0 | r.PMOVSCLR_EL0:
-                return self.ovs
             case r.PMSELR_EL0:
                 return self.selr
             case r.PMUSERENR_EL0:
@@ -72,14 +72,14 @@ class GuestPmu:
         match register:  # those that a driver writes most often first
             case r.PMOVSCLR_EL0:
                 self.ovs &= ~valid
-            case r.PMCNTENCLR_EL0:
-                self.cnten &= ~valid
-            case r.PMUSERENR_EL0:
-                self.userenr = value & USERENR_ALL
             case r.PMINTENCLR_EL1:
                 self.inten &= ~valid
             case r.PMINTENSET_EL1:
                 self.inten |= valid
+            case r.PMUSERENR_EL0:
+                self.userenr = value & USERENR_ALL
+            case r.PMCNTENCLR_EL0:
+                self.cnten &= ~valid
             case r.PMCNTENSET_EL0:
                 self.cnten |= valid
             case r.PMCR_EL0:

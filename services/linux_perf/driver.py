@@ -201,30 +201,35 @@ class Driver:
             return _disable(Burst(), counter_bits(event.idx, True), 1 << event.idx)
         return self.disables[event.idx]
 
-    def el0_switched(self) -> tuple[int, int]:
-        """kvm_pmu_events: counters of enabled events that count in the guest only, and in the host only."""
+    def el0_flips(self, guest: bool) -> Burst:
+        """kvm_vcpu_pmu_restore_guest (True) or _host (False): the read and write of each counter's PMEVTYPER.
+
+        First of those that count at EL0 from now on, then of those that stop.
+        """
         of_guest, of_host = self.guest_only, self.host_only
         if self.throttled:
-            throttled = 0
-            for event in self.events:
-                if event is not None and event.interrupts == THROTTLED:
-                    throttled |= event.bits
-            self.throttled = throttled != 0
-            of_guest &= ~throttled
-            of_host &= ~throttled
-        return of_guest, of_host
-
-    def el0_flips(self, admitted: int, excluded: int) -> Burst:
-        """kvm_vcpu_pmu_enable_el0 and _disable_el0: the read and write of each counter's PMEVTYPER."""
-        burst = self._el0_flips.get((admitted, excluded))
+            running = ~self._throttled()
+            of_guest &= running
+            of_host &= running
+        flipped = (of_guest, of_host) if guest else (of_host, of_guest)
+        burst = self._el0_flips.get(flipped)
         if burst is None:
-            burst = self._el0_flips[admitted, excluded] = Burst()
-            for counters, bits in ((admitted, 0), (excluded, PMEVTYPER_U)):
+            burst = self._el0_flips[flipped] = Burst()
+            for counters, bits in zip(flipped, (0, PMEVTYPER_U), strict=True):
                 for idx in range(CYCLE_COUNTER + 1):
                     if counters >> idx & 1:
                         slot = burst.mrs(TYPES[idx])
                         burst.write_back(TYPES[idx], slot, MASK64 & ~PMEVTYPER_U, bits)
         return burst
+
+    def _throttled(self) -> int:
+        """The counters of throttled events."""
+        counters = 0
+        for event in self.events:
+            if event is not None and event.interrupts == THROTTLED:
+                counters |= event.bits
+        self.throttled = counters != 0
+        return counters
 
     # Counters.
 

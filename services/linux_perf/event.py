@@ -133,7 +133,9 @@ class PerfEvent:
         self.idx = self.placed = -1
         self.bits = self.prev = self.interrupts = self.interrupts_seq = self.count = 0
         self.sampling = period != 0
-        self.sample_period = self.last_period = self.period_left = signed64(period) or hw.half
+        if period >> 63:
+            period = signed64(period)
+        self.sample_period = self.last_period = self.period_left = period or hw.half
 
     @property
     def throttled(self) -> bool:
@@ -204,11 +206,6 @@ class Context:
     clone_of: Context | None = link(default=None)
     generation: int = 0
     parent_generation: int = 0
-
-    def update(self, now: int) -> None:
-        """update_context_time."""
-        self.time += now - self.stamp
-        self.stamp = now
 
     def add(self, event: PerfEvent) -> None:
         """list_add_event and perf_group_attach."""

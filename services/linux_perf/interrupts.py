@@ -11,7 +11,17 @@ from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import REGISTERS, read_of
 from services.linux_perf.event import ACTIVE, THROTTLED, Context, PerfEvent, signed64
 from services.linux_perf.lifecycle import update
-from services.linux_perf.schedule import forward_mux, now_ns, on, post_ins, post_off, post_on, post_outs, wait
+from services.linux_perf.schedule import (
+    forward_mux,
+    now_ns,
+    on,
+    post_ins,
+    post_off,
+    post_on,
+    post_outs,
+    update_time,
+    wait,
+)
 from services.linux_perf.shared import NS_PER_S
 from services.registers import MASK32, MASK64, PMINTENSET_EL1, PMOVSCLR_EL0
 
@@ -257,13 +267,12 @@ async def _rotate(cc: CpuContext, cpu: Cpu) -> bool:
     post_off(cc, cpu.burst)
     cpu_event = _event_to_rotate(ctx) if cpu_rotates else None
     task_event = _event_to_rotate(task) if task is not None and task_rotates else None
-    now = now_ns(cc, cpu)
     if task is not None and (task_event or cpu_event):
-        task.update(now)
+        update_time(cc, cpu, task)
         post_outs(cc, cpu.burst, task, task.flexible_active)
         task.rotate_necessary = False
     if cpu_event:
-        ctx.update(now)
+        update_time(cc, cpu, ctx)
         post_outs(cc, cpu.burst, ctx, ctx.flexible_active)
         ctx.rotate_necessary = False
     if cc.pending_outs:

@@ -17,7 +17,7 @@ from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import GENERAL
 from services.linux_perf.event import ACTIVE, ALL, CPU, INACTIVE, OFF, THROTTLED, PerfEvent
 from services.linux_perf.lifecycle import disable, enable, read_counter, release
-from services.linux_perf.schedule import off, on, pending, resched, update_time, wait
+from services.linux_perf.schedule import off, on, resched, update_time, wait
 from services.registers import CYCLE_COUNTER, MASK64
 
 DISABLED = int(CounterFlag.DISABLED)
@@ -43,7 +43,9 @@ def recreate(cc: CpuContext, cpu: Cpu, event: PerfEvent, number: int, flags: int
         return False
     pmu = cc.pmu
     hw = pmu.hw_kernel_counter(number, flags)
-    if not (hw.alone and event.hw.alone) or ctx is not cc.task_ctx or pending(cc):
+    if not (hw.alone and event.hw.alone) or ctx is not cc.task_ctx:
+        return False
+    if cc.pending_outs or cc.pending_truths or cc.pending_held:
         return False
     cpu.burst.extend(pmu.recreate)
     update_time(cc, cpu, ctx)
@@ -70,7 +72,9 @@ def read(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> Eventual[int]:
         update_time(cc, cpu, ctx)
         if event.state == ACTIVE:
             return _read_active(cc, cpu, event)
-    return _read_pending(cc, cpu, event) if pending(cc) else event.count
+    if cc.pending_outs or cc.pending_truths or cc.pending_held:
+        return _read_pending(cc, cpu, event)
+    return event.count
 
 
 async def _read_active(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
@@ -162,25 +166,25 @@ def _enable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool
     pmu, entry = cc.pmu, cc.entry
     wanted = set(events)
     there: list[PerfEvent] = []
-    fresh: list[PerfEvent] = []
-    active = cycles = 0
+    rank = active = cycles = 0
     for event in ctx.pinned:
-        if event.state == ACTIVE:
+        state = event.state
+        if state == ACTIVE:
             if event.placed != entry:
                 return False
-            active |= 1 << len(there)
-        elif event in wanted:
-            fresh.append(event)
-        elif event.state == INACTIVE:
-            return False
-        else:
+            active |= 1 << rank
+        elif event not in wanted:
+            if state == INACTIVE:
+                return False
             continue
-        event.rank = len(there)
+        event.rank = rank
+        rank += 1
         there.append(event)
         cycles += event.hw.on_pmccntr
     free = _in_order(pmu.cntr_mask & GENERAL, pmu.high_to_low)
-    if cycles > 1 or len(there) - cycles > len(free) or not wanted.issubset(there):
+    if cycles > 1 or rank - cycles > len(free) or not wanted.issubset(there):
         return False
+    fresh = active + 1 != 1 << rank
     if fresh:
         update_time(cc, cpu, ctx)
     masks = pmu.write_masks[0], MASK64
@@ -234,10 +238,9 @@ def el0_filter(cc: CpuContext, cpu: Cpu, guest: bool) -> None:
     """kvm_vcpu_pmu_restore_guest (True) or _host (False).
 
     VHE hardware cannot tell host EL0 from guest EL0: events that want only one of them have their EL0 filter
-    flipped, first those that count from now on, then those that stop.
+    flipped (`kvm_pmu_events`).
     """
-    of_guest, of_host = cc.pmu.el0_switched()
-    cpu.burst.extend(cc.pmu.el0_flips(of_guest, of_host) if guest else cc.pmu.el0_flips(of_host, of_guest))
+    cpu.burst.extend(cc.pmu.el0_flips(guest))
 
 
 async def set_counters(cc: CpuContext, cpu: Cpu, mask: int, reschedule: bool) -> None:

@@ -42,7 +42,9 @@ def now_ns(cc: CpuContext, cpu: Cpu) -> int:
 def update_time(cc: CpuContext, cpu: Cpu, ctx: Context) -> None:
     """update_context_time of a context whose time runs."""
     if ctx.is_active & TIME:
-        ctx.update(cpu.now * NS_PER_S // cc.frequency_hz)
+        now = cpu.now * NS_PER_S // cc.frequency_hz
+        ctx.time += now - ctx.stamp
+        ctx.stamp = now
 
 
 async def wait(cc: CpuContext, cpu: Cpu) -> list[int]:
@@ -67,11 +69,6 @@ async def wait(cc: CpuContext, cpu: Cpu) -> list[int]:
             event.held += sign * values[slot]
         cc.pending_held.clear()
     return values
-
-
-def pending(cc: CpuContext) -> bool:
-    """Are there values to come?"""
-    return bool(cc.pending_outs or cc.pending_truths or cc.pending_held)
 
 
 async def collect(cc: CpuContext, cpu: Cpu) -> None:

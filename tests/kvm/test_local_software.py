@@ -31,7 +31,10 @@ class FailsOnce:
         self.failed = False
 
     def enter(self, cpu: Cpu, entry: Entry) -> Coroutine[Any, Any, None] | None:
-        return self._waits(cpu) if self.waits else self._posts(cpu)
+        if self.waits:
+            return self._waits(cpu)
+        self._posts(cpu)
+        return None
 
     async def _waits(self, cpu: Cpu) -> None:
         await cpu.wait()

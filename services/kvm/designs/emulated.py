@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -109,7 +109,11 @@ class EmulatedPmu(Vpmu):
             self.pmu.counter[n] = value & (MASK64 if self._long(n) else MASK32)
             self._recreate(n)
         elif write:
-            self._write(register, value)
+            writes = WRITES.get(register)
+            if writes is not None:
+                writes(self, value)
+            elif not self.pmu.write(register, value) and register != r.PMMIR_EL1:
+                raise InjectUndef
         else:
             return self._read(register)
         return self._perf(value) if self.rows else value
@@ -142,20 +146,21 @@ class EmulatedPmu(Vpmu):
                 return 0
         raise InjectUndef
 
-    def _write(self, register: int, value: int) -> None:
+    def _write_pmcntenset(self, value: int) -> None:
         pmu = self.pmu
-        if register == r.PMCR_EL0:
-            self._write_pmcr(value)
-        elif pmu.write(register, value):
-            if register == r.PMCNTENCLR_EL0:
-                self._ask(DISABLE, value & pmu.mask & self.backed)
-            elif register == r.PMCNTENSET_EL0:
-                self._enable(value & pmu.mask)
-                self._restore_guest()
-        elif register == r.PMSWINC_EL0:
-            self._count(value & pmu.mask & ~CYCLE_BIT, r.SW_INCR)
-        elif register != r.PMMIR_EL1:
-            raise InjectUndef
+        counters = value & pmu.mask
+        pmu.cnten |= counters
+        self._enable(counters)
+        self._restore_guest()
+
+    def _write_pmcntenclr(self, value: int) -> None:
+        pmu = self.pmu
+        counters = value & pmu.mask
+        pmu.cnten &= ~counters
+        self._ask(DISABLE, counters & self.backed)
+
+    def _write_pmswinc(self, value: int) -> None:
+        self._count(value & self.pmu.mask & ~CYCLE_BIT, r.SW_INCR)
 
     def _write_pmcr(self, value: int) -> None:
         """kvm_pmu_handle_pmcr: P and C are not kept, LP only from PMUv3p5 on."""
@@ -274,7 +279,7 @@ class EmulatedPmu(Vpmu):
 
     def _restore_guest(self) -> None:
         """kvm_vcpu_pmu_restore_guest, within the entry that does the rest of the access."""
-        if self.el0_switched():
+        if self.backed or self.vcpu.host_has_events:
             self.rows.append((EL0_FILTER, 1, 0, 0, 0))
             self.calls += 1
 
@@ -289,6 +294,15 @@ class EmulatedPmu(Vpmu):
         burst = Burst()
         burst.mrs(register)
         return self.vcpu.kvm(burst)[0]
+
+
+# Of the registers that are not counters', those whose writing does more than to be kept.
+WRITES: dict[int, Callable[[EmulatedPmu, int], None]] = {
+    r.PMCR_EL0: EmulatedPmu._write_pmcr,
+    r.PMCNTENSET_EL0: EmulatedPmu._write_pmcntenset,
+    r.PMCNTENCLR_EL0: EmulatedPmu._write_pmcntenclr,
+    r.PMSWINC_EL0: EmulatedPmu._write_pmswinc,
+}
 
 
 async def _after(done: Coroutine[Any, Any, list[int]], value: int) -> int:
