@@ -55,7 +55,7 @@ class BurstExecutor:
         self.bursts += 1
         stop = self.machine.execute(self.cpu, burst, 0, self.interruptible, self.trapped)
         while isinstance(stop, Stop):  # else it is the time
-            due = self._attend(stop)
+            due = self.owner.operation(stop) if stop.reason == OPERATION else self._attend(stop)
             if due is not None:
                 return self._execute_on(burst, stop, due)
             stop = self.machine.resume(self.cpu, burst, stop, None, self.interruptible, self.trapped)

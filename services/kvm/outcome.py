@@ -85,7 +85,8 @@ def round_trips(pcpus: Sequence[PCpu], vcpus: Sequence[VCpu]) -> dict[str, int]:
     """
     return {
         "total": sum(pcpu.executor.bursts for pcpu in pcpus) + sum(vcpu.executor.bursts for vcpu in vcpus),
-        "traps": sum(vcpu.trap_bursts for vcpu in vcpus),
+        "traps": sum(pcpu.executor.bursts - pcpu.handler_bursts for pcpu in pcpus)
+        - sum(vcpu.swap_bursts for vcpu in vcpus),
         "interrupts": sum(vcpu.irq_bursts for vcpu in vcpus),
     }
 

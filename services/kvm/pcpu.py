@@ -52,6 +52,7 @@ class PCpuState:
     previous_done: int = 0
     latencies: Latencies = field(default_factory=Latencies)  # of the host's own interrupts
     executor: BurstExecutor = field(init=False)  # of the host's bursts here
+    handler_bursts: int = 0  # of these, in its handlers: all but those of KVM's calls
 
 
 class PCpu(PCpuState):
@@ -157,12 +158,14 @@ class PCpu(PCpuState):
         assert self.host is not None
         now = self.machine.mark(self.cpu, kind, argument, 0)
         entry = Entry(kind, now, argument, el, 0, self.previous_done, (), payload)
+        others = self.handler_bursts - self.executor.bursts
         try:
             answer = self.host.enter(self.executor, entry)
             if not isinstance(answer, bytes):
                 answer = await answer
         except TookException as exc:
             raise self._took(exc) from None
+        self.handler_bursts = others + self.executor.bursts
         self.previous_done = self.machine.now(self.cpu)
         return answer
 

@@ -71,7 +71,7 @@ class VCpuState:
     computed: int = 0  # cycles of its tasks' work done
     executor: BurstExecutor = field(init=False)  # of its guest's bursts
     irq_bursts: int = 0  # of these, in its PMU interrupt handler
-    trap_bursts: int = 0  # of the host's perf, within its traps
+    swap_bursts: int = 0  # of the host's perf, for its loads and puts and what is switched with them
 
 
 class VCpu(VCpuState):
@@ -172,11 +172,13 @@ class VCpu(VCpuState):
         """KVM's sched_in notifier: vcpu_load, and back into the guest."""
         self.ran = True
         began = self.progress = self.pcpu.now
+        before = self.pcpu.executor.bursts
         if self.vpmu.el0_switched():
             await awaited(self.vpmu.restore_el0(guest=True))
         self.machine.set_account(self.cpu, Account.SWAP)
         await self.vpmu.load()
         self.load_times.add(began, self.pcpu.now)
+        self.swap_bursts += self.pcpu.executor.bursts - before
         self.machine.set_account(self.cpu, Account.TRAP)
         if self.pcpu.perf_ran:
             await self._resync_pmu_el0()
@@ -184,12 +186,13 @@ class VCpu(VCpuState):
 
     async def switched_out(self) -> None:
         """KVM's sched_out notifier: vcpu_put."""
-        began = self.pcpu.now
+        began, before = self.pcpu.now, self.pcpu.executor.bursts
         if self.vpmu.el0_switched():
             await awaited(self.vpmu.restore_el0(guest=False))
         self.machine.set_account(self.cpu, Account.SWAP)
         await self.vpmu.put()
         self.put_times.add(began, self.pcpu.now)
+        self.swap_bursts += self.pcpu.executor.bursts - before
 
     def next_interaction(self) -> int:
         """The time of what happens next on this vCPU, while it is the current thread."""
@@ -355,9 +358,11 @@ class VCpu(VCpuState):
         """KVM_REQ_RESYNC_PMU_EL0: the driver has started counters in interrupt context."""
         self.pcpu.perf_ran = False
         if self.vpmu.el0_switched():
+            before = self.pcpu.executor.bursts
             done = self.vpmu.restore_el0(guest=True)
             if not isinstance(done, list):
                 await done
+            self.swap_bursts += self.pcpu.executor.bursts - before
 
     def _enter_guest(self) -> None:
         """Make pending what has become due; from here on the time is the guest's."""
@@ -412,15 +417,13 @@ class VCpu(VCpuState):
             if self.exit_sysreg():
                 return self._trapped_interrupted(register, write, value)
         pcpu = self.pcpu
-        before = pcpu.executor.bursts
         access: Eventual[int]
         try:
             access = self._send_sgi(value) if register == ICC_SGI1R_EL1 else self.vpmu.access(register, write, value)
         except InjectUndef as undef:
             access = _raised(undef)
         if pcpu.perf_ran or not isinstance(access, int):
-            return self._emulated(access, before)
-        self.trap_bursts += pcpu.executor.bursts - before
+            return self._emulated(access)
         vgic = self.vgic
         if self.pmu.ovs or vgic.line or vgic.overflowed >= 0:  # else it changes nothing
             self._flush_pmu()
@@ -433,7 +436,7 @@ class VCpu(VCpuState):
         self._served_interrupts()
         return await awaited(self.trapped(register, write, value, exited=True))
 
-    async def _emulated(self, access: Eventual[int], before: int) -> int:
+    async def _emulated(self, access: Eventual[int]) -> int:
         """Back into the guest with what an access gives that waits, or after which the host's perf has run."""
         try:
             return access if isinstance(access, int) else await access
@@ -441,7 +444,6 @@ class VCpu(VCpuState):
             raise TookException(ESR_UNKNOWN) from None
         finally:
             pcpu = self.pcpu
-            self.trap_bursts += pcpu.executor.bursts - before
             if pcpu.perf_ran:
                 await self._resync_pmu_el0()
             self._flush_pmu()
@@ -458,7 +460,6 @@ class VCpu(VCpuState):
         pcpu = self.pcpu
         pcpu.enter_kernel()
         pcpu.charge(Cost.EXIT_FAST)
-        before = pcpu.executor.bursts
         try:
             if register == ICC_SGI1R_EL1:
                 return self._send_sgi(value)
@@ -466,7 +467,6 @@ class VCpu(VCpuState):
         except InjectUndef:
             raise TookException(ESR_UNKNOWN) from None
         finally:
-            self.trap_bursts += pcpu.executor.bursts - before
             self.machine.set_running(self.cpu, self.context, 1, self.profile)
 
     def _send_sgi(self, target: int) -> int:

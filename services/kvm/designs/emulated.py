@@ -56,12 +56,14 @@ class EmulatedPmu(Vpmu):
     calls: int = derived(default=0)  # how many of its functions that calls
     base: int = derived(init=False)  # the handle of counter 0
     long_counters: bool = derived(init=False)
+    widths: list[int] = derived(init=False)  # of the counters, as masks
 
     def derive(self) -> None:
         super().derive()
         self.acts_on_change = self.design.kernel is Kernel.LINUX_6_15
         self.base = self.vcpu.id << 5
         self.long_counters = self.pmu.pmuver >= PMUVER_P5
+        self.widths = [MASK64 if self.long_counters else MASK32] * CYCLE_COUNTER + [MASK64]
 
     async def load(self) -> None:
         burst = Burst()
@@ -106,7 +108,7 @@ class EmulatedPmu(Vpmu):
                 return self._write_type(n, value) if write else self.pmu.typer[n]
             if not write:
                 return self._value(n)
-            self.pmu.counter[n] = value & (MASK64 if self._long(n) else MASK32)
+            self.pmu.counter[n] = value & self.widths[n]
             self._recreate(n)
         elif write:
             writes = WRITES.get(register)
@@ -185,9 +187,6 @@ class EmulatedPmu(Vpmu):
 
     # The backing events.
 
-    def _long(self, n: int) -> bool:
-        return n == CYCLE_COUNTER or self.long_counters
-
     def _long_overflow(self, n: int) -> bool:
         return bool(self.pmu.pmcr & (r.PMCR_LC if n == CYCLE_COUNTER else r.PMCR_LP))
 
@@ -249,13 +248,12 @@ class EmulatedPmu(Vpmu):
         counted: Eventual[list[int]] = [0]
         if self.backed >> n & 1:
             counted = self.vcpu.call([(READ, self.base + n, 0, 0, 0)], reads=1)
-        return self._sum(n, counted[0]) if isinstance(counted, list) else self._sum_after(n, counted)
+        if isinstance(counted, list):
+            return self.pmu.counter[n] + counted[0] & self.widths[n]
+        return self._value_after(n, counted)
 
-    async def _sum_after(self, n: int, counted: Coroutine[Any, Any, list[int]]) -> int:
-        return self._sum(n, (await counted)[0])
-
-    def _sum(self, n: int, counted: int) -> int:
-        return self.pmu.counter[n] + counted & (MASK64 if self._long(n) else MASK32)
+    async def _value_after(self, n: int, counted: Coroutine[Any, Any, list[int]]) -> int:
+        return self.pmu.counter[n] + (await counted)[0] & self.widths[n]
 
     def _count(self, mask: int, event: int) -> None:
         """kvm_pmu_counter_increment: SW_INCR and CHAIN are counted in memory."""
@@ -265,8 +263,7 @@ class EmulatedPmu(Vpmu):
         for n in bits(mask & pmu.cnten & pmu.mask & ~CYCLE_BIT):
             if pmu.typer[n] & PMEVTYPER_EVTCOUNT != event:
                 continue
-            width = MASK64 if self._long(n) else MASK32
-            pmu.counter[n] = pmu.counter[n] + 1 & width
+            pmu.counter[n] = pmu.counter[n] + 1 & self.widths[n]
             if pmu.counter[n] & (MASK64 if self._long_overflow(n) else MASK32):
                 continue
             pmu.ovs |= 1 << n
