@@ -239,6 +239,8 @@ class Machine:
         An access that traps does not stop it where `trapped` emulates it at once. `trapped` may have any CPU of this
         machine execute other bursts.
         """
+    def finish(self, cpu: int, burst: Burst, interruptible: bool, trapped: _Trapped | None) -> int | Stop:
+        """`execute` the last burst of an entry, after which DONE is posted. If it comes to its end, it is empty."""
     def resume(
         self,
         cpu: int,

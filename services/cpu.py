@@ -142,12 +142,19 @@ class BurstError(Exception):
 class Executor(Protocol):
     """Who executes bursts: the pCPU itself, or the stream to it."""
 
-    def execute(self, burst: Burst, answer: bytes) -> Eventual[int]:
+    def execute(self, burst: Burst) -> Eventual[int]:
         """Execute `burst` to its end; the time in cycles after it.
 
-        The values read are in `burst.values()`. `answer` is the payload that goes with the end of
-        an entry. Raises `TookException`.
+        The values read are in `burst.values()`. Raises `TookException`.
         """
+        ...
+
+
+class EntryExecutor(Executor, Protocol):
+    """An executor that is told which burst is the last of an entry."""
+
+    def finish(self, burst: Burst, answer: bytes) -> Eventual[int]:
+        """Execute the last burst of an entry likewise, `answer` being the entry's; the burst is empty then."""
         ...
 
 
@@ -156,7 +163,7 @@ class Cpu:
 
     __slots__ = ("_answer", "_executor", "burst", "now")
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: EntryExecutor) -> None:
         self._executor = executor
         self._answer = b""
         self.burst = Burst()  # handlers post to it: cpu.burst.msr(...), .mrs(...), .isb(), ...
@@ -166,7 +173,7 @@ class Cpu:
         """Have all that is posted executed; return the values read, in order of posting."""
         burst = self.burst
         try:
-            time = self._executor.execute(burst, b"")
+            time = self._executor.execute(burst)
         except BaseException:
             self.burst = Burst()
             raise
@@ -197,16 +204,14 @@ class Cpu:
     def done(self) -> Eventual[bytes]:
         """End the current entry: its last burst is executed; its answer. Whoever dispatches entries calls this."""
         burst, answer = self.burst, self._answer
-        burst.done()
         if answer:
             self._answer = b""
         try:
-            time = self._executor.execute(burst, answer)
+            time = self._executor.finish(burst, answer)
         except BaseException:
             self.burst = Burst()
             raise
         if isinstance(time, int):
-            burst.clear()
             return answer
         self.burst = Burst()
         return _executed(time, answer)

@@ -37,7 +37,7 @@ class BurstCpu(Protocol):
 
 @dataclass(slots=True, eq=False)
 class BurstExecutor:
-    """Executes bursts on the CPU `cpu` of a machine (`services.cpu.Executor`)."""
+    """Executes bursts on the CPU `cpu` of a machine (`services.cpu.EntryExecutor`)."""
 
     owner: BurstCpu = derived()
     machine: Machine = derived()
@@ -50,10 +50,26 @@ class BurstExecutor:
     def __post_init__(self) -> None:
         self.trapped = self.owner.trapped
 
-    def execute(self, burst: Burst, answer: bytes) -> Eventual[int]:
-        """As `services.cpu.Executor`; the `answer` is for executors on a stream."""
+    def execute(self, burst: Burst) -> Eventual[int]:
+        """As `services.cpu.EntryExecutor`."""
         self.bursts += 1
         stop = self.machine.execute(self.cpu, burst, 0, self.interruptible, self.trapped)
+        return stop if isinstance(stop, int) else self._go_on(burst, stop)
+
+    def finish(self, burst: Burst, answer: bytes) -> Eventual[int]:
+        """As `services.cpu.EntryExecutor`; the `answer` is for executors on a stream."""
+        self.bursts += 1
+        stop = self.machine.finish(self.cpu, burst, self.interruptible, self.trapped)
+        if isinstance(stop, int):
+            return stop
+        time = self._go_on(burst, stop)
+        if isinstance(time, int):
+            burst.clear()
+        return time
+
+    def _go_on(self, burst: Burst, at: Stop) -> Eventual[int]:
+        """From the first stop on."""
+        stop: int | Stop = at
         while isinstance(stop, Stop):  # else it is the time
             due = self.owner.operation(stop) if stop.reason == OPERATION else self._attend(stop)
             if due is not None:

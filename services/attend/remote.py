@@ -58,13 +58,13 @@ class RemoteSoftware:
             if done:
                 self._open.pop()
                 try:
-                    await self._execute(executor, burst, message.answer)
+                    await self._execute(executor, burst)
                 except TookException as exc:
                     raise self._malformed(f"codes: {exc}, and its handler has ended") from None
                 return message.answer
             reply = wire.Reply(entry=number)
             try:
-                reply.now = await self._execute(executor, burst, b"")
+                reply.now = await self._execute(executor, burst)
                 reply.values.extend(burst.values())
             except TookException as exc:
                 reply.now, reply.esr = entry.now, exc.esr
@@ -155,9 +155,9 @@ class RemoteSoftware:
         except ValueError as exc:
             raise self._malformed(str(exc)) from exc
 
-    async def _execute(self, executor: Executor, burst: Burst, answer: bytes) -> int:
+    async def _execute(self, executor: Executor, burst: Burst) -> int:
         try:
-            time = executor.execute(burst, answer)
+            time = executor.execute(burst)
             return time if isinstance(time, int) else await time
         except BurstError as exc:
             raise self._malformed(str(exc)) from exc

@@ -9,7 +9,7 @@ import trio
 from grpc import StatusCode
 
 from services._pmu import Burst
-from services.attend.messages import ends_entry, entry_of
+from services.attend.messages import entry_of
 from services.attend.seat import COURTESY, SILENCE, PeerGone, Seat
 from services.cpu import Cpu, Software, TookException, awaited
 from services.rpc import Channel, RpcError, Stream
@@ -76,17 +76,15 @@ class _Session:
             async for _ in self._stream:
                 pass
 
-    async def execute(self, burst: Burst, answer: bytes) -> int:
-        """Have kvm execute `burst`; serve the entries that it makes meanwhile.
+    async def finish(self, burst: Burst, answer: bytes) -> int:
+        """Have kvm execute the last burst of an entry, which has no reply."""
+        burst.done()
+        await self._send(burst, answer)
+        return self._cpu.now
 
-        The burst that ends an entry has no reply.
-        """
-        codes, operands = burst.arrays()
-        number = self._open[-1]
-        message = wire.Burst(entry=number, codes=codes, operands=operands, answer=answer)
-        await self._stream.send(message)
-        if ends_entry(codes):
-            return self._cpu.now
+    async def execute(self, burst: Burst) -> int:
+        """Have kvm execute `burst`; serve the entries that it makes meanwhile."""
+        number = await self._send(burst)
         while True:
             turn = await self._receive()
             if turn.HasField("entry"):
@@ -109,6 +107,13 @@ class _Session:
             await work
         await awaited(self._cpu.done())
         self._open.pop()
+
+    async def _send(self, burst: Burst, answer: bytes = b"") -> int:
+        """The number of the entry that the burst is of."""
+        codes, operands = burst.arrays()
+        number = self._open[-1]
+        await self._stream.send(wire.Burst(entry=number, codes=codes, operands=operands, answer=answer))
+        return number
 
     async def _receive(self) -> wire.Turn:
         try:

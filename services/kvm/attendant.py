@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
-from services.cpu import Cpu, Entry, Eventual, Executor, Software
+from services.cpu import Cpu, Entry, EntryExecutor, Eventual, Software
 from services.kvm.errors import ProtocolError
 
 
 class Attendant(Protocol):
     """Software as kvm enters it: in this process (`LocalSoftware`) or at the end of a stream (`services.attend`)."""
 
-    def enter(self, executor: Executor, entry: Entry) -> Eventual[bytes]:
+    def enter(self, executor: EntryExecutor, entry: Entry) -> Eventual[bytes]:
         """Run the handler of `entry` to its end, executing its bursts on `executor`; its answer."""
         ...
 
@@ -31,7 +31,7 @@ class LocalSoftware:
         self.software = software
         self._cpu: Cpu | None = None
 
-    def enter(self, executor: Executor, entry: Entry) -> Eventual[bytes]:
+    def enter(self, executor: EntryExecutor, entry: Entry) -> Eventual[bytes]:
         """As `Attendant`. The executor of a CPU stays the same."""
         cpu = self._cpu
         if cpu is None:

@@ -18,8 +18,14 @@ class Recorder:
     def __init__(self) -> None:
         self.bursts: list[list[int]] = []
 
-    def execute(self, burst: Burst, answer: bytes) -> int:
+    def execute(self, burst: Burst) -> int:
         self.bursts.append([code >> 24 for code in burst.arrays()[0]])
+        return 0
+
+    def finish(self, burst: Burst, answer: bytes) -> int:
+        burst.done()
+        self.execute(burst)
+        burst.clear()
         return 0
 
 

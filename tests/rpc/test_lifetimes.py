@@ -39,7 +39,7 @@ ADDRESS = Address.parse(sys.argv[1])
 SEAT = Seat(Role.GUEST, "vm0", 0)
 
 class Cpu0:
-    async def execute(self, burst, answer):
+    async def execute(self, burst):
         return 0
 """
 
@@ -58,7 +58,7 @@ trio.run(main)
 
 KVM = """
 class Stuck:
-    async def execute(self, burst, answer):
+    async def execute(self, burst):
         print("executing", flush=True)
         await trio.sleep_forever()
 
@@ -120,7 +120,7 @@ async def said(running: trio.Process, word: str) -> None:
 class Ticking:
     """A CPU on which nothing happens."""
 
-    async def execute(self, burst: Burst, answer: bytes) -> int:
+    async def execute(self, burst: Burst) -> int:
         return 0
 
 

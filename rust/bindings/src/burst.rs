@@ -112,11 +112,11 @@ impl Burst {
         self.post(Operation::Notify, code, value)
     }
 
-    fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.inner.truncate(0, 0);
     }
 
-    fn done(&mut self) {
+    pub fn done(&mut self) {
         self.inner.post(Operation::Done, 0, 0);
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pmu::cpu::Whose;
 use pmu::feature::Features;
-use pmu::machine::Costs;
+use pmu::machine::{Costs, Stop as CoreStop};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt};
@@ -141,10 +141,14 @@ impl Machine {
             let stop = {
                 // Not while Python emulates a trap: it has the machine execute KVM's bursts and the host's.
                 let (mut machine, mut burst) = (slf.try_borrow_mut()?, burst.try_borrow_mut()?);
-                machine.inner.execute(cpu, &mut burst.inner, at, interruptible).map_err(value_error)?
+                let stop = machine.inner.execute(cpu, &mut burst.inner, at, interruptible).map_err(value_error)?;
+                if stop == CoreStop::End {
+                    return Ok(machine.now(cpu)?.into_pyobject(py)?.into_any());
+                }
+                stop
             };
             let mut due = None;
-            if let (pmu::machine::Stop::Trap { index, value, .. }, Some(trapped)) = (stop, trapped) {
+            if let (CoreStop::Trap { index, value, .. }, Some(trapped)) = (stop, trapped) {
                 let (register, write) = access(&burst.try_borrow()?.inner, index);
                 let emulated = trapped.call1((register, write, value))?;
                 if emulated.is_exact_instance_of::<PyInt>() {
@@ -156,11 +160,23 @@ impl Machine {
                 }
                 due = Some(emulated.unbind());
             }
-            return Ok(match Stop::of(&burst.try_borrow()?.inner, stop, due) {
-                Some(stop) => Bound::new(py, stop)?.into_any(),
-                None => slf.try_borrow_mut()?.now(cpu)?.into_pyobject(py)?.into_any(),
-            });
+            return Ok(Bound::new(py, Stop::of(&burst.try_borrow()?.inner, stop, due))?.into_any());
         }
+    }
+
+    fn finish<'py>(
+        slf: &Bound<'py, Self>,
+        cpu: usize,
+        burst: &Bound<'py, Burst>,
+        interruptible: bool,
+        trapped: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        burst.try_borrow_mut()?.done();
+        let at = Self::execute(slf, cpu, burst, 0, interruptible, trapped)?;
+        if at.is_exact_instance_of::<PyInt>() {
+            burst.try_borrow_mut()?.clear();
+        }
+        Ok(at)
     }
 
     #[pyo3(signature = (cpu, burst, stop, value, interruptible, trapped=None))]

@@ -26,11 +26,12 @@ pub fn access(burst: &Burst, index: usize) -> (u16, bool) {
 }
 
 impl Stop {
-    /// What Python is told of a stop of `burst`, of a trap with what is `due` for it; nothing of the burst's end.
-    pub fn of(burst: &Burst, stop: pmu::machine::Stop, due: Option<Py<PyAny>>) -> Option<Self> {
+    /// What Python is told of a stop of `burst`, of a trap with what is `due` for it. Of the burst's end there is nothing
+    /// to tell.
+    pub fn of(burst: &Burst, stop: pmu::machine::Stop, due: Option<Py<PyAny>>) -> Self {
         use pmu::machine::Stop as S;
-        let stop = match stop {
-            S::End => return None,
+        match stop {
+            S::End => Self::default(),
             S::Trap { index, esr, value } => {
                 let (register, write) = access(burst, index);
                 Self { reason: Self::TRAP, index, esr, register, write, value, due, ..Self::default() }
@@ -48,8 +49,7 @@ impl Stop {
                 ..Self::default()
             },
             S::Interrupt { index } => Self { reason: Self::INTERRUPT, index, ..Self::default() },
-        };
-        Some(stop)
+        }
     }
 
     /// The operation at which it stopped, and the one to go on with.
