@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -91,13 +91,48 @@ class HostCpu:
     vcpu_threads: frozenset[int] = derived(init=False)
 
     def enter(self, cpu: Cpu, entry: Entry) -> Work | None:
-        """Run the handler of `entry`."""
+        """As `services.cpu.Software`."""
         if self.handler_began >= 0:
             self.perf.handler_took(self.handler_began, entry.previous_done)
             self.handler_began = -1
-        if entry.calls:
-            return self._calls(cpu, iter(entry.calls))
-        return self._handle(cpu, entry)
+        if not entry.calls:
+            return self._handle(cpu, entry)
+        # KVM's calls, one after the other; at once up to the first that has to wait for a value.
+        perf, counters = self.perf, self.host.counters
+        calls = iter(entry.calls)
+        for code, handle, a, b, c in calls:
+            work: Work | None
+            if code == EL0_FILTER:
+                perf.el0_filter(cpu, bool(handle))
+                continue
+            if code == READ:
+                count = perf.read_kernel_counter(cpu, counters[handle])
+                if isinstance(count, int):
+                    cpu.burst.notify(RESULT, count)
+                    continue
+                work = _tell(cpu, count)
+            elif code == CREATE:
+                former = counters.get(handle)
+                if former is not None and perf.recreate_kernel_counter(cpu, former, a, b, c):
+                    continue
+                work = self._create(cpu, former, handle, a, b, c)
+            elif code == DISABLE:
+                perf.disable_each(cpu, [counters[handle + n] for n in bits(a)])
+                continue
+            elif code == ENABLE:
+                work = perf.enable_each(cpu, [counters[handle + n] for n in bits(a)])
+            elif code == RELEASE:
+                work = perf.destroy_kernel_counter(cpu, counters.pop(handle))
+            elif code == GUEST_COUNTERS:
+                work = self._guest_counters(cpu, handle, range_only=bool(a))
+            else:
+                raise BadRequest(f"a CALL with the code {code}, which is not a kernel-counter operation")
+            if work is not None:
+                return self._calls_after(cpu, work, tuple(calls))
+        perf.entry += 1  # `settled`, open-coded: no handler is as frequent
+        if perf.pending_outs or perf.pending_truths or perf.pending_held:
+            return perf.wait(cpu)
+        return None
 
     async def _handle(self, cpu: Cpu, entry: Entry) -> None:
         match entry.kind:
@@ -183,46 +218,9 @@ class HostCpu:
 
     # KVM's kernel counters.
 
-    def _calls(self, cpu: Cpu, calls: Iterator[Row]) -> Work | None:
-        """One after the other; at once up to the first that has to wait for a value."""
-        perf, counters = self.perf, self.host.counters
-        for code, handle, a, b, c in calls:
-            work: Work | None
-            if code == EL0_FILTER:
-                perf.el0_filter(cpu, bool(handle))
-                continue
-            if code == READ:
-                count = perf.read_kernel_counter(cpu, counters[handle])
-                if isinstance(count, int):
-                    cpu.burst.notify(RESULT, count)
-                    continue
-                work = _tell(cpu, count)
-            elif code == CREATE:
-                former = counters.get(handle)
-                if former is not None and perf.recreate_kernel_counter(cpu, former, a, b, c):
-                    continue
-                work = self._create(cpu, former, handle, a, b, c)
-            elif code == DISABLE:
-                perf.disable_each(cpu, [counters[handle + n] for n in bits(a)])
-                continue
-            elif code == ENABLE:
-                work = perf.enable_each(cpu, [counters[handle + n] for n in bits(a)])
-            elif code == RELEASE:
-                work = perf.destroy_kernel_counter(cpu, counters.pop(handle))
-            elif code == GUEST_COUNTERS:
-                work = self._guest_counters(cpu, handle, range_only=bool(a))
-            else:
-                raise BadRequest(f"a CALL with the code {code}, which is not a kernel-counter operation")
-            if work is not None:
-                return self._calls_after(cpu, work, calls)
-        perf.entry += 1  # `settled`, open-coded: no handler is as frequent
-        if perf.pending_outs or perf.pending_truths or perf.pending_held:
-            return perf.wait(cpu)
-        return None
-
-    async def _calls_after(self, cpu: Cpu, work: Work, calls: Iterator[Row]) -> None:
+    async def _calls_after(self, cpu: Cpu, work: Work, calls: Sequence[Row]) -> None:
         await work
-        rest = self._calls(cpu, calls)
+        rest = self.enter(cpu, Entry(EntryKind.CALL, cpu.now, calls=calls)) if calls else self.perf.settle(cpu)
         if rest is not None:
             await rest
 

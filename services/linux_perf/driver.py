@@ -56,6 +56,19 @@ REGISTERS: Final = (*(PMEVCNTR(n) for n in range(CYCLE_COUNTER)), PMCCNTR_EL0, P
 TYPES: Final = (*(PMEVTYPER(n) for n in range(CYCLE_COUNTER)), PMCCFILTR_EL0, PMICFILTR_EL0)
 
 
+class El0Flips(dict[tuple[int, int], Burst]):
+    """kvm_vcpu_pmu_enable_el0 and kvm_vcpu_pmu_disable_el0, each with its counters: PMEVTYPER read and written."""
+
+    def __missing__(self, counters: tuple[int, int]) -> Burst:
+        burst = self[counters] = Burst()
+        for mask, bits in zip(counters, (0, PMEVTYPER_U), strict=True):
+            for idx in range(CYCLE_COUNTER + 1):
+                if mask >> idx & 1:
+                    slot = burst.mrs(TYPES[idx])
+                    burst.write_back(TYPES[idx], slot, MASK64 & ~PMEVTYPER_U, bits)
+        return burst
+
+
 @dataclass(slots=True, eq=False)
 class Driver:
     """`arm_pmu` and this CPU's `pmu_hw_events`."""
@@ -91,7 +104,7 @@ class Driver:
     outs: list[Burst] = derived(init=False)
     _hw: dict[EventAttr, HwEvent] = derived(default_factory=dict)
     _kernel_counters: dict[int, HwEvent] = derived(default_factory=dict)
-    _el0_flips: dict[tuple[int, int], Burst] = derived(default_factory=dict)
+    el0_flips: El0Flips = derived(init=False)
 
     def __post_init__(self) -> None:
         self.long_counters = self.pmuver >= PMUVER_P5
@@ -99,6 +112,7 @@ class Driver:
         # ordinary event, the upper half is all ones, so that it overflows with the lower.
         narrow = MASK64 if self.long_counters else MASK32
         self.write_masks = [*([narrow] * CYCLE_COUNTER), MASK64, MASK64]
+        self.el0_flips = El0Flips()
         self.off, self.on, self.on_vcpu = _pmu_off(), _pmu_on(True), _pmu_on(False)
         self.off_range, self.on_range = _range(0), _range(MDCR_EL2_HPME)
         self.clear_flags = Burst()
@@ -201,29 +215,8 @@ class Driver:
             return _disable(Burst(), counter_bits(event.idx, True), 1 << event.idx)
         return self.disables[event.idx]
 
-    def el0_flips(self, guest: bool) -> Burst:
-        """kvm_vcpu_pmu_restore_guest (True) or _host (False): the read and write of each counter's PMEVTYPER.
-
-        First of those that count at EL0 from now on, then of those that stop.
-        """
-        of_guest, of_host = self.guest_only, self.host_only
-        if self.throttled:
-            running = ~self._throttled()
-            of_guest &= running
-            of_host &= running
-        flipped = (of_guest, of_host) if guest else (of_host, of_guest)
-        burst = self._el0_flips.get(flipped)
-        if burst is None:
-            burst = self._el0_flips[flipped] = Burst()
-            for counters, bits in zip(flipped, (0, PMEVTYPER_U), strict=True):
-                for idx in range(CYCLE_COUNTER + 1):
-                    if counters >> idx & 1:
-                        slot = burst.mrs(TYPES[idx])
-                        burst.write_back(TYPES[idx], slot, MASK64 & ~PMEVTYPER_U, bits)
-        return burst
-
-    def _throttled(self) -> int:
-        """The counters of throttled events."""
+    def throttled_counters(self) -> int:
+        """Those of throttled events."""
         counters = 0
         for event in self.events:
             if event is not None and event.interrupts == THROTTLED:

@@ -162,13 +162,6 @@ class PerfEvent:
             self.last_period = period
         return renewed
 
-    def update(self, raw: int) -> None:
-        """armpmu_event_update with the counter's value."""
-        delta = (raw - self.prev) & self.hw.mask
-        self.count += delta
-        self.period_left -= delta
-        self.prev = raw
-
     def times(self) -> tuple[int, int]:
         """(time_enabled, time_running) in ns up to the context's last update."""
         now = self.ctx.time if self.ctx is not None else 0

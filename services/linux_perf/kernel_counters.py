@@ -238,9 +238,15 @@ def el0_filter(cc: CpuContext, cpu: Cpu, guest: bool) -> None:
     """kvm_vcpu_pmu_restore_guest (True) or _host (False).
 
     VHE hardware cannot tell host EL0 from guest EL0: events that want only one of them have their EL0 filter
-    flipped (`kvm_pmu_events`).
+    flipped (`kvm_pmu_events`), first those that count from now on, then those that stop.
     """
-    cpu.burst.extend(cc.pmu.el0_flips(guest))
+    pmu = cc.pmu
+    of_guest, of_host = pmu.guest_only, pmu.host_only
+    if pmu.throttled:
+        running = ~pmu.throttled_counters()
+        of_guest &= running
+        of_host &= running
+    cpu.burst.extend(pmu.el0_flips[(of_guest, of_host) if guest else (of_host, of_guest)])
 
 
 async def set_counters(cc: CpuContext, cpu: Cpu, mask: int, reschedule: bool) -> None:

@@ -148,7 +148,10 @@ def update(event: PerfEvent, slot: int, values: list[int]) -> None:
     raw = values[slot]
     if event.hw.chained and event.idx < CYCLE_COUNTER:
         raw = raw << 32 | values[slot + 1]
-    event.update(raw)
+    delta = (raw - event.prev) & event.hw.mask
+    event.count += delta
+    event.period_left -= delta
+    event.prev = raw
 
 
 async def truth(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:

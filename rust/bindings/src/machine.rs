@@ -141,7 +141,8 @@ impl Machine {
             let stop = {
                 // Not while Python emulates a trap: it has the machine execute KVM's bursts and the host's.
                 let (mut machine, mut burst) = (slf.try_borrow_mut()?, burst.try_borrow_mut()?);
-                let stop = machine.inner.execute(cpu, &mut burst.inner, at, interruptible).map_err(value_error)?;
+                let stop =
+                    machine.inner.execute(cpu, &mut burst.inner, at, interruptible).map_err(value_error)?;
                 if stop == CoreStop::End {
                     return Ok(machine.now(cpu)?.into_pyobject(py)?.into_any());
                 }
