@@ -171,6 +171,11 @@ class Cpu:
 
     async def wait(self) -> list[int]:
         """Have all that is posted executed; return the values read, in order of posting."""
+        values = self.execute()
+        return values if isinstance(values, list) else await values
+
+    def execute(self) -> Eventual[list[int]]:
+        """`wait` for handlers that run by the million: the values, or what gives them when it is awaited."""
         burst = self.burst
         try:
             time = self._executor.execute(burst)
@@ -183,6 +188,9 @@ class Cpu:
             burst.clear()
             return values
         self.burst = Burst()
+        return self._values(burst, time)
+
+    async def _values(self, burst: Burst, time: Coroutine[Any, Any, int]) -> list[int]:
         self.now = await time
         return burst.values()
 

@@ -1,7 +1,7 @@
 """The PMU interrupt, the tick and the mux timer: overflows, throttling, frequency events, rotation.
 
 Functions over a `CpuContext`. A handler begins with nothing pending, and needs at once what it reads of a counter: but
-for rotation, which takes events off, it waits for what it has posted and no more (`cpu.wait`).
+for rotation, which takes events off, it waits for what it has posted and no more (`cpu.execute`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ ACCUMULATED_SAMPLES = 128  # window of the running average of the handler's leng
 async def _stop(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     """pmu.stop(PERF_EF_UPDATE)."""
     slot = cpu.burst.extend(cc.pmu.stop_of(event))
-    update(event, slot, await cpu.wait())
+    values = cpu.execute()
+    update(event, slot, values if isinstance(values, list) else await values)
 
 
 def _set_period(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> bool:
@@ -72,12 +73,17 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
     after the handler (irq_work); `irq_work()` is what the SGI's handler calls.
     """
     pmu = cc.pmu
-    cpu.burst.extend(pmu.host_pmi)
-    if cc.split_irq:
-        flags = await _own_flags(cc, cpu)
+    burst = cpu.burst
+    burst.extend(pmu.host_pmi)
+    if cc.split_irq:  # those that have their interrupt enabled, of which the host's are cleared (partitioned v6 to v8)
+        slot, enabled = burst.mrs(PMOVSCLR_EL0), burst.mrs(PMINTENSET_EL1)
+        burst.write_back(PMOVSCLR_EL0, slot, MASK64 & ~cc.guest_mask, 0)
     else:
-        slot = cpu.burst.extend(pmu.clear_flags)
-        flags = (await cpu.wait())[slot]
+        slot = enabled = burst.extend(pmu.clear_flags)
+    values = cpu.execute()
+    if not isinstance(values, list):
+        values = await values
+    flags = values[slot] & values[enabled]
     if not flags:
         return False
     post_off(cc, cpu.burst)
@@ -89,7 +95,8 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
         if event is None:
             continue
         slot = read_of(cpu.burst, event)
-        update(event, slot, await cpu.wait())
+        values = cpu.execute()
+        update(event, slot, values if isinstance(values, list) else await values)
         if not _set_period(cc, cpu, event):
             continue
         if event.sampling and await _overflow(cc, cpu, event):
@@ -104,14 +111,6 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
         cc.wakeup_raised = True
         cpu.burst.ipi(cc.config.cpu)
     return True
-
-
-async def _own_flags(cc: CpuContext, cpu: Cpu) -> int:
-    """The flags that have their interrupt enabled, of which the host's are cleared (partitioned v6 to v8)."""
-    flags_slot, enabled_slot = cpu.burst.mrs(PMOVSCLR_EL0), cpu.burst.mrs(PMINTENSET_EL1)
-    cpu.burst.write_back(PMOVSCLR_EL0, flags_slot, MASK64 & ~cc.guest_mask, 0)
-    values = await cpu.wait()
-    return values[flags_slot] & values[enabled_slot]
 
 
 async def _overflow(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> bool:
