@@ -180,7 +180,7 @@ class VCpu(VCpuState):
         self.load_times.add(began, self.pcpu.now)
         self.swap_bursts += self.pcpu.executor.bursts - before
         self.machine.set_account(self.cpu, Account.TRAP)
-        if self.pcpu.perf_ran:
+        if self._takes_resync():
             await self._resync_pmu_el0()
         self._enter_guest()
 
@@ -346,7 +346,7 @@ class VCpu(VCpuState):
         if self.exit_null():
             await pcpu.serve_interrupts(el)
             self._served_interrupts()
-        if pcpu.perf_ran:
+        if self._takes_resync():
             await self._resync_pmu_el0()
         self._enter_guest()
 
@@ -354,15 +354,15 @@ class VCpu(VCpuState):
         """guest_timing_exit_irqoff(): it comes after the host's window for interrupts, so that is the guest's time."""
         self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
 
+    def _takes_resync(self) -> bool:
+        """KVM_REQ_RESYNC_PMU_EL0, if it changes anything: the driver has started counters in interrupt context."""
+        asked, self.pcpu.perf_ran = self.pcpu.perf_ran, False
+        return asked and self.vpmu.el0_switched()
+
     async def _resync_pmu_el0(self) -> None:
-        """KVM_REQ_RESYNC_PMU_EL0: the driver has started counters in interrupt context."""
-        self.pcpu.perf_ran = False
-        if self.vpmu.el0_switched():
-            before = self.pcpu.executor.bursts
-            done = self.vpmu.restore_el0(guest=True)
-            if not isinstance(done, list):
-                await done
-            self.swap_bursts += self.pcpu.executor.bursts - before
+        before = self.pcpu.executor.bursts
+        await awaited(self.vpmu.restore_el0(guest=True))
+        self.swap_bursts += self.pcpu.executor.bursts - before
 
     def _enter_guest(self) -> None:
         """Make pending what has become due; from here on the time is the guest's."""
@@ -398,7 +398,7 @@ class VCpu(VCpuState):
         pcpu.charge(Cost.WFI_BLOCK)
         await pcpu.serve_interrupts(-1)
         self._served_interrupts()
-        if self.pcpu.perf_ran:
+        if self._takes_resync():
             await self._resync_pmu_el0()
         self._enter_guest()
         self.blocked = not self._pending()
@@ -443,8 +443,7 @@ class VCpu(VCpuState):
         except InjectUndef:
             raise TookException(ESR_UNKNOWN) from None
         finally:
-            pcpu = self.pcpu
-            if pcpu.perf_ran:
+            if self._takes_resync():
                 await self._resync_pmu_el0()
             self._flush_pmu()
             if not self.enter_el1(self.vgic.timer_deadline):
@@ -524,7 +523,7 @@ class VCpu(VCpuState):
         pcpu = self.pcpu
         pcpu.enter_kernel()
         pcpu.charge(Cost.EXIT_FULL_NULL)
-        if self.pcpu.perf_ran:
+        if self._takes_resync():
             await self._resync_pmu_el0()
         self._enter_guest()
         self.machine.set_running(self.cpu, self.context, 1, self.profile)
