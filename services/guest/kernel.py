@@ -145,8 +145,7 @@ class GuestCpu:
                 await self._report(cpu, entry.now)
             case _:
                 raise BadRequest(f"a guest's kernel has no handler for {entry.kind!r}")
-        if not self.perf.settled():
-            await self.perf.wait(cpu)
+        await self.perf.settle(cpu)
 
     def _charge(self, cpu: Cpu, cost: Cost) -> None:
         cpu.burst.charge(cost, self.costs[cost])

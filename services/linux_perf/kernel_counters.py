@@ -184,7 +184,7 @@ def _enable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool
     free = _in_order(pmu.cntr_mask & GENERAL, pmu.high_to_low)
     if cycles > 1 or rank - cycles > len(free) or not wanted.issubset(there):
         return False
-    fresh = active + 1 != 1 << rank
+    fresh = active + 1 != 1 << rank  # some of them are not on the PMU yet
     if fresh:
         update_time(cc, cpu, ctx)
     masks = pmu.write_masks[0], MASK64

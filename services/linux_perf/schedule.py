@@ -80,7 +80,8 @@ async def collect(cc: CpuContext, cpu: Cpu) -> None:
 
 
 def settled(cc: CpuContext) -> bool:
-    """The end of a handler: is nothing left to be waited for?"""
+    """`settle` for handlers that run by the million, which `wait` themselves if this is False: is nothing left to be
+    waited for?"""
     cc.entry += 1
     return not (cc.pending_outs or cc.pending_truths or cc.pending_held)
 

@@ -159,7 +159,7 @@ def test_a_prepared_burst_is_appended_as_if_posted_there() -> None:
     assert appended.values() == posted.values() == [0, 0, 0]
     assert appended.extend(Burst()) == 3
     with pytest.raises(TypeError):
-        appended.extend(None)  # type: ignore[arg-type]
+        appended.extend(None)  # type: ignore[arg-type] # what the core has to refuse by itself
     assert appended.arrays() == posted.arrays()
 
 

@@ -80,8 +80,6 @@ class EmulatedPmu(Vpmu):
 
     def level(self) -> bool:
         pmu = self.pmu
-        if not pmu.ovs:
-            return False
         pending = pmu.ovs & pmu.inten & pmu.mask
         return bool(pmu.pmcr & r.PMCR_E and (pending if self.acts_on_change else pending & pmu.cnten))
 
