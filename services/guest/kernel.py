@@ -111,20 +111,16 @@ class GuestCpu:
     irq_entry: int = derived(default=0)  # of costs
     period: int = derived(default=0)  # of the tick, in cycles
 
-    def enter(self, cpu: Cpu, entry: Entry) -> Coroutine[Any, Any, None]:
+    def enter(self, cpu: Cpu, entry: Entry) -> Coroutine[Any, Any, object]:
         """Run the handler of `entry`."""
         if self.handler_began >= 0:
             self.perf.handler_took(self.handler_began, entry.previous_done)
             self.handler_began = -1
-        return self._pmu_irq(cpu, entry.now) if entry.kind is PMU_IRQ else self._handle(cpu, entry)
-
-    async def _pmu_irq(self, cpu: Cpu, now: int) -> None:
+        if entry.kind is not PMU_IRQ:
+            return self._handle(cpu, entry)
         self._interrupt(cpu)
-        self.handler_began = now + self.irq_entry
-        perf = self.perf
-        await perf.handle_irq(cpu)
-        if not perf.settled():
-            await perf.wait(cpu)
+        self.handler_began = entry.now + self.irq_entry
+        return self.perf.handle_irq(cpu)
 
     async def _handle(self, cpu: Cpu, entry: Entry) -> None:
         match entry.kind:

@@ -19,6 +19,7 @@ from services.state import Objects, Saved, as_frozen, derived, restore, save
 # As plain integers: KVM's calls come by the million, and an enum's member is looked up each time.
 CREATE, RELEASE, ENABLE, DISABLE, READ, EL0_FILTER, GUEST_COUNTERS = (int(call) for call in Call)
 RESULT = int(Notice.RESULT)
+PMU_IRQ = EntryKind.PMU_IRQ
 
 
 Work = Coroutine[Any, Any, object]  # what is left of a handler
@@ -96,7 +97,10 @@ class HostCpu:
             self.perf.handler_took(self.handler_began, entry.previous_done)
             self.handler_began = -1
         if not entry.calls:
-            return self._handle(cpu, entry)
+            if entry.kind is not PMU_IRQ:
+                return self._handle(cpu, entry)
+            self.handler_began = entry.now
+            return self.perf.handle_irq(cpu)
         # KVM's calls, one after the other; at once up to the first that has to wait for a value.
         perf, counters = self.perf, self.host.counters
         calls = iter(entry.calls)
@@ -129,16 +133,13 @@ class HostCpu:
                 raise BadRequest(f"a CALL with the code {code}, which is not a kernel-counter operation")
             if work is not None:
                 return self._calls_after(cpu, work, tuple(calls))
-        perf.entry += 1  # `settled`, open-coded: no handler is as frequent
+        perf.entry += 1  # `settle`, open-coded: no handler is as frequent
         if perf.pending_outs or perf.pending_truths or perf.pending_held:
             return perf.wait(cpu)
         return None
 
     async def _handle(self, cpu: Cpu, entry: Entry) -> None:
         match entry.kind:
-            case EntryKind.PMU_IRQ:
-                self.handler_began = entry.now
-                await self.perf.handle_irq(cpu)
             case EntryKind.TIMER:
                 if entry.argument >> Timer.TICK & 1:
                     await self.perf.tick(cpu)
@@ -156,8 +157,7 @@ class HostCpu:
                 await self._report(cpu)
             case _:
                 raise BadRequest(f"the host's perf has no handler for {entry.kind!r}")
-        if not self.perf.settled():
-            await self.perf.wait(cpu)
+        await self.perf.settle(cpu)
 
     def configure(self, boot: HostBoot) -> None:
         """What follows from the boot payload."""

@@ -270,9 +270,10 @@ class PCpu(PCpuState):
             owner.counter_overflow(counter, self.machine.raised(self.cpu))
             self.noticed = True
         elif code == GUEST_OVERFLOW:
-            wrong = self._not_a_guests(value)
-            if wrong:
-                raise ProtocolError(f"operation {index}: overflow flags {value:#x} of a guest: {wrong}")
+            if not value or value & ~self.policy.guest_flags:
+                raise ProtocolError(
+                    f"operation {index}: overflow flags {value:#x} of a guest: {self._not_a_guests(value)}"
+                )
             current = self.rq.current
             if current is not None and current.guest_overflow(value, self.machine.raised(self.cpu)):
                 self.noticed = True
@@ -280,13 +281,13 @@ class PCpu(PCpuState):
             raise ProtocolError(f"operation {index}: notice {code} is not for the host's perf")
 
     def _not_a_guests(self, flags: int) -> str:
-        """Why overflow flags cannot be a guest's, whether or not a vCPU is current; empty if they can."""
+        """Why overflow flags cannot be a guest's, whether or not a vCPU is current."""
         possible = self.policy.guest_flags
         if not possible:
             return f"under {self.board.experiment.design.name} no guest has counters of its own"
         if flags & ~possible:
             return f"no guest has a counter on pCPU {self.cpu} for {flags & ~possible:#x}"
-        return "" if flags else "none is set"
+        return "none is set"
 
     # Interrupts.
 
@@ -342,8 +343,8 @@ class PCpu(PCpuState):
 
     # The scheduler.
 
-    def step(self) -> Coroutine[Any, Any, object]:
-        """One interaction on this pCPU."""
+    def step(self) -> Coroutine[Any, Any, object] | None:
+        """One interaction on this pCPU, as `Thread.step`."""
         rq = self.rq
         current = rq.current
         if not rq.online:

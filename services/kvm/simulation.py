@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import trio
@@ -176,19 +176,27 @@ class Simulation:
             if progress is not None:
                 progress()
             for _ in range(every):
-                await self.step()
+                work = self._step()  # `step`, without a coroutine of its own
+                if work is not None:
+                    await work
+                self.entered = False
                 if not self.working:
                     return
 
     async def step(self) -> None:
         """The next interaction: on the pCPU whose own is earliest, ties by number."""
+        work = self._step()
+        if work is not None:
+            await work
+        self.entered = False
+
+    def _step(self) -> Coroutine[Any, Any, object] | None:
         if self.requests.waiting:
             self.requests.take()
         pcpu = self.alone or min(self.pcpus, key=PCpu.next_interaction)
         self.board.interactions += 1
         self.entered = True
-        await pcpu.step()
-        self.entered = False
+        return pcpu.step()
 
     def progress(self) -> tuple[int, int]:
         """Cycles of work that tasks were given and how many of them are left."""

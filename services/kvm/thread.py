@@ -36,8 +36,9 @@ class Thread(Protocol):
         """Move it, while it does not run, to another pCPU."""
         ...
 
-    def step(self) -> Coroutine[Any, Any, object]:
-        """One interaction: a handler run to its end, or a stretch of work up to its end or an interrupt."""
+    def step(self) -> Coroutine[Any, Any, object] | None:
+        """One interaction: a handler run to its end, or a stretch of work up to its end or an interrupt. It is over at
+        once, or when what is returned has been awaited."""
         ...
 
     def next_interaction(self) -> int: ...

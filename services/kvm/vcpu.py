@@ -93,7 +93,7 @@ class VCpu(VCpuState):
         "pcpus",
         "siblings",
         "pcpu",
-        "fast",  # its vPMU's; None where that has no fast path
+        "fast_path",  # its vPMU's, on that pCPU
         # For the pCPU that it is on: kernel-counter operations (`PCpu.call`), and calls of the machine: an access of
         # KVM's own, at EL2, and the ways out and in.
         "call",
@@ -138,7 +138,7 @@ class VCpu(VCpuState):
         self.siblings = siblings  # the vCPUs of the same VM, this one too
         self.set_task_cpu(cpu)
         self.vpmu = design.vpmu(self)
-        self.fast = self.vpmu.fast if type(self.vpmu).fast is not Vpmu.fast else None
+        self.fast_path = self.vpmu.fast_path
 
     # What the host's scheduler sees.
 
@@ -177,6 +177,7 @@ class VCpu(VCpuState):
             await awaited(self.vpmu.restore_el0(guest=True))
         self.machine.set_account(self.cpu, Account.SWAP)
         await self.vpmu.load()
+        self.fast_path = self.vpmu.fast_path
         self.load_times.add(began, self.pcpu.now)
         self.swap_bursts += self.pcpu.executor.bursts - before
         self.machine.set_account(self.cpu, Account.TRAP)
@@ -214,7 +215,7 @@ class VCpu(VCpuState):
         self.vgic.overflow(raised)
         return True
 
-    def step(self) -> Coroutine[Any, Any, object]:
+    def step(self) -> Coroutine[Any, Any, object] | None:
         """One interaction: one handler of the guest, or its work up to an interrupt."""
         vgic = self.vgic
         if not self.booted:
@@ -293,7 +294,8 @@ class VCpu(VCpuState):
             el, left = -1, 0
         else:
             _, el, left = self.compute
-            self._check_progress(now)
+            if now - self.progress > self.patience:
+                raise self._livelock()
         machine.set_running(cpu, self.context, 1, self.profile)
         entry = Entry(kind, now, argument, el, left, self.previous_done, (), payload)
         try:
@@ -305,9 +307,8 @@ class VCpu(VCpuState):
         self.previous_done = machine.now(cpu)
         return answer
 
-    def _check_progress(self, now: int) -> None:
-        if now - self.progress > self.patience:
-            raise Livelock(f"{self._who()}: no work done in the last second, interrupts take all of it (I12)")
+    def _livelock(self) -> Livelock:
+        return Livelock(f"{self._who()}: no work done in the last second, interrupts take all of it (I12)")
 
     async def _interrupt(self) -> None:
         """The guest's PMU interrupt handler."""
@@ -328,17 +329,16 @@ class VCpu(VCpuState):
             assert self.guest is not None
             raise self.guest.refuse(self._who(), str(exc)) from None
 
-    async def _run(self, profile: int, el: int, left: int) -> None:
+    def _run(self, profile: int, el: int, left: int) -> Coroutine[Any, Any, None] | None:
         done, now, pending = self.machine.work(self.cpu, self.context, el, profile, left)
         if done:
             left -= done
             self.computed += done
             self.progress = now
             self.compute = (profile, el, left) if left else None
-        else:
-            self._check_progress(now)
-        if pending:
-            await self._interrupted(el)
+        elif now - self.progress > self.patience:
+            raise self._livelock()
+        return self._interrupted(el) if pending else None
 
     async def _interrupted(self, el: int) -> None:
         """A physical interrupt: out to the host, which serves it, and back."""
@@ -412,7 +412,7 @@ class VCpu(VCpuState):
     def trapped(self, register: int, write: bool, value: int, exited: bool = False) -> Eventual[int]:
         """An access trapped to EL2, and has perhaps `exited` to the host: the design emulates it. The value read."""
         if not exited:
-            if self.fast is not None and self.fast():
+            if self.fast_path and self.vpmu.fast():
                 return self._trapped_fast(register, write, value)
             if self.exit_sysreg():
                 return self._trapped_interrupted(register, write, value)
@@ -517,7 +517,9 @@ class VCpu(VCpuState):
 
     async def _window(self) -> None:
         while self.vgic.pending:
-            await self.step()
+            work = self.step()
+            if work is not None:
+                await work
 
     async def _hypercall(self) -> None:
         pcpu = self.pcpu
@@ -544,6 +546,7 @@ class VCpu(VCpuState):
         self.vgic.derive()
         self.pmu.derive()
         self.vpmu.derive()
+        self.fast_path = self.vpmu.fast_path
 
 
 async def _raised(exc: InjectUndef) -> int:

@@ -120,6 +120,7 @@ class Vpmu(ABC):
     vcpu: KvmVcpu = derived()
     pmu: GuestPmu = derived(init=False)
     swaps: Swaps = field(default_factory=Swaps, init=False)
+    fast_path: bool = derived(default=False, init=False)  # on this pCPU, while `fast`
 
     def __post_init__(self) -> None:
         self.derive()
@@ -163,8 +164,8 @@ class Vpmu(ABC):
         return self.vcpu.call([(Call.EL0_FILTER, int(guest), 0, 0, 0)])
 
     def fast(self) -> bool:
-        """Are trapped accesses completed now without leaving the hypervisor's own code?"""
-        return False
+        """With a `fast_path`: are trapped accesses completed now without leaving the hypervisor's own code?"""
+        return True
 
 
 class SetN(Enum):

@@ -14,6 +14,7 @@ from services.linux_perf.lifecycle import update
 from services.linux_perf.schedule import (
     forward_mux,
     now_ns,
+    off,
     on,
     post_ins,
     post_off,
@@ -70,8 +71,10 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
 
     Flags in `guest_mask` are not the host's: they are posted as Notice.GUEST_OVERFLOW. KVM's counters that
     overflow are posted as Notice.COUNTER_OVERFLOW. A crossed ring-buffer watermark posts one IPI to this CPU
-    after the handler (irq_work); `irq_work()` is what the SGI's handler calls.
+    after the handler (irq_work); `irq_work()` is what the SGI's handler calls. It leaves nothing pending, so that its
+    entry needs no `settle`.
     """
+    cc.entry += 1
     pmu = cc.pmu
     burst = cpu.burst
     burst.extend(pmu.host_pmi)
@@ -86,7 +89,7 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
     flags = values[slot] & values[enabled]
     if not flags:
         return False
-    post_off(cc, cpu.burst)
+    cpu.burst.extend(off(cc))
     pending = flags & pmu.cntr_mask & ~cc.guest_mask
     while pending:
         idx = (pending & -pending).bit_length() - 1
@@ -97,9 +100,18 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
         slot = read_of(cpu.burst, event)
         values = cpu.execute()
         update(event, slot, values if isinstance(values, list) else await values)
-        if not _set_period(cc, cpu, event):
+        if not _set_period(cc, cpu, event) or not event.sampling:
             continue
-        if event.sampling and await _overflow(cc, cpu, event):
+        throttle = _throttles(cc, event)
+        if event.attr.frequency and _period_over(cc, cpu, event):
+            await _stop(cc, cpu, event)
+            event.period_left = 0
+            _start(cc, cpu, event)
+        if event.is_kvm:
+            await _kvm_overflow(cc, cpu, event)
+        else:
+            _sample(cc, cpu, event)
+        if throttle:
             cpu.burst.extend(pmu.disable_of(event))
     guest = flags & cc.guest_mask
     if guest:
@@ -113,32 +125,30 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
     return True
 
 
-async def _overflow(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> bool:
-    """__perf_event_overflow; whether the event is to be throttled."""
-    throttle = False
+def _throttles(cc: CpuContext, event: PerfEvent) -> bool:
+    """__perf_event_account_interrupt, as armpmu's interrupt handler has it: is the event to be throttled?"""
     if event.interrupts_seq != cc.throttled_seq:
         event.interrupts_seq = cc.throttled_seq
         event.interrupts = 1
     else:
         event.interrupts += 1
-    if event.interrupts >= cc.shared.limits.max_samples_per_tick:
-        cc.throttled_count += 1
-        event.interrupts = THROTTLED
-        cc.pmu.throttled = True
-        throttle = True
-    if event.attr.frequency:
-        now = now_ns(cc, cpu)
-        elapsed = now - event.freq_time_stamp
-        event.freq_time_stamp = now
-        if 0 < elapsed < 2 * cc.shared.tick_ns and _adjust_period(event, elapsed, event.last_period):
-            await _stop(cc, cpu, event)
-            event.period_left = 0
-            _start(cc, cpu, event)
-    if event.is_kvm:
-        await _kvm_overflow(cc, cpu, event)
-    else:
-        _sample(cc, cpu, event)
-    return throttle
+    if event.interrupts < cc.shared.limits.max_samples_per_tick:
+        return False
+    cc.throttled_count += 1
+    event.interrupts = THROTTLED
+    cc.pmu.throttled = True
+    return True
+
+
+def _period_over(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> bool:
+    """__perf_event_account_interrupt of a frequency event: its period follows from the time since its last overflow.
+
+    Is the present one so long that it is to end now?
+    """
+    now = now_ns(cc, cpu)
+    elapsed = now - event.freq_time_stamp
+    event.freq_time_stamp = now
+    return 0 < elapsed < 2 * cc.shared.tick_ns and _adjust_period(event, elapsed, event.last_period)
 
 
 def _sample(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:

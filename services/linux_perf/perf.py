@@ -49,7 +49,6 @@ class PerfCpu(CpuContext):
     __slots__ = ()
 
     wait = schedule.wait
-    settled = schedule.settled
     settle = schedule.settle
 
     task_in = switch.task_in

@@ -79,17 +79,10 @@ async def collect(cc: CpuContext, cpu: Cpu) -> None:
         await wait(cc, cpu)
 
 
-def settled(cc: CpuContext) -> bool:
-    """`settle` for handlers that run by the million, which `wait` themselves if this is False: is nothing left to be
-    waited for?"""
-    cc.entry += 1
-    return not (cc.pending_outs or cc.pending_truths or cc.pending_held)
-
-
 async def settle(cc: CpuContext, cpu: Cpu) -> None:
     """The end of a handler."""
-    if not settled(cc):
-        await wait(cc, cpu)
+    cc.entry += 1
+    await collect(cc, cpu)
 
 
 def truth_begins(cc: CpuContext, burst: Burst, event: PerfEvent) -> None:

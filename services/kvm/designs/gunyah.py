@@ -38,6 +38,7 @@ class GunyahPmu(Vpmu):
         on = guest_range(cpu, cpu.counters, fgt=self.design.traps is Traps.FGT)
         self.context.fit(self, on, n=self.pmu.counters)
         self.trapped = ACCESSES if on.split else UNSPLIT
+        self.fast_path = self.design.traps is Traps.FAST_PATH
 
     async def load(self) -> None:
         """The switch-in: access is kept, without a trap, iff PMCR.E and an enabled counter."""
@@ -107,7 +108,7 @@ class GunyahPmu(Vpmu):
         return self.trapped.perform(context, register, write, value)
 
     def fast(self) -> bool:
-        return self.design.traps is Traps.FAST_PATH and self.context.resident
+        return self.context.resident
 
     def level(self) -> bool:
         return self.context.overflow_status()

@@ -39,6 +39,7 @@ class MediatedPmu(Vpmu):
         on = guest_range(cpu, cpu.counters, fgt=self.design.traps is Traps.FGT)
         self.context.fit(self, on, n=self.pmu.counters)
         self.trapped = ACCESSES if on.split else UNSPLIT
+        self.fast_path = self.design.traps is Traps.FAST_PATH
 
     async def load(self) -> None:
         self.derive()
@@ -83,9 +84,6 @@ class MediatedPmu(Vpmu):
 
     def access(self, register: int, write: bool, value: int) -> Access:
         return self.trapped.perform(self.context, register, write, value)
-
-    def fast(self) -> bool:
-        return self.design.traps is Traps.FAST_PATH
 
     def level(self) -> bool:
         return self.context.overflow_status()

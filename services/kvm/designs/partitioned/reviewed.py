@@ -60,7 +60,6 @@ class PartitionedPmu(Vpmu):
     host_pmcr: HostPmcr = field(default_factory=HostPmcr, init=False)
     trapped: Accesses = derived(init=False)
     calls_host: bool = derived(init=False)  # to give the range up, or to stop its own by HPME
-    fast_path: bool = derived(init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -150,7 +149,7 @@ class PartitionedPmu(Vpmu):
         return self.trapped.perform(context, register, write, value)
 
     def fast(self) -> bool:
-        return self.fast_path and self.context.resident
+        return self.context.resident
 
     def level(self) -> bool:
         return self.context.overflow_status()

@@ -34,6 +34,7 @@ class V2Pmu(Vpmu):
         on = guest_range(self.vcpu.spec, self.pmu.counters, fgt=self.design.traps is Traps.FGT)
         self.context.fit(self, on, n=self.pmu.counters)
         self.trapped = ACCESSES if on.split else UNSPLIT
+        self.fast_path = not on.untrapped
 
     async def load(self) -> None:
         """kvm_arch_vcpu_load."""
@@ -75,7 +76,7 @@ class V2Pmu(Vpmu):
         return self.trapped.perform(self.context, register, write, value)
 
     def fast(self) -> bool:
-        return self.context.resident and not self.context.on.untrapped
+        return self.context.resident
 
     def level(self) -> bool:
         return self.context.overflow_status()
