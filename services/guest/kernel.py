@@ -67,13 +67,14 @@ class GuestKernel:
             cpu, boot = self.attend(index), of_cpu["boot"]
             if cpu.boot is None and boot is not None:
                 cpu.configure(as_frozen(GuestBoot, boot))
-        if self.perf is None or saved["perf"] is None:
-            return
+        if saved["perf"] is None:  # no vCPU had booted
+            self.perf = None
         known, self.tasks = self.tasks, {}
         for one in saved["tasks"]:
             number = one["id"]
             self.tasks[number] = known.get(number) or Task(number, as_frozen(TaskSpec, one["spec"]))
-        objects = {**self.perf.restore(saved["perf"]), Task: self.tasks}
+        of_perf = {} if self.perf is None else self.perf.restore(saved["perf"])
+        objects = {**of_perf, Task: self.tasks}
         for one in saved["tasks"]:
             restore(self.tasks[one["id"]], one)
         for index, of_cpu in saved["cpus"]:

@@ -66,10 +66,11 @@ class HostPerf:
             cpu, boot = self.attend(index), of_cpu["boot"]
             if cpu.boot is None and boot is not None:
                 cpu.configure(as_frozen(HostBoot, boot))
-        if self.perf is None or saved["perf"] is None:
-            return
-        objects = self.perf.restore(saved["perf"])
-        self.counters = {handle: self.perf.events[event] for handle, event in saved["counters"]}
+        if saved["perf"] is None:  # no CPU had booted
+            self.perf = None
+        objects = {} if self.perf is None else self.perf.restore(saved["perf"])
+        events = objects.get(PerfEvent, {})
+        self.counters = {handle: events[event] for handle, event in saved["counters"]}
         for index, of_cpu in saved["cpus"]:
             self.cpus[index].restore(of_cpu, objects)
 

@@ -165,6 +165,8 @@ class Perf:
         self.cpus = [self.cpu(number) for number, _ in saved["cpus"]]  # in the order in which they booted
         for cpu, (_, one) in zip(self.cpus, saved["cpus"], strict=True):
             restore(cpu, one, objects)
+            for pending in (cpu.pending_outs, cpu.pending_truths, cpu.pending_held):
+                pending.clear()  # of a handler that has failed
             for event in cpu.pmu.events:
                 if event is not None:
                     event.out = cpu.pmu.out_of(event)

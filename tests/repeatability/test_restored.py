@@ -9,14 +9,16 @@ import pytest
 
 from pmulab import scenario
 from services import registers as r
-from services.cpu import Cpu, Entry
+from services._pmu import Burst
+from services.cpu import Cpu, Entry, Eventual
 from services.embedded import Embedded
+from services.executor import BurstExecutor
 from services.experiment import TaskSpec
 from services.kvm.attendant import LocalSoftware
 from services.kvm.outcome import digest
 from services.kvm.requests import Request
 from services.kvm.vpmu import Access
-from tests.repeatability.worlds import WORLDS, after, experiment, ids
+from tests.repeatability.worlds import EVERYTHING, WORLDS, after, experiment, ids
 
 SNAPSHOTS = 6  # of a run, on its way
 
@@ -46,6 +48,24 @@ async def test_what_runs_on_leaves_every_snapshot_alone_and_comes_back_to_it(wor
             assert orjson.dumps(lab.state()) == told[number]
         assert await finished(lab) == expected
     assert [orjson.dumps(snapshot) for snapshot in snapshots] == told
+
+
+@pytest.mark.parametrize(
+    "world", [("quick", "emulated"), ("two-vms", "mediated"), ("reservation", "emulated")], ids=ids
+)
+async def test_a_living_lab_goes_back_to_before_its_software_had_booted(world: tuple[str, str]) -> None:
+    expected = await finished(Embedded.of(experiment(*world)))
+    lab = Embedded.of(experiment(*world))
+    snapshots = [lab.state()]
+    for _ in range(8):
+        await after(lab, 1)
+        snapshots.append(lab.state())
+    told = [orjson.dumps(snapshot) for snapshot in snapshots]
+    await after(lab, 100)
+    for number in (4, *range(9)):
+        lab.restore(snapshots[number])
+        assert orjson.dumps(lab.state()) == told[number]
+        assert await finished(lab) == expected
 
 
 @pytest.mark.parametrize("accesses", [1, 7, 40])
@@ -95,6 +115,34 @@ async def test_what_a_handler_had_posted_when_it_failed_is_gone_after_a_restore(
     assert await finished(lab) == expected
 
 
+@pytest.mark.parametrize("world", [("two-vms", "emulated-6.15"), (EVERYTHING, "partitioned")], ids=ids)
+async def test_a_run_that_has_failed_between_any_two_bursts_of_anybody_can_be_restored(
+    world: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = experiment(*world)
+    expected = await finished(Embedded.of(of))
+    lab = await after(Embedded.of(of), expected["interactions"] // 3)
+    snapshot = lab.state()
+    execute = BurstExecutor.execute
+    for bursts in range(0, 120, 10):
+        left = bursts
+
+        def failing(executor: BurstExecutor, burst: Burst) -> Eventual[int]:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise RuntimeError("in the middle")
+            return execute(executor, burst)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(BurstExecutor, "execute", failing)
+            with pytest.raises(RuntimeError, match="in the middle"):
+                await lab.simulation.run()
+        lab.restore(snapshot)
+        assert await finished(lab) == expected
+        lab.restore(snapshot)
+
+
 async def test_a_request_that_waits_is_taken_up_after_a_restore() -> None:
     of = experiment("quick", "emulated")
     lab = await after(Embedded.of(of), 100)
@@ -109,9 +157,9 @@ async def test_a_request_that_waits_is_taken_up_after_a_restore() -> None:
 
 
 async def test_a_state_does_not_grow_with_what_has_happened() -> None:
-    (of,) = scenario.load("two-vms", designs=["emulated"]).experiments
+    (of,) = scenario.load("gzip-record", designs=["emulated"]).experiments
     lab = await after(Embedded.of(of), 300)
     early = len(orjson.dumps(lab.simulation.state()))
-    await after(lab, 900)
+    await after(lab, 9_000)
     assert lab.simulation.working
     assert len(orjson.dumps(lab.simulation.state())) < 1.5 * early
