@@ -32,7 +32,8 @@ from services.kvm.latency import Latencies
 from services.kvm.runqueue import RunQueue
 from services.kvm.thread import Thread
 
-PMU_IRQ_STORM = 20_000  # handlers in a row, the line never low in between, before it counts as a livelock
+IRQ_STORM = 20_000  # handlers in a row, an interrupt pending after each, before it counts as a livelock
+WINDOWS = 16  # open within one another: software has handlers for far fewer interrupts
 CALL, PMU_IRQ = EntryKind.CALL, EntryKind.PMU_IRQ
 RESULT, COUNTER_OVERFLOW, GUEST_OVERFLOW = Notice.RESULT, Notice.COUNTER_OVERFLOW, Notice.GUEST_OVERFLOW
 IRQ_ENTRY, IN_PMU_IRQ = int(Cost.IRQ_ENTRY), int(Account.PMU_IRQ)
@@ -76,6 +77,7 @@ class PCpu(PCpuState):
         "results",
         "reads_due",
         "noticed",
+        "windows",
     )
     __slots__ = DERIVED
 
@@ -103,6 +105,7 @@ class PCpu(PCpuState):
         self.results: list[int] = []  # of the READs of the CALL under way
         self.reads_due = 0  # of its READs that are not answered yet
         self.noticed = False  # the overflow that the host's handler is serving is a guest's
+        self.windows = 0  # open within one another
 
     # Time.
 
@@ -245,10 +248,19 @@ class PCpu(PCpuState):
             self.timers[stop.argument] = stop.operand
             self.rearm()
         elif code == OP_WINDOW:
-            return self.serve_interrupts(2)
+            return self._window(stop.index)
         elif code not in (OP_DONE, OP_IPI):  # OP_IPI: irq_work to itself, served within the same interrupt exit
             raise ProtocolError(f"operation {stop.index} is not for the host's kernel: code {code}")
         return None
+
+    async def _window(self, index: int) -> None:
+        if self.windows == WINDOWS:
+            raise ProtocolError(f"operation {index}: a WINDOW within {WINDOWS} others, each in a handler entered there")
+        self.windows += 1
+        try:
+            await self.serve_interrupts(2)
+        finally:
+            self.windows -= 1
 
     def _notice(self, index: int, code: int, value: int) -> None:
         if code == RESULT:
@@ -295,7 +307,7 @@ class PCpu(PCpuState):
         """Take what is pending: interrupts are unmasked here. `el` is the exception level interrupted."""
         machine, cpu = self.machine, self.cpu
         irq_entry = self.costs[IRQ_ENTRY]
-        for _ in range(PMU_IRQ_STORM):
+        for _ in range(IRQ_STORM):
             taken = machine.take_interrupt(cpu, IRQ_ENTRY, irq_entry, IN_PMU_IRQ)
             if taken is not None:
                 raised, entered, before = taken
@@ -325,7 +337,7 @@ class PCpu(PCpuState):
             before = machine.set_account(cpu, Account.KERNEL)
             await self.enter_host(EntryKind.TIMER, expired, el)
             machine.set_account(cpu, before)
-        raise Livelock(f"pCPU {cpu} at cycle {machine.now(cpu)}: the PMU interrupt is never deasserted (I12)")
+        raise Livelock(f"pCPU {cpu} at cycle {machine.now(cpu)}: interrupt after interrupt, without end (I12)")
 
     def _expired(self, now: int) -> int:
         """The timers of the host's perf that have expired, one bit each, the tick among them."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
 
+from services.linux_perf.attr import State
+
 TIMES = ("elapsed", "user", "system")  # of a guest, in cycles
 _NAMES = {int: "an integer", str: "a string", list: "a list"}
-EVENT = ("count", "truth", "held", "enabled", "running", "samples", "state")
+EVENT = ("count", "truth", "held", "enabled", "running", "samples")
+NUMBERS = range(2**53)  # what any reader of JSON takes as it is; their sums over CPUs fit into 64 bits
+DEEPEST = 16  # levels of objects and lists within each other
 
 
 def of_guest(answer: bytes) -> dict[str, Any]:
@@ -37,7 +42,18 @@ def _object(answer: bytes) -> dict[str, Any]:
         raise ValueError(f"report: it is not JSON: {exc}") from None
     if not isinstance(report, dict):
         raise ValueError("report: it is not a JSON object")
+    level: list[Any] = [report]
+    for _ in range(DEEPEST):
+        level = [inner for value in level for inner in _within(value)]
+    if level:
+        raise ValueError(f"report: it is nested more than {DEEPEST} levels deep")
     return report
+
+
+def _within(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _sessions(report: dict[str, Any]) -> None:
@@ -49,6 +65,7 @@ def _sessions(report: dict[str, Any]) -> None:
             _field(event, "name", str, of_event)
             for name in EVENT:
                 _field(event, name, int, of_event)
+            _field(event, "state", int, of_event, range(min(State), max(State) + 1))
 
 
 def _optional(report: dict[str, Any], name: str) -> list[Any]:
@@ -56,7 +73,7 @@ def _optional(report: dict[str, Any], name: str) -> list[Any]:
     return found
 
 
-def _field(value: Any, name: str, kind: type, where: str) -> Any:
+def _field(value: Any, name: str, kind: type, where: str, numbers: range = NUMBERS) -> Any:
     if not isinstance(value, dict):
         raise ValueError(f"{where}: it should be an object, not {value!r}")
     if name not in value:
@@ -64,4 +81,6 @@ def _field(value: Any, name: str, kind: type, where: str) -> Any:
     found = value[name]
     if not isinstance(found, kind) or isinstance(found, bool):
         raise ValueError(f"{where}.{name}: it should be {_NAMES[kind]}, not {found!r}")
+    if kind is int and found not in numbers:
+        raise ValueError(f"{where}.{name}: it should be from {numbers[0]} to {numbers[-1]}, not {found}")
     return found

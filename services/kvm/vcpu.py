@@ -33,7 +33,7 @@ from services.kvm.board import Board
 from services.kvm.errors import InjectUndef, Livelock, ProtocolError, SimulationError
 from services.kvm.guest_pmu import GuestPmu
 from services.kvm.latency import Latencies
-from services.kvm.pcpu import PCpu
+from services.kvm.pcpu import WINDOWS, PCpu
 from services.kvm.vgic import Vgic
 from services.kvm.vpmu import Design, Vpmu
 from services.registers import ICC_SGI1R_EL1
@@ -102,6 +102,7 @@ class VCpu(VCpuState):
         "exit_null",
         "exit_sysreg",
         "enter_el1",
+        "windows",  # open within one another; none between two interactions
     )
     __slots__ = DERIVED
 
@@ -134,6 +135,7 @@ class VCpu(VCpuState):
         self.patience = experiment.frequency_hz  # cycles, a second
         self.boot = boot  # the payload of its BOOT entry
         self.guest: Attendant | None = None
+        self.windows = 0
         self.pcpus = pcpus
         self.siblings = siblings  # the vCPUs of the same VM, this one too
         self.set_task_cpu(cpu)
@@ -504,7 +506,7 @@ class VCpu(VCpuState):
                 raise ProtocolError(f"operation {stop.index}: notice {argument} is not for a guest")
             self.working = argument == Notice.WORK_BEGUN
         elif code == OP_WINDOW:
-            return self._window()
+            return self._window(stop.index)
         elif code == OP_HVC:
             return self._hypercall()
         elif code != OP_DONE:
@@ -515,11 +517,17 @@ class VCpu(VCpuState):
         self.machine.trap(self.context, ICC_SGI1R_EL1, True)
         await awaited(self.trapped(ICC_SGI1R_EL1, True, target))
 
-    async def _window(self) -> None:
-        while self.vgic.pending:
-            work = self.step()
-            if work is not None:
-                await work
+    async def _window(self, index: int) -> None:
+        if self.windows == WINDOWS:
+            raise ProtocolError(f"operation {index}: a WINDOW within {WINDOWS} others, each in a handler entered there")
+        self.windows += 1
+        try:
+            while self.vgic.pending:
+                work = self.step()
+                if work is not None:
+                    await work
+        finally:
+            self.windows -= 1
 
     async def _hypercall(self) -> None:
         pcpu = self.pcpu

@@ -13,6 +13,7 @@ from services.result.types import CountError, Event, RefusedEvent
 _ERROR = int(State.ERROR)
 _SUMMED = ("count", "truth", "held", "enabled", "running", "samples")
 _WRAP = 1 << 32  # what a counter loses with an overflow that nobody sees
+_LARGEST = (1 << 63) - 1  # that JSON has everywhere
 
 
 def events(cpus: Iterable[Mapping[str, Any]]) -> tuple[Event, ...]:
@@ -49,9 +50,9 @@ def _event(session: str, name: str, row: Mapping[str, int]) -> Event:
 
 
 def _scaled(count: int, row: Mapping[str, int]) -> int:
-    """As perf computes it: count * enabled / running, to the nearest."""
+    """As perf computes it: count * enabled / running, to the nearest; at most what 64 bits hold."""
     enabled, running = row["enabled"], row["running"]
-    return (2 * count * enabled + running) // (2 * running)
+    return min((2 * count * enabled + running) // (2 * running), _LARGEST)
 
 
 def _error(row: Mapping[str, int]) -> CountError:

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+import orjson
 import pytest
 
 from pmulab import scenario
@@ -33,6 +34,14 @@ def test_each_cause_alone(row: dict[str, int], cause: str, size: int) -> None:
     error = event(**row).error
     assert error is not None
     assert asdict(error) == dict.fromkeys(asdict(error), 0) | {cause: size}
+
+
+def test_what_scaling_makes_larger_than_64_bits_hold_is_what_they_hold() -> None:
+    one = event(count=2**50, held=2**50, truth=2**50, enabled=2**50, running=1)
+    assert one.scaled == 2**63 - 1
+    assert one.error is not None
+    assert sum(asdict(one.error).values()) == one.scaled - one.truth
+    orjson.dumps(one)
 
 
 @pytest.mark.parametrize("name", ["quick", "two-vms"])

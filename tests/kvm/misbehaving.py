@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import orjson
+
 from services.cpu import Call, Cpu, Entry, Notice, Timer
 from services.experiment import Experiment, HostCpuSpec, PhaseSpec, TaskSpec
 from services.registers import PMEVCNTR, PMEVTYPER
@@ -105,6 +107,25 @@ async def nothing(cpu: Cpu, entry: Entry) -> None:
     """A handler that posts nothing."""
 
 
+async def ipi_and_window(cpu: Cpu, entry: Entry) -> None:
+    """A handler that is entered again within its own window, without end."""
+    cpu.burst.ipi(0)
+    await cpu.window()
+
+
+async def timer_and_window(cpu: Cpu, entry: Entry) -> None:
+    """Likewise."""
+    cpu.burst.timer(Timer.MUX, 0)
+    await cpu.window()
+
+
+def event(**changed: int) -> bytes:
+    """A guest's report with one event, of which something is `changed`."""
+    numbers = {"count": 1, "truth": 1, "held": 1, "enabled": 1, "running": 1, "samples": 0, "state": 0}
+    events = [{"name": "cycles", **numbers, **changed}]
+    return orjson.dumps({"elapsed": 0, "user": 0, "system": 0, "sessions": [{"name": "", "events": events}]})
+
+
 OVERFLOW, OF_GUEST = Notice.COUNTER_OVERFLOW, Notice.GUEST_OVERFLOW
 EVENT = b'{"name": "cycles", "count": 1, "truth": 1, "held": 1, "enabled": 1, "running": 1, "samples": 0}'
 SESSION = b'{"name": "", "events": [' + EVENT + b"]}"
@@ -201,6 +222,32 @@ CASES = {
         "vm0",
         r"report\.sessions\[0\]: it should be an object, not 5",
         guest=guest_report(b"{" + TIMES + b', "sessions": [5]}'),
+    ),
+    "a guest's report with a time that is negative": Case(
+        "vm0",
+        r"report\.system: it should be from 0 to 9007199254740991, not -1",
+        guest=guest_report(b'{"elapsed": 1, "user": 1, "system": -1}'),
+    ),
+    "a guest's report with a count that nobody can add up": Case(
+        "vm0",
+        rf"events\[0\]\.count: it should be from 0 to 9007199254740991, not {2**64 - 1}",
+        guest=guest_report(event(count=2**64 - 1)),
+    ),
+    "a guest's report with a state that there is not": Case(
+        "vm0", r"events\[0\]\.state: it should be from -2 to 1, not 2", guest=guest_report(event(state=2))
+    ),
+    "a guest's report that nobody can write down": Case(
+        "vm0",
+        "report: it is nested more than 16 levels deep",
+        guest=guest_report(b"{" + TIMES + b', "tasks": ' + b"[" * 254 + b"]" * 254 + b"}"),
+    ),
+    "a guest that is entered in each of its windows": Case(
+        "vm0", "operation 1: a WINDOW within 16 others", guest=lambda: Scripted(boot=ipi_and_window, sgi=ipi_and_window)
+    ),
+    "a host that is entered in each of its windows": Case(
+        "host",
+        "operation 1: a WINDOW within 16 others",
+        host=lambda: ScriptedHost(task_in=timer_and_window, timer=timer_and_window),
     ),
     "a guest's timer that there is not": Case(
         "vm0", f"there is no timer {len(Timer)}", guest=booting(lambda cpu: cpu.burst.timer(len(Timer), 1))
