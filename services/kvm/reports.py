@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from reprlib import repr as shortened
 from typing import Any
 
 import orjson
@@ -30,7 +31,7 @@ def of_host(answer: bytes) -> dict[str, Any]:
     report = _object(answer)
     for name in _optional(report, "refused"):
         if not isinstance(name, str):
-            raise ValueError(f"report.refused: {name!r} is not a name")
+            raise ValueError(f"report.refused: {shortened(name)} is not a name")
     _sessions(report)
     return report
 
@@ -75,12 +76,12 @@ def _optional(report: dict[str, Any], name: str) -> list[Any]:
 
 def _field(value: Any, name: str, kind: type, where: str, numbers: range = NUMBERS) -> Any:
     if not isinstance(value, dict):
-        raise ValueError(f"{where}: it should be an object, not {value!r}")
+        raise ValueError(f"{where}: it should be an object, not {shortened(value)}")
     if name not in value:
         raise ValueError(f"{where}.{name}: it is missing")
     found = value[name]
     if not isinstance(found, kind) or isinstance(found, bool):
-        raise ValueError(f"{where}.{name}: it should be {_NAMES[kind]}, not {found!r}")
+        raise ValueError(f"{where}.{name}: it should be {_NAMES[kind]}, not {shortened(found)}")
     if kind is int and found not in numbers:
         raise ValueError(f"{where}.{name}: it should be from {numbers[0]} to {numbers[-1]}, not {found}")
     return found

@@ -233,6 +233,16 @@ CASES = {
         rf"events\[0\]\.count: it should be from 0 to 9007199254740991, not {2**64 - 1}",
         guest=guest_report(event(count=2**64 - 1)),
     ),
+    "a guest's report with a text for a time, and a long one": Case(
+        "vm0",
+        r"report\.user: it should be an integer, not 'aaaaaaaaaaaa\.\.\.aaaaaaaaaaaaa'",
+        guest=guest_report(b'{"elapsed": 1, "user": "' + b"a" * 100_000 + b'", "system": 1}'),
+    ),
+    "a guest's report with a session that is none, and a long one": Case(
+        "vm0",
+        r"report\.sessions\[0\]: it should be an object, not \[0, 0, 0, 0, 0, 0, \.\.\.\]",
+        guest=guest_report(b"{" + TIMES + b', "sessions": [[' + b"0, " * 100_000 + b"0]]}"),
+    ),
     "a guest's report with a state that there is not": Case(
         "vm0", r"events\[0\]\.state: it should be from -2 to 1, not 2", guest=guest_report(event(state=2))
     ),
