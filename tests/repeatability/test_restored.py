@@ -50,9 +50,7 @@ async def test_what_runs_on_leaves_every_snapshot_alone_and_comes_back_to_it(wor
     assert [orjson.dumps(snapshot) for snapshot in snapshots] == told
 
 
-@pytest.mark.parametrize(
-    "world", [("quick", "emulated"), ("two-vms", "mediated"), ("reservation", "emulated")], ids=ids
-)
+@pytest.mark.parametrize("world", [("quick", "emulated"), ("two-vms", "mediated"), (EVERYTHING, "mediated")], ids=ids)
 async def test_a_living_lab_goes_back_to_before_its_software_had_booted(world: tuple[str, str]) -> None:
     expected = await finished(Embedded.of(experiment(*world)))
     lab = Embedded.of(experiment(*world))

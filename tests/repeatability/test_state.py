@@ -7,7 +7,17 @@ from pmulab import scenario
 from services.embedded import Embedded
 from services.kvm.outcome import digest
 from services.kvm.vpmu import Design
-from tests.repeatability.worlds import EVERYTHING, WORLDS, after, experiment, ids, stateful, stateful_types, unsaved
+from tests.repeatability.worlds import (
+    EVERYTHING,
+    WORLDS,
+    after,
+    derived_values,
+    experiment,
+    ids,
+    stateful,
+    stateful_types,
+    unsaved,
+)
 
 SHIPPED = [("quick", "emulated"), ("quick", "partitioned"), ("two-vms", "emulated"), ("two-vms", "partitioned")]
 # Between CPUs that differ, with every kind of state that a design has.
@@ -46,6 +56,24 @@ def test_an_attribute_that_is_neither_is_found() -> None:
     assert unsaved(vpmu) == set()
     vars(vpmu)["forgotten"] = 0
     assert unsaved(vpmu) == {"forgotten"}
+
+
+# Within one interaction only, and what is made when it is first asked for.
+SCRATCH = {"PerfEvent.rank", "PerfEvent.slot", "PCpu.noticed", "PCpu.results"}
+CACHES = {"Driver.el0_flips", "Driver._hw", "Driver._kernel_counters", "LocalSoftware._cpu"}
+
+
+@pytest.mark.parametrize(
+    "world", [*WORLDS[:4], ("watchdog", "partitioned-v8"), (EVERYTHING, "emulated"), (EVERYTHING, "mediated")], ids=ids
+)
+async def test_what_is_named_as_derived_follows_from_the_state(world: tuple[str, str]) -> None:
+    of = experiment(*world)
+    lab = await after(Embedded.of(of), 50)
+    while lab.simulation.working:
+        expected, again = derived_values(lab), derived_values(Embedded.from_state(of, lab.state()))
+        differ = {place for place in expected.keys() | again.keys() if expected.get(place) != again.get(place)}
+        assert {place for place in differ if place.split(": ")[1] not in SCRATCH | CACHES} == set()
+        await after(lab, 100)
 
 
 # It is enough to go on from.

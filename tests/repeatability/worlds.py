@@ -85,6 +85,38 @@ def stateful(root: Any) -> Iterator[Any]:
             yield value
 
 
+def derived_values(root: Any) -> dict[str, Any]:
+    """What every object of `PACKAGES` at or below `root` holds beside its state and other objects, by its place."""
+    found: dict[str, Any] = {}
+    seen: set[int] = set()
+
+    def look(value: Any, place: str) -> None:
+        if isinstance(value, dict):
+            for key, one in value.items():
+                look(one, f"{place}[{key}]")
+        elif isinstance(value, (list, tuple)):
+            for index, one in enumerate(value):
+                look(one, f"{place}[{index}]")
+        elif type(value).__module__.startswith(PACKAGES) and _can_change(type(value)) and id(value) not in seen:
+            seen.add(id(value))
+            saved = names(type(value)) if dataclasses.is_dataclass(value) else frozenset()
+            for attribute, one in attributes(value).items():
+                if attribute not in saved and _is_plain(one):
+                    found[f"{place}: {type(value).__name__}.{attribute}"] = one
+                look(one, f"{place}.{attribute}")
+
+    look(root, type(root).__name__)
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_is_plain(one) for one in (*value, *value.values()))
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return all(_is_plain(one) for one in value)
+    return value is None or isinstance(value, (int, str, bytes))
+
+
 def stateful_types() -> set[type]:
     """Every type of `PACKAGES` whose objects change while a simulation runs; what they only inherit from aside."""
     found: set[type] = set()
