@@ -1,6 +1,7 @@
 """kvm tells its state between two entries, never while somebody's handler runs."""
 
 import orjson
+import pytest
 import trio
 
 from services.attend import Role, Seat, attend
@@ -16,13 +17,23 @@ from tests.kvm.scripted import Scripted, ScriptedHost, experiment
 DEADLINE = 5.0  # seconds; a failing test ends, a slow machine passes
 
 
-async def test_the_state_waits_for_a_handler_also_when_no_work_is_left(loop: Loop, address: Address) -> None:
-    reporting, told, go_on = trio.Event(), trio.Event(), trio.Event()
+@pytest.mark.parametrize("working", [True, False], ids=["at work", "when no work is left"])
+async def test_the_state_waits_for_a_handler(loop: Loop, address: Address, working: bool) -> None:
+    handling, told, go_on = trio.Event(), trio.Event(), trio.Event()
     states: list[bytes] = []
 
-    async def report(cpu: Cpu, entry: Entry) -> None:
-        reporting.set()
+    async def handle() -> None:
+        handling.set()
         await go_on.wait()
+
+    async def boot(cpu: Cpu, entry: Entry) -> None:
+        if working:
+            await handle()
+        await done(cpu, entry)
+
+    async def report(cpu: Cpu, entry: Entry) -> None:
+        if not working:
+            await handle()
         cpu.answer(b"{}")
 
     lab = Lab(experiment("emulated"))
@@ -37,9 +48,9 @@ async def test_the_state_waits_for_a_handler_also_when_no_work_is_left(loop: Loo
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(lab.run)
                 nursery.start_soon(attend, kvm, Seat(Role.HOST, "host", 0), ScriptedHost(report=report))
-                nursery.start_soon(attend, kvm, Seat(Role.GUEST, "vm0", 0), Scripted(boot=done))
-                await reporting.wait()
-                assert not lab.simulation.working
+                nursery.start_soon(attend, kvm, Seat(Role.GUEST, "vm0", 0), Scripted(boot=boot))
+                await handling.wait()
+                assert lab.simulation.working is working
                 nursery.start_soon(ask)
                 nursery.start_soon(ask)
                 with trio.move_on_after(0.2):
