@@ -18,6 +18,13 @@ from services.wire import attend_pb2 as wire
 from services.wire.methods import ATTEND, PROTOCOL_VERSION
 
 CLOSED = "its connection has closed"
+LINE = 300  # characters of what software says that are passed on
+
+
+def _line(text: str) -> str:
+    """What software says, as one line that a terminal can print and a status can carry."""
+    line = "".join(one if one.isprintable() else " " for one in text)
+    return line if len(line) <= LINE else f"{line[:LINE]}…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +143,7 @@ class RemoteSoftware:
         if message.HasField("hello"):
             raise self._malformed("hello: only the first message of a stream carries it")
         if message.failure:
-            raise self._give_up(f"its handler failed: {message.failure}", StatusCode.ABORTED, "failure: noted")
+            raise self._give_up(f"its handler failed: {_line(message.failure)}", StatusCode.ABORTED, "failure: noted")
         if message.entry != number:
             details = f"entry: {message.entry} is answered where {number} is the innermost open one"
             raise self._give_up(f"it broke the protocol: {details}", StatusCode.FAILED_PRECONDITION, details)

@@ -183,6 +183,16 @@ async def test_a_handler_that_fails_is_named_on_both_sides(loop: Loop, address: 
                 await remote.enter(Recorder(), Entry(EntryKind.TIMER, 0))
 
 
+async def test_why_a_handler_fails_is_told_in_a_line(loop: Loop, address: Address) -> None:
+    async def handler(cpu: Cpu, entry: Entry) -> None:
+        raise ValueError("\x1b[31m\n" + 100_000 * "a")
+
+    with pytest.RaisesGroup(pytest.RaisesExc(ValueError), flatten_subgroups=True):
+        async with attended(loop, address, Scripted(TIMER=handler)) as remote:
+            with pytest.raises(PeerGone, match=r"its handler failed: ValueError:  \[31m a{250,300}…$"):
+                await remote.enter(Recorder(), Entry(EntryKind.TIMER, 0))
+
+
 async def test_software_that_does_not_answer_is_gone_after_the_silence(loop: Loop, address: Address) -> None:
     async def handler(cpu: Cpu, entry: Entry) -> None:
         await trio.sleep_forever()
