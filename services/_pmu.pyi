@@ -1,7 +1,7 @@
 """The Rust core: the PMU as the architecture describes it, CPUs, time and truth."""
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, Self, TypeAlias, final
+from typing import Any, Final, Self, final
 
 __all__ = [
     "CPUTIME_GUEST",
@@ -24,6 +24,7 @@ __all__ = [
     "OP_WINDOW",
     "OP_WRITE_BACK",
     "Burst",
+    "Executor",
     "Explanation",
     "Field",
     "Machine",
@@ -63,12 +64,9 @@ CPUTIME_HOST_KERNEL: Final[int]
 CPUTIME_HOST_USER: Final[int]
 CPUTIME_IDLE: Final[int]
 
-# Emulates an access: the register, is it written, what is written. The value read, or that when it is awaited.
-_Trapped: TypeAlias = Callable[[int, bool, int], int | Coroutine[Any, Any, int]]
-
 @final
 class Stop:
-    """Why `Machine.execute` stopped, and where. What does not apply to the reason is 0, False or None."""
+    """Why the execution of a burst stopped, and where. What does not apply to the reason is 0, False or None."""
 
     TRAP: Final = 1  # the access at `index` trapped to EL2 and was not executed
     EXCEPTION: Final = 2  # the access at `index` took an exception to its own level (EL1; at EL2: UNDEFINED)
@@ -94,8 +92,8 @@ class Stop:
     def value(self) -> int:
         """TRAP: what is being written."""
     @property
-    def due(self) -> Coroutine[Any, Any, int] | None:
-        """TRAP: what `trapped` has given, which gives the value read when it is awaited."""
+    def due(self) -> Coroutine[Any, Any, int | None] | None:
+        """TRAP, OPERATION: what an `Executor` was given for it, to be awaited; of a trap it gives the value read."""
     @property
     def operation(self) -> int:
         """OPERATION: its code, one of OP_..."""
@@ -130,8 +128,6 @@ class Burst:
     def window(self) -> None: ...
     def notify(self, code: int, value: int) -> None: ...
     def done(self) -> None: ...
-    def clear(self) -> None:
-        """Take back all that was posted."""
     def extend(self, other: Burst) -> int:
         """Append a prepared burst; return the slot of its first value."""
     def enable_in_turn(
@@ -164,6 +160,8 @@ class Burst:
         """`msr(register, value)`, and `extend(start)`: an event goes onto a counter."""
     # Results.
     def values(self) -> list[int]: ...
+    def take(self) -> list[int]:
+        """`values`, and it is empty then."""
     def set_values(self, values: Sequence[int]) -> None:
         """All values at once: what a reply from the wire carries."""
     # The wire.
@@ -231,27 +229,8 @@ class Machine:
     def now(self, cpu: int) -> int: ...
     def set_deadline(self, cpu: int, deadline: int) -> None:
         """The time in cycles at which `execute` and `run` stop for a timer; 2**64-1: none."""
-    def execute(
-        self, cpu: int, burst: Burst, start: int, interruptible: bool, trapped: _Trapped | None = None
-    ) -> int | Stop:
-        """Execute operations from `start` on: the time after the last one, or a Stop where one needs KVM.
-
-        An access that traps does not stop it where `trapped` emulates it at once. `trapped` may have any CPU of this
-        machine execute other bursts.
-        """
-    def finish(self, cpu: int, burst: Burst, interruptible: bool, trapped: _Trapped | None) -> int | Stop:
-        """`execute` the last burst of an entry, after which DONE is posted. If it comes to its end, it is empty."""
-    def resume(
-        self,
-        cpu: int,
-        burst: Burst,
-        stop: Stop,
-        value: int | None,
-        interruptible: bool,
-        trapped: _Trapped | None = None,
-    ) -> int | Stop:
-        """`execute` on from `stop`: from behind an access that trapped and has been emulated, with the `value` that it
-        has read, if it reads; behind an operation that has been performed; with the one that was interrupted."""
+    def execute(self, cpu: int, burst: Burst, start: int, interruptible: bool) -> int | Stop:
+        """Execute operations from `start` on: the time after the last one, or a Stop where one needs KVM."""
     def read(self, cpu: int, register: int) -> int:
         """Execute one MRS of what runs. Raises ValueError if it takes an exception."""
     def write(self, cpu: int, register: int, value: int) -> None:
@@ -315,6 +294,49 @@ def register_name(encoding: int) -> str: ...
 def register_names() -> list[str]: ...
 
 # The tables that decide accesses, for `pmulab registers` and `pmulab explain`.
+
+@final
+class Executor:
+    """Executes the bursts of a context's software on a CPU.
+
+    `trapped(register, is it written, what is written)` emulates an access, `operation(index, code, argument, operand)`
+    performs what the core does not: at once (the value read; None), or when what is returned has been awaited. Either
+    may have any CPU of the machine execute other bursts. `wait` makes of a stop that has to be awaited what gives the
+    time at the end of the burst.
+    """
+
+    def __new__(
+        cls,
+        machine: Machine,
+        context: int,
+        cpu: int,
+        *,
+        interruptible: bool,
+        trapped: Callable[[int, bool, int], int | Coroutine[Any, Any, int]],
+        operation: Callable[[int, int, int, int], Coroutine[Any, Any, None] | None],
+        wait: Callable[[Executor, Burst, Stop], Coroutine[Any, Any, int]],
+    ) -> Self:
+        """With `interruptible` it stops where an interrupt is pending, between two operations.
+
+        Raises ValueError for a context that there is not.
+        """
+    @property
+    def bursts(self) -> int:
+        """How many there have been of its context's software: round trips, were it in a process of its own."""
+    @property
+    def cpu(self) -> int: ...
+    def set_task_cpu(self, cpu: int) -> None:
+        """From now on it executes on another CPU."""
+    def execute(self, burst: Burst) -> int | Coroutine[Any, Any, int]:
+        """Execute it to its end: the time then, or what gives it when it is awaited."""
+    def finish(self, burst: Burst, answer: bytes) -> int | Coroutine[Any, Any, int]:
+        """`execute` the last burst of an entry, after which DONE is posted. If it comes to its end at once, it is empty
+        then. The `answer` is for executors on a stream."""
+    def resume(self, burst: Burst, stop: Stop, value: int | None) -> int | Stop:
+        """Go on from `stop`: behind an access that trapped and has been emulated, with the `value` that it has read, if
+        it reads; behind an operation that has been performed; with the one that was interrupted.
+
+        The time at the end, or the next stop that has to be awaited."""
 
 @final
 class Row:

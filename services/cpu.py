@@ -184,9 +184,7 @@ class Cpu:
             raise
         if isinstance(time, int):
             self.now = time
-            values = burst.values()
-            burst.clear()
-            return values
+            return burst.take()
         self.burst = Burst()
         return self._values(burst, time)
 

@@ -22,7 +22,7 @@ from services._pmu import (
 from services.boot import HostPolicy
 from services.costs import Cost
 from services.cpu import CALL_COLUMNS, NEVER, Entry, EntryKind, Eventual, Notice, Row, Timer, TookException
-from services.executor import BurstExecutor, Work
+from services.executor import Work, executor_of
 from services.kvm import reports
 from services.kvm.attendant import Attendant
 from services.kvm.bill import Account
@@ -52,8 +52,7 @@ class PCpuState:
     requests: list[bytes] = field(default_factory=list)  # of live clients, for the host's perf here
     previous_done: int = 0
     latencies: Latencies = field(default_factory=Latencies)  # of the host's own interrupts
-    executor: BurstExecutor = field(init=False)  # of the host's bursts here
-    handler_bursts: int = 0  # of these, in its handlers: all but those of KVM's calls
+    handler_bursts: int = 0  # of the host's, those in its handlers: all but those of KVM's calls
 
 
 class PCpu(PCpuState):
@@ -65,6 +64,7 @@ class PCpu(PCpuState):
         "policy",
         "board",
         "machine",
+        "executor",  # of the host's bursts here
         "spec",
         "costs",
         "profile",
@@ -94,7 +94,7 @@ class PCpu(PCpuState):
         self.board = board
         self.machine = board.machine
         # The host's kernel unmasks interrupts by WINDOW.
-        self.executor = BurstExecutor(self, board.machine, cpu, interruptible=False)
+        self.executor = executor_of(self, board.machine, context, cpu, interruptible=False)
         self.spec = experiment.cpus[cpu]
         self.costs = board.costs
         self.profile = experiment.host_kernel_profile
@@ -238,19 +238,18 @@ class PCpu(PCpuState):
     def interrupted(self, stop: Stop) -> Work:
         raise ProtocolError(f"operation {stop.index}: the host's handlers run with interrupts masked, {stop}")
 
-    def operation(self, stop: Stop) -> Work | None:
-        code = stop.operation
+    def operation(self, index: int, code: int, argument: int, operand: int) -> Work | None:
         if code == OP_NOTIFY:
-            self._notice(stop.index, stop.argument, stop.operand)
+            self._notice(index, argument, operand)
         elif code == OP_TIMER:
-            if stop.argument != Timer.MUX:
-                raise ProtocolError(f"operation {stop.index}: timer {stop.argument} is not the host's perf's")
-            self.timers[stop.argument] = stop.operand
+            if argument != Timer.MUX:
+                raise ProtocolError(f"operation {index}: timer {argument} is not the host's perf's")
+            self.timers[argument] = operand
             self.rearm()
         elif code == OP_WINDOW:
             return self._window(stop.index)
         elif code not in (OP_DONE, OP_IPI):  # OP_IPI: irq_work to itself, served within the same interrupt exit
-            raise ProtocolError(f"operation {stop.index} is not for the host's kernel: code {code}")
+            raise ProtocolError(f"operation {index} is not for the host's kernel: code {code}")
         return None
 
     async def _window(self, index: int) -> None:

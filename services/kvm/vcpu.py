@@ -24,7 +24,7 @@ from services._pmu import (
 )
 from services.costs import Cost
 from services.cpu import NEVER, Entry, EntryKind, Eventual, Notice, Timer, TookException, awaited
-from services.executor import BurstExecutor, Work
+from services.executor import Work, executor_of
 from services.experiment import CpuSpec
 from services.kvm import reports
 from services.kvm.attendant import Attendant
@@ -69,8 +69,7 @@ class VCpuState:
     load_times: Latencies = field(default_factory=Latencies)
     put_times: Latencies = field(default_factory=Latencies)
     computed: int = 0  # cycles of its tasks' work done
-    executor: BurstExecutor = field(init=False)  # of its guest's bursts
-    irq_bursts: int = 0  # of these, in its PMU interrupt handler
+    irq_bursts: int = 0  # of its guest's bursts, those in its PMU interrupt handler
     swap_bursts: int = 0  # of the host's perf, for its loads and puts and what is switched with them
 
 
@@ -85,6 +84,7 @@ class VCpu(VCpuState):
         "floats",
         "board",
         "machine",
+        "executor",  # of its guest's bursts
         "context",
         "profile",
         "patience",
@@ -129,8 +129,8 @@ class VCpu(VCpuState):
         self.floats = spec.vcpus[index].pcpu < 0
         self.board = board
         self.machine = board.machine
-        self.executor = BurstExecutor(self, board.machine, cpu, interruptible=True)
         self.context = board.machine.add_context(True)
+        self.executor = executor_of(self, board.machine, self.context, cpu, interruptible=True)
         self.profile = experiment.guest_kernel_profile
         self.patience = experiment.frequency_hz  # cycles, a second
         self.boot = boot  # the payload of its BOOT entry
@@ -162,7 +162,8 @@ class VCpu(VCpuState):
     def set_task_cpu(self, cpu: int) -> None:
         """Move it, while it does not run, to another pCPU."""
         machine, pcpu = self.machine, self.pcpus[cpu]
-        self.cpu = self.executor.cpu = cpu
+        self.cpu = cpu
+        self.executor.set_task_cpu(cpu)
         self.pcpu, self.call = pcpu, pcpu.call
         self.read, self.write = partial(machine.read, cpu), partial(machine.write, cpu)
         exit_guest = partial(machine.exit_guest, cpu, pcpu.context, pcpu.profile)
@@ -484,18 +485,17 @@ class VCpu(VCpuState):
             other.pcpu.rq.arrive(pcpu.now, other.id)
         return target
 
-    def operation(self, stop: Stop) -> Work | None:
-        code, argument = stop.operation, stop.argument
+    def operation(self, index: int, code: int, argument: int, operand: int) -> Work | None:
         if code == OP_TIMER:
-            self._check(stop, "timer", argument, len(Timer))
-            self.vgic.set_timer(argument, stop.operand)
+            self._check(index, "timer", argument, len(Timer))
+            self.vgic.set_timer(argument, operand)
             self.pcpu.rearm()
         elif code == OP_COMPUTE:
             self.wfi = False
             profile, el = argument & COMPUTE_PROFILE, argument >> COMPUTE_EL_SHIFT
-            self._check(stop, "profile", profile, self.board.profiles)
-            self._check(stop, "exception level", el, 2)
-            self.compute = (profile, el, stop.operand) if stop.operand else None
+            self._check(index, "profile", profile, self.board.profiles)
+            self._check(index, "exception level", el, 2)
+            self.compute = (profile, el, operand) if operand else None
             self.progress = self.pcpu.now
         elif code == OP_WFI:
             self.compute, self.wfi = None, True
@@ -503,14 +503,14 @@ class VCpu(VCpuState):
             return self._ipi(argument)
         elif code == OP_NOTIFY:
             if argument not in (Notice.WORK_DONE, Notice.WORK_BEGUN):
-                raise ProtocolError(f"operation {stop.index}: notice {argument} is not for a guest")
+                raise ProtocolError(f"operation {index}: notice {argument} is not for a guest")
             self.working = argument == Notice.WORK_BEGUN
         elif code == OP_WINDOW:
             return self._window(stop.index)
         elif code == OP_HVC:
             return self._hypercall()
         elif code != OP_DONE:
-            raise ProtocolError(f"operation {stop.index} is not for a guest: code {code}")
+            raise ProtocolError(f"operation {index} is not for a guest: code {code}")
         return None
 
     async def _ipi(self, target: int) -> None:
@@ -538,9 +538,9 @@ class VCpu(VCpuState):
         self._enter_guest()
         self.machine.set_running(self.cpu, self.context, 1, self.profile)
 
-    def _check(self, stop: Stop, what: str, value: int, limit: int) -> None:
+    def _check(self, index: int, what: str, value: int, limit: int) -> None:
         if value >= limit:
-            raise ProtocolError(f"operation {stop.index}: there is no {what} {value}, only 0 to {limit - 1}")
+            raise ProtocolError(f"operation {index}: there is no {what} {value}, only 0 to {limit - 1}")
 
     # State.
 

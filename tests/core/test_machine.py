@@ -70,19 +70,17 @@ def test_a_burst_reads_writes_and_charges(machine: Machine) -> None:
     assert machine.accesses(0) == 3
 
 
-def test_a_trapped_access_is_completed_by_kvm(machine: Machine) -> None:
+def test_a_trapped_access_stops_the_burst(machine: Machine) -> None:
     machine.poke(0, HDFGRTR_EL2, HDFG_PMOVS)
     machine.set_running(0, GUEST, 1, 0)
     burst = Burst()
-    before = burst.mrs(PMCR_EL0)
-    trapped = burst.mrs(PMOVSCLR_EL0)
+    burst.mrs(PMCR_EL0)
+    burst.mrs(PMOVSCLR_EL0)
     stop = stopped(machine, burst)
     assert (stop.reason, stop.index) == (Stop.TRAP, 1)
     assert (stop.register, stop.write, stop.value) == (PMOVSCLR_EL0, False, 0)
     assert stop.esr >> 26 == 0x18
-    assert machine.resume(0, burst, stop, 0x55, True) == machine.now(0)
-    assert burst.values()[trapped] == 0x55
-    assert burst.values()[before] != 0
+    assert burst.values()[0] != 0
 
 
 def test_traps_are_counted_by_context_and_access(machine: Machine) -> None:

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from pmulab import scenario
-from services._pmu import OP_NOTIFY, Stop
+from services._pmu import OP_NOTIFY
 from services.embedded import Embedded
 from services.executor import Work
 from services.experiment import EventSpec, Experiment, SessionSpec, TaskSpec
@@ -36,20 +36,20 @@ async def test_not_multiplexed_all_that_is_missed_happened_while_the_driver_had_
     told: list[tuple[int, int]] = []
     operation, prepared = VCpu.operation, Driver.__init__
 
-    def spy(self: VCpu, stop: Stop) -> Work | None:
-        if stop.operation == OP_NOTIFY and stop.argument in (STOPPED, RUNNING):
-            told.append((stop.argument, sum(self.machine.truth(self.context, el, event) for el in (0, 1))))
+    def spy(self: VCpu, index: int, code: int, argument: int, operand: int) -> Work | None:
+        if code == OP_NOTIFY and argument in (STOPPED, RUNNING):
+            told.append((argument, sum(self.machine.truth(self.context, el, event) for el in (0, 1))))
             return None
-        return operation(self, stop)
+        return operation(self, index, code, argument, operand)
 
     def telling(self: Driver, *arguments: Any) -> None:
         prepared(self, *arguments)
         self.off.notify(STOPPED, 0)
         self.on.notify(RUNNING, 0)
 
-    lab = Embedded.of(one_event(design, SessionSpec("record", (EventSpec(name, event, 0, frequency=4000),))))
     with monkeypatch.context() as patch:
         patch.setattr(VCpu, "operation", spy)
+        lab = Embedded.of(one_event(design, SessionSpec("record", (EventSpec(name, event, 0, frequency=4000),))))
         await lab.simulation.step()  # the host boots, with a driver that tells nothing
         patch.setattr(Driver, "__init__", telling)
         await lab.simulation.run()

@@ -25,7 +25,7 @@ class Recorder:
     def finish(self, burst: Burst, answer: bytes) -> int:
         burst.done()
         self.execute(burst)
-        burst.clear()
+        burst.take()
         return 0
 
 

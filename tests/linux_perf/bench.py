@@ -18,7 +18,7 @@ from services._pmu import (
 )
 from services.costs import Cost
 from services.cpu import NEVER, BurstError, Cpu, Entry, EntryKind, Software, awaited
-from services.executor import BurstExecutor, Work
+from services.executor import Work, executor_of
 from services.linux_perf import EventAttr, Perf, PerfConfig, PerfCpu, PerfEvent
 from services.registers import MDCR_EL2, PMINTENSET_EL1, PMOVSSET_EL0
 
@@ -71,7 +71,7 @@ class Bench:
         self.compute: tuple[int, int, int] | None = None
         self.wfi = False
         self.previous_done = 0
-        self.executor = BurstExecutor(self, self.machine, 0, interruptible=False)
+        self.executor = executor_of(self, self.machine, self.context, 0, interruptible=False)
         self.port = Cpu(self.executor)
         self.kernel_runs()
 
@@ -86,8 +86,7 @@ class Bench:
     def interrupted(self, stop: Stop) -> Work:
         raise BurstError(f"handlers run with interrupts masked, {stop}")
 
-    def operation(self, stop: Stop) -> None:
-        code, argument, operand = stop.operation, stop.argument, stop.operand
+    def operation(self, index: int, code: int, argument: int, operand: int) -> None:
         if code == OP_TIMER:
             self.timers[argument] = operand
         elif code == OP_IPI:
@@ -99,7 +98,7 @@ class Bench:
         elif code == OP_WFI:
             self.compute, self.wfi = None, True
         elif code != OP_DONE:
-            raise BurstError(f"operation {stop.index} is not for a kernel alone: code {code}")
+            raise BurstError(f"operation {index} is not for a kernel alone: code {code}")
 
     async def flush(self) -> None:
         """Execute what has been posted, as the end of an entry does."""
@@ -123,7 +122,6 @@ class Bench:
         if not self.machine.interrupt(0):
             return False
         served = await perf.handle_irq(self.port)
-        await perf.settle(self.port)
         await self.flush()
         return served
 

@@ -29,6 +29,18 @@ impl Burst {
         self.inner.post(operation, subject, operand);
         Ok(())
     }
+
+    /// Takes back all that was posted.
+    pub fn clear(&mut self) {
+        self.inner.truncate(0, 0);
+    }
+
+    /// What the operation at `index` has read, if it reads.
+    pub fn set_value(&mut self, index: usize, value: u64) {
+        if let Some(place) = self.inner.value_mut(index) {
+            *place = value;
+        }
+    }
 }
 
 #[pymethods]
@@ -112,10 +124,6 @@ impl Burst {
         self.post(Operation::Notify, code, value)
     }
 
-    pub fn clear(&mut self) {
-        self.inner.truncate(0, 0);
-    }
-
     pub fn done(&mut self) {
         self.inner.post(Operation::Done, 0, 0);
     }
@@ -171,6 +179,12 @@ impl Burst {
 
     fn values<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         PyList::new(py, self.inner.values())
+    }
+
+    fn take<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let values = self.values(py);
+        self.clear();
+        values
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts sequences into vectors")]

@@ -1,6 +1,7 @@
 //! `services._pmu`: the Python face of the `pmu` crate. `services/_pmu.pyi` documents it.
 
 mod burst;
+mod executor;
 mod machine;
 mod rules;
 mod stop;
@@ -62,6 +63,7 @@ fn _pmu(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add(name, whose as u8)?;
     }
     module.add_class::<burst::Burst>()?;
+    module.add_class::<executor::Executor>()?;
     module.add_class::<machine::Machine>()?;
     module.add_class::<stop::Stop>()?;
     module.add_function(wrap_pyfunction!(register_name, module)?)?;

@@ -7,10 +7,10 @@ use pmu::feature::Features;
 use pmu::machine::{Costs, Stop as CoreStop};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyInt};
+use pyo3::types::PyBytes;
 
 use crate::burst::Burst;
-use crate::stop::{Stop, access};
+use crate::stop::Stop;
 
 /// All pCPUs, the contexts that run on them, what really happened, and the ordered log's digest.
 #[pyclass(module = "services._pmu")]
@@ -34,6 +34,27 @@ pub fn features(values: &BTreeMap<String, u64>) -> PyResult<Features> {
 }
 
 impl Machine {
+    /// Executes `burst` from its operation `start` on.
+    pub fn run_burst(
+        &mut self,
+        cpu: usize,
+        burst: &mut Burst,
+        start: usize,
+        interruptible: bool,
+    ) -> PyResult<CoreStop> {
+        self.inner.execute(cpu, &mut burst.inner, start, interruptible).map_err(value_error)
+    }
+
+    /// As of `pmu::machine::Machine`.
+    pub fn begin_burst(&mut self, context: usize) -> PyResult<()> {
+        self.inner.begin_burst(context).map_err(value_error)
+    }
+
+    /// As of `pmu::machine::Machine`.
+    pub fn bursts(&self, context: usize) -> PyResult<u64> {
+        self.inner.bursts(context).map_err(value_error)
+    }
+
     fn access(&mut self, cpu: usize, register: u16, written: Option<u64>) -> PyResult<u64> {
         let value = self.inner.access(cpu, register, written).map_err(value_error)?;
         value.ok_or_else(|| {
@@ -118,7 +139,7 @@ impl Machine {
         Ok(self.inner.cpu(cpu).map_err(value_error)?.cputime().collect())
     }
 
-    fn now(&mut self, cpu: usize) -> PyResult<u64> {
+    pub fn now(&mut self, cpu: usize) -> PyResult<u64> {
         Ok(self.inner.cpu(cpu).map_err(value_error)?.now())
     }
 
@@ -126,75 +147,19 @@ impl Machine {
         self.inner.set_deadline(cpu, deadline).map_err(value_error)
     }
 
-    #[pyo3(signature = (cpu, burst, start, interruptible, trapped=None))]
     fn execute<'py>(
-        slf: &Bound<'py, Self>,
+        &mut self,
+        py: Python<'py>,
         cpu: usize,
         burst: &Bound<'py, Burst>,
         start: usize,
         interruptible: bool,
-        trapped: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let mut at = start;
-        loop {
-            let stop = {
-                // Not while Python emulates a trap: it has the machine execute KVM's bursts and the host's.
-                let (mut machine, mut burst) = (slf.try_borrow_mut()?, burst.try_borrow_mut()?);
-                let stop =
-                    machine.inner.execute(cpu, &mut burst.inner, at, interruptible).map_err(value_error)?;
-                if stop == CoreStop::End {
-                    return Ok(machine.now(cpu)?.into_pyobject(py)?.into_any());
-                }
-                stop
-            };
-            let mut due = None;
-            if let (CoreStop::Trap { index, value, .. }, Some(trapped)) = (stop, trapped) {
-                let (register, write) = access(&burst.try_borrow()?.inner, index);
-                let emulated = trapped.call1((register, write, value))?;
-                if emulated.is_exact_instance_of::<PyInt>() {
-                    if let Some(place) = burst.try_borrow_mut()?.inner.value_mut(index) {
-                        *place = emulated.extract()?;
-                    }
-                    at = index + 1;
-                    continue;
-                }
-                due = Some(emulated.unbind());
-            }
-            return Ok(Bound::new(py, Stop::of(&burst.try_borrow()?.inner, stop, due))?.into_any());
+        let mut burst = burst.try_borrow_mut()?;
+        match self.run_burst(cpu, &mut burst, start, interruptible)? {
+            CoreStop::End => Ok(self.now(cpu)?.into_pyobject(py)?.into_any()),
+            stop => Ok(Bound::new(py, Stop::of(&burst.inner, stop, None))?.into_any()),
         }
-    }
-
-    fn finish<'py>(
-        slf: &Bound<'py, Self>,
-        cpu: usize,
-        burst: &Bound<'py, Burst>,
-        interruptible: bool,
-        trapped: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        burst.try_borrow_mut()?.done();
-        let at = Self::execute(slf, cpu, burst, 0, interruptible, trapped)?;
-        if at.is_exact_instance_of::<PyInt>() {
-            burst.try_borrow_mut()?.clear();
-        }
-        Ok(at)
-    }
-
-    #[pyo3(signature = (cpu, burst, stop, value, interruptible, trapped=None))]
-    fn resume<'py>(
-        slf: &Bound<'py, Self>,
-        cpu: usize,
-        burst: &Bound<'py, Burst>,
-        stop: &Stop,
-        value: Option<u64>,
-        interruptible: bool,
-        trapped: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let (at, next) = stop.place();
-        if let (Some(value), Some(place)) = (value, burst.try_borrow_mut()?.inner.value_mut(at)) {
-            *place = value;
-        }
-        Self::execute(slf, cpu, burst, next, interruptible, trapped)
     }
 
     fn read(&mut self, cpu: usize, register: u16) -> PyResult<u64> {

@@ -26,8 +26,8 @@ pub fn access(burst: &Burst, index: usize) -> (u16, bool) {
 }
 
 impl Stop {
-    /// What Python is told of a stop of `burst`, of a trap with what is `due` for it. Of the burst's end there is nothing
-    /// to tell.
+    /// What Python is told of a stop of `burst`, with what is `due` for a trap or an operation. Of the burst's end there
+    /// is nothing to tell.
     pub fn of(burst: &Burst, stop: pmu::machine::Stop, due: Option<Py<PyAny>>) -> Self {
         use pmu::machine::Stop as S;
         match stop {
@@ -46,6 +46,7 @@ impl Stop {
                 operation: op.operation as u8,
                 argument: op.subject,
                 operand: op.operand,
+                due,
                 ..Self::default()
             },
             S::Interrupt { index } => Self { reason: Self::INTERRUPT, index, ..Self::default() },

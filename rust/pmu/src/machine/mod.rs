@@ -56,6 +56,8 @@ pub struct Machine {
     costs: Costs,
     log: Log,
     traps: Traps,
+    /// By context, its software's bursts.
+    bursts: Vec<u64>,
 }
 
 /// How often guests' accesses have trapped to EL2: by context, and encoding << 1 | is it a write.
@@ -86,7 +88,15 @@ impl Machine {
             features.pmceid1.get_or_insert(world.events.pmceid(1));
             made.push(Cpu::new(id, features));
         }
-        Ok(Self { cpus: made, world, contexts: Vec::new(), costs, log: Log::default(), traps: Traps::new() })
+        Ok(Self {
+            cpus: made,
+            world,
+            contexts: Vec::new(),
+            costs,
+            log: Log::default(),
+            traps: Traps::new(),
+            bursts: Vec::new(),
+        })
     }
 
     /// Adds a profile of (event, occurrences per cycle in Q32.32); events that are not tallied are left out.
@@ -130,6 +140,7 @@ impl Machine {
             }
         }
         self.contexts.push(Context { guest, tallies });
+        self.bursts.push(0);
         self.contexts.len() - 1
     }
 
@@ -351,6 +362,25 @@ impl Machine {
     /// How often accesses of a context have trapped to EL2, by encoding << 1 | is it a write.
     pub fn traps(&self, context: usize) -> impl Iterator<Item = (u32, u64)> {
         self.traps.range((context, 0)..=(context, u32::MAX)).map(|(&(_, access), &times)| (access, times))
+    }
+
+    /// A burst of a context's software begins.
+    ///
+    /// # Errors
+    /// No such context.
+    pub fn begin_burst(&mut self, context: usize) -> Result<(), Error> {
+        let contexts = self.contexts.len();
+        *self.bursts.get_mut(context).ok_or(Error::NoContext { context, contexts })? += 1;
+        Ok(())
+    }
+
+    /// How many bursts of a context's software have begun: round trips, were it in a process of its own.
+    ///
+    /// # Errors
+    /// No such context.
+    pub fn bursts(&self, context: usize) -> Result<u64, Error> {
+        let contexts = self.contexts.len();
+        self.bursts.get(context).copied().ok_or(Error::NoContext { context, contexts })
     }
 
     // Registers as the simulation itself sees them.
