@@ -422,7 +422,7 @@ class VCpu(VCpuState):
         pcpu = self.pcpu
         access: Eventual[int]
         try:
-            access = self._send_sgi(value) if register == ICC_SGI1R_EL1 else self.vpmu.access(register, write, value)
+            access = self.vpmu.access(register, write, value)
         except InjectUndef as undef:
             access = _raised(undef)
         if pcpu.perf_ran or not isinstance(access, int):
@@ -459,19 +459,34 @@ class VCpu(VCpuState):
 
     async def _trapped_fast(self, register: int, write: bool, value: int) -> int:
         """Within the hypervisor's own code: no interrupt window, no vGIC, the time is the guest's."""
-        pcpu = self.pcpu
-        pcpu.enter_kernel()
-        pcpu.charge(Cost.EXIT_FAST)
+        self._exit_fast()
         try:
-            if register == ICC_SGI1R_EL1:
-                return self._send_sgi(value)
             return await awaited(self.vpmu.access(register, write, value))
         except InjectUndef:
             raise TookException(ESR_UNKNOWN) from None
         finally:
             self.machine.set_running(self.cpu, self.context, 1, self.profile)
 
-    def _send_sgi(self, target: int) -> int:
+    def _exit_fast(self) -> None:
+        pcpu = self.pcpu
+        pcpu.enter_kernel()
+        pcpu.charge(Cost.EXIT_FAST)
+
+    async def _ipi(self, target: int) -> None:
+        """The guest's write of ICC_SGI1R_EL1, which traps as an access to its PMU does."""
+        self.machine.trap(self.context, ICC_SGI1R_EL1, True)
+        if self.fast_path and self.vpmu.fast():
+            self._exit_fast()
+            self._send_sgi(target)
+            self.machine.set_running(self.cpu, self.context, 1, self.profile)
+            return
+        if self.exit_sysreg():
+            await self.pcpu.serve_interrupts(1)
+            self._served_interrupts()
+        self._send_sgi(target)
+        await self._emulated(target)
+
+    def _send_sgi(self, target: int) -> None:
         """vgic_v3_dispatch_sgi: an IPI to a vCPU of the same VM, by its index."""
         pcpu = self.pcpu
         pcpu.charge(Cost.SGI)
@@ -483,7 +498,6 @@ class VCpu(VCpuState):
         other.vgic.sgis |= 1 << IRQ_WORK_SGI
         if other is not self:
             other.pcpu.rq.arrive(pcpu.now, other.id)
-        return target
 
     def operation(self, index: int, code: int, argument: int, operand: int) -> Work | None:
         if code == OP_TIMER:
@@ -512,10 +526,6 @@ class VCpu(VCpuState):
         elif code != OP_DONE:
             raise ProtocolError(f"operation {index} is not for a guest: code {code}")
         return None
-
-    async def _ipi(self, target: int) -> None:
-        self.machine.trap(self.context, ICC_SGI1R_EL1, True)
-        await awaited(self.trapped(ICC_SGI1R_EL1, True, target))
 
     async def _window(self, index: int) -> None:
         if self.windows == WINDOWS:

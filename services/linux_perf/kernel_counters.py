@@ -15,7 +15,7 @@ from services.costs import Cost
 from services.cpu import CounterFlag, Cpu, Eventual
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import GENERAL
-from services.linux_perf.event import ACTIVE, ALL, CPU, INACTIVE, OFF, THROTTLED, PerfEvent
+from services.linux_perf.event import ACTIVE, ALL, CPU, INACTIVE, OFF, THROTTLED, Context, PerfEvent
 from services.linux_perf.lifecycle import disable, enable, read_counter, release
 from services.linux_perf.schedule import off, on, resched, update_time, wait
 from services.registers import CYCLE_COUNTER, MASK64
@@ -95,27 +95,24 @@ async def destroy(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
 
 def disable_each(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> None:
     """perf_event_disable of one after the other, of each once."""
-    if not _disable_alone(cc, cpu, events):
-        for event in events:
+    ctx = cc.task_ctx
+    if ctx is not None and ctx.pinned_active and _disable_alone(cc, cpu, ctx, events):
+        return
+    extend, call = cpu.burst.extend, cc.pmu.call
+    for event in events:
+        if event.state == OFF:
+            extend(call)
+        else:
             disable(cc, cpu, event)
 
 
-def _disable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool:
+def _disable_alone(cc: CpuContext, cpu: Cpu, ctx: Context, events: Sequence[PerfEvent]) -> bool:
     """`disable_each` of counters where nothing else is on the PMU; False elsewhere."""
-    ctx = cc.task_ctx
-    if ctx is None or ctx.alone != len(ctx.events):
+    if ctx.alone != len(ctx.events):
         return False
-    pmu, entry, active, gone = cc.pmu, cc.entry, ctx.pinned_active, 0
-    if not active:
-        for event in events:
-            if event.state == INACTIVE:
-                return False
-        extend, call = cpu.burst.extend, pmu.call
-        for _ in events:
-            extend(call)
-        return True
     outs: list[Burst | None] = []
     there = []
+    gone = 0
     for event in events:
         state = event.state
         if state == ACTIVE:
@@ -128,15 +125,20 @@ def _disable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> boo
             outs.append(None)
     if there:
         update_time(cc, cpu, ctx)
+    pmu, entry, active = cc.pmu, cc.entry, ctx.pinned_active
     pmu.used &= ~gone
     pmu.guest_only &= ~gone
     slots = cpu.burst.disable_in_turn(pmu.call, off(cc), on(cc), outs, pmu.used != 0)
     for event, event.slot in zip(there, slots, strict=True):
         event.state = OFF
         pmu.events[event.idx] = None
-        active.remove(event)
         if event.placed != entry:
             cc.pending_outs.append(event)
+    if len(there) == len(active):
+        active.clear()
+    else:
+        for event in there:
+            active.remove(event)
     return True
 
 
@@ -165,43 +167,39 @@ def _enable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool
         return False
     pmu, entry = cc.pmu, cc.entry
     wanted = set(events)
+    masks = pmu.write_masks[0], MASK64
     there: list[PerfEvent] = []
+    values = []
     rank = active = cycles = 0
     for event in ctx.pinned:
-        state = event.state
+        state, hw = event.state, event.hw
         if state == ACTIVE:
             if event.placed != entry:
                 return False
             active |= 1 << rank
+            idx = event.idx
         elif event not in wanted:
             if state == INACTIVE:
                 return False
             continue
+        else:
+            idx = 0
+            if event.period_left <= 0:
+                event.renew_period()
+            left, half = event.period_left, hw.half
+            event.prev = -left if left < half else -half
         event.rank = rank
         rank += 1
         there.append(event)
-        cycles += event.hw.on_pmccntr
+        cycle_counter = hw.on_pmccntr
+        cycles += cycle_counter
+        values.append((event.prev & masks[cycle_counter], cycle_counter, hw.starts, idx))
     free = _in_order(pmu.cntr_mask & GENERAL, pmu.high_to_low)
     if cycles > 1 or rank - cycles > len(free) or not wanted.issubset(there):
         return False
     fresh = active + 1 != 1 << rank  # some of them are not on the PMU yet
     if fresh:
         update_time(cc, cpu, ctx)
-    masks = pmu.write_masks[0], MASK64
-    values = []
-    for event in there:
-        hw = event.hw
-        if event.state == ACTIVE:
-            idx = event.idx
-        else:
-            idx = 0
-            event.placed = entry
-            if event.period_left <= 0:
-                event.renew_period()
-            left, half = event.period_left, hw.half
-            event.prev = -left if left < half else -half
-        cycle_counter = hw.on_pmccntr
-        values.append((event.prev & masks[cycle_counter], cycle_counter, hw.starts, idx))
     turns = [event.rank for event in events]
     placed = cpu.burst.enable_in_turn(pmu.call, off(cc), on(cc), pmu.outs, free, values, active, turns)
     if not fresh:
@@ -212,6 +210,7 @@ def _enable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool
     used = guest_only = 0
     for event, idx in zip(there, placed, strict=True):
         event.state = ACTIVE
+        event.placed = entry
         event.idx = idx
         event.bits = bit = 1 << idx
         event.out = outs[idx]
