@@ -247,7 +247,7 @@ class PCpu(PCpuState):
             self.timers[argument] = operand
             self.rearm()
         elif code == OP_WINDOW:
-            return self._window(stop.index)
+            return self._window(index)
         elif code not in (OP_DONE, OP_IPI):  # OP_IPI: irq_work to itself, served within the same interrupt exit
             raise ProtocolError(f"operation {index} is not for the host's kernel: code {code}")
         return None

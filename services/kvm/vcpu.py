@@ -520,7 +520,7 @@ class VCpu(VCpuState):
                 raise ProtocolError(f"operation {index}: notice {argument} is not for a guest")
             self.working = argument == Notice.WORK_BEGUN
         elif code == OP_WINDOW:
-            return self._window(stop.index)
+            return self._window(index)
         elif code == OP_HVC:
             return self._hypercall()
         elif code != OP_DONE:

@@ -9,10 +9,8 @@ import pytest
 
 from pmulab import scenario
 from services import registers as r
-from services._pmu import Burst
 from services.cpu import Cpu, Entry, Eventual
 from services.embedded import Embedded
-from services.executor import BurstExecutor
 from services.experiment import TaskSpec
 from services.kvm.attendant import LocalSoftware
 from services.kvm.outcome import digest
@@ -121,19 +119,19 @@ async def test_a_run_that_has_failed_between_any_two_bursts_of_anybody_can_be_re
     expected = await finished(Embedded.of(of))
     lab = await after(Embedded.of(of), expected["interactions"] // 3)
     snapshot = lab.state()
-    execute = BurstExecutor.execute
+    execute = Cpu.execute
     for bursts in range(0, 120, 10):
         left = bursts
 
-        def failing(executor: BurstExecutor, burst: Burst) -> Eventual[int]:
+        def failing(cpu: Cpu) -> Eventual[list[int]]:
             nonlocal left
             left -= 1
             if left < 0:
                 raise RuntimeError("in the middle")
-            return execute(executor, burst)
+            return execute(cpu)
 
         with monkeypatch.context() as patch:
-            patch.setattr(BurstExecutor, "execute", failing)
+            patch.setattr(Cpu, "execute", failing)
             with pytest.raises(RuntimeError, match="in the middle"):
                 await lab.simulation.run()
         lab.restore(snapshot)
