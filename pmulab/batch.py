@@ -76,7 +76,7 @@ def _by_key(overrides: Any) -> Mapping[str, Any]:
         return {}
     if not isinstance(overrides, Mapping) or not all(isinstance(key, str) for key in overrides):
         remedy = 'write for example overrides={"guest.hz": 1000}'
-        raise UserError(f"overrides={overrides!r}", "these are not values by key", remedy)
+        raise UserError(f"overrides={overrides!r}", "not a mapping of keys to values", remedy)
     return overrides
 
 

@@ -1,4 +1,4 @@
-"""The command line: `pmulab run`, `up`, `down`, `inject`, and what there is."""
+"""The command line: `pmulab run`, `up`, `down`, `inject`, and the commands that list what is there."""
 
 from __future__ import annotations
 

@@ -9,7 +9,10 @@ _WRAPPED = 30  # characters of a line of a cell that holds a sentence
 
 
 def align(table: list[list[str]], left: int) -> str:
-    """Columns two spaces apart; the first `left` to the left, the others to the right. Cells may have several lines."""
+    """Columns two spaces apart, the first `left` of them aligned to the left, the others to the right.
+
+    Cells may have several lines.
+    """
     lines = [line for row in table for line in _lines(row)]
     widths = [max(len(line[n]) for line in lines) for n in range(len(table[0]))]
     aligned = []

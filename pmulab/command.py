@@ -1,4 +1,4 @@
-"""How a command ends, whatever comes of it: with an exit status, and what is to be said of it in one line."""
+"""How every command ends: with an exit status and, if it failed, one line that says why."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from pmulab.batch import run_designs
 from pmulab.command import Parser, carry_out
 from pmulab.designs import label
 from pmulab.exit_status import FAILED, OK
+from pmulab.report import assumed_costs
 from services.errors import UserError
 from services.experiment import DesignSpec
 from services.kvm.bill import LINES
@@ -142,7 +143,7 @@ class Row(NamedTuple):
     """A line of the table."""
 
     cells: list[str]
-    failed: bool = False  # it says why there is nothing to measure
+    run: Run | None = None  # None: the head, or the line says why there is nothing to measure
 
 
 def rows(
@@ -157,10 +158,10 @@ def rows(
         result = run_designs(at, jobs=1)
         for run in result.runs:
             design = label(DesignSpec(run.design.name, run.design.axes))
-            yield Row([*point.values(), design, *(measure(run, name) for name in shown)])
+            yield Row([*point.values(), design, *(measure(run, name) for name in shown)], run)
         for failure in result.failures:
             design = label(DesignSpec(failure.design.name, failure.design.axes))
-            yield Row([*point.values(), design, str(failure), *([""] * (len(shown) - 1))], failed=True)
+            yield Row([*point.values(), design, str(failure), *([""] * (len(shown) - 1))])
 
 
 def parser() -> Parser:
@@ -189,7 +190,7 @@ def draw(given: argparse.Namespace) -> int:
     for name in shown:
         if name not in MEASURES and name not in BILL:
             raise UserError("--show", f"no measure {name!r}", near(name, [*MEASURES, *BILL]))
-    status = OK
+    status, runs = OK, []
     table = rows(given.scenario, given.keys, given.design, given.fixed, shown)
     head = next(table)
     widths = [max(len(cell), 10) for cell in head.cells]
@@ -199,8 +200,12 @@ def draw(given: argparse.Namespace) -> int:
             for index, (cell, width) in enumerate(zip(row.cells, widths, strict=True))
         ]
         print("  ".join(cells).rstrip(), flush=True)
-        if row.failed:
+        if row.run is not None:
+            runs.append(row.run)
+        elif row is not head:
             status = FAILED
+    if named := assumed_costs(runs):
+        print(f"\n{named}")
     return status
 
 

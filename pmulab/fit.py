@@ -19,7 +19,9 @@ from pmulab import scenario
 from pmulab.batch import run_designs
 from pmulab.command import Parser, carry_out
 from pmulab.exit_status import FAILED, OK
+from pmulab.report import assumed_costs
 from services.errors import UserError
+from services.result import Run
 
 BASE, OTHER = "partitioned", "emulated"  # the base speed follows from the first, the factor from both
 GRID_HZ = (100, 250, 1000)
@@ -61,6 +63,8 @@ class NoFitError(Exception):
 class Trial:
     """Runs of a scenario with the two numbers left open; `share` divides its work, and times are multiplied by it."""
 
+    runs: tuple[Run, ...] = ()  # the last ones
+
     def __init__(self, name: str, overrides: tuple[str, ...] = (), share: int = 1) -> None:
         self._name = name
         self._share = share
@@ -86,7 +90,7 @@ class Trial:
         result = run_designs(loaded)
         if result.failures:
             raise NoFitError(str(result.failures[0]))
-        times = {}
+        times, self.runs = {}, result.runs
         for run in result.runs:
             guest = run.guests[0]
             parts = (guest.elapsed_seconds, guest.true_user_seconds, guest.system_seconds)
@@ -182,6 +186,8 @@ def _print_table(given: argparse.Namespace) -> int:
                 )
                 varied = Trial(given.scenario, overrides, GRID_SHARE)
                 _print_row(varied, f"HZ {hz}, {counters} counters", start)  # that there is none is what it tells
+    if named := assumed_costs(trial.runs):
+        print(f"\n{named}")
     return status
 
 

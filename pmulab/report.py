@@ -48,7 +48,7 @@ def render(result: Result, *, why: bool = False) -> str:
             blocks.append(_causes("host", runs, hosts))
         blocks += [_interrupts(runs), _residency(runs), _digests(runs)]
     blocks += [
-        _notes("Costs charged here that nobody has measured", _assumed_costs(runs)),
+        assumed_costs(runs),
         _notes("Assumed", result.assumed),
         _notes("Fitted", result.fitted),
     ]
@@ -100,7 +100,7 @@ def _summary(result: Result) -> str:
     for failure in result.failures:
         for row in rows:
             row.insert(1 + failure.index, "")
-    for refused, name in ((True, "cannot be had"), (False, "failed")):
+    for refused, name in ((True, "not available"), (False, "failed")):
         why = {one.index: wrap(str(one)) for one in result.failures if one.refused is refused}
         if why:
             rows.append([name, *(why.get(index, "") for index in range(len(_designs(result))))])
@@ -209,7 +209,8 @@ def _keyed(actor: Guest | Host) -> dict[_Key, Event | RefusedEvent]:
 
 
 def _rows(actors: Sequence[Guest | Host]) -> list[tuple[str, list[Event | RefusedEvent | None]]]:
-    """Each event, in the scenario's order, and what became of it in each design: None if nobody opened it there.
+    """Each event, and what became of it in each design: None if nobody opened it there. They stand in the scenario's
+    order, those that every design refuses last.
 
     It is named by its session, too, if several have one of that name, and numbered if the session has.
     """
@@ -284,7 +285,8 @@ def _far_off(runs: Sequence[Run]) -> str:
 
 
 def _badness(event: Event) -> tuple[bool, float]:
-    """Has it not been counted although it happened, and how often; else how far its scaled count is from its truth."""
+    """To sort by: whether it was never counted although it happened, then how often it happened, or how far its scaled
+    count is from its truth."""
     if event.deviation is None:
         return bool(event.truth), event.truth
     return False, abs(event.deviation)
@@ -362,9 +364,10 @@ def _digests(runs: Sequence[Run]) -> str:
     return align([["digest", ""], *([name, run.digest] for name, run in zip(columns(runs), runs, strict=True))], left=2)
 
 
-def _assumed_costs(runs: Sequence[Run]) -> dict[str, str]:
+def assumed_costs(runs: Sequence[Run]) -> str:
     """The costs of all runs that nobody has measured."""
-    return {cost: what for run in runs for cost, what in run.assumed_costs.items()}
+    found = {cost: what for run in runs for cost, what in run.assumed_costs.items()}
+    return _notes("Costs charged here that nobody has measured", found)
 
 
 def _notes(title: str, words: dict[str, str]) -> str:

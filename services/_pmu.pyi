@@ -4,6 +4,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Self, final
 
 __all__ = [
+    "COMPUTE_EL_SHIFT",
     "CPUTIME_GUEST",
     "CPUTIME_HOST_KERNEL",
     "CPUTIME_HOST_USER",
@@ -63,6 +64,7 @@ CPUTIME_GUEST: Final[int]
 CPUTIME_HOST_KERNEL: Final[int]
 CPUTIME_HOST_USER: Final[int]
 CPUTIME_IDLE: Final[int]
+COMPUTE_EL_SHIFT: Final[int]  # a COMPUTE's argument: exception level above it, profile below
 
 @final
 class Stop:

@@ -68,6 +68,7 @@ class Call(IntEnum):
     GUEST_COUNTERS = 6  # mask given to the guest, reschedule if in use, 0 takes it back; 1: stop the rest by HPME
 
 
+COUNTER_SHIFT = 5  # a kernel counter's handle: the id of its vCPU's thread above, the guest's counter below
 Row = tuple[int, int, int, int, int]  # a Call and its four operands, unused ones 0
 CALL_COLUMNS = 5  # of a row
 

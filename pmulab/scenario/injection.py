@@ -19,7 +19,7 @@ def load(path: str, experiment: Experiment) -> tuple[TaskSpec | SessionSpec, lis
     document = Document.read(path)
     table = Table(document, (), document.data, keys.INJECTION)
     if len(table.data) != 1:
-        table.refuse("task", "one of [task] and [perf] is wanted", 'write [task] with workload = "gzip-random"')
+        table.refuse("task", "it must hold one table, [task] or [perf]", 'write [task] with workload = "gzip-random"')
     if "perf" in table:
         return read_session(table.table("perf", keys.TASK_PERF), cpu_wide=True), []
     machine = Machine(experiment.cpus, experiment.frequency_hz, experiment.costs)

@@ -123,5 +123,5 @@ def _costs(table: Table, default: str) -> costs.CostTable:
 
 
 def _path(table: Table, key: str, name: str) -> str:
-    """A name of a catalogue as it is; a file's name relative to the scenario."""
+    """The name of a table in the catalogue, unchanged, or the path of a file, relative to the scenario."""
     return str(table.document.directory / name) if key in table and is_path(name) else name

@@ -98,7 +98,7 @@ def _row(line: str) -> Iterator[tuple[str, str]]:
         (n for n, field in enumerate(fields) if _is_value(field) and not _is_value("".join(fields[n + 1 : n + 2]))), -1
     )
     if value < 0 or len(fields) < value + 3:
-        raise UserError("", f"{line!r} is not a line of perf stat -x,", _REMEDY)
+        raise UserError("", f"{line!r} is not a line that perf stat -x, prints", _REMEDY)
     if fields[value + 2]:
         yield _joined(fields[value + 2 :]), fields[value]
 

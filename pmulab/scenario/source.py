@@ -88,7 +88,7 @@ def _value(text: str) -> Any:
 
 
 def _from_python(key: str, value: Any) -> Any:
-    """A Python value as TOML would have given it. Numbers of other libraries count as what they are."""
+    """A Python value as TOML would have given it. Another library's numbers are taken by their kind."""
     match value:
         case bool() | str() | Decimal():
             return value

@@ -21,7 +21,18 @@ from services._pmu import (
 )
 from services.boot import HostPolicy
 from services.costs import Cost
-from services.cpu import CALL_COLUMNS, NEVER, Entry, EntryKind, Eventual, Notice, Row, Timer, TookException
+from services.cpu import (
+    CALL_COLUMNS,
+    COUNTER_SHIFT,
+    NEVER,
+    Entry,
+    EntryKind,
+    Eventual,
+    Notice,
+    Row,
+    Timer,
+    TookException,
+)
 from services.executor import Work, executor_of
 from services.kvm import reports
 from services.kvm.attendant import Attendant
@@ -36,6 +47,7 @@ IRQ_STORM = 20_000  # handlers in a row, an interrupt pending after each, before
 WINDOWS = 16  # open within one another: software has handlers for far fewer interrupts
 CALL, PMU_IRQ = EntryKind.CALL, EntryKind.PMU_IRQ
 RESULT, COUNTER_OVERFLOW, GUEST_OVERFLOW = Notice.RESULT, Notice.COUNTER_OVERFLOW, Notice.GUEST_OVERFLOW
+COUNTER_MASK = (1 << COUNTER_SHIFT) - 1
 IRQ_ENTRY, IN_PMU_IRQ = int(Cost.IRQ_ENTRY), int(Account.PMU_IRQ)
 
 
@@ -268,7 +280,7 @@ class PCpu(PCpuState):
             self.reads_due -= 1
             self.results.append(value)
         elif code == COUNTER_OVERFLOW:
-            thread, counter = value >> 5, value & 31
+            thread, counter = value >> COUNTER_SHIFT, value & COUNTER_MASK
             if thread >= len(self.threads):
                 raise ProtocolError(
                     f"operation {index}: counter handle {value:#x} names thread {thread}, which does not exist"

@@ -9,6 +9,7 @@ from typing import Any
 
 from services import state
 from services._pmu import (
+    COMPUTE_EL_SHIFT,
     CPUTIME_GUEST,
     CPUTIME_HOST_KERNEL,
     OP_COMPUTE,
@@ -39,7 +40,6 @@ from services.kvm.vpmu import Design, Vpmu
 from services.registers import ICC_SGI1R_EL1
 
 ESR_UNKNOWN = 1 << 25  # EC 0 (unknown reason), IL: what an UNDEFINED access takes to EL1
-COMPUTE_EL_SHIFT = 20  # a COMPUTE's argument: exception level above, profile below
 COMPUTE_PROFILE = (1 << COMPUTE_EL_SHIFT) - 1
 PMU_IRQ = EntryKind.PMU_IRQ
 VIRQ_INJECT = Cost.VIRQ_INJECT

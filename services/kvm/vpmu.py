@@ -54,7 +54,7 @@ class KvmVcpu(Protocol):
 
     @property
     def id(self) -> int:
-        """Of its thread on the host; a kernel counter's handle is `id << 5 | counter`."""
+        """Of its thread on the host; a kernel counter's handle is `id << COUNTER_SHIFT | counter` (`services.cpu`)."""
         ...
 
     @property

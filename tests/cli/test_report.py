@@ -196,7 +196,7 @@ def test_a_design_that_cannot_be_had_is_a_column_that_says_why(result: dict[str,
     text = render(result)
     summary = text.split("\n\n")[2]
     assert summary.splitlines()[0].split() == ["emulated", "mediated", "partitioned"]
-    told = [line.removeprefix("cannot be had").strip() for line in summary.splitlines()[-4:]]
+    told = [line.removeprefix("not available").strip() for line in summary.splitlines()[-4:]]
     assert " ".join(told).endswith("the guest owns all 6 event counters, it cannot have 4; change the design")
     assert "mediated" not in text.split("\n\n", 3)[3]
 
@@ -207,7 +207,7 @@ def test_a_run_that_failed_is_a_column_that_says_why(result: dict[str, Any]) -> 
     summary = render(result).split("\n\n")[2]
     assert summary.splitlines()[0].split() == ["mediated", "partitioned"]
     assert "failed" in summary
-    assert "cannot be had" not in summary
+    assert "not available" not in summary
 
 
 def test_nothing_but_failures_is_still_a_table(result: dict[str, Any]) -> None:

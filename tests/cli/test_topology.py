@@ -107,7 +107,7 @@ WRONG = [
     ("vm0/x", "", "'x' is not the number of a CPU"),
     ("vm0/4294967296", "", "'4294967296' is not the number of a CPU"),
     ("vm0", '[perf]\nverb = "stat"\nevents = "cylces"\n', ":3: unknown event 'cylces'"),
-    ("vm0", "[perf]\n[task]\n", ":2: one of [task] and [perf] is wanted"),
+    ("vm0", "[perf]\n[task]\n", ":2: it must hold one table, [task] or [perf]"),
     ("vm0", None, "no such file"),
 ]
 

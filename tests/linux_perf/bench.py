@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services._pmu import (
+    COMPUTE_EL_SHIFT,
     OP_COMPUTE,
     OP_DONE,
     OP_IPI,
@@ -94,7 +95,8 @@ class Bench:
         elif code == OP_NOTIFY:
             self.notices.append((argument, operand))
         elif code == OP_COMPUTE:
-            self.compute, self.wfi = (argument & 0xFFFFF, argument >> 20, operand), False
+            el, profile = divmod(argument, 1 << COMPUTE_EL_SHIFT)
+            self.compute, self.wfi = (profile, el, operand), False
         elif code == OP_WFI:
             self.compute, self.wfi = None, True
         elif code != OP_DONE:

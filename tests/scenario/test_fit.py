@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import pmulab
 from pmulab import exit_status, fit
 from pmulab.fit import BASE, OTHER, NoFitError, Numbers, Times
 
@@ -71,3 +72,16 @@ def test_a_mistake_is_one_line_and_status_2(
     assert printed.out == ""
     assert printed.err.startswith(f"pmulab.fit: {path}: {message}")
     assert printed.err.count("\n") == 1
+
+
+def test_the_assumed_costs_of_its_runs_stand_below_a_fit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = Linear(4.0, {BASE: (0.03, 0.02), OTHER: (0.1, 0.4)}, {BASE: 3.0, OTHER: 3.8})
+    line.runs = pmulab.run("quick", designs=["partitioned"], overrides={"guest.task.seconds": 0.01}, jobs=1).runs
+    line.system = {}
+    monkeypatch.setattr(fit, "Trial", lambda _: line)
+    fit.main([])
+    _, assumed = capsys.readouterr().out.split("\n\n")
+    assert assumed.startswith("Costs charged here that nobody has measured\n")
+    assert "  exit_full_sysreg: " in assumed

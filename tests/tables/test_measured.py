@@ -67,7 +67,7 @@ def test_user_and_kernel_mode_are_a_phase_each() -> None:
     ("text", "line", "problem"),
     [
         ("", 1, "no event was counted"),
-        ("hello", 1, "is not a line of perf stat"),
+        ("hello", 1, "is not a line that perf stat"),
         ("10,,cycles,1,100", 1, "no count of INST_RETIRED at EL0"),
         ("10,,cycels,1,100", 1, "unknown event 'cycels'"),
         ("10,,cycles,1,100\n-5,,instructions,1,100", 2, "'-5' is not a count"),

@@ -3,7 +3,7 @@
 //! Calls that Python makes by the million borrow exclusively also what they only read: that is one atomic
 //! operation in PyO3, a shared borrow is two.
 
-use pmu::burst::{CAUSES, CHARGE_LIMIT, Operation};
+use pmu::burst::{CAUSES, CHARGE_LIMIT, COMPUTE_EL_SHIFT, Operation};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -93,10 +93,10 @@ impl Burst {
     }
 
     fn compute(&mut self, profile: u32, el: u32, cycles: u64) -> PyResult<()> {
-        if profile >= 1 << 20 || el > 2 {
+        if profile >= 1 << COMPUTE_EL_SHIFT || el > 2 {
             return Err(out_of_range("profile or el", profile));
         }
-        self.inner.post(Operation::Compute, el << 20 | profile, cycles);
+        self.inner.post(Operation::Compute, el << COMPUTE_EL_SHIFT | profile, cycles);
         Ok(())
     }
 

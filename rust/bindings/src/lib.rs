@@ -7,7 +7,7 @@ mod rules;
 mod stop;
 mod turns;
 
-use pmu::burst::Operation;
+use pmu::burst::{COMPUTE_EL_SHIFT, Operation};
 use pmu::cpu::Whose;
 use pmu::register::Register;
 use pyo3::exceptions::PyKeyError;
@@ -54,6 +54,7 @@ fn _pmu(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ] {
         module.add(name, operation as u8)?;
     }
+    module.add("COMPUTE_EL_SHIFT", COMPUTE_EL_SHIFT)?;
     for (name, whose) in [
         ("CPUTIME_GUEST", Whose::Guest),
         ("CPUTIME_HOST_KERNEL", Whose::HostKernel),

@@ -18,7 +18,7 @@ pub enum Operation {
     Clock = 6,
     /// Occurrences into a value slot. Subject: scope << 16 | event.
     Truth = 7,
-    /// Work. Subject: el << 20 | profile; operand: cycles.
+    /// Work. Subject: el << `COMPUTE_EL_SHIFT` | profile; operand: cycles.
     Compute = 8,
     /// Wait for interrupt.
     Wfi = 9,
@@ -84,7 +84,7 @@ impl Operation {
             Self::Mrs | Self::Msr | Self::WriteBack | Self::Hvc => 1 << 16,
             Self::Charge => CAUSES as u32,
             Self::Truth => 1 << 20,
-            Self::Compute => 3 << 20,
+            Self::Compute => 3 << COMPUTE_EL_SHIFT,
             Self::Timer | Self::Ipi | Self::Notify => 1 << 24,
             _ => 1,
         }
@@ -99,8 +99,10 @@ pub const CAUSES: usize = 256;
 
 /// Accounts that a CPU bills to: 0 is the guests', the others are the host's.
 pub const ACCOUNTS: usize = 16;
+/// A COMPUTE's subject has the profile below this bit, the exception level above.
+pub const COMPUTE_EL_SHIFT: u32 = 20;
 /// Profiles that a COMPUTE can name.
-pub const PROFILES: usize = 1 << 20;
+pub const PROFILES: usize = 1 << COMPUTE_EL_SHIFT;
 
 /// One operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

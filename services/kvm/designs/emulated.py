@@ -10,7 +10,7 @@ from typing import Any
 from services import registers as r
 from services._pmu import Burst
 from services.boot import HostPolicy
-from services.cpu import Call, CounterFlag, Eventual, Row, awaited
+from services.cpu import COUNTER_SHIFT, Call, CounterFlag, Eventual, Row, awaited
 from services.experiment import CpuSpec
 from services.kvm.errors import InjectUndef, ProtocolError
 from services.kvm.guest_pmu import OF_COUNTERS, PMCR_WRITABLE, STALL_SLOTS, USERENR_ALL
@@ -61,7 +61,7 @@ class EmulatedPmu(Vpmu):
     def derive(self) -> None:
         super().derive()
         self.acts_on_change = self.design.kernel is Kernel.LINUX_6_15
-        self.base = self.vcpu.id << 5
+        self.base = self.vcpu.id << COUNTER_SHIFT
         self.long_counters = self.pmu.pmuver >= PMUVER_P5
         self.widths = [MASK64 if self.long_counters else MASK32] * CYCLE_COUNTER + [MASK64]
 
