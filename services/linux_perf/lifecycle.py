@@ -36,7 +36,7 @@ def open_event(cc: CpuContext, attr: EventAttr, leader: PerfEvent | None = None)
 
 
 async def install(cc: CpuContext, cpu: Cpu, event: PerfEvent, task: int | None) -> None:
-    """perf_install_in_context: reschedules unless the event is disabled and not the context's first."""
+    """perf_install_in_context: reschedules unless the event is off (a leader in ERROR is not) and not the first."""
     shared = cc.shared
     if task is None:
         ctx = cc.ctx
@@ -46,7 +46,8 @@ async def install(cc: CpuContext, cpu: Cpu, event: PerfEvent, task: int | None) 
             found = shared.tasks[task] = shared.new_context(task)
         ctx = found
     here = task is None or task == cc.current
-    off = event.state <= OFF or event.leader.state <= OFF
+    leader = event.leader
+    off = (leader.state if leader.state <= OFF else event.state) == OFF  # __perf_effective_state
     first = not ctx.events
     if here:
         update_time(cc, cpu, ctx)

@@ -54,11 +54,13 @@ class Bench:
         pmuver: int = 6,
         rate: int = 1 << 32,
         icntr: int = 0,
+        access_cycles: int = 1,
         state: bytes | None = None,
     ) -> None:
         features = {"counters": counters, "pmuver": pmuver, "fgt": 0, "hpmn0": 0, "icntr": icntr, "vhe": 1}
         self.hyp = hyp
-        self.machine = Machine([features], EVENTS, mrs_cycles=1, msr_cycles=1, isb_cycles=1)
+        cycles = access_cycles
+        self.machine = Machine([features], EVENTS, mrs_cycles=cycles, msr_cycles=cycles, isb_cycles=cycles)
         contexts = self.machine.add_context(False), self.machine.add_context(True)
         # Every event happens `rate` / 2**32 times a cycle, whoever runs.
         self.machine.add_profile([(event, rate) for event in EVENTS if event not in (CYCLES, 0x1E, 0)])
@@ -112,6 +114,11 @@ class Bench:
         done = self.machine.run(0, cycles)
         assert done == cycles, "an interrupt came"
         self.kernel_runs()
+        self.port.now = self.machine.now(0)
+
+    def kernel_works(self, cycles: int) -> None:
+        """The kernel runs for so long with interrupts masked: what overflows meanwhile is not handled."""
+        self.machine.charge(0, Cost.UNBILLED, cycles)
         self.port.now = self.machine.now(0)
 
     async def work_until_interrupt(self, perf: PerfCpu, limit: int = 100_000_000) -> bool:
@@ -222,9 +229,12 @@ class Kernel:
         rate: int = 1 << 32,
         costs: dict[str, int] = COSTS,
         icntr: bool = False,
+        access_cycles: int = 1,
         **config: Any,
     ) -> Kernel:
-        bench = Bench(hyp=hyp, counters=counters, pmuver=pmuver, rate=rate, icntr=int(icntr))
+        bench = Bench(
+            hyp=hyp, counters=counters, pmuver=pmuver, rate=rate, icntr=int(icntr), access_cycles=access_cycles
+        )
         perf = Perf(frequency_hz=HZ, hz=hz, costs=costs)
         kernel = cls(bench, perf, perf.add_cpu(PerfConfig(pmuver=pmuver, hyp=hyp, icntr=icntr, **config)))
         cpu = kernel.perf
@@ -266,11 +276,11 @@ class Kernel:
         self.perf.disable(self.cpu, event)
         await self.done()
 
-    async def switch(self) -> None:
-        """Out and in again, as for another task without events."""
-        await self.perf.task_out(self.cpu, self.TASK)
+    async def switch(self, task: int = TASK, following: int | None = None) -> None:
+        """Out of `task` and into the one that follows; without one in again, as after a task without events."""
+        await self.perf.task_out(self.cpu, task, following)
         await self.perf.settle(self.cpu)
-        await self.perf.task_in(self.cpu, self.TASK)
+        await self.perf.task_in(self.cpu, task if following is None else following)
         await self.done()
 
     async def rotate(self) -> None:

@@ -198,3 +198,14 @@ async def test_kvms_counter_costs_half_of_its_price_to_create_and_half_to_releas
     await kernel.perf.destroy_kernel_counter(kernel.cpu, event)
     await kernel.done()
     assert (created - before, kernel.bench.machine.now(0) - created) == (1501, 1500)
+
+
+async def test_a_sibling_of_a_leader_in_error_reschedules_when_it_is_opened() -> None:
+    """perf_install_in_context: __perf_effective_state is the leader's, ERROR, which is not OFF."""
+    kernel = await Kernel.boot(counters=1)
+    await kernel.open(INSTRUCTIONS, pinned=True)
+    leader = await kernel.open(INSTRUCTIONS, pinned=True)
+    assert leader.state == State.ERROR
+    kernel.accesses()
+    await kernel.open(INSTRUCTIONS, leader=leader)
+    assert kernel.accesses() == [*OFF, *stop(0), *start(0), *ON]
