@@ -90,6 +90,7 @@ class Notice(IntEnum):
     GUEST_OVERFLOW = 2  # value: overflow flags seen by the host's handler in the guest's range
     WORK_DONE = 3  # guest: no workload is left and every perf session has ended; host: unused
     WORK_BEGUN = 4
+    RESYNC_EL0 = 5  # the host's driver has started the PMU in interrupt context with a vCPU loaded
 
 
 class TruthScope(IntFlag):

@@ -20,6 +20,7 @@ from services.state import Objects, Saved, as_frozen, derived, restore, save
 CREATE, RELEASE, ENABLE, DISABLE, READ, EL0_FILTER, GUEST_COUNTERS = (int(call) for call in Call)
 RESULT = int(Notice.RESULT)
 PMU_IRQ = EntryKind.PMU_IRQ
+INTERRUPTS = (EntryKind.TIMER, EntryKind.REQUEST)  # and it: a user's request reaches its CPU by an IPI
 
 
 Work = Coroutine[Any, Any, object]  # what is left of a handler
@@ -101,9 +102,11 @@ class HostCpu:
             if entry.kind is not PMU_IRQ:
                 return self._handle(cpu, entry)
             self.handler_began = entry.now
+            self.perf.in_interrupt = True
             return self.perf.handle_irq(cpu)
         # KVM's calls, one after the other; at once up to the first that has to wait for a value.
         perf, counters = self.perf, self.host.counters
+        perf.in_interrupt = False
         calls = iter(entry.calls)
         for code, handle, a, b, c in calls:
             work: Work | None
@@ -140,6 +143,8 @@ class HostCpu:
         return None
 
     async def _handle(self, cpu: Cpu, entry: Entry) -> None:
+        if entry.kind is not EntryKind.BOOT:  # which makes it
+            self.perf.in_interrupt = entry.kind in INTERRUPTS
         match entry.kind:
             case EntryKind.TIMER:
                 if entry.argument >> Timer.TICK & 1:

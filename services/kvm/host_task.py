@@ -97,6 +97,9 @@ class HostTask(HostTaskState):
     def counter_overflow(self, counter: int, raised: int) -> None:
         raise ProtocolError(f"thread {self.id} is a task of the host: KVM has no kernel counters there")
 
+    def resync_el0(self) -> None:
+        """No vCPU runs, so there is none to ask."""
+
     def guest_overflow(self, mask: int, raised: int) -> bool:
         return False
 

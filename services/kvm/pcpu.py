@@ -48,6 +48,7 @@ WINDOWS = 16  # open within one another: software has handlers for far fewer int
 CALL, PMU_IRQ = EntryKind.CALL, EntryKind.PMU_IRQ
 RESULT, COUNTER_OVERFLOW, GUEST_OVERFLOW = Notice.RESULT, Notice.COUNTER_OVERFLOW, Notice.GUEST_OVERFLOW
 COUNTER_MASK = (1 << COUNTER_SHIFT) - 1
+RESYNC_EL0 = Notice.RESYNC_EL0
 IRQ_ENTRY, IN_PMU_IRQ = int(Cost.IRQ_ENTRY), int(Account.PMU_IRQ)
 
 
@@ -57,7 +58,6 @@ class PCpuState:
 
     rq: RunQueue
     host_has_events: bool = False  # of its own: their EL0 filters are flipped while a vCPU is loaded
-    perf_ran: bool = False  # in interrupt context, since the last entry of a guest
     tick: int = NEVER
     deadline: int = NEVER  # the earliest of all that is due here, as of the last rearm()
     timers: dict[int, int] = field(default_factory=dict)  # set by the host's perf
@@ -279,6 +279,9 @@ class PCpu(PCpuState):
                 raise ProtocolError(f"operation {index}: a RESULT, but no READ waits for one")
             self.reads_due -= 1
             self.results.append(value)
+        elif code == RESYNC_EL0:
+            if self.rq.current is not None:
+                self.rq.current.resync_el0()
         elif code == COUNTER_OVERFLOW:
             thread, counter = value >> COUNTER_SHIFT, value & COUNTER_MASK
             if thread >= len(self.threads):
@@ -322,7 +325,6 @@ class PCpu(PCpuState):
             taken = machine.take_interrupt(cpu, IRQ_ENTRY, irq_entry, IN_PMU_IRQ)
             if taken is not None:
                 raised, entered, before = taken
-                self.perf_ran = True
                 self.noticed = False
                 await self.enter_host(PMU_IRQ, 0, el)
                 machine.set_account(cpu, before)
@@ -344,7 +346,6 @@ class PCpu(PCpuState):
                 self.rearm()
                 return
             self.charge(IRQ_ENTRY)
-            self.perf_ran = True
             before = machine.set_account(cpu, Account.KERNEL)
             await self.enter_host(EntryKind.TIMER, expired, el)
             machine.set_account(cpu, before)

@@ -52,6 +52,10 @@ class Thread(Protocol):
         """A kernel counter that backs counter `counter` of its guest overflowed, at `raised`. Raises ProtocolError."""
         ...
 
+    def resync_el0(self) -> None:
+        """The host's driver has started the PMU in interrupt context while it runs (kvm_vcpu_pmu_resync_el0)."""
+        ...
+
     def guest_overflow(self, mask: int, raised: int) -> bool:
         """The host's handler found overflow flags in the guests' range while it runs. Are they its guest's?"""
         ...

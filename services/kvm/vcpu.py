@@ -59,6 +59,7 @@ class VCpuState:
     working: bool = True
     blocked: bool = False
     wfi: bool = False
+    resync_due: bool = False  # KVM_REQ_RESYNC_PMU_EL0
     progress: int = 0  # when it last did work, or began to
     compute: tuple[int, int, int] | None = None  # profile, exception level, cycles left
     vgic: Vgic = field(default_factory=Vgic)
@@ -212,6 +213,9 @@ class VCpu(VCpuState):
         self.vpmu.counter_overflow(counter)
         self.vgic.overflow(raised)
 
+    def resync_el0(self) -> None:
+        self.resync_due = True
+
     def guest_overflow(self, mask: int, raised: int) -> bool:
         """The host's handler found overflow flags in the guests' range, of `raised`."""
         self.vpmu.guest_overflow(mask)
@@ -358,9 +362,14 @@ class VCpu(VCpuState):
         self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
 
     def _takes_resync(self) -> bool:
-        """KVM_REQ_RESYNC_PMU_EL0, if it changes anything: the driver has started counters in interrupt context."""
-        asked, self.pcpu.perf_ran = self.pcpu.perf_ran, False
-        return asked and self.vpmu.el0_switched()
+        """check_vcpu_requests: KVM_REQ_RESYNC_PMU_EL0, and if it changes anything.
+
+        schedule() comes before: a vCPU that is about to be preempted still has the request after its next load.
+        """
+        if not self.resync_due or self.pcpu.rq.need_resched:
+            return False
+        self.resync_due = False
+        return self.vpmu.el0_switched()
 
     async def _resync_pmu_el0(self) -> None:
         before = self.pcpu.executor.bursts
@@ -368,12 +377,15 @@ class VCpu(VCpuState):
         self.swap_bursts += self.pcpu.executor.bursts - before
 
     def _enter_guest(self) -> None:
-        """Make pending what has become due; from here on the time is the guest's."""
+        """From here on the time is the guest's."""
+        self._flush()
+        self.machine.set_cputime(self.cpu, CPUTIME_GUEST)
+
+    def _flush(self) -> None:
+        """Make pending what has become due."""
         self._flush_pmu()
-        machine, cpu = self.machine, self.cpu
-        if self.vgic.timer_deadline <= machine.now(cpu):
+        if self.vgic.timer_deadline <= self.machine.now(self.cpu):
             self._flush_timers()
-        machine.set_cputime(cpu, CPUTIME_GUEST)
 
     def _flush_pmu(self) -> None:
         """kvm_pmu_flush_hwstate: the level of the PMU interrupt."""
@@ -401,10 +413,13 @@ class VCpu(VCpuState):
         pcpu.charge(Cost.WFI_BLOCK)
         await pcpu.serve_interrupts(-1)
         self._served_interrupts()
+        self._flush()
+        self.blocked = not self._pending()
+        if self.blocked:
+            return
         if self._takes_resync():
             await self._resync_pmu_el0()
-        self._enter_guest()
-        self.blocked = not self._pending()
+        self.machine.set_cputime(self.cpu, CPUTIME_GUEST)
 
     # The guest's bursts, at EL1 (`services.executor.BurstCpu`).
 
@@ -419,13 +434,12 @@ class VCpu(VCpuState):
                 return self._trapped_fast(register, write, value)
             if self.exit_sysreg():
                 return self._trapped_interrupted(register, write, value)
-        pcpu = self.pcpu
         access: Eventual[int]
         try:
             access = self.vpmu.access(register, write, value)
         except InjectUndef as undef:
             access = _raised(undef)
-        if pcpu.perf_ran or not isinstance(access, int):
+        if self.resync_due or not isinstance(access, int):
             return self._emulated(access)
         vgic = self.vgic
         if self.pmu.ovs or vgic.line or vgic.overflowed >= 0:  # else it changes nothing

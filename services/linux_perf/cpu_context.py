@@ -27,6 +27,7 @@ class CpuContext:
     counters: int = 0  # event counters, PMCR_EL0.N as probed
     entry: int = 0  # counts entries, by their `settle`
     # The host's, beside KVM.
+    in_interrupt: bool = derived(default=False)  # the entry is one in interrupt context
     pmuserenr_on_cpu: bool = False  # a vCPU is loaded: PMUSERENR_EL0 is the guest's, KVM keeps the host's
     range_only: bool = False  # PMCR_EL0.E is a guest's: the host's range stops and starts by MDCR_EL2.HPME
     guest_mask: int = 0  # counters whose overflow flags are a guest's, not the host's

@@ -11,6 +11,7 @@ from typing import Final
 
 from services._pmu import Burst
 from services.costs import Cost
+from services.cpu import Notice
 from services.linux_perf.attr import EventAttr
 from services.linux_perf.event import THROTTLED, HwEvent, PerfEvent
 from services.registers import (
@@ -90,8 +91,10 @@ class Driver:
     off: Burst = derived(init=False)
     on: Burst = derived(init=False)
     on_vcpu: Burst = derived(init=False)
+    on_vcpu_irq: Burst = derived(init=False)
     off_range: Burst = derived(init=False)
     on_range: Burst = derived(init=False)
+    on_range_irq: Burst = derived(init=False)
     clear_flags: Burst = derived(init=False)
     # Software time alone.
     call: Burst = derived(init=False)
@@ -113,8 +116,10 @@ class Driver:
         narrow = MASK64 if self.long_counters else MASK32
         self.write_masks = [*([narrow] * CYCLE_COUNTER), MASK64, MASK64]
         self.el0_flips = El0Flips()
-        self.off, self.on, self.on_vcpu = _pmu_off(), _pmu_on(True), _pmu_on(False)
-        self.off_range, self.on_range = _range(0), _range(MDCR_EL2_HPME)
+        self.off, self.on = _pmu_off(), _pmu_on(Burst(), True)
+        self.off_range = _range(Burst(), 0)
+        self.on_vcpu, self.on_vcpu_irq = _pmu_on(Burst(), False), _pmu_on(_resync_el0(), False)
+        self.on_range, self.on_range_irq = _range(Burst(), MDCR_EL2_HPME), _range(_resync_el0(), MDCR_EL2_HPME)
         self.clear_flags = Burst()
         flags = self.clear_flags.mrs(PMOVSCLR_EL0)
         self.clear_flags.write_back(PMOVSCLR_EL0, flags, OVERFLOWED, 0)
@@ -322,18 +327,23 @@ def _pmu_off() -> Burst:
     return burst
 
 
-def _range(hpme: int) -> Burst:
-    """Stop or start a host's own range, [HPMN, N): PMCR_EL0.E is the guest's, which owns the other."""
+def _resync_el0() -> Burst:
+    """kvm_vcpu_pmu_resync_el0, which armv8pmu_start calls: KVM asks the vCPU, if it is called in interrupt context."""
     burst = Burst()
+    burst.notify(Notice.RESYNC_EL0, 0)
+    return burst
+
+
+def _range(burst: Burst, hpme: int) -> Burst:
+    """Stop or start a host's own range, [HPMN, N): PMCR_EL0.E is the guest's, which owns the other."""
     mdcr = burst.mrs(MDCR_EL2)
     burst.isb()
     burst.write_back(MDCR_EL2, mdcr, MASK64 & ~MDCR_EL2_HPME, hpme)
     return burst
 
 
-def _pmu_on(user_access: bool) -> Burst:
+def _pmu_on(burst: Burst, user_access: bool) -> Burst:
     """armv8pmu_start. While a vCPU is loaded, kvm_set_pmuserenr keeps the host's PMUSERENR_EL0: no access is made."""
-    burst = Burst()
     if user_access:
         burst.msr(PMUSERENR_EL0, 0)
     pmcr = burst.mrs(PMCR_EL0)

@@ -106,10 +106,13 @@ def off(cc: CpuContext) -> Burst:
 
 
 def on(cc: CpuContext) -> Burst:
-    """perf_pmu_enable."""
+    """perf_pmu_enable. In interrupt context with a vCPU loaded, KVM hears of it (kvm_vcpu_pmu_resync_el0)."""
+    pmu = cc.pmu
     if cc.range_only:
-        return cc.pmu.on_range
-    return cc.pmu.on_vcpu if cc.pmuserenr_on_cpu else cc.pmu.on
+        return pmu.on_range_irq if cc.in_interrupt else pmu.on_range
+    if cc.pmuserenr_on_cpu:
+        return pmu.on_vcpu_irq if cc.in_interrupt else pmu.on_vcpu
+    return pmu.on
 
 
 def post_off(cc: CpuContext, burst: Burst) -> None:

@@ -59,7 +59,7 @@ def test_an_attribute_that_is_neither_is_found() -> None:
 
 
 # Within one interaction only, and what is made when it is first asked for.
-SCRATCH = {"PerfEvent.rank", "PerfEvent.slot", "PCpu.noticed", "PCpu.results"}
+SCRATCH = {"PerfCpu.in_interrupt", "PerfEvent.rank", "PerfEvent.slot", "PCpu.noticed", "PCpu.results"}
 CACHES = {"Driver.el0_flips", "Driver._hw", "Driver._kernel_counters", "LocalSoftware._cpu"}
 
 
