@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.experiment import CpuSpec, GuestSpec, SessionSpec
+from services.registers import MASK64
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,7 @@ class HostPolicy:
     guest_flags: int  # the overflow flags that it may find to be a guest's, one bit each; 0: no guest has a counter
     high_to_low: bool = False  # it allocates its event counters from the highest index
     split_irq: bool = False  # its interrupt handler leaves a guest's overflow flags to KVM
+    own_flags: int = MASK64  # and of the others clears these only
     refuses_guests: bool = False  # it refuses events that do not exclude guests
 
 

@@ -185,7 +185,7 @@ class HostCpu:
         self.configure(boot)
         perf, policy = self.perf, boot.policy
         await perf.probe(cpu)
-        perf.split_irq = policy.split_irq
+        perf.split_irq, perf.own_flags = policy.split_irq, policy.own_flags
         self.reserved = perf.guest_mask = perf.pmu.cntr_mask & ~policy.counters
         await perf.set_counters(cpu, policy.counters, reschedule=False)
         for spec in boot.sessions:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from services.linux_perf.driver import Driver
 from services.linux_perf.event import Context, PerfEvent
 from services.linux_perf.shared import PerfConfig, Shared
+from services.registers import MASK64
 from services.state import derived, link
 
 
@@ -32,6 +33,7 @@ class CpuContext:
     range_only: bool = False  # PMCR_EL0.E is a guest's: the host's range stops and starts by MDCR_EL2.HPME
     guest_mask: int = 0  # counters whose overflow flags are a guest's, not the host's
     split_irq: bool = False  # KVM clears the guest's flags, after the host's events
+    own_flags: int = MASK64  # then: of the others, those that the handler clears
     # Multiplexing.
     mux_active: bool = False
     mux_expires: int = 0

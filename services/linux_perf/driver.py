@@ -63,7 +63,7 @@ class El0Flips(dict[tuple[int, int], Burst]):
     def __missing__(self, counters: tuple[int, int]) -> Burst:
         burst = self[counters] = Burst()
         for mask, bits in zip(counters, (0, PMEVTYPER_U), strict=True):
-            for idx in range(CYCLE_COUNTER + 1):
+            for idx in range(INDICES):
                 if mask >> idx & 1:
                     slot = burst.mrs(TYPES[idx])
                     burst.write_back(TYPES[idx], slot, MASK64 & ~PMEVTYPER_U, bits)

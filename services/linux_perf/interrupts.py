@@ -80,7 +80,7 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
     burst.extend(pmu.host_pmi)
     if cc.split_irq:  # those that have their interrupt enabled, of which the host's are cleared (partitioned v6 to v8)
         slot, enabled = burst.mrs(PMOVSCLR_EL0), burst.mrs(PMINTENSET_EL1)
-        burst.write_back(PMOVSCLR_EL0, slot, MASK64 & ~cc.guest_mask, 0)
+        burst.write_back(PMOVSCLR_EL0, slot, cc.own_flags & ~cc.guest_mask, 0)
     else:
         slot = enabled = burst.extend(pmu.clear_flags)
     values = cpu.execute()

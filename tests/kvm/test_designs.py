@@ -23,6 +23,7 @@ from services.experiment import (
 from services.host_perf import HostPerf
 from services.kvm import designs
 from services.kvm.attendant import LocalSoftware
+from services.kvm.errors import Livelock
 from services.kvm.simulation import Simulation
 from services.kvm.vpmu import DesignError
 from services.registers import PMEVCNTR, PMEVTYPER
@@ -127,6 +128,39 @@ async def test_icntr_is_hidden_by_fgt2_or_by_trapping_everything() -> None:
         made, guest, _, _ = await ran(experiment("partitioned", counters=4, cpu=cpu))
         assert (r.PMCR_EL0 not in {key >> 1 for key in made.vcpus[0].traps}) is untrapped
         assert guest.count == WORK // 2
+
+
+@pytest.mark.parametrize(
+    ("design", "hosts"),
+    [
+        ("emulated", True),
+        ("partitioned", False),  # PMCR_EL0.E, which stops it, is a guest's
+        ("partitioned,reservation=dynamic", True),  # while no guest is resident
+        ("partitioned-v1", False),
+        ("partitioned-v6", False),
+        ("partitioned-v7", True),
+        ("partitioned-v8", True),
+        ("mediated", True),
+        ("gunyah", False),
+        ("raw", True),
+    ],
+)
+async def test_the_hosts_instructions_have_pmicntr(design: str, hosts: bool) -> None:
+    """armv8pmu_get_event_idx: where cntr_mask has it."""
+    cpu = CpuSpec(model="x", counters=6, pmuver=9, fgt=2, hpmn0=True, icntr=True)
+    spec = parse_design(design)
+    made = designs.designs()[spec.name].make(spec.axes, guest_range=0b111 | r.CYCLE_BIT)
+    assert bool(made.host_policy(cpu).counters & r.INSTRUCTION_BIT) is hosts
+
+
+async def test_nobody_clears_pmicntrs_flag_in_v8() -> None:
+    """The host's handler clears the event counters above the guests', KVM the guests' and the cycle counter's."""
+    cpu = CpuSpec(model="x", counters=6, pmuver=9, fgt=2, hpmn0=True, icntr=True)
+    sampled = EventSpec("instructions/period=100000/", 0x08, 0, period=100_000)
+    with pytest.raises(Livelock, match="interrupt after interrupt"):
+        await ran(with_host(experiment("partitioned-v8", counters=3, cpu=cpu), sampled))
+    _, _, events, _ = await ran(with_host(experiment("emulated", counters=3, cpu=cpu), sampled))
+    assert events[0]["samples"] > 0
 
 
 def test_every_design_has_its_name_and_the_first_value_of_each_axis() -> None:

@@ -189,6 +189,16 @@ async def test_el0_filters_of_backing_events_are_flipped_when_a_guest_is_loaded(
         assert [kernel.bench.machine.peek(0, typer) & 1 << 30 for typer in typers] == expected
 
 
+async def test_pmicntrs_el0_filter_is_flipped_too() -> None:
+    """kvm_vcpu_pmu_read_evtype_direct and kvm_vcpu_pmu_write_evtype_direct: PMICFILTR_EL0 is the type of counter 32."""
+    kernel = await Kernel.boot(hyp=True, icntr=True)
+    await kernel.open(INSTRUCTIONS, exclude_guest=True, task=None)
+    kernel.accesses()
+    kernel.perf.el0_filter(kernel.cpu, True)
+    await kernel.done()
+    assert kernel.accesses() == ["r PMICFILTR_EL0", "w PMICFILTR_EL0"]
+
+
 async def test_kvms_counter_costs_half_of_its_price_to_create_and_half_to_release() -> None:
     kernel = await Kernel.boot(hyp=True, costs={**COSTS, "perf_release_create": 3001})
     before = kernel.bench.machine.now(0)

@@ -324,7 +324,7 @@ class Emulated(Design):
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """Every counter is the host's."""
-        return HostPolicy(counter_mask(cpu.counters), guest_flags=0)
+        return HostPolicy(counter_mask(cpu.counters) | (r.INSTRUCTION_BIT if cpu.icntr else 0), guest_flags=0)
 
     def vpmu(self, vcpu: KvmVcpu) -> EmulatedPmu:
         return EmulatedPmu(self, vcpu)

@@ -12,7 +12,7 @@ from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accesses, trap_controls
 from services.kvm.designs.partitioned.accesses import Accesses
 from services.kvm.designs.partitioned.context import PmuContext
-from services.kvm.designs.partitioned.guest_range import guest_range, overflow_flags
+from services.kvm.designs.partitioned.guest_range import guest_range, host_counters
 from services.kvm.designs.partitioned.host_pmcr import HostPmcr
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
@@ -131,7 +131,7 @@ class Gunyah(Design):
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """The host has no counters."""
-        return HostPolicy(0, overflow_flags(cpu), split_irq=True)
+        return HostPolicy(0, host_counters(cpu), split_irq=True)
 
     @property
     def set_n(self) -> SetN:

@@ -13,7 +13,7 @@ from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accesses, trap_controls
 from services.kvm.designs.partitioned.accesses import Accesses
 from services.kvm.designs.partitioned.context import PmuContext
-from services.kvm.designs.partitioned.guest_range import every_counter, guest_range, overflow_flags
+from services.kvm.designs.partitioned.guest_range import guest_range, host_counters
 from services.kvm.designs.partitioned.host_pmcr import HostPmcr
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
@@ -45,7 +45,7 @@ class MediatedPmu(Vpmu):
         self.derive()
         context, on = self.context, self.context.on
         context.loaded = True
-        rows: list[Row] = [(Call.GUEST_COUNTERS, on.mask, int(on.split), 0, 0)]
+        rows: list[Row] = [(Call.GUEST_COUNTERS, host_counters(on.cpu), int(on.split), 0, 0)]
         if self.el0_switched():
             rows.append((Call.EL0_FILTER, 1, 0, 0, 0))
         await awaited(self.vcpu.call(rows, Account.RESERVE))
@@ -111,7 +111,7 @@ class Mediated(Design):
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """Every counter, for events that exclude guests."""
-        return HostPolicy(every_counter(cpu), overflow_flags(cpu), split_irq=True, refuses_guests=True)
+        return HostPolicy(host_counters(cpu), host_counters(cpu), split_irq=True, refuses_guests=True)
 
     @property
     def set_n(self) -> SetN:

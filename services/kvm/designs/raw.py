@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from services import registers as r
 from services.boot import HostPolicy
 from services.experiment import CpuSpec
-from services.kvm.designs.partitioned.guest_range import overflow_flags
+from services.kvm.designs.partitioned.guest_range import host_counters
 from services.kvm.errors import InjectUndef
 from services.kvm.vpmu import Access, Design, DesignError, KvmVcpu, Vpmu
 
@@ -48,7 +48,7 @@ class Raw(Design):
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """The host goes on as if there were no guests."""
-        return HostPolicy(r.counter_mask(cpu.counters), guest_flags=overflow_flags(cpu))
+        return HostPolicy(host_counters(cpu), guest_flags=host_counters(cpu))
 
     def vpmu(self, vcpu: KvmVcpu) -> RawPmu:
         return RawPmu(self, vcpu)

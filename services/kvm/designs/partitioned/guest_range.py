@@ -44,11 +44,23 @@ def every_counter(cpu: CpuSpec) -> int:
     return r.counter_mask(cpu.counters)
 
 
-def overflow_flags(cpu: CpuSpec) -> int:
-    """The flags of a CPU's counters, one bit each."""
-    return guest_flags(cpu, every_counter(cpu))
+def host_counters(cpu: CpuSpec) -> int:
+    """Every counter that the host's driver finds on a CPU: PMICNTR_EL0 is one where there is one."""
+    return every_counter(cpu) | _pmicntr(cpu)
+
+
+def taken_from_host(cpu: CpuSpec, counters: int) -> int:
+    """What the host cannot use while guests have `counters`.
+
+    PMICNTR_EL0 is among it: like the cycle counter it stops by PMCR_EL0.E, which is the guest's then.
+    """
+    return counters | _pmicntr(cpu)
 
 
 def guest_flags(cpu: CpuSpec, counters: int) -> int:
-    """The flags that may be a guest's where guests have `counters`; PMICNTR_EL0's too, which the host never uses."""
-    return counters & every_counter(cpu) | (r.INSTRUCTION_BIT if cpu.icntr else 0)
+    """The flags that may be a guest's where guests have `counters`, and the host not what is taken from it."""
+    return taken_from_host(cpu, counters & every_counter(cpu))
+
+
+def _pmicntr(cpu: CpuSpec) -> int:
+    return r.INSTRUCTION_BIT if cpu.icntr else 0

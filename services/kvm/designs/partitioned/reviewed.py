@@ -18,7 +18,7 @@ from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accesses, trap_controls
 from services.kvm.designs.partitioned.accesses import Accesses
 from services.kvm.designs.partitioned.context import PmuContext
-from services.kvm.designs.partitioned.guest_range import every_counter, guest_flags, guest_range
+from services.kvm.designs.partitioned.guest_range import guest_flags, guest_range, host_counters, taken_from_host
 from services.kvm.designs.partitioned.host_pmcr import HostPmcr
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
@@ -95,7 +95,7 @@ class PartitionedPmu(Vpmu):
         """The registers go onto the CPU."""
         context, on = self.context, self.context.on
         if self.calls_host:  # kvm_pmu_set_guest_counters
-            rows: list[Row] = [(Call.GUEST_COUNTERS, on.mask, int(on.split), 0, 0)]
+            rows: list[Row] = [(Call.GUEST_COUNTERS, taken_from_host(on.cpu, on.mask), int(on.split), 0, 0)]
             if self.el0_switched():  # what that reschedules comes back with the host's filters
                 rows.append((Call.EL0_FILTER, 1, 0, 0, 0))
             await awaited(self.vcpu.call(rows, Account.RESERVE))
@@ -185,9 +185,9 @@ class Partitioned(Design):
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """The host's handler leaves the overflow flags of a guest's range to KVM."""
-        kept = every_counter(cpu)
+        kept = host_counters(cpu)
         if self.reservation is Reservation.STATIC:
-            kept &= ~self.guest_range
+            kept &= ~taken_from_host(cpu, self.guest_range)
         return HostPolicy(kept, guest_flags(cpu, self.guest_range), split_irq=True)
 
     @property

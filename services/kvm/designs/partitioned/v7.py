@@ -12,7 +12,7 @@ from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accesses, trap_controls
 from services.kvm.designs.partitioned.accesses import Accesses
 from services.kvm.designs.partitioned.context import PmuContext
-from services.kvm.designs.partitioned.guest_range import every_counter, guest_flags, guest_range
+from services.kvm.designs.partitioned.guest_range import every_counter, guest_range, host_counters
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.vpmu import Access, Design, KvmVcpu, SetN, Vpmu, axis
@@ -105,8 +105,12 @@ class V7(Design):
         return trap_controls.check(self.traps, cpu, counters)
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
-        """The host gives the range up at vcpu_load; its handler leaves the range's overflow flags to KVM."""
-        return HostPolicy(every_counter(cpu), guest_flags(cpu, self.guest_range), split_irq=True)
+        """The host gives the range up at vcpu_load; its handler leaves the range's overflow flags to KVM.
+
+        PMICNTR_EL0 is the host's again, but its flag is in neither of the two masks.
+        """
+        every = every_counter(cpu)
+        return HostPolicy(host_counters(cpu), self.guest_range & every, split_irq=True, own_flags=every)
 
     @property
     def set_n(self) -> SetN:
