@@ -15,9 +15,9 @@ from services.costs import Cost
 from services.cpu import CounterFlag, Cpu, Eventual
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import GENERAL
-from services.linux_perf.event import ACTIVE, ALL, CPU, INACTIVE, OFF, THROTTLED, Context, PerfEvent
+from services.linux_perf.event import ACTIVE, ALL, INACTIVE, OFF, THROTTLED, Context, PerfEvent
 from services.linux_perf.lifecycle import disable, enable, read_counter, release
-from services.linux_perf.schedule import off, on, resched, update_time, wait
+from services.linux_perf.schedule import off, on, resched_update, update_time, wait
 from services.registers import CYCLE_COUNTER, MASK64
 
 DISABLED = int(CounterFlag.DISABLED)
@@ -251,6 +251,6 @@ def el0_filter(cc: CpuContext, cpu: Cpu, guest: bool) -> None:
 async def set_counters(cc: CpuContext, cpu: Cpu, mask: int, reschedule: bool) -> None:
     """Change cntr_mask; with `reschedule` as perf_pmu_resched_update does, between all out and all in."""
     if reschedule:
-        await resched(cc, cpu, cc.task_ctx, ALL | CPU, counters=mask)
+        await resched_update(cc, cpu, mask)
     else:
         cc.pmu.cntr_mask = mask

@@ -55,7 +55,7 @@ async def install(cc: CpuContext, cpu: Cpu, event: PerfEvent, task: int | None) 
     if here:
         truth_begins(cc, cpu.burst, event)
         if first or not off:
-            await resched(cc, cpu, cc.task_ctx if task is None else ctx, event.group_type())
+            await resched(cc, cpu, cc.task_ctx if task is None else ctx, event.group_type(), ctx)
 
 
 async def enable(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
@@ -71,7 +71,7 @@ async def enable(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
         update_time(cc, cpu, ctx)
     enter_enabled(event, ctx.time)
     if here and (event.leader is event or event.leader.state == ACTIVE):
-        await resched(cc, cpu, cc.task_ctx, event.group_type())
+        await resched(cc, cpu, cc.task_ctx, event.group_type(), ctx)
 
 
 def disable(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
@@ -114,7 +114,7 @@ async def enable_on_exec(cc: CpuContext, cpu: Cpu) -> None:
                 enter_enabled(event, ctx.time)
     if enabled:
         ctx.unclone()
-        await resched(cc, cpu, ctx, which)
+        await resched(cc, cpu, ctx, which, ctx)
 
 
 async def read(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:

@@ -325,30 +325,45 @@ def sched_in(cc: CpuContext, cpu: Cpu, task_ctx: Context | None) -> None:
         _ctx_in(cc, cpu, task_ctx, FLEXIBLE)
 
 
-async def resched(cc: CpuContext, cpu: Cpu, task_ctx: Context | None, which: int, counters: int | None = None) -> None:
+async def resched(cc: CpuContext, cpu: Cpu, task_ctx: Context | None, which: int, frozen: Context) -> None:
     """ctx_resched with `which` of FLEXIBLE, PINNED and CPU.
 
-    The contexts' time is frozen meanwhile (ctx_time_freeze): what goes out and in again has run on. With
-    `counters`, cntr_mask becomes that between out and in.
+    The time of `frozen`, the context of the event that is the reason, stands still meanwhile and then makes up for it
+    (ctx_time_freeze): what goes out and in again has run on. The other's clock is stopped while it is wholly out.
     """
     if which & PINNED:
         which |= FLEXIBLE
-    if counters is not None:
-        cpu.burst.charge(Cost.PERF_RESCHED, cc.shared.costs[Cost.PERF_RESCHED])
-    ctx = cc.ctx
     post_off(cc, cpu.burst)
     if task_ctx is not None and cc.task_ctx is task_ctx:
-        frozen = task_ctx.is_active & TIME
-        ctx_out(cc, cpu, task_ctx, which & ALL)
-        task_ctx.is_active |= frozen
-    if ctx.events and which & (CPU | PINNED):
-        frozen = ctx.is_active & TIME
-        ctx_out(cc, cpu, ctx, which & ALL if which & CPU else FLEXIBLE)
-        ctx.is_active |= frozen
+        _out_for_resched(cc, cpu, task_ctx, which & ALL, frozen)
+    if cc.ctx.events and which & (CPU | PINNED):
+        _out_for_resched(cc, cpu, cc.ctx, which & ALL if which & CPU else FLEXIBLE, frozen)
     if cc.pending_outs:
         await wait(cc, cpu)
-    if counters is not None:
-        cc.pmu.cntr_mask = counters
+    sched_in(cc, cpu, task_ctx)
+    post_on(cc, cpu.burst)
+
+
+def _out_for_resched(cc: CpuContext, cpu: Cpu, ctx: Context, which: int, frozen: Context) -> None:
+    running = ctx.is_active & TIME
+    ctx_out(cc, cpu, ctx, which)
+    if ctx is frozen:
+        ctx.is_active |= running
+
+
+async def resched_update(cc: CpuContext, cpu: Cpu, counters: int) -> None:
+    """perf_pmu_resched_update: cntr_mask becomes `counters` while everything is out. It freezes no context's time."""
+    cpu.burst.charge(Cost.PERF_RESCHED, cc.shared.costs[Cost.PERF_RESCHED])
+    post_off(cc, cpu.burst)
+    await wait(cc, cpu)  # the clocks stop when the PMU is off
+    task_ctx = cc.task_ctx
+    if task_ctx is not None:
+        ctx_out(cc, cpu, task_ctx, ALL)
+    if cc.ctx.events:
+        ctx_out(cc, cpu, cc.ctx, ALL)
+    if cc.pending_outs:
+        await wait(cc, cpu)
+    cc.pmu.cntr_mask = counters
     sched_in(cc, cpu, task_ctx)
     post_on(cc, cpu.burst)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from services.cpu import CounterFlag
 from services.linux_perf import PerfEvent, State
 from services.registers import PMCR_E, PMCR_EL0
-from tests.linux_perf.bench import CYCLES, INSTRUCTIONS, MSR, Kernel
+from tests.linux_perf.bench import COSTS, CYCLES, INSTRUCTIONS, MSR, Kernel
 
 
 def on_pmu(kernel: Kernel) -> list[int]:
@@ -284,3 +284,34 @@ async def test_counters_that_stand_still_at_el2_are_not_waited_for_and_count_all
         await kernel.done()
         assert kernel.bench.executor.bursts - before <= 3
     assert [event.count for event in counters] == [3_000_000] * 6
+
+
+async def enabled_since(kernel: Kernel, *events: PerfEvent) -> list[int]:
+    """time_enabled of events, by reading them."""
+    for event in events:
+        await kernel.perf.read(kernel.cpu, event)
+    return [event.times()[0] for event in events]
+
+
+async def test_a_reschedule_stops_the_clock_of_the_other_context_alone() -> None:
+    """ctx_time_freeze: the context of the event that is the reason runs on, the one that is wholly out does not."""
+    kernel = await Kernel.boot()
+    of_cpu, of_task = await kernel.open(INSTRUCTIONS, task=None), await kernel.open(INSTRUCTIONS)
+    before, began = await enabled_since(kernel, of_cpu, of_task), kernel.bench.machine.now(0)
+    await kernel.open(INSTRUCTIONS, pinned=True, task=None)  # takes out both
+    after, ended = await enabled_since(kernel, of_cpu, of_task), kernel.bench.machine.now(0)
+    assert after[0] - before[0] == ended - began
+    stopped = 2 * (4 + 3)  # accesses and barriers of two events that go out
+    assert stopped <= ended - began - (after[1] - before[1]) < 2 * stopped
+
+
+async def test_a_change_of_counters_stops_the_clocks_of_both_contexts() -> None:
+    """perf_pmu_resched_update freezes none."""
+    kernel = await Kernel.boot(costs={**COSTS, "perf_resched": 1000})
+    events = await kernel.open(INSTRUCTIONS, task=None), await kernel.open(INSTRUCTIONS)
+    before, began = await enabled_since(kernel, *events), kernel.bench.machine.now(0)
+    await kernel.perf.set_counters(kernel.cpu, kernel.perf.pmu.cntr_mask, True)
+    await kernel.done()
+    after, ended = await enabled_since(kernel, *events), kernel.bench.machine.now(0)
+    for one, other in zip(before, after, strict=True):
+        assert 14 <= ended - began - (other - one) < 28  # not the time before the PMU is off
