@@ -102,6 +102,7 @@ class PerfEvent:
     enabled: int = 0
     running: int = 0
     timed: bool = False  # between the start and the end of an interval of `enabled`
+    tstamp: int = 0  # when its times were last brought up to date while `enabled` stood still
     wanted: bool = field(init=False)  # reported, and enabled as its user sees it, also when in ERROR
     truth: int = 0
     held: int = 0  # of the truth, what happened while it had a counter

@@ -9,6 +9,7 @@ from services.linux_perf.schedule import (
     add_to_context,
     collect,
     ctx_out,
+    detach_from_group,
     leave_enabled,
     post_off,
     post_on,
@@ -47,6 +48,7 @@ def _inherit(shared: Shared, parent: PerfEvent, leader: PerfEvent | None, ctx: C
     origin.children.append(event)
     event.state = INACTIVE if parent.state >= INACTIVE else OFF
     event.wanted = parent.wanted
+    event.on_exec = origin.on_exec
     event.sample_period = event.last_period = event.period_left = parent.sample_period
     add_to_context(event, ctx)
     return event
@@ -66,6 +68,8 @@ async def task_exit(cc: CpuContext, cpu: Cpu, task: int) -> None:
         event.state = OFF
         event.wanted = False
         truth_ends(cc, cpu.burst, event)
+        if event.parent is not None:
+            detach_from_group(event, ctx)
     await collect(cc, cpu)
     for event in list(ctx.events):
         if event.parent is not None:

@@ -131,10 +131,14 @@ async def read(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
 
 async def _refresh(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     """__perf_event_read: one counter read if the event is on this CPU's PMU."""
-    if event.ctx is not None and is_here(cc, event.ctx):
-        update_time(cc, cpu, event.ctx)
-        if event.state == ACTIVE:
-            await read_counter(cc, cpu, event)
+    ctx = event.ctx
+    if ctx is not None:
+        if is_here(cc, ctx):
+            update_time(cc, cpu, ctx)
+            if event.state == ACTIVE:
+                await read_counter(cc, cpu, event)
+        if event.state == INACTIVE:  # perf_event_update_time
+            event.tstamp = ctx.time
     await collect(cc, cpu)
 
 

@@ -374,11 +374,13 @@ async def resched_update(cc: CpuContext, cpu: Cpu, counters: int) -> None:
 def enter_enabled(event: PerfEvent, time: int) -> None:
     """The event becomes INACTIVE: time_enabled runs, for siblings only with their leader."""
     event.state = INACTIVE
-    start_enabled(event, time)
+    if event.hw.reported:
+        event.tstamp = time
+        start_enabled(event, time)
 
 
 def start_enabled(event: PerfEvent, time: int) -> None:
-    if event.hw.reported and event.leader.state >= INACTIVE and not event.timed:
+    if event.leader.state >= INACTIVE and not event.timed:
         event.timed = True
         event.enabled -= time
     for sibling in event.siblings:
@@ -396,6 +398,7 @@ def leave_enabled(event: PerfEvent, time: int) -> None:
         if sibling.timed:
             sibling.timed = False
             sibling.enabled += time
+            sibling.tstamp = time
 
 
 # Events into contexts and out of them.
@@ -408,25 +411,36 @@ def add_to_context(event: PerfEvent, ctx: Context) -> None:
         enter_enabled(event, ctx.time)
 
 
-def remove_from_context(cc: CpuContext, event: PerfEvent, ctx: Context) -> None:
-    """perf_group_detach and list_del_event: the siblings of a leader become events of their own."""
+def detach_from_group(event: PerfEvent, ctx: Context) -> None:
+    """perf_group_detach: the siblings of a leader become events of their own.
+
+    Their own state counts from then on, and the next update of their times is from the last one: a sibling that is
+    INACTIVE below a leader that is off or in ERROR has been enabled since that was.
+    """
     leader = event.leader
     if leader is not event:
         leader.siblings.remove(event)
-    else:
-        groups, active = ctx.groups(event)
-        groups.remove(event)
-        if event in active:
-            active.remove(event)
-        for sibling in event.siblings:
-            sibling.leader = sibling
-            groups, active = ctx.groups(sibling)  # by its own attributes, not its late leader's
-            groups.append(sibling)
-            if sibling.state == ACTIVE:
-                active.append(sibling)
-            if sibling.state >= INACTIVE:
-                start_enabled(sibling, ctx.time)
-        event.siblings = []
+        event.leader = event
+        ctx.groups(event)[0].append(event)
+        return
+    for sibling in event.siblings:
+        sibling.leader = sibling
+        groups, active = ctx.groups(sibling)  # by its own attributes, not its late leader's
+        groups.append(sibling)
+        if sibling.state == ACTIVE:
+            active.append(sibling)
+        if sibling.state >= INACTIVE:
+            start_enabled(sibling, sibling.tstamp)
+    event.siblings = []
+
+
+def remove_from_context(cc: CpuContext, event: PerfEvent, ctx: Context) -> None:
+    """perf_group_detach and list_del_event."""
+    detach_from_group(event, ctx)
+    groups, active = ctx.groups(event)
+    groups.remove(event)
+    if event in active:
+        active.remove(event)
     ctx.drop(event)
     if not ctx.events:
         ctx.rotate_necessary = False

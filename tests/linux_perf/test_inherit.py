@@ -82,3 +82,30 @@ async def test_an_event_that_is_not_inherited_stays_with_its_task() -> None:
     assert event.state == State.INACTIVE
     kernel.bench.work(1_000_000)
     assert await kernel.perf.read(kernel.cpu, event) < 1000
+
+
+async def test_a_child_inherits_that_its_parents_event_has_been_enabled_on_exec() -> None:
+    """event_enable_on_exec clears the attribute, which inherit_event copies: the child's exec enables nothing again."""
+    kernel = await Kernel.boot()
+    event = await kernel.open(INSTRUCTIONS, disabled=True, enable_on_exec=True, inherit=True)
+    await kernel.exec()
+    await kernel.disable(event)
+    kernel.perf.fork(kernel.cpu, kernel.TASK, CHILD)
+    (child,) = event.children
+    await change(kernel, kernel.TASK, CHILD)
+    await kernel.exec()
+    assert (event.state, child.state) == (State.OFF, State.OFF)
+
+
+async def test_an_exiting_childs_sibling_below_a_leader_that_is_off_counts_as_enabled() -> None:
+    """perf_event_exit_event takes the leader first: its siblings are updated by their own state."""
+    kernel = await Kernel.boot()
+    leader = await kernel.open(INSTRUCTIONS, disabled=True, inherit=True)
+    sibling = await kernel.open(INSTRUCTIONS, leader=leader, inherit=True)
+    await kernel.open(INSTRUCTIONS)  # not inherited: the contexts are not swapped
+    kernel.perf.fork(kernel.cpu, kernel.TASK, CHILD)
+    await change(kernel, kernel.TASK, CHILD)
+    kernel.bench.work(2_000_000)
+    await kernel.perf.task_exit(kernel.cpu, CHILD)
+    await kernel.done()
+    assert 2_000_000 <= sibling.child_enabled < 2_000_200

@@ -315,3 +315,35 @@ async def test_a_change_of_counters_stops_the_clocks_of_both_contexts() -> None:
     after, ended = await enabled_since(kernel, *events), kernel.bench.machine.now(0)
     for one, other in zip(before, after, strict=True):
         assert 14 <= ended - began - (other - one) < 28  # not the time before the PMU is off
+
+
+async def test_a_sibling_of_a_leader_that_is_closed_off_has_been_enabled_since_it_went_off() -> None:
+    """perf_event_set_state updates siblings only where the leader's state changes; then their own state counts."""
+    kernel = await Kernel.boot()
+    leader = await kernel.open(INSTRUCTIONS, disabled=True)
+    sibling = await kernel.open(INSTRUCTIONS, leader=leader)
+    kernel.bench.work(1_000_000)
+    await kernel.perf.read(kernel.cpu, sibling)  # which brings its times up to date
+    kernel.bench.work(2_000_000)
+    assert sibling.times() == (0, 0)
+    await kernel.perf.release(kernel.cpu, leader)
+    await kernel.done()
+    await kernel.perf.read(kernel.cpu, sibling)
+    enabled, running = sibling.times()
+    assert 2_000_000 <= enabled < 2_000_200
+    assert running == 0
+
+
+async def test_a_sibling_of_a_leader_that_is_closed_in_error_likewise() -> None:
+    kernel = await Kernel.boot(counters=1)
+    await kernel.open(INSTRUCTIONS, pinned=True)
+    leader = await kernel.open(INSTRUCTIONS, pinned=True, disabled=True)
+    sibling = await kernel.open(CYCLES, leader=leader)
+    kernel.bench.work(1_000_000)
+    await kernel.enable(leader)
+    assert leader.state == State.ERROR
+    kernel.bench.work(1_000_000)
+    await kernel.perf.release(kernel.cpu, leader)
+    await kernel.done()
+    await kernel.perf.read(kernel.cpu, sibling)
+    assert 1_000_000 <= sibling.times()[0] < 1_000_200
