@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pmulab.columns import align, wrap
 from services.result import CountError, CpuTime, Design, Event, Guest, Host, Latency, RefusedEvent, Result, Run
 
-_CAUSES = ("multiplexing", "stopped", "surplus", "overflow", "frozen")
+_CAUSES = ("multiplexing", "stopped", "surplus", "overflow")
 _TRAPS_SHOWN = 6  # registers, those that trap most
 _NOT_COUNTED = "<not counted>"  # as perf prints it
 _FAR = 0.05  # from its truth: what a host event's scaled count is named for
@@ -259,7 +259,7 @@ def _cells(event: Event | RefusedEvent | None) -> list[str]:
     if isinstance(event, RefusedEvent):
         return ["refused", "", "", "", "", ""]
     return [
-        f"{event.count:,}",
+        "" if event.count is None else f"{event.count:,}",
         _NOT_COUNTED if event.scaled is None else f"{event.scaled:,}",
         f"{event.truth:,}",
         "" if event.deviation is None or not event.truth else f"{100 * event.deviation:+.2f} %",

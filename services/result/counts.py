@@ -34,18 +34,21 @@ def events(cpus: Iterable[Mapping[str, Any]]) -> tuple[Event, ...]:
 
 
 def _event(session: str, name: str, row: Mapping[str, int]) -> Event:
-    ran = bool(row["running"])
+    read = not row[
+        "in_error"
+    ]  # __perf_read returns end of file otherwise, and perf stat takes none of its CPUs' counts
+    counted = read and bool(row["running"])
     return Event(
         session=session,
         event=name,
-        count=row["count"],
-        scaled=_scaled(row["count"], row) if ran else None,
+        count=row["count"] if read else None,
+        scaled=_scaled(row["count"], row) if counted else None,
         truth=row["truth"],
         enabled_ns=row["enabled"],
         running_ns=row["running"],
         samples=row["samples"],
         in_error=row["in_error"],
-        error=_error(row) if ran else None,
+        error=_error(row) if counted else None,
     )
 
 
@@ -60,13 +63,11 @@ def _error(row: Mapping[str, int]) -> CountError:
     count, held, truth = row["count"], row["held"], row["truth"]
     wraps = (2 * (held - count) + _WRAP) // (2 * _WRAP)  # whole overflows that are missing, to the nearest
     scaled, seen, ideal = _scaled(count, row), _scaled(count + wraps * _WRAP, row), _scaled(held, row)
-    rest = ideal - truth
     return CountError(
-        multiplexing=0 if row["in_error"] else rest,
+        multiplexing=ideal - truth,
         stopped=min(seen - ideal, 0),
         surplus=max(seen - ideal, 0),
         overflow=scaled - seen,
-        frozen=rest if row["in_error"] else 0,
     )
 
 

@@ -85,7 +85,6 @@ class CountError:
     stopped: int  # not counted although it had a counter; not positive
     surplus: int  # counted although it did not happen where the filters admit it; not negative
     overflow: int  # whole overflows, 2^32 each, that nobody saw
-    frozen: int  # what happened after a pinned event had gone to ERROR
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +93,14 @@ class Event:
 
     session: str  # where the scenario has the session: "guest.0.task.0.perf"; "" for one of a client
     event: str  # as the scenario has it, modifiers included
-    count: int  # raw
-    scaled: int | None  # count * enabled / running, as perf scales it; None if it never ran
+    count: int | None  # raw; None if it ended in ERROR: perf's read of it returns end of file
+    scaled: int | None  # count * enabled / running, as perf scales it; None if it has no count or never ran
     truth: int  # that happened in the contexts that its filters admit while it was open and enabled
     enabled_ns: int  # time_enabled
     running_ns: int  # time_running: on a counter
     samples: int  # records written for it
     in_error: int  # CPUs on which it ended in the ERROR state
-    error: CountError | None  # None if it never ran
+    error: CountError | None  # None where `scaled` is
 
     @property
     def running(self) -> float:
@@ -110,7 +109,7 @@ class Event:
 
     @property
     def deviation(self) -> float | None:
-        """`scaled` against `truth`: 0.01 is 1 % too many. None if it never ran; without a truth 0.0 or infinite."""
+        """`scaled` against `truth`: 0.01 is 1 % too many. None where `scaled` is; without a truth 0.0 or infinite."""
         if self.scaled is None:
             return None
         if not self.truth:

@@ -24,7 +24,7 @@ def event(
         "in_error": 0,
         "error": None
         if scaled is None
-        else {"multiplexing": scaled - truth + 30_000, "stopped": -30_000, "surplus": 0, "overflow": 0, "frozen": 0},
+        else {"multiplexing": scaled - truth + 30_000, "stopped": -30_000, "surplus": 0, "overflow": 0},
     }
 
 

@@ -14,6 +14,9 @@ from services.result.counts import events as events_of
 S = 10**9
 
 
+COUNTED = {"count": 900, "held": 1000, "truth": 1000, "enabled": 4 * S, "running": 4 * S}
+
+
 def event(**row: int) -> Event:
     plain = {"name": "e", "samples": 0, "state": 1, "enabled": 4 * S, "running": 4 * S} | row
     (made,) = events_of([{"sessions": [{"name": "", "events": [plain]}]}])
@@ -27,13 +30,23 @@ def event(**row: int) -> Event:
         ({"count": 1100, "held": 1000, "truth": 1000}, "surplus", 100),
         ({"count": 300, "held": 300, "truth": 1000, "running": 2 * S}, "multiplexing", -400),
         ({"count": 7, "held": 7 + 2**32, "truth": 7 + 2**32}, "overflow", -(2**32)),
-        ({"count": 300, "held": 300, "truth": 1000, "state": -2}, "frozen", -700),
     ],
 )
 def test_each_cause_alone(row: dict[str, int], cause: str, size: int) -> None:
     error = event(**row).error
     assert error is not None
     assert asdict(error) == dict.fromkeys(asdict(error), 0) | {cause: size}
+
+
+def test_an_event_in_error_has_no_count() -> None:
+    """__perf_read returns end of file; perf stat takes no count of such an event, not even of its other CPUs."""
+    on_cpus = [
+        {"sessions": [{"name": "host.perf", "events": [{"name": "e", "samples": 0, "state": state, **COUNTED}]}]}
+        for state in (1, -2)
+    ]
+    (made,) = events_of(on_cpus)
+    assert (made.count, made.scaled, made.error, made.deviation) == (None, None, None, None)
+    assert (made.in_error, made.truth) == (1, 2000)
 
 
 def test_what_scaling_makes_larger_than_64_bits_hold_is_what_they_hold() -> None:

@@ -90,8 +90,9 @@ def test_costs_that_nobody_has_measured_are_named(result: dict[str, Any]) -> Non
 
 
 def test_a_pinned_event_in_error_is_told(result: dict[str, Any]) -> None:
-    result["runs"][1]["host"]["events"][0]["in_error"] = 1
-    assert "(100.00%) ERROR" in render(result)
+    result["runs"][1]["host"]["events"][0] |= {"in_error": 1, "count": None, "scaled": None, "error": None}
+    (row,) = (line for line in render(result).splitlines() if "ERROR" in line)
+    assert row.split() == ["partitioned", "<not", "counted>", "3,000,000", "(100.00%)", "ERROR", "0"]
 
 
 def test_all_that_the_host_is_refused_is_told(result: dict[str, Any]) -> None:
