@@ -66,6 +66,7 @@ class Call(IntEnum):
     READ = 4  # handle; answered with one Notice.RESULT (count since creation)
     EL0_FILTER = 5  # 1: kvm_vcpu_pmu_restore_guest, 0: kvm_vcpu_pmu_restore_host
     GUEST_COUNTERS = 6  # mask given to the guest, reschedule if in use, 0 takes it back; 1: stop the rest by HPME
+    LONG_OVERFLOW = 7  # handle of the vCPU's counter 0, a mask of counters, and which of these overflow at 64 bits
 
 
 COUNTER_SHIFT = 5  # a kernel counter's handle: the id of its vCPU's thread above, the guest's counter below
@@ -78,8 +79,9 @@ class CounterFlag(IntFlag):
 
     EXCLUDE_USER = 1
     EXCLUDE_KERNEL = 2
-    LONG = 4  # 64-bit overflow (config1 bit 0)
+    LONG = 4  # counts in 64 bits (config1 bit 0)
     DISABLED = 8
+    LONG_OVERFLOW = 16  # and the guest's counter overflows at 64 bits (PMCR_EL0.LC or LP): not of the perf_event_attr
 
 
 class Notice(IntEnum):

@@ -17,7 +17,7 @@ from services.registers import bits
 from services.state import Objects, Saved, as_frozen, derived, restore, save
 
 # As plain integers: KVM's calls come by the million, and an enum's member is looked up each time.
-CREATE, RELEASE, ENABLE, DISABLE, READ, EL0_FILTER, GUEST_COUNTERS = (int(call) for call in Call)
+CREATE, RELEASE, ENABLE, DISABLE, READ, EL0_FILTER, GUEST_COUNTERS, LONG_OVERFLOW = (int(call) for call in Call)
 RESULT = int(Notice.RESULT)
 PMU_IRQ = EntryKind.PMU_IRQ
 INTERRUPTS = (EntryKind.TIMER, EntryKind.REQUEST)  # and it: a user's request reaches its CPU by an IPI
@@ -131,6 +131,10 @@ class HostCpu:
                 work = perf.enable_each(cpu, [counters[handle + n] for n in bits(a)])
             elif code == RELEASE:
                 work = perf.destroy_kernel_counter(cpu, counters.pop(handle))
+            elif code == LONG_OVERFLOW:
+                for n in bits(a):
+                    counters[handle + n].long_overflow = bool(b >> n & 1)
+                continue
             elif code == GUEST_COUNTERS:
                 work = self._guest_counters(cpu, handle, range_only=bool(a))
             else:

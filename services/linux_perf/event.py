@@ -72,6 +72,7 @@ class PerfEvent:
     attr: EventAttr
     hw: HwEvent = derived()
     handle: int = -1  # KVM's name of the guest's counter that the event backs
+    long_overflow: bool = field(default=False, init=False)  # which overflows at 64 bits
     period: InitVar[int] = 0  # occurrences from one overflow to the next; 0: counting alone
     ctx: Context | None = link(default=None)
     leader: PerfEvent = link(init=False)

@@ -168,7 +168,7 @@ async def _kvm_overflow(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     a Linux guest, which rewrites its counter in the handler and so has the event made anew.
     """
     await _stop(cc, cpu, event)
-    event.sample_period = signed64(-event.count & (MASK64 if event.attr.long else MASK32))
+    event.sample_period = signed64(-event.count & (MASK64 if event.long_overflow else MASK32))
     event.sampling = event.sample_period != 0
     event.period_left = 0
     cpu.burst.notify(COUNTER_OVERFLOW, event.handle)

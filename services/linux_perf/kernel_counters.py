@@ -20,7 +20,7 @@ from services.linux_perf.lifecycle import disable, enable, read_counter, release
 from services.linux_perf.schedule import off, on, resched_update, update_time, wait
 from services.registers import CYCLE_COUNTER, MASK64
 
-DISABLED = int(CounterFlag.DISABLED)
+DISABLED, LONG_OVERFLOW = int(CounterFlag.DISABLED), int(CounterFlag.LONG_OVERFLOW)
 
 
 def create(cc: CpuContext, cpu: Cpu, handle: int, event: int, flags: int, period: int) -> PerfEvent:
@@ -30,7 +30,9 @@ def create(cc: CpuContext, cpu: Cpu, handle: int, event: int, flags: int, period
     """
     cost = cc.shared.costs[Cost.PERF_RELEASE_CREATE]
     cpu.burst.charge(Cost.PERF_RELEASE_CREATE, cost - cost // 2)
-    return cc.shared.new_event(cc.pmu.hw_kernel_counter(event, flags), period, None, handle)
+    made = cc.shared.new_event(cc.pmu.hw_kernel_counter(event, flags & ~LONG_OVERFLOW), period, None, handle)
+    made.long_overflow = bool(flags & LONG_OVERFLOW)
+    return made
 
 
 def recreate(cc: CpuContext, cpu: Cpu, event: PerfEvent, number: int, flags: int, period: int) -> bool:
@@ -42,7 +44,7 @@ def recreate(cc: CpuContext, cpu: Cpu, event: PerfEvent, number: int, flags: int
     if event.state != OFF or not flags & DISABLED or ctx is None or len(ctx.events) == 1:
         return False
     pmu = cc.pmu
-    hw = pmu.hw_kernel_counter(number, flags)
+    hw = pmu.hw_kernel_counter(number, flags & ~LONG_OVERFLOW)
     if not (hw.alone and event.hw.alone) or ctx is not cc.task_ctx:
         return False
     if cc.pending_outs or cc.pending_truths or cc.pending_held:
@@ -61,6 +63,7 @@ def recreate(cc: CpuContext, cpu: Cpu, event: PerfEvent, number: int, flags: int
     shared.events[event.id] = event
     shared.opened += 1
     event.made_anew(hw, period)
+    event.long_overflow = bool(flags & LONG_OVERFLOW)
     return True
 
 

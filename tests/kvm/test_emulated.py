@@ -86,3 +86,19 @@ async def test_emulation_leaves_the_hosts_counters_as_they_were() -> None:
         await made.step()
     assert made.board.machine.peek(0, r.PMCNTENSET_EL0) == 0
     assert made.board.machine.peek(0, r.MDCR_EL2) & r.MDCR_EL2_TPM == 0
+
+
+@pytest.mark.parametrize(("widened", "irqs"), [(False, 2), (True, 1)])
+async def test_a_64_bit_counter_goes_on_overflowing_at_the_width_that_lp_says(widened: bool, irqs: int) -> None:
+    """compute_period reads PMCR_EL0.LP at each overflow (kvm_pmc_has_64bit_overflow): 0 in a p5 guest is 32 bits."""
+
+    class Twice(Counting):
+        async def boot(self, cpu: Cpu, entry: Entry) -> None:
+            await super().boot(cpu, entry)
+            if widened:  # after the counter's event was made
+                cpu.burst.msr(r.PMCR_EL0, r.PMCR_LC | r.PMCR_LP | r.PMCR_E)
+            cpu.burst.compute(2, 0, 3 << 32)  # half an instruction a cycle
+
+    guest = Twice(start=(1 << 32) - 1000)
+    await ran(guest, "emulated")
+    assert guest.irqs == irqs

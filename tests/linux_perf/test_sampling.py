@@ -225,3 +225,18 @@ async def test_flags_of_the_guests_counters_are_kvms() -> None:
         assert kernel.bench.notices == [(Notice.GUEST_OVERFLOW, 0b000010)]
         assert len(kernel.accesses()) == 7 + extra
         assert not kernel.bench.machine.interrupt(0)
+
+
+async def test_kvms_next_period_is_as_wide_as_the_guests_counter_overflows() -> None:
+    kernel = await Kernel.boot(hyp=True)
+    for flags, mask in (
+        (CounterFlag.LONG, (1 << 32) - 1),
+        (CounterFlag.LONG | CounterFlag.LONG_OVERFLOW, (1 << 64) - 1),
+    ):
+        event = await counter(kernel, 0xFFFF_FF00, flags)
+        kernel.bench.guest_runs_until_interrupt()
+        await kernel.perf.handle_irq(kernel.cpu)
+        await kernel.done()
+        assert event.sample_period & (1 << 64) - 1 == -event.count & mask
+        await kernel.perf.destroy_kernel_counter(kernel.cpu, event)
+        await kernel.done()

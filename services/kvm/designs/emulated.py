@@ -28,8 +28,8 @@ from services.registers import (
 from services.state import derived
 
 # As plain integers, for speed.
-CREATE, RELEASE, ENABLE, DISABLE, READ, EL0_FILTER, _ = (int(call) for call in Call)
-EXCLUDE_USER, EXCLUDE_KERNEL, LONG, DISABLED = (int(flag) for flag in CounterFlag)
+CREATE, RELEASE, ENABLE, DISABLE, READ, EL0_FILTER, _, LONG_OVERFLOW = (int(call) for call in Call)
+EXCLUDE_USER, EXCLUDE_KERNEL, LONG, DISABLED, OVERFLOWS_LONG = (int(flag) for flag in CounterFlag)
 
 
 IN_MEMORY = (r.SW_INCR, r.CHAIN)  # events that KVM counts itself
@@ -169,6 +169,10 @@ class EmulatedPmu(Vpmu):
             value &= ~r.PMCR_LP
         changed = pmu.pmcr ^ value
         pmu.pmcr = value & PMCR_WRITABLE
+        if changed & (r.PMCR_LC | r.PMCR_LP) and self.backed:  # compute_period goes by them at each overflow
+            wide = sum(1 << n for n in bits(self.backed) if self._wide(n))
+            self.rows.append((LONG_OVERFLOW, self.base, self.backed, wide, 0))
+            self.calls += 1
         if self.acts_on_change:
             if changed & r.PMCR_E:
                 self._reprogram()
@@ -187,6 +191,10 @@ class EmulatedPmu(Vpmu):
 
     def _long_overflow(self, n: int) -> bool:
         return bool(self.pmu.pmcr & (r.PMCR_LC if n == CYCLE_COUNTER else r.PMCR_LP))
+
+    def _wide(self, n: int) -> bool:
+        """compute_period: a counter of 64 bits (kvm_pmc_is_64bit) that overflows at 64, too."""
+        return (n == CYCLE_COUNTER or self.long_counters) and self._long_overflow(n)
 
     def _enable(self, mask: int) -> None:
         """kvm_pmu_enable_counter_mask: nothing while PMCR_EL0.E is clear."""
@@ -220,11 +228,10 @@ class EmulatedPmu(Vpmu):
         typer, pmcr = pmu.typer[n], pmu.pmcr
         had = self.backed & bit
         if n == CYCLE_COUNTER:
-            event, flags, wide = r.CPU_CYCLES, LONG, pmcr & r.PMCR_LC
+            event, flags = r.CPU_CYCLES, LONG
         else:
             event = typer & pmu.event_mask & PMEVTYPER_EVTCOUNT
             flags = LONG if self.long_counters else 0
-            wide = self.long_counters and pmcr & r.PMCR_LP
         if event in pmu.denied or (event in IN_MEMORY and n != CYCLE_COUNTER):
             if had:
                 self.rows.append((RELEASE, self.base + n, 0, 0, 0))
@@ -237,6 +244,9 @@ class EmulatedPmu(Vpmu):
             flags |= EXCLUDE_KERNEL
         if not (pmcr & r.PMCR_E and pmu.cnten & bit):
             flags |= DISABLED
+        wide = self._wide(n)
+        if wide:
+            flags |= OVERFLOWS_LONG
         self.rows.append((CREATE, self.base + n, event, flags, -pmu.counter[n] & (MASK64 if wide else MASK32)))
         self.calls += 2 if had else 1
         self.backed |= bit
