@@ -149,18 +149,21 @@ class PerfEvent:
         return self.handle >= 0
 
     def renew_period(self) -> bool:
-        """The first half of armpmu_event_set_period: begin a new period if the last one is over; whether it was."""
+        """The first half of armpmu_event_set_period: begin a new period if the last one is over; whether it was.
+
+        In s64: a period of 2^63 and more is negative, is over at once each time, and leaves a negative rest.
+        """
         period = self.sample_period
-        left = self.period_left
+        left = signed64(self.period_left)
         renewed = False
         if left <= -period:
             left = period
             renewed = True
         if left <= 0:
-            left += period
+            left = signed64(left + period)
             renewed = True
+        self.period_left = left
         if renewed:
-            self.period_left = left
             self.last_period = period
         return renewed
 

@@ -46,7 +46,7 @@ def _set_period(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> bool:
     if left <= 0 or left <= -event.sample_period:
         renewed = event.renew_period()
         left = event.period_left
-    if left > hw.half:
+    if left > hw.half or left < 0:  # compared as u64
         left = hw.half
     event.prev = -left
     if hw.chained:

@@ -187,10 +187,10 @@ def _enable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool
             continue
         else:
             idx = 0
-            if event.period_left <= 0:
+            if event.period_left <= 0 or event.sample_period < 0:
                 event.renew_period()
             left, half = event.period_left, hw.half
-            event.prev = -left if left < half else -half
+            event.prev = -left if 0 <= left < half else -half
         event.rank = rank
         rank += 1
         there.append(event)

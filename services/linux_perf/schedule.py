@@ -173,9 +173,11 @@ def _post_in(cc: CpuContext, burst: Burst, ctx: Context, event: PerfEvent) -> bo
         return False
     if event.interrupts == THROTTLED:
         event.interrupts = 0
-    if event.period_left <= 0:
+    if event.period_left <= 0 or event.sample_period < 0:
         event.renew_period()
-    left = min(event.period_left, hw.half)
+    left = event.period_left
+    if left > hw.half or left < 0:
+        left = hw.half
     event.prev = -left
     if hw.reported:
         event.running -= ctx.time
@@ -245,10 +247,10 @@ def post_ins(cc: CpuContext, cpu: Cpu, ctx: Context, leaders: list[PerfEvent], a
         if event.interrupts == THROTTLED:
             event.interrupts = 0
         left = event.period_left
-        if left <= 0:
+        if left <= 0 or event.sample_period < 0:
             event.renew_period()
             left = event.period_left
-        if left > hw.half:
+        if left > hw.half or left < 0:  # compared as u64
             left = hw.half
         event.prev = -left
         if hw.reported:

@@ -240,3 +240,20 @@ async def test_kvms_next_period_is_as_wide_as_the_guests_counter_overflows() -> 
         assert event.sample_period & (1 << 64) - 1 == -event.count & mask
         await kernel.perf.destroy_kernel_counter(kernel.cpu, event)
         await kernel.done()
+
+
+@pytest.mark.parametrize(
+    ("period", "programmed"),
+    [
+        (1 << 62, 1 << 62),
+        ((1 << 63) - 1, (1 << 63) - 1),
+        (1 << 63, 0),  # its rest, twice -2**63 in s64
+        ((1 << 63) + 1, 2),
+        ((1 << 64) - 1, (1 << 63) - 1),  # -2 is large as u64
+    ],
+)
+async def test_a_period_of_half_of_64_bits_and_more_is_negative(period: int, programmed: int) -> None:
+    """armpmu_event_set_period keeps it in s64, and compares `left` with half of the counter's range as u64."""
+    kernel = await Kernel.boot()
+    event = await kernel.open(INSTRUCTIONS, long=True, period=period)
+    assert kernel.bench.machine.peek(0, PMEVCNTR(event.idx)) - -programmed & (1 << 64) - 1 < 100
