@@ -38,6 +38,7 @@ class HostBoot:
     hz: int
     mux_interval: int  # 0: one tick
     features: CpuSpec
+    arm_pmu: int  # which of the host's PMUs covers it
     policy: HostPolicy
     sessions: tuple[SessionSpec, ...]  # cpu_wide ones on this CPU
     threads: tuple[ThreadSession, ...]

@@ -180,6 +180,7 @@ class HostCpu:
                 hyp=True,
                 cpu=self.index,
                 icntr=features.icntr,
+                arm_pmu=boot.arm_pmu,
                 mux_interval=boot.mux_interval,
                 high_to_low=boot.policy.high_to_low,
             )

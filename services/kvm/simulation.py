@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from typing import Any
 
 import trio
@@ -121,11 +122,17 @@ class Simulation:
             hz=host.hz,
             mux_interval=host.mux_interval,
             features=pcpu.spec,
+            arm_pmu=self._arm_pmu(cpu),
             policy=pcpu.policy,
             sessions=host.cpus[cpu].sessions,
             threads=(*of_tasks, *of_vcpus),
             vcpu_threads=tuple(vcpu.id for vcpu in self.vcpus),
         )
+
+    def _arm_pmu(self, cpu: int) -> int:
+        """The host's PMU that covers a CPU, as the first CPU of those whose PMUs are of one kind."""
+        kinds = [replace(spec, fgt=0, hpmn0=False) for spec in self.board.experiment.cpus]
+        return kinds.index(kinds[cpu])
 
     def _guest_boot(self, vm: int, index: int) -> GuestBoot:
         """For a guest's kernel on one vCPU."""

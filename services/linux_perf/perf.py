@@ -82,19 +82,25 @@ class PerfCpu(CpuContext):
     set_counters = kernel_counters.set_counters
 
     async def probe(self, cpu: Cpu) -> None:
-        """__armv8pmu_probe_pmu (PMCR.N, PMCEID0/1, PMMIR) and reset: what a kernel does at boot."""
+        """What a kernel does at boot: armv8pmu_probe_pmu, on the first CPU of each PMU, and reset, on all."""
+        arm_pmu, probed = self.config.arm_pmu, self.shared.probed
+        if arm_pmu not in probed:
+            probed[arm_pmu] = await self._probe(cpu)
+        self.counters = probed[arm_pmu]
+        self.pmu.cntr_mask = counter_mask(self.counters)
+        if self.config.icntr:
+            self.pmu.cntr_mask |= INSTRUCTION_BIT
+        self.reset(cpu)
+
+    async def _probe(self, cpu: Cpu) -> int:
+        """__armv8pmu_probe_pmu: PMCR_EL0.N, which is returned, PMCEID<n>_EL0 and PMMIR_EL1."""
         burst = cpu.burst
         pmcr = burst.mrs(PMCR_EL0)
         burst.mrs(PMCEID0_EL0)
         burst.mrs(PMCEID1_EL0)
         if self.config.pmuver >= PMUVER_P4:
             burst.mrs(PMMIR_EL1)
-        values = await self.wait(cpu)
-        self.counters = (values[pmcr] & PMCR_N) >> PMCR_N_SHIFT
-        self.pmu.cntr_mask = counter_mask(self.counters)
-        if self.config.icntr:
-            self.pmu.cntr_mask |= INSTRUCTION_BIT
-        self.reset(cpu)
+        return ((await self.wait(cpu))[pmcr] & PMCR_N) >> PMCR_N_SHIFT
 
     def reset(self, cpu: Cpu) -> None:
         """armv8pmu_reset: boot, hotplug, idle exit."""

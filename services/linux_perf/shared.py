@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.costs import Cost
 from services.linux_perf.event import Context, HwEvent, PerfEvent
@@ -22,6 +22,7 @@ class PerfConfig:
     hyp: bool = False  # is_kernel_in_hyp_mode(): a VHE host
     cpu: int = 0  # this CPU's number, where its irq_work IPI goes
     icntr: bool = False  # FEAT_PMUv3_ICNTR
+    arm_pmu: int = 0  # which of the kernel's PMUs covers this CPU
     high_to_low: bool = False  # allocate event counters from the highest index (partitioned v8 hosts)
     mux_interval: int = 0  # cycles; 0: perf_event_mux_interval_ms' default, 1000/HZ ms
     record_bytes: int = 48  # of one sample's record: header, ip, tid, time, id, period
@@ -59,6 +60,7 @@ class Shared:
     costs: dict[Cost, int] = derived()
     events: dict[int, PerfEvent] = link(default_factory=dict)  # open ones, by id
     tasks: dict[int, Context] = link(default_factory=dict)  # contexts, by the task's id
+    probed: dict[int, int] = field(default_factory=dict)  # PMCR_EL0.N of each `arm_pmu`, as one of its CPUs has it
     opened: int = 0
     contexts: int = 0  # that have been made
     tick_ns: int = derived(init=False)  # TICK_NSEC

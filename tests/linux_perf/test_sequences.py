@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.cpu import CounterFlag
-from services.linux_perf import State
+from services.linux_perf import PerfConfig, State
 from services.registers import PMEVTYPER
 from tests.linux_perf.bench import COSTS, CYCLES, INSTRUCTIONS, Kernel
 
@@ -219,3 +219,15 @@ async def test_a_sibling_of_a_leader_in_error_reschedules_when_it_is_opened() ->
     kernel.accesses()
     await kernel.open(INSTRUCTIONS, leader=leader)
     assert kernel.accesses() == [*OFF, *stop(0), *start(0), *ON]
+
+
+async def test_a_pmu_is_probed_on_one_of_its_cpus_and_reset_on_all() -> None:
+    """armv8pmu_probe_pmu calls one CPU of supported_cpus (smp_call_function_any), armv8pmu_reset runs on each."""
+    kernel = await Kernel.boot()
+    for arm_pmu, probes in ((0, False), (1, True)):
+        other = kernel.all_perf.add_cpu(PerfConfig(pmuver=6, cpu=1, arm_pmu=arm_pmu))
+        await other.probe(kernel.cpu)
+        await kernel.bench.flush()
+        probe = ["r PMCR_EL0", "r PMCEID0_EL0", "r PMCEID1_EL0", "r PMMIR_EL1"] if probes else []
+        assert kernel.accesses() == [*probe, "w PMCNTENCLR_EL0", "w PMINTENCLR_EL1", "w PMOVSCLR_EL0", "w PMCR_EL0"]
+        assert (other.counters, other.pmu.cntr_mask) == (6, kernel.perf.pmu.cntr_mask)
