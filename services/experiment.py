@@ -107,6 +107,7 @@ class HostSpec:
     hz: int
     cpus: tuple[HostCpuSpec, ...]
     mux_interval: int = 0  # cycles; 0: one tick
+    perf_tool: str = "6.13"  # of clients' sessions; those above are as it makes them
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from pmulab.scenario import keys
 from pmulab.scenario.machine import Machine
-from pmulab.scenario.perf_events import EventSyntaxError, parse_events
+from pmulab.scenario.perf_events import TOOLS, EventSyntaxError, parse_events
 from pmulab.scenario.sessions import read_session
 from pmulab.scenario.work import Work
 from services import cores
@@ -30,17 +30,24 @@ def read_host(scenario: Table, machine: Machine, work: Work) -> HostSpec:
     tasks = _by_cpu(table.tables("task", keys.HOST_TASK), "pcpu", pcpus, "pCPUs")
     on_cpus = [session for session in table.tables("perf", keys.HOST_PERF) if not _on_threads(session)]
     sessions = _by_cpu(on_cpus, "pcpu", pcpus, "pCPUs")
+    tool = _perf_tool(table)
     return HostSpec(
         hz=table.integer("hz", _HZ, 1, _MAX_HZ),
         mux_interval=_mux_interval(table, machine),
         cpus=tuple(
             HostCpuSpec(
-                tasks=tuple(_at_el2(read_task(task, machine, work)) for task in tasks[pcpu]),
-                sessions=tuple(read_session(session, cpu_wide=True) for session in sessions[pcpu]),
+                tasks=tuple(_at_el2(read_task(task, machine, work, tool)) for task in tasks[pcpu]),
+                sessions=tuple(read_session(session, cpu_wide=True, tool=tool) for session in sessions[pcpu]),
             )
             for pcpu in range(pcpus)
         ),
+        perf_tool=tool,
     )
+
+
+def _perf_tool(host: Table) -> str:
+    """The version of the host's perf tools."""
+    return host.choice("perf_tool", TOOLS, TOOLS[0])
 
 
 def read_guests(scenario: Table, machine: Machine, work: Work) -> tuple[GuestSpec, ...]:
@@ -50,9 +57,10 @@ def read_guests(scenario: Table, machine: Machine, work: Work) -> tuple[GuestSpe
         if guest.name in {other.name for other in guests}:
             table.refuse("name", f"two guests are named {guest.name!r}", "give each guest a name of its own")
         guests.append(guest)
-    for table in scenario.table("host", keys.HOST).tables("perf", keys.HOST_PERF):
+    host = scenario.table("host", keys.HOST)
+    for table in host.tables("perf", keys.HOST_PERF):
         if _on_threads(table):
-            _watch_threads(table, guests)
+            _watch_threads(table, guests, _perf_tool(host))
     return tuple(guests)
 
 
@@ -65,12 +73,12 @@ def _on_threads(table: Table) -> bool:
     return "guest" in table
 
 
-def _watch_threads(table: Table, guests: list[GuestSpec]) -> None:
+def _watch_threads(table: Table, guests: list[GuestSpec], tool: str) -> None:
     """A session of the host on threads of a guest's vCPUs (`perf stat -t`)."""
     name = table.choice("guest", [guest.name for guest in guests], "")
     number = next(number for number, guest in enumerate(guests) if guest.name == name)
     vcpus = list(guests[number].vcpus)
-    session = read_session(table, cpu_wide=False)
+    session = read_session(table, cpu_wide=False, tool=tool)
     for vcpu in table.integers("vcpu", range(len(vcpus)), 0, len(vcpus) - 1):
         if vcpus[vcpu].pcpu == _FLOATS:
             table.refuse(
@@ -176,11 +184,11 @@ def _by_cpu(tables: list[Table], key: str, cpus: int, what: str, *, everywhere: 
     return found
 
 
-def read_task(table: Table, machine: Machine, work: Work) -> TaskSpec:
+def read_task(table: Table, machine: Machine, work: Work, tool: str = TOOLS[0]) -> TaskSpec:
     """A program: its phases and its perf session."""
     session: SessionSpec | None = None
     if "perf" in table:
-        session = read_session(table.table("perf", keys.TASK_PERF), cpu_wide=False)
+        session = read_session(table.table("perf", keys.TASK_PERF), cpu_wide=False, tool=tool)
     phases = work.phases(table)
     return TaskSpec(
         name=table.text("name", table.text("workload")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 SCENARIO = ("seed", "machine", "host", "kvm", "guest", "published", "assumed", "fitted")
 MACHINE = ("pcpus", "core", "counters", "pmuver", "fgt", "hpmn0", "icntr", "clock_ghz", "costs", "perf_factor", "cost")
-HOST = ("hz", "mux_interval_ms", "task", "perf")
+HOST = ("hz", "mux_interval_ms", "perf_tool", "task", "perf")
 HOST_TASK = ("pcpu", "name", "workload", "scale", "seconds", "ipc", "repeat", "sleep_ms", "perf")
 TASK = (*HOST_TASK[1:], "threads")
 TASK_PERF = ("verb", "events", "frequency", "period")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from services import events
 from services.errors import UserError
@@ -35,17 +36,25 @@ class _Attr:
     long: bool = False
 
 
-def parse_events(arguments: Iterable[str], *, frequency: int = 0, period: int = 0) -> tuple[EventSpec, ...]:
+TOOLS: Final = (
+    "6.13",
+    "6.12",
+)  # versions of perf's tools that differ here, the latest first: each stands for those up to it
+
+
+def parse_events(
+    arguments: Iterable[str], *, frequency: int = 0, period: int = 0, tool: str = TOOLS[0]
+) -> tuple[EventSpec, ...]:
     """The events of one session, from its `-e` arguments in order.
 
     `frequency` (Hz) or `period` (events) is what `-F` or `-c` gave; with neither, events only count.
-    Raises EventSyntaxError.
+    `tool` is one of `TOOLS`. Raises EventSyntaxError.
     """
     specs: list[EventSpec] = []
     for number, argument in enumerate(arguments):
         try:
             for item in _split(argument):
-                specs.extend(_item(item, len(specs)))
+                specs.extend(_item(item, len(specs), tool))
         except EventSyntaxError as error:
             error.argument = number
             raise
@@ -75,18 +84,18 @@ def _split(text: str) -> list[str]:
     return [item.strip() for item in [*items, current]]
 
 
-def _item(item: str, first: int) -> list[EventSpec]:
+def _item(item: str, first: int, tool: str) -> list[EventSpec]:
     if not item.startswith("{"):
-        return [_event(item, first)]
+        return [_event(item, first, tool)]
     body, _, after = item[1:].rpartition("}")
     if after and not after.startswith(":"):
         raise EventSyntaxError(f"{after!r} after the group {item!r}", "a group's modifiers follow a colon: {a,b}:u")
-    group = [_event(member, first, after[1:]) for member in _split(body)]
+    group = [_event(member, first, tool, after[1:]) for member in _split(body)]
     # Only a leader can be pinned: its members go with it.
     return [group[0], *(replace(member, pinned=False) for member in group[1:])]
 
 
-def _event(text: str, leader: int, group_modifiers: str = "") -> EventSpec:
+def _event(text: str, leader: int, tool: str, group_modifiers: str = "") -> EventSpec:
     if "/" in text:
         head, slash, modifiers = text.rpartition("/")
         name = head + slash
@@ -94,7 +103,11 @@ def _event(text: str, leader: int, group_modifiers: str = "") -> EventSpec:
     else:
         name, _, modifiers = text.partition(":")
     attr = _attr(name)
-    return _modify(text, attr, modifiers + group_modifiers, leader)
+    spec = _modify(text, attr, modifiers + group_modifiers, leader)
+    if tool == "6.12" and not set(modifiers + group_modifiers) & set("GH"):
+        # event_attr_init excludes guests; an event's own modifiers begin afresh, of which `u` excludes them again.
+        return replace(spec, exclude_guest=not modifiers or "u" in modifiers + group_modifiers)
+    return spec
 
 
 def _attr(name: str) -> _Attr:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pmulab.scenario.perf_events import EventSyntaxError, parse_events
+from pmulab.scenario.perf_events import TOOLS, EventSyntaxError, parse_events
 from services.experiment import SessionSpec
 from services.linux_perf.shared import MAX_SAMPLE_RATE
 from services.tables import Table
@@ -11,13 +11,13 @@ _DEFAULT_FREQUENCY = 4000  # perf record's own, Hz
 _MAX_PERIOD = 2**63 - 1  # attr.sample_period; the kernel refuses the top bit
 
 
-def read_session(table: Table, *, cpu_wide: bool) -> SessionSpec:
+def read_session(table: Table, *, cpu_wide: bool, tool: str = TOOLS[0]) -> SessionSpec:
     table.require("verb", '"record"')
     table.require("events", '"cycles,instructions"')
     verb = table.choice("verb", ("stat", "record"), "")
     frequency, period = _sampling(table, verb)
     try:
-        events = parse_events(table.strings("events"), frequency=frequency, period=period)
+        events = parse_events(table.strings("events"), frequency=frequency, period=period, tool=tool)
     except EventSyntaxError as error:
         table.refuse("events", error.problem, error.remedy, index=error.argument)
     return SessionSpec(verb, events, cpu_wide, ".".join(str(key) for key in table.path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pmulab import scenario
 from pmulab.scenario.perf_events import parse_events
 from services import events
 from services.experiment import EventSpec
@@ -79,3 +80,40 @@ def test_architectural_names_round_trip() -> None:
     for name, number in events.pmuv3().items():
         assert events.architectural_name(number) == name
     assert events.architectural_name(0x4004) == "r4004"
+
+
+@pytest.mark.parametrize(
+    ("text", "excludes"),
+    [
+        ("cycles", True),
+        ("r11", True),
+        ("armv8_pmuv3_0/event=0x11/", True),
+        ("cycles:u", True),
+        ("cycles:uk", True),
+        ("cycles:k", False),
+        ("cycles:D", False),
+        ("cycles:G", False),
+        ("cycles:uG", False),
+        ("cycles:H", True),
+        ("cycles:GH", False),
+        ("{cycles}", True),
+        ("{cycles}:k", True),
+        ("{cycles:k}:k", False),
+        ("{cycles:k}:u", True),
+        ("{cycles}:G", False),
+    ],
+)
+def test_tools_before_6_13_exclude_guests_by_themselves(text: str, excludes: bool) -> None:
+    """event_attr_init, and what parse_events makes of it with and without modifiers."""
+    (spec,) = parse_events([text], tool="6.12")
+    assert (spec.exclude_guest, spec.exclude_host) == (excludes, "G" in text and "H" not in text)
+    (later,) = parse_events([text])
+    assert later.exclude_guest is ("H" in text and "G" not in text)
+
+
+def test_the_hosts_perf_tool_is_a_key() -> None:
+    overrides = ['host.perf_tool="6.12"', 'host.perf=[{verb="stat",events="cycles"}]']
+    (of,) = scenario.load("quick", designs=["emulated"], overrides=overrides).experiments
+    (event,) = of.host.cpus[0].sessions[0].events
+    assert event.exclude_guest
+    assert of.host.perf_tool == "6.12"
