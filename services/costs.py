@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from services import durations
 from services.errors import UserError
 from services.tables import Document, Table, entry, is_path, near
 
@@ -149,20 +150,18 @@ def load(
 
 
 def quantity(name: str, text: str) -> Figure:
-    """The figure that a user gives for the cost `name`, as "13.2 ns" or "40 cycles". Raises UserError."""
+    """The figure that a user gives for the cost `name`, as "13.2 ns", "2 us" or "40 cycles". Raises UserError."""
     if name not in NAMES:
         raise UserError("", f"no cost {name!r}", near(name, NAMES))
-    number, _, unit = text.strip().partition(" ")
-    try:
-        value = Fraction(Decimal(number))
-    except (ArithmeticError, ValueError, OverflowError):
-        value = Fraction(-1)
-    unit = unit.strip()
-    if value < 0 or unit not in _UNITS:
-        raise UserError(f"cost {name}", f"{text!r} is not a cost", "write it like '13.2 ns' or '40 cycles'")
-    if value > _MOST:
+    number, unit = durations.measure(text) or (Decimal(-1), "")
+    if number < 0 or unit not in ("cycles", *durations.NANOSECONDS):
+        remedy = f"write it like '13.2 ns' or '40 cycles'; units of time are {durations.UNITS}"
+        raise UserError(f"cost {name}", f"{text!r} is not a cost", remedy)
+    if unit in durations.NANOSECONDS:
+        number, unit = number * durations.NANOSECONDS[unit], "ns"
+    if number > _MOST:
         raise UserError(f"cost {name}", f"{text!r} is too much", f"a cost is at most {_MOST} ns or cycles")
-    return Figure(value, unit, GIVEN)
+    return Figure(Fraction(number), unit, GIVEN)
 
 
 @cache

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import tomli
 
+from services import durations
 from services.errors import UserError
 from services.toml_lines import Path, lines_of
 
@@ -183,6 +184,22 @@ class Table:
             problem = f"{_dotted(path)} = {written(value)} is out of range"
             self.refuse(key, problem, f"give a number from {low} to {high}")
         return Decimal(value)
+
+    def duration(self, key: str, unit: str, default: Decimal | int, low: Decimal | int, high: Decimal | int) -> Decimal:
+        """A length of time from `low` to `high` in `unit`s: a number of them, or a text with a unit of its own."""
+        value = self.data.get(key, default)
+        if not isinstance(value, str):
+            return self.number(key, default, low, high)
+        time = durations.nanoseconds(value)
+        if time is None:
+            path = (*self.path, key)
+            remedy = f'write {key} = "{default} {unit}", or {key} = {default} for the same; units are {durations.UNITS}'
+            self.refuse(key, f"{_dotted(path)} = {value!r} is not a length of time", remedy)
+        time /= durations.NANOSECONDS[unit]
+        if not low <= time <= high:
+            problem = f"{_dotted((*self.path, key))} = {value!r} is out of range"
+            self.refuse(key, problem, f"give a length of time from {low} to {high} {unit}")
+        return time
 
     def strings(self, key: str) -> list[str]:
         """A list of strings; one alone stands for a list of it."""

@@ -195,7 +195,7 @@ def read_task(table: Table, machine: Machine, work: Work, tool: str = TOOLS[0]) 
         phases=phases,
         repeat=table.integer("repeat", 1, 1, 2**31),
         session=session,
-        sleep=machine.cycles(table.number("sleep_ms", 0, 0, 10**6) / 1000),
+        sleep=machine.cycles(table.duration("sleep_ms", "ms", 0, 0, 10**6) / 1000),
         threads=table.integer("threads", 1, 1, MAX_THREADS),
     )
 
@@ -218,4 +218,4 @@ def _at_el2(task: TaskSpec) -> TaskSpec:
 def _mux_interval(table: Table, machine: Machine) -> int:
     if "mux_interval_ms" not in table:
         return 0
-    return machine.cycles(table.number("mux_interval_ms", 4, 1, 10_000) / Decimal(1000))
+    return machine.cycles(table.duration("mux_interval_ms", "ms", 4, 1, 10_000) / Decimal(1000))

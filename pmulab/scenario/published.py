@@ -42,7 +42,7 @@ def _by_design(table: Table, kind: str) -> dict[str, float]:
             name = designs.label(designs.parse_design(text))
         except DesignError as error:
             raise error.within(inner.where(text)) from None
-        found[name] = float(inner.number(text, Decimal("1.0"), 0, 10**9))
+        found[name] = float(inner.duration(text, "s", Decimal("1.0"), 0, 10**9))
     return found
 
 

@@ -36,7 +36,7 @@ class Work:
             table.refuse("seconds", "both scale and seconds are given", "give one of them")
         scale = Fraction(table.number("scale", 1, Decimal("0.000001"), 10**6))
         if "seconds" in table:
-            wanted = table.number("seconds", 1, Decimal("0.000001"), _MAX_SECONDS) * self.machine.frequency_hz
+            wanted = table.duration("seconds", "s", 1, Decimal("0.000001"), _MAX_SECONDS) * self.machine.frequency_hz
             scale = Fraction(wanted) / sum(phase.cycles for phase in found.phases)
         phases = found.scaled(scale).phases
         return tuple(PhaseSpec(self.profile(phase.rates), phase.cycles, phase.el) for phase in phases)

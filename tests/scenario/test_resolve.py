@@ -66,6 +66,25 @@ def test_times_are_cycles_of_the_clock(tmp_path: Path) -> None:
     assert task.sleep == 6_250_000
 
 
+@pytest.mark.parametrize("sleep", ["50000ns", "50 us", "50µs", "50 μs", "0.05 ms", "0.05", "5e-5s"])
+def test_a_length_of_time_may_have_its_own_unit(sleep: str, tmp_path: Path) -> None:
+    path = tmp_path / "one.toml"
+    path.write_text('[machine.cost]\nexit_user = "2 us"\n[host]\nmux_interval_ms = "8000 us"\n' + GUEST)
+    settings = [f"guest.task.sleep_ms={sleep}", "guest.task.seconds=20ms", "machine.cost.isb=1.5us"]
+    experiment = scenario.load(path, overrides=settings).experiments[0]
+    (task,) = experiment.guests[0].vcpus[0].tasks
+    assert task.sleep == 150_000
+    assert experiment.host.mux_interval == 24_000_000
+    assert sum(phase.cycles for phase in task.phases) == pytest.approx(60_000_000, abs=2)
+    assert (experiment.costs["exit_user"], experiment.costs["isb"]) == (6000, 4500)
+
+
+def test_published_times_may_have_their_own_unit(tmp_path: Path) -> None:
+    path = tmp_path / "one.toml"
+    path.write_text(GUEST + '[published]\nsource = "x"\nelapsed_seconds = { emulated = "250 ms" }\n')
+    assert scenario.load(path).published["emulated"].elapsed_seconds == 0.25
+
+
 def test_a_task_runs_its_workload_scaled(tmp_path: Path) -> None:
     experiment = only(GUEST + "scale = 2\nipc = 2\n", tmp_path)
     loaded = workload.load("sha256", ipc=Fraction(2)).scaled(2)
