@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.experiment import CpuSpec, GuestSpec, SessionSpec
+from services.experiment import CpuSpec, GuestSpec, PerfSysctls, SessionSpec
 from services.registers import MASK64
 
 
@@ -37,6 +37,7 @@ class HostBoot:
     costs: dict[str, int]  # cycles, by the names of services.costs.Cost
     hz: int
     mux_interval: int  # 0: one tick
+    sysctls: PerfSysctls
     features: CpuSpec
     arm_pmu: int  # which of the host's PMUs covers it
     policy: HostPolicy

@@ -82,6 +82,17 @@ class VcpuSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class PerfSysctls:
+    """`kernel.perf_*` of one kernel, with its defaults."""
+
+    max_sample_rate: int = 100_000  # perf_event_max_sample_rate, per second
+    cpu_time_max_percent: int = 25  # perf_cpu_time_max_percent; 0 and 100: no limit follows from the time of samples
+
+
+DEFAULT_SYSCTLS: Final = PerfSysctls()
+
+
+@dataclass(frozen=True, slots=True)
 class GuestSpec:
     """One VM."""
 
@@ -92,6 +103,7 @@ class GuestSpec:
     vcpus: tuple[VcpuSpec, ...]
     mux_interval: int = 0  # cycles; 0: one tick
     denied: tuple[int, ...] = ()  # events that the VM's filter denies (KVM_ARM_VCPU_PMU_V3_FILTER)
+    sysctls: PerfSysctls = DEFAULT_SYSCTLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +120,7 @@ class HostSpec:
     cpus: tuple[HostCpuSpec, ...]
     mux_interval: int = 0  # cycles; 0: one tick
     perf_tool: str = "6.13"  # of clients' sessions; those above are as it makes them
+    sysctls: PerfSysctls = DEFAULT_SYSCTLS
 
 
 @dataclass(frozen=True, slots=True)

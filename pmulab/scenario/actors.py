@@ -8,10 +8,20 @@ from decimal import Decimal
 from pmulab.scenario import keys
 from pmulab.scenario.machine import Machine
 from pmulab.scenario.perf_events import TOOLS, EventSyntaxError, parse_events
-from pmulab.scenario.sessions import read_session
+from pmulab.scenario.sessions import MAX_SAMPLE_RATE, read_session
 from pmulab.scenario.work import Work
 from services import cores
-from services.experiment import MAX_THREADS, GuestSpec, HostCpuSpec, HostSpec, SessionSpec, TaskSpec, VcpuSpec
+from services.experiment import (
+    DEFAULT_SYSCTLS,
+    MAX_THREADS,
+    GuestSpec,
+    HostCpuSpec,
+    HostSpec,
+    PerfSysctls,
+    SessionSpec,
+    TaskSpec,
+    VcpuSpec,
+)
 from services.registers import PMUVER_P5
 from services.tables import Table
 
@@ -34,6 +44,7 @@ def read_host(scenario: Table, machine: Machine, work: Work) -> HostSpec:
     return HostSpec(
         hz=table.integer("hz", _HZ, 1, _MAX_HZ),
         mux_interval=_mux_interval(table, machine),
+        sysctls=_sysctls(table),
         cpus=tuple(
             HostCpuSpec(
                 tasks=tuple(_at_el2(read_task(task, machine, work, tool)) for task in tasks[pcpu]),
@@ -113,6 +124,7 @@ def _read_guest(table: Table, machine: Machine, work: Work, default_name: str) -
         ),
         mux_interval=_mux_interval(table, machine),
         denied=_denied(table),
+        sysctls=_sysctls(table),
     )
     if not pmuver:
         for one in (*table.tables("task", keys.GUEST_TASK), *table.tables("perf", keys.GUEST_PERF)):
@@ -219,3 +231,11 @@ def _mux_interval(table: Table, machine: Machine) -> int:
     if "mux_interval_ms" not in table:
         return 0
     return machine.cycles(table.duration("mux_interval_ms", "ms", 4, 1, 10_000) / Decimal(1000))
+
+
+def _sysctls(table: Table) -> PerfSysctls:
+    default = DEFAULT_SYSCTLS
+    return PerfSysctls(
+        max_sample_rate=table.integer("perf_event_max_sample_rate", default.max_sample_rate, 1, MAX_SAMPLE_RATE),
+        cpu_time_max_percent=table.integer("perf_cpu_time_max_percent", default.cpu_time_max_percent, 0, 100),
+    )

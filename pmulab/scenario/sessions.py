@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pmulab.scenario.perf_events import TOOLS, EventSyntaxError, parse_events
 from services.experiment import SessionSpec
-from services.linux_perf.shared import MAX_SAMPLE_RATE
 from services.tables import Table
 
 _DEFAULT_FREQUENCY = 4000  # perf record's own, Hz
+MAX_SAMPLE_RATE = 2**31 - 1  # what perf_event_max_sample_rate can be: an int; above NSEC_PER_SEC its period is 0
 _MAX_PERIOD = 2**63 - 1  # attr.sample_period; the kernel refuses the top bit
 
 

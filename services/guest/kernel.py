@@ -45,7 +45,8 @@ class GuestKernel:
     def perf_of(self, boot: GuestBoot) -> Perf:
         """What all vCPUs share, made by the first that boots."""
         if self.perf is None:
-            self.perf = Perf(frequency_hz=boot.frequency_hz, hz=boot.guest.hz, costs=boot.costs)
+            guest = boot.guest
+            self.perf = Perf(frequency_hz=boot.frequency_hz, hz=guest.hz, costs=boot.costs, sysctls=guest.sysctls)
         return self.perf
 
     def new_task(self, spec: TaskSpec, began: int, parent: int = -1) -> Task:

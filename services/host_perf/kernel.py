@@ -50,7 +50,7 @@ class HostPerf:
     def perf_of(self, boot: HostBoot) -> Perf:
         """What all CPUs share, made by the first that boots."""
         if self.perf is None:
-            self.perf = Perf(frequency_hz=boot.frequency_hz, hz=boot.hz, costs=boot.costs)
+            self.perf = Perf(frequency_hz=boot.frequency_hz, hz=boot.hz, costs=boot.costs, sysctls=boot.sysctls)
         return self.perf
 
     def state(self) -> Saved:

@@ -121,6 +121,7 @@ class Simulation:
             costs=experiment.costs,
             hz=host.hz,
             mux_interval=host.mux_interval,
+            sysctls=host.sysctls,
             features=pcpu.spec,
             arm_pmu=self._arm_pmu(cpu),
             policy=pcpu.policy,

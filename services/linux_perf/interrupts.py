@@ -200,11 +200,14 @@ def irq_work(cc: CpuContext) -> bool:
 
 def handler_took(cc: CpuContext, start: int, end: int) -> None:
     """perf_sample_event_took, with the times in cycles between which handle_irq ran (Entry.previous_done)."""
+    allowed = cc.shared.limits.allowed_ns
+    if not allowed:
+        return
     length = (end - start) * NS_PER_S // cc.frequency_hz
     running = cc.running_sample_length
     cc.running_sample_length = running - running // ACCUMULATED_SAMPLES + length
     average = cc.running_sample_length // ACCUMULATED_SAMPLES
-    if average > cc.shared.limits.allowed_ns:
+    if average > allowed:
         cc.shared.limits.lower(average)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from services.cpu import Cpu
+from services.experiment import DEFAULT_SYSCTLS, PerfSysctls
 from services.linux_perf import inherit, interrupts, kernel_counters, lifecycle, schedule, switch
 from services.linux_perf.attr import EventAttr
 from services.linux_perf.cpu_context import CpuContext
@@ -117,9 +118,11 @@ class Perf:
 
     DERIVED = frozenset({"shared", "cpus"})
 
-    def __init__(self, *, frequency_hz: int, hz: int, costs: Mapping[str, int]) -> None:
+    def __init__(
+        self, *, frequency_hz: int, hz: int, costs: Mapping[str, int], sysctls: PerfSysctls = DEFAULT_SYSCTLS
+    ) -> None:
         """`costs`: cycles by lower-case name of `services.costs.Cost`, as an actor gets them when it is booted."""
-        self.shared = Shared.of(frequency_hz=frequency_hz, hz=hz, costs=costs)
+        self.shared = Shared.of(frequency_hz=frequency_hz, hz=hz, costs=costs, sysctls=sysctls)
         self.cpus: list[PerfCpu] = []
 
     def add_cpu(self, config: PerfConfig) -> PerfCpu:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from services.cpu import Cpu
@@ -19,8 +19,9 @@ Result = dict[str, Any]
 class Session:
     """The events of one session on one CPU: of a task, or with `task` None of the CPU (`-a`).
 
-    As the tool does it, group leaders are opened disabled and their siblings enabled. A task that is yet to exec
-    (`on_exec`) enables them there; otherwise the tool enables each leader when all are open.
+    As the tool does it, a frequency above the kernel's present perf_event_max_sample_rate is lowered to that
+    (record_opts__config_freq), and group leaders are opened disabled and their siblings enabled. A task that is yet
+    to exec (`on_exec`) enables them there; otherwise the tool enables each leader when all are open.
     """
 
     spec: SessionSpec
@@ -35,7 +36,7 @@ class Session:
         for index, spec in enumerate(self.spec.events):
             leader = None if spec.leader == index else self.events[spec.leader]
             attr = EventAttr.of_spec(
-                spec,
+                replace(spec, frequency=min(spec.frequency, self.perf.shared.limits.max_sample_rate)),
                 disabled=leader is None,
                 enable_on_exec=leader is None and self.on_exec,
                 inherit=self.task is not None,

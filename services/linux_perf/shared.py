@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from services.costs import Cost
+from services.experiment import DEFAULT_SYSCTLS, PerfSysctls
 from services.linux_perf.event import Context, HwEvent, PerfEvent
 from services.state import derived, link
 
 NS_PER_S = 1_000_000_000
-MAX_SAMPLE_RATE = 100_000  # perf_event_max_sample_rate, per second
-CPU_TIME_MAX_PERCENT = 25  # perf_cpu_time_max_percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +34,32 @@ class SampleLimits:
 
     hz: int
     max_samples_per_tick: int
-    allowed_ns: int
+    allowed_ns: int  # of a sample, on average; 0: any time
+    max_sample_rate: int  # what perf_event_max_sample_rate says now
+    sysctls: PerfSysctls = derived()
 
     @classmethod
-    def at(cls, hz: int) -> SampleLimits:
-        """As a kernel with a tick of `hz` boots with them."""
-        return cls(hz, -(-MAX_SAMPLE_RATE // hz), NS_PER_S // MAX_SAMPLE_RATE * CPU_TIME_MAX_PERCENT // 100)
+    def at(cls, hz: int, sysctls: PerfSysctls = DEFAULT_SYSCTLS) -> SampleLimits:
+        """Of a kernel with a tick of `hz`, after its sysctls were written.
+
+        perf_event_max_sample_rate_handler, then perf_cpu_time_max_percent_handler.
+        """
+        rate, percent = sysctls.max_sample_rate, sysctls.cpu_time_max_percent
+        allowed = 0 if percent in (0, 100) else max(1, NS_PER_S // rate * percent // 100)
+        return cls(hz, -(-rate // hz), allowed, rate, sysctls)
 
     def lower(self, average_ns: int) -> None:
         """A CPU's average handler took longer than allowed: allow a quarter more than that, and fewer samples."""
         average_ns += average_ns // 4
-        budget = NS_PER_S // self.hz // 100 * CPU_TIME_MAX_PERCENT
+        budget = tick_ns(self.hz) // 100 * self.sysctls.cpu_time_max_percent
         self.max_samples_per_tick = budget // average_ns if average_ns < budget else 1
         self.allowed_ns = average_ns
+        self.max_sample_rate = self.max_samples_per_tick * self.hz
+
+
+def tick_ns(hz: int) -> int:
+    """TICK_NSEC."""
+    return (NS_PER_S + hz // 2) // hz
 
 
 @dataclass(slots=True, eq=False)
@@ -63,16 +75,18 @@ class Shared:
     probed: dict[int, int] = field(default_factory=dict)  # PMCR_EL0.N of each `arm_pmu`, as one of its CPUs has it
     opened: int = 0
     contexts: int = 0  # that have been made
-    tick_ns: int = derived(init=False)  # TICK_NSEC
+    tick_ns: int = derived(init=False)
 
     def __post_init__(self) -> None:
-        self.tick_ns = (NS_PER_S + self.hz // 2) // self.hz
+        self.tick_ns = tick_ns(self.hz)
 
     @classmethod
-    def of(cls, *, frequency_hz: int, hz: int, costs: Mapping[str, int]) -> Shared:
+    def of(
+        cls, *, frequency_hz: int, hz: int, costs: Mapping[str, int], sysctls: PerfSysctls = DEFAULT_SYSCTLS
+    ) -> Shared:
         """`costs`: cycles by lower-case name of `services.costs.Cost`, as an actor gets them when it is booted."""
         by_cost = {cost: costs.get(cost.name.lower(), 0) for cost in Cost}
-        return cls(SampleLimits.at(hz), frequency_hz, hz, by_cost)
+        return cls(SampleLimits.at(hz, sysctls), frequency_hz, hz, by_cost)
 
     def new_event(self, hw: HwEvent, period: int, leader: PerfEvent | None = None, handle: int = -1) -> PerfEvent:
         """perf_event_alloc. A `handle` makes it KVM's."""

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.cpu import CounterFlag, Notice
+from services.experiment import PerfSysctls
 from services.linux_perf import PerfEvent, State
 from services.linux_perf.interrupts import adapted_period
 from services.linux_perf.shared import SampleLimits
@@ -132,6 +133,27 @@ def test_the_limit_falls_when_handlers_take_long() -> None:
     assert (limits.max_samples_per_tick, limits.allowed_ns) == (200, 5000)
     limits.lower(1_000_000)
     assert limits.max_samples_per_tick == 1
+
+
+@pytest.mark.parametrize(
+    ("rate", "percent", "samples", "allowed"), [(1000, 25, 4, 250_000), (1, 1, 1, 10_000_000), (100_000, 50, 400, 5000)]
+)
+def test_the_sysctls_set_the_limits(rate: int, percent: int, samples: int, allowed: int) -> None:
+    """perf_event_max_sample_rate_handler, perf_cpu_time_max_percent_handler."""
+    limits = SampleLimits.at(250, PerfSysctls(rate, percent))
+    assert (limits.max_samples_per_tick, limits.allowed_ns) == (samples, allowed)
+    limits.lower(allowed)
+    assert limits.max_samples_per_tick == max(1, 4_000_000 // 100 * percent // (allowed + allowed // 4))
+    assert limits.max_sample_rate == limits.max_samples_per_tick * 250
+
+
+@pytest.mark.parametrize("percent", [0, 100])
+async def test_without_a_share_of_time_no_handler_takes_too_long(percent: int) -> None:
+    kernel = await Kernel.boot()
+    kernel.all_perf.shared.limits = SampleLimits.at(250, PerfSysctls(cpu_time_max_percent=percent))
+    for _ in range(1000):
+        kernel.perf.handler_took(0, 1_000_000)
+    assert kernel.all_perf.limits.max_samples_per_tick == 400
 
 
 async def test_the_average_of_128_handlers_counts() -> None:
