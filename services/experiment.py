@@ -160,6 +160,7 @@ class Experiment:
     host: HostSpec
     guests: tuple[GuestSpec, ...]
     design: DesignSpec
+    halt_poll: int = 0  # kvm.halt_poll_ns, in cycles
     assumed_costs: dict[str, str] = field(
         default_factory=dict
     )  # costs that nobody has measured; what was taken instead

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 
 from pmulab import designs
@@ -29,6 +30,8 @@ from services.kvm.vpmu import DesignError
 from services.registers import CPU_CYCLES, INST_RETIRED
 from services.result import Design, Failure, Published
 from services.tables import Document, Table
+
+_HALT_POLL_NS = 500_000  # KVM_HALT_POLL_NS_DEFAULT of arm64
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ def resolve(document: Document, chosen: Sequence[str], seed: int | None, every_e
         host=host,
         guests=guests,
         design=DesignSpec(""),
+        halt_poll=machine.cycles(_halt_poll(scenario)),
         assumed_costs=machine.assumed_costs,
     )
     published = read_published(scenario)
@@ -82,6 +86,12 @@ def resolve(document: Document, chosen: Sequence[str], seed: int | None, every_e
         assumed=assumed,
         fitted=fitted,
     )
+
+
+def _halt_poll(scenario: Table) -> Decimal:
+    """In seconds."""
+    table = scenario.table("kvm", keys.KVM)
+    return table.duration("halt_poll_ns", "ns", _HALT_POLL_NS, 0, 2**32 - 1) / 10**9
 
 
 def _designs(scenario: Table, experiment: Experiment, chosen: Sequence[str]) -> tuple[list[DesignSpec], list[Failure]]:

@@ -49,9 +49,13 @@ def line(account: Account, cost: Cost) -> str:
     return LINES[account]
 
 
-def host(machine: Machine, cpus: int, programs: int) -> dict[str, int]:
-    """Cycles of the host's kernel by line; their sum is all that it has run. `programs`: what its tasks ran there."""
-    bill = dict.fromkeys((*LINES.values(), "perf re-create", "injection", "barrier"), 0) | {"programs": programs}
+def host(machine: Machine, cpus: int, programs: int, polled: int) -> dict[str, int]:
+    """Cycles of the host's kernel by line; their sum is all that it has run.
+
+    `programs`: what its tasks ran there, `polled`: what halted vCPUs did.
+    """
+    bill = dict.fromkeys((*LINES.values(), "perf re-create", "injection", "barrier"), 0)
+    bill |= {"programs": programs, "halt polling": polled}
     for cpu in range(cpus):
         for account in Account:
             if account is not Account.GUEST:

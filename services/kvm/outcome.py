@@ -41,7 +41,9 @@ def result(
         "time": _summed(machine.cycles(pcpu.cpu) for pcpu in pcpus),
         "cputime": _summed(machine.cputime(pcpu.cpu) for pcpu in pcpus),
         "bill": {
-            "host": bill.host(machine, len(pcpus), sum(task.in_kernel for task in tasks)),
+            "host": bill.host(
+                machine, len(pcpus), sum(task.in_kernel for task in tasks), sum(vcpu.halt.polled for vcpu in vcpus)
+            ),
             "host_by_cost": bill.by_cost(machine, len(pcpus), guests=False),
             "guests_by_cost": bill.by_cost(machine, len(pcpus), guests=True),
         },

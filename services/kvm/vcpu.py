@@ -33,6 +33,7 @@ from services.kvm.bill import Account
 from services.kvm.board import Board
 from services.kvm.errors import InjectUndef, Livelock, ProtocolError, SimulationError
 from services.kvm.guest_pmu import GuestPmu
+from services.kvm.halt_poll import HaltPoll
 from services.kvm.latency import Latencies
 from services.kvm.pcpu import WINDOWS, PCpu
 from services.kvm.vgic import Vgic
@@ -60,6 +61,7 @@ class VCpuState:
     blocked: bool = False
     wfi: bool = False
     resync_due: bool = False  # KVM_REQ_RESYNC_PMU_EL0
+    halt: HaltPoll = field(init=False)
     progress: int = 0  # when it last did work, or began to
     compute: tuple[int, int, int] | None = None  # profile, exception level, cycles left
     vgic: Vgic = field(default_factory=Vgic)
@@ -134,6 +136,7 @@ class VCpu(VCpuState):
         self.executor = executor_of(self, board.machine, self.context, cpu, interruptible=True)
         self.profile = experiment.guest_kernel_profile
         self.patience = experiment.frequency_hz  # cycles, a second
+        self.halt = HaltPoll.of(experiment.halt_poll, experiment.frequency_hz)
         self.boot = boot  # the payload of its BOOT entry
         self.guest: Attendant | None = None
         self.windows = 0
@@ -185,6 +188,7 @@ class VCpu(VCpuState):
         self.load_times.add(began, self.pcpu.now)
         self.swap_bursts += self.pcpu.executor.bursts - before
         self.machine.set_account(self.cpu, Account.TRAP)
+        self.halt.end(self.pcpu.now)
         if self._takes_resync():
             await self._resync_pmu_el0()
         self._enter_guest()
@@ -202,6 +206,9 @@ class VCpu(VCpuState):
     def next_interaction(self) -> int:
         """The time of what happens next on this vCPU, while it is the current thread."""
         machine, cpu = self.machine, self.cpu
+        if self.halt.until >= 0:
+            machine.set_running(cpu, self.pcpu.context, 2, self.pcpu.profile)
+            return machine.next_stop(cpu, self.halt.until - machine.now(cpu))
         if self._pending() or self.compute is None:
             return machine.now(cpu)
         profile, el, left = self.compute
@@ -225,6 +232,8 @@ class VCpu(VCpuState):
     def step(self) -> Coroutine[Any, Any, object] | None:
         """One interaction: one handler of the guest, or its work up to an interrupt."""
         vgic = self.vgic
+        if self.halt.until >= 0:
+            return self._poll()
         if not self.booted:
             self.booted = True
             return self._enter(EntryKind.BOOT, payload=self.boot)
@@ -241,7 +250,7 @@ class VCpu(VCpuState):
         if self.compute is not None:
             return self._run(*self.compute)
         if self.wfi:
-            return self._block()
+            return self._halt()
         return self._resume()
 
     async def _resume(self) -> None:
@@ -405,18 +414,50 @@ class VCpu(VCpuState):
         self.pcpu.rearm()
         self.pcpu.charge(Cost.VIRQ_INJECT)
 
-    async def _block(self) -> None:
-        """A trapped WFI: block unless something is pending (kvm_vcpu_halt)."""
+    async def _halt(self) -> None:
+        """A trapped WFI (kvm_vcpu_halt): poll if what it last waited for came soon, else block."""
         pcpu = self.pcpu
         pcpu.enter_kernel()
         pcpu.charge(Cost.EXIT_FULL_NULL)
+        self.halt.begin(pcpu.now, not pcpu.rq.waiting)
+        if self.halt.until >= 0:
+            await pcpu.serve_interrupts(-1)
+            self._served_interrupts()
+        else:
+            await self._block()
+
+    async def _poll(self) -> None:
+        """The loop of kvm_vcpu_halt, up to an interrupt or its end: it goes on while nothing is pending for the guest
+        and no other thread wants the CPU (kvm_vcpu_can_poll).
+        """
+        pcpu, machine, halt = self.pcpu, self.machine, self.halt
+        left = max(0, halt.until - machine.now(self.cpu))
+        done, _, interrupted = machine.work(self.cpu, pcpu.context, 2, pcpu.profile, left)
+        halt.polled += done
+        if interrupted:
+            await pcpu.serve_interrupts(2)
+        now = machine.now(self.cpu)
+        if self._pending() or self.vgic.timer_deadline <= now:
+            await self._resumed()
+        elif now >= halt.until or pcpu.rq.waiting:
+            halt.until = -1
+            await self._block()
+
+    async def _block(self) -> None:
+        """kvm_vcpu_block, which finds out whether something is pending before it sleeps."""
+        pcpu = self.pcpu
         pcpu.charge(Cost.WFI_BLOCK)
         await pcpu.serve_interrupts(-1)
         self._served_interrupts()
+        await self._resumed()
+
+    async def _resumed(self) -> None:
+        """Back into the guest, unless there is nothing for it."""
         self._flush()
         self.blocked = not self._pending()
         if self.blocked:
             return
+        self.halt.end(self.pcpu.now)
         if self._takes_resync():
             await self._resync_pmu_el0()
         self.machine.set_cputime(self.cpu, CPUTIME_GUEST)

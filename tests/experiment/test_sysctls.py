@@ -35,6 +35,8 @@ def test_the_sample_rate_throttles_what_has_a_period(tmp_path: Path) -> None:
     held = recorded(tmp_path, period, perf_event_max_sample_rate=1000)
     assert free.samples > 400
     assert held.samples == pytest.approx(40, abs=4)  # four in each of ten ticks
+    assert held.count is not None
+    assert free.count is not None
     assert held.count < free.count / 5
 
 
