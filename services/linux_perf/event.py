@@ -26,6 +26,9 @@ CPU = 8
 ALL = FLEXIBLE | PINNED
 
 
+S64_MIN = -(1 << 63)
+
+
 def signed64(value: int) -> int:
     """The kernel keeps periods in s64."""
     value &= MASK64
@@ -154,13 +157,17 @@ class PerfEvent:
         In s64: a period of 2^63 and more is negative, is over at once each time, and leaves a negative rest.
         """
         period = self.sample_period
-        left = signed64(self.period_left)
+        left = self.period_left
+        if left < S64_MIN:
+            left = signed64(left)
         renewed = False
         if left <= -period:
             left = period
             renewed = True
         if left <= 0:
-            left = signed64(left + period)
+            left += period
+            if left < S64_MIN:
+                left = signed64(left)
             renewed = True
         self.period_left = left
         if renewed:

@@ -57,6 +57,8 @@ class EmulatedPmu(Vpmu):
     base: int = derived(init=False)  # the handle of counter 0
     long_counters: bool = derived(init=False)
     widths: list[int] = derived(init=False)  # of the counters, as masks
+    # compute_period: by counter, the bit of PMCR_EL0 with which one of 64 bits (kvm_pmc_is_64bit) overflows at 64, too.
+    overflows_long: list[int] = derived(init=False)
 
     def derive(self) -> None:
         super().derive()
@@ -64,6 +66,7 @@ class EmulatedPmu(Vpmu):
         self.base = self.vcpu.id << COUNTER_SHIFT
         self.long_counters = self.pmu.pmuver >= PMUVER_P5
         self.widths = [MASK64 if self.long_counters else MASK32] * CYCLE_COUNTER + [MASK64]
+        self.overflows_long = [r.PMCR_LP if self.long_counters else 0] * CYCLE_COUNTER + [r.PMCR_LC]
 
     async def load(self) -> None:
         burst = Burst()
@@ -170,7 +173,7 @@ class EmulatedPmu(Vpmu):
         changed = pmu.pmcr ^ value
         pmu.pmcr = value & PMCR_WRITABLE
         if changed & (r.PMCR_LC | r.PMCR_LP) and self.backed:  # compute_period goes by them at each overflow
-            wide = sum(1 << n for n in bits(self.backed) if self._wide(n))
+            wide = sum(1 << n for n in bits(self.backed) if value & self.overflows_long[n])
             self.rows.append((LONG_OVERFLOW, self.base, self.backed, wide, 0))
             self.calls += 1
         if self.acts_on_change:
@@ -191,10 +194,6 @@ class EmulatedPmu(Vpmu):
 
     def _long_overflow(self, n: int) -> bool:
         return bool(self.pmu.pmcr & (r.PMCR_LC if n == CYCLE_COUNTER else r.PMCR_LP))
-
-    def _wide(self, n: int) -> bool:
-        """compute_period: a counter of 64 bits (kvm_pmc_is_64bit) that overflows at 64, too."""
-        return (n == CYCLE_COUNTER or self.long_counters) and self._long_overflow(n)
 
     def _enable(self, mask: int) -> None:
         """kvm_pmu_enable_counter_mask: nothing while PMCR_EL0.E is clear."""
@@ -244,7 +243,7 @@ class EmulatedPmu(Vpmu):
             flags |= EXCLUDE_KERNEL
         if not (pmcr & r.PMCR_E and pmu.cnten & bit):
             flags |= DISABLED
-        wide = self._wide(n)
+        wide = pmcr & self.overflows_long[n]
         if wide:
             flags |= OVERFLOWS_LONG
         self.rows.append((CREATE, self.base + n, event, flags, -pmu.counter[n] & (MASK64 if wide else MASK32)))
