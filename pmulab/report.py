@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pmulab.columns import align, wrap
 from services.result import CountError, CpuTime, Design, Event, Guest, Host, Latency, RefusedEvent, Result, Run
 
 _CAUSES = ("multiplexing", "stopped", "surplus", "overflow")
 _TRAPS_SHOWN = 6  # registers, those that trap most
-_NOT_COUNTED = "<not counted>"  # as perf prints it
+_NOT_COUNTED, _NOT_SUPPORTED = "<not counted>", "<not supported>"  # as perf prints them
 _FAR = 0.05  # from its truth: what a host event's scaled count is named for
 _MODES: tuple[tuple[str, Callable[[CpuTime], float]], ...] = (
     ("guest", lambda time: time.guest),
@@ -240,17 +240,33 @@ def _name(key: _Key, *, alone: bool) -> str:
 def _events(actor: str, runs: Sequence[Run], actors: Sequence[Guest | Host]) -> str:
     """One line per event and design: what was counted beside what happened, or why it was not."""
     rows = _rows(actors)
-    if not rows:
-        return ""
     heads = columns(runs)
+    ended = [
+        f"{name}: perf {one.verb} ({one.session or 'a client'}) does not run: {one.reason}"
+        for name, of in zip(heads, actors, strict=True)
+        for one in of.refused_sessions
+    ]
+    if not rows:
+        return "\n".join([f"{actor}: no event is counted", *ended]) if ended else ""
     table = [[f"{actor}: event", "design", "count", "scaled", "truth", "error", "running", "samples"]]
     notes: dict[str, None] = {}
+    why: dict[str, list[str]] = {}
     for name, events in rows:
         for number, event in enumerate(events):
             table.append([name if number == 0 else "", heads[number], *_cells(event)])
             if isinstance(event, RefusedEvent):
                 notes[f"{heads[number]} refuses {name}: {event.reason}"] = None
-    return "\n".join([align(table, left=2), *notes])
+            elif event is not None and event.unsupported:
+                why.setdefault(f"{name} is not supported: {event.unsupported}", []).append(heads[number])
+            elif event is not None and event.starved:
+                why.setdefault(f"{name} never got a counter: {event.starved}", []).append(heads[number])
+    return "\n".join([align(table, left=2), *notes, *_where(why, heads), *ended])
+
+
+def _where(said: Mapping[str, Sequence[str]], heads: Sequence[str]) -> Iterator[str]:
+    """Each once, with the designs under which it holds, unless it does under all."""
+    for text, under in said.items():
+        yield text if len(under) == len(heads) else f"{', '.join(under)}: {text}"
 
 
 def _cells(event: Event | RefusedEvent | None) -> list[str]:
@@ -258,6 +274,8 @@ def _cells(event: Event | RefusedEvent | None) -> list[str]:
         return ["not opened", "", "", "", "", ""]
     if isinstance(event, RefusedEvent):
         return ["refused", "", "", "", "", ""]
+    if event.unsupported:
+        return ["", _NOT_SUPPORTED, "", "", "", ""]
     return [
         "" if event.count is None else f"{event.count:,}",
         _NOT_COUNTED if event.scaled is None else f"{event.scaled:,}",
@@ -305,7 +323,7 @@ def _causes(actor: str, runs: Sequence[Run], actors: Sequence[Guest | Host]) -> 
     for name, events in _rows(actors):
         for number, event in enumerate(events):
             cells = [""] * (1 + len(_CAUSES))
-            if isinstance(event, Event):
+            if isinstance(event, Event) and not event.unsupported:
                 cells = [f"{100 * event.running:.2f} %", *_parts(event.error, event.truth)]
             table.append([name if number == 0 else "", heads[number], *cells])
     return align(table, left=2) if len(table) > 1 else ""

@@ -192,8 +192,8 @@ class Machine:
         counters: N, 0 to 31 · pmuver: ID_AA64DFR0_EL1.PMUVer, 1 or 4 to 9 (p1, p4, p5, p7, p8, p9)
         fgt: 0, 1 (FEAT_FGT), 2 (and FEAT_FGT2) · hpmn0, icntr, th, mtpmu, ss: FEAT_HPMN0, _PMUv3_ICNTR, _PMUv3_TH,
         _MTPMU, _PMUv3_SS · el3, sel2, aarch32, vhe: 0 or 1
-        pmcr_id: PMCR_EL0.IMP and IDCODE in place · pmceid0, pmceid1, pmmir: the registers; without pmceid0 and pmceid1
-        the events that are tallied are implemented
+        pmcr_id: PMCR_EL0.IMP and IDCODE in place · pmceid0, pmceid1, pmmir: the registers; a common event that
+        pmceid0 or pmceid1 lacks never happens on that CPU, without them the events that are tallied are implemented
 
         and what the CPU does where the architecture leaves a choice (`choices_made` counts the uses):
 

@@ -10,7 +10,8 @@ from typing import Final
 
 from services import costs
 from services.experiment import CpuSpec
-from services.tables import Document, entry, is_path, near
+from services.registers import MASK64
+from services.tables import Document, Table, entry, is_path, near
 
 SHIPPED: Final = Path(__file__).with_suffix(".toml")
 
@@ -34,7 +35,20 @@ class Core:
     assumed: Mapping[str, str]
 
 
-_KEYS: Final = ("title", "counters", "pmuver", "fgt", "hpmn0", "icntr", "vhe", "costs", "source", "assumed")
+_KEYS: Final = (
+    "title",
+    "counters",
+    "pmuver",
+    "fgt",
+    "hpmn0",
+    "icntr",
+    "pmceid0",
+    "pmceid1",
+    "vhe",
+    "costs",
+    "source",
+    "assumed",
+)
 
 
 def names() -> list[str]:
@@ -69,12 +83,18 @@ def load(name: str) -> Core:
             fgt=table.integer("fgt", 0, 0, 2),
             hpmn0=table.boolean("hpmn0", False),
             icntr=table.boolean("icntr", False),
+            pmceid0=_events(table, "pmceid0"),
+            pmceid1=_events(table, "pmceid1"),
         ),
         vhe=table.boolean("vhe", True),
         costs=cost_table,
         source=table.text("source"),
         assumed={key: assumed.text(key) for key in assumed.data},
     )
+
+
+def _events(table: Table, key: str) -> int | None:
+    return table.integer(key, 0, 0, MASK64) if key in table else None
 
 
 @cache

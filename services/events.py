@@ -53,6 +53,16 @@ def number(name: str) -> int:
     return _by_name()[name.lower()]
 
 
+@cache
+def _generic() -> frozenset[str]:
+    return frozenset(name.lower() for name in (*hardware(), *cache_events(), *aliases()))
+
+
+def is_generic(name: str) -> bool:
+    """Is it one of perf's own names, which a PMU looks up among the events that it has?"""
+    return name.lower() in _generic()
+
+
 def names() -> list[str]:
     """Every name that `number` knows, as perf and the architecture write them (the latter in lower case)."""
     return [*hardware(), *aliases(), *cache_events(), *(name.lower() for name in pmuv3())]

@@ -27,6 +27,7 @@ class EventSpec:
     exclude_host: bool = False
     exclude_guest: bool = False
     long: bool = False  # config1 bit 0: 64-bit overflow
+    generic: bool = False  # PERF_TYPE_HARDWARE or _HW_CACHE, which the PMU looks up among its events; else a raw number
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,13 @@ class CpuSpec:
     fgt: int = 0  # 0 none, 1 FEAT_FGT, 2 FEAT_FGT2
     hpmn0: bool = False
     icntr: bool = False
+    pmceid0: int | None = None  # PMCEID0_EL0; None: whatever events the experiment has to do with
+    pmceid1: int | None = None
+
+    def implements(self, event: int) -> bool:
+        """Does it have a common event, 0 to 0x3f?"""
+        pmceid = self.pmceid1 if event >> 5 else self.pmceid0
+        return pmceid is None or bool(pmceid >> (event & 31) & 1)
 
 
 @dataclass(frozen=True, slots=True)

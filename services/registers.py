@@ -74,6 +74,7 @@ _PMEVCNTR: Final = tuple(encoding(3, 3, 14, 8 | n >> 3, n & 7) for n in range(EV
 _PMEVTYPER: Final = tuple(encoding(3, 3, 14, 12 | n >> 3, n & 7) for n in range(EVENT_COUNTERS))
 
 # ID_AA64DFR0_EL1.PMUVer
+PMUVER_NONE: Final = (0x0, 0xF)  # no PMU, or none of the architecture's
 PMUVER_P1: Final = 4
 PMUVER_P4: Final = 5
 PMUVER_P5: Final = 6
@@ -123,5 +124,7 @@ HDFGRTR_PMCEIDN: Final = 1 << 58
 # Events that the architecture itself uses
 SW_INCR: Final = 0x0000
 INST_RETIRED: Final = 0x0008
+PC_WRITE_RETIRED: Final = 0x000C
 CPU_CYCLES: Final = 0x0011
 CHAIN: Final = 0x001E
+BR_RETIRED: Final = 0x0021

@@ -6,7 +6,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import orjson
@@ -18,7 +18,7 @@ from pmulab.exit_status import FAILED, OK, TERMINATED
 from pmulab.progress import Progress
 from services.errors import UserError
 from services.experiment import Experiment
-from services.result import Result
+from services.result import RefusedSession, Result
 
 _WRITABLE = "give a directory that can be written to"
 
@@ -43,7 +43,20 @@ def main(arguments: argparse.Namespace) -> int:
     sys.stdout.flush()
     for failure in result.failures:
         sys.stderr.write(f"pmulab: {report.head(failure.design, result)}: {failure}\n")
-    return FAILED if result.failures else OK
+    for head, where, session in _refused(result):
+        sys.stderr.write(f"pmulab: {head}: {where}: perf {session.verb} ({session.session}): {session.reason}\n")
+    return FAILED if result.failures or any(True for _ in _refused(result)) else OK
+
+
+def _refused(result: Result) -> Iterator[tuple[str, str, RefusedSession]]:
+    """The perf sessions that did not run: the design's name, whose it was, and the session."""
+    for run in result.runs:
+        head = report.head(run.design, result)
+        for session in run.host.refused_sessions:
+            yield head, "host", session
+        for guest in run.guests:
+            for session in guest.refused_sessions:
+                yield head, guest.name, session
 
 
 def _execute_in_processes(experiment: Experiment, progress: Callable[[float, float], None]) -> Result:

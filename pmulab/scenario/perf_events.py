@@ -34,6 +34,7 @@ class EventSyntaxError(UserError):
 class _Attr:
     event: int
     long: bool = False
+    generic: bool = False
 
 
 TOOLS: Final = (
@@ -116,7 +117,7 @@ def _attr(name: str) -> _Attr:
     if match := _PMU.fullmatch(name):
         return _pmu_terms(name, match[2])
     try:
-        return _Attr(events.number(name))
+        return _Attr(events.number(name), generic=events.is_generic(name))
     except KeyError:
         pass
     if match := _RAW.fullmatch(name):
@@ -177,6 +178,7 @@ def _modify(text: str, attr: _Attr, modifiers: str, leader: int) -> EventSpec:
         exclude_host=bool(sides) and "H" not in sides,
         exclude_guest=bool(sides) and "G" not in sides,
         long=attr.long,
+        generic=attr.generic,
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from pmulab import designs
 from pmulab.scenario import keys
 from pmulab.scenario.actors import read_guests, read_host
-from pmulab.scenario.machine import read_machine
+from pmulab.scenario.machine import Machine, read_machine
 from pmulab.scenario.published import read_notes, read_published
 from pmulab.scenario.work import Work
 from services import events, workload
@@ -27,7 +27,7 @@ from services.experiment import (
 )
 from services.kvm import designs as kvm_designs
 from services.kvm.vpmu import DesignError
-from services.registers import CPU_CYCLES, INST_RETIRED
+from services.registers import BR_RETIRED, CPU_CYCLES, INST_RETIRED, PC_WRITE_RETIRED
 from services.result import Design, Failure, Published
 from services.tables import Document, Table
 
@@ -58,7 +58,7 @@ def resolve(document: Document, chosen: Sequence[str], seed: int | None, every_e
         scenario.refuse(
             "guest", "nothing runs in this scenario", "add a [[guest]] with a [[guest.task]], or a [[host.task]]"
         )
-    tallied = _events(host, guests, every_event)
+    tallied = _events(machine, host, guests, every_event)
     experiment = Experiment(
         scenario=Path(document.name).stem,
         seed=own_seed if seed is None else seed,
@@ -124,13 +124,15 @@ def _designs(scenario: Table, experiment: Experiment, chosen: Sequence[str]) -> 
     return [design for index, design in enumerate(asked) if index not in without], refused
 
 
-def _events(host: HostSpec, guests: tuple[GuestSpec, ...], every_event: bool) -> tuple[int, ...]:
+def _events(machine: Machine, host: HostSpec, guests: tuple[GuestSpec, ...], every_event: bool) -> tuple[int, ...]:
     """Every event that a session names, with cycles and instructions; or all that PMUv3 names."""
     found = {CPU_CYCLES, INST_RETIRED}
     if every_event:
         found.update(events.pmuv3().values())
     for session in _sessions(host, guests):
         found.update(event.event for event in session.events)
+    if BR_RETIRED in found and not all(cpu.implements(BR_RETIRED) for cpu in machine.cpus):
+        found.add(PC_WRITE_RETIRED)  # which `branches` counts there
     return tuple(sorted(found))
 
 

@@ -15,10 +15,10 @@ from services.cpu import NEVER, Cpu, Entry, EntryKind, Notice, Timer
 from services.experiment import SessionSpec, TaskSpec
 from services.guest.task import Task
 from services.linux_perf import Perf, PerfConfig, PerfCpu, Session
+from services.registers import PMUVER_NONE
 from services.state import Objects, Saved, as_frozen, derived, link, restore, save
 
 PMU_IRQ, IRQ_ENTRY = EntryKind.PMU_IRQ, int(Cost.IRQ_ENTRY)  # looked up once: the handler is entered by the million
-NO_PMU = (0x0, 0xF)  # ID_AA64DFR0_EL1.PMUVer: none, or not by the architecture
 
 
 class BadRequest(ValueError):
@@ -157,11 +157,6 @@ class GuestCpu:
         assert self.boot is not None
         return self.boot
 
-    def _require_pmu(self, spec: SessionSpec) -> None:
-        boot = self._booted()
-        if boot.pmuver in NO_PMU:
-            raise BadRequest(f"perf {spec.verb}: {boot.guest.name} has no PMU")
-
     def configure(self, boot: GuestBoot) -> None:
         """What follows from the boot payload."""
         self.boot = boot
@@ -175,7 +170,7 @@ class GuestCpu:
 
     async def _boot(self, cpu: Cpu, now: int, boot: GuestBoot) -> None:
         self.configure(boot)
-        if boot.pmuver not in NO_PMU:
+        if boot.pmuver not in PMUVER_NONE:
             await self.perf.probe(cpu)
         spec = boot.guest.vcpus[self.index]
         for session in spec.sessions:
@@ -185,7 +180,6 @@ class GuestCpu:
         await self._reschedule(cpu)
 
     async def _watch_cpu(self, cpu: Cpu, spec: SessionSpec) -> None:
-        self._require_pmu(spec)
         session = Session(spec, None, self.perf)
         self.cpu_sessions.append(session)
         await session.open(cpu)
@@ -195,11 +189,13 @@ class GuestCpu:
         task = self.kernel.new_task(spec, began=now)
         self.tasks.append(task)
         if spec.session is not None:
-            self._require_pmu(spec.session)
             of_cpu = spec.session.cpu_wide
             session = Session(spec.session, None if of_cpu else task.id, self.perf, on_exec=not of_cpu)
             self.sessions[task.id] = session
             await session.open(cpu)
+            if session.refused:  # evlist__cancel_workload: the child is killed before it execs
+                task.ended = await self._now(cpu)
+                return
         self.queue.append(task)
 
     async def _request(self, cpu: Cpu, entry: Entry, request: dict[str, Any]) -> None:

@@ -196,17 +196,21 @@ class HostCpu:
         for spec in boot.sessions:
             await self._open(cpu, spec, None)
         for of_thread in boot.threads:
-            await self._open(cpu, of_thread.session, of_thread.thread)
+            if await self._open(cpu, of_thread.session, of_thread.thread) and of_thread.thread not in self.vcpu_threads:
+                cpu.burst.notify(Notice.TASK_KILLED, of_thread.thread)  # evlist__cancel_workload
 
-    async def _open(self, cpu: Cpu, spec: SessionSpec, task: int | None) -> None:
+    async def _open(self, cpu: Cpu, spec: SessionSpec, task: int | None) -> bool:
+        """Did the tool end, as it could not open an event?"""
         assert self.boot is not None
         if self.boot.policy.refuses_guests:
             spec, refused = _excluding_guests(spec)
             self.refused += refused
-        if spec.events:
-            session = Session(spec, task, self.perf)
-            self.sessions.append(session)
-            await session.open(cpu)
+        if not spec.events:
+            return False
+        session = Session(spec, task, self.perf)
+        self.sessions.append(session)
+        await session.open(cpu)
+        return bool(session.refused)
 
     async def _request(self, cpu: Cpu, request: dict[str, Any]) -> None:
         """A user's `perf stat -a` or `perf record -a`, from now on."""

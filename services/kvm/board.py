@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from services import state
 from services._pmu import Machine
 from services.costs import Cost
-from services.experiment import Experiment
+from services.experiment import CpuSpec, Experiment
 from services.state import derived
 
 BYTES = "latin-1"  # a character for each byte, whatever it is
@@ -43,16 +43,7 @@ class Board:
 def _machine(experiment: Experiment) -> Machine:
     costs = experiment.costs
     machine = Machine(
-        [
-            {
-                "counters": cpu.counters,
-                "pmuver": cpu.pmuver,
-                "fgt": cpu.fgt,
-                "hpmn0": int(cpu.hpmn0),
-                "icntr": int(cpu.icntr),
-            }
-            for cpu in experiment.cpus
-        ],
+        [_features(cpu) for cpu in experiment.cpus],
         experiment.events,
         mrs_cycles=costs["mrs"],
         msr_cycles=costs["msr"],
@@ -61,3 +52,16 @@ def _machine(experiment: Experiment) -> Machine:
     for rates in experiment.profiles:
         machine.add_profile(rates)
     return machine
+
+
+def _features(cpu: CpuSpec) -> dict[str, int]:
+    """As the core has them; which events are implemented is left to it where `cpu` does not say."""
+    features = {
+        "counters": cpu.counters,
+        "pmuver": cpu.pmuver,
+        "fgt": cpu.fgt,
+        "hpmn0": int(cpu.hpmn0),
+        "icntr": int(cpu.icntr),
+    }
+    implemented = {"pmceid0": cpu.pmceid0, "pmceid1": cpu.pmceid1}
+    return features | {name: events for name, events in implemented.items() if events is not None}

@@ -92,6 +92,20 @@ class GuestPmu:
                 return False
         return True
 
+    def pmceid(self, half: int, hardware: int) -> int:
+        """kvm_pmu_get_pmceid: PMCEID<half>_EL0 for the guest, of what `hardware` has.
+
+        KVM counts CHAIN itself, hides what makes no sense without PMMIR_EL1, and masks by the VM's filter.
+        """
+        value = hardware & ~STALL_SLOTS if half else hardware | 1 << r.CHAIN
+        if self.denied and not self.event_mask >> 14 & 1:
+            value &= r.MASK32  # the filter's bitmap has 10-bit events only
+        for event in self.denied:
+            base = event & ~0x3F
+            if base in (0, 0x4000) and event >> 5 & 1 == half:
+                value &= ~(1 << (event & 31) + (32 if base else 0))
+        return value
+
     def event(self, n: int) -> int:
         """What counter `n` is programmed to count."""
         return r.CPU_CYCLES if n == CYCLE_COUNTER else self.typer[n] & self.event_mask & r.PMEVTYPER_EVTCOUNT

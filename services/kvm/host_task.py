@@ -94,6 +94,10 @@ class HostTask(HostTaskState):
             await pcpu.serve_interrupts(phase.el)
         self._own_time()
 
+    def kill(self) -> None:
+        """SIGTERM before it has begun: nothing of its work is done."""
+        self.phase, self.left = len(self.spec.phases) * self.spec.repeat, 0
+
     def counter_overflow(self, counter: int, raised: int) -> None:
         raise ProtocolError(f"thread {self.id} is a task of the host: KVM has no kernel counters there")
 

@@ -48,7 +48,7 @@ WINDOWS = 16  # open within one another: software has handlers for far fewer int
 CALL, PMU_IRQ = EntryKind.CALL, EntryKind.PMU_IRQ
 RESULT, COUNTER_OVERFLOW, GUEST_OVERFLOW = Notice.RESULT, Notice.COUNTER_OVERFLOW, Notice.GUEST_OVERFLOW
 COUNTER_MASK = (1 << COUNTER_SHIFT) - 1
-RESYNC_EL0 = Notice.RESYNC_EL0
+RESYNC_EL0, TASK_KILLED = Notice.RESYNC_EL0, Notice.TASK_KILLED
 IRQ_ENTRY, IN_PMU_IRQ = int(Cost.IRQ_ENTRY), int(Account.PMU_IRQ)
 
 
@@ -303,6 +303,12 @@ class PCpu(PCpuState):
             current = self.rq.current
             if current is not None and current.guest_overflow(value, self.machine.raised(self.cpu)):
                 self.noticed = True
+        elif code == TASK_KILLED:
+            if value >= len(self.threads) or self.threads[value].cpu != self.cpu:
+                raise ProtocolError(
+                    f"operation {index}: thread {value}, which is to be killed, is not on pCPU {self.cpu}"
+                )
+            self.threads[value].kill()
         else:
             raise ProtocolError(f"operation {index}: notice {code} is not for the host's perf")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from reprlib import repr as shortened
 from typing import Any
@@ -14,6 +15,7 @@ TIMES = ("elapsed", "user", "system")  # of a guest, in cycles
 _NAMES = {int: "an integer", str: "a string", list: "a list"}
 EVENT = ("count", "truth", "held", "enabled", "running", "samples")
 NUMBERS = range(2**53)  # what any reader of JSON takes as it is; their sums over CPUs fit into 64 bits
+OWNER = re.compile(r"range:\d{1,2}/\d{1,2}|thread:\d{1,6}|event:.*", re.DOTALL)  # of counters: `CpuContext.starved`
 DEEPEST = 16  # levels of objects and lists within each other
 
 
@@ -67,10 +69,23 @@ def _sessions(report: dict[str, Any]) -> None:
             for name in EVENT:
                 _field(event, name, int, of_event)
             _field(event, "state", int, of_event, range(min(State), max(State) + 1))
+            _text(event, "unsupported", of_event)
+            for owner in _optional(event, "starved", of_event):
+                if not isinstance(owner, str) or not OWNER.fullmatch(owner):
+                    raise ValueError(f"{of_event}.starved: {shortened(owner)} is nobody who can have counters")
+        _text(session, "verb", where)
+        _text(session, "refused", where)
 
 
-def _optional(report: dict[str, Any], name: str) -> list[Any]:
-    found: list[Any] = _field(report, name, list, "report") if name in report else []
+def _text(value: dict[str, Any], name: str, where: str) -> None:
+    """A string, which may be left out if it is empty."""
+    if name in value:
+        _field(value, name, str, where)
+
+
+def _optional(value: dict[str, Any], name: str, where: str = "report") -> list[Any]:
+    """A list, which may be left out or None if it is empty."""
+    found: list[Any] = _field(value, name, list, where) if value.get(name) is not None else []
     return found
 
 

@@ -48,6 +48,10 @@ class Thread(Protocol):
 
     async def switched_out(self) -> None: ...
 
+    def kill(self) -> None:
+        """It ends without having done anything. Raises ProtocolError for what cannot."""
+        ...
+
     def counter_overflow(self, counter: int, raised: int) -> None:
         """A kernel counter that backs counter `counter` of its guest overflowed, at `raised`. Raises ProtocolError."""
         ...

@@ -215,6 +215,9 @@ class VCpu(VCpuState):
         machine.set_running(cpu, self.context, el, profile)
         return machine.next_stop(cpu, left)
 
+    def kill(self) -> None:
+        raise ProtocolError(f"thread {self.id} is a vCPU's: it cannot be killed")
+
     def counter_overflow(self, counter: int, raised: int) -> None:
         """A kernel counter that backs counter `counter` overflowed, at `raised`. Raises ProtocolError."""
         self.vpmu.counter_overflow(counter)

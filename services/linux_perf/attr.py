@@ -37,6 +37,7 @@ class EventAttr:
     disabled: bool = False
     enable_on_exec: bool = False
     inherit: bool = False
+    generic: bool = False  # PERF_TYPE_HARDWARE or PERF_TYPE_HW_CACHE
 
     @classmethod
     def of_spec(
@@ -58,6 +59,7 @@ class EventAttr:
             disabled=disabled,
             enable_on_exec=enable_on_exec,
             inherit=inherit,
+            generic=spec.generic,
         )
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.linux_perf.driver import Driver
 from services.linux_perf.event import Context, PerfEvent
@@ -34,6 +34,9 @@ class CpuContext:
     guest_mask: int = 0  # counters whose overflow flags are a guest's, not the host's
     split_irq: bool = False  # KVM clears the guest's flags, after the host's events
     own_flags: int = MASK64  # then: of the others, those that the handler clears
+    # Of a host's events that have never had a counter, by id, who had them when it was their turn: `range:K/N` (K of N
+    # are withheld for guests), `thread:ID` (KVM, for the vCPU of that thread), `event:NAME`.
+    starved: dict[int, list[str]] = field(default_factory=dict)
     # Multiplexing.
     mux_active: bool = False
     mux_expires: int = 0

@@ -79,6 +79,8 @@ class Driver:
     icntr: bool = derived()  # it has PMICNTR_EL0
     high_to_low: bool = derived()  # event counters are allocated from the highest index
     costs: dict[Cost, int] = derived()
+    pmceid0: int = 0  # PMCEID0_EL0 and PMCEID1_EL0, as probed
+    pmceid1: int = 0
     cntr_mask: int = CYCLE_BIT  # counters that may be used; the event counters are known after the probe
     used: int = 0  # counters in use
     guest_only: int = 0  # of these, those whose event has its EL0 filter flipped by KVM and counts in the guest
@@ -231,24 +233,26 @@ class Driver:
 
     # Counters.
 
-    def allocate(self, event: PerfEvent) -> bool:
-        """armv8pmu_get_event_idx: give `event` a counter, or a pair; False if there is none."""
-        free = self.cntr_mask & ~self.used
-        hw = event.hw
+    def implements(self, event: int) -> bool:
+        """Is a common event (0 to 0x3f) one of the PMU's?"""
+        return bool((self.pmceid1 if event >> 5 else self.pmceid0) >> (event & 31) & 1)
+
+    def index(self, hw: HwEvent, free: int) -> int:
+        """armv8pmu_get_event_idx: the counter that an event gets of those that are free, the upper of a pair; or -1."""
         if hw.on_pmccntr and free & CYCLE_BIT:
-            idx = CYCLE_COUNTER
-        elif hw.on_pmicntr and free & INSTRUCTION_BIT:
-            idx = INSTRUCTION_COUNTER
-        elif hw.chained:
-            pairs = free & (free << 1) & GENERAL & 0xAAAAAAAA  # the odd counters of free pairs
-            if not pairs:
-                return False
-            idx = self._first(pairs)
-        else:
-            free &= GENERAL
-            if not free:
-                return False
-            idx = self._first(free)
+            return CYCLE_COUNTER
+        if hw.on_pmicntr and free & INSTRUCTION_BIT:
+            return INSTRUCTION_COUNTER
+        # Of pairs, the odd counters.
+        free = free & (free << 1) & GENERAL & 0xAAAAAAAA if hw.chained else free & GENERAL
+        return self._first(free) if free else -1
+
+    def allocate(self, event: PerfEvent) -> bool:
+        """Give `event` a counter, or a pair; False if there is none."""
+        hw = event.hw
+        idx = self.index(hw, self.cntr_mask & ~self.used)
+        if idx < 0:
+            return False
         event.idx = idx
         event.bits = bits = counter_bits(idx, paired(event, idx))
         self.used |= bits
@@ -275,7 +279,11 @@ def counter_bits(idx: int, pair: bool) -> int:
 
 def paired(event: PerfEvent, idx: int) -> bool:
     """armv8pmu_event_is_chained on the counter `idx`: the upper of a pair."""
-    return event.hw.chained and idx < CYCLE_COUNTER
+    return paired_on(event.hw, idx)
+
+
+def paired_on(hw: HwEvent, idx: int) -> bool:
+    return hw.chained and idx < CYCLE_COUNTER
 
 
 def read_of(burst: Burst, event: PerfEvent) -> int:

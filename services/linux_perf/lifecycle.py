@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import errno
+from dataclasses import replace
+
 from services._pmu import Burst
 from services.cpu import Cpu
 from services.linux_perf.attr import EventAttr
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import read_of
 from services.linux_perf.event import ACTIVE, INACTIVE, OFF, Context, PerfEvent
+from services.linux_perf.pmu import OpenError, map_event, validate_group
 from services.linux_perf.schedule import (
     add_to_context,
     collect,
@@ -27,12 +31,19 @@ from services.linux_perf.schedule import (
     update_time,
     wait,
 )
-from services.registers import CYCLE_COUNTER
+from services.registers import CYCLE_COUNTER, PMUVER_NONE
 
 
 def open_event(cc: CpuContext, attr: EventAttr, leader: PerfEvent | None = None) -> PerfEvent:
-    """perf_event_alloc: the event exists; `install` makes it known to a context."""
-    return cc.shared.new_event(cc.pmu.hw_event(attr), attr.period, leader)
+    """perf_event_alloc: the event exists; `install` makes it known to a context. Raises OpenError."""
+    if cc.config.pmuver in PMUVER_NONE:
+        raise OpenError(errno.ENOENT, "the kernel finds no PMU")
+    event = map_event(cc.pmu, attr)
+    if event != attr.event:
+        attr = replace(attr, event=event)
+    hw = cc.pmu.hw_event(attr)
+    validate_group(cc.pmu, attr, hw, leader)
+    return cc.shared.new_event(hw, attr.period, leader)
 
 
 async def install(cc: CpuContext, cpu: Cpu, event: PerfEvent, task: int | None) -> None:
@@ -190,6 +201,7 @@ async def release(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     for one in (event, *event.children):
         _detach(cc, cpu, one)
         del cc.shared.events[one.id]
+        cc.starved.pop(one.id, None)
     event.children = []
     await collect(cc, cpu)
 

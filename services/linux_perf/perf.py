@@ -11,7 +11,7 @@ from services.linux_perf.attr import EventAttr
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import Driver
 from services.linux_perf.event import Context, PerfEvent
-from services.linux_perf.shared import PerfConfig, SampleLimits, Shared
+from services.linux_perf.shared import PerfConfig, Probed, SampleLimits, Shared
 from services.registers import (
     INSTRUCTION_BIT,
     PMCEID0_EL0,
@@ -87,21 +87,22 @@ class PerfCpu(CpuContext):
         arm_pmu, probed = self.config.arm_pmu, self.shared.probed
         if arm_pmu not in probed:
             probed[arm_pmu] = await self._probe(cpu)
-        self.counters = probed[arm_pmu]
+        found = probed[arm_pmu]
+        self.counters, self.pmu.pmceid0, self.pmu.pmceid1 = found.counters, found.pmceid0, found.pmceid1
         self.pmu.cntr_mask = counter_mask(self.counters)
         if self.config.icntr:
             self.pmu.cntr_mask |= INSTRUCTION_BIT
         self.reset(cpu)
 
-    async def _probe(self, cpu: Cpu) -> int:
-        """__armv8pmu_probe_pmu: PMCR_EL0.N, which is returned, PMCEID<n>_EL0 and PMMIR_EL1."""
+    async def _probe(self, cpu: Cpu) -> Probed:
+        """__armv8pmu_probe_pmu: what PMCR_EL0.N, PMCEID<n>_EL0 and PMMIR_EL1 say."""
         burst = cpu.burst
         pmcr = burst.mrs(PMCR_EL0)
-        burst.mrs(PMCEID0_EL0)
-        burst.mrs(PMCEID1_EL0)
+        pmceid0, pmceid1 = burst.mrs(PMCEID0_EL0), burst.mrs(PMCEID1_EL0)
         if self.config.pmuver >= PMUVER_P4:
             burst.mrs(PMMIR_EL1)
-        return ((await self.wait(cpu))[pmcr] & PMCR_N) >> PMCR_N_SHIFT
+        values = await self.wait(cpu)
+        return Probed((values[pmcr] & PMCR_N) >> PMCR_N_SHIFT, values[pmceid0], values[pmceid1])
 
     def reset(self, cpu: Cpu) -> None:
         """armv8pmu_reset: boot, hotplug, idle exit."""

@@ -27,7 +27,7 @@ from services.linux_perf.event import (
     PerfEvent,
 )
 from services.linux_perf.shared import NS_PER_S
-from services.registers import CYCLE_BIT, CYCLE_COUNTER
+from services.registers import CYCLE_BIT, CYCLE_COUNTER, counter_mask
 
 MUX = int(Timer.MUX)
 
@@ -267,6 +267,8 @@ def post_ins(cc: CpuContext, cpu: Cpu, ctx: Context, leaders: list[PerfEvent], a
         pmu.used = used
         return
     pmu.used = used
+    if event.hw.reported and not event.running and cc.config.hyp:
+        _starves(cc, event, leaders)
     if active is ctx.flexible_active:
         ctx.rotate_necessary = True
         _restart_mux(cc, cpu)
@@ -275,6 +277,24 @@ def post_ins(cc: CpuContext, cpu: Cpu, ctx: Context, leaders: list[PerfEvent], a
             if event.state == INACTIVE:
                 leave_enabled(event, ctx.time)
                 event.state = ERROR
+
+
+def _starves(cc: CpuContext, unplaced: PerfEvent, leaders: list[PerfEvent]) -> None:
+    """Remember who has the counters that an event of the host's, and those behind it, have never had one of."""
+    pmu = cc.pmu
+    every = counter_mask(cc.counters)
+    withheld = every & ~pmu.cntr_mask
+    owners = [f"range:{withheld.bit_count()}/{every.bit_count()}"] if withheld else []
+    owners += [
+        f"thread:{other.handle >> 5}" if other.is_kvm else f"event:{other.attr.name}"
+        for other in pmu.events
+        if other is not None and other.state == ACTIVE
+    ]
+    for leader in leaders[leaders.index(unplaced) :]:
+        for event in (leader, *leader.siblings):
+            if event.state == INACTIVE and not event.running:
+                known = cc.starved.setdefault(event.id, [])
+                known += [owner for owner in dict.fromkeys(owners) if owner not in known]
 
 
 # Contexts.

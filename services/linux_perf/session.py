@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from services.cpu import Cpu
-from services.experiment import EventSpec, SessionSpec
+from services.experiment import SessionSpec
 from services.linux_perf.attr import EventAttr
-from services.linux_perf.event import PerfEvent
+from services.linux_perf.event import OFF, PerfEvent
 from services.linux_perf.perf import PerfCpu
+from services.linux_perf.pmu import OpenError
 from services.state import Objects, Saved, as_frozen, derived, link, restore
 
 Result = dict[str, Any]
+
+COUNTS = ("count", "truth", "held", "enabled", "running", "samples")
 
 
 @dataclass(slots=True, eq=False)
@@ -28,11 +31,18 @@ class Session:
     task: int | None
     perf: PerfCpu = derived()
     on_exec: bool = False
-    events: list[PerfEvent] = link(default_factory=list)
+    events: list[PerfEvent | None] = link(default_factory=list)  # None: perf_event_open failed
+    unsupported: dict[int, str] = field(default_factory=dict)  # why it failed, by the event's place
+    refused: str = ""  # why the tool ended before it had begun
     closed: list[Result] | None = None  # what was reported at the end
 
     async def open(self, cpu: Cpu) -> None:
-        """perf_event_open of every event and, unless an exec is to come, ioctl(ENABLE) of every leader."""
+        """perf_event_open of every event and, unless an exec is to come, ioctl(ENABLE) of every leader.
+
+        Where it fails, perf stat goes on without the event (stat_handle_error), unless others are grouped behind it.
+        Then perf stat ends, as perf record does in any case (record__open): what was opened is closed, and the
+        program under it does not run.
+        """
         for index, spec in enumerate(self.spec.events):
             leader = None if spec.leader == index else self.events[spec.leader]
             attr = EventAttr.of_spec(
@@ -41,7 +51,16 @@ class Session:
                 enable_on_exec=leader is None and self.on_exec,
                 inherit=self.task is not None,
             )
-            event = self.perf.open(attr, leader)
+            try:
+                event = self.perf.open(attr, leader)
+            except OpenError as error:
+                self.events.append(None)
+                self.unsupported[index] = str(error)
+                if self._ends_at(index):
+                    self.refused = f"{spec.name}: {error}"
+                    await self._release(cpu)
+                    return
+                continue
             self.events.append(event)
             await self.perf.install(cpu, event, self.task)
         if not self.on_exec:
@@ -55,19 +74,16 @@ class Session:
             return
         for event in self._leaders():
             self.perf.disable(cpu, event)
-        self.closed = [await self._result(cpu, event) for event in self.events]
-        for event in self.events:
-            await self.perf.release(cpu, event)
-        self.events = []
+        self.closed = await self._results(cpu)
+        await self._release(cpu)
 
     async def report(self, cpu: Cpu) -> Result:
         """Results so far: counts and truth in occurrences, times in ns."""
-        if self.closed is not None:
-            return {"name": self.spec.name, "verb": self.spec.verb, "events": self.closed}
         return {
             "name": self.spec.name,
             "verb": self.spec.verb,
-            "events": [await self._result(cpu, event) for event in self.events],
+            "refused": self.refused,
+            "events": await self._results(cpu) if self.closed is None else self.closed,
         }
 
     @classmethod
@@ -78,16 +94,34 @@ class Session:
         return session
 
     def _leaders(self) -> list[PerfEvent]:
-        return [event for event, spec, index in self._numbered() if spec.leader == index]
+        return [event for event in self.events if event is not None and event.leader is event]
 
-    def _numbered(self) -> list[tuple[PerfEvent, EventSpec, int]]:
-        return [(event, self.spec.events[index], index) for index, event in enumerate(self.events)]
+    def _ends_at(self, index: int) -> bool:
+        """Does the tool end if this event cannot be opened?"""
+        return self.spec.verb == "record" or [spec.leader for spec in self.spec.events].count(index) > 1
 
-    async def _result(self, cpu: Cpu, event: PerfEvent) -> Result:
+    async def _release(self, cpu: Cpu) -> None:
+        for event in self.events:
+            if event is not None:
+                await self.perf.release(cpu, event)
+        self.events = []
+
+    async def _results(self, cpu: Cpu) -> list[Result]:
+        return [await self._result(cpu, index, event) for index, event in enumerate(self.events)]
+
+    async def _result(self, cpu: Cpu, index: int, event: PerfEvent | None) -> Result:
+        if event is None:
+            return {
+                "name": self.spec.events[index].name,
+                "unsupported": self.unsupported[index],
+                **dict.fromkeys(COUNTS, 0),
+                "state": OFF,
+            }
         count = await self.perf.read(cpu, event)
         enabled, running = event.times()
         return {
             "name": event.attr.name,
+            "unsupported": "",
             "count": count,
             "truth": await self.perf.truth(cpu, event),
             "held": await self.perf.held(cpu, event),
@@ -95,4 +129,5 @@ class Session:
             "running": running,
             "samples": event.samples + event.child_samples + sum(child.samples for child in event.children),
             "state": event.state,
+            "starved": self.perf.starved.get(event.id),
         }

@@ -28,6 +28,15 @@ class PerfConfig:
     watermark_bytes: int = 256 * 1024  # of the ring buffer, at which its reader is woken: half of perf record's 512 KiB
 
 
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What one of a PMU's CPUs says of all of them."""
+
+    counters: int  # PMCR_EL0.N
+    pmceid0: int  # PMCEID0_EL0 and PMCEID1_EL0
+    pmceid1: int
+
+
 @dataclass(slots=True)
 class SampleLimits:
     """max_samples_per_tick, and how perf_sample_event_took lowers it for all CPUs of a kernel."""
@@ -72,7 +81,7 @@ class Shared:
     costs: dict[Cost, int] = derived()
     events: dict[int, PerfEvent] = link(default_factory=dict)  # open ones, by id
     tasks: dict[int, Context] = link(default_factory=dict)  # contexts, by the task's id
-    probed: dict[int, int] = field(default_factory=dict)  # PMCR_EL0.N of each `arm_pmu`, as one of its CPUs has it
+    probed: dict[int, Probed] = field(default_factory=dict)  # by `arm_pmu`
     opened: int = 0
     contexts: int = 0  # that have been made
     tick_ns: int = derived(init=False)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from services.experiment import Experiment, SessionSpec
 from services.linux_perf.attr import State
-from services.result.types import CountError, Event, RefusedEvent
+from services.result.types import CountError, Event, RefusedEvent, RefusedSession
 
 _ERROR = int(State.ERROR)
 _SUMMED = ("count", "truth", "held", "enabled", "running", "samples")
@@ -16,10 +16,15 @@ _WRAP = 1 << 32  # what a counter loses with an overflow that nobody sees
 _LARGEST = (1 << 63) - 1  # that JSON has everywhere
 
 
-def events(cpus: Iterable[Mapping[str, Any]]) -> tuple[Event, ...]:
-    """The events of all sessions. The same event on several CPUs is one, summed, as `perf stat -a` prints it."""
+def events(cpus: Iterable[Mapping[str, Any]], vms: Sequence[str] = ()) -> tuple[Event, ...]:
+    """The events of all sessions. The same event on several CPUs is one, summed, as `perf stat -a` prints it.
+
+    `vms`: of the host's events, the name of the VM whose vCPU each thread is.
+    """
     summed: dict[tuple[Any, int, str], dict[str, Any]] = {}
     names: dict[tuple[Any, int, str], str] = {}
+    unsupported: dict[tuple[Any, int, str], str] = {}
+    starved: dict[tuple[Any, int, str], dict[str, None]] = {}
     for number, cpu in enumerate(cpus):
         for session, of_session in enumerate(cpu.get("sessions", [])):
             one = of_session["name"] or (number, session)
@@ -30,18 +35,42 @@ def events(cpus: Iterable[Mapping[str, Any]]) -> tuple[Event, ...]:
                 for field in _SUMMED:
                     row[field] += event[field]
                 row["in_error"] += event["state"] == _ERROR
-    return tuple(_event(names[key], key[2], row) for key, row in summed.items())
+                if event.get("unsupported"):
+                    unsupported.setdefault(key, event["unsupported"])
+                if event.get("starved") is not None:
+                    starved.setdefault(key, {}).update(dict.fromkeys(event["starved"]))
+    return tuple(
+        _event(names[key], key[2], row, unsupported.get(key, ""), _owners(starved.get(key), row, vms))
+        for key, row in summed.items()
+    )
 
 
-def _event(session: str, name: str, row: Mapping[str, int]) -> Event:
-    read = not row[
-        "in_error"
-    ]  # __perf_read returns end of file otherwise, and perf stat takes none of its CPUs' counts
-    counted = read and bool(row["running"])
+def _owners(of: Iterable[str] | None, row: Mapping[str, int], vms: Sequence[str]) -> str:
+    """Who had the counters (`CpuContext.starved`), in words, if the event never had one."""
+    if of is None or row["running"]:
+        return ""
+    said: dict[str, None] = {}
+    for owner in of:
+        kind, _, which = owner.partition(":")
+        if kind == "range":
+            withheld, every = which.split("/")
+            said[f"{withheld} of {every} are the guests' range"] = None
+        elif kind == "thread":
+            thread = int(which)
+            said[f"KVM counts for {vms[thread] if thread < len(vms) else owner} with some"] = None
+        else:
+            said[f"{which} has one"] = None
+    return "; ".join(said) or "nobody has them: the group needs more than there are"
+
+
+def _event(session: str, name: str, row: Mapping[str, int], unsupported: str, starved: str) -> Event:
+    # __perf_read returns end of file for an event in ERROR, and perf stat then takes none of its CPUs' counts.
+    readable = not row["in_error"]
+    counted = readable and bool(row["running"])
     return Event(
         session=session,
         event=name,
-        count=row["count"] if read else None,
+        count=row["count"] if readable else None,
         scaled=_scaled(row["count"], row) if counted else None,
         truth=row["truth"],
         enabled_ns=row["enabled"],
@@ -49,6 +78,8 @@ def _event(session: str, name: str, row: Mapping[str, int]) -> Event:
         samples=row["samples"],
         in_error=row["in_error"],
         error=_error(row) if counted else None,
+        unsupported=unsupported,
+        starved=starved,
     )
 
 
@@ -69,6 +100,19 @@ def _error(row: Mapping[str, int]) -> CountError:
         surplus=max(seen - ideal, 0),
         overflow=scaled - seen,
     )
+
+
+def refused_sessions(cpus: Iterable[Mapping[str, Any]]) -> tuple[RefusedSession, ...]:
+    """The sessions that ended before they had begun, on whichever CPU that was found out."""
+    found = {
+        (session["name"], session["refused"]): RefusedSession(
+            session["name"], session.get("verb", ""), session["refused"]
+        )
+        for cpu in cpus
+        for session in cpu.get("sessions", [])
+        if session.get("refused")
+    }
+    return tuple(found.values())
 
 
 def refused(experiment: Experiment, hosts: Iterable[Mapping[str, Any]]) -> tuple[RefusedEvent, ...]:

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from services.experiment import Experiment
-from services.result.counts import events, refused
+from services.result.counts import events, refused, refused_sessions
 from services.result.types import (
     SCHEMA,
     Bill,
@@ -74,9 +74,10 @@ def _run(experiment: Experiment, plain: Mapping[str, Any]) -> Run:
         ),
         guests=tuple(_guest(guest, hz) for guest in plain["guests"]),
         host=Host(
-            events=events(plain["hosts"]),
+            events=events(plain["hosts"], [guest.name for guest in experiment.guests for _ in guest.vcpus]),
             refused=refused(experiment, plain["hosts"]),
             interrupt_latency=_latencies(plain["hosts"], "interrupt_latency", hz),
+            refused_sessions=refused_sessions(plain["hosts"]),
         ),
         round_trips=_round_trips(plain),
         assumed_costs={
@@ -105,6 +106,7 @@ def _guest(guest: Mapping[str, Any], hz: int) -> Guest:
         interrupt_latency=_latencies(vcpus, "interrupt_latency", hz),
         vcpu_load=_latencies(vcpus, "vcpu_load", hz),
         vcpu_put=_latencies(vcpus, "vcpu_put", hz),
+        refused_sessions=refused_sessions(vcpus),
     )
 
 

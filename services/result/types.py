@@ -101,6 +101,8 @@ class Event:
     samples: int  # records written for it
     in_error: int  # CPUs on which it ended in the ERROR state
     error: CountError | None  # None where `scaled` is
+    unsupported: str = ""  # why perf_event_open failed, errno first; "" if it did not
+    starved: str = ""  # of an event of the host that never got a counter: who has them
 
     @property
     def running(self) -> float:
@@ -128,6 +130,15 @@ class RefusedEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedSession:
+    """A perf session that ended before it had begun: an event could not be opened. The program under it did not run."""
+
+    session: str
+    verb: str  # "stat" or "record"
+    reason: str  # the event, and why perf_event_open failed
+
+
+@dataclass(frozen=True, slots=True)
 class Latency:
     """How long something took each time, in ns of virtual time; None where it never happened."""
 
@@ -151,6 +162,7 @@ class Guest:
     interrupt_latency: tuple[Latency, ...]  # of each vCPU: from an overflow to the first instruction of the handler
     vcpu_load: tuple[Latency, ...]  # of each vCPU: what the PMU adds to vcpu_load
     vcpu_put: tuple[Latency, ...]
+    refused_sessions: tuple[RefusedSession, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +172,7 @@ class Host:
     events: tuple[Event, ...]
     refused: tuple[RefusedEvent, ...]
     interrupt_latency: tuple[Latency, ...]  # of each pCPU, for the host's own overflows
+    refused_sessions: tuple[RefusedSession, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

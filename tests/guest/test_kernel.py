@@ -14,6 +14,7 @@ from services.boot import GuestBoot
 from services.costs import Cost
 from services.cpu import NEVER, EntryKind, Notice
 from services.guest import BadRequest, GuestKernel
+from services.registers import CHAIN
 from tests.linux_perf.bench import COSTS, CYCLES, HZ, INSTRUCTIONS, Bench
 
 MS = 1_000_000  # cycles
@@ -174,12 +175,25 @@ async def test_a_session_follows_its_program_into_the_tasks_that_it_forks() -> N
     assert result["enabled"] == result["running"]
 
 
-async def test_a_guest_without_a_pmu_is_refused_a_session_and_not_probed() -> None:
+async def test_a_guest_without_a_pmu_is_not_probed_and_has_no_event() -> None:
     guest = await Guest.boot(task(MS), pmuver=0)
     await guest.run()
     assert guest.bench.accesses() == []
-    with pytest.raises(BadRequest, match="perf stat: vm0 has no PMU"):
-        await guest.request(session=stat(INSTRUCTIONS))
+    await guest.request(session=stat(INSTRUCTIONS))
+    (session,) = (await guest.report())["sessions"]
+    assert [event["unsupported"] for event in session["events"]] == ["ENOENT: the kernel finds no PMU"]
+
+
+async def test_a_program_whose_perf_record_cannot_begin_is_killed_and_the_guest_goes_on() -> None:
+    record = ex.SessionSpec("record", (event(CHAIN, 0, frequency=1000),))
+    guest = await Guest.boot(task(10 * MS, session=record), task(MS))
+    await guest.run()
+    report = await guest.report()
+    assert report["sessions"][0]["refused"].startswith("r1e: EINVAL: CHAIN")
+    assert [(one["done"], one["elapsed"] >= MS) for one in report["tasks"]] == [(True, False), (True, True)]
+    assert report["elapsed"] < 2 * MS
+    await guest.request(task=task(MS, session=record))
+    assert guest.bench.notices == [(Notice.WORK_DONE, 0)]
 
 
 async def test_a_cpu_wide_session_sees_all_tasks() -> None:

@@ -129,6 +129,7 @@ def event(**changed: int) -> bytes:
 OVERFLOW, OF_GUEST = Notice.COUNTER_OVERFLOW, Notice.GUEST_OVERFLOW
 EVENT = b'{"name": "cycles", "count": 1, "truth": 1, "held": 1, "enabled": 1, "running": 1, "samples": 0}'
 SESSION = b'{"name": "", "events": [' + EVENT + b"]}"
+STARVED = SESSION.replace(b'"samples": 0', b'"samples": 0, "state": 0, "starved": ["range:6"]')
 TIMES = b'"elapsed": 0, "user": 0, "system": 0'
 
 CASES = {
@@ -190,11 +191,21 @@ CASES = {
     ),
     "a result without a READ": Case("host", "a RESULT, but no READ waits for one", host=noticing(Notice.RESULT, 0)),
     "a notice of a guest's": Case("host", "notice 3 is not for the host's perf", host=noticing(Notice.WORK_DONE, 0)),
+    "a vCPU that is to be killed": Case("host", "thread 0 is a vCPU's", host=noticing(Notice.TASK_KILLED, 0)),
+    "a thread that is to be killed and is not there": Case(
+        "host", "thread 9, which is to be killed, is not on pCPU 0", host=noticing(Notice.TASK_KILLED, 9)
+    ),
     "a notice that there is not": Case("host", "notice 77 is not for the host's perf", host=noticing(77, 0)),
     "the tick's timer": Case("host", "timer 0 is not the host's", host=switching(lambda cpu: cpu.burst.timer(0, 1))),
     "a host that waits": Case("host", "is not for the host's kernel", host=switching(lambda cpu: cpu.burst.wfi())),
     "a host's report that is not JSON": Case(
         "host", "report: it is not JSON", host=host_report(b"\xff"), guest=lambda: Scripted(boot=done)
+    ),
+    "a host's report of a counter's owner that cannot be": Case(
+        "host",
+        r"report\.sessions\[0\]\.events\[0\]\.starved: 'range:6' is nobody who can have counters",
+        host=host_report(b'{"sessions": [' + STARVED + b"]}"),
+        guest=lambda: Scripted(boot=done),
     ),
     "a host's report that is no object": Case(
         "host", "report: it is not a JSON object", host=host_report(b"[]"), guest=lambda: Scripted(boot=done)

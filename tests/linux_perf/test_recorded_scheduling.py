@@ -10,6 +10,8 @@ running first. Every event (`code`) occurs once a cycle at every level, everythi
 `tick` (the handler is called), `exec`, `fork` (child, and the events that it inherits, in order), `work` (that many
 cycles pass with interrupts masked). After it: `accesses` ("r REG", "w REG"), `states` ([event, state, counter or -1]),
 `mux_timer_runs`.
+
+The reference begins behind validate_group: fifteen sequences schedule groups that no empty PMU can hold.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from services.linux_perf import PerfEvent, State
+from services.linux_perf import PerfEvent, State, lifecycle
 from services.registers import PMUVER_P5
 from tests.linux_perf.bench import Kernel
 
@@ -94,7 +96,8 @@ class Sequence:
 
 
 @pytest.mark.parametrize("number", range(SEQUENCES))
-async def test_a_sequence(number: int) -> None:
+async def test_a_sequence(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "validate_group", lambda *_: None)
     given = _sequences()[number]
     kernel = await Kernel.boot(
         counters=given["counters"], pmuver=PMUVER_P5 if given["long_counters"] else 1, access_cycles=0

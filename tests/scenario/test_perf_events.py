@@ -73,7 +73,7 @@ def test_leaders_count_over_all_arguments() -> None:
 
 @pytest.mark.parametrize("name", events.names())
 def test_every_listed_name_can_be_asked_for(name: str) -> None:
-    assert parse_events([name]) == (EventSpec(name, events.number(name), 0),)
+    assert parse_events([name]) == (EventSpec(name, events.number(name), 0, generic=events.is_generic(name)),)
 
 
 def test_architectural_names_round_trip() -> None:

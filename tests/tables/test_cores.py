@@ -9,6 +9,7 @@ import pytest
 from services import cores, costs
 from services.errors import UserError
 from services.experiment import CpuSpec
+from services.registers import CHAIN, CPU_CYCLES, SW_INCR
 
 SHIPPED = cores.names()
 
@@ -60,6 +61,29 @@ def test_what_has_no_source_is_named_as_assumed() -> None:
     assert "pmuver" in cores.load("neoverse-v3").assumed
     assert {"counters", "pmuver"} <= cores.load("ampereone").assumed.keys()
     assert not cores.load("neoverse-n1").assumed
+
+
+@pytest.mark.parametrize(
+    ("name", "having", "lacking"),
+    [
+        ("cortex-a53", (0x0C, 0x11), (0x1B, 0x21, 0x23)),  # github deater/perf_event_tests issue 15: no BR_RETIRED
+        ("neoverse-n1", (0x21, 0x23, 0x36), (0x0C, 0x32, 0x3F)),
+        ("neoverse-v2", (0x21, 0x3D, 0x3F), (0x0C, 0x32)),
+        ("neoverse-v3", (0x0C, 0x21, 0x3F), (0x2A, 0x32)),
+        ("a64fx", (0x10, 0x23, 0x24, 0x30), (0x0C, 0x21, 0x25, 0x36)),
+        ("ampereone", (0x06, 0x21, 0x3F), (0x15, 0x36)),
+    ],
+)
+def test_a_core_has_the_published_events(name: str, having: tuple[int, ...], lacking: tuple[int, ...]) -> None:
+    spec = cores.load(name).spec
+    assert all(spec.implements(event) for event in (SW_INCR, CHAIN, CPU_CYCLES, *having))
+    assert not any(spec.implements(event) for event in lacking)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_core_says_which_events_it_has_but_the_one_with_all(name: str) -> None:
+    spec = cores.load(name).spec
+    assert (spec.pmceid0 is None, spec.pmceid1 is None) == (name == "maximal", name == "maximal")
 
 
 def test_an_unknown_core_is_refused_with_the_near_matches() -> None:

@@ -188,6 +188,19 @@ impl Features {
         self.pmuver >= pmuver
     }
 
+    /// Is it a common event that `PMCEID<n>_EL0` names, or one beyond these registers?
+    #[must_use]
+    pub fn implements(&self, event: u16) -> bool {
+        let (register, bit) = match event {
+            0..0x20 => (self.pmceid0, event),
+            0x20..0x40 => (self.pmceid1, event - 0x20),
+            0x4000..0x4020 => (self.pmceid0, event - 0x4000 + 32),
+            0x4020..0x4040 => (self.pmceid1, event - 0x4020 + 32),
+            _ => return true,
+        };
+        register.is_none_or(|implemented| implemented >> bit & 1 != 0)
+    }
+
     /// Sets one by name, as Python passes them.
     ///
     /// # Errors
@@ -249,6 +262,16 @@ mod tests {
         assert_eq!(features.counters, 31);
         assert_eq!(features.choices.bad_hpmn, BadHpmn::NoCounters);
         assert_eq!(features.choices.reserved_counter, Constrained::Trap);
+    }
+
+    #[test]
+    fn pmceid_says_what_of_the_common_events_is_implemented() {
+        let features =
+            Features { pmceid0: Some(1 << 8 | 1 << 37), pmceid1: Some(1 << 1), ..Features::default() };
+        let implemented = |event| features.implements(event);
+        assert!([0x08, 0x21, 0x4005, 0xc2, 0x8040].into_iter().all(implemented));
+        assert!(![0x09, 0x22, 0x4004, 0x4021].into_iter().any(implemented));
+        assert!(Features::default().implements(0x22), "what is not said is there");
     }
 
     #[test]

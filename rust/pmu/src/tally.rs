@@ -56,6 +56,12 @@ impl Events {
         self.0.binary_search(&event).ok()
     }
 
+    /// Their numbers.
+    #[must_use]
+    pub fn numbers(&self) -> &[u16] {
+        &self.0
+    }
+
     /// Number of events.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -13,7 +13,7 @@ from services.boot import HostPolicy
 from services.cpu import COUNTER_SHIFT, Call, CounterFlag, Eventual, Row, awaited
 from services.experiment import CpuSpec
 from services.kvm.errors import InjectUndef, ProtocolError
-from services.kvm.guest_pmu import OF_COUNTERS, PMCR_WRITABLE, STALL_SLOTS, USERENR_ALL
+from services.kvm.guest_pmu import OF_COUNTERS, PMCR_WRITABLE, USERENR_ALL
 from services.kvm.vpmu import Access, Design, DesignError, KvmVcpu, Vpmu, axis
 from services.registers import (
     CYCLE_BIT,
@@ -142,9 +142,9 @@ class EmulatedPmu(Vpmu):
             return value
         match register:
             case r.PMCEID0_EL0:
-                return self._hardware(r.PMCEID0_EL0) | 1 << r.CHAIN
+                return self.pmu.pmceid(0, self._hardware(r.PMCEID0_EL0))
             case r.PMCEID1_EL0:
-                return self._hardware(r.PMCEID1_EL0) & ~STALL_SLOTS
+                return self.pmu.pmceid(1, self._hardware(r.PMCEID1_EL0))
             case r.PMMIR_EL1:
                 return 0
         raise InjectUndef

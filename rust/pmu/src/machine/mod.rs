@@ -2,6 +2,7 @@
 
 mod error;
 mod execute;
+mod implemented;
 mod truth;
 
 pub use error::Error;
@@ -18,6 +19,8 @@ use crate::log::{Log, Record, code};
 use crate::register::Register;
 use crate::registers::{CHAIN, CPU_CYCLES, SW_INCR};
 use crate::tally::{Class, Events, ONE, RATE_LIMIT, World};
+
+use implemented::Implemented;
 
 /// Causes that the core itself charges (`services.costs.Cost`).
 pub mod cause {
@@ -51,6 +54,7 @@ struct Context {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Machine {
     cpus: Vec<Cpu>,
+    implemented: Implemented,
     world: World,
     contexts: Vec<Context>,
     costs: Costs,
@@ -81,15 +85,15 @@ impl Machine {
             return Err(Error::Events(events.count()));
         }
         let world = World::new(events, cpus.len());
-        let mut made = Vec::with_capacity(cpus.len());
-        for (id, mut features) in cpus.into_iter().enumerate() {
+        let mut cpus = cpus;
+        for (id, features) in cpus.iter_mut().enumerate() {
             features.check().map_err(|error| Error::Features { cpu: id, error })?;
             features.pmceid0.get_or_insert(world.events.pmceid(0));
             features.pmceid1.get_or_insert(world.events.pmceid(1));
-            made.push(Cpu::new(id, features));
         }
         Ok(Self {
-            cpus: made,
+            implemented: Implemented::new(&cpus, &world.events),
+            cpus: cpus.into_iter().enumerate().map(|(id, features)| Cpu::new(id, features)).collect(),
             world,
             contexts: Vec::new(),
             costs,
@@ -99,7 +103,8 @@ impl Machine {
         })
     }
 
-    /// Adds a profile of (event, occurrences per cycle in Q32.32); events that are not tallied are left out.
+    /// Adds a profile of (event, occurrences per cycle in Q32.32); events that are not tallied are left out,
+    /// and those that a CPU lacks (`PMCEID<n>_EL0`) never happen on it.
     ///
     /// # Errors
     /// A rate of 65,536 per cycle or above, a rate for `SW_INCR` or `CHAIN`, or one other than 1.0 for
@@ -120,10 +125,18 @@ impl Machine {
                 by_event[index] = rate;
             }
         }
-        if self.world.profiles.len() == PROFILES {
+        let profile = self.profiles();
+        if profile == PROFILES {
             return Err(Error::Profiles);
         }
-        Ok(self.world.add_profile(by_event))
+        for rates in self.implemented.rates(&by_event) {
+            self.world.add_profile(rates);
+        }
+        Ok(profile)
+    }
+
+    fn profiles(&self) -> usize {
+        self.world.profiles.len() / self.implemented.sets()
     }
 
     /// Adds a context: a guest's vCPU, or the host, which may run on several CPUs at a time.
@@ -170,8 +183,8 @@ impl Machine {
     /// context that runs on another CPU.
     pub fn set_running(&mut self, cpu: usize, context: usize, el: u8, profile: usize) -> Result<(), Error> {
         let Context { guest, tallies } = self.context(context)?;
-        if profile >= self.world.profiles.len() {
-            return Err(Error::NoProfile { profile, profiles: self.world.profiles.len() });
+        if profile >= self.profiles() {
+            return Err(Error::NoProfile { profile, profiles: self.profiles() });
         }
         if el > 2 || el == if guest { 2 } else { 1 } {
             return Err(Error::NoLevel { el, guest });
@@ -192,6 +205,7 @@ impl Machine {
         let tally = first + usize::from(el);
         let class = self.world.tallies[tally].class;
         let next = Running { context, tally, el, guest, class };
+        let profile = self.implemented.profile(profile, cpu);
         self.cpus[cpu].set_running(&mut self.world, next, profile);
         Ok(())
     }
@@ -480,6 +494,25 @@ mod tests {
         assert!(machine.set_running(1, 0, 0, 0).is_err());
         machine.set_running(0, 1, 2, 0).expect("they exist");
         machine.set_running(1, 1, 0, 0).expect("they exist");
+    }
+
+    #[test]
+    fn an_event_that_a_cpu_lacks_does_not_happen_there_whoever_counts_it() {
+        let lacking = Features { pmceid0: Some(1 << 0x11), ..Features::default() };
+        let mut machine =
+            Machine::new(vec![Features::default(), lacking], &[EVENT], COSTS).expect("possible");
+        assert_eq!(machine.add_profile(&[(EVENT, 2 * ONE)]), Ok(0));
+        assert_eq!(machine.add_profile(&[(EVENT, 3 * ONE)]), Ok(1));
+        machine.add_context(true);
+        machine.add_context(false);
+        for (cpu, profile) in [(0, 0), (1, 0), (1, 1), (0, 1)] {
+            machine.set_running(cpu, 0, 1, profile).expect("they exist");
+            machine.run(cpu, 10).expect("it exists");
+            machine.set_running(cpu, 1, 2, profile).expect("they exist");
+        }
+        assert_eq!(machine.truth(0, 1, EVENT), Ok(2 * 10 + 3 * 10), "on the first CPU alone");
+        assert_eq!(machine.truth(0, 1, CPU_CYCLES), Ok(40), "cycles are counted by all");
+        assert_eq!(machine.set_running(0, 0, 1, 2), Err(Error::NoProfile { profile: 2, profiles: 2 }));
     }
 
     #[test]

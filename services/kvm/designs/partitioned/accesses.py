@@ -13,7 +13,7 @@ from services import registers as r
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.swap import HardwareType, enables, without_el2
 from services.kvm.errors import InjectUndef
-from services.kvm.guest_pmu import PMCR_WRITABLE, STALL_SLOTS
+from services.kvm.guest_pmu import PMCR_WRITABLE
 from services.registers import CYCLE_COUNTER
 
 # They are given the register, or the number of the counter that it belongs to; a write, the value as well.
@@ -195,11 +195,11 @@ def reset_counters(context: PmuContext, pmcr: int) -> None:
 
 
 def read_pmceid0(context: PmuContext, register: int) -> int:
-    return context.read(register) | 1 << r.CHAIN
+    return context.pmu.pmceid(0, context.read(register))
 
 
 def read_pmceid1(context: PmuContext, register: int) -> int:
-    return context.read(register) & ~STALL_SLOTS
+    return context.pmu.pmceid(1, context.read(register))
 
 
 def read_zero(context: PmuContext, register: int) -> int:

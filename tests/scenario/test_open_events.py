@@ -1,0 +1,229 @@
+"""Events that cannot be opened, as a user meets them: what is supported, what runs, and what is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pmulab import cli, scenario
+from pmulab.batch import run_designs
+from pmulab.report import render
+from services.result import Event, Result, Run
+
+FLUSHES = 'workload = "gzip-random"\nseconds = 0.005\n'
+
+
+def result_of(tmp_path: Path, text: str) -> Result:
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    return run_designs(scenario.load(str(path)), jobs=1)
+
+
+def run(tmp_path: Path, text: str) -> Run:
+    return result_of(tmp_path, text).runs[0]
+
+
+def supported(events: tuple[Event, ...]) -> dict[str, bool]:
+    return {event.event: not event.unsupported for event in events}
+
+
+def whole(event: Event) -> bool:
+    return event.running == 1 and bool(event.count)
+
+
+def test_the_event_that_is_too_many_for_a_guests_pmu_is_not_supported_and_the_others_count(tmp_path: Path) -> None:
+    """Five event counters and the cycle counter hold six of the seven (github andikleen/pmu-tools issue 429)."""
+    names = "cycles,instructions,branches,branch-misses,L1-dcache-loads,L1-dcache-load-misses,dTLB-loads"
+    text = f"""
+        [machine]
+        core = "neoverse-v2"
+        [[guest]]
+        pin = [0]
+        counters = 5
+        [[guest.task]]
+        {FLUSHES}
+        [guest.task.perf]
+        verb = "stat"
+        events = ["{{{names}}}"]
+    """
+    result = result_of(tmp_path, text)
+    (guest,) = result.runs[0].guests
+    *counted, last = guest.events
+    assert all(map(whole, counted))
+    assert last.unsupported.startswith("EINVAL: a group of 7 does not fit")
+    assert f"\ndTLB-loads is not supported: {last.unsupported}\n" in render(result)
+
+
+@pytest.mark.parametrize("members", [7, 8])
+def test_a_cpu_wide_group_may_have_one_event_more_than_fits_and_then_never_runs(tmp_path: Path, members: int) -> None:
+    """validate_event lets a leader pass that is OFF without enable_on_exec: `perf stat -a` opens it so."""
+    names = ["instructions", "branches", "branch-misses", "L1-dcache-loads", "dTLB-loads", "L1-icache-loads"]
+    group = ",".join([*names, "LLC-loads", "iTLB-loads"][:members])
+    text = f"""
+        [machine]
+        core = "neoverse-n1"
+        [[host.perf]]
+        verb = "stat"
+        events = ["{{{group}}}"]
+        [[host.task]]
+        {FLUSHES}
+    """
+    events = run(tmp_path, text).host.events
+    assert [bool(event.unsupported) for event in events] == [False] * 7 + [True] * (members - 7)
+    assert all(event.scaled is None and not event.running_ns for event in events)
+    assert all(event.enabled_ns for event in events[:7])
+
+
+def test_a_core_has_its_events_on_host_and_guest_and_a_raw_number_counts_nothing_that_it_lacks(tmp_path: Path) -> None:
+    """An A64FX has STALL_FRONTEND, no LL_CACHE_RD, and neither of the events that `branches` could be."""
+    events = 'events = ["stalled-cycles-frontend","LLC-loads","LLC-load-misses","branches","r36"]'
+    text = f"""
+        [machine]
+        core = "a64fx"
+        [[host.perf]]
+        verb = "stat"
+        {events}
+        [[guest]]
+        pin = [0]
+        [[guest.task]]
+        {FLUSHES}
+        [guest.task.perf]
+        verb = "stat"
+        {events}
+    """
+    made = run(tmp_path, text)
+    for of in (made.host.events, made.guests[0].events):
+        assert supported(of) == {
+            "stalled-cycles-frontend": True,
+            "LLC-loads": False,
+            "LLC-load-misses": False,
+            "branches": False,
+            "r36": True,
+        }
+        assert whole(of[0])
+        assert (of[-1].running, of[-1].count, of[-1].truth) == (1, 0, 0)
+
+
+def test_branches_are_pc_write_retired_on_a_core_without_br_retired(tmp_path: Path) -> None:
+    """Of this core's events, 0x0c and 0x11 are those that matter."""
+    (tmp_path / "core.toml").write_text('counters = 6\npmuver = 4\npmceid0 = 0x2_1100\npmceid1 = 0\nsource = "x"\n')
+    text = f"""
+        [machine]
+        core = "./core.toml"
+        [[host.perf]]
+        verb = "stat"
+        events = "branches,rc"
+        [[host.task]]
+        {FLUSHES}
+    """
+    branches, raw = run(tmp_path, text).host.events
+    assert whole(branches)
+    assert branches.truth == pytest.approx(raw.truth, rel=0.001), "but for what opening the second cost"
+
+
+@pytest.mark.parametrize("design", ["emulated", "partitioned", "mediated", "gunyah", "partitioned-v4"])
+def test_what_the_vms_filter_denies_is_not_there_for_its_perf_but_as_a_raw_number(tmp_path: Path, design: str) -> None:
+    """kvm_pmu_get_pmceid masks by the filter, and hides STALL_SLOT*, which make no sense without PMMIR_EL1."""
+    text = f"""
+        [machine]
+        core = "neoverse-v1"
+        [kvm]
+        designs = ["{design}"]
+        [[guest]]
+        pin = [0]
+        denied = ["branch-misses"]
+        [[guest.task]]
+        {FLUSHES}
+        [guest.task.perf]
+        verb = "stat"
+        events = "branch-misses,branches,r10"
+    """
+    misses, branches, raw = run(tmp_path, text).guests[0].events
+    assert misses.unsupported == "ENOENT: the PMU has no BR_MIS_PRED (PMCEID0_EL0)"
+    assert whole(branches)
+    assert (raw.unsupported, raw.count) == ("", 0)
+
+
+RECORD = f"""
+    [machine]
+    core = "a64fx"
+    [kvm]
+    designs = ["emulated"]
+    [[host.task]]
+    {FLUSHES}
+    [host.task.perf]
+    verb = "record"
+    events = ["cycles", "LLC-loads"]
+    [[guest]]
+    pin = [0]
+    [[guest.task]]
+    {FLUSHES}
+    [guest.task.perf]
+    verb = "record"
+    events = ["cycles", "LLC-loads"]
+    [[guest.task]]
+    name = "other"
+    {FLUSHES}
+    [guest.task.perf]
+    verb = "stat"
+    events = ["cycles"]
+"""
+
+
+def test_perf_record_does_not_run_nor_does_the_program_under_it_and_the_rest_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = run(tmp_path, RECORD)
+    (guest,) = made.guests
+    (refused,) = guest.refused_sessions
+    assert (refused.session, refused.verb) == ("guest.0.task.0.perf", "record")
+    assert refused.reason == "LLC-loads: ENOENT: the PMU has no LL_CACHE_RD (PMCEID1_EL0)"
+    assert [(event.session, whole(event)) for event in guest.events] == [("guest.0.task.1.perf", True)]
+    assert 0.004 < guest.true_user_seconds < 0.0055, "the other program's"
+    assert [one.verb for one in made.host.refused_sessions] == ["record"]
+    assert made.time.host_user < 0.0001, "the host's program was killed"
+
+    assert cli.main(["run", str(tmp_path / "own.toml")]) == 1
+    out, err = capsys.readouterr()
+    assert "\nemulated: perf record (guest.0.task.0.perf) does not run: LLC-loads: ENOENT" in out
+    assert "\nhost: no event is counted\nemulated: perf record (host.task.0.perf) does not run: LLC-loads" in out
+    assert "pmulab: emulated: vm0: perf record (guest.0.task.0.perf): LLC-loads: ENOENT" in err
+    assert "pmulab: emulated: host: perf record (host.task.0.perf): LLC-loads: ENOENT" in err
+
+
+def test_perf_stat_ends_where_the_leader_of_a_group_is_not_supported(tmp_path: Path) -> None:
+    text = RECORD.replace('verb = "record"', 'verb = "stat"').replace(
+        '["cycles", "LLC-loads"]', '["{LLC-loads,cycles}"]'
+    )
+    made = run(tmp_path, text)
+    assert [one.session for one in made.guests[0].refused_sessions] == ["guest.0.task.0.perf"]
+    assert [one.session for one in made.host.refused_sessions] == ["host.task.0.perf"]
+
+
+def test_a_host_event_that_never_gets_a_counter_says_who_has_them(tmp_path: Path) -> None:
+    """A pinned event of the CPU, KVM's pinned events for the guest, the guests' range, or the group's own size."""
+    text = f"""
+        [machine]
+        core = "neoverse-n1"
+        [kvm]
+        designs = ["emulated", "partitioned"]
+        [host]
+        hz = 1000
+        [[host.perf]]
+        verb = "stat"
+        events = ["r3:D", "{{r4,r5,r6,r7,r8,r9}}"]
+        [[guest]]
+        name = "web"
+        pin = [0]
+        [[guest.task]]
+        {FLUSHES}
+        [guest.task.perf]
+        verb = "stat"
+        events = ["cycles", "instructions"]
+    """
+    result = result_of(tmp_path, text)
+    emulated, partitioned = (one.host.events for one in result.runs)
+    assert [event.starved for event in emulated] == ["", *["r3:D has one; KVM counts for web with some"] * 6]
+    assert {event.starved for event in partitioned if not event.unsupported} == {"7 of 7 are the guests' range"}
+    assert "\nemulated: r4 never got a counter: r3:D has one; KVM counts for web with some\n" in render(result)
