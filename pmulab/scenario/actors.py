@@ -11,6 +11,7 @@ from pmulab.scenario.perf_events import TOOLS, EventSyntaxError, parse_events
 from pmulab.scenario.sessions import MAX_SAMPLE_RATE, read_session
 from pmulab.scenario.work import Work
 from services import cores
+from services.core_pmus import no_vpmu
 from services.experiment import (
     DEFAULT_SYSCTLS,
     MAX_THREADS,
@@ -106,7 +107,8 @@ def _read_guest(table: Table, machine: Machine, work: Work, default_name: str) -
     if pin and len(pin) != vcpus:
         table.refuse("pin", f"pin has {len(pin)} pCPUs for {vcpus} vCPUs", "give one pCPU for each vCPU, or no pin")
     allowed = machine.cpus if not pin or _FLOATS in pin else tuple(machine.cpus[pcpu] for pcpu in pin)
-    pmuver = _pmuver(table, min(*(cpu.pmuver for cpu in allowed), _KVM_PMUVER_LIMIT))
+    without = no_vpmu(machine.cpus)
+    pmuver = _pmuver(table, min(*(cpu.pmuver for cpu in allowed), _KVM_PMUVER_LIMIT), without)
     tasks = _by_cpu(table.tables("task", keys.GUEST_TASK), "vcpu", vcpus, "vCPUs", everywhere=False)
     sessions = _by_cpu(table.tables("perf", keys.GUEST_PERF), "vcpu", vcpus, "vCPUs")
     guest = GuestSpec(
@@ -126,7 +128,7 @@ def _read_guest(table: Table, machine: Machine, work: Work, default_name: str) -
         denied=_denied(table),
         sysctls=_sysctls(table),
     )
-    if not pmuver:
+    if not pmuver and not without:
         for one in (*table.tables("task", keys.GUEST_TASK), *table.tables("perf", keys.GUEST_PERF)):
             if "perf" in one or "verb" in one:
                 one.refuse("perf", f"{guest.name} finds no PMU (pmuver = 0)", "take the session out, or give pmuver")
@@ -145,8 +147,12 @@ def _counters(table: Table, fewest: int) -> int:
     return counters
 
 
-def _pmuver(table: Table, latest: int) -> int:
-    """PMUVer as the guest reads it; 0 for a guest that finds no PMU."""
+def _pmuver(table: Table, latest: int, without: str) -> int:
+    """PMUVer as the guest reads it; 0 for a guest that finds no PMU, as `without` says of all."""
+    if without:
+        if table.integer("pmuver", _NO_PMU, _NO_PMU, max(cores.PMUVER)) != _NO_PMU:
+            table.refuse("pmuver", without, "give 0, or leave it out")
+        return _NO_PMU
     pmuver = table.integer("pmuver", latest, _NO_PMU, latest)
     if pmuver != _NO_PMU and pmuver not in cores.PMUVER:
         known = ", ".join(f"{version} ({name})" for version, name in cores.PMUVER.items() if version <= latest)

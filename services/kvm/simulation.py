@@ -11,7 +11,7 @@ import trio
 from services import experiment as ex
 from services import typed_json
 from services.boot import GuestBoot, HostBoot, ThreadSession
-from services.kvm import designs, outcome
+from services.kvm import designs, outcome, without_pmu
 from services.kvm.attendant import Attendant
 from services.kvm.board import Board
 from services.kvm.host_task import HostTask
@@ -50,8 +50,10 @@ class Simulation:
         self.threads: list[Thread] = []
         self.pcpus: list[PCpu] = []
         queues: list[RunQueue] = []
+        shared = not experiment.guests or any(guest.pmuver for guest in experiment.guests)
+        host_policy = self.design.host_policy if shared else without_pmu.host_policy
         for cpu, spec in enumerate(experiment.cpus):
-            policy, context = self.design.host_policy(spec), board.machine.add_context(False)
+            policy, context = host_policy(spec), board.machine.add_context(False)
             self.pcpus.append(PCpu(board, cpu, context, policy, self.threads, queues))
             queues.append(self.pcpus[cpu].rq)
         self.alone = self.pcpus[0] if len(self.pcpus) == 1 else None  # the pCPU whose turn it always is

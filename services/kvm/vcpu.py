@@ -38,6 +38,7 @@ from services.kvm.latency import Latencies
 from services.kvm.pcpu import WINDOWS, PCpu
 from services.kvm.vgic import Vgic
 from services.kvm.vpmu import Design, Vpmu
+from services.kvm.without_pmu import WithoutPmu
 from services.registers import ICC_SGI1R_EL1
 
 ESR_UNKNOWN = 1 << 25  # EC 0 (unknown reason), IL: what an UNDEFINED access takes to EL1
@@ -143,7 +144,7 @@ class VCpu(VCpuState):
         self.pcpus = pcpus
         self.siblings = siblings  # the vCPUs of the same VM, this one too
         self.set_task_cpu(cpu)
-        self.vpmu = design.vpmu(self)
+        self.vpmu = design.vpmu(self) if spec.pmuver else WithoutPmu(design, self)
         self.fast_path = self.vpmu.fast_path
 
     # What the host's scheduler sees.

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
+from services.core_pmus import no_vpmu
 from services.experiment import Experiment
 from services.result.counts import events, refused, refused_sessions
 from services.result.types import (
@@ -72,7 +73,7 @@ def _run(experiment: Experiment, plain: Mapping[str, Any]) -> Run:
             swaps=Swaps(**plain["swaps"]),
             interrupts_injected=plain["interrupts_injected"],
         ),
-        guests=tuple(_guest(guest, hz) for guest in plain["guests"]),
+        guests=tuple(_guest(guest, hz, no_vpmu(experiment.cpus)) for guest in plain["guests"]),
         host=Host(
             events=events(plain["hosts"], [guest.name for guest in experiment.guests for _ in guest.vcpus]),
             refused=refused(experiment, plain["hosts"]),
@@ -92,7 +93,7 @@ def _cpu_time(cycles: Mapping[str, int], hz: int) -> CpuTime:
     return CpuTime(**{mode: count / hz for mode, count in cycles.items()})
 
 
-def _guest(guest: Mapping[str, Any], hz: int) -> Guest:
+def _guest(guest: Mapping[str, Any], hz: int, without: str) -> Guest:
     """A VM: times summed over its vCPUs, except that what elapses elapses on all at once."""
     vcpus = guest["vcpus"]
     return Guest(
@@ -107,6 +108,7 @@ def _guest(guest: Mapping[str, Any], hz: int) -> Guest:
         vcpu_load=_latencies(vcpus, "vcpu_load", hz),
         vcpu_put=_latencies(vcpus, "vcpu_put", hz),
         refused_sessions=refused_sessions(vcpus),
+        no_vpmu=without,
     )
 
 

@@ -163,6 +163,7 @@ class Guest:
     vcpu_load: tuple[Latency, ...]  # of each vCPU: what the PMU adds to vcpu_load
     vcpu_put: tuple[Latency, ...]
     refused_sessions: tuple[RefusedSession, ...] = ()
+    no_vpmu: str = ""  # why KVM has no vPMU, for any guest and under any design; "" if it has
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import entry_points
 
@@ -41,15 +41,20 @@ def named(name: str) -> type[Design]:
 def make(spec: DesignSpec, guests: Iterable[GuestSpec] = ()) -> Design:
     """The design that `spec` names, on a machine with `guests`. Raises DesignError."""
     guest_range = 0
-    for guest in guests:
+    for guest in _with_pmu(guests):
         guest_range |= counter_mask(guest.counters)
     return named(spec.name).make(spec.axes, guest_range)
+
+
+def _with_pmu(guests: Iterable[GuestSpec]) -> Iterator[GuestSpec]:
+    """What a guest without a PMU asks for concerns no design."""
+    return (guest for guest in guests if guest.pmuver)
 
 
 def fallbacks(design: Design, experiment: Experiment) -> list[str]:
     """What `design` falls back on in `experiment` for want of a feature, in words. Raises DesignError."""
     found: set[str] = set()
-    for guest in experiment.guests:
+    for guest in _with_pmu(experiment.guests):
         for vcpu in guest.vcpus:
             for cpu in experiment.cpus if vcpu.pcpu < 0 else (experiment.cpus[vcpu.pcpu],):
                 found.update(design.check(cpu, guest.counters))

@@ -1,0 +1,97 @@
+"""A machine of several kinds of core: whose PMU an event is on, and whether guests have any."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pmulab import scenario
+from pmulab.batch import run_designs
+from pmulab.report import render
+from services.core_pmus import CorePmu, core_pmus, no_vpmu
+from services.errors import UserError
+from services.experiment import CpuSpec
+from services.kvm.designs import designs
+from services.result import Result
+
+DIFFERENT = """
+[machine]
+core = ["neoverse-n1", "neoverse-v3"]
+[kvm]
+designs = ["{}"]
+[[guest]]
+pin = [0]
+[[guest.task]]
+workload = "gzip-random"
+seconds = 0.002
+[guest.task.perf]
+verb = "stat"
+events = ["cycles"]
+"""
+
+
+def result_of(tmp_path: Path, text: str, *designs: str) -> Result:
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    return run_designs(scenario.load(str(path), designs=designs), jobs=1)
+
+
+def test_there_is_one_pmu_for_each_kind_of_core() -> None:
+    little, big = CpuSpec("cortex-a55", 6, 4), CpuSpec("neoverse-n1", 6, 4)
+    assert core_pmus((big, little, big)) == (CorePmu("armv8_neoverse_n1", (0, 2)), CorePmu("armv8_cortex_a55", (1,)))
+    larger = CpuSpec("cortex-a55", 8, 4)
+    names = [pmu.name for pmu in core_pmus((little, larger, CpuSpec("cortex-a55", 6, 4, fgt=1)))]
+    assert names == ["armv8_cortex_a55_0", "armv8_cortex_a55_1"], "what does not concern the PMU makes no other kind"
+
+
+def test_pmuver_is_one_for_all_cpus_or_none() -> None:
+    old, new = CpuSpec("a", 6, 4), CpuSpec("b", 6, 7)
+    assert no_vpmu((old, CpuSpec("c", 8, 4))) == ""
+    assert no_vpmu((old, new, old)).startswith("PMUVer differs over the CPUs (PMUv3p1 on pCPU 0, 2, PMUv3p7 on pCPU 1)")
+
+
+@pytest.mark.parametrize("design", sorted(designs()))
+def test_where_pmuver_differs_there_is_no_vpmu_under_any_design(tmp_path: Path, design: str) -> None:
+    """kvm_host_pmu_init: the host's own perf keeps its counters."""
+    text = DIFFERENT + '[[host.perf]]\nverb = "stat"\npcpu = [0]\nevents = ["r8", "r11"]\n'
+    result = result_of(tmp_path, text.format(design))
+    (run,) = result.runs
+    (guest,) = run.guests
+    assert guest.no_vpmu.startswith("PMUVer differs")
+    assert guest.events[0].unsupported == "ENOENT: the kernel finds no PMU"
+    assert guest.true_user_seconds > 0.001, "the program runs all the same"
+    assert (run.kvm.traps.total, run.kvm.swaps.register_writes) == (0, 0)
+    assert f"\nvm0 has no PMU: {guest.no_vpmu}\n" in render(result)
+    assert all(event.running == 1 and event.count for event in run.host.events)
+
+
+def test_perf_record_does_not_run_in_a_guest_without_a_vpmu(tmp_path: Path) -> None:
+    (run,) = result_of(tmp_path, DIFFERENT.replace('"stat"', '"record"').format("emulated")).runs
+    assert run.guests[0].refused_sessions[0].reason == "cycles: ENOENT: the kernel finds no PMU"
+
+
+def test_a_pmuver_that_no_guest_can_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"own.toml:8: PMUVer differs .* give 0, or leave it out"):
+        result_of(tmp_path, DIFFERENT.replace("pin = [0]", "pin = [0]\npmuver = 4").format("emulated"))
+
+
+def test_a_guest_that_asked_for_no_pmu_concerns_no_design(tmp_path: Path) -> None:
+    text = """
+        [machine]
+        core = "neoverse-n1"
+        [[host.perf]]
+        verb = "stat"
+        events = ["cycles"]
+        [[guest]]
+        pmuver = 0
+        counters = 2
+        [[guest.task]]
+        workload = "gzip-random"
+        seconds = 0.002
+    """
+    result = result_of(tmp_path, text, *sorted(designs()))
+    assert not result.failures, "not even where a guest has to have all counters"
+    for run in result.runs:
+        assert run.kvm.swaps.register_writes == 0
+        assert run.host.events[0].running == 1
