@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+ANY_PMU: Final = -1  # whichever covers the CPU
+
 
 @dataclass(frozen=True, slots=True)
 class EventSpec:
@@ -27,6 +29,7 @@ class EventSpec:
     exclude_host: bool = False
     exclude_guest: bool = False
     long: bool = False  # config1 bit 0: 64-bit overflow
+    pmu: int = ANY_PMU  # of the host's (`core_pmus`), the one that it is bound to; a guest has one
     generic: bool = False  # PERF_TYPE_HARDWARE or _HW_CACHE, which the PMU looks up among its events; else a raw number
 
 

@@ -22,7 +22,7 @@ def main(arguments: argparse.Namespace) -> int:
         raise UserError(arguments.target, f"{cpu!r} is not the number of a CPU", f"write for example {target}/1")
     with translate_call_errors(), connect(runtime.find(arguments.topology).addresses["kvm"]) as lab:
         launch = typed_json.loads(Experiment, lab.describe().launch.encode())
-        work, profiles = injection.load(arguments.file, launch)
+        work, profiles = injection.load(arguments.file, launch, target, int(cpu or 0))
         taken = lab.inject(target, work, cpu=int(cpu or 0), profiles=profiles)
     seconds = taken.now / launch.frequency_hz
     sys.stdout.write(f"injection {taken.id} took effect at entry {taken.entry}, {seconds:.6f} s of virtual time\n")

@@ -7,8 +7,8 @@ from decimal import Decimal
 
 from pmulab.scenario import keys
 from pmulab.scenario.machine import Machine
-from pmulab.scenario.perf_events import TOOLS, EventSyntaxError, parse_events
-from pmulab.scenario.sessions import MAX_SAMPLE_RATE, read_session
+from pmulab.scenario.perf_events import GUEST_PMUS, TOOLS, EventSyntaxError, Pmus, parse_events
+from pmulab.scenario.sessions import MAX_SAMPLE_RATE, host_pmus, read_session
 from pmulab.scenario.work import Work
 from services import cores
 from services.core_pmus import no_vpmu
@@ -41,15 +41,15 @@ def read_host(scenario: Table, machine: Machine, work: Work) -> HostSpec:
     tasks = _by_cpu(table.tables("task", keys.HOST_TASK), "pcpu", pcpus, "pCPUs")
     on_cpus = [session for session in table.tables("perf", keys.HOST_PERF) if not _on_threads(session)]
     sessions = _by_cpu(on_cpus, "pcpu", pcpus, "pCPUs")
-    tool = _perf_tool(table)
+    pmus, tool = host_pmus(machine.cpus), _perf_tool(table)
     return HostSpec(
         hz=table.integer("hz", _HZ, 1, _MAX_HZ),
         mux_interval=_mux_interval(table, machine),
         sysctls=_sysctls(table),
         cpus=tuple(
             HostCpuSpec(
-                tasks=tuple(_at_el2(read_task(task, machine, work, tool)) for task in tasks[pcpu]),
-                sessions=tuple(read_session(session, cpu_wide=True, tool=tool) for session in sessions[pcpu]),
+                tasks=tuple(_at_el2(read_task(task, machine, work, pmus, tool)) for task in tasks[pcpu]),
+                sessions=tuple(_on_cpus(session, machine, tool) for session in sessions[pcpu]),
             )
             for pcpu in range(pcpus)
         ),
@@ -72,7 +72,7 @@ def read_guests(scenario: Table, machine: Machine, work: Work) -> tuple[GuestSpe
     host = scenario.table("host", keys.HOST)
     for table in host.tables("perf", keys.HOST_PERF):
         if _on_threads(table):
-            _watch_threads(table, guests, _perf_tool(host))
+            _watch_threads(table, guests, machine, _perf_tool(host))
     return tuple(guests)
 
 
@@ -85,12 +85,18 @@ def _on_threads(table: Table) -> bool:
     return "guest" in table
 
 
-def _watch_threads(table: Table, guests: list[GuestSpec], tool: str) -> None:
+def _on_cpus(table: Table, machine: Machine, tool: str) -> SessionSpec:
+    """A session of the host on CPUs (`perf stat -a`, `-C`)."""
+    chosen = table.integers("pcpu", range(len(machine.cpus)), 0, 2**31)
+    return read_session(table, cpu_wide=True, pmus=host_pmus(machine.cpus, chosen), tool=tool)
+
+
+def _watch_threads(table: Table, guests: list[GuestSpec], machine: Machine, tool: str) -> None:
     """A session of the host on threads of a guest's vCPUs (`perf stat -t`)."""
     name = table.choice("guest", [guest.name for guest in guests], "")
     number = next(number for number, guest in enumerate(guests) if guest.name == name)
     vcpus = list(guests[number].vcpus)
-    session = read_session(table, cpu_wide=False, tool=tool)
+    session = read_session(table, cpu_wide=False, pmus=host_pmus(machine.cpus), tool=tool)
     for vcpu in table.integers("vcpu", range(len(vcpus)), 0, len(vcpus) - 1):
         if vcpus[vcpu].pcpu == _FLOATS:
             table.refuse(
@@ -168,7 +174,7 @@ def _denied(table: Table) -> tuple[int, ...]:
     if not names:
         return ()
     try:
-        specs = parse_events(names)
+        specs = parse_events(names, pmus=GUEST_PMUS)
     except EventSyntaxError as error:
         table.refuse("denied", error.problem, error.remedy, index=error.argument)
     for spec in specs:
@@ -202,11 +208,11 @@ def _by_cpu(tables: list[Table], key: str, cpus: int, what: str, *, everywhere: 
     return found
 
 
-def read_task(table: Table, machine: Machine, work: Work, tool: str = TOOLS[0]) -> TaskSpec:
-    """A program: its phases and its perf session."""
+def read_task(table: Table, machine: Machine, work: Work, pmus: Pmus = GUEST_PMUS, tool: str = TOOLS[0]) -> TaskSpec:
+    """A program: its phases and its perf session, on a guest's PMU or on `pmus`."""
     session: SessionSpec | None = None
     if "perf" in table:
-        session = read_session(table.table("perf", keys.TASK_PERF), cpu_wide=False, tool=tool)
+        session = read_session(table.table("perf", keys.TASK_PERF), cpu_wide=False, pmus=pmus, tool=tool)
     phases = work.phases(table)
     return TaskSpec(
         name=table.text("name", table.text("workload")),

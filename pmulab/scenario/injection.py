@@ -5,23 +5,26 @@ from __future__ import annotations
 from pmulab.scenario import keys
 from pmulab.scenario.actors import read_guest_task
 from pmulab.scenario.machine import Machine
-from pmulab.scenario.sessions import read_session
+from pmulab.scenario.perf_events import GUEST_PMUS
+from pmulab.scenario.sessions import host_pmus, read_session
 from pmulab.scenario.work import Work
 from services.experiment import Experiment, SessionSpec, TaskSpec
 from services.tables import Document, Table
 from services.workload import Rates
 
 
-def load(path: str, experiment: Experiment) -> tuple[TaskSpec | SessionSpec, list[Rates]]:
+def load(path: str, experiment: Experiment, target: str, cpu: int) -> tuple[TaskSpec | SessionSpec, list[Rates]]:
     """The work in the file at `path`, and the profiles that its phases index into, for a topology that
-    runs `experiment`. Raises UserError.
+    runs `experiment`, on a CPU of `target`, the host or a guest. Raises UserError.
     """
     document = Document.read(path)
     table = Table(document, (), document.data, keys.INJECTION)
     if len(table.data) != 1:
         table.refuse("task", "it must hold one table, [task] or [perf]", 'write [task] with workload = "gzip-random"')
     if "perf" in table:
-        return read_session(table.table("perf", keys.TASK_PERF), cpu_wide=True, tool=experiment.host.perf_tool), []
+        pmus = host_pmus(experiment.cpus, [cpu]) if target == "host" else GUEST_PMUS
+        tool = experiment.host.perf_tool
+        return read_session(table.table("perf", keys.TASK_PERF), cpu_wide=True, pmus=pmus, tool=tool), []
     machine = Machine(experiment.cpus, experiment.frequency_hz, experiment.costs)
     work = Work(machine)
     task = read_guest_task(table.table("task", keys.TASK), machine, work)

@@ -2,7 +2,10 @@
 
 Accepted: perf's generic names, PMUv3 names as sysfs has them (`inst_retired`), raw events (`r11`),
 `armv8_pmuv3_0/event=0x11,long=1/` and `armv8_pmuv3_0/inst_retired/`, the modifiers `u k h G H D`,
-and groups `{a,b}:u`. Source: `man perf-list` (Linux 6.12), tools/perf/util/parse-events.c behaviour.
+and groups `{a,b}:u`. On a host with several core PMUs, a name without one stands for one event on each of them, in the
+order of their names, and a group for one group on each (parse_events_add_numeric, parse_events_multi_pmu_add,
+parse_events__sort_events_and_fix_groups). A raw event is one event.
+Source: `man perf-list` (Linux 6.12), tools/perf/util/parse-events.c behaviour.
 """
 
 from __future__ import annotations
@@ -14,12 +17,15 @@ from typing import Final
 
 from services import events
 from services.errors import UserError
-from services.experiment import EventSpec
-from services.tables import meant
+from services.experiment import ANY_PMU, EventSpec
+from services.tables import meant, near
 
 _RAW = re.compile(r"r(?:0x)?([0-9a-fA-F]{1,8})")
 _PMU = re.compile(r"(armv8_\w+)/([^/]*)/")
 _MODIFIERS = "ukhGHD"
+_GENERIC = "armv8_pmuv3"  # a PMU as devicetree names it where it says no more than that
+
+_Parsed = tuple[EventSpec, bool]  # and does it name no PMU?
 
 
 class EventSyntaxError(UserError):
@@ -35,6 +41,8 @@ class _Attr:
     event: int
     long: bool = False
     generic: bool = False
+    raw: bool = False  # a number without a PMU
+    pmu: int = ANY_PMU
 
 
 TOOLS: Final = (
@@ -43,19 +51,49 @@ TOOLS: Final = (
 )  # versions of perf's tools that differ here, the latest first: each stands for those up to it
 
 
+@dataclass(frozen=True, slots=True)
+class Pmus:
+    """The PMUs of the kernel whose perf it is."""
+
+    names: tuple[str, ...]  # by number
+    chosen: frozenset[int]  # those that cover some of the session's CPUs
+    raw: int = ANY_PMU  # where a number without a PMU goes
+
+    def number(self, name: str) -> int:
+        """Of the PMU of that name, or of ACPI's for it (`armv8_pmuv3_0`). Raises EventSyntaxError."""
+        acpi = [f"{_GENERIC}_{number}" for number in range(len(self.names))]
+        for names in (self.names, acpi, [_GENERIC] if len(acpi) == 1 else []):
+            if name in names:
+                return list(names).index(name) if len(acpi) > 1 else ANY_PMU
+        known = [*self.names, *acpi]
+        raise EventSyntaxError(f"no PMU {name!r}", near(name, list(dict.fromkeys(known))))
+
+    def each(self) -> list[int]:
+        """Those on which an event that names none is opened: perf's tools sort them by name."""
+        return sorted(self.chosen, key=self.names.__getitem__)
+
+
+GUEST_PMUS: Final = Pmus((_GENERIC,), frozenset({0}))
+
+
 def parse_events(
-    arguments: Iterable[str], *, frequency: int = 0, period: int = 0, tool: str = TOOLS[0]
+    arguments: Iterable[str],
+    *,
+    frequency: int = 0,
+    period: int = 0,
+    pmus: Pmus | None = None,
+    tool: str = TOOLS[0],
 ) -> tuple[EventSpec, ...]:
     """The events of one session, from its `-e` arguments in order.
 
-    `frequency` (Hz) or `period` (events) is what `-F` or `-c` gave; with neither, events only count.
-    `tool` is one of `TOOLS`. Raises EventSyntaxError.
+    `frequency` (Hz) or `period` (events) is what `-F` or `-c` gave; with neither, events only count. `pmus`: what they
+    can be bound to; None: of a kernel of which nothing is known. `tool` is one of `TOOLS`. Raises EventSyntaxError.
     """
     specs: list[EventSpec] = []
     for number, argument in enumerate(arguments):
         try:
             for item in _split(argument):
-                specs.extend(_item(item, len(specs), tool))
+                specs.extend(_item(item, len(specs), pmus, tool))
         except EventSyntaxError as error:
             error.argument = number
             raise
@@ -85,43 +123,64 @@ def _split(text: str) -> list[str]:
     return [item.strip() for item in [*items, current]]
 
 
-def _item(item: str, first: int, tool: str) -> list[EventSpec]:
+def _item(item: str, first: int, pmus: Pmus | None, tool: str) -> list[EventSpec]:
     if not item.startswith("{"):
-        return [_event(item, first, tool)]
+        found: list[EventSpec] = []
+        for event in _on_each(_event(item, first, pmus, tool), pmus):
+            found.append(replace(event, leader=first + len(found)))
+        return found
     body, _, after = item[1:].rpartition("}")
     if after and not after.startswith(":"):
         raise EventSyntaxError(f"{after!r} after the group {item!r}", "a group's modifiers follow a colon: {a,b}:u")
-    group = [_event(member, first, tool, after[1:]) for member in _split(body)]
-    # Only a leader can be pinned: its members go with it.
-    return [group[0], *(replace(member, pinned=False) for member in group[1:])]
+    group = [_event(member, first, pmus, tool, after[1:]) for member in _split(body)]
+    pinned = group[0][0].pinned  # of a leader; its members go with it
+    of_pmu: dict[int, list[EventSpec]] = {}
+    for member in group:
+        for event in _on_each(member, pmus):
+            of_pmu.setdefault(event.pmu, []).append(event)
+    found = []
+    for events_of_pmu in of_pmu.values():
+        leader = first + len(found)
+        found += [replace(event, leader=leader, pinned=False) for event in events_of_pmu]
+        found[leader - first] = replace(found[leader - first], pinned=pinned)
+    return found
 
 
-def _event(text: str, leader: int, tool: str, group_modifiers: str = "") -> EventSpec:
+def _on_each(event: _Parsed, pmus: Pmus | None) -> list[EventSpec]:
+    """The event on every PMU that it is opened on, named as `perf stat` does (uniquify_event_name)."""
+    spec, plain = event
+    if pmus is None or not plain or len(pmus.names) == 1:
+        return [spec]
+    return [replace(spec, pmu=pmu, name=f"{pmus.names[pmu]}/{spec.name}/") for pmu in pmus.each()]
+
+
+def _event(text: str, leader: int, pmus: Pmus | None, tool: str, group_modifiers: str = "") -> _Parsed:
     if "/" in text:
         head, slash, modifiers = text.rpartition("/")
         name = head + slash
         modifiers = modifiers.removeprefix(":")
     else:
         name, _, modifiers = text.partition(":")
-    attr = _attr(name)
+    attr = _attr(name, pmus)
     spec = _modify(text, attr, modifiers + group_modifiers, leader)
     if tool == "6.12" and not set(modifiers + group_modifiers) & set("GH"):
         # event_attr_init excludes guests; an event's own modifiers begin afresh, of which `u` excludes them again.
-        return replace(spec, exclude_guest=not modifiers or "u" in modifiers + group_modifiers)
-    return spec
+        spec = replace(spec, exclude_guest=not modifiers or "u" in modifiers + group_modifiers)
+    return spec, "/" not in name and not attr.raw
 
 
-def _attr(name: str) -> _Attr:
+def _attr(name: str, pmus: Pmus | None) -> _Attr:
     if not name:
         raise EventSyntaxError("an empty event name", "remove the extra comma")
     if match := _PMU.fullmatch(name):
-        return _pmu_terms(name, match[2])
+        attr = _pmu_terms(name, match[2])
+        return attr if pmus is None else replace(attr, pmu=pmus.number(match[1]))
     try:
         return _Attr(events.number(name), generic=events.is_generic(name))
     except KeyError:
         pass
     if match := _RAW.fullmatch(name):
-        return _Attr(_in_range(name, int(match[1], 16)))
+        return _Attr(_in_range(name, int(match[1], 16)), raw=True, pmu=ANY_PMU if pmus is None else pmus.raw)
     raise EventSyntaxError(f"unknown event {name!r}", f"{_nearest(name)}{_where_listed()}")
 
 
@@ -178,6 +237,7 @@ def _modify(text: str, attr: _Attr, modifiers: str, leader: int) -> EventSpec:
         exclude_host=bool(sides) and "H" not in sides,
         exclude_guest=bool(sides) and "G" not in sides,
         long=attr.long,
+        pmu=attr.pmu,
         generic=attr.generic,
     )
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from pmulab.scenario.perf_events import TOOLS, EventSyntaxError, parse_events
-from services.experiment import SessionSpec
+from collections.abc import Iterable, Sequence
+
+from pmulab.scenario.perf_events import GUEST_PMUS, TOOLS, EventSyntaxError, Pmus, parse_events
+from services.core_pmus import core_pmus
+from services.experiment import ANY_PMU, CpuSpec, SessionSpec
 from services.tables import Table
 
 _DEFAULT_FREQUENCY = 4000  # perf record's own, Hz
@@ -11,13 +14,28 @@ MAX_SAMPLE_RATE = 2**31 - 1  # what perf_event_max_sample_rate can be: an int; a
 _MAX_PERIOD = 2**63 - 1  # attr.sample_period; the kernel refuses the top bit
 
 
-def read_session(table: Table, *, cpu_wide: bool, tool: str = TOOLS[0]) -> SessionSpec:
+def host_pmus(cpus: Sequence[CpuSpec], chosen: Iterable[int] | None = None) -> Pmus:
+    """What events of the host can be bound to, in a session on the `chosen` CPUs, or on a task (None).
+
+    A raw number goes to the first PMU that takes it (perf_init_event): on a CPU the one that covers it, on a task the
+    one that was registered last.
+    """
+    pmus = core_pmus(cpus)
+    names = tuple(pmu.name for pmu in pmus)
+    if chosen is None:
+        return Pmus(names, frozenset(range(len(pmus))), len(pmus) - 1 if len(pmus) > 1 else ANY_PMU)
+    wanted = set(chosen)
+    return Pmus(names, frozenset(number for number, pmu in enumerate(pmus) if wanted.intersection(pmu.cpus)))
+
+
+def read_session(table: Table, *, cpu_wide: bool, pmus: Pmus = GUEST_PMUS, tool: str = TOOLS[0]) -> SessionSpec:
+    """A session of a guest, or of the host with its `pmus`."""
     table.require("verb", '"record"')
     table.require("events", '"cycles,instructions"')
     verb = table.choice("verb", ("stat", "record"), "")
     frequency, period = _sampling(table, verb)
     try:
-        events = parse_events(table.strings("events"), frequency=frequency, period=period, tool=tool)
+        events = parse_events(table.strings("events"), frequency=frequency, period=period, pmus=pmus, tool=tool)
     except EventSyntaxError as error:
         table.refuse("events", error.problem, error.remedy, index=error.argument)
     return SessionSpec(verb, events, cpu_wide, ".".join(str(key) for key in table.path))

@@ -8,6 +8,7 @@ from typing import Any
 
 from services import experiment as ex
 from services import state, typed_json
+from services.core_pmus import core_pmus
 from services.kvm.board import Board
 from services.kvm.pcpu import PCpu
 from services.kvm.vcpu import VCpu
@@ -116,7 +117,9 @@ class Requests(RequestsState):
             _check_task(request.task, len(request.profiles))
             session, where = request.task.session, "task.session"
         if session is not None:
-            _check_session(session, where, self.board.experiment.events)
+            experiment = self.board.experiment
+            pmus = len(core_pmus(experiment.cpus)) if request.target == HOST else 1
+            _check_session(session, where, experiment.events, pmus)
         if request.target != HOST:
             self._vcpu(request.target, request.cpu)
         elif not 0 <= request.cpu < len(self.pcpus):
@@ -164,12 +167,14 @@ def _check_task(task: ex.TaskSpec, profiles: int) -> None:
         raise ValueError(f"task: it would take more than {MAX_CYCLES} cycles in all")
 
 
-def _check_session(session: ex.SessionSpec, where: str, tallied: tuple[int, ...]) -> None:
+def _check_session(session: ex.SessionSpec, where: str, tallied: tuple[int, ...], pmus: int) -> None:
     if session.verb not in ("stat", "record"):
         raise ValueError(f"{where}.verb: it should be stat or record, not {session.verb!r}")
     for index, event in enumerate(session.events):
         if event.event not in tallied:
             raise ValueError(f"{where}.events[{index}].event: {event.event:#x} is not simulated here")
+        if not ex.ANY_PMU <= event.pmu < pmus:
+            raise ValueError(f"{where}.events[{index}].pmu: there are {pmus}, from 0, and no {event.pmu}")
         if not 0 <= event.leader <= index:
             raise ValueError(f"{where}.events[{index}].leader: {event.leader} is not an event before it or itself")
         if not (0 <= event.frequency < 1 << 63 and 0 <= event.period < 1 << 63):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import replace
 from typing import Any
 
 import trio
@@ -11,6 +10,7 @@ import trio
 from services import experiment as ex
 from services import typed_json
 from services.boot import GuestBoot, HostBoot, ThreadSession
+from services.core_pmus import core_pmus
 from services.kvm import designs, outcome, without_pmu
 from services.kvm.attendant import Attendant
 from services.kvm.board import Board
@@ -31,6 +31,7 @@ class Simulation:
     DERIVED = (
         "board",
         "design",
+        "pmus",
         "fallbacks",
         "threads",
         "pcpus",
@@ -44,6 +45,7 @@ class Simulation:
     __slots__ = DERIVED
 
     def __init__(self, experiment: ex.Experiment) -> None:
+        self.pmus = core_pmus(experiment.cpus)
         self.design = designs.make(experiment.design, experiment.guests)
         self.fallbacks = designs.fallbacks(self.design, experiment)
         self.board = board = Board.of(experiment)
@@ -125,17 +127,12 @@ class Simulation:
             mux_interval=host.mux_interval,
             sysctls=host.sysctls,
             features=pcpu.spec,
-            arm_pmu=self._arm_pmu(cpu),
+            arm_pmu=next(number for number, pmu in enumerate(self.pmus) if cpu in pmu.cpus),
             policy=pcpu.policy,
             sessions=host.cpus[cpu].sessions,
             threads=(*of_tasks, *of_vcpus),
             vcpu_threads=tuple(vcpu.id for vcpu in self.vcpus),
         )
-
-    def _arm_pmu(self, cpu: int) -> int:
-        """The host's PMU that covers a CPU, as the first CPU of those whose PMUs are of one kind."""
-        kinds = [replace(spec, fgt=0, hpmn0=False) for spec in self.board.experiment.cpus]
-        return kinds.index(kinds[cpu])
 
     def _guest_boot(self, vm: int, index: int) -> GuestBoot:
         """For a guest's kernel on one vCPU."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from services.cpu import Cpu
-from services.experiment import SessionSpec
+from services.experiment import ANY_PMU, SessionSpec
 from services.linux_perf.attr import EventAttr
 from services.linux_perf.event import OFF, PerfEvent
 from services.linux_perf.perf import PerfCpu
@@ -31,8 +32,8 @@ class Session:
     task: int | None
     perf: PerfCpu = derived()
     on_exec: bool = False
-    events: list[PerfEvent | None] = link(default_factory=list)  # None: perf_event_open failed
-    unsupported: dict[int, str] = field(default_factory=dict)  # why it failed, by the event's place
+    events: list[PerfEvent | None] = link(default_factory=list)  # None: not opened here
+    unsupported: dict[int, str] = field(default_factory=dict)  # why perf_event_open failed, by the event's place
     refused: str = ""  # why the tool ended before it had begun
     closed: list[Result] | None = None  # what was reported at the end
 
@@ -41,17 +42,23 @@ class Session:
 
         Where it fails, perf stat goes on without the event (stat_handle_error), unless others are grouped behind it.
         Then perf stat ends, as perf record does in any case (record__open): what was opened is closed, and the
-        program under it does not run.
+        program under it does not run. An event that is bound to a PMU counts on the CPUs of that alone: on others it is
+        not opened, and reads 0.
         """
         for index, spec in enumerate(self.spec.events):
             leader = None if spec.leader == index else self.events[spec.leader]
             attr = EventAttr.of_spec(
                 replace(spec, frequency=min(spec.frequency, self.perf.shared.limits.max_sample_rate)),
-                disabled=leader is None,
-                enable_on_exec=leader is None and self.on_exec,
+                disabled=spec.leader == index,
+                enable_on_exec=spec.leader == index and self.on_exec,
                 inherit=self.task is not None,
             )
+            if spec.pmu not in (ANY_PMU, self.perf.config.arm_pmu):
+                self.events.append(None)
+                continue
             try:
+                if leader is None and spec.leader != index:
+                    raise OpenError(errno.EINVAL, "the group's leader is on another PMU")
                 event = self.perf.open(attr, leader)
             except OpenError as error:
                 self.events.append(None)
@@ -113,7 +120,7 @@ class Session:
         if event is None:
             return {
                 "name": self.spec.events[index].name,
-                "unsupported": self.unsupported[index],
+                "unsupported": self.unsupported.get(index, ""),
                 **dict.fromkeys(COUNTS, 0),
                 "state": OFF,
             }

@@ -95,3 +95,56 @@ def test_a_guest_that_asked_for_no_pmu_concerns_no_design(tmp_path: Path) -> Non
     for run in result.runs:
         assert run.kvm.swaps.register_writes == 0
         assert run.host.events[0].running == 1
+
+
+BESIDE = """
+[machine]
+core = ["neoverse-n1", "a64fx"]
+[[host.task]]
+workload = "gzip-random"
+pcpu = 0
+seconds = 0.005
+"""
+
+
+def test_an_event_of_another_cores_pmu_does_not_see_what_runs_here(tmp_path: Path) -> None:
+    events = "armv8_a64fx/cpu_cycles/u,armv8_neoverse_n1/cpu_cycles/u,r11:u"
+    text = BESIDE + f'[[host.perf]]\nverb = "stat"\nevents = "{events}"\n'
+    there, here, raw = result_of(tmp_path, text).runs[0].host.events
+    assert (there.event, there.count, there.truth) == ("armv8_a64fx/cpu_cycles/u", 0, 0)
+    assert (here.running, here.count) == (1, here.truth)
+    assert here.count is not None and here.count > 14_000_000
+    assert (raw.count, raw.running) == (here.count, 1), "a raw number is on the PMU of each CPU"
+
+
+def test_a_plain_event_is_a_row_for_each_pmu_and_each_has_its_own_events_and_size(tmp_path: Path) -> None:
+    """An A64FX has 8 counters and no LL_CACHE_RD, a Neoverse N1 6 and no group of seven."""
+    group = "{instructions,l1i_cache,l1i_cache_refill,l1d_cache,l1d_cache_refill,inst_spec,br_mis_pred}"
+    text = BESIDE + f'[[host.perf]]\nverb = "stat"\nevents = ["cycles", "LLC-loads", "{group}"]\n'
+    events = {event.event: event for event in result_of(tmp_path, text).runs[0].host.events}
+    assert list(events)[:4] == [
+        "armv8_a64fx/cycles/",
+        "armv8_neoverse_n1/cycles/",
+        "armv8_a64fx/LLC-loads/",
+        "armv8_neoverse_n1/LLC-loads/",
+    ]
+    assert events["armv8_neoverse_n1/cycles/"].truth > 14_000_000
+    assert events["armv8_a64fx/cycles/"].truth < 100_000
+    assert events["armv8_a64fx/LLC-loads/"].unsupported.startswith("ENOENT")
+    assert not events["armv8_neoverse_n1/LLC-loads/"].unsupported
+    assert events["armv8_a64fx/instructions/"].running_ns
+    assert not events["armv8_neoverse_n1/instructions/"].running_ns, "one too many"
+
+
+def test_a_program_under_perf_stat_is_counted_by_the_pmu_of_its_cpu(tmp_path: Path) -> None:
+    text = BESIDE + '[host.task.perf]\nverb = "stat"\nevents = ["cycles", "r8"]\n'
+    events = {event.event: event for event in result_of(tmp_path, text).runs[0].host.events}
+    assert events["armv8_a64fx/cycles/"].scaled is None
+    counted = events["armv8_neoverse_n1/cycles/"].count
+    assert counted is not None and counted > 14_000_000
+    assert events["r8"].scaled is None, "a raw number is the last PMU's"
+
+
+def test_a_session_on_some_cpus_has_no_row_for_a_pmu_of_others(tmp_path: Path) -> None:
+    text = BESIDE + '[[host.perf]]\nverb = "stat"\npcpu = [1]\nevents = ["cycles"]\n'
+    assert [event.event for event in result_of(tmp_path, text).runs[0].host.events] == ["armv8_a64fx/cycles/"]

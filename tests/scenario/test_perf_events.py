@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pmulab import scenario
-from pmulab.scenario.perf_events import parse_events
+from pmulab.scenario.perf_events import GUEST_PMUS, Pmus, parse_events
 from services import events
-from services.experiment import EventSpec
+from services.errors import UserError
+from services.experiment import ANY_PMU, EventSpec
 
 
 @pytest.mark.parametrize(
@@ -117,3 +120,54 @@ def test_the_hosts_perf_tool_is_a_key() -> None:
     (event,) = of.host.cpus[0].sessions[0].events
     assert event.exclude_guest
     assert of.host.perf_tool == "6.12"
+
+
+TWO = Pmus(("armv8_neoverse_n1", "armv8_cortex_a55"), frozenset({0, 1}))
+
+
+def bound(*arguments: str, pmus: Pmus = TWO) -> list[tuple[str, int, int]]:
+    """Each event's name, PMU and leader."""
+    return [(spec.name, spec.pmu, spec.leader) for spec in parse_events(arguments, pmus=pmus)]
+
+
+def test_a_plain_event_is_one_on_each_core_pmu_in_the_order_of_their_names() -> None:
+    assert bound("cycles:u,inst_retired") == [
+        ("armv8_cortex_a55/cycles:u/", 1, 0),
+        ("armv8_neoverse_n1/cycles:u/", 0, 1),
+        ("armv8_cortex_a55/inst_retired/", 1, 2),
+        ("armv8_neoverse_n1/inst_retired/", 0, 3),
+    ]
+    assert bound("cycles", pmus=replace(TWO, chosen=frozenset({0}))) == [("armv8_neoverse_n1/cycles/", 0, 0)]
+    assert bound("r11,cycles", pmus=replace(TWO, chosen=frozenset())) == [("r11", ANY_PMU, 0)]
+
+
+def test_an_event_is_bound_to_the_pmu_that_it_names() -> None:
+    for name, pmu in (
+        ("armv8_cortex_a55/cpu_cycles/u", 1),
+        ("armv8_neoverse_n1/event=0x8/", 0),
+        ("armv8_pmuv3_1/event=0x8/", 1),
+    ):
+        assert bound(name) == [(name, pmu, 0)]
+    for unknown in ("armv8_cortex_a57", "armv8_pmuv3", "armv8_pmuv3_2"):
+        with pytest.raises(UserError, match=rf"no PMU '{unknown}'.*armv8_"):
+            bound(f"{unknown}/event=0x8/")
+
+
+def test_where_there_is_one_pmu_its_events_are_called_as_they_were() -> None:
+    one = Pmus(("armv8_neoverse_n1",), frozenset({0}))
+    names = ["armv8_neoverse_n1/event=0x8/", "armv8_pmuv3_0/event=0x8/", "armv8_pmuv3/event=0x8/", "cycles"]
+    assert bound(*names, pmus=one) == [(name, ANY_PMU, n) for n, name in enumerate(names)]
+    with pytest.raises(UserError, match="no PMU 'armv8_neoverse_n1'"):
+        bound("armv8_neoverse_n1/event=0x8/", pmus=GUEST_PMUS)
+
+
+def test_a_group_is_one_on_each_pmu_and_each_has_a_leader() -> None:
+    specs = parse_events(["r1", "{cycles,armv8_cortex_a55/event=0x8/,branches}:D"], pmus=TWO)
+    assert [(spec.name, spec.leader, spec.pinned) for spec in specs] == [
+        ("r1", 0, False),
+        ("armv8_cortex_a55/cycles/", 1, True),
+        ("armv8_cortex_a55/event=0x8/", 1, False),
+        ("armv8_cortex_a55/branches/", 1, False),
+        ("armv8_neoverse_n1/cycles/", 4, True),
+        ("armv8_neoverse_n1/branches/", 4, False),
+    ]
