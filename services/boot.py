@@ -40,10 +40,12 @@ class HostBoot:
     sysctls: PerfSysctls
     features: CpuSpec
     arm_pmu: int  # which of the host's PMUs covers it
+    heterogeneous: bool  # the host has several
     policy: HostPolicy
     sessions: tuple[SessionSpec, ...]  # cpu_wide ones on this CPU
     threads: tuple[ThreadSession, ...]
     vcpu_threads: tuple[int, ...]  # the threads that are vCPUs', of all CPUs
+    vcpu_pmus: tuple[int, ...]  # the PMU of each one's VM, by thread
 
 
 @dataclass(frozen=True, slots=True)

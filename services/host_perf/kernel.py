@@ -13,6 +13,7 @@ from services.boot import HostBoot
 from services.cpu import Call, Cpu, Entry, EntryKind, Notice, Row, Timer
 from services.experiment import SessionSpec
 from services.linux_perf import Perf, PerfConfig, PerfCpu, PerfEvent, Session
+from services.linux_perf.driver import Driver
 from services.registers import bits
 from services.state import Objects, Saved, as_frozen, derived, restore, save
 
@@ -121,7 +122,7 @@ class HostCpu:
                 work = _tell(cpu, count)
             elif code == CREATE:
                 former = counters.get(handle)
-                if former is not None and perf.recreate_kernel_counter(cpu, former, a, b, c):
+                if former is not None and perf.recreate_kernel_counter(cpu, former, a, b, c, self._pmu_of(handle)):
                     continue
                 work = self._create(cpu, former, handle, a, b, c)
             elif code == DISABLE:
@@ -181,6 +182,7 @@ class HostCpu:
                 cpu=self.index,
                 icntr=features.icntr,
                 arm_pmu=boot.arm_pmu,
+                heterogeneous=boot.heterogeneous,
                 mux_interval=boot.mux_interval,
                 high_to_low=boot.policy.high_to_low,
             )
@@ -245,8 +247,18 @@ class HostCpu:
         perf = self.perf
         if former is not None:
             await perf.destroy_kernel_counter(cpu, former)
-        made = self.host.counters[handle] = perf.create_kernel_counter(cpu, handle, event, flags, period)
+        made = self.host.counters[handle] = perf.create_kernel_counter(
+            cpu, handle, event, flags, period, self._pmu_of(handle)
+        )
         await perf.install(cpu, made, self.thread)
+
+    def _pmu_of(self, handle: int) -> Driver | None:
+        """The PMU of the VM whose counter it is, where the host has several."""
+        if not self.perf.config.heterogeneous:
+            return None
+        assert self.boot is not None
+        assert self.host.perf is not None
+        return self.host.perf.driver(self.boot.vcpu_pmus[handle >> 5])
 
     async def _guest_counters(self, cpu: Cpu, mask: int, *, range_only: bool) -> None:
         """kvm_pmu_set_guest_counters: reschedule only if events are in the way, and back only what was squeezed."""

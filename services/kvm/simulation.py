@@ -127,12 +127,19 @@ class Simulation:
             mux_interval=host.mux_interval,
             sysctls=host.sysctls,
             features=pcpu.spec,
-            arm_pmu=next(number for number, pmu in enumerate(self.pmus) if cpu in pmu.cpus),
+            arm_pmu=self._arm_pmu(cpu),
+            heterogeneous=len(self.pmus) > 1,
             policy=pcpu.policy,
             sessions=host.cpus[cpu].sessions,
             threads=(*of_tasks, *of_vcpus),
             vcpu_threads=tuple(vcpu.id for vcpu in self.vcpus),
+            vcpu_pmus=tuple(self._arm_pmu(vcpu.siblings[0].cpu) for vcpu in self.vcpus),
         )
+
+    def _arm_pmu(self, cpu: int) -> int:
+        """The host's PMU that covers a CPU; a VM's is that of the CPU on which its first vCPU is made
+        (kvm_arm_set_default_pmu)."""
+        return next(number for number, pmu in enumerate(self.pmus) if cpu in pmu.cpus)
 
     def _guest_boot(self, vm: int, index: int) -> GuestBoot:
         """For a guest's kernel on one vCPU."""

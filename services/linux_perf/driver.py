@@ -79,6 +79,7 @@ class Driver:
     icntr: bool = derived()  # it has PMICNTR_EL0
     high_to_low: bool = derived()  # event counters are allocated from the highest index
     costs: dict[Cost, int] = derived()
+    arm_pmu: int = derived(default=0)  # which of the kernel's this is, on the CPUs of several drivers
     pmceid0: int = 0  # PMCEID0_EL0 and PMCEID1_EL0, as probed
     pmceid1: int = 0
     cntr_mask: int = CYCLE_BIT  # counters that may be used; the event counters are known after the probe
@@ -163,6 +164,7 @@ class Driver:
             attr=attr,
             config=attr.event,
             evtype=evtype,
+            pmu=self.arm_pmu,
             scope=int(attr.truth_scope(self.hyp)) if reported else 0,
             mask=MASK64 if attr.long else MASK32,
             chained=chained,

@@ -45,6 +45,7 @@ class HwEvent:
     attr: EventAttr
     config: int  # PMUv3 event number
     evtype: int  # what PMEVTYPER gets
+    pmu: int  # the arm_pmu that it is on
     scope: int  # whose occurrences are the event's truth (TruthScope); 0 for KVM's, whose truth is the guest's
     mask: int  # arm_pmu_event_max_period
     chained: bool  # takes a pair of counters unless it gets the cycle or the instruction counter
@@ -74,6 +75,7 @@ class PerfEvent:
     id: int
     attr: EventAttr
     hw: HwEvent = derived()
+    pmu: int = field(init=False)  # the arm_pmu that it is on
     handle: int = -1  # KVM's name of the guest's counter that the event backs
     long_overflow: bool = field(default=False, init=False)  # which overflows at 64 bits
     period: InitVar[int] = 0  # occurrences from one overflow to the next; 0: counting alone
@@ -121,6 +123,7 @@ class PerfEvent:
     def __post_init__(self, period: int) -> None:
         attr = self.attr
         self.leader = self
+        self.pmu = self.hw.pmu
         self.on_exec = attr.enable_on_exec
         self.wanted = self.hw.reported and not attr.disabled
         self.state = OFF if attr.disabled else INACTIVE

@@ -14,28 +14,34 @@ from services._pmu import Burst
 from services.costs import Cost
 from services.cpu import CounterFlag, Cpu, Eventual
 from services.linux_perf.cpu_context import CpuContext
-from services.linux_perf.driver import GENERAL
+from services.linux_perf.driver import GENERAL, Driver
 from services.linux_perf.event import ACTIVE, ALL, INACTIVE, OFF, THROTTLED, Context, PerfEvent
 from services.linux_perf.lifecycle import disable, enable, read_counter, release
-from services.linux_perf.schedule import off, on, resched_update, update_time, wait
+from services.linux_perf.schedule import off, on, on_pmu, resched_update, update_time, wait
 from services.registers import CYCLE_COUNTER, MASK64
 
 DISABLED, LONG_OVERFLOW = int(CounterFlag.DISABLED), int(CounterFlag.LONG_OVERFLOW)
 
 
-def create(cc: CpuContext, cpu: Cpu, handle: int, event: int, flags: int, period: int) -> PerfEvent:
+def create(
+    cc: CpuContext, cpu: Cpu, handle: int, event: int, flags: int, period: int, pmu: Driver | None = None
+) -> PerfEvent:
     """perf_event_create_kernel_counter, up to its installation; the other half of the cost is `destroy`'s.
 
-    `flags` are `CounterFlag`s, `period` occurrences up to the first overflow.
+    `flags` are `CounterFlag`s, `period` occurrences up to the first overflow. `pmu` is the VM's where it is not
+    this CPU's: the event stands still here.
     """
     cost = cc.shared.costs[Cost.PERF_RELEASE_CREATE]
     cpu.burst.charge(Cost.PERF_RELEASE_CREATE, cost - cost // 2)
-    made = cc.shared.new_event(cc.pmu.hw_kernel_counter(event, flags & ~LONG_OVERFLOW), period, None, handle)
+    hw = (pmu or cc.pmu).hw_kernel_counter(event, flags & ~LONG_OVERFLOW)
+    made = cc.shared.new_event(hw, period, None, handle)
     made.long_overflow = bool(flags & LONG_OVERFLOW)
     return made
 
 
-def recreate(cc: CpuContext, cpu: Cpu, event: PerfEvent, number: int, flags: int, period: int) -> bool:
+def recreate(
+    cc: CpuContext, cpu: Cpu, event: PerfEvent, number: int, flags: int, period: int, pmu: Driver | None = None
+) -> bool:
     """`destroy` of a counter, then `create` and `install` of one in its place, in the same object.
 
     False, and nothing done, unless neither of the two is enabled, which makes no access.
@@ -43,13 +49,12 @@ def recreate(cc: CpuContext, cpu: Cpu, event: PerfEvent, number: int, flags: int
     ctx = event.ctx
     if event.state != OFF or not flags & DISABLED or ctx is None or len(ctx.events) == 1:
         return False
-    pmu = cc.pmu
-    hw = pmu.hw_kernel_counter(number, flags & ~LONG_OVERFLOW)
+    hw = (pmu or cc.pmu).hw_kernel_counter(number, flags & ~LONG_OVERFLOW)
     if not (hw.alone and event.hw.alone) or ctx is not cc.task_ctx:
         return False
     if cc.pending_outs or cc.pending_truths or cc.pending_held:
         return False
-    cpu.burst.extend(pmu.recreate)
+    cpu.burst.extend(cc.pmu.recreate)
     update_time(cc, cpu, ctx)
     shared, events, pinned = cc.shared, ctx.events, ctx.pinned
     del shared.events[event.id]
@@ -166,7 +171,7 @@ def _enable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool
     They stand still, so what was read or written of a counter in this entry is what it has.
     """
     ctx = cc.task_ctx
-    if ctx is None or ctx.alone != len(ctx.events) or cc.ctx.events or cc.pending_outs:
+    if ctx is None or ctx.alone != len(ctx.events) or cc.ctx.events or cc.pending_outs or not on_pmu(cc, ctx):
         return False
     pmu, entry = cc.pmu, cc.entry
     wanted = set(events)

@@ -25,6 +25,7 @@ from services.linux_perf.schedule import (
     post_out,
     remove_from_context,
     resched,
+    resched_for,
     settle,
     truth_begins,
     truth_ends,
@@ -66,7 +67,7 @@ async def install(cc: CpuContext, cpu: Cpu, event: PerfEvent, task: int | None) 
     if here:
         truth_begins(cc, cpu.burst, event)
         if first or not off:
-            await resched(cc, cpu, cc.task_ctx if task is None else ctx, event.group_type(), ctx)
+            await resched_for(cc, cpu, cc.task_ctx if task is None else ctx, event, ctx)
 
 
 async def enable(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
@@ -82,7 +83,7 @@ async def enable(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
         update_time(cc, cpu, ctx)
     enter_enabled(event, ctx.time)
     if here and (event.leader is event or event.leader.state == ACTIVE):
-        await resched(cc, cpu, cc.task_ctx, event.group_type(), ctx)
+        await resched_for(cc, cpu, cc.task_ctx, event, ctx)
 
 
 def disable(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
@@ -94,13 +95,15 @@ def disable(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
         return
     if event.state >= INACTIVE:
         here = is_here(cc, ctx)
-        if here:
+        on_pmu = here and event.pmu == cc.config.arm_pmu
+        if on_pmu:
             post_off(cc, burst)
+        if here:
             update_time(cc, cpu, ctx)
             _group_out(cc, burst, ctx, event)
         leave_enabled(event, ctx.time)
         event.state = OFF
-        if here:
+        if on_pmu:
             post_on(cc, burst)
     event.wanted = False
     truth_ends(cc, burst, event)

@@ -128,7 +128,7 @@ class Perf:
 
     def add_cpu(self, config: PerfConfig) -> PerfCpu:
         shared = self.shared
-        driver = Driver(config.pmuver, config.hyp, config.icntr, config.high_to_low, shared.costs)
+        driver = Driver(config.pmuver, config.hyp, config.icntr, config.high_to_low, shared.costs, config.arm_pmu)
         cpu = PerfCpu(driver, shared, config, shared.new_context(None))
         self.cpus.append(cpu)
         return cpu
@@ -139,6 +139,13 @@ class Perf:
             if cpu.config.cpu == number:
                 return cpu
         raise KeyError(f"perf has no CPU {number}")
+
+    def driver(self, arm_pmu: int) -> Driver:
+        """That of a CPU which this PMU covers. Raises KeyError."""
+        for cpu in self.cpus:
+            if cpu.config.arm_pmu == arm_pmu:
+                return cpu.pmu
+        raise KeyError(f"no CPU has the PMU {arm_pmu}")
 
     @property
     def limits(self) -> SampleLimits:
@@ -190,9 +197,9 @@ class Perf:
         return {ctx.id: ctx for ctx in found if ctx is not None}
 
     def _event(self, saved: Saved) -> PerfEvent:
-        """An event as it was opened; its driver is that of the first CPU, as those of all make the same of it."""
+        """An event as it was opened, by the driver of its PMU's first CPU: those of all make the same of it."""
         attr = as_frozen(EventAttr, saved["attr"])
-        pmu = self.cpus[0].pmu
+        pmu = self.driver(saved["pmu"])
         kernel_counter = saved["handle"] >= 0
         hw = pmu.hw_kernel_counter(attr.event, attr.kernel_flags()) if kernel_counter else pmu.hw_event(attr)
         return PerfEvent(saved["id"], attr, hw, saved["handle"])

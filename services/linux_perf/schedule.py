@@ -119,6 +119,18 @@ def post_off(cc: CpuContext, burst: Burst) -> None:
     burst.extend(off(cc))
 
 
+def on_pmu(cc: CpuContext, ctx: Context) -> bool:
+    """Has a context with events any on this CPU's PMU? For others armpmu_disable and armpmu_enable do nothing."""
+    return not cc.config.heterogeneous or any(event.pmu == cc.config.arm_pmu for event in ctx.events)
+
+
+def _of_pmu(cc: CpuContext, leaders: list[PerfEvent]) -> list[PerfEvent]:
+    """Those that may go on this CPU's PMU: armpmu_filter."""
+    if not cc.config.heterogeneous:
+        return leaders
+    return [leader for leader in leaders if leader.pmu == cc.config.arm_pmu]
+
+
 def post_on(cc: CpuContext, burst: Burst) -> None:
     """Nothing is switched on for no event."""
     if cc.pmu.used:
@@ -329,9 +341,9 @@ def _ctx_in(cc: CpuContext, cpu: Cpu, ctx: Context, which: int) -> None:
         cc.task_ctx = ctx
     changed = before ^ after
     if changed & PINNED and ctx.pinned:
-        post_ins(cc, cpu, ctx, ctx.pinned, ctx.pinned_active)
+        post_ins(cc, cpu, ctx, _of_pmu(cc, ctx.pinned), ctx.pinned_active)
     if changed & FLEXIBLE and ctx.flexible:
-        post_ins(cc, cpu, ctx, ctx.flexible, ctx.flexible_active)
+        post_ins(cc, cpu, ctx, _of_pmu(cc, ctx.flexible), ctx.flexible_active)
 
 
 def sched_in(cc: CpuContext, cpu: Cpu, task_ctx: Context | None) -> None:
@@ -345,6 +357,14 @@ def sched_in(cc: CpuContext, cpu: Cpu, task_ctx: Context | None) -> None:
         _ctx_in(cc, cpu, ctx, FLEXIBLE)
     if task_ctx is not None:
         _ctx_in(cc, cpu, task_ctx, FLEXIBLE)
+
+
+async def resched_for(cc: CpuContext, cpu: Cpu, task_ctx: Context | None, event: PerfEvent, frozen: Context) -> None:
+    """ctx_resched on behalf of one event: of the events on its PMU. If that is not this CPU's, none goes on or off."""
+    if event.pmu == cc.config.arm_pmu:
+        await resched(cc, cpu, task_ctx, event.group_type(), frozen)
+    else:
+        sched_in(cc, cpu, task_ctx)
 
 
 async def resched(cc: CpuContext, cpu: Cpu, task_ctx: Context | None, which: int, frozen: Context) -> None:

@@ -22,6 +22,7 @@ class PerfConfig:
     cpu: int = 0  # this CPU's number, where its irq_work IPI goes
     icntr: bool = False  # FEAT_PMUv3_ICNTR
     arm_pmu: int = 0  # which of the kernel's PMUs covers this CPU
+    heterogeneous: bool = False  # it has several
     high_to_low: bool = False  # allocate event counters from the highest index (partitioned v8 hosts)
     mux_interval: int = 0  # cycles; 0: perf_event_mux_interval_ms' default, 1000/HZ ms
     record_bytes: int = 48  # of one sample's record: header, ip, tid, time, id, period

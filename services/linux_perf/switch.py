@@ -8,6 +8,7 @@ from services.linux_perf.event import ALL, FLEXIBLE, Context
 from services.linux_perf.schedule import (
     collect,
     ctx_out,
+    on_pmu,
     post_off,
     post_on,
     sched_in,
@@ -25,8 +26,9 @@ async def task_in(cc: CpuContext, cpu: Cpu, task: int) -> None:
         return
     burst = cpu.burst
     if cc.task_ctx is ctx:  # swapped in by task_out
-        post_off(cc, burst)
-        post_on(cc, burst)
+        if on_pmu(cc, ctx):
+            post_off(cc, burst)
+            post_on(cc, burst)
         return
     if not ctx.events:
         return
@@ -34,13 +36,17 @@ async def task_in(cc: CpuContext, cpu: Cpu, task: int) -> None:
     burst = cpu.burst
     for event in ctx.events:
         truth_begins(cc, burst, event)
-    post_off(cc, burst)
-    if ctx.pinned and cc.ctx.events:
+    of_cpu = bool(ctx.pinned and cc.ctx.events)
+    touches = of_cpu or on_pmu(cc, ctx)
+    if touches:
+        post_off(cc, burst)
+    if of_cpu:
         ctx_out(cc, cpu, cc.ctx, FLEXIBLE)
         if cc.pending_outs:
             await wait(cc, cpu)
     sched_in(cc, cpu, ctx)
-    post_on(cc, cpu.burst)
+    if touches:
+        post_on(cc, cpu.burst)
 
 
 async def task_out(cc: CpuContext, cpu: Cpu, task: int, following: int | None = None) -> None:
@@ -50,13 +56,16 @@ async def task_out(cc: CpuContext, cpu: Cpu, task: int, following: int | None = 
     if ctx is None or ctx.task != task:
         return
     burst = cpu.burst
-    post_off(cc, burst)
+    touches = on_pmu(cc, ctx)
+    if touches:
+        post_off(cc, burst)
     next_ctx = cc.shared.tasks.get(following) if following is not None else None
     if next_ctx is not None and ctx.equivalent(next_ctx):
         _swap(cc.shared.tasks, ctx, next_ctx)
     else:
         ctx_out(cc, cpu, ctx, ALL)
-    post_on(cc, burst)
+    if touches:
+        post_on(cc, burst)
     if cc.task_ctx is None:
         for event in ctx.events:
             truth_ends(cc, burst, event)

@@ -176,8 +176,9 @@ async def _of(machine: str, design: str) -> dict[str, str]:
         made = Simulation(_experiment(machine, design))
     except DesignError:
         return {"refused": "yes"}
+    host = HostPerf()
     for pcpu in made.pcpus:
-        made.attend_host(pcpu.cpu, LocalSoftware(HostPerf().attend(pcpu.cpu)))
+        made.attend_host(pcpu.cpu, LocalSoftware(host.attend(pcpu.cpu)))
     guests = [Guest(seed) for seed, _ in enumerate(made.vcpus)]
     for vcpu, guest in zip(made.vcpus, guests, strict=True):
         made.attend_guest(vcpu.name, vcpu.index, LocalSoftware(guest))

@@ -169,12 +169,14 @@ def test_watchdog_beats_an_event_of_the_guest_silently_on_the_emulated_vpmu() ->
     assert lost.truth > 0
 
 
-def test_migration_keeps_every_count_but_those_of_a_transition_that_loads_nothing() -> None:
+def test_migration_keeps_every_count_but_where_a_transition_loads_nothing_or_the_vms_pmu_is_another() -> None:
     by = runs("migration")
     for name, run in by.items():
         errors = [error(one) for one in run.guests[0].events if one.event != "cycles"]
         if name == "partitioned-v8":
             assert max(errors) < -0.01
+        elif name == "emulated":
+            assert max(errors) < -0.3, "on the other pCPU the backing events stand still"
         else:
             assert all(-0.001 < one <= 0 for one in errors)
 
