@@ -23,6 +23,10 @@ class EventSpec:
     frequency: int = 0  # samples per second (attr.freq = 1), 0: not by frequency
     period: int = 0  # events per sample, 0: counting only
     pinned: bool = False
+    exclusive: bool = False
+    weak: bool = False  # of a group that perf breaks up where it cannot be opened as one
+    sample_read: bool = False  # PERF_SAMPLE_READ, of the whole group where there is one
+    exclude_idle: bool = False
     exclude_user: bool = False
     exclude_kernel: bool = False
     exclude_hv: bool = False

@@ -7,14 +7,15 @@ from decimal import Decimal
 
 from pmulab.scenario import keys
 from pmulab.scenario.machine import Machine
-from pmulab.scenario.perf_events import GUEST_PMUS, TOOLS, EventSyntaxError, Pmus, parse_events
-from pmulab.scenario.sessions import MAX_SAMPLE_RATE, host_pmus, read_session
+from pmulab.scenario.perf_events import GUEST_PMUS, MAX_FREQUENCY, TOOLS, EventSyntaxError, Pmus, parse_events
+from pmulab.scenario.sessions import host_pmus, read_session
 from pmulab.scenario.work import Work
 from services import cores
 from services.core_pmus import no_vpmu
 from services.experiment import (
     DEFAULT_SYSCTLS,
     MAX_THREADS,
+    EventSpec,
     GuestSpec,
     HostCpuSpec,
     HostSpec,
@@ -178,7 +179,7 @@ def _denied(table: Table) -> tuple[int, ...]:
     except EventSyntaxError as error:
         table.refuse("denied", error.problem, error.remedy, index=error.argument)
     for spec in specs:
-        if any((spec.exclude_user, spec.exclude_kernel, spec.exclude_host, spec.exclude_guest, spec.pinned, spec.long)):
+        if spec != EventSpec(spec.name, spec.event, spec.leader, generic=spec.generic):
             table.refuse("denied", f"{spec.name!r}: the filter knows event numbers only", "leave the modifiers out")
     return tuple(sorted({spec.event for spec in specs}))
 
@@ -248,6 +249,6 @@ def _mux_interval(table: Table, machine: Machine) -> int:
 def _sysctls(table: Table) -> PerfSysctls:
     default = DEFAULT_SYSCTLS
     return PerfSysctls(
-        max_sample_rate=table.integer("perf_event_max_sample_rate", default.max_sample_rate, 1, MAX_SAMPLE_RATE),
+        max_sample_rate=table.integer("perf_event_max_sample_rate", default.max_sample_rate, 1, MAX_FREQUENCY),
         cpu_time_max_percent=table.integer("perf_cpu_time_max_percent", default.cpu_time_max_percent, 0, 100),
     )

@@ -1,9 +1,10 @@
 """perf's event syntax (`perf record -e …`) to the `perf_event_attr` of each event.
 
 Accepted: perf's generic names, PMUv3 names as sysfs has them (`inst_retired`), raw events (`r11`),
-`armv8_pmuv3_0/event=0x11,long=1/` and `armv8_pmuv3_0/inst_retired/`, the modifiers `u k h G H D`,
-and groups `{a,b}:u`. On a host with several core PMUs, a name without one stands for one event on each of them, in the
-order of their names, and a group for one group on each (parse_events_add_numeric, parse_events_multi_pmu_add,
+`armv8_pmuv3_0/event=0x11,long=1/` and `armv8_pmuv3_0/inst_retired/`, of each the terms `freq=` and `period=`
+(`cycles/period=100000/u`), the modifiers of `man perf-list` but `b` and `R`, and groups `{a,b}:u`. On a host with
+several core PMUs, a name without one stands for one event on each of them, in the order of their names, and a group
+for one group on each (parse_events_add_numeric, parse_events_multi_pmu_add,
 parse_events__sort_events_and_fix_groups). A raw event is one event.
 Source: `man perf-list` (Linux 6.12), tools/perf/util/parse-events.c behaviour.
 """
@@ -21,8 +22,16 @@ from services.experiment import ANY_PMU, EventSpec
 from services.tables import meant, near
 
 _RAW = re.compile(r"r(?:0x)?([0-9a-fA-F]{1,8})")
-_PMU = re.compile(r"(armv8_\w+)/([^/]*)/")
-_MODIFIERS = "ukhGHD"
+_PMU = re.compile(r"armv8_\w+")
+_WITH_TERMS = re.compile(r"([^/]+)/([^/]*)/")
+_MODIFIERS = "ukhGHDIpPSWe"
+_OTHER_MODIFIERS = {
+    "b": "counting by BPF programs (perf stat --bpf-counters) is not modelled: leave it out",
+    "R": "retire latencies are Intel's: leave it out",
+}
+_MOST_PRECISE = 3
+MAX_PERIOD = 2**63 - 1  # attr.sample_period; the kernel refuses the top bit
+MAX_FREQUENCY = 2**31 - 1  # perf_event_max_sample_rate is an int
 _GENERIC = "armv8_pmuv3"  # a PMU as devicetree names it where it says no more than that
 
 _Parsed = tuple[EventSpec, bool]  # and does it name no PMU?
@@ -43,6 +52,8 @@ class _Attr:
     generic: bool = False
     raw: bool = False  # a number without a PMU
     pmu: int = ANY_PMU
+    frequency: int = 0  # of the terms freq= and period=
+    period: int = 0
 
 
 TOOLS: Final = (
@@ -86,8 +97,9 @@ def parse_events(
 ) -> tuple[EventSpec, ...]:
     """The events of one session, from its `-e` arguments in order.
 
-    `frequency` (Hz) or `period` (events) is what `-F` or `-c` gave; with neither, events only count. `pmus`: what they
-    can be bound to; None: of a kernel of which nothing is known. `tool` is one of `TOOLS`. Raises EventSyntaxError.
+    `frequency` (Hz) or `period` (events) is what `-F` or `-c` gave, for events without a term of their own; with
+    neither, all only count. `pmus`: what they can be bound to; None: of a kernel of which nothing is known. `tool` is
+    one of `TOOLS`. Raises EventSyntaxError.
     """
     specs: list[EventSpec] = []
     for number, argument in enumerate(arguments):
@@ -99,7 +111,16 @@ def parse_events(
             raise
     if not specs:
         raise EventSyntaxError("no events", f'give for example events = "cycles,instructions"; {_where_listed()}')
-    return tuple(replace(spec, frequency=frequency, period=period) for spec in specs)
+    return tuple(_sampling(spec, specs[spec.leader], frequency, period) for spec in specs)
+
+
+def _sampling(spec: EventSpec, leader: EventSpec, frequency: int, period: int) -> EventSpec:
+    """evsel__config, evsel__apply_config_terms and evsel__config_leader_sampling: under `S` only the leader samples."""
+    if not (frequency or period):
+        return replace(spec, frequency=0, period=0)
+    if spec.frequency or spec.period or (leader.sample_read and spec is not leader):
+        return spec
+    return replace(spec, frequency=frequency, period=period)
 
 
 def _split(text: str) -> list[str]:
@@ -133,7 +154,7 @@ def _item(item: str, first: int, pmus: Pmus | None, tool: str) -> list[EventSpec
     if after and not after.startswith(":"):
         raise EventSyntaxError(f"{after!r} after the group {item!r}", "a group's modifiers follow a colon: {a,b}:u")
     group = [_event(member, first, pmus, tool, after[1:]) for member in _split(body)]
-    pinned = group[0][0].pinned  # of a leader; its members go with it
+    pinned, exclusive = group[0][0].pinned, group[0][0].exclusive  # of a leader; its members go with it
     of_pmu: dict[int, list[EventSpec]] = {}
     for member in group:
         for event in _on_each(member, pmus):
@@ -141,8 +162,8 @@ def _item(item: str, first: int, pmus: Pmus | None, tool: str) -> list[EventSpec
     found = []
     for events_of_pmu in of_pmu.values():
         leader = first + len(found)
-        found += [replace(event, leader=leader, pinned=False) for event in events_of_pmu]
-        found[leader - first] = replace(found[leader - first], pinned=pinned)
+        found += [replace(event, leader=leader, pinned=False, exclusive=False) for event in events_of_pmu]
+        found[leader - first] = replace(found[leader - first], pinned=pinned, exclusive=exclusive)
     return found
 
 
@@ -161,20 +182,63 @@ def _event(text: str, leader: int, pmus: Pmus | None, tool: str, group_modifiers
         modifiers = modifiers.removeprefix(":")
     else:
         name, _, modifiers = text.partition(":")
+    if "W" in modifiers:
+        raise EventSyntaxError(
+            f"modifier 'W' of {text!r}: only a group can be weak", "write it after the group: {a,b}:W"
+        )
     attr = _attr(name, pmus)
     spec = _modify(text, attr, modifiers + group_modifiers, leader)
     if tool == "6.12" and not set(modifiers + group_modifiers) & set("GH"):
-        # event_attr_init excludes guests; an event's own modifiers begin afresh, of which `u` excludes them again.
-        spec = replace(spec, exclude_guest=not modifiers or "u" in modifiers + group_modifiers)
-    return spec, "/" not in name and not attr.raw
+        # event_attr_init excludes guests; an event's own modifiers begin afresh, of which `u` and `p` do so again.
+        spec = replace(spec, exclude_guest=not modifiers or bool(set(modifiers + group_modifiers) & set("up")))
+    of_pmu = "/" in name and bool(_PMU.fullmatch(name.partition("/")[0]))
+    return spec, not of_pmu and not attr.raw
 
 
 def _attr(name: str, pmus: Pmus | None) -> _Attr:
     if not name:
         raise EventSyntaxError("an empty event name", "remove the extra comma")
-    if match := _PMU.fullmatch(name):
-        attr = _pmu_terms(name, match[2])
-        return attr if pmus is None else replace(attr, pmu=pmus.number(match[1]))
+    if match := _WITH_TERMS.fullmatch(name):
+        terms, frequency, period = _sampling_terms(name, match[2])
+        attr = _of_pmu(name, match[1], terms, pmus) if _PMU.fullmatch(match[1]) else _plain(name, match[1], terms, pmus)
+        return replace(attr, frequency=frequency, period=period)
+    return _named(name, pmus)
+
+
+def _of_pmu(name: str, pmu: str, terms: list[str], pmus: Pmus | None) -> _Attr:
+    attr = _pmu_terms(name, terms)
+    return attr if pmus is None else replace(attr, pmu=pmus.number(pmu))
+
+
+def _sampling_terms(name: str, terms: str) -> tuple[list[str], int, int]:
+    """The other terms, freq= and period=. The last of these two stands (config_attr)."""
+    others, frequency, period = [], 0, 0
+    for term in (term.strip() for term in terms.split(",")):
+        key, _, value = term.partition("=")
+        if key == "freq":
+            frequency, period = _between(name, key, _number(name, value), MAX_FREQUENCY), 0
+        elif key == "period":
+            frequency, period = 0, _between(name, key, _number(name, value), MAX_PERIOD)
+        else:
+            others.append(term)
+    return others, frequency, period
+
+
+def _between(name: str, key: str, value: int, most: int) -> int:
+    if not 0 < value <= most:
+        raise EventSyntaxError(f"{key}={value} in {name!r} is out of range", f"give a number from 1 to {most}")
+    return value
+
+
+def _plain(name: str, event: str, terms: list[str], pmus: Pmus | None) -> _Attr:
+    """An event without its PMU, which takes no other terms."""
+    for term in terms:
+        if term:
+            raise EventSyntaxError(f"unknown term {term!r} in {name!r}", "terms are freq=1000 and period=100000")
+    return _named(event, pmus)
+
+
+def _named(name: str, pmus: Pmus | None) -> _Attr:
     try:
         return _Attr(events.number(name), generic=events.is_generic(name))
     except KeyError:
@@ -184,10 +248,10 @@ def _attr(name: str, pmus: Pmus | None) -> _Attr:
     raise EventSyntaxError(f"unknown event {name!r}", f"{_nearest(name)}{_where_listed()}")
 
 
-def _pmu_terms(name: str, terms: str) -> _Attr:
+def _pmu_terms(name: str, terms: list[str]) -> _Attr:
     event, long = None, False
-    for term in terms.split(","):
-        key, _, value = term.strip().partition("=")
+    for term in terms:
+        key, _, value = term.partition("=")
         if key in ("event", "config"):
             event = _in_range(name, _number(name, value))
         elif key == "long":
@@ -197,7 +261,7 @@ def _pmu_terms(name: str, terms: str) -> _Attr:
         else:
             raise EventSyntaxError(
                 f"unknown term {term!r} in {name!r}",
-                "terms are event=0x11, long=1 or a PMUv3 name such as inst_retired",
+                "terms are event=0x11, long=1, freq=1000, period=100000 or a PMUv3 name such as inst_retired",
             )
     if event is None:
         raise EventSyntaxError(f"{name!r} names no event", "write for example armv8_pmuv3_0/event=0x11/")
@@ -222,20 +286,29 @@ def _in_range(name: str, event: int) -> int:
 def _modify(text: str, attr: _Attr, modifiers: str, leader: int) -> EventSpec:
     for modifier in modifiers:
         if modifier not in _MODIFIERS:
-            remedy = "a PMUv3 has no precise sampling: leave it out" if modifier in "pP" else f"there are {_MODIFIERS}"
+            remedy = _OTHER_MODIFIERS.get(modifier, f"there are {_MODIFIERS}")
             raise EventSyntaxError(f"modifier {modifier!r} of {text!r} is not supported", remedy)
+    if modifiers.count("p") > _MOST_PRECISE:
+        raise EventSyntaxError(f"{text!r}: the most precise level is {_MOST_PRECISE}", "write p three times at most")
     # Any of u, k, h excludes the levels that are not named; any of G, H the side that is not named.
     levels, sides = set(modifiers) & set("ukh"), set(modifiers) & set("GH")
     return EventSpec(
         name=text,
         event=attr.event,
         leader=leader,
+        frequency=attr.frequency,
+        period=attr.period,
         pinned="D" in modifiers,
+        exclusive="e" in modifiers,
+        weak="W" in modifiers,
+        sample_read="S" in modifiers,
+        exclude_idle="I" in modifiers,
         exclude_user=bool(levels) and "u" not in levels,
         exclude_kernel=bool(levels) and "k" not in levels,
         exclude_hv=bool(levels) and "h" not in levels,
         exclude_host=bool(sides) and "H" not in sides,
-        exclude_guest=bool(sides) and "G" not in sides,
+        # The tool has a precise event exclude guests, unless it names a side; a PMUv3 knows no precision beyond that.
+        exclude_guest="G" not in sides if sides else "p" in modifiers,
         long=attr.long,
         pmu=attr.pmu,
         generic=attr.generic,

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pmulab.scenario.perf_events import GUEST_PMUS, TOOLS, EventSyntaxError, Pmus, parse_events
+from pmulab.scenario.perf_events import (
+    GUEST_PMUS,
+    MAX_FREQUENCY,
+    MAX_PERIOD,
+    TOOLS,
+    EventSyntaxError,
+    Pmus,
+    parse_events,
+)
 from services.core_pmus import core_pmus
 from services.experiment import ANY_PMU, CpuSpec, SessionSpec
 from services.tables import Table
 
 _DEFAULT_FREQUENCY = 4000  # perf record's own, Hz
-MAX_SAMPLE_RATE = 2**31 - 1  # what perf_event_max_sample_rate can be: an int; above NSEC_PER_SEC its period is 0
-_MAX_PERIOD = 2**63 - 1  # attr.sample_period; the kernel refuses the top bit
 
 
 def host_pmus(cpus: Sequence[CpuSpec], chosen: Iterable[int] | None = None) -> Pmus:
@@ -50,5 +56,5 @@ def _sampling(table: Table, verb: str) -> tuple[int, int]:
     if "period" in table:
         if "frequency" in table:
             table.refuse("frequency", "both frequency (-F) and period (-c) are given", "give one of them")
-        return 0, table.integer("period", 1_000_000, 1, _MAX_PERIOD)
-    return table.integer("frequency", _DEFAULT_FREQUENCY, 1, MAX_SAMPLE_RATE), 0
+        return 0, table.integer("period", 1_000_000, 1, MAX_PERIOD)
+    return table.integer("frequency", _DEFAULT_FREQUENCY, 1, MAX_FREQUENCY), 0

@@ -28,6 +28,9 @@ class EventAttr:
     frequency: int = 0  # attr.freq with sample_freq, per second; 0: not by frequency
     period: int = 0  # sample_period in events, as the kernel has it: 64 bits; 0: counting only
     pinned: bool = False
+    exclusive: bool = False
+    sample_read: bool = False  # PERF_SAMPLE_READ, with PERF_FORMAT_GROUP for a group of several
+    exclude_idle: bool = False
     exclude_user: bool = False
     exclude_kernel: bool = False
     exclude_hv: bool = False
@@ -50,6 +53,9 @@ class EventAttr:
             frequency=spec.frequency,
             period=spec.period,
             pinned=spec.pinned,
+            exclusive=spec.exclusive,
+            sample_read=spec.sample_read and bool(spec.frequency or spec.period),
+            exclude_idle=spec.exclude_idle,
             exclude_user=spec.exclude_user,
             exclude_kernel=spec.exclude_kernel,
             exclude_hv=spec.exclude_hv,

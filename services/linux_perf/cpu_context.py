@@ -38,6 +38,7 @@ class CpuContext:
     # are withheld for guests), `thread:ID` (KVM, for the vCPU of that thread), `event:NAME`.
     starved: dict[int, list[str]] = field(default_factory=dict)
     # Multiplexing.
+    exclusive: bool = False  # an exclusive group is on the PMU (cpc->exclusive)
     mux_active: bool = False
     mux_expires: int = 0
     # Sampling.

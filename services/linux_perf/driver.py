@@ -173,6 +173,7 @@ class Driver:
             guest_only=OVERFLOWED if attr.el0_switched() and attr.exclude_host else 0,
             host_only=OVERFLOWED if attr.el0_switched() and attr.exclude_guest else 0,
             still=still,
+            exclusive=attr.exclusive,
             alone=still and not reported and (on_pmccntr or not (chained or on_pmicntr)),
             reported=reported,
             starts=[_enable(evtype, idx, chained, cost) for idx in range(INDICES)],

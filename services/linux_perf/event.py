@@ -54,14 +54,17 @@ class HwEvent:
     guest_only: int  # all ones if KVM flips its EL0 filter and it counts in the guest, else 0
     host_only: int  # likewise in the host
     still: bool  # does not count while this kernel runs
+    exclusive: bool  # no other hardware event of its context's is on the PMU with it, nor any that comes later
     alone: bool  # KVM's, and takes one counter: the cycle counter or an event counter
     reported: bool  # to a user, with times and truth: KVM reads counts alone
     starts: list[Burst]  # by counter: what puts it on after the counter is written, its cost included
     restarts: list[Burst]  # the same without cost: for an event that keeps its counter
     half: int = field(init=False)  # what a counter starts from at most
+    uncommon: bool = field(init=False)  # to place it takes more than to find a free counter
 
     def __post_init__(self) -> None:
         self.half = self.mask >> 1
+        self.uncommon = self.chained or self.on_pmicntr or self.exclusive
 
 
 @dataclass(slots=True, eq=False)

@@ -28,6 +28,7 @@ from services.registers import MASK32, MASK64, PMINTENSET_EL1, PMOVSCLR_EL0
 
 # As plain integers: an enum's member is looked up each time.
 COUNTER_OVERFLOW, GUEST_OVERFLOW = int(Notice.COUNTER_OVERFLOW), int(Notice.GUEST_OVERFLOW)
+VALUE_BYTES = 24  # of one event's count in a sample: the count, the event's id and its lost samples
 ACCUMULATED_SAMPLES = 128  # window of the running average of the handler's length
 
 # Starting and stopping an event that keeps its counter.
@@ -110,6 +111,8 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
         if event.is_kvm:
             await _kvm_overflow(cc, cpu, event)
         else:
+            if event.attr.sample_read:
+                await _read_group(cc, cpu, event)
             _sample(cc, cpu, event)
         if throttle:
             cpu.burst.extend(pmu.disable_of(event))
@@ -151,11 +154,24 @@ def _period_over(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> bool:
     return 0 < elapsed < 2 * cc.shared.tick_ns and _adjust_period(event, elapsed, event.last_period)
 
 
+async def _read_group(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
+    """perf_output_read_group: the sample has the counts of the whole group, each read for it."""
+    leader = event.leader
+    for one in (leader, *leader.siblings):
+        if one is not event and one.state == ACTIVE:
+            slot = read_of(cpu.burst, one)
+            values = cpu.execute()
+            update(one, slot, values if isinstance(values, list) else await values)
+
+
 def _sample(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     """perf_event_output: one record; the reader of the buffer is woken each time the watermark is crossed."""
     event.samples += 1
     cpu.burst.extend(cc.pmu.sample)
     cc.buffered += cc.config.record_bytes
+    if event.attr.sample_read:
+        members = 1 + len(event.leader.siblings)
+        cc.buffered += VALUE_BYTES * members + (8 if members > 1 else 0)
     if cc.buffered >= cc.config.watermark_bytes:
         cc.buffered -= cc.config.watermark_bytes
         cc.wakeup_pending = True

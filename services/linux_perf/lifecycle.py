@@ -14,7 +14,7 @@ from services.linux_perf.attr import EventAttr
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import read_of
 from services.linux_perf.event import ACTIVE, INACTIVE, OFF, Context, PerfEvent
-from services.linux_perf.pmu import OpenError, map_event, validate_group
+from services.linux_perf.pmu import OpenError, check_filter, map_event, validate_group
 from services.linux_perf.schedule import (
     add_to_context,
     collect,
@@ -42,6 +42,7 @@ def open_event(cc: CpuContext, attr: EventAttr, leader: PerfEvent | None = None)
     event = map_event(cc.pmu, attr)
     if event != attr.event:
         attr = replace(attr, event=event)
+    check_filter(attr)
     hw = cc.pmu.hw_event(attr)
     validate_group(cc.pmu, attr, hw, leader)
     return cc.shared.new_event(hw, attr.period, leader)

@@ -13,12 +13,14 @@ from services.linux_perf.driver import Driver, counter_bits, paired_on
 from services.linux_perf.event import HwEvent, PerfEvent
 from services.registers import BR_RETIRED, CHAIN, CYCLE_BIT, PC_WRITE_RETIRED
 
+_NAMES = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP"}  # which has two names here, and one in the kernel
+
 
 class OpenError(Exception):
     """perf_event_open fails, with this errno and for this reason."""
 
     def __init__(self, number: int, reason: str) -> None:
-        super().__init__(f"{errno.errorcode[number]}: {reason}")
+        super().__init__(f"{_NAMES[number]}: {reason}")
         self.number = number
 
 
@@ -38,6 +40,12 @@ def map_event(pmu: Driver, attr: EventAttr) -> int:
     if not pmu.implements(PC_WRITE_RETIRED):
         raise OpenError(errno.ENOENT, f"the PMU has neither {name} nor PC_WRITE_RETIRED (PMCEID0_EL0, PMCEID1_EL0)")
     return PC_WRITE_RETIRED
+
+
+def check_filter(attr: EventAttr) -> None:
+    """armv8pmu_set_event_filter. Raises OpenError."""
+    if attr.exclude_idle:
+        raise OpenError(errno.EOPNOTSUPP, "an Arm PMU cannot leave idle time out")
 
 
 def validate_group(pmu: Driver, attr: EventAttr, hw: HwEvent, leader: PerfEvent | None) -> None:

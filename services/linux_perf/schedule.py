@@ -158,6 +158,8 @@ def post_outs(cc: CpuContext, burst: Burst, ctx: Context, active: list[PerfEvent
             outs.append(leader)
         for event in leader.siblings:
             post_out(cc, burst, ctx, event)
+    if cc.exclusive:
+        cc.exclusive = pmu.used != 0 and not any(leader.hw.exclusive for leader in active)
     active.clear()
 
 
@@ -172,6 +174,8 @@ def post_out(cc: CpuContext, burst: Burst, ctx: Context, event: PerfEvent) -> No
             if hw.scope:
                 cc.pending_held.append((event, burst.truth(hw.config, hw.scope), 1))
         cc.pmu.free(event)
+        if cc.exclusive:
+            cc.exclusive = cc.pmu.used != 0 and not hw.exclusive
         if event.placed != cc.entry:
             cc.pending_outs.append(event)
 
@@ -204,10 +208,12 @@ def _post_in(cc: CpuContext, burst: Burst, ctx: Context, event: PerfEvent) -> bo
     return True
 
 
-def _post_group_in(cc: CpuContext, burst: Burst, ctx: Context, leader: PerfEvent) -> bool:
-    """group_sched_in: all of the group or, after those that fitted went out again, nothing."""
-    if not _post_in(cc, burst, ctx, leader):
+def _post_group_in(cc: CpuContext, burst: Burst, ctx: Context, leader: PerfEvent, active: list[PerfEvent]) -> bool:
+    """group_can_go_on, group_sched_in: all of the group or, after those that fitted went out again, nothing."""
+    exclusive = leader.hw.exclusive
+    if cc.exclusive or (exclusive and active) or not _post_in(cc, burst, ctx, leader):
         return False
+    cc.exclusive = exclusive  # before its siblings: they go with it
     for index, event in enumerate(leader.siblings):
         if not _post_in(cc, burst, ctx, event):
             for placed in leader.siblings[:index]:
@@ -224,14 +230,15 @@ def post_ins(cc: CpuContext, cpu: Cpu, ctx: Context, leaders: list[PerfEvent], a
     pmu = cc.pmu
     mask, used, events = pmu.cntr_mask, pmu.used, pmu.events
     write_masks, outs, high_to_low = pmu.write_masks, pmu.outs, pmu.high_to_low
-    place, entry = burst.place, cc.entry
+    place, entry, exclusive = burst.place, cc.entry, cc.exclusive
     for event in leaders:
         if event.state < INACTIVE:
             continue
         hw = event.hw
-        if event.siblings or hw.chained or hw.on_pmicntr:
+        if event.siblings or hw.uncommon or exclusive:
             pmu.used = used
-            placed = _post_group_in(cc, burst, ctx, event)
+            placed = _post_group_in(cc, burst, ctx, event, active)
+            exclusive = cc.exclusive
             used = pmu.used
             if not placed:
                 break

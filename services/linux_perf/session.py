@@ -42,33 +42,33 @@ class Session:
 
         Where it fails, perf stat goes on without the event (stat_handle_error), unless others are grouped behind it.
         Then perf stat ends, as perf record does in any case (record__open): what was opened is closed, and the
-        program under it does not run. An event that is bound to a PMU counts on the CPUs of that alone: on others it is
-        not opened, and reads 0.
+        program under it does not run. A weak group that does not fit is broken up (evlist__reset_weak_group). An event
+        that is bound to a PMU counts on the CPUs of that alone: on others it is not opened, and reads 0.
         """
-        for index, spec in enumerate(self.spec.events):
-            leader = None if spec.leader == index else self.events[spec.leader]
-            attr = EventAttr.of_spec(
-                replace(spec, frequency=min(spec.frequency, self.perf.shared.limits.max_sample_rate)),
-                disabled=spec.leader == index,
-                enable_on_exec=spec.leader == index and self.on_exec,
-                inherit=self.task is not None,
-            )
+        specs = self.spec.events
+        self.events = [None] * len(specs)
+        order, alone = list(range(len(specs))), [spec.leader == index for index, spec in enumerate(specs)]
+        while order:
+            index = order.pop(0)
+            spec = specs[index]
             if spec.pmu not in (ANY_PMU, self.perf.config.arm_pmu):
-                self.events.append(None)
                 continue
+            leader = None if alone[index] else self.events[spec.leader]
             try:
-                if leader is None and spec.leader != index:
+                if leader is None and not alone[index]:
                     raise OpenError(errno.EINVAL, "the group's leader is on another PMU")
-                event = self.perf.open(attr, leader)
+                event = self.perf.open(self._attr(index, alone), leader)
             except OpenError as error:
-                self.events.append(None)
+                if leader is not None and spec.weak and error.number == errno.EINVAL:
+                    order = await self._break_up(cpu, spec.leader, order, alone)
+                    continue
                 self.unsupported[index] = str(error)
                 if self._ends_at(index):
                     self.refused = f"{spec.name}: {error}"
                     await self._release(cpu)
                     return
                 continue
-            self.events.append(event)
+            self.events[index] = event
             await self.perf.install(cpu, event, self.task)
         if not self.on_exec:
             for event in self._leaders():
@@ -99,6 +99,30 @@ class Session:
         session = cls(as_frozen(SessionSpec, saved["spec"]), saved["task"], perf)
         restore(session, saved, objects)
         return session
+
+    def _attr(self, index: int, alone: list[bool]) -> EventAttr:
+        """What the tool opens for the event at `index`; the group of one that is `alone` has no others."""
+        spec = self.spec.events[index]
+        grouped = not all(alone[i] for i, other in enumerate(self.spec.events) if other.leader == spec.leader)
+        return EventAttr.of_spec(
+            replace(spec, frequency=min(spec.frequency, self.perf.shared.limits.max_sample_rate)),
+            disabled=alone[index],
+            enable_on_exec=alone[index] and self.on_exec,
+            inherit=self.task is not None and not (spec.sample_read and grouped and self.spec.verb == "record"),
+        )
+
+    async def _break_up(self, cpu: Cpu, leader: int, rest: list[int], alone: list[bool]) -> list[int]:
+        """The events of the group become single ones; in which order they and the `rest` are opened.
+
+        perf record opens them again where they stand, perf stat when it is through with all others.
+        """
+        members = [index for index, spec in enumerate(self.spec.events) if spec.leader == leader]
+        for index in members:
+            event, self.events[index], alone[index] = self.events[index], None, True
+            if event is not None:
+                await self.perf.release(cpu, event)
+        others = [index for index in rest if index not in members]
+        return members + others if self.spec.verb == "record" else others + members
 
     def _leaders(self) -> list[PerfEvent]:
         return [event for event in self.events if event is not None and event.leader is event]

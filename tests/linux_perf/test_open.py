@@ -144,3 +144,41 @@ async def test_perf_stat_ends_at_the_leader_of_a_group_and_perf_record_at_any_ev
     assert not kernel.perf.shared.events, "what was open is closed"
     await made.close(kernel.cpu)
     assert (await made.report(kernel.cpu))["events"] == []
+
+
+async def test_idle_time_cannot_be_left_out() -> None:
+    """armv8pmu_set_event_filter."""
+    number, why = refused(await Kernel.boot(), EventAttr(CYCLES, exclude_idle=True))
+    assert (number, why) == (errno.EOPNOTSUPP, "EOPNOTSUPP: an Arm PMU cannot leave idle time out")
+
+
+@pytest.mark.parametrize("verb", ["stat", "record"])
+async def test_a_weak_group_that_does_not_fit_is_broken_up(verb: str) -> None:
+    """evlist__reset_weak_group: opened again one by one, where they stand (record) or after all others (stat)."""
+    kernel = await Kernel.boot(counters=3)
+    period = 1 << 30 if verb == "record" else 0
+    names = ["a", "b", "c", "d", "e"]
+    specs = [EventSpec(name, 2 + n, 1, weak=True, period=period) for n, name in enumerate(names)]
+    specs = [
+        EventSpec("first", INSTRUCTIONS, 0, period=period),
+        *specs,
+        EventSpec("last", INSTRUCTIONS, 6, period=period),
+    ]
+    session = Session(SessionSpec(verb, tuple(specs)), Kernel.TASK, kernel.perf)
+    await session.open(kernel.cpu)
+    await kernel.done()
+    events = [event for event in session.events if event is not None]
+    assert len(events) == 7
+    assert all(event.leader is event and not event.siblings for event in events)
+    last = [event.attr.name for event in sorted(events, key=lambda event: event.id)]
+    assert last == (["first", *names, "last"] if verb == "record" else ["first", "last", *names])
+    assert len(kernel.perf.shared.events) == 7, "those of the group are closed"
+
+
+async def test_a_weak_group_that_fits_stays_one() -> None:
+    kernel = await Kernel.boot(counters=3)
+    specs = [EventSpec(name, 2 + n, 0, weak=True) for n, name in enumerate("abc")]
+    session = Session(SessionSpec("stat", tuple(specs)), Kernel.TASK, kernel.perf, on_exec=True)
+    await session.open(kernel.cpu)
+    assert session.events[0] is not None
+    assert len(session.events[0].siblings) == 2

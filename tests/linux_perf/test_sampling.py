@@ -84,6 +84,21 @@ async def test_an_early_end_at_an_overflow_adds_a_stop_and_a_start() -> None:
     assert len(kernel.accesses()) in (7 + 2, 7 + 2 + 9)
 
 
+async def test_a_sample_of_a_group_has_all_its_counts() -> None:
+    """perf_output_read_group: with the leader's interrupt the counters of the others are read."""
+    kernel = await Kernel.boot()
+    leader = await kernel.open(INSTRUCTIONS, period=100_000, sample_read=True, disabled=True)
+    member = await kernel.open(0x21, leader=leader)
+    await kernel.enable(leader)
+    kernel.accesses()
+    assert await kernel.bench.work_until_interrupt(kernel.perf)
+    counters = [access for access in kernel.accesses() if access.startswith("r PMEVCNTR")]
+    assert counters == ["r PMEVCNTR0_EL0", "r PMEVCNTR1_EL0"]
+    assert member.count >= 100_000
+    assert (leader.samples, member.samples) == (1, 0)
+    assert kernel.perf.buffered == 48 + 8 + 2 * 24
+
+
 async def test_more_samples_in_a_tick_than_allowed_throttle_until_the_next() -> None:
     kernel = await Kernel.boot()
     kernel.all_perf.limits.max_samples_per_tick = 3

@@ -347,3 +347,35 @@ async def test_a_sibling_of_a_leader_that_is_closed_in_error_likewise() -> None:
     await kernel.done()
     await kernel.perf.read(kernel.cpu, sibling)
     assert 1_000_000 <= sibling.times()[0] < 1_000_200
+
+
+async def test_an_exclusive_event_shares_the_pmu_with_none_of_its_context() -> None:
+    """group_can_go_on: with others of its context it does not go on, and what comes after it does not go on with it."""
+    kernel = await Kernel.boot(counters=6)
+    plain = await kernel.open(INSTRUCTIONS)
+    exclusive = await kernel.open(INSTRUCTIONS, exclusive=True)
+    last = await kernel.open(INSTRUCTIONS)
+    assert on_pmu(kernel) == [plain.id], "nor does the last one pass it"
+    seen = []
+    for _ in range(3):
+        await kernel.rotate()
+        seen.append(sorted(on_pmu(kernel)))
+    assert seen == [[exclusive.id], [plain.id, last.id], [plain.id]]
+    await kernel.disable(plain)
+    await kernel.disable(last)
+    await kernel.rotate()
+    assert on_pmu(kernel) == [exclusive.id]
+    await kernel.disable(exclusive)
+    await kernel.enable(plain)
+    await kernel.enable(last)
+    assert sorted(on_pmu(kernel)) == [plain.id, last.id]
+
+
+async def test_a_pinned_event_that_an_exclusive_one_keeps_off_falls_into_error() -> None:
+    kernel = await Kernel.boot(counters=6)
+    exclusive = await kernel.open(INSTRUCTIONS, task=None, pinned=True, exclusive=True)
+    pinned = await kernel.open(INSTRUCTIONS, pinned=True)
+    sibling = await kernel.open(INSTRUCTIONS, task=None, leader=exclusive)
+    flexible = await kernel.open(INSTRUCTIONS)
+    states = [event.state for event in (exclusive, sibling, pinned, flexible)]
+    assert states == [State.ACTIVE, State.ACTIVE, State.ERROR, State.INACTIVE]

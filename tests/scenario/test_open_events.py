@@ -227,3 +227,25 @@ def test_a_host_event_that_never_gets_a_counter_says_who_has_them(tmp_path: Path
     assert [event.starved for event in emulated] == ["", *["r3:D has one; KVM counts for web with some"] * 6]
     assert {event.starved for event in partitioned if not event.unsupported} == {"7 of 7 are the guests' range"}
     assert "\nemulated: r4 never got a counter: r3:D has one; KVM counts for web with some\n" in render(result)
+
+
+def test_a_group_that_is_read_samples_by_its_leader(tmp_path: Path) -> None:
+    """evsel__config_leader_sampling, perf_output_read_group."""
+    text = f"""
+        [machine]
+        core = "neoverse-n1"
+        [[guest]]
+        pin = [0]
+        [[guest.task]]
+        {FLUSHES}
+        [guest.task.perf]
+        verb = "record"
+        period = 100000
+        events = ["{{instructions,branches}}:SI", "cycles/freq=1000/"]
+    """
+    (refusal,) = run(tmp_path, text).guests[0].refused_sessions
+    assert "EOPNOTSUPP" in refusal.reason
+    leader, member, cycles = run(tmp_path, text.replace(":SI", ":S")).guests[0].events
+    assert leader.samples == (leader.count or 0) // 100_000 > 0
+    assert (member.samples, whole(member)) == (0, True)
+    assert 0 < cycles.samples < 20

@@ -48,6 +48,9 @@ def test_a_name_is_a_pmuv3_event(text: str, event: int) -> None:
         (":H", "guest"),
         (":GH", ""),
         (":uG", "kernel hv host"),
+        (":p", "guest"),
+        (":pG", "host"),
+        (":P", ""),
     ],
 )
 def test_modifiers_exclude_what_they_do_not_name(modifiers: str, excluded: str) -> None:
@@ -62,6 +65,38 @@ def test_a_group_is_led_by_its_first_event_and_shares_modifiers() -> None:
     assert [spec.exclude_kernel for spec in specs] == [False, False, True, False]
     assert [spec.pinned for spec in specs] == [False, True, False, False]
     assert {spec.frequency for spec in specs} == {1000}
+
+
+def test_terms_replace_the_sessions_sampling() -> None:
+    texts = [
+        "cycles/freq=500/",
+        "r11/period=7/u",
+        "armv8_pmuv3_0/event=0x11,period=0x10,long=1/",
+        "inst_retired/freq=1/",
+    ]
+    specs = parse_events([*texts, "branches"], period=1000)
+    assert [(spec.frequency, spec.period) for spec in specs] == [(500, 0), (0, 7), (0, 16), (1, 0), (0, 1000)]
+    assert [spec.event for spec in specs] == [0x11, 0x11, 0x11, 0x08, 0x21]
+    assert (specs[1].exclude_kernel, specs[2].long) == (True, True)
+
+
+def test_terms_do_not_make_perf_stat_sample() -> None:
+    (spec,) = parse_events(["cycles/freq=500/"])
+    assert (spec.frequency, spec.period) == (0, 0)
+
+
+def test_only_the_leader_of_a_group_that_is_read_samples() -> None:
+    """evsel__config_leader_sampling."""
+    specs = parse_events(["{cycles,branches,r8/period=5/}:S", "{cycles:S,branches:u}", "cycles"], frequency=100)
+    assert [(spec.frequency, spec.period) for spec in specs] == [(100, 0), (0, 0), (0, 5), (100, 0), (0, 0), (100, 0)]
+
+
+def test_modifiers_of_groups_and_their_leaders() -> None:
+    specs = parse_events(["{cycles,branches}:eWS", "cycles:I"])
+    assert [spec.exclusive for spec in specs] == [True, False, False]
+    assert [spec.weak for spec in specs] == [True, True, False]
+    assert [spec.sample_read for spec in specs] == [True, True, False]
+    assert [spec.exclude_idle for spec in specs] == [False, False, True]
 
 
 def test_commas_in_a_pmus_terms_do_not_separate_events() -> None:
@@ -95,6 +130,7 @@ def test_architectural_names_round_trip() -> None:
         ("cycles:uk", True),
         ("cycles:k", False),
         ("cycles:D", False),
+        ("cycles:p", True),
         ("cycles:G", False),
         ("cycles:uG", False),
         ("cycles:H", True),
@@ -111,7 +147,7 @@ def test_tools_before_6_13_exclude_guests_by_themselves(text: str, excludes: boo
     (spec,) = parse_events([text], tool="6.12")
     assert (spec.exclude_guest, spec.exclude_host) == (excludes, "G" in text and "H" not in text)
     (later,) = parse_events([text])
-    assert later.exclude_guest is ("H" in text and "G" not in text)
+    assert later.exclude_guest is (("H" in text and "G" not in text) or text == "cycles:p")
 
 
 def test_the_hosts_perf_tool_is_a_key() -> None:
