@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from functools import cache
 from importlib.resources import files
 
 import tomli
 
 from services.registers import PMEVTYPER_EVTCOUNT
+
+
+class Software(IntEnum):
+    """`enum perf_sw_ids`: the events of PERF_TYPE_SOFTWARE that there are here."""
+
+    CPU_CLOCK = 0
+    TASK_CLOCK = 1
+    PAGE_FAULTS = 2
+    CONTEXT_SWITCHES = 3
+    CPU_MIGRATIONS = 4
+
+
+# By the names that perf has for them. No page is ever missing here: there are no page faults.
+SOFTWARE = {
+    "cpu-clock": Software.CPU_CLOCK,
+    "task-clock": Software.TASK_CLOCK,
+    "page-faults": Software.PAGE_FAULTS,
+    "faults": Software.PAGE_FAULTS,
+    "context-switches": Software.CONTEXT_SWITCHES,
+    "cs": Software.CONTEXT_SWITCHES,
+    "cpu-migrations": Software.CPU_MIGRATIONS,
+    "migrations": Software.CPU_MIGRATIONS,
+}
 
 LAST_EVENT = PMEVTYPER_EVTCOUNT  # 16 bits with FEAT_PMUv3p1
 

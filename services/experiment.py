@@ -34,6 +34,7 @@ class EventSpec:
     exclude_guest: bool = False
     long: bool = False  # config1 bit 0: 64-bit overflow
     pmu: int = ANY_PMU  # of the host's (`core_pmus`), the one that it is bound to; a guest has one
+    software: bool = False  # PERF_TYPE_SOFTWARE: `event` is one of services.events.Software
     generic: bool = False  # PERF_TYPE_HARDWARE or _HW_CACHE, which the PMU looks up among its events; else a raw number
 
 
@@ -51,8 +52,8 @@ class SessionSpec:
 
         A group without its leader is none: its other events are refused too.
         """
-        events = self.events
-        return [i for i, event in enumerate(events) if event.exclude_guest and events[event.leader].exclude_guest]
+        admitted = [event.exclude_guest or event.software for event in self.events]
+        return [i for i, event in enumerate(self.events) if admitted[i] and admitted[event.leader]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,14 @@ def main(_arguments: argparse.Namespace) -> int:
     )
     _section("Generic cache events", events.cache_events())
     _section("PMUv3 common events", {name.lower(): event for name, event in events.pmuv3().items()})
+    software: dict[events.Software, list[str]] = {}
+    for name, event in events.SOFTWARE.items():
+        software.setdefault(event, []).append(name)
+    sys.stdout.write("Software events, which are counted only\n")
+    for names in software.values():
+        sys.stdout.write(f"  {' or '.join(names)}\n")
     sys.stdout.write(
-        "Any other event: rNN, or armv8_pmuv3_0/event=0xNN/. Modifiers: u k h G H D. Groups: {a,b}:u." + "\n"
+        "\nAny other event: rNN, or armv8_pmuv3_0/event=0xNN/. Modifiers: u k h G H D e W S p P. Groups: {a,b}:u.\n"
     )
     return 0
 

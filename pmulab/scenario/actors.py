@@ -179,6 +179,8 @@ def _denied(table: Table) -> tuple[int, ...]:
     except EventSyntaxError as error:
         table.refuse("denied", error.problem, error.remedy, index=error.argument)
     for spec in specs:
+        if spec.software:
+            table.refuse("denied", f"{spec.name!r} is no event of a PMU", "leave it out")
         if spec != EventSpec(spec.name, spec.event, spec.leader, generic=spec.generic):
             table.refuse("denied", f"{spec.name!r}: the filter knows event numbers only", "leave the modifiers out")
     return tuple(sorted({spec.event for spec in specs}))

@@ -1,11 +1,11 @@
 """perf's event syntax (`perf record -e …`) to the `perf_event_attr` of each event.
 
-Accepted: perf's generic names, PMUv3 names as sysfs has them (`inst_retired`), raw events (`r11`),
-`armv8_pmuv3_0/event=0x11,long=1/` and `armv8_pmuv3_0/inst_retired/`, of each the terms `freq=` and `period=`
+Accepted: perf's generic names, software events that count, PMUv3 names as sysfs has them (`inst_retired`), raw events
+(`r11`), `armv8_pmuv3_0/event=0x11,long=1/` and `armv8_pmuv3_0/inst_retired/`, of each the terms `freq=` and `period=`
 (`cycles/period=100000/u`), the modifiers of `man perf-list` but `b` and `R`, and groups `{a,b}:u`. On a host with
 several core PMUs, a name without one stands for one event on each of them, in the order of their names, and a group
 for one group on each (parse_events_add_numeric, parse_events_multi_pmu_add,
-parse_events__sort_events_and_fix_groups). A raw event is one event.
+parse_events__sort_events_and_fix_groups). A raw event is one event, and a software event goes with its group's first.
 Source: `man perf-list` (Linux 6.12), tools/perf/util/parse-events.c behaviour.
 """
 
@@ -49,6 +49,7 @@ class EventSyntaxError(UserError):
 class _Attr:
     event: int
     long: bool = False
+    software: bool = False
     generic: bool = False
     raw: bool = False  # a number without a PMU
     pmu: int = ANY_PMU
@@ -156,9 +157,11 @@ def _item(item: str, first: int, pmus: Pmus | None, tool: str) -> list[EventSpec
     group = [_event(member, first, pmus, tool, after[1:]) for member in _split(body)]
     pinned, exclusive = group[0][0].pinned, group[0][0].exclusive  # of a leader; its members go with it
     of_pmu: dict[int, list[EventSpec]] = {}
-    for member in group:
-        for event in _on_each(member, pmus):
-            of_pmu.setdefault(event.pmu, []).append(event)
+    members = [event for member in group for event in _on_each(member, pmus)]
+    first_pmu = next((event.pmu for event in members if not event.software), ANY_PMU)
+    for event in members:  # a software event where the first of the others is (evsel__compute_group_pmu_name)
+        pmu = first_pmu if event.software else event.pmu
+        of_pmu.setdefault(pmu, []).append(replace(event, pmu=pmu))
     found = []
     for events_of_pmu in of_pmu.values():
         leader = first + len(found)
@@ -170,7 +173,7 @@ def _item(item: str, first: int, pmus: Pmus | None, tool: str) -> list[EventSpec
 def _on_each(event: _Parsed, pmus: Pmus | None) -> list[EventSpec]:
     """The event on every PMU that it is opened on, named as `perf stat` does (uniquify_event_name)."""
     spec, plain = event
-    if pmus is None or not plain or len(pmus.names) == 1:
+    if pmus is None or not plain or spec.software or len(pmus.names) == 1:
         return [spec]
     return [replace(spec, pmu=pmu, name=f"{pmus.names[pmu]}/{spec.name}/") for pmu in pmus.each()]
 
@@ -239,6 +242,8 @@ def _plain(name: str, event: str, terms: list[str], pmus: Pmus | None) -> _Attr:
 
 
 def _named(name: str, pmus: Pmus | None) -> _Attr:
+    if name.lower() in events.SOFTWARE:
+        return _Attr(events.SOFTWARE[name.lower()], software=True)
     try:
         return _Attr(events.number(name), generic=events.is_generic(name))
     except KeyError:
@@ -311,12 +316,13 @@ def _modify(text: str, attr: _Attr, modifiers: str, leader: int) -> EventSpec:
         exclude_guest="G" not in sides if sides else "p" in modifiers,
         long=attr.long,
         pmu=attr.pmu,
+        software=attr.software,
         generic=attr.generic,
     )
 
 
 def _nearest(name: str) -> str:
-    question = meant(name, events.names())
+    question = meant(name, [*events.names(), *events.SOFTWARE])
     return f"{question} " if question else ""
 
 

@@ -44,6 +44,10 @@ def read_session(table: Table, *, cpu_wide: bool, pmus: Pmus = GUEST_PMUS, tool:
         events = parse_events(table.strings("events"), frequency=frequency, period=period, pmus=pmus, tool=tool)
     except EventSyntaxError as error:
         table.refuse("events", error.problem, error.remedy, index=error.argument)
+    for event in events:
+        if event.software and (event.frequency or event.period):
+            remedy = 'count it (verb = "stat"), or have another event sample for it: {cycles,task-clock}:S'
+            table.refuse("events", f"sampling by {event.name!r}, a software event, is not modelled", remedy)
     return SessionSpec(verb, events, cpu_wide, ".".join(str(key) for key in table.path))
 
 

@@ -263,7 +263,7 @@ class GuestCpu:
         self._charge(cpu, Cost.CONTEXT_SWITCH)
         self._charge(cpu, Cost.CONTEXT_SWITCH)
         if task is not None:
-            await self.perf.task_in(cpu, task.id)
+            await self.perf.task_in(cpu, task.id, from_idle=True)  # from the reader, as little known to perf
 
     # The scheduler.
 
@@ -305,7 +305,7 @@ class GuestCpu:
         if following is None:
             self._idle(cpu)
         else:
-            await self._switch_to(cpu, following)
+            await self._switch_to(cpu, following, from_idle=previous is None)
 
     def _idle(self, cpu: Cpu) -> None:
         """tick_nohz_idle_stop_tick, and wait for an interrupt."""
@@ -318,7 +318,7 @@ class GuestCpu:
             cpu.burst.notify(Notice.WORK_BEGUN if working else Notice.WORK_DONE, 0)
         cpu.burst.wfi()
 
-    async def _switch_to(self, cpu: Cpu, task: Task) -> None:
+    async def _switch_to(self, cpu: Cpu, task: Task, *, from_idle: bool) -> None:
         if not self.working:
             self.working = True
             cpu.burst.notify(Notice.WORK_BEGUN, 0)
@@ -326,7 +326,7 @@ class GuestCpu:
             self.tick_deadline = (cpu.now // self.period + 1) * self.period
             cpu.burst.timer(Timer.TICK, self.tick_deadline)
         fresh = task.fresh
-        await self.perf.task_in(cpu, task.id)
+        await self.perf.task_in(cpu, task.id, from_idle=from_idle)
         if fresh and task.parent < 0:
             await self.perf.enable_on_exec(cpu)
             self._fork(cpu, task)

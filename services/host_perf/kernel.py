@@ -157,7 +157,7 @@ class HostCpu:
                 if entry.argument >> Timer.MUX & 1:
                     await self.perf.mux_timer(cpu)
             case EntryKind.TASK_IN:
-                await self._task_in(cpu, entry.argument)
+                await self._task_in(cpu, entry.argument, from_idle=entry.el < 0)
             case EntryKind.TASK_OUT:
                 await self._task_out(cpu, entry.argument)
             case EntryKind.BOOT:
@@ -222,9 +222,9 @@ class HostCpu:
 
     # The scheduler.
 
-    async def _task_in(self, cpu: Cpu, thread: int) -> None:
+    async def _task_in(self, cpu: Cpu, thread: int, *, from_idle: bool) -> None:
         self.thread = thread
-        await self.perf.task_in(cpu, thread)
+        await self.perf.task_in(cpu, thread, from_idle=from_idle)
         # vcpu_load follows: from then on kvm_set_pmuserenr() keeps the host's value, PMUSERENR_EL0 is the guest's.
         self.perf.pmuserenr_on_cpu = thread in self.vcpu_threads
 

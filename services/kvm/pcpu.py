@@ -409,14 +409,15 @@ class PCpu(PCpuState):
             if previous.runnable():
                 rq.waiting.append(previous)
         if rq.waiting:
-            await self._switch_to(rq.waiting.pop(0))
+            await self._switch_to(rq.waiting.pop(0), -1 if previous is None else 2)
             rq.balance()
         elif previous is None:
             await self._idle()
         else:
             self.tick = NEVER  # NO_HZ: an idle CPU takes no tick
 
-    async def _switch_to(self, thread: Thread) -> None:
+    async def _switch_to(self, thread: Thread, el: int) -> None:
+        """`el` is that of the thread before, -1 if the CPU was idle."""
         self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
         self.enter_kernel()
         self.rq.current = thread
@@ -425,7 +426,7 @@ class PCpu(PCpuState):
             self._restart_tick()
         self.rq.new_slice()
         self.machine.set_account(self.cpu, Account.SWITCH)
-        await self.enter_host(EntryKind.TASK_IN, thread.id, el=2)
+        await self.enter_host(EntryKind.TASK_IN, thread.id, el=el)
         await thread.switched_in()
         self.rearm()
 

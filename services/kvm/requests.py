@@ -9,6 +9,7 @@ from typing import Any
 from services import experiment as ex
 from services import state, typed_json
 from services.core_pmus import core_pmus
+from services.events import Software
 from services.kvm.board import Board
 from services.kvm.pcpu import PCpu
 from services.kvm.vcpu import VCpu
@@ -171,7 +172,12 @@ def _check_session(session: ex.SessionSpec, where: str, tallied: tuple[int, ...]
     if session.verb not in ("stat", "record"):
         raise ValueError(f"{where}.verb: it should be stat or record, not {session.verb!r}")
     for index, event in enumerate(session.events):
-        if event.event not in tallied:
+        if event.software:
+            if event.event not in [*Software]:
+                raise ValueError(f"{where}.events[{index}].event: there is no software event {event.event}")
+            if event.frequency or event.period:
+                raise ValueError(f"{where}.events[{index}]: sampling by a software event is not modelled")
+        elif event.event not in tallied:
             raise ValueError(f"{where}.events[{index}].event: {event.event:#x} is not simulated here")
         if not ex.ANY_PMU <= event.pmu < pmus:
             raise ValueError(f"{where}.events[{index}].pmu: there are {pmus}, from 0, and no {event.pmu}")

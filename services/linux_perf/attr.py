@@ -40,6 +40,7 @@ class EventAttr:
     disabled: bool = False
     enable_on_exec: bool = False
     inherit: bool = False
+    software: bool = False  # PERF_TYPE_SOFTWARE: `event` is one of services.events.Software
     generic: bool = False  # PERF_TYPE_HARDWARE or PERF_TYPE_HW_CACHE
 
     @classmethod
@@ -65,6 +66,7 @@ class EventAttr:
             disabled=disabled,
             enable_on_exec=enable_on_exec,
             inherit=inherit,
+            software=spec.software,
             generic=spec.generic,
         )
 

@@ -13,7 +13,7 @@ from services._pmu import Burst
 from services.costs import Cost
 from services.cpu import Notice
 from services.linux_perf.attr import EventAttr
-from services.linux_perf.event import THROTTLED, HwEvent, PerfEvent
+from services.linux_perf.event import SWEVENT, THROTTLED, HwEvent, PerfEvent
 from services.registers import (
     CHAIN,
     CPU_CYCLES,
@@ -142,7 +142,7 @@ class Driver:
         """__hw_perf_event_init: what becomes of an event's attributes."""
         hw = self._hw.get(attr)
         if hw is None:
-            hw = self._hw[attr] = self._init(attr, reported=True)
+            hw = self._hw[attr] = _software(attr) if attr.software else self._init(attr, reported=True)
         return hw
 
     def hw_kernel_counter(self, event: int, flags: int) -> HwEvent:
@@ -173,6 +173,7 @@ class Driver:
             guest_only=OVERFLOWED if attr.el0_switched() and attr.exclude_host else 0,
             host_only=OVERFLOWED if attr.el0_switched() and attr.exclude_guest else 0,
             still=still,
+            software=False,
             exclusive=attr.exclusive,
             alone=still and not reported and (on_pmccntr or not (chained or on_pmicntr)),
             reported=reported,
@@ -274,6 +275,30 @@ class Driver:
 
     def _first(self, free: int) -> int:
         return (free if self.high_to_low else free & -free).bit_length() - 1
+
+
+def _software(attr: EventAttr) -> HwEvent:
+    """An event that no driver knows of."""
+    return HwEvent(
+        attr=attr,
+        config=attr.event,
+        evtype=0,
+        pmu=SWEVENT,
+        scope=0,
+        mask=MASK64,
+        chained=False,
+        on_pmccntr=False,
+        on_pmicntr=False,
+        guest_only=0,
+        host_only=0,
+        still=False,
+        software=True,
+        exclusive=attr.exclusive,
+        alone=False,
+        reported=True,
+        starts=[],
+        restarts=[],
+    )
 
 
 def counter_bits(idx: int, pair: bool) -> int:

@@ -25,6 +25,13 @@ TIME = 4
 CPU = 8
 ALL = FLEXIBLE | PINNED
 
+SWEVENT = -1  # value of `pmu`: the event is on none that has counters (perf_swevent)
+
+# Which groups of a context: those on the CPU's arm_pmu, those on none.
+HARDWARE = 1
+SOFTWARE = 2
+EVERY_PMU = HARDWARE | SOFTWARE
+
 
 S64_MIN = -(1 << 63)
 
@@ -45,7 +52,7 @@ class HwEvent:
     attr: EventAttr
     config: int  # PMUv3 event number
     evtype: int  # what PMEVTYPER gets
-    pmu: int  # the arm_pmu that it is on
+    pmu: int  # the arm_pmu that it is on, or SWEVENT
     scope: int  # whose occurrences are the event's truth (TruthScope); 0 for KVM's, whose truth is the guest's
     mask: int  # arm_pmu_event_max_period
     chained: bool  # takes a pair of counters unless it gets the cycle or the instruction counter
@@ -54,6 +61,7 @@ class HwEvent:
     guest_only: int  # all ones if KVM flips its EL0 filter and it counts in the guest, else 0
     host_only: int  # likewise in the host
     still: bool  # does not count while this kernel runs
+    software: bool  # takes no counter
     exclusive: bool  # no other hardware event of its context's is on the PMU with it, nor any that comes later
     alone: bool  # KVM's, and takes one counter: the cycle counter or an event counter
     reported: bool  # to a user, with times and truth: KVM reads counts alone
@@ -64,7 +72,7 @@ class HwEvent:
 
     def __post_init__(self) -> None:
         self.half = self.mask >> 1
-        self.uncommon = self.chained or self.on_pmicntr or self.exclusive
+        self.uncommon = self.chained or self.on_pmicntr or self.exclusive or self.software
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +86,7 @@ class PerfEvent:
     id: int
     attr: EventAttr
     hw: HwEvent = derived()
-    pmu: int = field(init=False)  # the arm_pmu that it is on
+    pmu: int = field(init=False)  # the arm_pmu that its group is on (pmu_ctx->pmu), or SWEVENT
     handle: int = -1  # KVM's name of the guest's counter that the event backs
     long_overflow: bool = field(default=False, init=False)  # which overflows at 64 bits
     period: InitVar[int] = 0  # occurrences from one overflow to the next; 0: counting alone
@@ -209,6 +217,9 @@ class Context:
     flexible: list[PerfEvent] = link(default_factory=list)
     pinned_active: list[PerfEvent] = link(default_factory=list)  # leaders on the PMU, in the order they went on
     flexible_active: list[PerfEvent] = link(default_factory=list)
+    software: list[PerfEvent] = link(default_factory=list)  # leaders of groups of software events alone, of both kinds
+    software_active: list[PerfEvent] = link(default_factory=list)
+    swevents: int = 0  # how many of `events` are software events
     is_active: int = 0
     rotate_necessary: bool = False
     time: int = 0  # ns, passes only while the context is active
@@ -223,17 +234,35 @@ class Context:
         event.ctx = self
         self.events.append(event)
         self.alone += event.hw.alone
+        self.swevents += event.hw.software
         self.unclone()
         leader = event.leader
         if leader is event:
             self.groups(event)[0].append(event)
-        else:
-            leader.siblings.append(event)
+            return
+        if event.hw.software:
+            event.pmu = leader.pmu
+        elif leader.pmu == SWEVENT:
+            self._move_group(leader, event.pmu)
+        leader.siblings.append(event)
+
+    def _move_group(self, leader: PerfEvent, pmu: int) -> None:
+        """A group of software events gets its first hardware event, and stays on the PMU of that (move_group)."""
+        groups, active = self.groups(leader)
+        groups.remove(leader)
+        for event in (leader, *leader.siblings):
+            event.pmu = pmu
+        to, to_active = self.groups(leader)
+        to.append(leader)
+        if leader in active:
+            active.remove(leader)
+            to_active.append(leader)
 
     def drop(self, event: PerfEvent) -> None:
         """list_del_event."""
         self.events.remove(event)
         self.alone -= event.hw.alone
+        self.swevents -= event.hw.software
         self.unclone()
         event.ctx = None
 
@@ -262,7 +291,9 @@ class Context:
         self.generation += 1
 
     def groups(self, leader: PerfEvent) -> tuple[list[PerfEvent], list[PerfEvent]]:
-        """The groups that `leader` is among, and those of them that are on the PMU."""
+        """The groups that `leader` is among, and those of them that are on."""
+        if leader.pmu == SWEVENT:
+            return self.software, self.software_active
         if leader.attr.pinned:
             return self.pinned, self.pinned_active
         return self.flexible, self.flexible_active

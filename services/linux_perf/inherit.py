@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.cpu import Cpu
+from services.linux_perf import software
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.event import ALL, INACTIVE, OFF, Context, PerfEvent
 from services.linux_perf.schedule import (
@@ -11,6 +12,7 @@ from services.linux_perf.schedule import (
     ctx_out,
     detach_from_group,
     leave_enabled,
+    on_pmu,
     post_off,
     post_on,
     remove_from_context,
@@ -27,7 +29,7 @@ def fork(cc: CpuContext, cpu: Cpu, parent: int, child: int) -> None:
         return
     child_ctx = shared.new_context(child)
     everything = True
-    for leader in (*ctx.pinned, *ctx.flexible):
+    for leader in (*ctx.pinned, *ctx.flexible, *ctx.software):
         if not leader.attr.inherit:
             everything = False
             continue
@@ -60,9 +62,12 @@ async def task_exit(cc: CpuContext, cpu: Cpu, task: int) -> None:
     if ctx is None:
         return
     if ctx is cc.task_ctx:
-        post_off(cc, cpu.burst)
+        touches = on_pmu(cc, ctx)
+        if touches:
+            post_off(cc, cpu.burst)
         ctx_out(cc, cpu, ctx, ALL)
-        post_on(cc, cpu.burst)
+        if touches:
+            post_on(cc, cpu.burst)
     for event in ctx.events:
         leave_enabled(event, ctx.time)
         event.state = OFF
@@ -84,7 +89,7 @@ def _exit_child(shared: Shared, event: PerfEvent, parent: PerfEvent) -> None:
     parent.child_enabled += enabled
     parent.child_running += running
     parent.child_samples += event.samples
-    parent.child_truth += event.truth
+    parent.child_truth += software.truth(event) if event.hw.software else event.truth
     parent.child_held += event.held
     parent.children.remove(event)
     del shared.events[event.id]

@@ -14,6 +14,7 @@ from services.linux_perf.lifecycle import update
 from services.linux_perf.schedule import (
     forward_mux,
     now_ns,
+    of_pmu,
     off,
     on,
     post_ins,
@@ -293,8 +294,8 @@ async def _rotate(cc: CpuContext, cpu: Cpu) -> bool:
     if not cpu_rotates and not task_rotates:
         return False
     post_off(cc, cpu.burst)
-    cpu_event = _event_to_rotate(ctx) if cpu_rotates else None
-    task_event = _event_to_rotate(task) if task is not None and task_rotates else None
+    cpu_event = _event_to_rotate(cc, ctx) if cpu_rotates else None
+    task_event = _event_to_rotate(cc, task) if task is not None and task_rotates else None
     if task is not None and (task_event or cpu_event):
         update_time(cc, cpu, task)
         post_outs(cc, cpu.burst, task, task.flexible_active)
@@ -319,9 +320,9 @@ async def _rotate(cc: CpuContext, cpu: Cpu) -> bool:
     return True
 
 
-def _event_to_rotate(ctx: Context) -> PerfEvent | None:
-    """ctx_event_to_rotate: the first group on the PMU, or the first of all."""
+def _event_to_rotate(cc: CpuContext, ctx: Context) -> PerfEvent | None:
+    """ctx_event_to_rotate: the first group on the PMU, or the first of those that may be."""
     ctx.rotate_necessary = False
     if ctx.flexible_active:
         return ctx.flexible_active[0]
-    return ctx.flexible[0] if ctx.flexible else None
+    return next(iter(of_pmu(cc, ctx.flexible)), None)

@@ -10,22 +10,23 @@ from dataclasses import replace
 
 from services._pmu import Burst
 from services.cpu import Cpu
+from services.linux_perf import software
 from services.linux_perf.attr import EventAttr
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import read_of
-from services.linux_perf.event import ACTIVE, INACTIVE, OFF, Context, PerfEvent
+from services.linux_perf.event import ACTIVE, EVERY_PMU, INACTIVE, OFF, Context, PerfEvent
 from services.linux_perf.pmu import OpenError, check_filter, map_event, validate_group
 from services.linux_perf.schedule import (
     add_to_context,
     collect,
     enter_enabled,
+    groups_of,
     leave_enabled,
     post_off,
     post_on,
     post_out,
     remove_from_context,
     resched,
-    resched_for,
     settle,
     truth_begins,
     truth_ends,
@@ -37,6 +38,8 @@ from services.registers import CYCLE_COUNTER, PMUVER_NONE
 
 def open_event(cc: CpuContext, attr: EventAttr, leader: PerfEvent | None = None) -> PerfEvent:
     """perf_event_alloc: the event exists; `install` makes it known to a context. Raises OpenError."""
+    if attr.software:
+        return cc.shared.new_event(cc.pmu.hw_event(attr), attr.period, leader)
     if cc.config.pmuver in PMUVER_NONE:
         raise OpenError(errno.ENOENT, "the kernel finds no PMU")
     event = map_event(cc.pmu, attr)
@@ -68,7 +71,7 @@ async def install(cc: CpuContext, cpu: Cpu, event: PerfEvent, task: int | None) 
     if here:
         truth_begins(cc, cpu.burst, event)
         if first or not off:
-            await resched_for(cc, cpu, cc.task_ctx if task is None else ctx, event, ctx)
+            await resched(cc, cpu, cc.task_ctx if task is None else ctx, event.group_type(), groups_of(cc, event), ctx)
 
 
 async def enable(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
@@ -84,7 +87,7 @@ async def enable(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
         update_time(cc, cpu, ctx)
     enter_enabled(event, ctx.time)
     if here and (event.leader is event or event.leader.state == ACTIVE):
-        await resched_for(cc, cpu, cc.task_ctx, event, ctx)
+        await resched(cc, cpu, cc.task_ctx, event.group_type(), groups_of(cc, event), ctx)
 
 
 def disable(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
@@ -96,15 +99,15 @@ def disable(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
         return
     if event.state >= INACTIVE:
         here = is_here(cc, ctx)
-        on_pmu = here and event.pmu == cc.config.arm_pmu
-        if on_pmu:
+        touches = here and event.pmu == cc.config.arm_pmu
+        if touches:
             post_off(cc, burst)
         if here:
             update_time(cc, cpu, ctx)
             _group_out(cc, burst, ctx, event)
         leave_enabled(event, ctx.time)
         event.state = OFF
-        if on_pmu:
+        if touches:
             post_on(cc, burst)
     event.wanted = False
     truth_ends(cc, burst, event)
@@ -129,7 +132,7 @@ async def enable_on_exec(cc: CpuContext, cpu: Cpu) -> None:
                 enter_enabled(event, ctx.time)
     if enabled:
         ctx.unclone()
-        await resched(cc, cpu, ctx, which, ctx)
+        await resched(cc, cpu, ctx, which, EVERY_PMU, ctx)
 
 
 async def read(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
@@ -151,7 +154,10 @@ async def _refresh(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
         if is_here(cc, ctx):
             update_time(cc, cpu, ctx)
             if event.state == ACTIVE:
-                await read_counter(cc, cpu, event)
+                if event.hw.software:
+                    software.update(event, ctx)
+                else:
+                    await read_counter(cc, cpu, event)
         if event.state == INACTIVE:  # perf_event_update_time
             event.tstamp = ctx.time
     await collect(cc, cpu)
@@ -176,6 +182,8 @@ def update(event: PerfEvent, slot: int, values: list[int]) -> None:
 
 async def truth(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
     """What really happened up to now, where the event's filters admit it, while it was open and enabled."""
+    if event.hw.software:
+        return event.child_truth + sum(software.truth(one) for one in (event, *event.children))
     total = event.child_truth
     for one in (event, *event.children):
         if one.truth_open:
@@ -189,6 +197,8 @@ async def truth(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
 
 async def held(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
     """Of the truth, what happened while the event had a counter, whether that was running or not."""
+    if event.hw.software:
+        return event.count + event.child_count + sum(child.count for child in event.children)
     total = event.child_held
     for one in (event, *event.children):
         if one.state == ACTIVE and one.ctx is not None and is_here(cc, one.ctx) and one.hw.scope:
@@ -218,9 +228,12 @@ def _detach(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     if is_here(cc, ctx):
         update_time(cc, cpu, ctx)
     if event.state == ACTIVE:
-        post_off(cc, burst)
+        of_pmu = not event.hw.software
+        if of_pmu:
+            post_off(cc, burst)
         post_out(cc, burst, ctx, event)
-        post_on(cc, burst)
+        if of_pmu:
+            post_on(cc, burst)
     leave_enabled(event, ctx.time)
     event.state = OFF
     event.wanted = False

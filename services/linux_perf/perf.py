@@ -199,7 +199,7 @@ class Perf:
     def _event(self, saved: Saved) -> PerfEvent:
         """An event as it was opened, by the driver of its PMU's first CPU: those of all make the same of it."""
         attr = as_frozen(EventAttr, saved["attr"])
-        pmu = self.driver(saved["pmu"])
+        pmu = self.cpus[0].pmu if attr.software else self.driver(saved["pmu"])
         kernel_counter = saved["handle"] >= 0
         hw = pmu.hw_kernel_counter(attr.event, attr.kernel_flags()) if kernel_counter else pmu.hw_event(attr)
         return PerfEvent(saved["id"], attr, hw, saved["handle"])

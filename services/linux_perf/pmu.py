@@ -58,7 +58,7 @@ def validate_group(pmu: Driver, attr: EventAttr, hw: HwEvent, leader: PerfEvent 
     placed = [(one.hw, one.state, one.attr) for one in members]
     used = 0
     for of, state, its in (*placed, (hw, State.OFF if attr.disabled else State.INACTIVE, attr)):
-        if state < State.OFF or (state == State.OFF and not its.enable_on_exec):
+        if of.software or state < State.OFF or (state == State.OFF and not its.enable_on_exec):
             continue
         idx = pmu.index(of, pmu.cntr_mask & ~used)
         if idx < 0:

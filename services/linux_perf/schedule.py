@@ -10,6 +10,7 @@ from __future__ import annotations
 from services._pmu import Burst
 from services.costs import Cost
 from services.cpu import Cpu, Timer
+from services.linux_perf import software
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import GENERAL, REGISTERS
 from services.linux_perf.event import (
@@ -17,10 +18,14 @@ from services.linux_perf.event import (
     ALL,
     CPU,
     ERROR,
+    EVERY_PMU,
     FLEXIBLE,
+    HARDWARE,
     INACTIVE,
     OFF,
     PINNED,
+    SOFTWARE,
+    SWEVENT,
     THROTTLED,
     TIME,
     Context,
@@ -120,14 +125,23 @@ def post_off(cc: CpuContext, burst: Burst) -> None:
 
 
 def on_pmu(cc: CpuContext, ctx: Context) -> bool:
-    """Has a context with events any on this CPU's PMU? For others armpmu_disable and armpmu_enable do nothing."""
-    return not cc.config.heterogeneous or any(event.pmu == cc.config.arm_pmu for event in ctx.events)
+    """Has a context groups on this CPU's PMU? For others alone that is neither disabled nor enabled (perf_ctx_disable,
+    armpmu_disable).
+    """
+    if cc.config.heterogeneous:
+        return any(leader.pmu == cc.config.arm_pmu for leader in (*ctx.pinned, *ctx.flexible))
+    return bool(ctx.pinned or ctx.flexible)
 
 
-def _of_pmu(cc: CpuContext, leaders: list[PerfEvent]) -> list[PerfEvent]:
+def groups_of(cc: CpuContext, event: PerfEvent) -> int:
+    """Which of HARDWARE and SOFTWARE an event's group is among here; neither if it is another PMU's."""
+    if event.pmu == SWEVENT:
+        return SOFTWARE
+    return HARDWARE if event.pmu == cc.config.arm_pmu else 0
+
+
+def of_pmu(cc: CpuContext, leaders: list[PerfEvent]) -> list[PerfEvent]:
     """Those that may go on this CPU's PMU: armpmu_filter."""
-    if not cc.config.heterogeneous:
-        return leaders
     return [leader for leader in leaders if leader.pmu == cc.config.arm_pmu]
 
 
@@ -146,9 +160,14 @@ def post_outs(cc: CpuContext, burst: Burst, ctx: Context, active: list[PerfEvent
     pmu = cc.pmu
     extend, free, outs = burst.extend, pmu.free, cc.pending_outs
     for leader in active:
+        hw = leader.hw
+        if hw.software:
+            software.goes_out(cc, burst, ctx, leader)
+            for event in leader.siblings:
+                post_out(cc, burst, ctx, event)
+            continue
         leader.state = INACTIVE
         leader.slot = extend(leader.out)
-        hw = leader.hw
         if hw.reported:
             leader.running += time
             if hw.scope:
@@ -166,9 +185,12 @@ def post_outs(cc: CpuContext, burst: Burst, ctx: Context, active: list[PerfEvent
 def post_out(cc: CpuContext, burst: Burst, ctx: Context, event: PerfEvent) -> None:
     """event_sched_out of one event; its group's place in the active list is the caller's."""
     if event.state == ACTIVE:
+        hw = event.hw
+        if hw.software:
+            software.goes_out(cc, burst, ctx, event)
+            return
         event.state = INACTIVE
         event.slot = burst.extend(event.out)
-        hw = event.hw
         if hw.reported:
             event.running += ctx.time
             if hw.scope:
@@ -185,6 +207,9 @@ def _post_in(cc: CpuContext, burst: Burst, ctx: Context, event: PerfEvent) -> bo
     if event.state <= OFF:
         return True
     pmu, hw = cc.pmu, event.hw
+    if hw.software:
+        software.goes_in(cc, burst, ctx, event)
+        return True
     if not pmu.allocate(event):
         return False
     if event.interrupts == THROTTLED:
@@ -225,6 +250,8 @@ def _post_group_in(cc: CpuContext, burst: Burst, ctx: Context, leader: PerfEvent
 
 def post_ins(cc: CpuContext, cpu: Cpu, ctx: Context, leaders: list[PerfEvent], active: list[PerfEvent]) -> None:
     """pmu_groups_sched_in with merge_sched_in: place the groups in order until one does not fit."""
+    if cc.config.heterogeneous:
+        leaders = of_pmu(cc, leaders)
     burst = cpu.burst
     time = ctx.time
     pmu = cc.pmu
@@ -319,8 +346,8 @@ def _starves(cc: CpuContext, unplaced: PerfEvent, leaders: list[PerfEvent]) -> N
 # Contexts.
 
 
-def ctx_out(cc: CpuContext, cpu: Cpu, ctx: Context, which: int) -> None:
-    """ctx_sched_out of a context with events, with `which` of PINNED and FLEXIBLE."""
+def ctx_out(cc: CpuContext, cpu: Cpu, ctx: Context, which: int, pmus: int = EVERY_PMU) -> None:
+    """ctx_sched_out of a context with events, with `which` of PINNED and FLEXIBLE, of HARDWARE and SOFTWARE."""
     update_time(cc, cpu, ctx)
     before = ctx.is_active
     after = before & ~which
@@ -330,15 +357,18 @@ def ctx_out(cc: CpuContext, cpu: Cpu, ctx: Context, which: int) -> None:
             cc.task_ctx = None
     ctx.is_active = after
     changed = before ^ after
-    if changed & PINNED and ctx.pinned_active:
-        post_outs(cc, cpu.burst, ctx, ctx.pinned_active)
-    if changed & FLEXIBLE:
-        if ctx.flexible_active:
-            post_outs(cc, cpu.burst, ctx, ctx.flexible_active)
-        ctx.rotate_necessary = False
+    if pmus & HARDWARE:
+        if changed & PINNED and ctx.pinned_active:
+            post_outs(cc, cpu.burst, ctx, ctx.pinned_active)
+        if changed & FLEXIBLE:
+            if ctx.flexible_active:
+                post_outs(cc, cpu.burst, ctx, ctx.flexible_active)
+            ctx.rotate_necessary = False
+    if ctx.software_active and pmus & SOFTWARE:
+        software.groups_out(cc, cpu.burst, ctx, changed)
 
 
-def _ctx_in(cc: CpuContext, cpu: Cpu, ctx: Context, which: int) -> None:
+def _ctx_in(cc: CpuContext, cpu: Cpu, ctx: Context, which: int, pmus: int) -> None:
     """ctx_sched_in of a context with events."""
     before = ctx.is_active
     if not before & TIME:
@@ -347,55 +377,54 @@ def _ctx_in(cc: CpuContext, cpu: Cpu, ctx: Context, which: int) -> None:
     if ctx.task is not None and not before & ALL:
         cc.task_ctx = ctx
     changed = before ^ after
-    if changed & PINNED and ctx.pinned:
-        post_ins(cc, cpu, ctx, _of_pmu(cc, ctx.pinned), ctx.pinned_active)
-    if changed & FLEXIBLE and ctx.flexible:
-        post_ins(cc, cpu, ctx, _of_pmu(cc, ctx.flexible), ctx.flexible_active)
+    if pmus & HARDWARE:
+        if changed & PINNED and ctx.pinned:
+            post_ins(cc, cpu, ctx, ctx.pinned, ctx.pinned_active)
+        if changed & FLEXIBLE and ctx.flexible:
+            post_ins(cc, cpu, ctx, ctx.flexible, ctx.flexible_active)
+    if ctx.software and pmus & SOFTWARE:
+        software.groups_in(cc, cpu.burst, ctx, changed)
 
 
-def sched_in(cc: CpuContext, cpu: Cpu, task_ctx: Context | None) -> None:
+def sched_in(cc: CpuContext, cpu: Cpu, task_ctx: Context | None, pmus: int = EVERY_PMU) -> None:
     """perf_event_sched_in: CPU-pinned, task-pinned, CPU-flexible, task-flexible."""
     ctx = cc.ctx if cc.ctx.events else None
     if ctx is not None:
-        _ctx_in(cc, cpu, ctx, PINNED)
+        _ctx_in(cc, cpu, ctx, PINNED, pmus)
     if task_ctx is not None:
-        _ctx_in(cc, cpu, task_ctx, PINNED)
+        _ctx_in(cc, cpu, task_ctx, PINNED, pmus)
     if ctx is not None:
-        _ctx_in(cc, cpu, ctx, FLEXIBLE)
+        _ctx_in(cc, cpu, ctx, FLEXIBLE, pmus)
     if task_ctx is not None:
-        _ctx_in(cc, cpu, task_ctx, FLEXIBLE)
+        _ctx_in(cc, cpu, task_ctx, FLEXIBLE, pmus)
 
 
-async def resched_for(cc: CpuContext, cpu: Cpu, task_ctx: Context | None, event: PerfEvent, frozen: Context) -> None:
-    """ctx_resched on behalf of one event: of the events on its PMU. If that is not this CPU's, none goes on or off."""
-    if event.pmu == cc.config.arm_pmu:
-        await resched(cc, cpu, task_ctx, event.group_type(), frozen)
-    else:
-        sched_in(cc, cpu, task_ctx)
-
-
-async def resched(cc: CpuContext, cpu: Cpu, task_ctx: Context | None, which: int, frozen: Context) -> None:
-    """ctx_resched with `which` of FLEXIBLE, PINNED and CPU.
+async def resched(cc: CpuContext, cpu: Cpu, task_ctx: Context | None, which: int, pmus: int, frozen: Context) -> None:
+    """ctx_resched with `which` of FLEXIBLE, PINNED and CPU, of the groups of `pmus`.
 
     The time of `frozen`, the context of the event that is the reason, stands still meanwhile and then makes up for it
     (ctx_time_freeze): what goes out and in again has run on. The other's clock is stopped while it is wholly out.
     """
     if which & PINNED:
         which |= FLEXIBLE
-    post_off(cc, cpu.burst)
+    ctx = cc.ctx
+    touches = pmus & HARDWARE and (on_pmu(cc, ctx) or (task_ctx is not None and on_pmu(cc, task_ctx)))
+    if touches:
+        post_off(cc, cpu.burst)
     if task_ctx is not None and cc.task_ctx is task_ctx:
-        _out_for_resched(cc, cpu, task_ctx, which & ALL, frozen)
-    if cc.ctx.events and which & (CPU | PINNED):
-        _out_for_resched(cc, cpu, cc.ctx, which & ALL if which & CPU else FLEXIBLE, frozen)
+        _out_for_resched(cc, cpu, task_ctx, which & ALL, pmus, frozen)
+    if ctx.events and which & (CPU | PINNED):
+        _out_for_resched(cc, cpu, ctx, which & ALL if which & CPU else FLEXIBLE, pmus, frozen)
     if cc.pending_outs:
         await wait(cc, cpu)
-    sched_in(cc, cpu, task_ctx)
-    post_on(cc, cpu.burst)
+    sched_in(cc, cpu, task_ctx, pmus)
+    if touches:
+        post_on(cc, cpu.burst)
 
 
-def _out_for_resched(cc: CpuContext, cpu: Cpu, ctx: Context, which: int, frozen: Context) -> None:
+def _out_for_resched(cc: CpuContext, cpu: Cpu, ctx: Context, which: int, pmus: int, frozen: Context) -> None:
     running = ctx.is_active & TIME
-    ctx_out(cc, cpu, ctx, which)
+    ctx_out(cc, cpu, ctx, which, pmus)
     if ctx is frozen:
         ctx.is_active |= running
 
@@ -407,13 +436,13 @@ async def resched_update(cc: CpuContext, cpu: Cpu, counters: int) -> None:
     await wait(cc, cpu)  # the clocks stop when the PMU is off
     task_ctx = cc.task_ctx
     if task_ctx is not None:
-        ctx_out(cc, cpu, task_ctx, ALL)
+        ctx_out(cc, cpu, task_ctx, ALL, HARDWARE)
     if cc.ctx.events:
-        ctx_out(cc, cpu, cc.ctx, ALL)
+        ctx_out(cc, cpu, cc.ctx, ALL, HARDWARE)
     if cc.pending_outs:
         await wait(cc, cpu)
     cc.pmu.cntr_mask = counters
-    sched_in(cc, cpu, task_ctx)
+    sched_in(cc, cpu, task_ctx, HARDWARE)
     post_on(cc, cpu.burst)
 
 

@@ -83,6 +83,7 @@ class Shared:
     events: dict[int, PerfEvent] = link(default_factory=dict)  # open ones, by id
     tasks: dict[int, Context] = link(default_factory=dict)  # contexts, by the task's id
     probed: dict[int, Probed] = field(default_factory=dict)  # by `arm_pmu`
+    last_cpu: dict[int, int] = field(default_factory=dict)  # on which each task has run last
     opened: int = 0
     contexts: int = 0  # that have been made
     tick_ns: int = derived(init=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from services.cpu import Cpu
+from services.events import Software
+from services.linux_perf import software
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.event import ALL, FLEXIBLE, Context
 from services.linux_perf.schedule import (
@@ -18,12 +20,23 @@ from services.linux_perf.schedule import (
 )
 
 
-async def task_in(cc: CpuContext, cpu: Cpu, task: int) -> None:
-    """perf_event_task_sched_in."""
+async def task_in(cc: CpuContext, cpu: Cpu, task: int, *, from_idle: bool = False) -> None:
+    """perf_event_task_sched_in, and of the idle task that was there before, `from_idle`, the sched_out."""
+    shared = cc.shared
     cc.current = task
-    ctx = cc.shared.tasks.get(task)
-    if ctx is None:
-        return
+    if from_idle:
+        software.happened(Software.CONTEXT_SWITCHES, cc.ctx)
+    migrated = shared.last_cpu.get(task, cc.config.cpu) != cc.config.cpu
+    shared.last_cpu[task] = cc.config.cpu
+    ctx = shared.tasks.get(task)
+    if ctx is not None:
+        await _context_in(cc, cpu, ctx)
+    if migrated:
+        software.happened(Software.CPU_MIGRATIONS, cc.ctx, ctx)
+
+
+async def _context_in(cc: CpuContext, cpu: Cpu, ctx: Context) -> None:
+    """perf_event_context_sched_in."""
     burst = cpu.burst
     if cc.task_ctx is ctx:  # swapped in by task_out
         if on_pmu(cc, ctx):
@@ -36,11 +49,11 @@ async def task_in(cc: CpuContext, cpu: Cpu, task: int) -> None:
     burst = cpu.burst
     for event in ctx.events:
         truth_begins(cc, burst, event)
-    of_cpu = bool(ctx.pinned and cc.ctx.events)
-    touches = of_cpu or on_pmu(cc, ctx)
+    flips = bool(cc.ctx.events) and (bool(ctx.pinned) or any(leader.attr.pinned for leader in ctx.software))
+    touches = on_pmu(cc, ctx) or (flips and on_pmu(cc, cc.ctx))
     if touches:
         post_off(cc, burst)
-    if of_cpu:
+    if flips:
         ctx_out(cc, cpu, cc.ctx, FLEXIBLE)
         if cc.pending_outs:
             await wait(cc, cpu)
@@ -53,6 +66,7 @@ async def task_out(cc: CpuContext, cpu: Cpu, task: int, following: int | None = 
     """perf_event_task_sched_out, with the task that runs next. Counts are there after `settle`."""
     cc.current = None
     ctx = cc.task_ctx
+    software.happened(Software.CONTEXT_SWITCHES, cc.ctx, ctx)
     if ctx is None or ctx.task != task:
         return
     burst = cpu.burst

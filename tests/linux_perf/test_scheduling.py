@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.cpu import CounterFlag
-from services.linux_perf import PerfEvent, State
+from services.linux_perf import EventAttr, PerfEvent, State
 from services.registers import PMCR_E, PMCR_EL0
 from tests.linux_perf.bench import COSTS, CYCLES, INSTRUCTIONS, MSR, Kernel
 
@@ -379,3 +379,18 @@ async def test_a_pinned_event_that_an_exclusive_one_keeps_off_falls_into_error()
     flexible = await kernel.open(INSTRUCTIONS)
     states = [event.state for event in (exclusive, sibling, pinned, flexible)]
     assert states == [State.ACTIVE, State.ACTIVE, State.ERROR, State.INACTIVE]
+
+
+async def test_what_another_pmu_has_is_not_rotated_onto_this_one() -> None:
+    """perf_rotate_context looks at the groups of its own PMU."""
+    kernel = await Kernel.boot(counters=2, heterogeneous=True)
+    foreign = kernel.perf.open(EventAttr(event=INSTRUCTIONS))
+    foreign.pmu = 1
+    await kernel.perf.install(kernel.cpu, foreign, Kernel.TASK)
+    here = [await kernel.open(INSTRUCTIONS) for _ in range(3)]
+    seen = []
+    for _ in range(4):
+        await kernel.rotate()
+        seen.append(set(on_pmu(kernel)))
+    assert all(len(ids) == 2 for ids in seen)
+    assert set().union(*seen) == {event.id for event in here}

@@ -9,6 +9,7 @@ import pytest
 from pmulab import cli, scenario
 from pmulab.batch import run_designs
 from pmulab.report import render
+from services.errors import UserError
 from services.result import Event, Result, Run
 
 FLUSHES = 'workload = "gzip-random"\nseconds = 0.005\n'
@@ -249,3 +250,42 @@ def test_a_group_that_is_read_samples_by_its_leader(tmp_path: Path) -> None:
     assert leader.samples == (leader.count or 0) // 100_000 > 0
     assert (member.samples, whole(member)) == (0, True)
     assert 0 < cycles.samples < 20
+
+
+def test_software_events_count_on_a_guest_and_on_its_host_without_a_pmu_even(tmp_path: Path) -> None:
+    """A program that sleeps four times, in a guest that finds no PMU; the host watches the CPU."""
+    text = """
+        [machine]
+        core = "neoverse-n1"
+        [[host.perf]]
+        verb = "stat"
+        events = ["cs", "{cpu-clock,cycles:G}"]
+        [[guest]]
+        pin = [0]
+        pmuver = 0
+        [[guest.task]]
+        workload = "gzip-random"
+        seconds = "1 ms"
+        repeat = 5
+        sleep_ms = 3
+    """
+    made = run(tmp_path, text)
+    switches, clock, cycles = made.host.events
+    assert switches.count == switches.truth == 9, "to the vCPU and to idle, by turns"
+    assert clock.count == clock.truth == clock.enabled_ns
+    assert cycles.running == 1
+
+
+def test_what_cannot_sample_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="sampling by 'task-clock', a software event, is not modelled"):
+        run(tmp_path, SAMPLES_CLOCK)
+
+
+SAMPLES_CLOCK = f"""
+    [[guest]]
+    [[guest.task]]
+    {FLUSHES}
+    [guest.task.perf]
+    verb = "record"
+    events = "task-clock"
+"""

@@ -207,3 +207,15 @@ def test_a_group_is_one_on_each_pmu_and_each_has_a_leader() -> None:
         ("armv8_neoverse_n1/cycles/", 4, True),
         ("armv8_neoverse_n1/branches/", 4, False),
     ]
+
+
+def test_a_software_event_is_one_event_and_goes_with_the_first_pmu_of_its_group() -> None:
+    """evsel__compute_group_pmu_name."""
+    two = Pmus(("armv8_cortex_a55", "armv8_cortex_a76"), frozenset({0, 1}))
+    specs = parse_events(["cs", "{task-clock,cycles}"], pmus=two)
+    assert [(spec.software, spec.pmu, spec.leader) for spec in specs] == [
+        (True, -1, 0),
+        (True, 0, 1),
+        (False, 0, 1),
+        (False, 1, 3),
+    ]
