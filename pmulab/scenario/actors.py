@@ -12,6 +12,7 @@ from pmulab.scenario.sessions import MAX_SAMPLE_RATE, read_session
 from pmulab.scenario.work import Work
 from services import cores
 from services.experiment import (
+    ACCOUNTING,
     DEFAULT_SYSCTLS,
     MAX_THREADS,
     GuestSpec,
@@ -53,6 +54,7 @@ def read_host(scenario: Table, machine: Machine, work: Work) -> HostSpec:
             for pcpu in range(pcpus)
         ),
         perf_tool=tool,
+        accounting=_accounting(table),
     )
 
 
@@ -124,6 +126,7 @@ def _read_guest(table: Table, machine: Machine, work: Work, default_name: str) -
         ),
         mux_interval=_mux_interval(table, machine),
         denied=_denied(table),
+        accounting=_accounting(table),
         sysctls=_sysctls(table),
     )
     if not pmuver:
@@ -201,7 +204,7 @@ def read_task(table: Table, machine: Machine, work: Work, tool: str = TOOLS[0]) 
     session: SessionSpec | None = None
     if "perf" in table:
         session = read_session(table.table("perf", keys.TASK_PERF), cpu_wide=False, tool=tool)
-    phases = work.phases(table)
+    phases, turns = work.phases(table)
     return TaskSpec(
         name=table.text("name", table.text("workload")),
         phases=phases,
@@ -209,6 +212,7 @@ def read_task(table: Table, machine: Machine, work: Work, tool: str = TOOLS[0]) 
         session=session,
         sleep=machine.cycles(table.duration("sleep_ms", "ms", 0, 0, 10**6) / 1000),
         threads=table.integer("threads", 1, 1, MAX_THREADS),
+        turns=turns,
     )
 
 
@@ -225,6 +229,10 @@ def read_guest_task(table: Table, machine: Machine, work: Work) -> TaskSpec:
 def _at_el2(task: TaskSpec) -> TaskSpec:
     """A program of the host: what the kernel does for it, it does at EL2."""
     return replace(task, phases=tuple(replace(phase, el=2 if phase.el else 0) for phase in task.phases))
+
+
+def _accounting(table: Table) -> str:
+    return table.choice("accounting", ACCOUNTING, ACCOUNTING[0])
 
 
 def _mux_interval(table: Table, machine: Machine) -> int:

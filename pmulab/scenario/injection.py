@@ -22,7 +22,7 @@ def load(path: str, experiment: Experiment) -> tuple[TaskSpec | SessionSpec, lis
         table.refuse("task", "it must hold one table, [task] or [perf]", 'write [task] with workload = "gzip-random"')
     if "perf" in table:
         return read_session(table.table("perf", keys.TASK_PERF), cpu_wide=True, tool=experiment.host.perf_tool), []
-    machine = Machine(experiment.cpus, experiment.frequency_hz, experiment.costs)
+    machine = Machine(experiment.cpus, experiment.frequency_hz, experiment.costs, experiment.exits)
     work = Work(machine)
     task = read_guest_task(table.table("task", keys.TASK), machine, work)
     tallied = set(experiment.events)

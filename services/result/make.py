@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
-from services.experiment import Experiment
+from services.costs import EXIT_IRQS_OFF
+from services.experiment import IRQTIME, Experiment
 from services.result.counts import events, refused
 from services.result.types import (
     SCHEMA,
@@ -24,6 +25,8 @@ from services.result.types import (
     Swaps,
     Traps,
 )
+
+_CHARGED_AS = {EXIT_IRQS_OFF: "exit_full_null"}  # a part of it
 
 
 def of(experiment: Experiment, plain: Mapping[str, Any], topology: str) -> Result:
@@ -77,12 +80,13 @@ def _run(experiment: Experiment, plain: Mapping[str, Any]) -> Run:
             events=events(plain["hosts"]),
             refused=refused(experiment, plain["hosts"]),
             interrupt_latency=_latencies(plain["hosts"], "interrupt_latency", hz),
+            irq=plain["irq"] / hz if experiment.host.accounting in IRQTIME else None,
         ),
         round_trips=_round_trips(plain),
         assumed_costs={
             cost: source
             for cost, source in experiment.assumed_costs.items()
-            if bill["host_by_cost"].get(cost) or bill["guests_by_cost"].get(cost)
+            if bill["host_by_cost"].get(_CHARGED_AS.get(cost, cost)) or bill["guests_by_cost"].get(cost)
         },
     )
 
