@@ -64,11 +64,11 @@ format: $(PACKAGES) ## put the source into its format
 	$(BIN)/ruff format
 	cargo fmt --all
 
-fit: $(EXTENSION) ## fit the guest's base speed and the perf factor to the published times, and show both over HZ and counters
+fit: $(EXTENSION) ## fit three numbers to one published benchmark, and print what they predict of two others, over HZ, counters and costs (an hour)
 	$(BIN)/python -m pmulab.fit gzip-record --grid
 
 stress: $(EXTENSION) ## shares of host kernel and guest time while a guest records at 4000 Hz, over HZ and counters (about 2 minutes)
-	$(BIN)/python -m pmulab.curve stress-record host.hz+guest.hz=250,1000 machine.counters=6,8,10 --set guest.task.seconds=0.25 \
+	$(BIN)/python -m pmulab.curve stress-record host.hz+guest.hz=250,1000 guest.counters=6,8,10 --set guest.task.seconds=0.25 \
 		--show host-kernel,host-kernel-cputime,guest,guest-cputime
 
 bench: $(EXTENSION) ## how fast the simulation is, and the core beside a floor; with BASE=REV beside that commit, in turn (about 3 minutes)

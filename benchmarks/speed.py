@@ -26,8 +26,8 @@ from pmulab.designs import label
 PUBLISHED = "gzip-record"
 SHORTENED = ["guest.task.repeat=4"]
 SETTINGS = {
-    "HZ 250, 10 counters": SHORTENED,
-    "HZ 1000, 6 counters": [*SHORTENED, "guest.hz=1000", "host.hz=1000", "guest.counters=6"],
+    "HZ 250, 10 counters": [*SHORTENED, "guest.hz=250", "host.hz=250", "guest.counters=10"],
+    "HZ 1000, 6 counters": SHORTENED,
 }
 REPETITIONS = 9
 

@@ -2,7 +2,7 @@
 
     import pmulab
 
-    result = pmulab.run("gzip-record", designs=["emulated", "partitioned"], overrides={"guest.hz": 1000})
+    result = pmulab.run("gzip-record", designs=["emulated", "partitioned"], overrides={"guest.hz": 250})
 
 docs/python.md shows what can be done with a `Result`. Importing pmulab imports neither gRPC nor the simulation.
 """

@@ -32,6 +32,11 @@ def _share(time: CpuTime, seconds: float) -> str:
     return f"{100 * seconds / time.total:.2f} %"
 
 
+def _printed(run: Run, seconds: float) -> str:
+    """Likewise, of all that the host's kernel prints."""
+    return f"{100 * seconds / run.printed:.2f} %" if run.printed else ""
+
+
 def _worst(latencies: Iterable[Latency], of: _Longest) -> str:
     """The worst CPU's, in microseconds."""
     found = [ns for latency in latencies if (ns := of(latency)) is not None]
@@ -71,10 +76,14 @@ MEASURES: dict[str, tuple[str, Callable[[Run], str]]] = {
     "overhead": ("busy time outside user code", lambda run: f"{100 * run.overhead:.2f} %"),
     "guest": ("share of CPU time at EL1 and EL0 of guests, true", lambda run: _share(run.time, run.time.guest)),
     "host-kernel": ("share of CPU time at EL2, true", lambda run: _share(run.time, run.time.host_kernel)),
-    "guest-cputime": ("the same, as the host prints it", lambda run: _share(run.cputime, run.cputime.guest)),
+    "guest-cputime": ("the same, as the host prints it", lambda run: _printed(run, run.cputime.guest)),
     "host-kernel-cputime": (
         "the same, as the host prints it",
-        lambda run: _share(run.cputime, run.cputime.host_kernel),
+        lambda run: _printed(run, run.cputime.host_kernel),
+    ),
+    "host-irq": (
+        'share of interrupt handlers, as a host with accounting = "...+irq" prints it',
+        lambda run: "" if run.host.irq is None else _printed(run, run.host.irq),
     ),
     "traps": ("trapped register accesses", lambda run: f"{run.kvm.traps.total:,}"),
     "swaps": ("PMU contexts loaded", lambda run: f"{run.kvm.swaps.loads:,}"),

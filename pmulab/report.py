@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from pmulab import comparison
 from pmulab.columns import align, wrap
 from services.result import CountError, CpuTime, Design, Event, Guest, Host, Latency, RefusedEvent, Result, Run
 
@@ -19,7 +20,6 @@ _MODES: tuple[tuple[str, Callable[[CpuTime], float]], ...] = (
     ("host user", lambda time: time.host_user),
     ("idle", lambda time: time.idle),
 )
-_GUEST_TIMES = (("real", "elapsed_seconds"), ("user", "user_seconds"), ("sys", "system_seconds"))
 
 # A row of a table of events: the session, the event, and which of that name it is within the session.
 _Key = tuple[str, str, int]
@@ -30,7 +30,7 @@ def render(result: Result, *, why: bool = False) -> str:
     runs = result.runs
     blocks = [
         f"{result.scenario}: seed {result.seed}, {result.topology}, pmulab {result.version}",
-        _published(runs),
+        _side_by_side("Published numbers", runs, compared) if (compared := comparison.rows(runs)) else "",
         _summary(result),
     ]
     if runs:
@@ -83,7 +83,7 @@ def columns(runs: Sequence[Run]) -> list[str]:
 def _summary(result: Result) -> str:
     """Every design that was asked for has a column; one without a run says why there."""
     runs = result.runs
-    mark = " (fitted)" if _fitted(runs, "elapsed_seconds") else ""
+    mark = " (fitted)" if comparison.fitted(runs, "elapsed_seconds") else ""
     rows = [
         [f"virtual time{mark}", *(_seconds(run.virtual_seconds) for run in runs)],
         ["overhead", *(f"{100 * run.overhead:.1f} %" for run in runs)],
@@ -116,34 +116,14 @@ def _counts(counts: dict[str, int]) -> str:
     return wrap(", ".join(f"{name} {count:,}" for name, count in counts.items()) or "nothing")
 
 
-def _fitted(runs: Sequence[Run], kind: str) -> bool:
-    """Was a published number of this kind what the scenario's fitted numbers were fitted to?"""
-    return any(run.published is not None and kind in run.published.fitted for run in runs)
-
-
-def _published(runs: Sequence[Run]) -> str:
-    """Ours beside the published numbers of the first guest: first what is predicted, then what was fitted to them."""
-    rows = []
-    for name, kind in sorted(_GUEST_TIMES, key=lambda time: _fitted(runs, time[1])):
-        numbers: list[float | None] = [getattr(run.published, kind) if run.published else None for run in runs]
-        if all(number is None for number in numbers):
-            continue
-        ours: list[float] = [getattr(run.guests[0], kind) for run in runs]
-        rows.append([f"{name}, {'fitted' if _fitted(runs, kind) else 'predicted'}", *map(_seconds, ours)])
-        rows.append(["  published", *("" if number is None else _seconds(number) for number in numbers)])
-        deviations = [
-            f"{100 * (our - number) / number:+.1f} %" if number else ""
-            for our, number in zip(ours, numbers, strict=True)
-        ]
-        rows.append(["  deviation", *deviations])
-    return _side_by_side("Published numbers", runs, rows) if rows else ""
-
-
 def _times(runs: Sequence[Run]) -> str:
     rows = []
     for name, seconds in _MODES:
         rows.append([name, *(_seconds(seconds(run.time)) for run in runs)])
         rows.append(["  as the host prints it", *(_seconds(seconds(run.cputime)) for run in runs)])
+    irqs = [run.host.irq for run in runs]
+    if any(irq is not None for irq in irqs):
+        rows.append(["irq, as the host prints it", *("" if irq is None else _seconds(irq) for irq in irqs)])
     return _side_by_side("CPU time", runs, rows)
 
 
@@ -187,7 +167,7 @@ def _charged(run: Run, seconds: float) -> str:
 
 def _guest(runs: Sequence[Run], index: int) -> str:
     guests = [run.guests[index] for run in runs]
-    mark = " (fitted)" if index == 0 and _fitted(runs, "elapsed_seconds") else ""
+    mark = " (fitted)" if index == 0 and comparison.fitted(runs, "elapsed_seconds") else ""
     rows = [
         [f"real{mark}", *(_seconds(guest.elapsed_seconds) for guest in guests)],
         ["user", *(_seconds(guest.user_seconds) for guest in guests)],

@@ -213,12 +213,17 @@ class Machine:
     # Running.
     def set_running(self, cpu: int, context: int, el: int, profile: int) -> None: ...
     def exit_guest(self, cpu: int, context: int, profile: int, cause: int, cycles: int) -> bool:
-        """A guest exits to the host's kernel, which runs from here on, at EL2: `set_running` and `charge` in one call.
-
-        Is an interrupt to be served first? If not, the time after the exit is the host kernel's (`set_cputime`).
-        """
-    def enter_guest(self, cpu: int, context: int, profile: int, due: int) -> bool:
-        """A guest is entered at EL1: `set_running`, and `set_cputime`. Not at `due` or later: False."""
+        """A guest exits, for an interrupt, to the host's kernel, which runs from here on, at EL2: `set_running` and
+        `charge` in one call. Is there an interrupt to be served? The time is the guest's until `guest_timing_exit`."""
+    def trap_guest(self, cpu: int, context: int, profile: int, cause: int, cycles: tuple[int, int]) -> bool:
+        """Likewise, by a trap, which has no window for interrupts before its `guest_timing_exit`; the cycles before
+        and after that. A tick that falls due before finds the host's kernel."""
+    def guest_timing_exit(self, cpu: int, cause: int, cycles: int) -> None:
+        """guest_timing_exit_irqoff: `set_cputime` to the host's kernel, and `charge`."""
+    def guest_timing_enter(self, cpu: int, cause: int, cycles: int) -> None:
+        """guest_timing_enter_irqoff: `set_cputime` to the guest, and `charge`."""
+    def enter_guest(self, cpu: int, context: int, profile: int, cause: int, cycles: int, due: int) -> bool:
+        """`guest_timing_enter`, and the guest is entered at EL1. Not at `due` or later: False."""
     def take_interrupt(self, cpu: int, cause: int, cycles: int, account: int) -> tuple[int, int, int] | None:
         """The PMU interrupt is taken: `charge`, then `set_account`. None, and nothing is done, if its line is low.
 
@@ -265,8 +270,21 @@ class Machine:
         """Cycles passed on the pCPU: {"guest", "host_kernel", "host_user", "idle"}."""
     def set_cputime(self, cpu: int, whose: int) -> None:
         """From now on the time is `whose`, one of CPUTIME_..., to the host's kernel (Linux kernel/sched/cputime.c)."""
-    def cputime(self, cpu: int) -> dict[str, int]:
-        """Whose the pCPU's cycles were to the host's kernel: {"guest", "host_kernel", "host_user", "idle"}."""
+    def interrupt_cputime(self, cpu: int) -> None:
+        """From now on it is the host's kernel's, whose tick finds nevertheless whom this interrupts."""
+    def set_tick(self, cpu: int, tick: int) -> None:
+        """The host's next tick falls due at `tick`: whose time it is then is noted. 2**64-1: none does."""
+    def account_tick(self, cpu: int, cycles: int, following: int) -> None:
+        """The host takes its tick: `cycles` are charged to whom it has found. The `following` one falls due then."""
+    def begin_handler(self, cpu: int) -> None:
+        """An interrupt handler begins whose time the host's kernel accounts apart (CONFIG_IRQ_TIME_ACCOUNTING)."""
+    def next_handler(self, cpu: int) -> None:
+        """One ends and another begins: its time is nobody's, and is taken off what the next tick charges."""
+    def end_handler(self, cpu: int) -> None:
+        """The last one ends, likewise."""
+    def cputime(self, cpu: int, by_ticks: bool) -> dict[str, int]:
+        """Whose the pCPU's cycles were to the host's kernel, exactly or as its ticks have found it:
+        {"guest", "host_kernel", "host_user", "idle", "irq"}. Idle time is exact either way."""
     def set_account(self, cpu: int, account: int) -> int:
         """From now on the host's cycles are charged to `account`, 1 to 15; the one before. Guests' are account 0.
 

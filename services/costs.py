@@ -13,10 +13,12 @@ from typing import Final
 
 from services import durations
 from services.errors import UserError
+from services.experiment import ExitSpec
 from services.tables import Document, Table, entry, is_path, near
 
 SHIPPED: Final = Path(__file__).with_suffix(".toml")
 DEFAULT: Final = "altra-n1-vhe"
+EXIT_IRQS_OFF: Final = "exit_irqs_off"
 GIVEN: Final = "given by the user"  # the source of what a scenario overrides
 _MOST: Final = 10**9  # ns or cycles that one action may take; more would be a slip of the unit
 
@@ -84,6 +86,16 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
+class IrqsOff:
+    """How much of `exit_full_null` has the host's interrupts masked: `out`, from the guest to where KVM unmasks them
+    (guest_timing_exit_irqoff), and `into`, from where it masks them again to the guest; shares."""
+
+    out: Fraction
+    into: Fraction
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class CostTable:
     """What actions cost on one CPU model. `clock_hz` is the clock that figures in cycles were measured at."""
 
@@ -93,6 +105,13 @@ class CostTable:
     perf_factor: Fraction
     perf_factor_source: str
     figures: Mapping[str, Figure]
+    exit_irqs_off: IrqsOff
+
+    def exit_spec(self, frequency_hz: int) -> ExitSpec:
+        """How many cycles of an exit have interrupts masked."""
+        whole = self.cycles(frequency_hz)["exit_full_null"]
+        out, into = (int(share * whole + Fraction(1, 2)) for share in (self.exit_irqs_off.out, self.exit_irqs_off.into))
+        return ExitSpec(out, into)
 
     def cycles(self, frequency_hz: int) -> dict[str, int]:
         """Each cost but UNBILLED, by its lower-case name, in cycles of a clock of `frequency_hz`, rounded half up.
@@ -110,12 +129,17 @@ class CostTable:
         """The costs that nobody has measured: what was taken instead, and why."""
         software = {cost.name.lower() for cost in PERF_SOFTWARE}
         factor = " times perf_factor" + (" (fitted)" if self.perf_factor_source.startswith("fitted") else "")
-        return {
+        assumed = {
             name: f"{float(figure.value):g} {figure.unit}{factor if name in software else ''}"
             f"{figure.source.removeprefix('assumed')}"
             for name, figure in self.figures.items()
             if figure.assumed
         }
+        off = self.exit_irqs_off
+        if off.source.startswith("assumed"):
+            shares = f"{float(100 * off.out):g} and {float(100 * off.into):g} % of a full exit"
+            assumed[EXIT_IRQS_OFF] = f"{shares}{off.source.removeprefix('assumed')}"
+        return assumed
 
 
 def names() -> list[str]:
@@ -170,7 +194,7 @@ def _shipped() -> Document:
 
 
 _UNITS: Final = ("ns", "cycles")
-_KEYS: Final = ("title", "base", "clock_hz", "perf_factor", *NAMES)
+_KEYS: Final = ("title", "base", "clock_hz", "perf_factor", EXIT_IRQS_OFF, *NAMES)
 
 
 def _parse(given: Table, name: str) -> CostTable:
@@ -195,6 +219,13 @@ def _parse(given: Table, name: str) -> CostTable:
         own.require("source", '"assumed"')
         factor, factor_source = Fraction(own.number("value", 1, 0, 1000)), own.text("source")
     _refuse_circles(given, figures)
+    if EXIT_IRQS_OFF in given:
+        irqs_off = _irqs_off(given.table(EXIT_IRQS_OFF, ("out", "into", "source")))
+    elif base is not None:
+        irqs_off = base.exit_irqs_off
+    else:
+        remedy = f'add it, or base = "{DEFAULT}" to take it from there'
+        given.refuse(EXIT_IRQS_OFF, f"{EXIT_IRQS_OFF!r} is missing", remedy)
     return CostTable(
         name=name,
         title=given.text("title", name),
@@ -202,7 +233,18 @@ def _parse(given: Table, name: str) -> CostTable:
         perf_factor=factor,
         perf_factor_source=factor_source,
         figures=figures,
+        exit_irqs_off=irqs_off,
     )
+
+
+def _irqs_off(given: Table) -> IrqsOff:
+    for key, example in (("out", "0.4"), ("into", "0.4"), ("source", '"assumed"')):
+        given.require(key, example)
+    out, into = (Fraction(given.number(key, 0, 0, 1)) for key in ("out", "into"))
+    if out + into > 1:
+        shares = f"{float(out):g} and {float(into):g}"
+        given.refuse("into", f"{shares} of an exit are more than all of it", "write smaller shares")
+    return IrqsOff(out, into, given.text("source"))
 
 
 def _figure(given: Table) -> Figure:

@@ -65,12 +65,20 @@ class PhaseSpec:
     el: int = 0  # 0 user, 1 the guest's kernel, 2 the host's
 
 
+# How a kernel accounts CPU time (Linux 6.12, kernel/sched/cputime.c).
+ACCOUNTING: Final = ("tick", "tick+irq", "vtime", "vtime+irq")
+IRQTIME: Final = frozenset({"tick+irq", "vtime+irq"})  # CONFIG_IRQ_TIME_ACCOUNTING
+VTIME: Final = frozenset({"vtime", "vtime+irq"})  # CONFIG_VIRT_CPU_ACCOUNTING_GEN
+
 MAX_THREADS: Final = 1024  # of one task
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """A program: its phases `repeat` times over, alone or under a perf session (fork, exec, exit)."""
+    """A program: its phases `repeat` times over, alone or under a perf session (fork, exec, exit).
+
+    Each time it does them in so many `turns`, a part of each phase in each turn.
+    """
 
     name: str
     phases: tuple[PhaseSpec, ...]
@@ -78,6 +86,27 @@ class TaskSpec:
     session: SessionSpec | None = None
     sleep: int = 0  # cycles asleep between repetitions (WFI if nothing else runs)
     threads: int = 1  # the program forks threads - 1 tasks more, which do the same work and inherit its session
+    turns: int = 1
+
+    def part(self, phase: int, turn: int) -> int:
+        """The cycles of a phase in a turn: in the kernel as many in each, at EL0 irregularly many.
+
+        At regular intervals a tick could find the kernel each time, or never.
+        """
+        spec = self.phases[phase]
+        if self.turns == 1:
+            return spec.cycles
+        irregular = spec.el == 0
+        return self._done(spec.cycles, turn + 1, irregular) - self._done(spec.cycles, turn, irregular)
+
+    def _done(self, cycles: int, turns: int, irregular: bool) -> int:
+        """How many of a phase's cycles have been done after so many turns: at least one in each."""
+        if not irregular or turns in (0, self.turns):
+            return cycles * turns // self.turns
+        mixed = (turns * 0x9E3779B97F4A7C15) & 0xFFFF_FFFF_FFFF_FFFF  # SplitMix64's first two steps
+        mixed = ((mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9) & 0xFFFF_FFFF_FFFF_FFFF
+        spare = cycles - self.turns
+        return turns + (spare * ((turns << 32) + (mixed >> 32)) // (self.turns << 32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +141,7 @@ class GuestSpec:
     vcpus: tuple[VcpuSpec, ...]
     mux_interval: int = 0  # cycles; 0: one tick
     denied: tuple[int, ...] = ()  # events that the VM's filter denies (KVM_ARM_VCPU_PMU_V3_FILTER)
+    accounting: str = ACCOUNTING[0]
     sysctls: PerfSysctls = DEFAULT_SYSCTLS
 
 
@@ -129,6 +159,7 @@ class HostSpec:
     cpus: tuple[HostCpuSpec, ...]
     mux_interval: int = 0  # cycles; 0: one tick
     perf_tool: str = "6.13"  # of clients' sessions; those above are as it makes them
+    accounting: str = ACCOUNTING[0]
     sysctls: PerfSysctls = DEFAULT_SYSCTLS
 
 
@@ -149,6 +180,21 @@ class CpuSpec:
         """Does it have a common event, 0 to 0x3f?"""
         pmceid = self.pmceid1 if event >> 5 else self.pmceid0
         return pmceid is None or bool(pmceid >> (event & 31) & 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ExitSpec:
+    """How many cycles of an exit to the host kernel's C code have its interrupts masked."""
+
+    out: int = 0  # before guest_timing_exit_irqoff()
+    into: int = 0  # from the local_irq_disable() before guest_timing_enter_irqoff() to the guest
+
+    def parts(self, whole: int) -> tuple[int, int, int]:
+        """An exit that takes `whole` cycles: up to where interrupts are unmasked, to where they are masked again, and
+        into the guest."""
+        out = min(self.out, whole)
+        into = min(self.into, whole - out)
+        return out, whole - out - into, into
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,3 +226,4 @@ class Experiment:
     assumed_costs: dict[str, str] = field(
         default_factory=dict
     )  # costs that nobody has measured; what was taken instead
+    exits: ExitSpec = ExitSpec()

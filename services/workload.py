@@ -59,6 +59,15 @@ class Workload:
         phases = (replace(phase, instructions=_whole(Fraction(phase.instructions * scale))) for phase in self.phases)
         return replace(self, phases=tuple(phases))
 
+    def in_kernel(self, share: Fraction) -> Workload:
+        """The same work of its own, and the kernel for it that `share` of all its time."""
+        own = tuple(phase for phase in self.phases if phase.el == 0)
+        rates = load(KERNEL).phases[0]
+        instructions = _whole(sum(phase.cycles for phase in own) * share / (1 - share) * rates.ipc)
+        kernel = (Phase(1, instructions, rates.ipc, rates.rates),) if instructions else ()
+        assumed = {key: source for key, source in self.assumed.items() if key != "kernel_instructions"}
+        return replace(self, phases=own + kernel, assumed=assumed)
+
 
 def cycles(instructions: int, ipc: Fraction) -> int:
     """How many cycles `instructions` take, to the nearest, and at least one."""

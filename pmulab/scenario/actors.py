@@ -13,6 +13,7 @@ from pmulab.scenario.work import Work
 from services import cores
 from services.core_pmus import no_vpmu
 from services.experiment import (
+    ACCOUNTING,
     DEFAULT_SYSCTLS,
     MAX_THREADS,
     EventSpec,
@@ -55,6 +56,7 @@ def read_host(scenario: Table, machine: Machine, work: Work) -> HostSpec:
             for pcpu in range(pcpus)
         ),
         perf_tool=tool,
+        accounting=_accounting(table),
     )
 
 
@@ -133,6 +135,7 @@ def _read_guest(table: Table, machine: Machine, work: Work, default_name: str) -
         ),
         mux_interval=_mux_interval(table, machine),
         denied=_denied(table),
+        accounting=_accounting(table),
         sysctls=_sysctls(table),
     )
     if not pmuver and not without:
@@ -216,7 +219,7 @@ def read_task(table: Table, machine: Machine, work: Work, pmus: Pmus = GUEST_PMU
     session: SessionSpec | None = None
     if "perf" in table:
         session = read_session(table.table("perf", keys.TASK_PERF), cpu_wide=False, pmus=pmus, tool=tool)
-    phases = work.phases(table)
+    phases, turns = work.phases(table)
     return TaskSpec(
         name=table.text("name", table.text("workload")),
         phases=phases,
@@ -224,6 +227,7 @@ def read_task(table: Table, machine: Machine, work: Work, pmus: Pmus = GUEST_PMU
         session=session,
         sleep=machine.cycles(table.duration("sleep_ms", "ms", 0, 0, 10**6) / 1000),
         threads=table.integer("threads", 1, 1, MAX_THREADS),
+        turns=turns,
     )
 
 
@@ -240,6 +244,10 @@ def read_guest_task(table: Table, machine: Machine, work: Work) -> TaskSpec:
 def _at_el2(task: TaskSpec) -> TaskSpec:
     """A program of the host: what the kernel does for it, it does at EL2."""
     return replace(task, phases=tuple(replace(phase, el=2 if phase.el else 0) for phase in task.phases))
+
+
+def _accounting(table: Table) -> str:
+    return table.choice("accounting", ACCOUNTING, ACCOUNTING[0])
 
 
 def _mux_interval(table: Table, machine: Machine) -> int:

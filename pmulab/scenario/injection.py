@@ -25,7 +25,7 @@ def load(path: str, experiment: Experiment, target: str, cpu: int) -> tuple[Task
         pmus = host_pmus(experiment.cpus, [cpu]) if target == "host" else GUEST_PMUS
         tool = experiment.host.perf_tool
         return read_session(table.table("perf", keys.TASK_PERF), cpu_wide=True, pmus=pmus, tool=tool), []
-    machine = Machine(experiment.cpus, experiment.frequency_hz, experiment.costs)
+    machine = Machine(experiment.cpus, experiment.frequency_hz, experiment.costs, experiment.exits)
     work = Work(machine)
     task = read_guest_task(table.table("task", keys.TASK), machine, work)
     tallied = set(experiment.events)

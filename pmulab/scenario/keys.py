@@ -5,15 +5,29 @@ from __future__ import annotations
 SCENARIO = ("seed", "machine", "host", "kvm", "guest", "published", "assumed", "fitted")
 MACHINE = ("pcpus", "core", "counters", "pmuver", "fgt", "hpmn0", "icntr", "clock_ghz", "costs", "perf_factor", "cost")
 SYSCTLS = ("perf_event_max_sample_rate", "perf_cpu_time_max_percent")
-HOST = ("hz", "mux_interval_ms", *SYSCTLS, "perf_tool", "task", "perf")
-HOST_TASK = ("pcpu", "name", "workload", "scale", "seconds", "ipc", "repeat", "sleep_ms", "perf")
+HOST = ("hz", "accounting", "mux_interval_ms", *SYSCTLS, "perf_tool", "task", "perf")
+HOST_TASK = ("pcpu", "name", "workload", "scale", "seconds", "ipc", "kernel_share", "repeat", "sleep_ms", "perf")
 TASK = (*HOST_TASK[1:], "threads")
 TASK_PERF = ("verb", "events", "frequency", "period")
 HOST_PERF = ("pcpu", "guest", "vcpu", *TASK_PERF)
 KVM = ("designs", "halt_poll_ns")
-GUEST = ("name", "hz", "mux_interval_ms", *SYSCTLS, "counters", "pmuver", "denied", "vcpus", "pin", "task", "perf")
+GUEST = (
+    "name",
+    "hz",
+    "accounting",
+    "mux_interval_ms",
+    *SYSCTLS,
+    "counters",
+    "pmuver",
+    "denied",
+    "vcpus",
+    "pin",
+    "task",
+    "perf",
+)
 GUEST_TASK = ("vcpu", *TASK)
 GUEST_PERF = ("vcpu", *TASK_PERF)
 PUBLISHED_TIMES = ("elapsed_seconds", "user_seconds", "system_seconds")
-PUBLISHED = ("source", *PUBLISHED_TIMES, "fitted")
+PUBLISHED_SHARES = ("host_kernel_percent", "guest_percent")
+PUBLISHED = ("source", *PUBLISHED_TIMES, *PUBLISHED_SHARES, "relative_to", "fitted")
 INJECTION = ("task", "perf")

@@ -10,7 +10,7 @@ from typing import TypeVar
 from pmulab.scenario import keys
 from services import cores, costs
 from services.errors import UserError
-from services.experiment import CpuSpec
+from services.experiment import CpuSpec, ExitSpec
 from services.tables import Table, is_path
 
 T = TypeVar("T")
@@ -24,6 +24,7 @@ class Machine:
     cpus: tuple[CpuSpec, ...]
     frequency_hz: int
     costs: dict[str, int]  # cycles, by lower-case cost name
+    exits: ExitSpec
     assumed_costs: dict[str, str] = field(default_factory=dict)  # those that nobody has measured; what was taken
 
     def cycles(self, seconds: Decimal) -> int:
@@ -75,6 +76,7 @@ def read_machine(scenario: Table) -> Machine:
         ),
         frequency_hz=frequency_hz,
         costs=table_of_costs.cycles(frequency_hz),
+        exits=table_of_costs.exit_spec(frequency_hz),
         assumed_costs=table_of_costs.assumed(),
     )
 

@@ -19,19 +19,33 @@ def read_published(scenario: Table) -> dict[str, Published]:
     if not scenario.tables("guest", keys.GUEST):
         scenario.refuse("published", "it has the times of the first guest's run, and there is none", "add a [[guest]]")
     table.require("source", '"where the numbers are from"')
-    fitted = table.strings("fitted")
-    for index, kind in enumerate(fitted):
-        if kind not in keys.PUBLISHED_TIMES or kind not in table:
-            given = [time for time in keys.PUBLISHED_TIMES if time in table]
-            table.refuse("fitted", f"{kind!r} is not published here", near(kind, given), index=index)
     times: dict[str, dict[str, float]] = {}
-    for kind in keys.PUBLISHED_TIMES:
-        for design, seconds in _by_design(table, kind).items():
-            times.setdefault(design, {})[kind] = seconds
+    for kind in (*keys.PUBLISHED_TIMES, *keys.PUBLISHED_SHARES):
+        for design, number in _by_design(table, kind).items():
+            times.setdefault(design, {})[kind] = number
+    relative_to = table.text("relative_to", "")
+    if relative_to and "elapsed_seconds" not in times.get(relative_to, {}):
+        problem = f"no elapsed_seconds of {relative_to!r} are published here"
+        table.refuse("relative_to", problem, near(relative_to, times))
+    fitted = table.strings("fitted")
+    given = [name for kind in keys.PUBLISHED_TIMES if kind in table for name in _names(kind, times)]
+    for index, name in enumerate(fitted):
+        if name not in given:
+            table.refuse("fitted", f"{name!r} is not published here", near(name, given), index=index)
     return {
-        design: Published(table.text("source"), fitted=tuple(kind for kind in fitted if kind in of_design), **of_design)
+        design: Published(
+            table.text("source"),
+            fitted=tuple(kind for kind in of_design if kind in fitted or f"{kind}.{design}" in fitted),
+            relative_to=relative_to,
+            **of_design,
+        )
         for design, of_design in times.items()
     }
+
+
+def _names(kind: str, times: dict[str, dict[str, float]]) -> list[str]:
+    """A kind of published times, of all designs and of one."""
+    return [kind, *(f"{kind}.{design}" for design, of_design in times.items() if kind in of_design)]
 
 
 def _by_design(table: Table, kind: str) -> dict[str, float]:

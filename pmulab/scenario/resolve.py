@@ -74,6 +74,7 @@ def resolve(document: Document, chosen: Sequence[str], seed: int | None, every_e
         design=DesignSpec(""),
         halt_poll=machine.cycles(_halt_poll(scenario)),
         assumed_costs=machine.assumed_costs,
+        exits=machine.exits,
     )
     published = read_published(scenario)
     assumed, fitted = read_notes(scenario, "assumed"), read_notes(scenario, "fitted")

@@ -13,6 +13,7 @@ from services.experiment import PhaseSpec
 from services.tables import Table, is_path
 
 _MAX_SECONDS = 10**6
+_KERNEL_SECTION = Decimal("0.000010")  # seconds that a program is in the kernel at a time, at most
 
 
 @dataclass(slots=True)
@@ -28,8 +29,9 @@ class Work:
             self.profiles.append(rates)
         return self.profiles.index(rates)
 
-    def phases(self, table: Table) -> tuple[PhaseSpec, ...]:
-        """What the task in `table` executes once: `workload`, as long as `scale` or `seconds` says."""
+    def phases(self, table: Table) -> tuple[tuple[PhaseSpec, ...], int]:
+        """What the task in `table` executes once: `workload`, as long as `scale` or `seconds` says, and in how many
+        turns, so that it is never long in the kernel."""
         table.require("workload", '"gzip-random"')
         found = _load(table)
         if "scale" in table and "seconds" in table:
@@ -39,7 +41,12 @@ class Work:
             wanted = table.duration("seconds", "s", 1, Decimal("0.000001"), _MAX_SECONDS) * self.machine.frequency_hz
             scale = Fraction(wanted) / sum(phase.cycles for phase in found.phases)
         phases = found.scaled(scale).phases
-        return tuple(PhaseSpec(self.profile(phase.rates), phase.cycles, phase.el) for phase in phases)
+        in_kernel = max((phase.cycles for phase in phases if phase.el), default=0)
+        turns = -(-in_kernel // self.machine.cycles(_KERNEL_SECTION)) if len(phases) > 1 else 1
+        return (
+            tuple(PhaseSpec(self.profile(phase.rates), phase.cycles, phase.el) for phase in phases),
+            max(1, min(turns, *(phase.cycles for phase in phases))),
+        )
 
 
 def _load(table: Table) -> workload.Workload:
@@ -47,10 +54,16 @@ def _load(table: Table) -> workload.Workload:
     name = table.text("workload")
     path = table.document.directory / name
     if measured.is_perf_stat(name):
-        if "ipc" in table:
-            table.refuse("ipc", "perf stat has counted instructions and cycles", "leave ipc out")
+        for key in ("ipc", "kernel_share"):
+            if key in table:
+                table.refuse(key, "perf stat has counted instructions and cycles", f"leave {key} out")
         with table.blamed("workload"):
             return measured.load(str(path))
     ipc = Fraction(table.number("ipc", 1, Decimal("0.001"), 100)) if "ipc" in table else None
     with table.blamed("workload"):
-        return workload.load(str(path) if is_path(name) else name, ipc=ipc)
+        found = workload.load(str(path) if is_path(name) else name, ipc=ipc)
+    if "kernel_share" not in table:
+        return found
+    if all(phase.el for phase in found.phases):
+        table.refuse("kernel_share", f"{name} is kernel code and nothing else", "leave kernel_share out")
+    return found.in_kernel(Fraction(table.number("kernel_share", 0, 0, Decimal("0.999"))))

@@ -13,12 +13,14 @@ from services.boot import GuestBoot
 from services.costs import Cost
 from services.cpu import NEVER, Cpu, Entry, EntryKind, Notice, Timer
 from services.experiment import SessionSpec, TaskSpec
+from services.guest.cputime import CpuTime
 from services.guest.task import Task
 from services.linux_perf import Perf, PerfConfig, PerfCpu, Session
 from services.registers import PMUVER_NONE
 from services.state import Objects, Saved, as_frozen, derived, link, restore, save
 
-PMU_IRQ, IRQ_ENTRY = EntryKind.PMU_IRQ, int(Cost.IRQ_ENTRY)  # looked up once: the handler is entered by the million
+PMU_IRQ, RESUME = EntryKind.PMU_IRQ, EntryKind.RESUME  # looked up once: these are entered by the million
+IRQ_ENTRY = int(Cost.IRQ_ENTRY)
 
 
 class BadRequest(ValueError):
@@ -82,15 +84,6 @@ class GuestKernel:
             self.cpus[index].restore(of_cpu, objects)
 
 
-@dataclass(slots=True)
-class Ticks:
-    """Whom the tick has found running, how often."""
-
-    user: int = 0
-    system: int = 0
-    idle: int = 0
-
-
 @dataclass(slots=True, eq=False)
 class GuestCpu:
     """The guest's kernel on one vCPU (`services.cpu.Software`)."""
@@ -104,7 +97,7 @@ class GuestCpu:
     current: Task | None = link(default=None)
     working: bool = True  # as KVM has been told
     handler_began: int = -1  # when the PMU interrupt handler that was the last entry began, in cycles
-    ticks: Ticks = field(default_factory=Ticks)
+    cputime: CpuTime = field(default_factory=CpuTime)
 
     sessions: dict[int, Session] = derived(default_factory=dict)  # by the id of the task that they observe
     cpu_sessions: list[Session] = derived(default_factory=list)  # for as long as the run lasts
@@ -113,13 +106,18 @@ class GuestCpu:
     irq_entry: int = derived(default=0)  # of costs
     period: int = derived(default=0)  # of the tick, in cycles
 
-    def enter(self, cpu: Cpu, entry: Entry) -> Coroutine[Any, Any, object]:
+    def enter(self, cpu: Cpu, entry: Entry) -> Coroutine[Any, Any, object] | None:
         """Run the handler of `entry`."""
         if self.handler_began >= 0:
             self.perf.handler_took(self.handler_began, entry.previous_done)
             self.handler_began = -1
+        cputime = self.cputime
+        if cputime.exact:
+            cputime.entered(entry, self.current)
+        if entry.remaining != cputime.left:
+            cputime.left = -1
         if entry.kind is not PMU_IRQ:
-            return self._handle(cpu, entry)
+            return None if entry.kind is RESUME and self._next_phase(cpu) else self._handle(cpu, entry)
         self._interrupt(cpu)
         self.handler_began = entry.now + self.irq_entry
         return self.perf.handle_irq(cpu)
@@ -132,9 +130,10 @@ class GuestCpu:
             case EntryKind.SGI:
                 self._interrupt(cpu)
                 if self.perf.irq_work():
+                    await self._leave_handler(cpu, entry)
                     await self._wake_reader(cpu)
             case EntryKind.RESUME:
-                await self._phase_over(cpu)
+                await self._work_over(cpu)
             case EntryKind.BOOT:
                 await self._boot(cpu, entry.now, typed_json.loads(GuestBoot, entry.payload))
             case EntryKind.REQUEST:
@@ -167,6 +166,7 @@ class GuestCpu:
         self.costs = self.perf.shared.costs
         self.irq_entry = self.costs[Cost.IRQ_ENTRY]
         self.period = boot.frequency_hz // guest.hz
+        self.cputime.configure(guest.accounting, self.period)
 
     async def _boot(self, cpu: Cpu, now: int, boot: GuestBoot) -> None:
         self.configure(boot)
@@ -188,19 +188,28 @@ class GuestCpu:
         """fork, and with a session perf_event_open on the child, which has yet to exec."""
         task = self.kernel.new_task(spec, began=now)
         self.tasks.append(task)
+        self._start_tick(cpu)
         if spec.session is not None:
-            of_cpu = spec.session.cpu_wide
-            session = Session(spec.session, None if of_cpu else task.id, self.perf, on_exec=not of_cpu)
-            self.sessions[task.id] = session
-            await session.open(cpu)
-            if session.refused:  # evlist__cancel_workload: the child is killed before it execs
+            await self._open(cpu, task, spec.session)
+            if self.sessions[task.id].refused:  # evlist__cancel_workload: the child is killed before it execs
                 task.ended = await self._now(cpu)
                 return
         self.queue.append(task)
 
+    async def _open(self, cpu: Cpu, task: Task, spec: SessionSpec) -> None:
+        """perf opens the events of its child: run time of the program, in whichever task's place it runs."""
+        session = Session(spec, None if spec.cpu_wide else task.id, self.perf, on_exec=not spec.cpu_wide)
+        self.sessions[task.id] = session
+        began = await self._now(cpu)
+        await session.open(cpu)
+        took = await self._now(cpu) - began
+        task.runtime += took
+        self.cputime.since += took
+
     async def _request(self, cpu: Cpu, entry: Entry, request: dict[str, Any]) -> None:
         """A user's task or session, from now on. KVM takes this vCPU to be working until it says otherwise."""
         self.working = True
+        self.cputime.left = entry.remaining
         if set(request) == {"task"}:
             await self._start(cpu, typed_json.read(TaskSpec, request["task"]), entry.now)
         elif set(request) == {"session"}:
@@ -232,14 +241,9 @@ class GuestCpu:
     async def _tick(self, cpu: Cpu, entry: Entry) -> None:
         """tick_nohz_handler: account, have perf adjust, go on. A tick that comes late counts once."""
         self._charge(cpu, Cost.TICK)
-        if self.current is None:
-            self.ticks.idle += 1
-        else:
-            el = entry.el if entry.el >= 0 else self.current.work().el
-            if el:
-                self.ticks.system += 1
-            else:
-                self.ticks.user += 1
+        task = self.current
+        if task is not None:
+            self.cputime.tick(task, self.cputime.found(self.tick_deadline, entry, task))
         missed = max(0, entry.now - self.tick_deadline) // self.period
         self.tick_deadline += (missed + 1) * self.period
         cpu.burst.timer(Timer.TICK, self.tick_deadline)
@@ -267,19 +271,22 @@ class GuestCpu:
 
     # The scheduler.
 
-    async def _phase_over(self, cpu: Cpu) -> None:
-        """The current task's COMPUTE has come to its end."""
+    def _next_phase(self, cpu: Cpu) -> bool:
+        """The current task's COMPUTE has come to its end: on to its next phase, if it has one now."""
         task = self.current
-        if task is None:
-            await self._reschedule(cpu)
-        elif task.advance(cpu.now):
-            self._run(cpu, task)
-        else:
-            if task.over:
-                await self._exit(cpu, task)
-            else:
-                self._arm_sleep(cpu)
-            await self._reschedule(cpu)
+        if task is None or not task.advance(cpu.now):
+            return False
+        self._run(cpu, task)
+        return True
+
+    async def _work_over(self, cpu: Cpu) -> None:
+        """It has none, or there is no current task."""
+        task = self.current
+        if task is not None and task.over:
+            await self._exit(cpu, task)
+        elif task is not None:
+            self._arm_sleep(cpu)
+        await self._reschedule(cpu)
 
     async def _exit(self, cpu: Cpu, task: Task) -> None:
         """exit and, with a program's last task, the session's end: perf disables, reads and closes its events."""
@@ -290,6 +297,12 @@ class GuestCpu:
             await session.close(cpu)
             task.ended = await self._now(cpu)
 
+    async def _leave_handler(self, cpu: Cpu, entry: Entry) -> None:
+        """From here on an entry runs in process context, after which the work goes on that it has interrupted."""
+        self.cputime.left = entry.remaining
+        if self.cputime.handler >= 0:
+            self.cputime.handler_over(await self._now(cpu))
+
     async def _now(self, cpu: Cpu) -> int:
         await self.perf.wait(cpu)
         return cpu.now
@@ -298,6 +311,7 @@ class GuestCpu:
         """__schedule: the next task of the queue in place of the current one."""
         previous, following = self.current, self.queue.pop(0) if self.queue else None
         if previous is not None or following is not None:
+            self.cputime.switch(previous, await self._now(cpu))
             self._charge(cpu, Cost.CONTEXT_SWITCH)
         if previous is not None:
             await self.perf.task_out(cpu, previous.id, None if following is None else following.id)
@@ -312,19 +326,24 @@ class GuestCpu:
         if self.tick_deadline != NEVER:
             self.tick_deadline = NEVER
             cpu.burst.timer(Timer.TICK, NEVER)
+        self.cputime.left = -1
         working = any(task.ended < 0 for task in self.tasks)
         if working is not self.working:
             self.working = working
             cpu.burst.notify(Notice.WORK_BEGUN if working else Notice.WORK_DONE, 0)
         cpu.burst.wfi()
 
+    def _start_tick(self, cpu: Cpu) -> None:
+        """tick_nohz_idle_exit, if the CPU was idle: ticks are at whole periods since the boot."""
+        if self.tick_deadline == NEVER:
+            self.tick_deadline = (cpu.now // self.period + 1) * self.period
+            cpu.burst.timer(Timer.TICK, self.tick_deadline)
+
     async def _switch_to(self, cpu: Cpu, task: Task, *, from_idle: bool) -> None:
         if not self.working:
             self.working = True
             cpu.burst.notify(Notice.WORK_BEGUN, 0)
-        if self.tick_deadline == NEVER:
-            self.tick_deadline = (cpu.now // self.period + 1) * self.period
-            cpu.burst.timer(Timer.TICK, self.tick_deadline)
+        self._start_tick(cpu)
         fresh = task.fresh
         await self.perf.task_in(cpu, task.id, from_idle=from_idle)
         if fresh and task.parent < 0:
@@ -333,10 +352,10 @@ class GuestCpu:
         if task.over:  # a program without work
             await self._exit(cpu, task)
             await self._reschedule(cpu)
-        elif task.left == 0:
-            await self._phase_over(cpu)
-        else:
+        elif task.left:
             self._run(cpu, task)
+        elif not self._next_phase(cpu):
+            await self._work_over(cpu)
 
     def _fork(self, cpu: Cpu, parent: Task) -> None:
         """The program's other tasks, which inherit its events."""
@@ -348,6 +367,7 @@ class GuestCpu:
 
     def _run(self, cpu: Cpu, task: Task) -> None:
         phase = task.work()
+        self.cputime.left = task.left
         cpu.burst.compute(phase.profile, phase.el, task.left)
 
     # Results.
@@ -355,15 +375,15 @@ class GuestCpu:
     async def _report(self, cpu: Cpu, now: int) -> None:
         sessions = [*self.sessions.values(), *self.cpu_sessions]
         ends = [now if task.ended < 0 else task.ended for task in self.tasks]
+        user, system = self.cputime.printed(self.tasks, self.current, now)
         cpu.answer(
             orjson.dumps(
                 {
                     "name": self._booted().guest.name,
                     "vcpu": self.index,
                     "elapsed": max(ends, default=0) - min((task.began for task in self.tasks), default=0),
-                    "user": self.ticks.user * self.period,
-                    "system": self.ticks.system * self.period,
-                    "idle": self.ticks.idle * self.period,
+                    "user": user,
+                    "system": system,
                     "tasks": [
                         {"name": task.spec.name, "elapsed": end - task.began, "done": task.ended >= 0}
                         for task, end in zip(self.tasks, ends, strict=True)

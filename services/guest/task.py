@@ -15,11 +15,15 @@ class Task:
     spec: TaskSpec
     parent: int = -1  # the task that forked it, -1: the shell
     phase: int = 0
+    turn: int = 0
     left: int = -1  # cycles left of the phase, -1: not begun
     repeated: int = 0
     began: int = -1
     ended: int = -1
     asleep_until: int = -1  # -1: awake
+    utime: int = 0  # as the kernel accounts it; here in cycles, in all three not yet since it was last switched in
+    stime: int = 0
+    runtime: int = 0  # sum_exec_runtime
 
     @property
     def program(self) -> int:
@@ -28,10 +32,9 @@ class Task:
 
     def work(self) -> PhaseSpec:
         """What it does when it runs, for `left` more cycles."""
-        phase = self.spec.phases[self.phase]
         if self.left < 0:
-            self.left = phase.cycles
-        return phase
+            self.left = self.spec.part(self.phase, self.turn)
+        return self.spec.phases[self.phase]
 
     def advance(self, now: int) -> bool:
         """The phase is over: on to the next, to sleep, or to the end; whether there is one more now."""
@@ -40,6 +43,10 @@ class Task:
         if self.phase < len(self.spec.phases):
             return True
         self.phase = 0
+        self.turn += 1
+        if self.turn < self.spec.turns:
+            return True
+        self.turn = 0
         self.repeated += 1
         if self.repeated >= self.spec.repeat:
             return False
@@ -51,7 +58,7 @@ class Task:
     @property
     def fresh(self) -> bool:
         """It has not run yet."""
-        return self.left < 0 and self.phase == 0 and self.repeated == 0
+        return self.left < 0 and self.phase == 0 and self.turn == 0 and self.repeated == 0
 
     @property
     def over(self) -> bool:

@@ -19,7 +19,7 @@ from services.kvm.pcpu import PCpu
 class HostTaskState:
     """What a task has to keep between two interactions."""
 
-    phase: int = 0  # counts over all repetitions
+    phase: int = 0  # counts over all turns and repetitions
     left: int = 0  # cycles of the phase
     blocked: bool = False  # asleep
     computed: int = 0  # cycles of work done
@@ -36,7 +36,7 @@ class HostTask(HostTaskState):
     timer_deadline: ClassVar[int] = NEVER  # the run queue wakes a sleeper
 
     def __init__(self, board: Board, thread_id: int, pcpu: PCpu, spec: TaskSpec) -> None:
-        super().__init__(left=spec.phases[0].cycles if spec.phases else 0)
+        super().__init__(left=spec.part(0, 0) if spec.phases else 0)
         self.id = thread_id
         self.pcpu = pcpu
         self.spec = spec
@@ -49,7 +49,7 @@ class HostTask(HostTaskState):
 
     @property
     def finished(self) -> bool:
-        return self.phase >= len(self.spec.phases) * self.spec.repeat
+        return self.phase >= self._of_a_run() * self.spec.repeat
 
     def runnable(self) -> bool:
         return not (self.finished or self.blocked)
@@ -86,17 +86,18 @@ class HostTask(HostTaskState):
         if not self.left:
             self.phase += 1
             if not self.finished:
-                self.left = self._current().cycles
+                turn, of_turn = divmod(self.phase, len(self.spec.phases))
+                self.left = self.spec.part(of_turn, turn % self.spec.turns)
                 self._sleep(now)
         if pending:
-            self.machine.set_cputime(pcpu.cpu, CPUTIME_HOST_KERNEL)
+            self.machine.interrupt_cputime(pcpu.cpu)
             pcpu.enter_kernel()
             await pcpu.serve_interrupts(phase.el)
         self._own_time()
 
     def kill(self) -> None:
         """SIGTERM before it has begun: nothing of its work is done."""
-        self.phase, self.left = len(self.spec.phases) * self.spec.repeat, 0
+        self.phase, self.left = self._of_a_run() * self.spec.repeat, 0
 
     def counter_overflow(self, counter: int, raised: int) -> None:
         raise ProtocolError(f"thread {self.id} is a task of the host: KVM has no kernel counters there")
@@ -114,9 +115,13 @@ class HostTask(HostTaskState):
 
     def _sleep(self, now: int) -> None:
         """Between two repetitions."""
-        if self.spec.sleep and self.phase % len(self.spec.phases) == 0:
+        if self.spec.sleep and self.phase % self._of_a_run() == 0:
             self.blocked = True
             self.pcpu.rq.sleep(now + self.spec.sleep, self.id)
+
+    def _of_a_run(self) -> int:
+        """Phases of one repetition."""
+        return len(self.spec.phases) * self.spec.turns
 
     def _current(self) -> PhaseSpec:
         return self.spec.phases[self.phase % len(self.spec.phases)]

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from services._pmu import register_name
+from services.experiment import VTIME
 from services.kvm import bill
 from services.kvm.board import Board
 from services.kvm.host_task import HostTask
@@ -34,12 +35,16 @@ def result(
     """All that is in the digest; times in cycles, counts as they are. `hosts`: what each pCPU's perf has reported."""
     machine = board.machine
     swaps = [vcpu.vpmu.swaps for vcpu in vcpus]
+    by_ticks = board.experiment.host.accounting not in VTIME
+    cputime = _summed(machine.cputime(pcpu.cpu, by_ticks) for pcpu in pcpus)
+    irq = cputime.pop("irq")
     return {
         "log": machine.digest(),
         "virtual_cycles": max(pcpu.now for pcpu in pcpus),
         "interactions": board.interactions,
         "time": _summed(machine.cycles(pcpu.cpu) for pcpu in pcpus),
-        "cputime": _summed(machine.cputime(pcpu.cpu) for pcpu in pcpus),
+        "cputime": cputime,
+        "irq": irq,
         "bill": {
             "host": bill.host(
                 machine, len(pcpus), sum(task.in_kernel for task in tasks), sum(vcpu.halt.polled for vcpu in vcpus)

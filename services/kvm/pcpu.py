@@ -34,6 +34,7 @@ from services.cpu import (
     TookException,
 )
 from services.executor import Work, executor_of
+from services.experiment import IRQTIME
 from services.kvm import reports
 from services.kvm.attendant import Attendant
 from services.kvm.bill import Account
@@ -81,6 +82,9 @@ class PCpu(PCpuState):
         "costs",
         "profile",
         "tick_period",
+        "irqtime",  # the host accounts the time of interrupt handlers apart
+        "exit_null",  # the parts of these exits (`services.experiment.ExitSpec`)
+        "exit_sysreg",
         "threads",
         "boot",
         "host",
@@ -109,6 +113,9 @@ class PCpu(PCpuState):
         self.executor = executor_of(self, board.machine, context, cpu, interruptible=False)
         self.spec = experiment.cpus[cpu]
         self.costs = board.costs
+        self.irqtime = experiment.host.accounting in IRQTIME
+        self.exit_null = experiment.exits.parts(board.costs[Cost.EXIT_FULL_NULL])
+        self.exit_sysreg = experiment.exits.parts(board.costs[Cost.EXIT_FULL_SYSREG])
         self.profile = experiment.host_kernel_profile
         self.threads = threads
         self.boot = b""  # the payload of the host's BOOT entry
@@ -326,8 +333,12 @@ class PCpu(PCpuState):
     async def serve_interrupts(self, el: int) -> None:
         """Take what is pending: interrupts are unmasked here. `el` is the exception level interrupted."""
         machine, cpu = self.machine, self.cpu
+        if self.irqtime:
+            machine.begin_handler(cpu)
         irq_entry = self.costs[IRQ_ENTRY]
         for _ in range(IRQ_STORM):
+            if self.irqtime:
+                machine.next_handler(cpu)
             taken = machine.take_interrupt(cpu, IRQ_ENTRY, irq_entry, IN_PMU_IRQ)
             if taken is not None:
                 raised, entered, before = taken
@@ -339,7 +350,7 @@ class PCpu(PCpuState):
                 continue
             now = machine.now(cpu)
             if now < self.deadline:
-                return
+                break
             if self.requests:  # the IPI of a perf call on this CPU
                 self.charge(IRQ_ENTRY)
                 await self.enter_host(EntryKind.REQUEST, el=el, payload=self.requests.pop(0))
@@ -350,12 +361,15 @@ class PCpu(PCpuState):
             expired = self._expired(now)
             if not expired:
                 self.rearm()
-                return
+                break
             self.charge(IRQ_ENTRY)
             before = machine.set_account(cpu, Account.KERNEL)
             await self.enter_host(EntryKind.TIMER, expired, el)
             machine.set_account(cpu, before)
-        raise Livelock(f"pCPU {cpu} at cycle {machine.now(cpu)}: interrupt after interrupt, without end (I12)")
+        else:
+            raise Livelock(f"pCPU {cpu} at cycle {machine.now(cpu)}: interrupt after interrupt, without end (I12)")
+        if self.irqtime:
+            machine.end_handler(cpu)
 
     def _expired(self, now: int) -> int:
         """The timers of the host's perf that have expired, one bit each, the tick among them."""
@@ -367,6 +381,7 @@ class PCpu(PCpuState):
         if self.tick <= now:
             expired |= 1 << Timer.TICK
             self.tick += self.tick_period * ((now - self.tick) // self.tick_period + 1)
+            self.machine.account_tick(self.cpu, self.tick_period, self.tick)
             self.charge(Cost.TICK)
             self.rq.need_resched = bool(self.rq.waiting) and now >= self.rq.slice_end
         return expired
@@ -387,7 +402,7 @@ class PCpu(PCpuState):
         self.rq.online = True
         self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
         self.enter_kernel()
-        self.tick = self.tick_period
+        self._set_tick(self.tick_period)
         self.rearm()
         await self.enter_host(EntryKind.BOOT, self.cpu, payload=self.boot)
 
@@ -414,7 +429,7 @@ class PCpu(PCpuState):
         elif previous is None:
             await self._idle()
         else:
-            self.tick = NEVER  # NO_HZ: an idle CPU takes no tick
+            self._set_tick(NEVER)  # NO_HZ: an idle CPU takes no tick
 
     async def _switch_to(self, thread: Thread, el: int) -> None:
         """`el` is that of the thread before, -1 if the CPU was idle."""
@@ -446,8 +461,12 @@ class PCpu(PCpuState):
         await self.serve_interrupts(-1)
 
     def _restart_tick(self) -> None:
-        self.tick = (self.now // self.tick_period + 1) * self.tick_period
+        self._set_tick((self.now // self.tick_period + 1) * self.tick_period)
         self.rearm()
+
+    def _set_tick(self, tick: int) -> None:
+        self.tick = tick
+        self.machine.set_tick(self.cpu, tick)
 
     # State.
 

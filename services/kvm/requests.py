@@ -162,6 +162,8 @@ def _check_task(task: ex.TaskSpec, profiles: int) -> None:
             raise ValueError(f"task.phases[{index}]: a phase takes at least 1 cycle, at exception level 0 or 1")
     if task.repeat < 1 or task.sleep < 0:
         raise ValueError("task.repeat, task.sleep: at least 1 repetition, and no negative time")
+    if not 1 <= task.turns <= min((phase.cycles for phase in task.phases), default=1):
+        raise ValueError(f"task.turns: at least 1, and a cycle of each phase in each, not {task.turns}")
     if not 1 <= task.threads <= ex.MAX_THREADS:
         raise ValueError(f"task.threads: 1 to {ex.MAX_THREADS}, not {task.threads}")
     if task.repeat * (task.sleep + sum(phase.cycles for phase in task.phases)) > MAX_CYCLES:

@@ -10,8 +10,6 @@ from typing import Any
 from services import state
 from services._pmu import (
     COMPUTE_EL_SHIFT,
-    CPUTIME_GUEST,
-    CPUTIME_HOST_KERNEL,
     OP_COMPUTE,
     OP_DONE,
     OP_HVC,
@@ -103,8 +101,11 @@ class VCpu(VCpuState):
         "call",
         "read",
         "write",
-        "exit_null",
-        "exit_sysreg",
+        "exit_irq",
+        "exit_irq_on",
+        "trap_null",
+        "trap_sysreg",
+        "enter_null",
         "enter_el1",
         "windows",  # open within one another; none between two interactions
     )
@@ -171,10 +172,14 @@ class VCpu(VCpuState):
         self.executor.set_task_cpu(cpu)
         self.pcpu, self.call = pcpu, pcpu.call
         self.read, self.write = partial(machine.read, cpu), partial(machine.write, cpu)
-        exit_guest = partial(machine.exit_guest, cpu, pcpu.context, pcpu.profile)
-        self.exit_null = partial(exit_guest, EXIT_FULL_NULL, pcpu.costs[EXIT_FULL_NULL])
-        self.exit_sysreg = partial(exit_guest, EXIT_FULL_SYSREG, pcpu.costs[EXIT_FULL_SYSREG])
-        self.enter_el1 = partial(machine.enter_guest, cpu, self.context, self.profile)
+        host, (null_out, null, null_into) = (cpu, pcpu.context, pcpu.profile), pcpu.exit_null
+        sysreg_out, sysreg, sysreg_into = pcpu.exit_sysreg
+        self.exit_irq = partial(machine.exit_guest, *host, EXIT_FULL_NULL, null_out)
+        self.exit_irq_on = partial(machine.guest_timing_exit, cpu, EXIT_FULL_NULL, null)
+        self.trap_null = partial(machine.trap_guest, *host, EXIT_FULL_NULL, (null_out, null))
+        self.trap_sysreg = partial(machine.trap_guest, *host, EXIT_FULL_SYSREG, (sysreg_out, sysreg))
+        self.enter_null = partial(machine.guest_timing_enter, cpu, EXIT_FULL_NULL, null_into)
+        self.enter_el1 = partial(machine.enter_guest, cpu, self.context, self.profile, EXIT_FULL_SYSREG, sysreg_into)
 
     async def switched_in(self) -> None:
         """KVM's sched_in notifier: vcpu_load, and back into the guest."""
@@ -192,7 +197,8 @@ class VCpu(VCpuState):
         self.halt.end(self.pcpu.now)
         if self._takes_resync():
             await self._resync_pmu_el0()
-        self._enter_guest()
+        self._flush()
+        self.machine.guest_timing_enter(self.cpu, EXIT_FULL_NULL, 0)  # that exit has been charged when it was
 
     async def switched_out(self) -> None:
         """KVM's sched_out notifier: vcpu_put."""
@@ -362,17 +368,12 @@ class VCpu(VCpuState):
 
     async def _interrupted(self, el: int) -> None:
         """A physical interrupt: out to the host, which serves it, and back."""
-        pcpu = self.pcpu
-        if self.exit_null():
-            await pcpu.serve_interrupts(el)
-            self._served_interrupts()
+        if self.exit_irq():
+            await self.pcpu.serve_interrupts(el)
+        self.exit_irq_on()
         if self._takes_resync():
             await self._resync_pmu_el0()
         self._enter_guest()
-
-    def _served_interrupts(self) -> None:
-        """guest_timing_exit_irqoff(): it comes after the host's window for interrupts, so that is the guest's time."""
-        self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
 
     def _takes_resync(self) -> bool:
         """check_vcpu_requests: KVM_REQ_RESYNC_PMU_EL0, and if it changes anything.
@@ -390,9 +391,9 @@ class VCpu(VCpuState):
         self.swap_bursts += self.pcpu.executor.bursts - before
 
     def _enter_guest(self) -> None:
-        """From here on the time is the guest's."""
+        """Back into the guest after an exit at which nothing was to be emulated."""
         self._flush()
-        self.machine.set_cputime(self.cpu, CPUTIME_GUEST)
+        self.enter_null()
 
     def _flush(self) -> None:
         """Make pending what has become due."""
@@ -421,12 +422,10 @@ class VCpu(VCpuState):
     async def _halt(self) -> None:
         """A trapped WFI (kvm_vcpu_halt): poll if what it last waited for came soon, else block."""
         pcpu = self.pcpu
-        pcpu.enter_kernel()
-        pcpu.charge(Cost.EXIT_FULL_NULL)
+        self.trap_null()
         self.halt.begin(pcpu.now, not pcpu.rq.waiting)
         if self.halt.until >= 0:
             await pcpu.serve_interrupts(-1)
-            self._served_interrupts()
         else:
             await self._block()
 
@@ -449,22 +448,21 @@ class VCpu(VCpuState):
 
     async def _block(self) -> None:
         """kvm_vcpu_block, which finds out whether something is pending before it sleeps."""
-        pcpu = self.pcpu
-        pcpu.charge(Cost.WFI_BLOCK)
-        await pcpu.serve_interrupts(-1)
-        self._served_interrupts()
+        self.pcpu.charge(Cost.WFI_BLOCK)
+        await self.pcpu.serve_interrupts(-1)
         await self._resumed()
 
     async def _resumed(self) -> None:
         """Back into the guest, unless there is nothing for it."""
         self._flush()
         self.blocked = not self._pending()
-        if self.blocked:
+        if self.blocked:  # the way back in is charged here, too: a load charges none
+            self.machine.charge(self.cpu, EXIT_FULL_NULL, self.pcpu.exit_null[2])
             return
         self.halt.end(self.pcpu.now)
         if self._takes_resync():
             await self._resync_pmu_el0()
-        self.machine.set_cputime(self.cpu, CPUTIME_GUEST)
+        self.enter_null()
 
     # The guest's bursts, at EL1 (`services.executor.BurstCpu`).
 
@@ -477,7 +475,7 @@ class VCpu(VCpuState):
         if not exited:
             if self.fast_path and self.vpmu.fast():
                 return self._trapped_fast(register, write, value)
-            if self.exit_sysreg():
+            if self.trap_sysreg():
                 return self._trapped_interrupted(register, write, value)
         access: Eventual[int]
         try:
@@ -495,7 +493,6 @@ class VCpu(VCpuState):
 
     async def _trapped_interrupted(self, register: int, write: bool, value: int) -> int:
         await self.pcpu.serve_interrupts(1)
-        self._served_interrupts()
         return await awaited(self.trapped(register, write, value, exited=True))
 
     async def _emulated(self, access: Eventual[int]) -> int:
@@ -539,9 +536,8 @@ class VCpu(VCpuState):
             self._send_sgi(target)
             self.machine.set_running(self.cpu, self.context, 1, self.profile)
             return
-        if self.exit_sysreg():
+        if self.trap_sysreg():
             await self.pcpu.serve_interrupts(1)
-            self._served_interrupts()
         self._send_sgi(target)
         await self._emulated(target)
 
@@ -599,9 +595,8 @@ class VCpu(VCpuState):
             self.windows -= 1
 
     async def _hypercall(self) -> None:
-        pcpu = self.pcpu
-        pcpu.enter_kernel()
-        pcpu.charge(Cost.EXIT_FULL_NULL)
+        if self.trap_null():
+            await self.pcpu.serve_interrupts(1)
         if self._takes_resync():
             await self._resync_pmu_el0()
         self._enter_guest()

@@ -7,7 +7,8 @@ from importlib.metadata import version
 from typing import Any
 
 from services.core_pmus import no_vpmu
-from services.experiment import Experiment
+from services.costs import EXIT_IRQS_OFF
+from services.experiment import IRQTIME, Experiment
 from services.result.counts import events, refused, refused_sessions
 from services.result.types import (
     SCHEMA,
@@ -25,6 +26,8 @@ from services.result.types import (
     Swaps,
     Traps,
 )
+
+_CHARGED_AS = {EXIT_IRQS_OFF: "exit_full_null"}  # a part of it
 
 
 def of(experiment: Experiment, plain: Mapping[str, Any], topology: str) -> Result:
@@ -79,12 +82,13 @@ def _run(experiment: Experiment, plain: Mapping[str, Any]) -> Run:
             refused=refused(experiment, plain["hosts"]),
             interrupt_latency=_latencies(plain["hosts"], "interrupt_latency", hz),
             refused_sessions=refused_sessions(plain["hosts"]),
+            irq=plain["irq"] / hz if experiment.host.accounting in IRQTIME else None,
         ),
         round_trips=_round_trips(plain),
         assumed_costs={
             cost: source
             for cost, source in experiment.assumed_costs.items()
-            if bill["host_by_cost"].get(cost) or bill["guests_by_cost"].get(cost)
+            if bill["host_by_cost"].get(_CHARGED_AS.get(cost, cost)) or bill["guests_by_cost"].get(cost)
         },
     )
 

@@ -174,6 +174,7 @@ class Host:
     refused: tuple[RefusedEvent, ...]
     interrupt_latency: tuple[Latency, ...]  # of each pCPU, for the host's own overflows
     refused_sessions: tuple[RefusedSession, ...] = ()
+    irq: float | None = None  # seconds in its interrupt handlers; None if its kernel does not account them apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +188,16 @@ class RoundTrips:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What somebody else measured for a design, in seconds of the first guest's run; None where they did not say."""
+    """What somebody else measured for a design; None where they did not say. Seconds are of the first guest's run."""
 
     source: str
     elapsed_seconds: float | None = None
     user_seconds: float | None = None
     system_seconds: float | None = None
     fitted: tuple[str, ...] = ()  # those that the scenario's fitted numbers were fitted to
+    host_kernel_percent: float | None = None  # of the host's CPU time, as it prints it
+    guest_percent: float | None = None
+    relative_to: str = ""  # a design: the run is of another length, times are to be compared with that design's
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +210,7 @@ class Run:
     virtual_seconds: float  # from boot until no work is left
     wall_seconds: float  # that it took here; not in the digest
     time: CpuTime
-    cputime: CpuTime  # the same as the host's kernel would print it
+    cputime: CpuTime  # the same as the host's kernel would print it; `host.irq` is in none of it
     bill: Bill
     kvm: Kvm
     guests: tuple[Guest, ...]
@@ -214,6 +218,11 @@ class Run:
     round_trips: RoundTrips  # not in the digest
     assumed_costs: dict[str, str]  # costs that were charged and that nobody has measured, and what was taken instead
     published: Published | None = None
+
+    @property
+    def printed(self) -> float:
+        """Seconds that the host's kernel would print, all columns together."""
+        return self.cputime.total + (self.host.irq or 0)
 
     @property
     def overhead(self) -> float:

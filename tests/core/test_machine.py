@@ -188,20 +188,57 @@ def test_a_guest_is_interrupted_before_the_operation_that_finds_it(machine: Mach
     assert machine.execute(0, burst, 2, True) == machine.now(0)
 
 
-def test_the_host_s_kernel_has_a_guest_s_exit_as_its_own_time_from_its_end_on(machine: Machine) -> None:
+def test_the_host_s_kernel_has_the_time_from_guest_timing_exit_to_guest_timing_enter_as_its_own(
+    machine: Machine,
+) -> None:
     assert machine.work(0, GUEST, 0, 0, 100) == (100, 100, False)
     machine.set_cputime(0, _pmu.CPUTIME_GUEST)
-    assert not machine.exit_guest(0, HOST, 0, 7, 30)
+    assert not machine.trap_guest(0, HOST, 0, 7, (30, 10))
     machine.charge(0, 7, 50)
-    assert not machine.enter_guest(0, GUEST, 0, 180), "a timer is due"
-    assert machine.enter_guest(0, GUEST, 0, 181)
-    assert machine.work(0, GUEST, 1, 0, 5) == (5, 185, False)
-    assert machine.cputime(0) == {"guest": 30 + 5, "host_kernel": 50, "host_user": 0, "idle": 100}
-    assert machine.cycles(0) == {"guest": 105, "host_kernel": 80, "host_user": 0, "idle": 0}
-    machine.set_deadline(0, 190)
-    assert machine.work(0, GUEST, 1, 0, 100) == (5, 190, True)
+    assert not machine.enter_guest(0, GUEST, 0, 7, 20, 190), "a timer is due"
+    assert machine.enter_guest(0, GUEST, 0, 7, 20, 191)
+    assert machine.work(0, GUEST, 1, 0, 5) == (5, 215, False)
+    guest = 30 + 20 + 5
+    assert machine.cputime(0, False) == {"guest": guest, "host_kernel": 60, "host_user": 0, "idle": 100, "irq": 0}
+    assert machine.cycles(0) == {"guest": 105, "host_kernel": 110, "host_user": 0, "idle": 0}
+    machine.set_deadline(0, 220)
+    assert machine.work(0, GUEST, 1, 0, 100) == (5, 220, True)
     assert machine.exit_guest(0, HOST, 0, 7, 30), "what interrupts is to be served first"
-    assert machine.cputime(0)["guest"] == 30 + 10 + 30
+    assert machine.cputime(0, False)["guest"] == guest + 5 + 30
+    machine.guest_timing_exit(0, 7, 10)
+    machine.guest_timing_enter(0, 7, 3)
+    assert machine.cputime(0, False) == {"guest": 93, "host_kernel": 70, "host_user": 0, "idle": 100, "irq": 0}
+
+
+@pytest.mark.parametrize(
+    ("due", "found"),
+    [(100, "guest"), (101, "host_kernel"), (130, "host_kernel"), (190, "host_kernel"), (191, "guest"), (210, "guest")],
+)
+def test_a_tick_that_falls_due_in_a_trap_finds_the_host_s_kernel_up_to_where_it_masks_interrupts_again(
+    machine: Machine, due: int, found: str
+) -> None:
+    machine.set_cputime(0, _pmu.CPUTIME_GUEST)
+    machine.set_tick(0, due)
+    machine.work(0, GUEST, 0, 0, 100)
+    machine.trap_guest(0, HOST, 0, 7, (30, 10))
+    machine.charge(0, 7, 50)
+    machine.enter_guest(0, GUEST, 0, 7, 20, 2**64 - 1)
+    machine.account_tick(0, 1000, 2000)
+    assert {whose for whose, cycles in machine.cputime(0, True).items() if cycles == 1000} == {found}
+
+
+@pytest.mark.parametrize("due", [100, 101, 130, 150])
+def test_a_tick_that_falls_due_in_an_interrupt_s_exit_or_in_the_window_after_it_finds_the_guest(
+    machine: Machine, due: int
+) -> None:
+    machine.set_cputime(0, _pmu.CPUTIME_GUEST)
+    machine.set_tick(0, due)
+    machine.work(0, GUEST, 0, 0, 100)
+    machine.exit_guest(0, HOST, 0, 7, 30)
+    machine.charge(0, 7, 20)  # handlers
+    machine.guest_timing_exit(0, 7, 10)
+    machine.account_tick(0, 1000, 2000)
+    assert machine.cputime(0, True)["guest"] == 1000
 
 
 def test_a_context_takes_its_truth_along(machine: Machine) -> None:

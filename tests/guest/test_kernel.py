@@ -45,10 +45,15 @@ class Guest:
 
     @classmethod
     async def boot(
-        cls, *tasks: ex.TaskSpec, sessions: tuple[ex.SessionSpec, ...] = (), pmuver: int = 6, **costs: int
+        cls,
+        *tasks: ex.TaskSpec,
+        sessions: tuple[ex.SessionSpec, ...] = (),
+        pmuver: int = 6,
+        accounting: str = "tick",
+        **costs: int,
     ) -> Guest:
         guest = cls(Bench(counters=6), GuestKernel())
-        spec = ex.GuestSpec("vm0", 250, 6, 6, (ex.VcpuSpec(0, tasks, sessions),))
+        spec = ex.GuestSpec("vm0", 250, 6, 6, (ex.VcpuSpec(0, tasks, sessions),), accounting=accounting)
         boot = GuestBoot(vcpu=0, frequency_hz=HZ, costs=COSTS | costs, guest=spec, pmuver=pmuver)
         guest.bench.observe()
         await guest.bench.enter(guest.software, EntryKind.BOOT, payload=typed_json.dumps(boot))

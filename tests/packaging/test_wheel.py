@@ -77,5 +77,5 @@ def test_the_installed_program_runs_a_shipped_scenario(environment: Path, tmp_pa
     text = run(environment / "pmulab", "run", "gzip-record", "--set", short, "--json", cwd=tmp_path)
     result = json.loads(text)
     assert result["schema"] == "pmulab.result/2"
-    assert [one["design"]["name"] for one in result["runs"]] == ["emulated", "partitioned"]
+    assert [one["design"]["name"] for one in result["runs"]] == ["emulated-6.15", "partitioned-v1"]
     assert all(one["digest"] for one in result["runs"])

@@ -27,6 +27,7 @@ SHORTER = {
     "gzip-record": ("guest.task.repeat=1", "guest.task.scale=0.05"),
     "quick": ("guest.task.seconds=0.01",),
     "stress-record": ("guest.task.seconds=0.01",),
+    "specint-stat": ("guest.task.seconds=0.02",),
     "traps-or-perf": ("guest.task.seconds=0.02",),
     "two-vms": ("guest.task.seconds=0.02",),
     "load-latency": ("guest.task.repeat=20",),

@@ -1,4 +1,4 @@
-"""`python -m pmulab.fit`: two numbers, so that two published times are met."""
+"""`python -m pmulab.fit`: three numbers, so that three published times are met."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pmulab
 from pmulab import exit_status, fit
 from pmulab.fit import BASE, OTHER, NoFitError, Numbers, Times
 
-PUBLISHED = '[published]\nsource = "x"\nelapsed_seconds = { emulated = 2, partitioned = 1 }\n'
+PUBLISHED = '[published]\nsource = "x"\nelapsed_seconds = { "emulated-6.15" = 2, "partitioned-v1" = 1 }\n'
 
 
 class Linear(fit.Trial):
@@ -24,8 +24,12 @@ class Linear(fit.Trial):
 
     def run(self, numbers: Numbers) -> dict[str, Times]:
         user = self.work / float(numbers.ipc)
-        factor = float(numbers.perf_factor)
-        return {design: Times(user / (1 - a - b * factor), user, 0.0) for design, (a, b) in self.lines.items()}
+        factor, share = float(numbers.perf_factor), float(numbers.kernel_share or 0)
+        found = {}
+        for design, (a, b) in self.lines.items():
+            elapsed = user / (1 - a - b * factor - share)
+            found[design] = Times(elapsed, user, share * elapsed)
+        return found
 
 
 def test_both_times_are_met_by_the_numbers_that_they_were_made_with() -> None:
@@ -35,6 +39,15 @@ def test_both_times_are_met_by_the_numbers_that_they_were_made_with() -> None:
     found, times = fit.fit(trial, Numbers(Decimal("1.25"), Decimal(1)))
     assert found == Numbers(Decimal("1.6"), Decimal("0.5"))
     assert all(times[design].elapsed == pytest.approx(trial.elapsed[design], rel=fit.CLOSE) for design in lines)
+
+
+def test_the_share_in_the_kernel_is_that_with_which_the_system_time_is_met() -> None:
+    lines = {BASE: (0.03, 0.02), OTHER: (0.1, 0.4)}
+    made = Linear(4.0, lines, {}).run(Numbers(Decimal("1.6"), Decimal("0.5"), Decimal("0.04")))
+    trial = Linear(4.0, lines, {design: times.elapsed for design, times in made.items()})
+    trial.system = {BASE: made[BASE].system}
+    found, _ = fit.fit(trial, Numbers(Decimal("1.25"), Decimal(1), Decimal("0.01")))
+    assert found == Numbers(Decimal("1.6"), Decimal("0.5"), Decimal("0.04"))
 
 
 def test_times_that_no_factor_meets_have_no_fit() -> None:

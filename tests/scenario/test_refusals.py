@@ -95,6 +95,14 @@ REFUSED = [
     ('[[host.task]]\nworkload = "sha256"\nthreads = 2\n', 3, "unknown key 'threads' in [host.task]", "known are pcpu"),
     (GUEST + "vcpu = 2\n", 4, "there is no vcpu 2", "there are 1 vCPUs"),
     (GUEST + "ipc = 0\n", 4, "ipc = 0 is out of range", "0.001"),
+    (GUEST + "kernel_share = 1\n", 4, "kernel_share = 1 is out of range", "0.999"),
+    (
+        '[[guest]]\n[[guest.task]]\nworkload = "guest-kernel"\nkernel_share = 0.1\n',
+        4,
+        "guest-kernel is kernel code and nothing else",
+        "leave kernel_share out",
+    ),
+    ('[host]\naccounting = "ticks"\n', 2, "host.accounting = 'ticks' is not known", "tick"),
     (GUEST + 'perf = "stat"\n', 4, "guest.task.perf must be a table", "[guest.task.perf]"),
     (PERF, 4, "'events' is missing", 'events = "cycles,instructions"'),
     (PERF + "events = []\n", 6, "no events", "pmulab events"),
@@ -179,6 +187,13 @@ def test_an_override_is_checked_like_the_file(override: str, problem: str, remed
     assert caught.value.where == f"--set {override}"
     assert problem in caught.value.problem
     assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize("design", ["raw", "mediated"])
+def test_a_design_that_gives_all_counters_away_says_what_to_set(design: str) -> None:
+    with pytest.raises(UserError, match=rf"^--design {design}: .* 6; .*: guest\.counters = 10$"):
+        scenario.load("gzip-record", designs=[design])
+    scenario.load("gzip-record", designs=[design], overrides=["guest.counters=10"])
 
 
 def test_a_design_on_the_command_line_is_checked() -> None:

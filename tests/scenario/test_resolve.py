@@ -33,9 +33,9 @@ def test_every_shipped_scenario_resolves_and_says_who_asks(name: str) -> None:
 def test_gzip_record_is_the_published_experiment() -> None:
     loaded = scenario.load("gzip-record")
     emulated, partitioned = loaded.experiments
-    assert (emulated.design.name, partitioned.design.name) == ("emulated", "partitioned")
+    assert (emulated.design.name, partitioned.design.name) == ("emulated-6.15", "partitioned-v1")
     (cpu,), (guest,) = emulated.cpus, emulated.guests
-    assert (cpu.counters, guest.counters, guest.hz, emulated.host.hz) == (10, 10, 250, 250)
+    assert (cpu.counters, guest.counters, guest.hz, emulated.host.hz) == (10, 6, 1000, 1000)
     (vcpu,) = guest.vcpus
     (task,) = vcpu.tasks
     assert task.session is not None
@@ -47,9 +47,10 @@ def test_gzip_record_is_the_published_experiment() -> None:
     ipc_scaled = user.cycles * dict(emulated.profiles[user.profile])[0x08] * task.repeat / 2**32
     assert ipc_scaled == pytest.approx(688217229 * 16, rel=1e-6)
     published = loaded.published
-    assert {d: of.elapsed_seconds for d, of in published.items()} == {"emulated": 4.143, "partitioned": 3.139}
-    assert {d: of.system_seconds for d, of in published.items()} == {"emulated": 0.159, "partitioned": 0.110}
-    assert {of.fitted for of in published.values()} == {("elapsed_seconds",)}
+    assert {d: of.elapsed_seconds for d, of in published.items()} == {"emulated-6.15": 4.143, "partitioned-v1": 3.139}
+    assert {d: of.system_seconds for d, of in published.items()} == {"emulated-6.15": 0.159, "partitioned-v1": 0.110}
+    elapsed, both = ("elapsed_seconds",), ("elapsed_seconds", "system_seconds")
+    assert {d: of.fitted for d, of in published.items()} == {"emulated-6.15": elapsed, "partitioned-v1": both}
     assert loaded.assumed
     assert loaded.fitted
 
@@ -190,7 +191,7 @@ def test_a_guest_may_find_no_pmu(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", list(designs()))
 def test_every_design_and_preset_can_be_named(name: str) -> None:
-    (experiment,) = scenario.load("gzip-record", designs=[name]).experiments
+    (experiment,) = scenario.load("gzip-record", designs=[name], overrides=["guest.counters=10"]).experiments
     assert experiment.design.name == name
 
 
@@ -206,3 +207,21 @@ def test_the_host_may_watch_the_threads_of_vcpus(tmp_path: Path) -> None:
 def test_what_the_hosts_kernel_does_for_a_program_it_does_at_el2(tmp_path: Path) -> None:
     experiment = only('[[host.task]]\nworkload = "sha256"\n', tmp_path)
     assert [phase.el for phase in experiment.host.cpus[0].tasks[0].phases] == [0, 2]
+
+
+def test_a_program_is_in_the_kernel_for_ten_microseconds_at_a_time_at_most(tmp_path: Path) -> None:
+    own = only(GUEST, tmp_path).guests[0].vcpus[0].tasks[0]
+    shared = only(GUEST + "kernel_share = 0.2\n", tmp_path).guests[0].vcpus[0].tasks[0]
+    for task in (own, shared):
+        parts = [[task.part(phase, turn) for turn in range(task.turns)] for phase in (0, 1)]
+        assert [sum(part) for part in parts] == [phase.cycles for phase in task.phases]
+        assert 0.99 * 30_000 < max(parts[1]) <= 30_000
+        assert len(set(parts[0])) > len(parts[0]) / 2, "it gets there at irregular intervals"
+    assert shared.phases[1].cycles / sum(phase.cycles for phase in shared.phases) == pytest.approx(0.2)
+    assert shared.phases[0] == own.phases[0]
+
+
+def test_each_kernel_accounts_cpu_time_in_its_own_way(tmp_path: Path) -> None:
+    experiment = only('[host]\naccounting = "vtime"\n' + GUEST + '[[guest]]\naccounting = "tick+irq"\n', tmp_path)
+    assert experiment.host.accounting == "vtime"
+    assert [guest.accounting for guest in experiment.guests] == ["tick", "tick+irq"]

@@ -72,6 +72,22 @@ def test_an_override_is_charged_as_it_stands() -> None:
     assert (cycles["virq_inject"], cycles["exit_fast"]) == (300, 777)
 
 
+def test_an_exit_has_interrupts_masked_at_both_ends_and_what_it_takes_beyond_a_null_exit_is_in_between() -> None:
+    table = costs.load("altra-n1-vhe")
+    cycles, exits = table.cycles(1_000_000_000), table.exit_spec(1_000_000_000)
+    assert exits.parts(cycles["exit_full_null"]) == (122, 62, 122)
+    assert exits.parts(cycles["exit_full_sysreg"]) == (122, 156, 122)
+    assert (exits.parts(200), exits.parts(100)) == ((122, 0, 78), (100, 0, 0))
+    assert "40 and 40 % of a full exit" in table.assumed()["exit_irqs_off"]
+
+
+@pytest.mark.parametrize(("shares", "problem"), [("out = 0.7, into = 0.4", "more than all"), ("out = 0.4", "into")])
+def test_shares_of_an_exit_that_make_no_sense_are_refused(tmp_path: Path, shares: str, problem: str) -> None:
+    text = f'base = "altra-n1-vhe"\nclock_hz = 1\nexit_irqs_off = {{ {shares}, source = "mine" }}\n'
+    with pytest.raises(UserError, match=problem):
+        costs.table(own(tmp_path, text))
+
+
 @pytest.mark.parametrize("text", ["", "ns", "12", "12 h", "-1 ns", "nan ns", "inf ns", "twelve cycles"])
 def test_an_override_that_is_no_quantity_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"cost isb: .* write it like '13.2 ns' or '40 cycles'"):

@@ -205,3 +205,13 @@ def test_counts_of_a_real_run_become_rates_and_the_rest_is_assumed() -> None:
 def test_counts_without_cycles_or_instructions_are_refused() -> None:
     with pytest.raises(UserError, match="no count of CPU_CYCLES at EL0"):
         workload.from_counts("app", "", {0: {INST_RETIRED: Fraction(1)}})
+
+
+def test_a_share_in_the_kernel_replaces_the_workload_s_own() -> None:
+    of = workload.load("specint-n1").in_kernel(Fraction(1, 50))
+    own, kernel = of.phases
+    assert (own.el, kernel.el) == (0, 1)
+    assert kernel.cycles / (own.cycles + kernel.cycles) == pytest.approx(0.02)
+    assert kernel.rates == workload.load("guest-kernel").phases[0].rates
+    assert [phase.el for phase in workload.load("gzip-random").in_kernel(Fraction(0)).phases] == [0]
+    assert "kernel_instructions" not in workload.load("gzip-random").in_kernel(Fraction(1, 50)).assumed

@@ -105,8 +105,35 @@ impl Machine {
         self.inner.exit_guest(cpu, context, profile, cause, cycles).map_err(value_error)
     }
 
-    fn enter_guest(&mut self, cpu: usize, context: usize, profile: usize, due: u64) -> PyResult<bool> {
-        self.inner.enter_guest(cpu, context, profile, due).map_err(value_error)
+    fn trap_guest(
+        &mut self,
+        cpu: usize,
+        context: usize,
+        profile: usize,
+        cause: usize,
+        cycles: (u64, u64),
+    ) -> PyResult<bool> {
+        self.inner.trap_guest(cpu, context, profile, cause, cycles).map_err(value_error)
+    }
+
+    fn guest_timing_exit(&mut self, cpu: usize, cause: usize, cycles: u64) -> PyResult<()> {
+        self.inner.guest_timing_exit(cpu, cause, cycles).map_err(value_error)
+    }
+
+    fn guest_timing_enter(&mut self, cpu: usize, cause: usize, cycles: u64) -> PyResult<()> {
+        self.inner.guest_timing_enter(cpu, cause, cycles).map_err(value_error)
+    }
+
+    fn enter_guest(
+        &mut self,
+        cpu: usize,
+        context: usize,
+        profile: usize,
+        cause: usize,
+        cycles: u64,
+        due: u64,
+    ) -> PyResult<bool> {
+        self.inner.enter_guest(cpu, context, profile, cause, cycles, due).map_err(value_error)
     }
 
     fn take_interrupt(
@@ -132,11 +159,44 @@ impl Machine {
     fn set_cputime(&mut self, cpu: usize, whose: usize) -> PyResult<()> {
         let known =
             Whose::ALL.get(whose).ok_or_else(|| PyValueError::new_err(format!("nobody's time: {whose}")));
-        self.inner.set_cputime(cpu, known?.0).map_err(value_error)
+        self.inner.cpu_mut(cpu).map_err(value_error)?.set_cputime(known?.0);
+        Ok(())
     }
 
-    fn cputime(&self, cpu: usize) -> PyResult<BTreeMap<&'static str, u64>> {
-        Ok(self.inner.cpu(cpu).map_err(value_error)?.cputime().collect())
+    fn interrupt_cputime(&mut self, cpu: usize) -> PyResult<()> {
+        self.inner.cpu_mut(cpu).map_err(value_error)?.interrupt_cputime();
+        Ok(())
+    }
+
+    fn set_tick(&mut self, cpu: usize, tick: u64) -> PyResult<()> {
+        self.inner.cpu_mut(cpu).map_err(value_error)?.set_tick(tick);
+        Ok(())
+    }
+
+    fn account_tick(&mut self, cpu: usize, cycles: u64, following: u64) -> PyResult<()> {
+        self.inner.cpu_mut(cpu).map_err(value_error)?.account_tick(cycles, following);
+        Ok(())
+    }
+
+    fn begin_handler(&mut self, cpu: usize) -> PyResult<()> {
+        self.inner.cpu_mut(cpu).map_err(value_error)?.begin_handler();
+        Ok(())
+    }
+
+    fn next_handler(&mut self, cpu: usize) -> PyResult<()> {
+        self.inner.cpu_mut(cpu).map_err(value_error)?.next_handler();
+        Ok(())
+    }
+
+    fn end_handler(&mut self, cpu: usize) -> PyResult<()> {
+        self.inner.cpu_mut(cpu).map_err(value_error)?.end_handler();
+        Ok(())
+    }
+
+    fn cputime(&self, cpu: usize, by_ticks: bool) -> PyResult<BTreeMap<&'static str, u64>> {
+        let (spent, handlers) = self.inner.cpu(cpu).map_err(value_error)?.cputime(by_ticks);
+        let by_name = Whose::ALL.iter().map(|&(_, name)| name).zip(spent);
+        Ok(by_name.chain([("irq", handlers)]).collect())
     }
 
     pub fn now(&mut self, cpu: usize) -> PyResult<u64> {

@@ -105,7 +105,7 @@ class Mediated(Design):
         if counters != cpu.counters:
             raise DesignError(
                 f"the guest owns all {cpu.counters} event counters of {cpu.model}, it cannot have {counters}",
-                f"give the guest {cpu.counters} counters",
+                f"give the guest all of them: guest.counters = {cpu.counters}",
             )
         return trap_controls.check(self.traps, cpu, counters)
 

@@ -42,7 +42,7 @@ class Raw(Design):
         if counters != cpu.counters:
             raise DesignError(
                 f"the guest sees all {cpu.counters} event counters of {cpu.model}, not {counters}",
-                f"give the guest {cpu.counters} counters",
+                f"give the guest all of them: guest.counters = {cpu.counters}",
             )
         return []
 

@@ -30,7 +30,7 @@ mod cputime;
 mod overflow;
 mod time;
 
-pub use self::cputime::Whose;
+pub use self::cputime::{ByWhose, Whose};
 
 /// Choices that the architecture leaves open and whose use is counted: CONSTRAINED UNPREDICTABLE
 /// cases, and one in which texts of the Arm ARM differ.

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::{Cpu, Whose, bits};
+use super::{ByWhose, Cpu, Whose, bits};
 use crate::burst::CAUSES;
 use crate::counter::NEVER;
 use crate::tally::CLASSES;
@@ -151,9 +151,46 @@ impl Cpu {
         self.cputime.switch(whose, self.now);
     }
 
-    /// Whose the time was to the host's kernel, by name.
-    pub fn cputime(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Whose::ALL.iter().map(|&(_, name)| name).zip(self.cputime.spent(self.now))
+    /// From now on it is the host's kernel's that has interrupted somebody, whom a tick finds nevertheless.
+    pub fn interrupt_cputime(&mut self) {
+        self.cputime.switch_exactly(Whose::HostKernel, self.now);
+    }
+
+    /// A trap of a guest: its time until interrupts are unmasked, but then it is the host's kernel that a tick finds.
+    #[inline]
+    pub fn mask_cputime(&mut self) {
+        self.cputime.mask_for(Whose::HostKernel, self.now);
+    }
+
+    /// The host's next tick falls due then; one that has and has not been accounted is forgotten.
+    pub fn set_tick(&mut self, tick: u64) {
+        self.cputime.set_tick(tick);
+    }
+
+    /// The host's tick: `cycles` are charged to whom it has found when it fell due. The `next` one.
+    pub fn account_tick(&mut self, cycles: u64, next: u64) {
+        self.cputime.account_tick(cycles, next, self.now);
+    }
+
+    /// An interrupt handler of the host begins whose time is accounted apart.
+    pub fn begin_handler(&mut self) {
+        self.cputime.begin_handler(self.now);
+    }
+
+    /// One ends and another begins.
+    pub fn next_handler(&mut self) {
+        self.cputime.next_handler(self.now);
+    }
+
+    /// The last one ends.
+    pub fn end_handler(&mut self) {
+        self.cputime.end_handler(self.now);
+    }
+
+    /// Whose the time was to the host's kernel, exactly or by its ticks, and what handlers took that are accounted apart.
+    #[must_use]
+    pub fn cputime(&self, by_ticks: bool) -> (ByWhose, u64) {
+        self.cputime.spent(self.now, by_ticks)
     }
 
     pub(super) fn account(&mut self) {

@@ -165,7 +165,11 @@ impl Machine {
         self.cpus.get(cpu).ok_or(Error::NoCpu { cpu, cpus: self.cpus.len() })
     }
 
-    fn cpu_mut(&mut self, cpu: usize) -> Result<&mut Cpu, Error> {
+    /// The CPU with this number, for what concerns it alone.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn cpu_mut(&mut self, cpu: usize) -> Result<&mut Cpu, Error> {
         on(&mut self.cpus, cpu)
     }
 
@@ -210,8 +214,9 @@ impl Machine {
         Ok(())
     }
 
-    /// A guest exits to the host's kernel: from here on `context`, which is the host's, runs at EL2, and the exit
-    /// takes its time. Is an interrupt to be served first? If not, the time after the exit is the host's kernel's.
+    /// A guest exits to the host's kernel, for an interrupt: from here on `context`, which is the host's, runs at EL2, and
+    /// the exit takes its time. Is there an interrupt to be served? The time is the guest's until
+    /// [`Machine::guest_timing_exit`].
     ///
     /// # Errors
     /// As of [`Machine::set_running`] and [`Machine::charge`].
@@ -225,30 +230,66 @@ impl Machine {
     ) -> Result<bool, Error> {
         self.set_running(cpu, context, 2, profile)?;
         self.charge(cpu, cause, cycles)?;
-        let c = self.cpu_mut(cpu)?;
-        let pending = c.pending_interrupt();
-        if !pending {
-            c.set_cputime(Whose::HostKernel);
-        }
-        Ok(pending)
+        Ok(self.cpu(cpu)?.pending_interrupt())
     }
 
-    /// A guest is entered at EL1, and the time is the guest's from here on; not if its timer is `due`.
+    /// Likewise, by a trap: interrupts stay masked up to [`Machine::guest_timing_exit`], which is part of it. `cycles`
+    /// are those before and after it.
     ///
     /// # Errors
-    /// As of [`Machine::set_running`].
+    /// As of [`Machine::exit_guest`].
+    pub fn trap_guest(
+        &mut self,
+        cpu: usize,
+        context: usize,
+        profile: usize,
+        cause: usize,
+        cycles: (u64, u64),
+    ) -> Result<bool, Error> {
+        self.set_running(cpu, context, 2, profile)?;
+        self.cpu_mut(cpu)?.mask_cputime();
+        self.charge(cpu, cause, cycles.0)?;
+        self.guest_timing_exit(cpu, cause, cycles.1)?;
+        Ok(self.cpu(cpu)?.pending_interrupt())
+    }
+
+    /// `guest_timing_exit_irqoff`: from here on the time is the host's kernel's, and up to where it masks interrupts to
+    /// enter the guest again the exit takes `cycles` more, what it is for aside.
+    ///
+    /// # Errors
+    /// As of [`Machine::charge`].
+    pub fn guest_timing_exit(&mut self, cpu: usize, cause: usize, cycles: u64) -> Result<(), Error> {
+        self.cpu_mut(cpu)?.set_cputime(Whose::HostKernel);
+        self.charge(cpu, cause, cycles)
+    }
+
+    /// `guest_timing_enter_irqoff`: from here on the time is the guest's, `cycles` of it the entry's.
+    ///
+    /// # Errors
+    /// As of [`Machine::charge`].
+    pub fn guest_timing_enter(&mut self, cpu: usize, cause: usize, cycles: u64) -> Result<(), Error> {
+        self.cpu_mut(cpu)?.set_cputime(Whose::Guest);
+        self.charge(cpu, cause, cycles)
+    }
+
+    /// [`Machine::guest_timing_enter`], and the guest is entered at EL1; not if its timer is `due`.
+    ///
+    /// # Errors
+    /// As of [`Machine::set_running`] and [`Machine::charge`].
     pub fn enter_guest(
         &mut self,
         cpu: usize,
         context: usize,
         profile: usize,
+        cause: usize,
+        cycles: u64,
         due: u64,
     ) -> Result<bool, Error> {
         if self.cpu(cpu)?.now() >= due {
             return Ok(false);
         }
+        self.guest_timing_enter(cpu, cause, cycles)?;
         self.set_running(cpu, context, 1, profile)?;
-        self.set_cputime(cpu, Whose::Guest)?;
         Ok(true)
     }
 
@@ -272,15 +313,6 @@ impl Machine {
         self.charge(cpu, cause, cycles)?;
         let before = self.set_account(cpu, account)?;
         Ok(Some((raised, self.cpu(cpu)?.now(), before)))
-    }
-
-    /// From now on the time on `cpu` is `whose` to the host's kernel.
-    ///
-    /// # Errors
-    /// No such CPU.
-    pub fn set_cputime(&mut self, cpu: usize, whose: Whose) -> Result<(), Error> {
-        self.cpu_mut(cpu)?.set_cputime(whose);
-        Ok(())
     }
 
     /// Sets the time at which [`Machine::execute`] and [`Machine::run`] stop for a timer.
