@@ -164,6 +164,7 @@ class CpuSpec:
     fgt: int = 0  # 0 none, 1 FEAT_FGT, 2 FEAT_FGT2
     hpmn0: bool = False
     icntr: bool = False
+    pmi_delay: int = 0  # cycles that a PMU interrupt takes from the overflow to the CPU
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ def _machine(experiment: Experiment) -> Machine:
                 "fgt": cpu.fgt,
                 "hpmn0": int(cpu.hpmn0),
                 "icntr": int(cpu.icntr),
+                "pmi_delay": cpu.pmi_delay,
             }
             for cpu in experiment.cpus
         ],

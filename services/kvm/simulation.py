@@ -132,7 +132,7 @@ class Simulation:
 
     def _arm_pmu(self, cpu: int) -> int:
         """The host's PMU that covers a CPU, as the first CPU of those whose PMUs are of one kind."""
-        kinds = [replace(spec, fgt=0, hpmn0=False) for spec in self.board.experiment.cpus]
+        kinds = [replace(spec, fgt=0, hpmn0=False, pmi_delay=0) for spec in self.board.experiment.cpus]
         return kinds.index(kinds[cpu])
 
     def _guest_boot(self, vm: int, index: int) -> GuestBoot:
