@@ -13,6 +13,7 @@ from services.linux_perf.attr import State
 TIMES = ("elapsed", "user", "system")  # of a guest, in cycles
 _NAMES = {int: "an integer", str: "a string", list: "a list"}
 EVENT = ("count", "truth", "held", "enabled", "running", "samples")
+LOSSES = ("missed", "throttles", "throttled")  # 0 if they are not there
 NUMBERS = range(2**53)  # what any reader of JSON takes as it is; their sums over CPUs fit into 64 bits
 DEEPEST = 16  # levels of objects and lists within each other
 
@@ -66,6 +67,9 @@ def _sessions(report: dict[str, Any]) -> None:
             _field(event, "name", str, of_event)
             for name in EVENT:
                 _field(event, name, int, of_event)
+            for name in LOSSES:
+                if name in event:
+                    _field(event, name, int, of_event)
             _field(event, "state", int, of_event, range(min(State), max(State) + 1))
 
 
