@@ -116,6 +116,8 @@ class PerfEvent:
     # What is reported.
     count: int = 0
     samples: int = 0
+    missed: int = 0  # overflows that no handler saw: it went out while their interrupt was pending or under way
+    throttles: int = 0
     enabled: int = 0
     running: int = 0
     timed: bool = False  # between the start and the end of an interval of `enabled`
@@ -124,12 +126,17 @@ class PerfEvent:
     truth: int = 0
     held: int = 0  # of the truth, what happened while it had a counter
     truth_open: bool = False  # between the start and the end of an interval of `truth`
+    withheld: int = 0  # of what it held, what happened while it was throttled
+    withheld_open: bool = False
     child_count: int = 0
     child_enabled: int = 0
     child_running: int = 0
     child_samples: int = 0
     child_truth: int = 0
     child_held: int = 0
+    child_missed: int = 0
+    child_throttles: int = 0
+    child_withheld: int = 0
 
     def __post_init__(self, period: int) -> None:
         attr = self.attr
@@ -159,6 +166,11 @@ class PerfEvent:
     @property
     def throttled(self) -> bool:
         return self.interrupts == THROTTLED
+
+    @property
+    def overflows_missed(self) -> int:
+        """Overflows without a sample so far, the one that it has gone out with among them."""
+        return self.missed + (self.sampling and self.period_left <= 0 and self.state != ACTIVE)
 
     @property
     def is_kvm(self) -> bool:

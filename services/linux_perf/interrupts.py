@@ -10,7 +10,7 @@ from services.cpu import Cpu, Notice
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import REGISTERS, read_of
 from services.linux_perf.event import ACTIVE, THROTTLED, Context, PerfEvent, signed64
-from services.linux_perf.lifecycle import update
+from services.linux_perf.lifecycle import truth_now, update
 from services.linux_perf.schedule import (
     forward_mux,
     now_ns,
@@ -117,6 +117,8 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
             _sample(cc, cpu, event)
         if throttle:
             cpu.burst.extend(pmu.disable_of(event))
+            if event.hw.scope:
+                await _throttled(cc, cpu, event)
     guest = flags & cc.guest_mask
     if guest:
         if cc.split_irq:
@@ -140,8 +142,20 @@ def _throttles(cc: CpuContext, event: PerfEvent) -> bool:
         return False
     cc.throttled_count += 1
     event.interrupts = THROTTLED
+    event.throttles += 1
     cc.pmu.throttled = True
     return True
+
+
+async def _throttled(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
+    """What happens from here on is withheld from the event, until it is started again or goes out."""
+    event.withheld_open = True
+    event.withheld -= await truth_now(cc, cpu, event)
+
+
+async def _unthrottled(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
+    event.withheld_open = False
+    event.withheld += await truth_now(cc, cpu, event)
 
 
 def _period_over(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> bool:
@@ -257,11 +271,14 @@ async def _adjust_event(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     frequency = event.attr.frequency
     if event.interrupts == THROTTLED:
         event.interrupts = 0
+        if event.withheld_open:
+            await _unthrottled(cc, cpu, event)
         if not frequency:
             _start(cc, cpu, event)
     if not frequency:
         return
     await _stop(cc, cpu, event)
+    event.missed += event.period_left <= 0  # its flag is cleared
     delta = event.count - event.freq_count_stamp
     event.freq_count_stamp = event.count
     if delta > 0 and _adjust_period(event, cc.shared.tick_ns, delta):

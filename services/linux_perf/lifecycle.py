@@ -210,6 +210,22 @@ async def held(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
     return total
 
 
+async def withheld(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
+    """Of what it `held`, what happened while it was throttled (__perf_event_account_interrupt)."""
+    total = event.child_withheld
+    for one in (event, *event.children):
+        total += one.withheld
+        if one.withheld_open:
+            total += await truth_now(cc, cpu, one)
+    return total
+
+
+async def truth_now(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
+    """What has really happened so far where the event's filters admit it, open or not."""
+    slot = cpu.burst.truth(event.hw.config, event.hw.scope)
+    return (await wait(cc, cpu))[slot]
+
+
 async def release(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     """perf_event_release_kernel, inherited events included; the siblings of a leader become events of their own."""
     for one in (event, *event.children):

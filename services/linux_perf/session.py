@@ -161,4 +161,15 @@ class Session:
             "samples": event.samples + event.child_samples + sum(child.samples for child in event.children),
             "state": event.state,
             "starved": self.perf.starved.get(event.id),
+            **await self._losses(cpu, event),
         }
+
+    async def _losses(self, cpu: Cpu, event: PerfEvent) -> Result:
+        """What sampling has cost the event; those of which there was none are left out."""
+        family = (event, *event.children)
+        losses = {
+            "missed": event.child_missed + sum(one.overflows_missed for one in family),
+            "throttles": event.child_throttles + sum(one.throttles for one in family),
+            "throttled": await self.perf.withheld(cpu, event),
+        }
+        return {name: size for name, size in losses.items() if size}
