@@ -253,7 +253,10 @@ class Machine:
         interrupt: kvm orders several pCPUs by it."""
     def charge(self, cpu: int, cause: int, cycles: int) -> None: ...
     def idle(self, cpu: int, until: int) -> None:
-        """Pass time up to `until`, or the arrival of an interrupt, in WFI: nothing happens, nothing counts."""
+        """Pass time up to `until`, or the arrival of an interrupt, in WFI: nothing happens, and nothing counts but, with
+        `pmccntr_in_wfi`, PMCCNTR_EL0. It ends at once if an interrupt is there."""
+    def idle_stop(self, cpu: int, until: int) -> int:
+        """The time at which `idle(cpu, until)` would end, or earlier if PMCCNTR_EL0 overflows without an interrupt."""
     def interrupt(self, cpu: int) -> bool:
         """Has the PMU interrupt reached the CPU?"""
     def arrives(self, cpu: int) -> int:

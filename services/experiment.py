@@ -174,6 +174,7 @@ class CpuSpec:
     hpmn0: bool = False
     icntr: bool = False
     pmi_delay: int = 0  # cycles that a PMU interrupt takes from the overflow to the CPU
+    pmccntr_in_wfi: bool = False  # PMCCNTR_EL0 counts in WFI, CPU_CYCLES does not
     pmceid0: int | None = None  # PMCEID0_EL0; None: whatever events the experiment has to do with
     pmceid1: int | None = None
 
@@ -224,6 +225,7 @@ class Experiment:
     guests: tuple[GuestSpec, ...]
     design: DesignSpec
     halt_poll: int = 0  # kvm.halt_poll_ns, in cycles
+    traps_wfi: bool = True  # HCR_EL2.TWI while a guest runs (kvm-arm.wfi_trap_policy)
     assumed_costs: dict[str, str] = field(
         default_factory=dict
     )  # costs that nobody has measured; what was taken instead

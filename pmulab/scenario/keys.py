@@ -12,6 +12,7 @@ MACHINE = (
     "hpmn0",
     "icntr",
     "pmi_delay",
+    "pmccntr_in_wfi",
     "clock_ghz",
     "costs",
     "perf_factor",
@@ -23,7 +24,7 @@ HOST_TASK = ("pcpu", "name", "workload", "scale", "seconds", "ipc", "kernel_shar
 TASK = (*HOST_TASK[1:], "threads")
 TASK_PERF = ("verb", "events", "frequency", "period")
 HOST_PERF = ("pcpu", "guest", "vcpu", *TASK_PERF)
-KVM = ("designs", "halt_poll_ns")
+KVM = ("designs", "halt_poll_ns", "wfi_trap_policy")
 GUEST = (
     "name",
     "hz",

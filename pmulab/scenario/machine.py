@@ -41,6 +41,7 @@ def read_machine(scenario: Table) -> Machine:
     hpmn0 = table.booleans("hpmn0", [core.spec.hpmn0 for core in found])
     icntr = table.booleans("icntr", [core.spec.icntr for core in found])
     pmi_delay = table.durations("pmi_delay", "ns", [core.pmi_delay for core in found], 0, cores.MAX_PMI_DELAY)
+    pmccntr_in_wfi = table.booleans("pmccntr_in_wfi", [core.spec.pmccntr_in_wfi for core in found])
     for value in pmuver:
         if value not in cores.PMUVER:
             known = ", ".join(f"{version} ({name})" for version, name in cores.PMUVER.items())
@@ -53,6 +54,7 @@ def read_machine(scenario: Table) -> Machine:
         "hpmn0": hpmn0,
         "icntr": icntr,
         "pmi_delay": pmi_delay,
+        "pmccntr_in_wfi": pmccntr_in_wfi,
     }
     pcpus = table.integer("pcpus", max(len(values) for values in lists.values()), 1, _MAX_PCPUS)
     for key, values in lists.items():
@@ -74,6 +76,7 @@ def read_machine(scenario: Table) -> Machine:
                 hpmn0=_of(hpmn0, n),
                 icntr=_of(icntr, n),
                 pmi_delay=_cycles(_of(pmi_delay, n) / 10**9, frequency_hz),
+                pmccntr_in_wfi=_of(pmccntr_in_wfi, n),
             )
             for n in range(pcpus)
         ),

@@ -73,6 +73,7 @@ def resolve(document: Document, chosen: Sequence[str], seed: int | None, every_e
         guests=guests,
         design=DesignSpec(""),
         halt_poll=machine.cycles(_halt_poll(scenario)),
+        traps_wfi=scenario.table("kvm", keys.KVM).choice("wfi_trap_policy", ("trap", "notrap"), "trap") == "trap",
         assumed_costs=machine.assumed_costs,
         exits=machine.exits,
     )

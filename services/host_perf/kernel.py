@@ -181,6 +181,7 @@ class HostCpu:
                 hyp=True,
                 cpu=self.index,
                 icntr=features.icntr,
+                avoid_pmccntr=features.pmccntr_in_wfi,
                 arm_pmu=boot.arm_pmu,
                 heterogeneous=boot.heterogeneous,
                 mux_interval=boot.mux_interval,

@@ -149,7 +149,7 @@ class PCpu(PCpuState):
         if not rq.online or rq.need_resched or self.machine.interrupt(self.cpu):
             return self.now
         if rq.current is None:
-            return self.now if rq.waiting else max(self.now, min(self.rearm(), self.machine.arrives(self.cpu)))
+            return self.now if rq.waiting else self.machine.idle_stop(self.cpu, self.rearm())
         return rq.current.next_interaction()
 
     def charge(self, cost: int) -> None:

@@ -90,6 +90,7 @@ class VCpu(VCpuState):
         "context",
         "profile",
         "patience",
+        "traps_wfi",
         "boot",
         "guest",
         "pcpus",
@@ -138,6 +139,7 @@ class VCpu(VCpuState):
         self.executor = executor_of(self, board.machine, self.context, cpu, interruptible=True)
         self.profile = experiment.guest_kernel_profile
         self.patience = experiment.frequency_hz  # cycles, a second
+        self.traps_wfi = experiment.traps_wfi
         self.halt = HaltPoll.of(experiment.halt_poll, experiment.frequency_hz)
         self.boot = boot  # the payload of its BOOT entry
         self.guest: Attendant | None = None
@@ -216,8 +218,13 @@ class VCpu(VCpuState):
         if self.halt.until >= 0:
             machine.set_running(cpu, self.pcpu.context, 2, self.pcpu.profile)
             return machine.next_stop(cpu, self.halt.until - machine.now(cpu))
-        if self._pending() or self.compute is None:
+        if self._pending() or not self._occupied():
             return machine.now(cpu)
+        if self.compute is None:
+            if self.traps_wfi:
+                return machine.now(cpu)
+            machine.set_running(cpu, self.context, 1, self.profile)
+            return machine.idle_stop(cpu, self.pcpu.rearm())
         profile, el, left = self.compute
         machine.set_running(cpu, self.context, el, profile)
         return machine.next_stop(cpu, left)
@@ -260,7 +267,7 @@ class VCpu(VCpuState):
         if self.compute is not None:
             return self._run(*self.compute)
         if self.wfi:
-            return self._halt()
+            return self._halt() if self.traps_wfi else self._wait_for_interrupt()
         return self._resume()
 
     async def _resume(self) -> None:
@@ -418,6 +425,14 @@ class VCpu(VCpuState):
         self.vgic.expire(self.pcpu.now)
         self.pcpu.rearm()
         self.pcpu.charge(Cost.VIRQ_INJECT)
+
+    async def _wait_for_interrupt(self) -> None:
+        """A WFI that does not trap: the CPU waits at EL1, the vCPU loaded, up to a physical interrupt."""
+        machine, cpu = self.machine, self.cpu
+        machine.set_running(cpu, self.context, 1, self.profile)
+        machine.idle(cpu, self.pcpu.rearm())
+        self.progress = machine.now(cpu)
+        await self._interrupted(1)
 
     async def _halt(self) -> None:
         """A trapped WFI (kvm_vcpu_halt): poll if what it last waited for came soon, else block."""

@@ -77,6 +77,7 @@ class Driver:
     pmuver: int = derived()  # ID_AA64DFR0_EL1.PMUVer as this kernel reads it
     hyp: bool = derived()  # is_kernel_in_hyp_mode()
     icntr: bool = derived()  # it has PMICNTR_EL0
+    avoid_pmccntr: bool = derived()
     high_to_low: bool = derived()  # event counters are allocated from the highest index
     costs: dict[Cost, int] = derived()
     arm_pmu: int = derived(default=0)  # which of the kernel's this is, on the CPUs of several drivers
@@ -156,7 +157,7 @@ class Driver:
     def _init(self, attr: EventAttr, *, reported: bool) -> HwEvent:
         evtype = attr.event | attr.filter_bits(self.hyp)
         chained = attr.long and not self.long_counters
-        on_pmccntr = attr.event == CPU_CYCLES
+        on_pmccntr = attr.event == CPU_CYCLES and not self.avoid_pmccntr  # armv8pmu_can_use_pmccntr
         on_pmicntr = self.icntr and attr.event == INST_RETIRED
         still = self.hyp and not evtype & PMEVTYPER_NSH
         cost = self.costs[Cost.EVENT_IN]

@@ -129,7 +129,15 @@ class Perf:
 
     def add_cpu(self, config: PerfConfig) -> PerfCpu:
         shared = self.shared
-        driver = Driver(config.pmuver, config.hyp, config.icntr, config.high_to_low, shared.costs, config.arm_pmu)
+        driver = Driver(
+            config.pmuver,
+            config.hyp,
+            config.icntr,
+            config.avoid_pmccntr,
+            config.high_to_low,
+            shared.costs,
+            config.arm_pmu,
+        )
         cpu = PerfCpu(driver, shared, config, shared.new_context(None))
         self.cpus.append(cpu)
         return cpu

@@ -21,6 +21,7 @@ class PerfConfig:
     hyp: bool = False  # is_kernel_in_hyp_mode(): a VHE host
     cpu: int = 0  # this CPU's number, where its irq_work IPI goes
     icntr: bool = False  # FEAT_PMUv3_ICNTR
+    avoid_pmccntr: bool = False  # its PMCCNTR_EL0 counts what CPU_CYCLES does not, as this kernel knows
     arm_pmu: int = 0  # which of the kernel's PMUs covers this CPU
     heterogeneous: bool = False  # it has several
     high_to_low: bool = False  # allocate event counters from the highest index (partitioned v8 hosts)

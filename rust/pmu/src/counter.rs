@@ -75,6 +75,11 @@ impl Counter {
         self.start = self.start.wrapping_add(u128::from(count) << 32);
     }
 
+    /// Has counted for so many cycles more, in which `pending` stood still.
+    pub fn count_for(&mut self, cycles: u64) {
+        self.start = self.start.wrapping_add(u128::from(self.rate) * u128::from(cycles));
+    }
+
     /// Begins to count: `fraction` of the next occurrence has passed.
     #[inline]
     pub fn begin(&mut self, rate: u64, fraction: u64, pending: u64) {

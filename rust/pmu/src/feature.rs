@@ -30,6 +30,9 @@ pub struct Features {
     pub hpmn0: bool,
     /// `FEAT_PMUv3_ICNTR`.
     pub icntr: bool,
+    /// `PMCCNTR_EL0` counts while the CPU is in WFI (IMPLEMENTATION DEFINED; Arm DDI 0487, D14.4 of issue L); the
+    /// `CPU_CYCLES` event does not.
+    pub pmccntr_in_wfi: bool,
     /// `FEAT_PMUv3_TH`.
     pub th: bool,
     /// `FEAT_MTPMU`. Every CPU is alone in its core, so that its controls are stored and change nothing.
@@ -67,6 +70,7 @@ impl Default for Features {
             fgt: 1,
             hpmn0: false,
             icntr: false,
+            pmccntr_in_wfi: false,
             th: false,
             mtpmu: false,
             ss: false,
@@ -228,6 +232,7 @@ impl Features {
             "fgt" => self.fgt = small(FGT)?,
             "hpmn0" => self.hpmn0 = flag()?,
             "icntr" => self.icntr = flag()?,
+            "pmccntr_in_wfi" => self.pmccntr_in_wfi = flag()?,
             "th" => self.th = flag()?,
             "mtpmu" => self.mtpmu = flag()?,
             "ss" => self.ss = flag()?,

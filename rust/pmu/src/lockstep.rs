@@ -52,6 +52,8 @@ impl Choices<'_> {
             pmuver: self.one_of(&[1, 4, 5, 6, 7, 8, 9]),
             fgt: self.byte() % 3,
             hpmn0: self.flag(),
+            // Of the byte that is next: the corpus was there first.
+            pmccntr_in_wfi: self.0.first().is_some_and(|byte| byte & 2 != 0),
             icntr: self.flag(),
             th: self.flag(),
             mtpmu: self.flag(),
@@ -290,8 +292,10 @@ pub fn run(bytes: &[u8]) {
             11 | 12 => pair.run((u64::from(choices.byte()) << 4 | 7) % LONGEST),
             13 => {
                 let now = pair.reference.now + u64::from(choices.byte());
+                let stop = pair.machine.idle_stop(0, now).expect("there is one");
                 pair.machine.idle(0, now).expect("there is one");
                 pair.reference.idle(now);
+                assert!(stop <= pair.reference.now, "the stop of WFI");
             }
             14 => pair.switch(choices.byte(), choices.byte()),
             _ => pair.restore(),

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use super::{ByWhose, Cpu, Whose, bits};
 use crate::burst::CAUSES;
 use crate::counter::NEVER;
+use crate::registers::CYCLE;
 use crate::tally::CLASSES;
 
 impl Cpu {
@@ -115,11 +116,54 @@ impl Cpu {
         }
     }
 
-    /// Passes time up to `until`, or to the arrival of an interrupt, in which nothing else happens.
+    /// In WFI up to `until`: nothing happens, and of the counters at most `PMCCNTR_EL0` counts
+    /// ([`crate::feature::Features::pmccntr_in_wfi`]). It ends when an interrupt arrives, and at once if one has.
     pub fn idle(&mut self, until: u64) {
         self.account();
+        while self.counts_in_wfi() && self.now < until && !self.interrupt {
+            self.find_overflow_of_pmccntr();
+            let to = until.min(self.arrives).min(self.due[CYCLE]);
+            let overflows = self.due[CYCLE] == to && to != NEVER;
+            let passed = to - self.now;
+            self.stand_still(passed);
+            self.counters[CYCLE].count_for(passed);
+            if overflows {
+                self.due[CYCLE] = self.now;
+                self.overflow_now(1 << CYCLE);
+            } else {
+                self.watch(CYCLE);
+            }
+        }
+        if !self.interrupt {
+            self.stand_still(until.min(self.arrives).saturating_sub(self.now));
+        }
+    }
+
+    /// When `idle(until)` ends, or earlier, where `PMCCNTR_EL0` overflows.
+    pub fn idle_stop(&mut self, until: u64) -> u64 {
+        if self.interrupt || until <= self.now {
+            return self.now;
+        }
         let until = until.min(self.arrives);
-        let passed = until.saturating_sub(self.now);
+        if self.counts_in_wfi() {
+            self.find_overflow_of_pmccntr();
+            return until.min(self.due[CYCLE]);
+        }
+        until
+    }
+
+    fn counts_in_wfi(&self) -> bool {
+        self.registers.features.pmccntr_in_wfi && self.live >> CYCLE & 1 != 0
+    }
+
+    fn find_overflow_of_pmccntr(&mut self) {
+        if self.registers.overflow_matters(CYCLE) && self.exact >> CYCLE & 1 == 0 {
+            self.find_overflow(CYCLE);
+        }
+    }
+
+    /// Time passes and no event happens: what is to come comes so much later.
+    fn stand_still(&mut self, passed: u64) {
         self.now = self.now.saturating_add(passed);
         self.origin = self.origin.wrapping_add(passed);
         self.accounted = self.now;
@@ -217,7 +261,7 @@ impl Cpu {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{ALMOST, Bench, EVENT};
+    use super::super::tests::{ALMOST, Bench, EVENT, NSH};
     use super::*;
     use crate::burst::ACCOUNTS;
     use crate::feature::Features;
@@ -236,6 +280,30 @@ mod tests {
         bench.cpu.advance_to_interrupt(2_000_000);
         assert_eq!(bench.cpu.now, 1_000_006);
         assert_eq!(bench.cpu.cycles(), ([0, 0, 0, 10], 999_996));
+    }
+
+    #[test]
+    fn pmccntr_alone_may_count_in_wfi_and_wakes_the_cpu() {
+        let mut bench = Bench::new(Features { pmccntr_in_wfi: true, ..Features::default() });
+        bench.counter_of(0, CPU_CYCLES, 0);
+        bench.write_to(Kind::Pmccfiltr, NSH);
+        bench.write_to(Kind::Pmccntr, u64::MAX - 999);
+        bench.write_to(Kind::Pmcntenset, 1 << 31);
+        bench.write_to(Kind::Pmintenset, 1 << 31);
+        bench.enable();
+        bench.pass(100);
+        bench.cpu.idle(600);
+        assert_eq!((bench.cpu.counter(0), bench.cpu.counter(31)), (100, u64::MAX - 399));
+        bench.pass(50);
+        assert_eq!((bench.cpu.idle_stop(5_000), bench.cpu.now), (1_000, 650));
+        bench.cpu.idle(5_000);
+        assert_eq!((bench.cpu.now, bench.cpu.interrupt(), bench.cpu.raised()), (1_000, true, 1_000));
+        assert_eq!((bench.cpu.counter(0), bench.cpu.counter(31)), (150, 0));
+        bench.write_to(Kind::Pmovsclr, 1 << 31);
+        bench.write_to(Kind::Pmccfiltr, 0);
+        bench.cpu.idle(5_000);
+        assert_eq!((bench.cpu.now, bench.cpu.counter(31)), (5_000, 0), "EL2 is filtered, in WFI too");
+        assert_eq!(bench.cpu.cycles(), ([0, 0, 0, 150], 4_850));
     }
 
     #[test]

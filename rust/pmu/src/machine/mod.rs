@@ -386,13 +386,21 @@ impl Machine {
         self.cpu_mut(cpu)?.set_account(account).ok_or(Error::NoAccount(account))
     }
 
-    /// Passes time up to `until` in which nothing happens.
+    /// As of [`Cpu::idle`].
     ///
     /// # Errors
     /// No such CPU.
     pub fn idle(&mut self, cpu: usize, until: u64) -> Result<(), Error> {
         self.cpu_mut(cpu)?.idle(until);
         Ok(())
+    }
+
+    /// As of [`Cpu::idle_stop`].
+    ///
+    /// # Errors
+    /// There is no such CPU.
+    pub fn idle_stop(&mut self, cpu: usize, until: u64) -> Result<u64, Error> {
+        Ok(self.cpu_mut(cpu)?.idle_stop(until))
     }
 
     /// An access of a guest that is not in a burst traps: it is counted with the others.

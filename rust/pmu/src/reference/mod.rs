@@ -189,11 +189,20 @@ impl Reference {
         self.watch_line();
     }
 
-    /// Time up to `until`, or to the arrival of an interrupt, in which nothing else happens.
+    /// In WFI up to `until`, or to the arrival of an interrupt.
     pub fn idle(&mut self, until: u64) {
-        let under_way = self.high_since.filter(|_| !self.interrupt());
-        let arrives = under_way.map_or(until, |since| since + self.registers.features.pmi_delay);
-        self.now = until.min(arrives).max(self.now);
+        while self.now < until && !self.interrupt() {
+            self.wait();
+        }
+    }
+
+    // One cycle.
+    fn wait(&mut self) {
+        self.now += 1;
+        if self.running.is_some() && self.registers.features.pmccntr_in_wfi {
+            self.increment_cycle_counter();
+            self.watch_line();
+        }
     }
 
     fn value_of(&self, event: u16, values: &[u64]) -> u64 {
