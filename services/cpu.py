@@ -94,6 +94,7 @@ class Notice(IntEnum):
     WORK_BEGUN = 4
     RESYNC_EL0 = 5  # the host's driver has started the PMU in interrupt context with a vCPU loaded
     TASK_KILLED = 6  # host; value: thread of a task that is killed before it execs, as its perf session cannot begin
+    HOST_PMUSERENR = 7  # host; value: what PMUSERENR_EL0 is to be for its own EL0, whoever's is in the register
 
 
 class TruthScope(IntFlag):

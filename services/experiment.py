@@ -33,6 +33,7 @@ class EventSpec:
     exclude_host: bool = False
     exclude_guest: bool = False
     long: bool = False  # config1 bit 0: 64-bit overflow
+    rdpmc: bool = False  # config1 bit 1: its task may read the counter
     pmu: int = ANY_PMU  # of the host's (`core_pmus`), the one that it is bound to; a guest has one
     software: bool = False  # PERF_TYPE_SOFTWARE: `event` is one of services.events.Software
     generic: bool = False  # PERF_TYPE_HARDWARE or _HW_CACHE, which the PMU looks up among its events; else a raw number
@@ -125,6 +126,7 @@ class PerfSysctls:
 
     max_sample_rate: int = 100_000  # perf_event_max_sample_rate, per second
     cpu_time_max_percent: int = 25  # perf_cpu_time_max_percent; 0 and 100: no limit follows from the time of samples
+    user_access: bool = False  # perf_user_access: EL0 may read counters
 
 
 DEFAULT_SYSCTLS: Final = PerfSysctls()

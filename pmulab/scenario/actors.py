@@ -261,4 +261,5 @@ def _sysctls(table: Table) -> PerfSysctls:
     return PerfSysctls(
         max_sample_rate=table.integer("perf_event_max_sample_rate", default.max_sample_rate, 1, MAX_FREQUENCY),
         cpu_time_max_percent=table.integer("perf_cpu_time_max_percent", default.cpu_time_max_percent, 0, 100),
+        user_access=bool(table.integer("perf_user_access", 0, 0, 1)),
     )

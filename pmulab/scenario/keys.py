@@ -18,7 +18,7 @@ MACHINE = (
     "perf_factor",
     "cost",
 )
-SYSCTLS = ("perf_event_max_sample_rate", "perf_cpu_time_max_percent")
+SYSCTLS = ("perf_event_max_sample_rate", "perf_cpu_time_max_percent", "perf_user_access")
 HOST = ("hz", "accounting", "mux_interval_ms", *SYSCTLS, "perf_tool", "task", "perf")
 HOST_TASK = ("pcpu", "name", "workload", "scale", "seconds", "ipc", "kernel_share", "repeat", "sleep_ms", "perf")
 TASK = (*HOST_TASK[1:], "threads")

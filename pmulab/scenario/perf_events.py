@@ -49,6 +49,7 @@ class EventSyntaxError(UserError):
 class _Attr:
     event: int
     long: bool = False
+    rdpmc: bool = False
     software: bool = False
     generic: bool = False
     raw: bool = False  # a number without a PMU
@@ -254,23 +255,44 @@ def _named(name: str, pmus: Pmus | None) -> _Attr:
 
 
 def _pmu_terms(name: str, terms: list[str]) -> _Attr:
-    event, long = None, False
+    event, long, rdpmc = None, False, False
     for term in terms:
         key, _, value = term.partition("=")
         if key in ("event", "config"):
             event = _in_range(name, _number(name, value))
         elif key == "long":
-            long = _number(name, value or "1") == 1
+            long = _flag(name, key, value)
+        elif key == "rdpmc":
+            rdpmc = _flag(name, key, value)
+        elif key == "config1":
+            long, rdpmc = (bool(_config1(name, value) >> bit & 1) for bit in (0, 1))
         elif key.lower() in (known.lower() for known in events.pmuv3()) and not value:
             event = events.number(key)
         else:
             raise EventSyntaxError(
                 f"unknown term {term!r} in {name!r}",
-                "terms are event=0x11, long=1, freq=1000, period=100000 or a PMUv3 name such as inst_retired",
+                "terms are event=0x11, long=1, rdpmc=1, freq=1000, period=100000 or a PMUv3 name such as inst_retired",
             )
     if event is None:
         raise EventSyntaxError(f"{name!r} names no event", "write for example armv8_pmuv3_0/event=0x11/")
-    return _Attr(event, long)
+    return _Attr(event, long, rdpmc)
+
+
+def _flag(name: str, term: str, text: str) -> bool:
+    value = _number(name, text or "1")
+    if value not in (0, 1):
+        raise EventSyntaxError(f"{term}={text} in {name!r} is out of range", "give 0 or 1")
+    return value == 1
+
+
+def _config1(name: str, text: str) -> int:
+    value = _number(name, text)
+    if not 0 <= value <= 3:
+        raise EventSyntaxError(
+            f"config1={text} in {name!r}: no threshold is modelled",
+            "give 1 (long), 2 (rdpmc) or 3, or write these terms",
+        )
+    return value
 
 
 def _number(name: str, text: str) -> int:
@@ -315,6 +337,7 @@ def _modify(text: str, attr: _Attr, modifiers: str, leader: int) -> EventSpec:
         # The tool has a precise event exclude guests, unless it names a side; a PMUv3 knows no precision beyond that.
         exclude_guest="G" not in sides if sides else "p" in modifiers,
         long=attr.long,
+        rdpmc=attr.rdpmc,
         pmu=attr.pmu,
         software=attr.software,
         generic=attr.generic,

@@ -43,13 +43,15 @@ from services.kvm.errors import Livelock, ProtocolError, SimulationError
 from services.kvm.latency import Latencies
 from services.kvm.runqueue import RunQueue
 from services.kvm.thread import Thread
+from services.registers import PMUSERENR_CR, PMUSERENR_ER
 
 IRQ_STORM = 20_000  # handlers in a row, an interrupt pending after each, before it counts as a livelock
 WINDOWS = 16  # open within one another: software has handlers for far fewer interrupts
 CALL, PMU_IRQ = EntryKind.CALL, EntryKind.PMU_IRQ
 RESULT, COUNTER_OVERFLOW, GUEST_OVERFLOW = Notice.RESULT, Notice.COUNTER_OVERFLOW, Notice.GUEST_OVERFLOW
 COUNTER_MASK = (1 << COUNTER_SHIFT) - 1
-RESYNC_EL0, TASK_KILLED = Notice.RESYNC_EL0, Notice.TASK_KILLED
+RESYNC_EL0, TASK_KILLED, HOST_PMUSERENR = Notice.RESYNC_EL0, Notice.TASK_KILLED, Notice.HOST_PMUSERENR
+USER_ACCESS = PMUSERENR_ER | PMUSERENR_CR
 IRQ_ENTRY, IN_PMU_IRQ = int(Cost.IRQ_ENTRY), int(Account.PMU_IRQ)
 
 
@@ -59,6 +61,8 @@ class PCpuState:
 
     rq: RunQueue
     host_has_events: bool = False  # of its own: their EL0 filters are flipped while a vCPU is loaded
+    host_userenr: int = 0  # PMUSERENR_EL0 as the host's driver wants it for the host's EL0
+    userenr_kept: bool = False  # it has changed while a thread was here, perhaps a vCPU with its own in the register
     tick: int = NEVER
     deadline: int = NEVER  # the earliest of all that is due here, as of the last rearm()
     timers: dict[int, int] = field(default_factory=dict)  # set by the host's perf
@@ -316,6 +320,12 @@ class PCpu(PCpuState):
                     f"operation {index}: thread {value}, which is to be killed, is not on pCPU {self.cpu}"
                 )
             self.threads[value].kill()
+        elif code == HOST_PMUSERENR:
+            if value & ~USER_ACCESS:
+                raise ProtocolError(
+                    f"operation {index}: PMUSERENR_EL0 = {value:#x}: Linux lets EL0 read, by ER and CR, or not"
+                )
+            self.host_userenr, self.userenr_kept = value, self.rq.current is not None
         else:
             raise ProtocolError(f"operation {index}: notice {code} is not for the host's perf")
 

@@ -37,6 +37,7 @@ class EventAttr:
     exclude_host: bool = False
     exclude_guest: bool = False
     long: bool = False  # config1 bit 0: 64-bit counting, by a pair of counters where the PMU has none
+    rdpmc: bool = False  # config1 bit 1: user access
     disabled: bool = False
     enable_on_exec: bool = False
     inherit: bool = False
@@ -63,6 +64,7 @@ class EventAttr:
             exclude_host=spec.exclude_host,
             exclude_guest=spec.exclude_guest,
             long=spec.long,
+            rdpmc=spec.rdpmc,
             disabled=disabled,
             enable_on_exec=enable_on_exec,
             inherit=inherit,

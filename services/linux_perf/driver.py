@@ -43,6 +43,7 @@ from services.registers import (
     PMOVSCLR_EL0,
     PMUSERENR_EL0,
     PMUVER_P5,
+    bits,
 )
 from services.state import derived, link
 
@@ -62,11 +63,34 @@ class El0Flips(dict[tuple[int, int], Burst]):
 
     def __missing__(self, counters: tuple[int, int]) -> Burst:
         burst = self[counters] = Burst()
-        for mask, bits in zip(counters, (0, PMEVTYPER_U), strict=True):
+        for mask, added in zip(counters, (0, PMEVTYPER_U), strict=True):
             for idx in range(INDICES):
                 if mask >> idx & 1:
                     slot = burst.mrs(TYPES[idx])
-                    burst.write_back(TYPES[idx], slot, MASK64 & ~PMEVTYPER_U, bits)
+                    burst.write_back(TYPES[idx], slot, MASK64 & ~PMEVTYPER_U, added)
+        return burst
+
+
+class UserStarts(dict[tuple[int, int, bool, bool, bool, bool], Burst]):
+    """armv8pmu_start where EL0 may be let in (kernel.perf_user_access).
+
+    By: PMUSERENR_EL0 as it is to be, the unused counters that armv8pmu_enable_user_access clears, whether that is not
+    what it was, whether the register is a guest's, whether it is the host's range alone that starts, and whether a vCPU
+    is loaded beside the interrupt's context.
+    """
+
+    def __missing__(self, key: tuple[int, int, bool, bool, bool, bool]) -> Burst:
+        userenr, unused, changed, kept, range_only, resync = key
+        burst = Burst()
+        for idx in bits(unused):
+            burst.msr(REGISTERS[idx], 0)
+        if changed:
+            burst.notify(Notice.HOST_PMUSERENR, userenr)
+        if not kept:
+            burst.msr(PMUSERENR_EL0, userenr)
+        if resync:
+            burst.extend(_resync_el0())
+        self[key] = burst = _range(burst, MDCR_EL2_HPME) if range_only else _pmu_on(burst, False)
         return burst
 
 
@@ -85,6 +109,7 @@ class Driver:
     pmceid1: int = 0
     cntr_mask: int = CYCLE_BIT  # counters that may be used; the event counters are known after the probe
     used: int = 0  # counters in use
+    userenr: int = 0  # PMUSERENR_EL0 as it was last set for this kernel's own EL0
     guest_only: int = 0  # of these, those whose event has its EL0 filter flipped by KVM and counts in the guest
     host_only: int = 0  # likewise in the host
     throttled: bool = False  # may an event on a counter be throttled?
@@ -112,6 +137,7 @@ class Driver:
     _hw: dict[EventAttr, HwEvent] = derived(default_factory=dict)
     _kernel_counters: dict[int, HwEvent] = derived(default_factory=dict)
     el0_flips: El0Flips = derived(init=False)
+    user_starts: UserStarts = derived(init=False)
 
     def __post_init__(self) -> None:
         self.long_counters = self.pmuver >= PMUVER_P5
@@ -120,6 +146,7 @@ class Driver:
         narrow = MASK64 if self.long_counters else MASK32
         self.write_masks = [*([narrow] * CYCLE_COUNTER), MASK64, MASK64]
         self.el0_flips = El0Flips()
+        self.user_starts = UserStarts()
         self.off, self.on = _pmu_off(), _pmu_on(Burst(), True)
         self.off_range = _range(Burst(), 0)
         self.on_vcpu, self.on_vcpu_irq = _pmu_on(Burst(), False), _pmu_on(_resync_el0(), False)
@@ -156,9 +183,9 @@ class Driver:
 
     def _init(self, attr: EventAttr, *, reported: bool) -> HwEvent:
         evtype = attr.event | attr.filter_bits(self.hyp)
-        chained = attr.long and not self.long_counters
+        chained = attr.long and not self.long_counters and not attr.rdpmc
         on_pmccntr = attr.event == CPU_CYCLES and not self.avoid_pmccntr  # armv8pmu_can_use_pmccntr
-        on_pmicntr = self.icntr and attr.event == INST_RETIRED
+        on_pmicntr = self.icntr and attr.event == INST_RETIRED and not attr.rdpmc
         still = self.hyp and not evtype & PMEVTYPER_NSH
         cost = self.costs[Cost.EVENT_IN]
         return HwEvent(
@@ -171,6 +198,8 @@ class Driver:
             chained=chained,
             on_pmccntr=on_pmccntr,
             on_pmicntr=on_pmicntr,
+            pmccntr_alone=on_pmccntr and attr.rdpmc and attr.long and not self.long_counters,
+            user_read=attr.rdpmc,
             guest_only=OVERFLOWED if attr.el0_switched() and attr.exclude_host else 0,
             host_only=OVERFLOWED if attr.el0_switched() and attr.exclude_guest else 0,
             still=still,
@@ -248,6 +277,8 @@ class Driver:
             return CYCLE_COUNTER
         if hw.on_pmicntr and free & INSTRUCTION_BIT:
             return INSTRUCTION_COUNTER
+        if hw.pmccntr_alone:
+            return -1
         # Of pairs, the odd counters.
         free = free & (free << 1) & GENERAL & 0xAAAAAAAA if hw.chained else free & GENERAL
         return self._first(free) if free else -1
@@ -290,6 +321,8 @@ def _software(attr: EventAttr) -> HwEvent:
         chained=False,
         on_pmccntr=False,
         on_pmicntr=False,
+        pmccntr_alone=False,
+        user_read=False,
         guest_only=0,
         host_only=0,
         still=False,

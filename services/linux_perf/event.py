@@ -58,6 +58,8 @@ class HwEvent:
     chained: bool  # takes a pair of counters unless it gets the cycle or the instruction counter
     on_pmccntr: bool  # may have PMCCNTR_EL0
     on_pmicntr: bool  # may have PMICNTR_EL0
+    pmccntr_alone: bool  # may have no other counter
+    user_read: bool  # PERF_EVENT_FLAG_USER_READ_CNT
     guest_only: int  # all ones if KVM flips its EL0 filter and it counts in the guest, else 0
     host_only: int  # likewise in the host
     still: bool  # does not count while this kernel runs
@@ -72,7 +74,7 @@ class HwEvent:
 
     def __post_init__(self) -> None:
         self.half = self.mask >> 1
-        self.uncommon = self.chained or self.on_pmicntr or self.exclusive or self.software
+        self.uncommon = self.chained or self.on_pmicntr or self.pmccntr_alone or self.exclusive or self.software
 
 
 @dataclass(slots=True, eq=False)
@@ -225,6 +227,7 @@ class Context:
     task: int | None
     events: list[PerfEvent] = link(default_factory=list)  # all that are installed, in order of installation
     alone: int = 0  # how many of them are `HwEvent.alone`
+    users: int = 0  # how many of them user space may read (nr_user)
     pinned: list[PerfEvent] = link(default_factory=list)  # group leaders, in the order in which they are tried
     flexible: list[PerfEvent] = link(default_factory=list)
     pinned_active: list[PerfEvent] = link(default_factory=list)  # leaders on the PMU, in the order they went on
@@ -246,6 +249,7 @@ class Context:
         event.ctx = self
         self.events.append(event)
         self.alone += event.hw.alone
+        self.users += event.hw.user_read
         self.swevents += event.hw.software
         self.unclone()
         leader = event.leader
@@ -274,6 +278,7 @@ class Context:
         """list_del_event."""
         self.events.remove(event)
         self.alone -= event.hw.alone
+        self.users -= event.hw.user_read
         self.swevents -= event.hw.software
         self.unclone()
         event.ctx = None

@@ -36,13 +36,13 @@ from services.linux_perf.schedule import (
 from services.registers import CYCLE_COUNTER, PMUVER_NONE
 
 
-def open_event(cc: CpuContext, attr: EventAttr, leader: PerfEvent | None = None) -> PerfEvent:
+def open_event(cc: CpuContext, attr: EventAttr, leader: PerfEvent | None = None, *, of_task: bool = True) -> PerfEvent:
     """perf_event_alloc: the event exists; `install` makes it known to a context. Raises OpenError."""
     if attr.software:
         return cc.shared.new_event(cc.pmu.hw_event(attr), attr.period, leader)
     if cc.config.pmuver in PMUVER_NONE:
         raise OpenError(errno.ENOENT, "the kernel finds no PMU")
-    event = map_event(cc.pmu, attr)
+    event = map_event(cc.pmu, attr, of_task)
     if event != attr.event:
         attr = replace(attr, event=event)
     check_filter(attr)

@@ -11,7 +11,7 @@ from services import events
 from services.linux_perf.attr import EventAttr, State
 from services.linux_perf.driver import Driver, counter_bits, paired_on
 from services.linux_perf.event import HwEvent, PerfEvent
-from services.registers import BR_RETIRED, CHAIN, CYCLE_BIT, PC_WRITE_RETIRED
+from services.registers import BR_RETIRED, CHAIN, CPU_CYCLES, CYCLE_BIT, PC_WRITE_RETIRED
 
 _NAMES = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP"}  # which has two names here, and one in the kernel
 
@@ -24,7 +24,7 @@ class OpenError(Exception):
         self.number = number
 
 
-def map_event(pmu: Driver, attr: EventAttr) -> int:
+def map_event(pmu: Driver, attr: EventAttr, task: bool = True) -> int:
     """armv8_pmuv3_map_event: the event number. A generic event has to be among those of PMCEID, a raw one does not.
 
     Raises OpenError.
@@ -32,6 +32,8 @@ def map_event(pmu: Driver, attr: EventAttr) -> int:
     event = attr.event
     if event == CHAIN:
         raise OpenError(errno.EINVAL, "CHAIN counts nothing without the counter below it")
+    if attr.rdpmc:
+        _check_user_access(pmu, attr, task)
     if not attr.generic or pmu.implements(event):
         return event
     name = events.architectural_name(event)
@@ -40,6 +42,14 @@ def map_event(pmu: Driver, attr: EventAttr) -> int:
     if not pmu.implements(PC_WRITE_RETIRED):
         raise OpenError(errno.ENOENT, f"the PMU has neither {name} nor PC_WRITE_RETIRED (PMCEID0_EL0, PMCEID1_EL0)")
     return PC_WRITE_RETIRED
+
+
+def _check_user_access(pmu: Driver, attr: EventAttr, task: bool) -> None:
+    """armv8pmu_event_want_user_access: of a task's events, those that one counter can hold. Raises OpenError."""
+    if not task:
+        raise OpenError(errno.EINVAL, "rdpmc=1 is for an event of a task, not of a CPU")
+    if attr.long and attr.event != CPU_CYCLES and not pmu.long_counters:
+        raise OpenError(errno.EOPNOTSUPP, "rdpmc=1 with long=1 takes two counters chained on a PMU before PMUv3p5")
 
 
 def check_filter(attr: EventAttr) -> None:

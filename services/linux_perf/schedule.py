@@ -32,7 +32,7 @@ from services.linux_perf.event import (
     PerfEvent,
 )
 from services.linux_perf.shared import NS_PER_S
-from services.registers import CYCLE_BIT, CYCLE_COUNTER, counter_mask
+from services.registers import CYCLE_BIT, CYCLE_COUNTER, PMUSERENR_CR, PMUSERENR_ER, counter_mask
 
 MUX = int(Timer.MUX)
 
@@ -117,11 +117,23 @@ def off(cc: CpuContext) -> Burst:
 def on(cc: CpuContext) -> Burst:
     """perf_pmu_enable. In interrupt context with a vCPU loaded, KVM hears of it (kvm_vcpu_pmu_resync_el0)."""
     pmu = cc.pmu
+    if cc.shared.user_access:
+        return _start_beside_users(cc)
     if cc.range_only:
         return pmu.on_range_irq if cc.in_interrupt else pmu.on_range
     if cc.pmuserenr_on_cpu:
         return pmu.on_vcpu_irq if cc.in_interrupt else pmu.on_vcpu
     return pmu.on
+
+
+def _start_beside_users(cc: CpuContext) -> Burst:
+    """armv8pmu_start where kernel.perf_user_access is set: the current task's events decide who may read."""
+    pmu, ctx = cc.pmu, cc.task_ctx
+    userenr = PMUSERENR_ER | PMUSERENR_CR if ctx is not None and ctx.users else 0
+    unused = pmu.cntr_mask & ~pmu.used if userenr else 0
+    changed, pmu.userenr = pmu.hyp and userenr != pmu.userenr, userenr
+    loaded = cc.range_only or cc.pmuserenr_on_cpu
+    return pmu.user_starts[userenr, unused, changed, loaded, cc.range_only, loaded and cc.in_interrupt]
 
 
 def post_off(cc: CpuContext, burst: Burst) -> None:

@@ -57,7 +57,7 @@ class Session:
             try:
                 if leader is None and not alone[index]:
                     raise OpenError(errno.EINVAL, "the group's leader is on another PMU")
-                event = self.perf.open(self._attr(index, alone), leader)
+                event = self.perf.open(self._attr(index, alone), leader, of_task=self.task is not None)
             except OpenError as error:
                 if leader is not None and spec.weak and error.number == errno.EINVAL:
                     order = await self._break_up(cpu, spec.leader, order, alone)

@@ -88,9 +88,11 @@ class Shared:
     opened: int = 0
     contexts: int = 0  # that have been made
     tick_ns: int = derived(init=False)
+    user_access: bool = derived(init=False)  # kernel.perf_user_access
 
     def __post_init__(self) -> None:
         self.tick_ns = tick_ns(self.hz)
+        self.user_access = self.limits.sysctls.user_access
 
     @classmethod
     def of(

@@ -20,6 +20,7 @@ from services._pmu import (
 from services.costs import Cost
 from services.cpu import NEVER, BurstError, Cpu, Entry, EntryKind, Software, awaited
 from services.executor import Work, executor_of
+from services.experiment import DEFAULT_SYSCTLS, PerfSysctls
 from services.linux_perf import EventAttr, Perf, PerfConfig, PerfCpu, PerfEvent
 from services.registers import MDCR_EL2, PMINTENSET_EL1, PMOVSSET_EL0
 
@@ -230,12 +231,13 @@ class Kernel:
         costs: dict[str, int] = COSTS,
         icntr: bool = False,
         access_cycles: int = 1,
+        sysctls: PerfSysctls = DEFAULT_SYSCTLS,
         **config: Any,
     ) -> Kernel:
         bench = Bench(
             hyp=hyp, counters=counters, pmuver=pmuver, rate=rate, icntr=int(icntr), access_cycles=access_cycles
         )
-        perf = Perf(frequency_hz=HZ, hz=hz, costs=costs)
+        perf = Perf(frequency_hz=HZ, hz=hz, costs=costs, sysctls=sysctls)
         kernel = cls(bench, perf, perf.add_cpu(PerfConfig(pmuver=pmuver, hyp=hyp, icntr=icntr, **config)))
         cpu = kernel.perf
         await cpu.probe(bench.port)

@@ -219,3 +219,18 @@ def test_a_software_event_is_one_event_and_goes_with_the_first_pmu_of_its_group(
         (False, 0, 1),
         (False, 1, 3),
     ]
+
+
+def test_config1_is_long_and_rdpmc() -> None:
+    names = [
+        "cpu_cycles,rdpmc=1",
+        "cpu_cycles,rdpmc",
+        "cpu_cycles,config1=2",
+        "cpu_cycles,long=1,rdpmc=1",
+        "cpu_cycles,config1=3",
+    ]
+    asked = [spec for name in names for spec in parse_events([f"armv8_pmuv3_0/{name}/"])]
+    assert [(spec.rdpmc, spec.long) for spec in asked] == [(True, False)] * 3 + [(True, True)] * 2
+    for wrong in ("rdpmc=2", "config1=8", "long=-1"):
+        with pytest.raises(UserError):
+            parse_events([f"armv8_pmuv3_0/cpu_cycles,{wrong}/"])
