@@ -253,8 +253,10 @@ class Machine:
         interrupt: kvm orders several pCPUs by it."""
     def charge(self, cpu: int, cause: int, cycles: int) -> None: ...
     def idle(self, cpu: int, until: int) -> None:
-        """Pass time up to `until`, or the arrival of an interrupt, in WFI: nothing happens, and nothing counts but, with
-        `pmccntr_in_wfi`, PMCCNTR_EL0. It ends at once if an interrupt is there."""
+        """Pass time up to `until`, or the arrival of an interrupt, in WFI: nothing happens, and nothing counts but,
+        with `pmccntr_in_wfi`, PMCCNTR_EL0. It ends at once if an interrupt is there."""
+    def warm_reset(self, cpu: int) -> None:
+        """What the PMU is after the core has lost its power: its registers and counters as at the beginning."""
     def idle_stop(self, cpu: int, until: int) -> int:
         """The time at which `idle(cpu, until)` would end, or earlier if PMCCNTR_EL0 overflows without an interrupt."""
     def interrupt(self, cpu: int) -> bool:

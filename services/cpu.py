@@ -43,6 +43,14 @@ class EntryKind(IntEnum):
     CALL = 8  # host only. calls: kernel-counter operations from KVM, one row each
     REQUEST = 9  # payload: what a user asks for (a workload, a perf session), as JSON
     REPORT = 10  # asks for the results so far; answered with a payload
+    CPU_PM = 11  # host only. argument: a CpuPm, the core is about to lose its power, or has it again
+
+
+class CpuPm(IntEnum):
+    """What cpu_pm_notify tells."""
+
+    ENTER = 0
+    EXIT = 1
 
 
 NEVER = 2**64 - 1  # a time that does not come: what a timer is set to that is not armed

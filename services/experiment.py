@@ -160,6 +160,8 @@ class HostSpec:
     hz: int
     cpus: tuple[HostCpuSpec, ...]
     mux_interval: int = 0  # cycles; 0: one tick
+    powerdown_residency: int = 0  # cycles of idleness for which a core loses its power; 0: it never does
+    powerdown_exit: int = 0  # cycles that it then takes to come back
     perf_tool: str = "6.13"  # of clients' sessions; those above are as it makes them
     accounting: str = ACCOUNTING[0]
     sysctls: PerfSysctls = DEFAULT_SYSCTLS

@@ -56,8 +56,15 @@ def read_host(scenario: Table, machine: Machine, work: Work) -> HostSpec:
             for pcpu in range(pcpus)
         ),
         perf_tool=tool,
+        powerdown_residency=_microseconds(table, machine, "powerdown_residency_us"),
+        powerdown_exit=_microseconds(table, machine, "powerdown_exit_us"),
         accounting=_accounting(table),
     )
+
+
+def _microseconds(table: Table, machine: Machine, key: str) -> int:
+    """In cycles."""
+    return machine.cycles(table.duration(key, "us", 0, 0, 10**9) / 10**6)
 
 
 def _perf_tool(host: Table) -> str:

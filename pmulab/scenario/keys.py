@@ -19,7 +19,8 @@ MACHINE = (
     "cost",
 )
 SYSCTLS = ("perf_event_max_sample_rate", "perf_cpu_time_max_percent", "perf_user_access")
-HOST = ("hz", "accounting", "mux_interval_ms", *SYSCTLS, "perf_tool", "task", "perf")
+POWERDOWN = ("powerdown_residency_us", "powerdown_exit_us")
+HOST = ("hz", "accounting", "mux_interval_ms", *SYSCTLS, *POWERDOWN, "perf_tool", "task", "perf")
 HOST_TASK = ("pcpu", "name", "workload", "scale", "seconds", "ipc", "kernel_share", "repeat", "sleep_ms", "perf")
 TASK = (*HOST_TASK[1:], "threads")
 TASK_PERF = ("verb", "events", "frequency", "period")

@@ -10,7 +10,7 @@ import orjson
 
 from services import typed_json
 from services.boot import HostBoot
-from services.cpu import Call, Cpu, Entry, EntryKind, Notice, Row, Timer
+from services.cpu import Call, Cpu, CpuPm, Entry, EntryKind, Notice, Row, Timer
 from services.experiment import SessionSpec
 from services.linux_perf import Perf, PerfConfig, PerfCpu, PerfEvent, Session
 from services.linux_perf.driver import Driver
@@ -164,6 +164,8 @@ class HostCpu:
                 await self._boot(cpu, typed_json.loads(HostBoot, entry.payload))
             case EntryKind.REQUEST:
                 await self._request(cpu, orjson.loads(entry.payload))
+            case EntryKind.CPU_PM:
+                await (self.perf.cpu_pm_exit if entry.argument == CpuPm.EXIT else self.perf.cpu_pm_enter)(cpu)
             case EntryKind.REPORT:
                 await self._report(cpu)
             case _:

@@ -25,6 +25,7 @@ from services.cpu import (
     CALL_COLUMNS,
     COUNTER_SHIFT,
     NEVER,
+    CpuPm,
     Entry,
     EntryKind,
     Eventual,
@@ -43,7 +44,7 @@ from services.kvm.errors import Livelock, ProtocolError, SimulationError
 from services.kvm.latency import Latencies
 from services.kvm.runqueue import RunQueue
 from services.kvm.thread import Thread
-from services.registers import PMUSERENR_CR, PMUSERENR_ER
+from services.registers import MDCR_EL2, PMUSERENR_CR, PMUSERENR_EL0, PMUSERENR_ER
 
 IRQ_STORM = 20_000  # handlers in a row, an interrupt pending after each, before it counts as a livelock
 WINDOWS = 16  # open within one another: software has handlers for far fewer interrupts
@@ -86,6 +87,7 @@ class PCpu(PCpuState):
         "costs",
         "profile",
         "tick_period",
+        "residency",
         "irqtime",  # the host accounts the time of interrupt handlers apart
         "exit_null",  # the parts of these exits (`services.experiment.ExitSpec`)
         "exit_sysreg",
@@ -106,6 +108,7 @@ class PCpu(PCpuState):
     ) -> None:
         experiment = board.experiment
         self.tick_period = experiment.frequency_hz // experiment.host.hz
+        self.residency = experiment.host.powerdown_residency
         rq = RunQueue(cpu, board.machine, self.tick_period // 2, threads, queues, self.rearm)
         super().__init__(rq)
         self.cpu = cpu
@@ -466,10 +469,31 @@ class PCpu(PCpuState):
         if deadline == self.machine.arrives(self.cpu) == NEVER:
             # And every other pCPU's is no earlier, or it would have been its turn.
             raise Livelock("every CPU idles without a timer although work is left (I12)")
-        self.machine.idle(self.cpu, deadline)
-        self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
-        self.enter_kernel()
+        if self.residency and self.machine.idle_stop(self.cpu, deadline) - self.now >= self.residency:
+            await self._power_down(deadline)
+        else:
+            self.machine.idle(self.cpu, deadline)
+            self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
+            self.enter_kernel()
         await self.serve_interrupts(-1)
+
+    async def _power_down(self, until: int) -> None:
+        """cpu_pm_enter, PSCI CPU_SUSPEND up to an interrupt, cpu_resume, cpu_pm_exit.
+
+        No vCPU is loaded, so that KVM has nothing of its own to save: its notifier (hyp_init_cpu_pm_notifier) writes no
+        register of the PMU, and MDCR_EL2 is written as at boot (init_el2).
+        """
+        machine, cpu = self.machine, self.cpu
+        self.enter_kernel()
+        await self.enter_host(EntryKind.CPU_PM, CpuPm.ENTER, el=2)
+        machine.warm_reset(cpu)
+        machine.idle(cpu, until + self.board.experiment.host.powerdown_exit)
+        machine.set_cputime(cpu, CPUTIME_HOST_KERNEL)
+        burst = Burst()
+        burst.msr(MDCR_EL2, self.spec.counters)
+        burst.msr(PMUSERENR_EL0, 0)
+        self.kvm(burst)
+        await self.enter_host(EntryKind.CPU_PM, CpuPm.EXIT, el=2)
 
     def _restart_tick(self) -> None:
         self._set_tick((self.now // self.tick_period + 1) * self.tick_period)

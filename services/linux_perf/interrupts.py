@@ -35,7 +35,7 @@ ACCUMULATED_SAMPLES = 128  # window of the running average of the handler's leng
 # Starting and stopping an event that keeps its counter.
 
 
-async def _stop(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
+async def stop(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     """pmu.stop(PERF_EF_UPDATE)."""
     slot = cpu.burst.extend(cc.pmu.stop_of(event))
     values = cpu.execute()
@@ -59,7 +59,7 @@ def _set_period(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> bool:
     return renewed
 
 
-def _start(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
+def start(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     """pmu.start."""
     _set_period(cc, cpu, event)
     cpu.burst.extend(event.hw.restarts[event.idx])
@@ -106,9 +106,9 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
             continue
         throttle = _throttles(cc, event)
         if event.attr.frequency and _period_over(cc, cpu, event):
-            await _stop(cc, cpu, event)
+            await stop(cc, cpu, event)
             event.period_left = 0
-            _start(cc, cpu, event)
+            start(cc, cpu, event)
         if event.is_kvm:
             await _kvm_overflow(cc, cpu, event)
         else:
@@ -153,7 +153,7 @@ async def _throttled(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     event.withheld -= await truth_now(cc, cpu, event)
 
 
-async def _unthrottled(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
+async def unthrottled(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     event.withheld_open = False
     event.withheld += await truth_now(cc, cpu, event)
 
@@ -198,12 +198,12 @@ async def _kvm_overflow(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     As in the kernel the next period is taken from the *event's* count, not the guest's counter: right for
     a Linux guest, which rewrites its counter in the handler and so has the event made anew.
     """
-    await _stop(cc, cpu, event)
+    await stop(cc, cpu, event)
     event.sample_period = signed64(-event.count & (MASK64 if event.long_overflow else MASK32))
     event.sampling = event.sample_period != 0
     event.period_left = 0
     cpu.burst.notify(COUNTER_OVERFLOW, event.handle)
-    _start(cc, cpu, event)
+    start(cc, cpu, event)
 
 
 def _adjust_period(event: PerfEvent, ns: int, count: int) -> bool:
@@ -272,18 +272,18 @@ async def _adjust_event(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     if event.interrupts == THROTTLED:
         event.interrupts = 0
         if event.withheld_open:
-            await _unthrottled(cc, cpu, event)
+            await unthrottled(cc, cpu, event)
         if not frequency:
-            _start(cc, cpu, event)
+            start(cc, cpu, event)
     if not frequency:
         return
-    await _stop(cc, cpu, event)
+    await stop(cc, cpu, event)
     event.missed += event.period_left <= 0  # its flag is cleared
     delta = event.count - event.freq_count_stamp
     event.freq_count_stamp = event.count
     if delta > 0 and _adjust_period(event, cc.shared.tick_ns, delta):
         event.period_left = 0
-    _start(cc, cpu, event)
+    start(cc, cpu, event)
 
 
 def _has_frequency(leader: PerfEvent) -> bool:

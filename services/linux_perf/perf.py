@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from services.cpu import Cpu
 from services.experiment import DEFAULT_SYSCTLS, PerfSysctls
-from services.linux_perf import inherit, interrupts, kernel_counters, lifecycle, schedule, switch
+from services.linux_perf import cpu_pm, inherit, interrupts, kernel_counters, lifecycle, schedule, switch
 from services.linux_perf.attr import EventAttr
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import Driver
@@ -16,17 +16,10 @@ from services.registers import (
     INSTRUCTION_BIT,
     PMCEID0_EL0,
     PMCEID1_EL0,
-    PMCNTENCLR_EL0,
-    PMCR_C,
     PMCR_EL0,
-    PMCR_LC,
-    PMCR_LP,
     PMCR_N,
     PMCR_N_SHIFT,
-    PMCR_P,
-    PMINTENCLR_EL1,
     PMMIR_EL1,
-    PMOVSCLR_EL0,
     PMUVER_P4,
     counter_mask,
 )
@@ -74,6 +67,10 @@ class PerfCpu(CpuContext):
     tick = interrupts.tick
     mux_timer = interrupts.mux_timer
 
+    reset = cpu_pm.reset
+    cpu_pm_enter = cpu_pm.enter
+    cpu_pm_exit = cpu_pm.leave
+
     create_kernel_counter = kernel_counters.create
     destroy_kernel_counter = kernel_counters.destroy
     recreate_kernel_counter = kernel_counters.recreate
@@ -104,15 +101,6 @@ class PerfCpu(CpuContext):
             burst.mrs(PMMIR_EL1)
         values = await self.wait(cpu)
         return Probed((values[pmcr] & PMCR_N) >> PMCR_N_SHIFT, values[pmceid0], values[pmceid1])
-
-    def reset(self, cpu: Cpu) -> None:
-        """armv8pmu_reset: boot, hotplug, idle exit."""
-        burst, mask = cpu.burst, self.pmu.cntr_mask
-        for register in (PMCNTENCLR_EL0, PMINTENCLR_EL1, PMOVSCLR_EL0):
-            burst.msr(register, mask)
-            burst.isb()
-        burst.isb()
-        burst.msr(PMCR_EL0, PMCR_P | PMCR_C | PMCR_LC | (PMCR_LP if self.pmu.long_counters else 0))
 
 
 class Perf:

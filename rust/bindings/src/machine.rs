@@ -257,6 +257,10 @@ impl Machine {
         self.inner.idle(cpu, until).map_err(value_error)
     }
 
+    fn warm_reset(&mut self, cpu: usize) -> PyResult<()> {
+        self.inner.warm_reset(cpu).map_err(value_error)
+    }
+
     fn idle_stop(&mut self, cpu: usize, until: u64) -> PyResult<u64> {
         self.inner.idle_stop(cpu, until).map_err(value_error)
     }

@@ -41,7 +41,7 @@ impl Decisions {
         self.by_access[at] = (self.generation, outcome);
     }
 
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         match self.generation.checked_add(1) {
             Some(generation) => self.generation = generation,
             None => *self = Self::default(),

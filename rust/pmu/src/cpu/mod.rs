@@ -293,10 +293,30 @@ impl Cpu {
         world.begin(next.tally, self.id, profile);
         self.origin = self.now.wrapping_sub(world.tallies[next.tally].pending);
         self.running = Some(next);
+        self.write_tge(next);
+        self.refresh(world);
+    }
+
+    fn write_tge(&mut self, running: Running) {
         let hcr = self.registers.controls.hcr_el2 & !(hcr_el2::TGE | hcr_el2::E2H);
-        let tge = if next.guest { 0 } else { hcr_el2::TGE };
+        let tge = if running.guest { 0 } else { hcr_el2::TGE };
         // The decisions are kept by TGE; E2H does not change.
         self.registers.write_hcr_el2(hcr | tge | hcr_el2::E2H);
+    }
+
+    /// A Warm reset, as after the core has lost its power: every register and counter is as at the beginning.
+    pub fn warm_reset(&mut self, world: &World) {
+        self.stop_all();
+        self.registers = Registers::new(self.registers.features.clone());
+        self.counters = std::array::from_fn(|n| Counter::new(self.registers.counter_mask(n)));
+        self.due = [NEVER; COUNTERS];
+        self.tallied = [NOT_TALLIED; EVENT_COUNTERS as usize];
+        self.exact = 0;
+        self.divider = 0;
+        self.decisions.forget();
+        if let Some(running) = self.running {
+            self.write_tge(running);
+        }
         self.refresh(world);
     }
 }
@@ -385,6 +405,30 @@ mod tests {
         bench.run_host();
         bench.pass(10);
         assert_eq!(bench.cpu.counter(0), 10 + 7, "EL2 with NSH, then EL1, not EL2 without");
+    }
+
+    #[test]
+    fn a_warm_reset_leaves_nothing_of_the_registers_and_all_of_the_truth() {
+        let mut bench = Bench::new(Features::default());
+        bench.counter_of(0, CPU_CYCLES, ALMOST - 9);
+        bench.counter_of(1, EVENT, 77);
+        bench.write_to(Kind::Pmintenset, 1);
+        bench.write_to(Kind::MdcrEl2, 3);
+        bench.enable();
+        bench.pass(30);
+        assert!(bench.cpu.interrupt());
+        bench.cpu.warm_reset(&bench.world);
+        assert!(!bench.cpu.interrupt());
+        let mut fresh = Bench::new(Features::default());
+        fresh.run_host();
+        assert_eq!(bench.cpu.registers(), fresh.cpu.registers());
+        assert_eq!([0, 1].map(|n| bench.cpu.counter(n)), [0, 0]);
+        bench.pass(1 << 33);
+        assert_eq!(bench.cpu.counter(0), 0, "nothing is enabled");
+        bench.counter_of(0, CPU_CYCLES, 5);
+        bench.enable();
+        bench.pass(10);
+        assert_eq!((bench.cpu.counter(0), bench.cpu.cycles().0[3]), (15, (1 << 33) + 40));
     }
 
     #[test]

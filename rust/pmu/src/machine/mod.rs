@@ -395,6 +395,15 @@ impl Machine {
         Ok(())
     }
 
+    /// As of [`Cpu::warm_reset`].
+    ///
+    /// # Errors
+    /// There is no such CPU.
+    pub fn warm_reset(&mut self, cpu: usize) -> Result<(), Error> {
+        on(&mut self.cpus, cpu)?.warm_reset(&self.world);
+        Ok(())
+    }
+
     /// As of [`Cpu::idle_stop`].
     ///
     /// # Errors
