@@ -44,6 +44,7 @@ class EntryKind(IntEnum):
     REQUEST = 9  # payload: what a user asks for (a workload, a perf session), as JSON
     REPORT = 10  # asks for the results so far; answered with a payload
     CPU_PM = 11  # host only. argument: a CpuPm, the core is about to lose its power, or has it again
+    CPUHP = 12  # host only. argument: 1 if the CPU comes online, 0 if it goes offline
 
 
 class CpuPm(IntEnum):

@@ -153,6 +153,7 @@ class HostCpuSpec:
 
     tasks: tuple[TaskSpec, ...] = ()
     sessions: tuple[SessionSpec, ...] = ()
+    offline: tuple[tuple[int, int], ...] = ()  # from a time up to another, in cycles, in order
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from pmulab.scenario import keys
+from pmulab.scenario.hotplug import read_offline
 from pmulab.scenario.machine import Machine
 from pmulab.scenario.perf_events import GUEST_PMUS, MAX_FREQUENCY, TOOLS, EventSyntaxError, Pmus, parse_events
 from pmulab.scenario.sessions import host_pmus, read_session
@@ -44,6 +45,7 @@ def read_host(scenario: Table, machine: Machine, work: Work) -> HostSpec:
     on_cpus = [session for session in table.tables("perf", keys.HOST_PERF) if not _on_threads(session)]
     sessions = _by_cpu(on_cpus, "pcpu", pcpus, "pCPUs")
     pmus, tool = host_pmus(machine.cpus), _perf_tool(table)
+    offline = read_offline(table, machine)
     return HostSpec(
         hz=table.integer("hz", _HZ, 1, _MAX_HZ),
         mux_interval=_mux_interval(table, machine),
@@ -52,6 +54,7 @@ def read_host(scenario: Table, machine: Machine, work: Work) -> HostSpec:
             HostCpuSpec(
                 tasks=tuple(_at_el2(read_task(task, machine, work, pmus, tool)) for task in tasks[pcpu]),
                 sessions=tuple(_on_cpus(session, machine, tool) for session in sessions[pcpu]),
+                offline=offline[pcpu],
             )
             for pcpu in range(pcpus)
         ),

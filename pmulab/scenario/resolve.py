@@ -10,6 +10,7 @@ from pathlib import Path
 from pmulab import designs
 from pmulab.scenario import keys
 from pmulab.scenario.actors import read_guests, read_host
+from pmulab.scenario.hotplug import check_offline
 from pmulab.scenario.machine import Machine, read_machine
 from pmulab.scenario.published import read_notes, read_published
 from pmulab.scenario.work import Work
@@ -54,6 +55,7 @@ def resolve(document: Document, chosen: Sequence[str], seed: int | None, every_e
     guest_kernel = work.profile(workload.rates(workload.KERNEL))
     host = read_host(scenario, machine, work)
     guests = read_guests(scenario, machine, work)
+    check_offline(scenario.table("host", keys.HOST), host.cpus, guests)
     if not guests and not any(cpu.tasks or cpu.sessions for cpu in host.cpus):
         scenario.refuse(
             "guest", "nothing runs in this scenario", "add a [[guest]] with a [[guest.task]], or a [[host.task]]"

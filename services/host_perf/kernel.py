@@ -166,6 +166,10 @@ class HostCpu:
                 await self._request(cpu, orjson.loads(entry.payload))
             case EntryKind.CPU_PM:
                 await (self.perf.cpu_pm_exit if entry.argument == CpuPm.EXIT else self.perf.cpu_pm_enter)(cpu)
+            case EntryKind.CPUHP if entry.argument:
+                self.perf.reset(cpu)  # arm_perf_starting_cpu
+            case EntryKind.CPUHP:
+                await self.perf.exit_cpu(cpu)
             case EntryKind.REPORT:
                 await self._report(cpu)
             case _:

@@ -25,7 +25,6 @@ from services.cpu import (
     CALL_COLUMNS,
     COUNTER_SHIFT,
     NEVER,
-    CpuPm,
     Entry,
     EntryKind,
     Eventual,
@@ -36,7 +35,7 @@ from services.cpu import (
 )
 from services.executor import Work, executor_of
 from services.experiment import IRQTIME
-from services.kvm import reports
+from services.kvm import cpuhp, reports
 from services.kvm.attendant import Attendant
 from services.kvm.bill import Account
 from services.kvm.board import Board
@@ -44,7 +43,7 @@ from services.kvm.errors import Livelock, ProtocolError, SimulationError
 from services.kvm.latency import Latencies
 from services.kvm.runqueue import RunQueue
 from services.kvm.thread import Thread
-from services.registers import MDCR_EL2, PMUSERENR_CR, PMUSERENR_EL0, PMUSERENR_ER
+from services.registers import PMUSERENR_CR, PMUSERENR_ER
 
 IRQ_STORM = 20_000  # handlers in a row, an interrupt pending after each, before it counts as a livelock
 WINDOWS = 16  # open within one another: software has handlers for far fewer interrupts
@@ -64,6 +63,9 @@ class PCpuState:
     host_has_events: bool = False  # of its own: their EL0 filters are flipped while a vCPU is loaded
     host_userenr: int = 0  # PMUSERENR_EL0 as the host's driver wants it for the host's EL0
     userenr_kept: bool = False  # it has changed while a thread was here, perhaps a vCPU with its own in the register
+    going: bool = False  # offline, as soon as what runs can be taken off
+    offline: bool = False  # it has been taken offline
+    hotplugs: int = 0  # how often
     tick: int = NEVER
     deadline: int = NEVER  # the earliest of all that is due here, as of the last rearm()
     timers: dict[int, int] = field(default_factory=dict)  # set by the host's perf
@@ -88,6 +90,7 @@ class PCpu(PCpuState):
         "profile",
         "tick_period",
         "residency",
+        "hotplug_time",
         "irqtime",  # the host accounts the time of interrupt handlers apart
         "exit_null",  # the parts of these exits (`services.experiment.ExitSpec`)
         "exit_sysreg",
@@ -132,8 +135,17 @@ class PCpu(PCpuState):
         self.reads_due = 0  # of its READs that are not answered yet
         self.noticed = False  # the overflow that the host's handler is serving is a guest's
         self.windows = 0  # open within one another
+        self.find_hotplug()
 
     # Time.
+
+    def find_hotplug(self) -> None:
+        """When it goes offline next or, while it is offline, comes online: nothing that it is on its way to."""
+        spans = self.board.experiment.host.cpus[self.cpu].offline
+        if self.offline:
+            self.hotplug_time = spans[self.hotplugs - 1][1]
+        else:
+            self.hotplug_time = spans[self.hotplugs][0] if self.hotplugs < len(spans) and not self.going else NEVER
 
     @property
     def now(self) -> int:
@@ -145,7 +157,7 @@ class PCpu(PCpuState):
         deadline = 0 if self.requests else self.tick
         for time in self.timers.values():
             deadline = min(deadline, time)
-        deadline = min(deadline, self.rq.next_event())
+        deadline = min(deadline, self.rq.next_event(), self.hotplug_time)
         self.deadline = deadline
         self.machine.set_deadline(self.cpu, deadline)
         return deadline
@@ -153,7 +165,9 @@ class PCpu(PCpuState):
     def next_interaction(self) -> int:
         """The time of what this pCPU does next, NEVER if nothing is left to do."""
         rq = self.rq
-        if not rq.online or rq.need_resched or self.machine.interrupt(self.cpu):
+        if self.offline:
+            return self.hotplug_time
+        if not rq.online or rq.need_resched or self.going or self.machine.interrupt(self.cpu):
             return self.now
         if rq.current is None:
             return self.now if rq.waiting else self.machine.idle_stop(self.cpu, self.rearm())
@@ -243,7 +257,7 @@ class PCpu(PCpuState):
 
     async def report(self) -> dict[str, Any]:
         """What the host's perf here reports."""
-        if not self.rq.online:
+        if not (self.rq.online or self.offline):  # it has yet to boot
             return {}
         assert self.host is not None
         self.enter_kernel()
@@ -364,6 +378,12 @@ class PCpu(PCpuState):
             now = machine.now(cpu)
             if now < self.deadline:
                 break
+            if self.hotplug_time <= now:  # the hotplug thread preempts what runs
+                self.going = True
+                self.find_hotplug()
+                self.rearm()
+                self.charge(IRQ_ENTRY)
+                continue
             if self.requests:  # the IPI of a perf call on this CPU
                 self.charge(IRQ_ENTRY)
                 await self.enter_host(EntryKind.REQUEST, el=el, payload=self.requests.pop(0))
@@ -405,8 +425,12 @@ class PCpu(PCpuState):
         """One interaction on this pCPU, as `Thread.step`."""
         rq = self.rq
         current = rq.current
+        if self.offline:
+            return cpuhp.bring_online(self)
         if not rq.online:
             return self._bring_up()
+        if self.going:
+            return cpuhp.take_offline(self)
         if rq.need_resched or current is None or not current.runnable():
             return self._schedule()
         return current.step()
@@ -427,22 +451,29 @@ class PCpu(PCpuState):
             if previous.runnable() and not rq.waiting:
                 rq.slice_end = NEVER
                 return
-            self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
-            self.enter_kernel()
-            self.machine.set_account(self.cpu, Account.SWITCH)
-            await self.enter_host(EntryKind.TASK_OUT, previous.id, el=2)
-            await previous.switched_out()
-            self.machine.set_account(self.cpu, Account.KERNEL)
-            rq.current = None
-            if previous.runnable():
-                rq.waiting.append(previous)
+            await self.preempt()
         if rq.waiting:
             await self._switch_to(rq.waiting.pop(0), -1 if previous is None else 2)
             rq.balance()
         elif previous is None:
             await self._idle()
         else:
-            self._set_tick(NEVER)  # NO_HZ: an idle CPU takes no tick
+            self.stop_tick()
+
+    async def preempt(self) -> None:
+        """Take the current thread off, if there is one; it waits if it could go on."""
+        rq, previous = self.rq, self.rq.current
+        if previous is None:
+            return
+        self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
+        self.enter_kernel()
+        self.machine.set_account(self.cpu, Account.SWITCH)
+        await self.enter_host(EntryKind.TASK_OUT, previous.id, el=2)
+        await previous.switched_out()
+        self.machine.set_account(self.cpu, Account.KERNEL)
+        rq.current = None
+        if previous.runnable():
+            rq.waiting.append(previous)
 
     async def _switch_to(self, thread: Thread, el: int) -> None:
         """`el` is that of the thread before, -1 if the CPU was idle."""
@@ -469,31 +500,18 @@ class PCpu(PCpuState):
         if deadline == self.machine.arrives(self.cpu) == NEVER:
             # And every other pCPU's is no earlier, or it would have been its turn.
             raise Livelock("every CPU idles without a timer although work is left (I12)")
-        if self.residency and self.machine.idle_stop(self.cpu, deadline) - self.now >= self.residency:
-            await self._power_down(deadline)
+        woken = self.machine.idle_stop(self.cpu, deadline)
+        if self.residency and woken - self.now >= self.residency:
+            await cpuhp.power_down(self, woken)
         else:
             self.machine.idle(self.cpu, deadline)
             self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
             self.enter_kernel()
         await self.serve_interrupts(-1)
 
-    async def _power_down(self, until: int) -> None:
-        """cpu_pm_enter, PSCI CPU_SUSPEND up to an interrupt, cpu_resume, cpu_pm_exit.
-
-        No vCPU is loaded, so that KVM has nothing of its own to save: its notifier (hyp_init_cpu_pm_notifier) writes no
-        register of the PMU, and MDCR_EL2 is written as at boot (init_el2).
-        """
-        machine, cpu = self.machine, self.cpu
-        self.enter_kernel()
-        await self.enter_host(EntryKind.CPU_PM, CpuPm.ENTER, el=2)
-        machine.warm_reset(cpu)
-        machine.idle(cpu, until + self.board.experiment.host.powerdown_exit)
-        machine.set_cputime(cpu, CPUTIME_HOST_KERNEL)
-        burst = Burst()
-        burst.msr(MDCR_EL2, self.spec.counters)
-        burst.msr(PMUSERENR_EL0, 0)
-        self.kvm(burst)
-        await self.enter_host(EntryKind.CPU_PM, CpuPm.EXIT, el=2)
+    def stop_tick(self) -> None:
+        """NO_HZ: an idle CPU takes no tick."""
+        self._set_tick(NEVER)
 
     def _restart_tick(self) -> None:
         self._set_tick((self.now // self.tick_period + 1) * self.tick_period)
@@ -511,4 +529,5 @@ class PCpu(PCpuState):
     def restore(self, saved: state.Saved, objects: state.Objects) -> None:
         """Take up what `save` gave; the machine, with its deadline, has been restored."""
         state.restore(self, saved, objects)
+        self.find_hotplug()
         self.reads_due = 0  # whatever a handler that failed has left unanswered

@@ -125,6 +125,8 @@ class Requests(RequestsState):
             self._vcpu(request.target, request.cpu)
         elif not 0 <= request.cpu < len(self.pcpus):
             raise KeyError(f"the host has {len(self.pcpus)} pCPUs, there is no {request.cpu}")
+        elif self.pcpus[request.cpu].offline:
+            raise ValueError(f"cpu: pCPU {request.cpu} is offline (ENODEV)")
         elif request.task is not None:
             raise ValueError("task: the host takes perf sessions only; its tasks are the scenario's")
 

@@ -51,6 +51,22 @@ class RunQueue:
                 self.waiting.remove(thread)
                 self._push(thread, target)
 
+    def evacuate(self) -> None:
+        """The CPU goes offline: its threads, which float, are others' from now on (sched_cpu_dying)."""
+        target = self._idle_queue() or next(queue for queue in self.queues if queue.online)
+        for thread in self.threads:
+            if thread.cpu != self.cpu:
+                continue
+            if thread in self.waiting:
+                self.waiting.remove(thread)
+                self._push(thread, target)
+            else:
+                thread.set_task_cpu(target.cpu)
+        for time, number in self.arrivals:
+            target.arrive(time, number)
+        self.arrivals = []
+        target.rearm()
+
     def arrive(self, time: int, thread: int) -> None:
         """Another pCPU, or a client, has something for a thread of this one at `time`."""
         self.arrivals.append((time, thread))

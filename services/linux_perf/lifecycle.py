@@ -257,6 +257,17 @@ def _detach(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     remove_from_context(cc, event, ctx)
 
 
+async def exit_cpu(cc: CpuContext, cpu: Cpu) -> None:
+    """perf_event_exit_cpu: the CPU's events are off for good. They stay open, and have counted what they have.
+
+    None comes back when the CPU does.
+    """
+    for event in list(cc.ctx.events):
+        _detach(cc, cpu, event)
+    cc.mux_active = False
+    await collect(cc, cpu)
+
+
 def is_here(cc: CpuContext, ctx: Context) -> bool:
     """Does it concern this CPU: is it the CPU's own context, or the one of the task that runs?"""
     return ctx is cc.ctx or ctx is cc.task_ctx

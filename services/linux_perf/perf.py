@@ -60,6 +60,7 @@ class PerfCpu(CpuContext):
     held = lifecycle.held
     withheld = lifecycle.withheld
     release = lifecycle.release
+    exit_cpu = lifecycle.exit_cpu
 
     handle_irq = interrupts.handle_irq
     handler_took = interrupts.handler_took

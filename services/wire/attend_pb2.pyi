@@ -26,6 +26,7 @@ class EntryKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ENTRY_REQUEST: _ClassVar[EntryKind]
     ENTRY_REPORT: _ClassVar[EntryKind]
     ENTRY_CPU_PM: _ClassVar[EntryKind]
+    ENTRY_CPUHP: _ClassVar[EntryKind]
 ROLE_UNSPECIFIED: Role
 ROLE_HOST: Role
 ROLE_GUEST: Role
@@ -40,6 +41,7 @@ ENTRY_CALL: EntryKind
 ENTRY_REQUEST: EntryKind
 ENTRY_REPORT: EntryKind
 ENTRY_CPU_PM: EntryKind
+ENTRY_CPUHP: EntryKind
 
 class Hello(_message.Message):
     __slots__ = ("protocol_version", "role", "name", "cpu")
