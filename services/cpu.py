@@ -43,6 +43,9 @@ class EntryKind(IntEnum):
     CALL = 8  # host only. calls: kernel-counter operations from KVM, one row each
     REQUEST = 9  # payload: what a user asks for (a workload, a perf session), as JSON
     REPORT = 10  # asks for the results so far; answered with a payload
+    READER = (
+        11  # host only. argument: number of a perf process, which looks at its ring buffers; answered with the bytes
+    )
 
 
 NEVER = 2**64 - 1  # a time that does not come: what a timer is set to that is not armed
@@ -94,6 +97,7 @@ class Notice(IntEnum):
     WORK_BEGUN = 4
     RESYNC_EL0 = 5  # the host's driver has started the PMU in interrupt context with a vCPU loaded
     TASK_KILLED = 6  # host; value: thread of a task that is killed before it execs, as its perf session cannot begin
+    WAKEUP = 7  # host: value: number of the perf process whose ring buffer has reached its watermark
 
 
 class TruthScope(IntFlag):

@@ -25,6 +25,7 @@ class EntryKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ENTRY_CALL: _ClassVar[EntryKind]
     ENTRY_REQUEST: _ClassVar[EntryKind]
     ENTRY_REPORT: _ClassVar[EntryKind]
+    ENTRY_READER: _ClassVar[EntryKind]
 ROLE_UNSPECIFIED: Role
 ROLE_HOST: Role
 ROLE_GUEST: Role
@@ -38,6 +39,7 @@ ENTRY_TASK_OUT: EntryKind
 ENTRY_CALL: EntryKind
 ENTRY_REQUEST: EntryKind
 ENTRY_REPORT: EntryKind
+ENTRY_READER: EntryKind
 
 class Hello(_message.Message):
     __slots__ = ("protocol_version", "role", "name", "cpu")
