@@ -11,7 +11,7 @@ from pmulab.columns import align, wrap
 from services.result import CountError, CpuTime, Design, Event, Guest, Host, Latency, RefusedEvent, Result, Run
 
 _CAUSES = ("multiplexing", "stopped", "surplus", "overflow")
-_LOSSES = ("throttled",)  # likewise, of sampling: shown where there are any
+_LOSSES = ("throttled", "lost")  # likewise, of sampling: shown where there are any
 _TRAPS_SHOWN = 6  # registers, those that trap most
 _NOT_COUNTED, _NOT_SUPPORTED = "<not counted>", "<not supported>"  # as perf prints them
 _FAR = 0.05  # from its truth: what a host event's scaled count is named for
@@ -265,8 +265,15 @@ def _cells(event: Event | RefusedEvent | None) -> list[str]:
         f"{event.truth:,}",
         "" if event.deviation is None or not event.truth else f"{100 * event.deviation:+.2f} %",
         f"({100 * event.running:.2f}%)" + (" ERROR" if event.in_error else ""),
-        f"{event.samples:,}" + (f" (throttled {event.throttles:,} times)" if event.throttles else ""),
+        _samples(event),
     ]
+
+
+def _samples(event: Event) -> str:
+    losses = [f"{event.lost:,} lost"] if event.lost else []
+    if event.throttles:
+        losses.append(f"throttled {event.throttles:,} times")
+    return f"{event.samples:,}" + (f" ({', '.join(losses)})" if losses else "")
 
 
 def _far_off(runs: Sequence[Run]) -> str:

@@ -48,6 +48,8 @@ class Cost(IntEnum):
     PERF_RESCHED = auto()  # software time of perf_pmu_resched_update itself, its events' aside
     HOST_PMI = auto()  # software time of the PMU interrupt handler, no sample
     SAMPLE = auto()  # writing one sample record
+    PERF_READER = auto()  # perf record's process looks at its ring buffers: poll, the mmaps, what write does once
+    PERF_READER_PAGE = auto()  # it writes a page (4 KiB) of records to its file
 
 
 NAMES: Final = tuple(cost.name.lower() for cost in Cost if cost is not Cost.UNBILLED)

@@ -45,6 +45,7 @@ class EntryKind(IntEnum):
     REPORT = 10  # asks for the results so far; answered with a payload
     CPU_PM = 11  # host only. argument: a CpuPm, the core is about to lose its power, or has it again
     CPUHP = 12  # host only. argument: 1 if the CPU comes online, 0 if it goes offline
+    READER = 13  # host only. argument: number of a perf process, which looks at its ring buffers; answered with bytes
 
 
 class CpuPm(IntEnum):
@@ -104,6 +105,7 @@ class Notice(IntEnum):
     RESYNC_EL0 = 5  # the host's driver has started the PMU in interrupt context with a vCPU loaded
     TASK_KILLED = 6  # host; value: thread of a task that is killed before it execs, as its perf session cannot begin
     HOST_PMUSERENR = 7  # host; value: what PMUSERENR_EL0 is to be for its own EL0, whoever's is in the register
+    WAKEUP = 8  # host; value: number of the perf process whose ring buffer has reached its watermark
 
 
 class TruthScope(IntFlag):

@@ -39,6 +39,9 @@ class EventSpec:
     generic: bool = False  # PERF_TYPE_HARDWARE or _HW_CACHE, which the PMU looks up among its events; else a raw number
 
 
+MMAP_PAGES: Final = 128  # of perf record, by the default of perf_event_mlock_kb
+
+
 @dataclass(frozen=True, slots=True)
 class SessionSpec:
     """One `perf stat` or `perf record`."""
@@ -47,6 +50,7 @@ class SessionSpec:
     events: tuple[EventSpec, ...]
     cpu_wide: bool = False  # -a / -C: per-CPU events, for as long as the run lasts
     name: str = ""  # one session on several CPUs has one name, and its events are reported as one; "": it stands alone
+    mmap_pages: int = MMAP_PAGES  # of 4 KiB, of the ring buffer on each CPU (record)
 
     def excluding_guests(self) -> list[int]:
         """The events that perf_event_open admits while VMs own the whole PMU: the places in `events`.
@@ -234,4 +238,12 @@ class Experiment:
     assumed_costs: dict[str, str] = field(
         default_factory=dict
     )  # costs that nobody has measured; what was taken instead
+
+    def host_recording(self) -> set[str]:
+        """The names of the sessions that record on the host."""
+        of_cpus = (session for cpu in self.host.cpus for session in cpu.sessions)
+        of_tasks = (task.session for cpu in self.host.cpus for task in cpu.tasks if task.session is not None)
+        of_vcpus = (session for guest in self.guests for vcpu in guest.vcpus for session in vcpu.host_sessions)
+        return {session.name for session in (*of_cpus, *of_tasks, *of_vcpus) if session.verb == "record"}
+
     exits: ExitSpec = ExitSpec()

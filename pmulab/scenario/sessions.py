@@ -14,10 +14,11 @@ from pmulab.scenario.perf_events import (
     parse_events,
 )
 from services.core_pmus import core_pmus
-from services.experiment import ANY_PMU, CpuSpec, SessionSpec
+from services.experiment import ANY_PMU, MMAP_PAGES, CpuSpec, SessionSpec
 from services.tables import Table
 
 _DEFAULT_FREQUENCY = 4000  # perf record's own, Hz
+_MAX_PAGES = 2**18  # a GiB
 
 
 def host_pmus(cpus: Sequence[CpuSpec], chosen: Iterable[int] | None = None) -> Pmus:
@@ -48,7 +49,16 @@ def read_session(table: Table, *, cpu_wide: bool, pmus: Pmus = GUEST_PMUS, tool:
         if event.software and (event.frequency or event.period):
             remedy = 'count it (verb = "stat"), or have another event sample for it: {cycles,task-clock}:S'
             table.refuse("events", f"sampling by {event.name!r}, a software event, is not modelled", remedy)
-    return SessionSpec(verb, events, cpu_wide, ".".join(str(key) for key in table.path))
+    name = ".".join(str(key) for key in table.path)
+    return SessionSpec(verb, events, cpu_wide, name, _pages(table, verb))
+
+
+def _pages(table: Table, verb: str) -> int:
+    """As perf__parse_mmap_pages has it: rounded up to a power of two."""
+    if verb == "stat" and "mmap_pages" in table:
+        table.refuse("mmap_pages", "perf stat has no ring buffer", 'leave it out, or write verb = "record"')
+    pages = table.integer("mmap_pages", MMAP_PAGES, 1, _MAX_PAGES)
+    return 1 << (pages - 1).bit_length()
 
 
 def _sampling(table: Table, verb: str) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from services.cpu import NEVER, Cpu, Entry, EntryKind, Notice, Timer
 from services.experiment import SessionSpec, TaskSpec
 from services.guest.cputime import CpuTime
 from services.guest.task import Task
-from services.linux_perf import Perf, PerfConfig, PerfCpu, Session
+from services.linux_perf import RECORDS_PAGE, Perf, PerfConfig, PerfCpu, RingBuffer, Session
 from services.registers import PMUVER_NONE
 from services.state import Objects, Saved, as_frozen, derived, link, restore, save
 
@@ -129,9 +129,10 @@ class GuestCpu:
                 await self._timer(cpu, entry)
             case EntryKind.SGI:
                 self._interrupt(cpu)
-                if self.perf.irq_work():
+                woken = self.perf.irq_work()
+                if woken:
                     await self._leave_handler(cpu, entry)
-                    await self._wake_reader(cpu)
+                    await self._wake_readers(cpu, woken)
             case EntryKind.RESUME:
                 await self._work_over(cpu)
             case EntryKind.BOOT:
@@ -259,12 +260,18 @@ class GuestCpu:
     def _arm_sleep(self, cpu: Cpu) -> None:
         cpu.burst.timer(Timer.SLEEP, min((t.asleep_until for t in self.tasks if t.asleep_until >= 0), default=NEVER))
 
-    async def _wake_reader(self, cpu: Cpu) -> None:
-        """The ring buffer's reader runs and sleeps again. Only its two switches are modelled, not what it writes."""
+    async def _wake_readers(self, cpu: Cpu, woken: list[RingBuffer]) -> None:
+        """The readers of ring buffers run in the current task's place, until there is nothing new, and sleep again."""
         task = self.current
         if task is not None:
             await self.perf.task_out(cpu, task.id)
-        self._charge(cpu, Cost.CONTEXT_SWITCH)
+        for rb in woken:
+            self._charge(cpu, Cost.CONTEXT_SWITCH)
+            self._charge(cpu, Cost.PERF_READER)
+            for _ in range(0, rb.read(), RECORDS_PAGE):
+                self._charge(cpu, Cost.PERF_READER_PAGE)
+            rb.read()
+            self._charge(cpu, Cost.PERF_READER)
         self._charge(cpu, Cost.CONTEXT_SWITCH)
         if task is not None:
             await self.perf.task_in(cpu, task.id, from_idle=True)  # from the reader, as little known to perf

@@ -12,7 +12,7 @@ from services import typed_json
 from services.boot import HostBoot
 from services.cpu import Call, Cpu, CpuPm, Entry, EntryKind, Notice, Row, Timer
 from services.experiment import SessionSpec
-from services.linux_perf import Perf, PerfConfig, PerfCpu, PerfEvent, Session
+from services.linux_perf import NOBODY, Perf, PerfConfig, PerfCpu, PerfEvent, Session
 from services.linux_perf.driver import Driver
 from services.registers import bits
 from services.state import Objects, Saved, as_frozen, derived, restore, save
@@ -34,11 +34,12 @@ class BadRequest(ValueError):
 class HostPerf:
     """One host kernel's perf, on all its pCPUs."""
 
-    DERIVED = frozenset({"perf", "cpus", "counters"})  # each has a state of its own, or is part of `state`
+    DERIVED = frozenset({"perf", "cpus", "counters", "readers"})  # each has a state of its own, or is part of `state`
 
     def __init__(self) -> None:
         self.perf: Perf | None = None  # made by the first CPU's BOOT
         self.cpus: dict[int, HostCpu] = {}
+        self.readers: list[str] = []  # perf processes that record, by number: the session's name, "" of a client's
         self.counters: dict[int, PerfEvent] = {}  # KVM's, by handle; they move with their vCPU's thread
 
     def attend(self, index: int) -> HostCpu:
@@ -54,11 +55,24 @@ class HostPerf:
             self.perf = Perf(frequency_hz=boot.frequency_hz, hz=boot.hz, costs=boot.costs, sysctls=boot.sysctls)
         return self.perf
 
+    def reader_of(self, session: str) -> int:
+        """The number of the process behind a session: one for all CPUs, of a client one for each."""
+        if not session or session not in self.readers:
+            self.readers.append(session)
+            return len(self.readers) - 1
+        return self.readers.index(session)
+
+    def read_buffers(self, reader: int) -> int:
+        """A process looks at its ring buffers, of all CPUs: the bytes that it finds."""
+        sessions = (session for cpu in self.cpus.values() for session in cpu.sessions if session.reader == reader)
+        return sum(session.buffer.read() for session in sessions if session.buffer is not None)
+
     def state(self) -> Saved:
         """Everything of the host's perf, as plain data."""
         return {
             "cpus": [[index, cpu.state()] for index, cpu in self.cpus.items()],
             "perf": None if self.perf is None else self.perf.state(),
+            "readers": [*self.readers],
             "counters": [[handle, event.id] for handle, event in sorted(self.counters.items())],
         }
 
@@ -72,6 +86,7 @@ class HostPerf:
             self.perf = None
         objects = {} if self.perf is None else self.perf.restore(saved["perf"])
         events = objects.get(PerfEvent, {})
+        self.readers = [*saved["readers"]]
         self.counters = {handle: events[event] for handle, event in saved["counters"]}
         for index, of_cpu in saved["cpus"]:
             self.cpus[index].restore(of_cpu, objects)
@@ -156,6 +171,11 @@ class HostCpu:
                     await self.perf.tick(cpu)
                 if entry.argument >> Timer.MUX & 1:
                     await self.perf.mux_timer(cpu)
+            case EntryKind.SGI:
+                for rb in self.perf.irq_work():
+                    cpu.burst.notify(Notice.WAKEUP, rb.reader)
+            case EntryKind.READER:
+                cpu.answer(b"%d" % self.host.read_buffers(entry.argument))
             case EntryKind.TASK_IN:
                 await self._task_in(cpu, entry.argument, from_idle=entry.el < 0)
             case EntryKind.TASK_OUT:
@@ -216,7 +236,8 @@ class HostCpu:
             self.refused += refused
         if not spec.events:
             return False
-        session = Session(spec, task, self.perf)
+        reader = self.host.reader_of(spec.name) if spec.verb == "record" else NOBODY
+        session = Session(spec, task, self.perf, reader=reader)
         self.sessions.append(session)
         await session.open(cpu)
         return bool(session.refused)

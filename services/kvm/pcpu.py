@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,11 +47,14 @@ from services.registers import PMUSERENR_CR, PMUSERENR_ER
 
 IRQ_STORM = 20_000  # handlers in a row, an interrupt pending after each, before it counts as a livelock
 WINDOWS = 16  # open within one another: software has handlers for far fewer interrupts
+MOST_RECORDS = 1 << 32  # bytes that a perf process may find at a time
 CALL, PMU_IRQ = EntryKind.CALL, EntryKind.PMU_IRQ
 RESULT, COUNTER_OVERFLOW, GUEST_OVERFLOW = Notice.RESULT, Notice.COUNTER_OVERFLOW, Notice.GUEST_OVERFLOW
 COUNTER_MASK = (1 << COUNTER_SHIFT) - 1
-RESYNC_EL0, TASK_KILLED, HOST_PMUSERENR = Notice.RESYNC_EL0, Notice.TASK_KILLED, Notice.HOST_PMUSERENR
+RESYNC_EL0, TASK_KILLED = Notice.RESYNC_EL0, Notice.TASK_KILLED
+HOST_PMUSERENR, WAKEUP = Notice.HOST_PMUSERENR, Notice.WAKEUP
 USER_ACCESS = PMUSERENR_ER | PMUSERENR_CR
+IRQ_WORK_SGI = 5  # Linux arm64 IPI_IRQ_WORK
 IRQ_ENTRY, IN_PMU_IRQ = int(Cost.IRQ_ENTRY), int(Account.PMU_IRQ)
 
 
@@ -69,6 +72,7 @@ class PCpuState:
     tick: int = NEVER
     deadline: int = NEVER  # the earliest of all that is due here, as of the last rearm()
     timers: dict[int, int] = field(default_factory=dict)  # set by the host's perf
+    irq_work: bool = False  # the host's perf has raised its IPI to itself
     requests: list[bytes] = field(default_factory=list)  # of live clients, for the host's perf here
     previous_done: int = 0
     latencies: Latencies = field(default_factory=Latencies)  # of the host's own interrupts
@@ -103,6 +107,7 @@ class PCpu(PCpuState):
         "reads_due",
         "noticed",
         "windows",
+        "wake_reader",
     )
     __slots__ = DERIVED
 
@@ -136,6 +141,7 @@ class PCpu(PCpuState):
         self.noticed = False  # the overflow that the host's handler is serving is a guest's
         self.windows = 0  # open within one another
         self.find_hotplug()
+        self.wake_reader: Callable[[int, int], None]  # of a perf process by its number, on a pCPU; set when all exist
 
     # Time.
 
@@ -172,6 +178,11 @@ class PCpu(PCpuState):
         if rq.current is None:
             return self.now if rq.waiting else self.machine.idle_stop(self.cpu, self.rearm())
         return rq.current.next_interaction()
+
+    def interrupt_pending(self) -> bool:
+        """Is there an interrupt to serve?"""
+        machine, cpu = self.machine, self.cpu
+        return machine.interrupt(cpu) or machine.now(cpu) >= self.deadline
 
     def charge(self, cost: int) -> None:
         """Software time of the host kernel."""
@@ -255,6 +266,15 @@ class PCpu(PCpuState):
         assert self.host is not None
         return self.host.refuse(self._host_name(), f"calls: READs left without a RESULT: {self.reads_due}")
 
+    async def read_buffers(self, process: int) -> int:
+        """A perf process looks at its ring buffers, of all pCPUs: the bytes of records that it finds."""
+        answer = await self.enter_host(EntryKind.READER, process, el=2)
+        if not answer.isdigit() or len(answer) > len(str(MOST_RECORDS)) or int(answer) > MOST_RECORDS:
+            assert self.host is not None
+            problem = f"ring buffers with {answer[:20]!r} bytes of records: a number up to {MOST_RECORDS} is wanted"
+            raise self.host.refuse(self._host_name(), problem)
+        return int(answer)
+
     async def report(self) -> dict[str, Any]:
         """What the host's perf here reports."""
         if not (self.rq.online or self.offline):  # it has yet to boot
@@ -288,7 +308,11 @@ class PCpu(PCpuState):
             self.rearm()
         elif code == OP_WINDOW:
             return self._window(index)
-        elif code not in (OP_DONE, OP_IPI):  # OP_IPI: irq_work to itself, served within the same interrupt exit
+        elif code == OP_IPI:
+            if argument != self.cpu:
+                raise ProtocolError(f"operation {index}: an IPI to pCPU {argument}, not irq_work on pCPU {self.cpu}")
+            self.irq_work = True
+        elif code != OP_DONE:
             raise ProtocolError(f"operation {index} is not for the host's kernel: code {code}")
         return None
 
@@ -310,6 +334,8 @@ class PCpu(PCpuState):
         elif code == RESYNC_EL0:
             if self.rq.current is not None:
                 self.rq.current.resync_el0()
+        elif code == WAKEUP:
+            self.wake_reader(value, self.cpu)
         elif code == COUNTER_OVERFLOW:
             thread, counter = value >> COUNTER_SHIFT, value & COUNTER_MASK
             if thread >= len(self.threads):
@@ -374,6 +400,11 @@ class PCpu(PCpuState):
                 machine.set_account(cpu, before)
                 if not self.noticed:
                     self.latencies.add(raised, entered)
+                continue
+            if self.irq_work:
+                self.irq_work = False
+                self.charge(IRQ_ENTRY)
+                await self.enter_host(EntryKind.SGI, IRQ_WORK_SGI, el)
                 continue
             now = machine.now(cpu)
             if now < self.deadline:

@@ -14,7 +14,7 @@ from services.linux_perf.attr import State
 TIMES = ("elapsed", "user", "system")  # of a guest, in cycles
 _NAMES = {int: "an integer", str: "a string", list: "a list"}
 EVENT = ("count", "truth", "held", "enabled", "running", "samples")
-LOSSES = ("missed", "throttles", "throttled")  # 0 if they are not there
+LOSSES = ("lost", "lost_count", "missed", "throttles", "throttled")  # 0 if they are not there
 NUMBERS = range(2**53)  # what any reader of JSON takes as it is; their sums over CPUs fit into 64 bits
 OWNER = re.compile(r"range:\d{1,2}/\d{1,2}|thread:\d{1,6}|event:.*", re.DOTALL)  # of counters: `CpuContext.starved`
 DEEPEST = 16  # levels of objects and lists within each other

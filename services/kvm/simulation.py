@@ -16,6 +16,7 @@ from services.kvm.attendant import Attendant
 from services.kvm.board import Board
 from services.kvm.host_task import HostTask
 from services.kvm.pcpu import PCpu
+from services.kvm.perf_reader import PerfReaders
 from services.kvm.requests import Requests
 from services.kvm.runqueue import RunQueue
 from services.kvm.thread import Thread
@@ -38,8 +39,8 @@ class Simulation:
         "alone",
         "vcpus",
         "tasks",
+        "readers",
         "requests",
-        "objects",
         "entered",
     )
     __slots__ = DERIVED
@@ -65,10 +66,11 @@ class Simulation:
         self.tasks: list[HostTask] = []
         for pcpu in self.pcpus:
             self._add_tasks(pcpu)
+        self.readers = PerfReaders(board, self.pcpus, self.threads, len(experiment.host_recording()))
         for pcpu in self.pcpus:
+            pcpu.wake_reader = self.readers.wake
             pcpu.boot = typed_json.dumps(self._host_boot(pcpu))
         self.requests = Requests(board, self.pcpus, self.vcpus)
-        self.objects: Objects = {Thread: dict(enumerate(self.threads))}  # by id, for a restore
         self.entered = False  # a handler is running, so not all state is data
 
     def _add_guest(self, vm: int) -> None:
@@ -258,6 +260,7 @@ class Simulation:
             "pcpus": [pcpu.save() for pcpu in self.pcpus],
             "vcpus": [vcpu.save() for vcpu in self.vcpus],
             "tasks": [task.save() for task in self.tasks],
+            "readers": self.readers.save(),
             "requests": self.requests.save(),
         }
 
@@ -268,8 +271,10 @@ class Simulation:
             vcpu.restore(of_vcpu)
         for task, of_task in zip(self.tasks, saved["tasks"], strict=True):
             task.restore(of_task)
+        self.readers.restore(saved["readers"])
+        objects: Objects = {Thread: dict(enumerate(self.threads))}  # by id
         for pcpu, of_pcpu in zip(self.pcpus, saved["pcpus"], strict=True):
-            pcpu.restore(of_pcpu, self.objects)
+            pcpu.restore(of_pcpu, objects)
         self.requests.restore(saved["requests"])
         self.entered = False
 

@@ -33,7 +33,7 @@ from services.kvm.errors import InjectUndef, Livelock, ProtocolError, Simulation
 from services.kvm.guest_pmu import GuestPmu
 from services.kvm.halt_poll import HaltPoll
 from services.kvm.latency import Latencies
-from services.kvm.pcpu import WINDOWS, PCpu
+from services.kvm.pcpu import IRQ_WORK_SGI, WINDOWS, PCpu
 from services.kvm.vgic import Vgic
 from services.kvm.vpmu import Design, Vpmu
 from services.kvm.without_pmu import WithoutPmu
@@ -44,7 +44,6 @@ COMPUTE_PROFILE = (1 << COMPUTE_EL_SHIFT) - 1
 PMU_IRQ = EntryKind.PMU_IRQ
 VIRQ_INJECT = Cost.VIRQ_INJECT
 EXIT_FULL_NULL, EXIT_FULL_SYSREG = int(Cost.EXIT_FULL_NULL), int(Cost.EXIT_FULL_SYSREG)
-IRQ_WORK_SGI = 5  # Linux arm64 IPI_IRQ_WORK
 
 
 @dataclass(slots=True, eq=False)

@@ -3,8 +3,8 @@
 Written once against `services.cpu.Cpu`; the host runs it at EL2, guests at EL1. Behaviour follows
 kernel/events/core.c, drivers/perf/arm_pmu.c and drivers/perf/arm_pmuv3.c. Each module imports only those above it:
 
-    attr  event  driver  pmu  shared  cpu_context  schedule  switch  inherit  lifecycle  kernel_counters  interrupts
-    perf  session
+    attr  ring_buffer  event  driver  pmu  shared  cpu_context  schedule  switch  inherit  lifecycle  kernel_counters
+    interrupts  perf  session
 
     perf = Perf(frequency_hz=3_000_000_000, hz=250, costs=costs)
     this_cpu = perf.add_cpu(PerfConfig(pmuver=6, hyp=False))
@@ -18,7 +18,20 @@ kernel/events/core.c, drivers/perf/arm_pmu.c and drivers/perf/arm_pmuv3.c. Each 
 from services.linux_perf.attr import EventAttr, State
 from services.linux_perf.event import Context, PerfEvent
 from services.linux_perf.perf import Perf, PerfCpu
+from services.linux_perf.ring_buffer import NOBODY, RECORDS_PAGE, RingBuffer
 from services.linux_perf.session import Session
 from services.linux_perf.shared import PerfConfig
 
-__all__ = ["Context", "EventAttr", "Perf", "PerfConfig", "PerfCpu", "PerfEvent", "Session", "State"]
+__all__ = [
+    "NOBODY",
+    "RECORDS_PAGE",
+    "Context",
+    "EventAttr",
+    "Perf",
+    "PerfConfig",
+    "PerfCpu",
+    "PerfEvent",
+    "RingBuffer",
+    "Session",
+    "State",
+]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from services.linux_perf.driver import Driver
 from services.linux_perf.event import Context, PerfEvent
+from services.linux_perf.ring_buffer import RingBuffer
 from services.linux_perf.shared import PerfConfig, Shared
 from services.registers import MASK64
 from services.state import derived, link
@@ -45,9 +46,8 @@ class CpuContext:
     throttled_seq: int = 0  # perf_throttled_seq, one per tick
     throttled_count: int = 0  # perf_throttled_count, since the last tick
     running_sample_length: int = 0
-    buffered: int = 0  # bytes written to the ring buffer since its reader was last woken
-    wakeup_pending: bool = False
-    wakeup_raised: bool = False  # its IPI is on the way
+    wakeups: list[RingBuffer] = link(default_factory=list)  # whose readers are to be woken
+    wakeup_raised: bool = False  # the IPI for that is on the way
 
     frequency_hz: int = derived(init=False)
     mux_interval: int = derived(init=False)  # cycles

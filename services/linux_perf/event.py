@@ -10,6 +10,7 @@ from dataclasses import InitVar, dataclass, field
 
 from services._pmu import Burst
 from services.linux_perf.attr import EventAttr, State
+from services.linux_perf.ring_buffer import RingBuffer
 from services.registers import MASK64
 from services.state import derived, link
 
@@ -97,6 +98,7 @@ class PerfEvent:
     siblings: list[PerfEvent] = link(default_factory=list)
     parent: PerfEvent | None = link(default=None)  # of an inherited event
     children: list[PerfEvent] = link(default_factory=list)  # inherited from this one and still open
+    rb: RingBuffer | None = link(default=None)  # that its samples and its children's go to
     on_exec: bool = field(init=False)
     state: int = field(init=False)
     idx: int = -1
@@ -119,6 +121,8 @@ class PerfEvent:
     count: int = 0
     samples: int = 0
     missed: int = 0  # overflows that no handler saw: it went out while their interrupt was pending or under way
+    lost: int = 0  # records, its children's among them, for which the ring buffer had no room
+    lost_count: int = 0  # occurrences that they stood for
     throttles: int = 0
     enabled: int = 0
     running: int = 0

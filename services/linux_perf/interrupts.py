@@ -11,6 +11,7 @@ from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import REGISTERS, read_of
 from services.linux_perf.event import ACTIVE, THROTTLED, Context, PerfEvent, signed64
 from services.linux_perf.lifecycle import truth_now, update
+from services.linux_perf.ring_buffer import RingBuffer
 from services.linux_perf.schedule import (
     forward_mux,
     now_ns,
@@ -125,7 +126,7 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
             cpu.burst.msr(PMOVSCLR_EL0, guest)
         cpu.burst.notify(GUEST_OVERFLOW, guest)
     cpu.burst.extend(on(cc))
-    if cc.wakeup_pending and not cc.wakeup_raised:
+    if cc.wakeups and not cc.wakeup_raised:
         cc.wakeup_raised = True
         cpu.burst.ipi(cc.config.cpu)
     return True
@@ -181,15 +182,22 @@ async def _read_group(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
 
 def _sample(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     """perf_event_output: one record; the reader of the buffer is woken each time the watermark is crossed."""
-    event.samples += 1
-    cpu.burst.extend(cc.pmu.sample)
-    cc.buffered += cc.config.record_bytes
+    opened = event.parent or event
+    rb = opened.rb
+    assert rb is not None
+    size = cc.config.record_bytes
     if event.attr.sample_read:
         members = 1 + len(event.leader.siblings)
-        cc.buffered += VALUE_BYTES * members + (8 if members > 1 else 0)
-    if cc.buffered >= cc.config.watermark_bytes:
-        cc.buffered -= cc.config.watermark_bytes
-        cc.wakeup_pending = True
+        size += VALUE_BYTES * members + (8 if members > 1 else 0)
+    wakes = rb.output(size)
+    if wakes is None:
+        opened.lost += 1
+        opened.lost_count += event.last_period
+        return
+    event.samples += 1
+    cpu.burst.extend(cc.pmu.sample)
+    if wakes and rb not in cc.wakeups:
+        cc.wakeups.append(rb)
 
 
 async def _kvm_overflow(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
@@ -222,10 +230,10 @@ def adapted_period(period: int, frequency: int, ns: int, count: int) -> int:
     return period + step or 1
 
 
-def irq_work(cc: CpuContext) -> bool:
-    """perf_pending_irq: whether a reader of a ring buffer is to be woken."""
-    woken = cc.wakeup_pending
-    cc.wakeup_pending = cc.wakeup_raised = False
+def irq_work(cc: CpuContext) -> list[RingBuffer]:
+    """perf_pending_irq: the ring buffers whose readers are to be woken (perf_event_wakeup)."""
+    woken, cc.wakeups = cc.wakeups, []
+    cc.wakeup_raised = False
     return woken
 
 

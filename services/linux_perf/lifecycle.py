@@ -16,6 +16,7 @@ from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import read_of
 from services.linux_perf.event import ACTIVE, EVERY_PMU, INACTIVE, OFF, Context, PerfEvent
 from services.linux_perf.pmu import OpenError, check_filter, map_event, validate_group
+from services.linux_perf.ring_buffer import RECORDS_PAGE, RingBuffer
 from services.linux_perf.schedule import (
     add_to_context,
     collect,
@@ -36,19 +37,37 @@ from services.linux_perf.schedule import (
 from services.registers import CYCLE_COUNTER, PMUVER_NONE
 
 
-def open_event(cc: CpuContext, attr: EventAttr, leader: PerfEvent | None = None, *, of_task: bool = True) -> PerfEvent:
-    """perf_event_alloc: the event exists; `install` makes it known to a context. Raises OpenError."""
+def open_event(
+    cc: CpuContext,
+    attr: EventAttr,
+    leader: PerfEvent | None = None,
+    output: RingBuffer | None = None,
+    *,
+    of_task: bool = True,
+) -> PerfEvent:
+    """perf_event_alloc: the event exists; `install` makes it known to a context. Raises OpenError.
+
+    Its samples go to `output` (PERF_EVENT_IOC_SET_OUTPUT), or to a buffer of its own.
+    """
     if attr.software:
         return cc.shared.new_event(cc.pmu.hw_event(attr), attr.period, leader)
     if cc.config.pmuver in PMUVER_NONE:
         raise OpenError(errno.ENOENT, "the kernel finds no PMU")
-    event = map_event(cc.pmu, attr, of_task)
-    if event != attr.event:
-        attr = replace(attr, event=event)
+    number = map_event(cc.pmu, attr, of_task)
+    if number != attr.event:
+        attr = replace(attr, event=number)
     check_filter(attr)
     hw = cc.pmu.hw_event(attr)
     validate_group(cc.pmu, attr, hw, leader)
-    return cc.shared.new_event(hw, attr.period, leader)
+    event = cc.shared.new_event(hw, attr.period, leader)
+    if event.sampling:
+        event.rb = output or cc.shared.new_buffer(2 * cc.config.watermark_bytes)
+    return event
+
+
+def new_buffer(cc: CpuContext, pages: int, reader: int) -> RingBuffer:
+    """perf_mmap of so many pages, by the perf process with that number."""
+    return cc.shared.new_buffer(pages * RECORDS_PAGE, reader)
 
 
 async def install(cc: CpuContext, cpu: Cpu, event: PerfEvent, task: int | None) -> None:

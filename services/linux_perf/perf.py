@@ -11,6 +11,7 @@ from services.linux_perf.attr import EventAttr
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import Driver
 from services.linux_perf.event import Context, PerfEvent
+from services.linux_perf.ring_buffer import RingBuffer
 from services.linux_perf.shared import PerfConfig, Probed, SampleLimits, Shared
 from services.registers import (
     INSTRUCTION_BIT,
@@ -51,6 +52,7 @@ class PerfCpu(CpuContext):
     fork = inherit.fork
 
     open = lifecycle.open_event
+    new_buffer = lifecycle.new_buffer
     install = lifecycle.install
     enable = lifecycle.enable
     disable = lifecycle.disable
@@ -161,6 +163,7 @@ class Perf:
         return {
             "shared": save(self.shared),
             "events": [save(event) for event in self.shared.events.values()],
+            "buffers": [save(rb) for rb in self._buffers().values()],
             "contexts": [save(ctx) for ctx in self._contexts().values()],
             "cpus": [[cpu.config.cpu, save(cpu)] for cpu in self.cpus],
         }
@@ -171,7 +174,11 @@ class Perf:
         known = self._contexts()
         contexts = {one["id"]: known.get(one["id"]) or Context(one["id"], None) for one in saved["contexts"]}
         events = {one["id"]: shared.events.get(one["id"]) or self._event(one) for one in saved["events"]}
-        objects: Objects = {Context: contexts, PerfEvent: events}
+        mapped = self._buffers()
+        buffers = {one["id"]: mapped.get(one["id"]) or RingBuffer(one["id"]) for one in saved["buffers"]}
+        objects: Objects = {Context: contexts, PerfEvent: events, RingBuffer: buffers}
+        for one in saved["buffers"]:
+            restore(buffers[one["id"]], one)
         for one in saved["contexts"]:
             restore(contexts[one["id"]], one, objects)
         for one in saved["events"]:
@@ -186,6 +193,11 @@ class Perf:
                 if event is not None:
                     event.out = cpu.pmu.out_of(event)
         return objects
+
+    def _buffers(self) -> dict[int, RingBuffer]:
+        """All ring buffers by id: those of events, and those whose readers are to be woken though they are closed."""
+        named = (event.rb for event in self.events.values() if event.rb is not None)
+        return {rb.id: rb for rb in (*named, *(rb for cpu in self.cpus for rb in cpu.wakeups))}
 
     def _contexts(self) -> dict[int, Context]:
         """All contexts by id: of CPUs and tasks, and those that only events or clones still name."""

@@ -12,6 +12,7 @@ from services.linux_perf.attr import EventAttr
 from services.linux_perf.event import OFF, PerfEvent
 from services.linux_perf.perf import PerfCpu
 from services.linux_perf.pmu import OpenError
+from services.linux_perf.ring_buffer import NOBODY, RingBuffer
 from services.state import Objects, Saved, as_frozen, derived, link, restore
 
 Result = dict[str, Any]
@@ -32,9 +33,11 @@ class Session:
     task: int | None
     perf: PerfCpu = derived()
     on_exec: bool = False
+    reader: int = NOBODY  # the number of its process, where the kernel counts them
     events: list[PerfEvent | None] = link(default_factory=list)  # None: not opened here
     unsupported: dict[int, str] = field(default_factory=dict)  # why perf_event_open failed, by the event's place
     refused: str = ""  # why the tool ended before it had begun
+    buffer: RingBuffer | None = link(default=None)  # of all its events here: PERF_EVENT_IOC_SET_OUTPUT
     closed: list[Result] | None = None  # what was reported at the end
 
     async def open(self, cpu: Cpu) -> None:
@@ -45,6 +48,8 @@ class Session:
         program under it does not run. A weak group that does not fit is broken up (evlist__reset_weak_group). An event
         that is bound to a PMU counts on the CPUs of that alone: on others it is not opened, and reads 0.
         """
+        if self.spec.verb == "record":
+            self.buffer = self.perf.new_buffer(self.spec.mmap_pages, self.reader)
         specs = self.spec.events
         self.events = [None] * len(specs)
         order, alone = list(range(len(specs))), [spec.leader == index for index, spec in enumerate(specs)]
@@ -57,7 +62,8 @@ class Session:
             try:
                 if leader is None and not alone[index]:
                     raise OpenError(errno.EINVAL, "the group's leader is on another PMU")
-                event = self.perf.open(self._attr(index, alone), leader, of_task=self.task is not None)
+                of_task = self.task is not None
+                event = self.perf.open(self._attr(index, alone), leader, self.buffer, of_task=of_task)
             except OpenError as error:
                 if leader is not None and spec.weak and error.number == errno.EINVAL:
                     order = await self._break_up(cpu, spec.leader, order, alone)
@@ -136,6 +142,7 @@ class Session:
             if event is not None:
                 await self.perf.release(cpu, event)
         self.events = []
+        self.buffer = None
 
     async def _results(self, cpu: Cpu) -> list[Result]:
         return [await self._result(cpu, index, event) for index, event in enumerate(self.events)]
@@ -168,6 +175,8 @@ class Session:
         """What sampling has cost the event; those of which there was none are left out."""
         family = (event, *event.children)
         losses = {
+            "lost": event.lost,
+            "lost_count": event.lost_count,
             "missed": event.child_missed + sum(one.overflows_missed for one in family),
             "throttles": event.child_throttles + sum(one.throttles for one in family),
             "throttled": await self.perf.withheld(cpu, event),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from services.costs import Cost
 from services.experiment import DEFAULT_SYSCTLS, PerfSysctls
 from services.linux_perf.event import Context, HwEvent, PerfEvent
+from services.linux_perf.ring_buffer import NOBODY, RingBuffer
 from services.state import derived, link
 
 NS_PER_S = 1_000_000_000
@@ -27,7 +28,7 @@ class PerfConfig:
     high_to_low: bool = False  # allocate event counters from the highest index (partitioned v8 hosts)
     mux_interval: int = 0  # cycles; 0: perf_event_mux_interval_ms' default, 1000/HZ ms
     record_bytes: int = 48  # of one sample's record: header, ip, tid, time, id, period
-    watermark_bytes: int = 256 * 1024  # of the ring buffer, at which its reader is woken: half of perf record's 512 KiB
+    watermark_bytes: int = 256 * 1024  # at which a reader is woken, of the ring buffer of an event without a session
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class Shared:
     last_cpu: dict[int, int] = field(default_factory=dict)  # on which each task has run last
     opened: int = 0
     contexts: int = 0  # that have been made
+    buffers: int = 0  # likewise
     tick_ns: int = derived(init=False)
     user_access: bool = derived(init=False)  # kernel.perf_user_access
 
@@ -110,6 +112,11 @@ class Shared:
         if leader is not None:
             event.leader = leader
         return event
+
+    def new_buffer(self, size: int, reader: int = NOBODY) -> RingBuffer:
+        """rb_alloc and ring_buffer_init: perf record asks for no watermark, which then is at the half."""
+        self.buffers += 1
+        return RingBuffer(self.buffers - 1, reader, size, size // 2)
 
     def new_context(self, task: int | None) -> Context:
         self.contexts += 1

@@ -12,7 +12,7 @@ from services.result.types import CountError, Event, RefusedEvent, RefusedSessio
 
 _ERROR = int(State.ERROR)
 _SUMMED = ("count", "truth", "held", "enabled", "running", "samples")
-_LOSSES = ("missed", "throttles", "throttled")  # 0 where they are not there
+_LOSSES = ("lost", "lost_count", "missed", "throttles", "throttled")  # 0 where they are not there
 _WRAP = 1 << 32  # what a counter loses with an overflow that nobody sees
 _LARGEST = (1 << 63) - 1  # that JSON has everywhere
 
@@ -83,6 +83,7 @@ def _event(session: str, name: str, row: Mapping[str, int], unsupported: str, st
         error=_error(row) if counted else None,
         unsupported=unsupported,
         starved=starved,
+        lost=row["lost"],
         throttles=row["throttles"],
         missed=row["missed"],
     )
@@ -95,7 +96,7 @@ def _scaled(count: int, row: Mapping[str, int]) -> int:
 
 
 def _error(row: Mapping[str, int]) -> CountError:
-    """`scaled` less `truth`, split by cause."""
+    """`scaled` less what lost records stood for and `truth`, split by cause."""
     count, held, truth = row["count"], row["held"], row["truth"]
     wraps = (2 * (held - count) + _WRAP) // (2 * _WRAP)  # whole overflows that are missing, to the nearest
     scaled, seen, ideal = _scaled(count, row), _scaled(count + wraps * _WRAP, row), _scaled(held, row)
@@ -106,6 +107,7 @@ def _error(row: Mapping[str, int]) -> CountError:
         throttled=seen - unthrottled,
         surplus=max(unthrottled - ideal, 0),
         overflow=scaled - seen,
+        lost=-_scaled(row["lost_count"], row),
     )
 
 

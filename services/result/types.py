@@ -79,12 +79,16 @@ class Kvm:
 
 @dataclass(frozen=True, slots=True)
 class CountError:
-    """`scaled - truth` of an event by cause, in occurrences; the parts add up."""
+    """`scaled - truth` of an event by cause, in occurrences; the parts add up.
+
+    What `lost` records stood for was counted: the parts with it add up to the error of what perf.data has.
+    """
 
     multiplexing: int  # the price of taking a part of the time for the whole
     stopped: int  # not counted although it had a counter; not positive
     surplus: int  # counted although it did not happen where the filters admit it; not negative
     overflow: int  # whole overflows, 2^32 each, that nobody saw
+    lost: int = 0  # counted, but the ring buffer had no room for the sample (perf_output_begin); not positive
     throttled: int = 0  # not counted while it was throttled (__perf_event_account_interrupt); not positive
 
 
@@ -104,6 +108,7 @@ class Event:
     error: CountError | None  # None where `scaled` is
     unsupported: str = ""  # why perf_event_open failed, errno first; "" if it did not
     starved: str = ""  # of an event of the host that never got a counter: who has them
+    lost: int = 0  # samples for which the ring buffer had no room: PERF_RECORD_LOST
     throttles: int = 0  # times that it was throttled up to the next tick or switch: PERF_RECORD_THROTTLE
     missed: int = 0  # overflows without a sample: the event was scheduled out before their interrupt came (armpmu_del)
 
@@ -114,12 +119,16 @@ class Event:
 
     @property
     def deviation(self) -> float | None:
-        """`scaled` against `truth`: 0.01 is 1 % too many. None where `scaled` is; without a truth 0.0 or infinite."""
+        """`scaled`, less what lost samples stood for, against `truth`: 0.01 is 1 % too many.
+
+        None where `scaled` is; without a truth 0.0 or infinite.
+        """
         if self.scaled is None:
             return None
         if not self.truth:
             return float("inf") if self.scaled else 0.0
-        return (self.scaled - self.truth) / self.truth
+        lost = 0 if self.error is None else self.error.lost
+        return (self.scaled + lost - self.truth) / self.truth
 
 
 @dataclass(frozen=True, slots=True)
