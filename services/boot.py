@@ -38,6 +38,7 @@ class HostBoot:
     hz: int
     mux_interval: int  # 0: one tick
     sysctls: PerfSysctls
+    group_throttle: bool
     features: CpuSpec
     arm_pmu: int  # which of the host's PMUs covers it
     heterogeneous: bool  # the host has several

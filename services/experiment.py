@@ -143,6 +143,7 @@ class GuestSpec:
     denied: tuple[int, ...] = ()  # events that the VM's filter denies (KVM_ARM_VCPU_PMU_V3_FILTER)
     accounting: str = ACCOUNTING[0]
     sysctls: PerfSysctls = DEFAULT_SYSCTLS
+    group_throttle: bool = False  # its perf throttles the group of what overflows too often (Linux 6.16), not it alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,7 @@ class HostSpec:
     perf_tool: str = "6.13"  # of clients' sessions; those above are as it makes them
     accounting: str = ACCOUNTING[0]
     sysctls: PerfSysctls = DEFAULT_SYSCTLS
+    group_throttle: bool = False  # as a guest's
 
 
 @dataclass(frozen=True, slots=True)

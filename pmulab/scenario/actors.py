@@ -48,6 +48,7 @@ def read_host(scenario: Table, machine: Machine, work: Work) -> HostSpec:
         hz=table.integer("hz", _HZ, 1, _MAX_HZ),
         mux_interval=_mux_interval(table, machine),
         sysctls=_sysctls(table),
+        group_throttle=_group_throttle(table),
         cpus=tuple(
             HostCpuSpec(
                 tasks=tuple(_at_el2(read_task(task, machine, work, pmus, tool)) for task in tasks[pcpu]),
@@ -58,6 +59,11 @@ def read_host(scenario: Table, machine: Machine, work: Work) -> HostSpec:
         perf_tool=tool,
         accounting=_accounting(table),
     )
+
+
+def _group_throttle(table: Table) -> bool:
+    """What the kernel's perf throttles."""
+    return table.choice("perf_throttle", ("event", "group"), "event") == "group"
 
 
 def _perf_tool(host: Table) -> str:
@@ -137,6 +143,7 @@ def _read_guest(table: Table, machine: Machine, work: Work, default_name: str) -
         denied=_denied(table),
         accounting=_accounting(table),
         sysctls=_sysctls(table),
+        group_throttle=_group_throttle(table),
     )
     if not pmuver and not without:
         for one in (*table.tables("task", keys.GUEST_TASK), *table.tables("perf", keys.GUEST_PERF)):

@@ -161,7 +161,12 @@ class GuestCpu:
         self.boot = boot
         guest = boot.guest
         self.perf = self.kernel.perf_of(boot).add_cpu(
-            PerfConfig(pmuver=boot.pmuver, cpu=self.index, mux_interval=guest.mux_interval)
+            PerfConfig(
+                pmuver=boot.pmuver,
+                cpu=self.index,
+                group_throttle=guest.group_throttle,
+                mux_interval=guest.mux_interval,
+            )
         )
         self.costs = self.perf.shared.costs
         self.irq_entry = self.costs[Cost.IRQ_ENTRY]

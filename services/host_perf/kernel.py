@@ -183,6 +183,7 @@ class HostCpu:
                 icntr=features.icntr,
                 arm_pmu=boot.arm_pmu,
                 heterogeneous=boot.heterogeneous,
+                group_throttle=boot.group_throttle,
                 mux_interval=boot.mux_interval,
                 high_to_low=boot.policy.high_to_low,
             )

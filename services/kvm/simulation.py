@@ -126,6 +126,7 @@ class Simulation:
             hz=host.hz,
             mux_interval=host.mux_interval,
             sysctls=host.sysctls,
+            group_throttle=host.group_throttle,
             features=pcpu.spec,
             arm_pmu=self._arm_pmu(cpu),
             heterogeneous=len(self.pmus) > 1,

@@ -109,6 +109,7 @@ class PerfEvent:
     sample_period: int = field(init=False)
     last_period: int = field(init=False)
     period_left: int = field(init=False)
+    stopped: bool = False  # PERF_HES_STOPPED: with its group, throttled
     interrupts: int = 0
     interrupts_seq: int = 0
     freq_time_stamp: int = 0

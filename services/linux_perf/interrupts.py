@@ -1,4 +1,4 @@
-"""The PMU interrupt, the tick and the mux timer: overflows, throttling, frequency events, rotation.
+"""The PMU interrupt, the tick and the mux timer: overflows, frequency events, rotation.
 
 Functions over a `CpuContext`. A handler begins with nothing pending, and needs at once what it reads of a counter: but
 for rotation, which takes events off, it waits for what it has posted and no more (`cpu.execute`).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from services.cpu import Cpu, Notice
 from services.linux_perf.cpu_context import CpuContext
-from services.linux_perf.driver import REGISTERS, read_of
+from services.linux_perf.driver import read_of
 from services.linux_perf.event import ACTIVE, THROTTLED, Context, PerfEvent, signed64
 from services.linux_perf.lifecycle import update
 from services.linux_perf.schedule import (
@@ -25,45 +25,13 @@ from services.linux_perf.schedule import (
     wait,
 )
 from services.linux_perf.shared import NS_PER_S
+from services.linux_perf.throttle import set_period, start, stop, throttle_group, throttles, unthrottle
 from services.registers import MASK32, MASK64, PMINTENSET_EL1, PMOVSCLR_EL0
 
 # As plain integers: an enum's member is looked up each time.
 COUNTER_OVERFLOW, GUEST_OVERFLOW = int(Notice.COUNTER_OVERFLOW), int(Notice.GUEST_OVERFLOW)
 VALUE_BYTES = 24  # of one event's count in a sample: the count, the event's id and its lost samples
 ACCUMULATED_SAMPLES = 128  # window of the running average of the handler's length
-
-# Starting and stopping an event that keeps its counter.
-
-
-async def _stop(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
-    """pmu.stop(PERF_EF_UPDATE)."""
-    slot = cpu.burst.extend(cc.pmu.stop_of(event))
-    values = cpu.execute()
-    update(event, slot, values if isinstance(values, list) else await values)
-
-
-def _set_period(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> bool:
-    """armpmu_event_set_period; whether a new period has begun."""
-    left, hw, renewed = event.period_left, event.hw, False
-    if left <= 0 or left <= -event.sample_period:
-        renewed = event.renew_period()
-        left = event.period_left
-    if left > hw.half or left < 0:  # compared as u64
-        left = hw.half
-    event.prev = -left
-    if hw.chained:
-        cc.pmu.write(cpu.burst, event, left)
-    else:
-        idx = event.idx
-        cpu.burst.msr(REGISTERS[idx], -left & cc.pmu.write_masks[idx])
-    return renewed
-
-
-def _start(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
-    """pmu.start."""
-    _set_period(cc, cpu, event)
-    cpu.burst.extend(event.hw.restarts[event.idx])
-
 
 # The PMU interrupt.
 
@@ -102,13 +70,16 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
         slot = read_of(cpu.burst, event)
         values = cpu.execute()
         update(event, slot, values if isinstance(values, list) else await values)
-        if not _set_period(cc, cpu, event) or not event.sampling:
+        if not set_period(cc, cpu, event) or not event.sampling:
             continue
-        throttle = _throttles(cc, event)
+        throttle = throttles(cc, event)
+        if throttle and pmu.group_throttle:
+            await throttle_group(cc, cpu, event)
+            throttle = False
         if event.attr.frequency and _period_over(cc, cpu, event):
-            await _stop(cc, cpu, event)
+            await stop(cc, cpu, event)
             event.period_left = 0
-            _start(cc, cpu, event)
+            start(cc, cpu, event)
         if event.is_kvm:
             await _kvm_overflow(cc, cpu, event)
         else:
@@ -126,21 +97,6 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
     if cc.wakeup_pending and not cc.wakeup_raised:
         cc.wakeup_raised = True
         cpu.burst.ipi(cc.config.cpu)
-    return True
-
-
-def _throttles(cc: CpuContext, event: PerfEvent) -> bool:
-    """__perf_event_account_interrupt, as armpmu's interrupt handler has it: is the event to be throttled?"""
-    if event.interrupts_seq != cc.throttled_seq:
-        event.interrupts_seq = cc.throttled_seq
-        event.interrupts = 1
-    else:
-        event.interrupts += 1
-    if event.interrupts < cc.shared.limits.max_samples_per_tick:
-        return False
-    cc.throttled_count += 1
-    event.interrupts = THROTTLED
-    cc.pmu.throttled = True
     return True
 
 
@@ -184,12 +140,12 @@ async def _kvm_overflow(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     As in the kernel the next period is taken from the *event's* count, not the guest's counter: right for
     a Linux guest, which rewrites its counter in the handler and so has the event made anew.
     """
-    await _stop(cc, cpu, event)
+    await stop(cc, cpu, event)
     event.sample_period = signed64(-event.count & (MASK64 if event.long_overflow else MASK32))
     event.sampling = event.sample_period != 0
     event.period_left = 0
     cpu.burst.notify(COUNTER_OVERFLOW, event.handle)
-    _start(cc, cpu, event)
+    start(cc, cpu, event)
 
 
 def _adjust_period(event: PerfEvent, ns: int, count: int) -> bool:
@@ -238,6 +194,8 @@ async def tick(cc: CpuContext, cpu: Cpu) -> None:
     await _adjust_context(cc, cpu, cc.ctx, unthrottle)
     if cc.task_ctx is not None:
         await _adjust_context(cc, cpu, cc.task_ctx, unthrottle)
+    if cc.pmu.stopped:
+        cc.pmu.stopped = any(event is not None and event.stopped for event in cc.pmu.events)
 
 
 async def _adjust_context(cc: CpuContext, cpu: Cpu, ctx: Context, unthrottle: bool) -> None:
@@ -256,17 +214,15 @@ async def _adjust_context(cc: CpuContext, cpu: Cpu, ctx: Context, unthrottle: bo
 async def _adjust_event(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     frequency = event.attr.frequency
     if event.interrupts == THROTTLED:
-        event.interrupts = 0
-        if not frequency:
-            _start(cc, cpu, event)
+        unthrottle(cc, cpu, event)
     if not frequency:
         return
-    await _stop(cc, cpu, event)
+    await stop(cc, cpu, event)
     delta = event.count - event.freq_count_stamp
     event.freq_count_stamp = event.count
     if delta > 0 and _adjust_period(event, cc.shared.tick_ns, delta):
         event.period_left = 0
-    _start(cc, cpu, event)
+    start(cc, cpu, event)
 
 
 def _has_frequency(leader: PerfEvent) -> bool:

@@ -128,7 +128,15 @@ class Perf:
 
     def add_cpu(self, config: PerfConfig) -> PerfCpu:
         shared = self.shared
-        driver = Driver(config.pmuver, config.hyp, config.icntr, config.high_to_low, shared.costs, config.arm_pmu)
+        driver = Driver(
+            config.pmuver,
+            config.hyp,
+            config.icntr,
+            config.high_to_low,
+            shared.costs,
+            config.arm_pmu,
+            config.group_throttle,
+        )
         cpu = PerfCpu(driver, shared, config, shared.new_context(None))
         self.cpus.append(cpu)
         return cpu
