@@ -4,7 +4,7 @@ Written once against `services.cpu.Cpu`; the host runs it at EL2, guests at EL1.
 kernel/events/core.c, drivers/perf/arm_pmu.c and drivers/perf/arm_pmuv3.c. Each module imports only those above it:
 
     attr  event  driver  pmu  shared  cpu_context  software  schedule  switch  inherit  lifecycle  kernel_counters
-    throttle  interrupts  perf  session
+    reading  throttle  interrupts  perf  session
 
     perf = Perf(frequency_hz=3_000_000_000, hz=250, costs=costs)
     this_cpu = perf.add_cpu(PerfConfig(pmuver=6, hyp=False))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from services.cpu import Cpu
 from services.experiment import DEFAULT_SYSCTLS, PerfSysctls
-from services.linux_perf import inherit, interrupts, kernel_counters, lifecycle, schedule, switch
+from services.linux_perf import inherit, interrupts, kernel_counters, lifecycle, reading, schedule, switch
 from services.linux_perf.attr import EventAttr
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import Driver
@@ -62,10 +62,10 @@ class PerfCpu(CpuContext):
     enable = lifecycle.enable
     disable = lifecycle.disable
     enable_on_exec = lifecycle.enable_on_exec
-    read = lifecycle.read
-    truth = lifecycle.truth
-    held = lifecycle.held
     release = lifecycle.release
+
+    read = reading.read_one
+    read_group = reading.read_group
 
     handle_irq = interrupts.handle_irq
     handler_took = interrupts.handler_took

@@ -9,9 +9,10 @@ from typing import Any
 from services.cpu import Cpu
 from services.experiment import ANY_PMU, SessionSpec
 from services.linux_perf.attr import EventAttr
-from services.linux_perf.event import OFF, PerfEvent
+from services.linux_perf.event import ERROR, OFF, PerfEvent
 from services.linux_perf.perf import PerfCpu
 from services.linux_perf.pmu import OpenError
+from services.linux_perf.reading import Reading
 from services.state import Objects, Saved, as_frozen, derived, link, restore
 
 Result = dict[str, Any]
@@ -138,27 +139,44 @@ class Session:
         self.events = []
 
     async def _results(self, cpu: Cpu) -> list[Result]:
-        return [await self._result(cpu, index, event) for index, event in enumerate(self.events)]
+        readings = await self._read(cpu)
+        return [self._result(index, event, readings.get(index)) for index, event in enumerate(self.events)]
 
-    async def _result(self, cpu: Cpu, index: int, event: PerfEvent | None) -> Result:
-        if event is None:
+    async def _read(self, cpu: Cpu) -> dict[int, Reading]:
+        """read(2) of every event, by its place.
+
+        perf stat reads a group with one call, by its leader (evsel__read_group: PERF_FORMAT_GROUP); perf record, at its
+        end, each by itself (record__read_lost_samples).
+        """
+        found: dict[int, Reading] = {}
+        for index, event in enumerate(self.events):
+            if event is None or index in found:
+                continue
+            if event.siblings and self.spec.verb == "stat":
+                group = await self.perf.read_group(cpu, event)
+                found |= zip(map(self.events.index, (event, *event.siblings)), group, strict=True)
+            else:
+                found[index] = await self.perf.read(cpu, event)
+        return found
+
+    def _result(self, index: int, event: PerfEvent | None, reading: Reading | None) -> Result:
+        if event is None or reading is None:
             return {
                 "name": self.spec.events[index].name,
                 "unsupported": self.unsupported.get(index, ""),
                 **dict.fromkeys(COUNTS, 0),
                 "state": OFF,
             }
-        count = await self.perf.read(cpu, event)
-        enabled, running = event.times()
+        unread = self.spec.verb == "stat" and event.leader.state == ERROR  # end of file, for all of the group
         return {
             "name": event.attr.name,
             "unsupported": "",
-            "count": count,
-            "truth": await self.perf.truth(cpu, event),
-            "held": await self.perf.held(cpu, event),
-            "enabled": enabled,
-            "running": running,
+            "count": reading.count,
+            "truth": reading.truth,
+            "held": reading.held,
+            "enabled": reading.enabled,
+            "running": reading.running,
             "samples": event.samples + event.child_samples + sum(child.samples for child in event.children),
-            "state": event.state,
+            "state": ERROR if unread else event.state,
             "starved": self.perf.starved.get(event.id),
         }

@@ -84,5 +84,7 @@ def happened(kind: Software, *contexts: Context | None) -> None:
 
 
 def truth(event: PerfEvent) -> int:
-    """What really happened while it was enabled."""
-    return event.times()[0] if event.hw.config in CLOCKS else event.truth
+    """What really happened while it was enabled, inherited events aside."""
+    if event.hw.config not in CLOCKS:
+        return event.truth
+    return event.enabled + (event.ctx.time if event.timed and event.ctx is not None else 0)

@@ -35,7 +35,7 @@ async def test_a_period_samples_each_time_it_is_over() -> None:
     kernel = await Kernel.boot()
     event = await kernel.open(INSTRUCTIONS, period=100_000)
     await run(kernel, 10)
-    count = await kernel.perf.read(kernel.cpu, event)
+    count = (await kernel.perf.read(kernel.cpu, event)).count
     assert event.samples == count // 100_000
 
 

@@ -41,7 +41,7 @@ async def group(
 
 
 async def read(kernel: Kernel, *events: PerfEvent) -> list[int]:
-    return [await kernel.perf.read(kernel.cpu, event) for event in events]
+    return [(await kernel.perf.read(kernel.cpu, event)).count for event in events]
 
 
 async def test_the_whole_group_is_stopped_and_restarted_at_the_tick() -> None:
