@@ -69,6 +69,8 @@ def _sessions(report: dict[str, Any]) -> None:
             for name in EVENT:
                 _field(event, name, int, of_event)
             _field(event, "state", int, of_event, range(min(State), max(State) + 1))
+            if "sampled" in event:
+                _field(event, "sampled", int, of_event)
             _text(event, "unsupported", of_event)
             for owner in _optional(event, "starved", of_event):
                 if not isinstance(owner, str) or not OWNER.fullmatch(owner):

@@ -117,6 +117,7 @@ class PerfEvent:
     # What is reported.
     count: int = 0
     samples: int = 0
+    sampled: int = 0  # its count, as the last sample with PERF_SAMPLE_READ has it
     enabled: int = 0
     running: int = 0
     timed: bool = False  # between the start and the end of an interval of `enabled`
@@ -129,6 +130,7 @@ class PerfEvent:
     child_enabled: int = 0
     child_running: int = 0
     child_samples: int = 0
+    child_sampled: int = 0
     child_truth: int = 0
     child_held: int = 0
 
@@ -221,6 +223,7 @@ class Context:
     software: list[PerfEvent] = link(default_factory=list)  # leaders of groups of software events alone, of both kinds
     software_active: list[PerfEvent] = link(default_factory=list)
     swevents: int = 0  # how many of `events` are software events
+    no_switch_fast: int = 0  # how many have their tasks' counts in samples: inherited, and with PERF_SAMPLE_READ
     is_active: int = 0
     rotate_necessary: bool = False
     time: int = 0  # ns, passes only while the context is active
@@ -236,6 +239,7 @@ class Context:
         self.events.append(event)
         self.alone += event.hw.alone
         self.swevents += event.hw.software
+        self.no_switch_fast += event.attr.inherit and event.attr.sample_read
         self.unclone()
         leader = event.leader
         if leader is event:
@@ -264,6 +268,7 @@ class Context:
         self.events.remove(event)
         self.alone -= event.hw.alone
         self.swevents -= event.hw.software
+        self.no_switch_fast -= event.attr.inherit and event.attr.sample_read
         self.unclone()
         event.ctx = None
 

@@ -7,6 +7,7 @@ for rotation, which takes events off, it waits for what it has posted and no mor
 from __future__ import annotations
 
 from services.cpu import Cpu, Notice
+from services.linux_perf import software
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import read_of
 from services.linux_perf.event import ACTIVE, THROTTLED, Context, PerfEvent, signed64
@@ -112,13 +113,28 @@ def _period_over(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> bool:
 
 
 async def _read_group(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
-    """perf_output_read_group: the sample has the counts of the whole group, each read for it."""
+    """perf_output_read_group: the sample has the counts of the whole group, each read for it.
+
+    perf report takes what each has grown by since the sample before (deliver_sample_value): in all, the last one.
+    """
     leader = event.leader
     for one in (leader, *leader.siblings):
         if one is not event and one.state == ACTIVE:
-            slot = read_of(cpu.burst, one)
-            values = cpu.execute()
-            update(one, slot, values if isinstance(values, list) else await values)
+            if one.hw.software:
+                await _read_clock(cc, cpu, one)
+            else:
+                slot = read_of(cpu.burst, one)
+                values = cpu.execute()
+                update(one, slot, values if isinstance(values, list) else await values)
+        one.sampled = one.count
+
+
+async def _read_clock(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
+    """perf_pmu_read of a software event: of a clock, after what was read before it."""
+    assert event.ctx is not None
+    await wait(cc, cpu)
+    update_time(cc, cpu, event.ctx)
+    software.update(event, event.ctx)
 
 
 def _sample(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:

@@ -167,6 +167,9 @@ class Session:
                 **dict.fromkeys(COUNTS, 0),
                 "state": OFF,
             }
+        family = (event, *event.children)
+        read_group = any(one.attr.sample_read for one in (event.leader, *event.leader.siblings))
+        carried = {"sampled": event.child_sampled + sum(one.sampled for one in family)} if read_group else {}
         unread = self.spec.verb == "stat" and event.leader.state == ERROR  # end of file, for all of the group
         return {
             "name": event.attr.name,
@@ -176,7 +179,8 @@ class Session:
             "held": reading.held,
             "enabled": reading.enabled,
             "running": reading.running,
-            "samples": event.samples + event.child_samples + sum(child.samples for child in event.children),
+            "samples": event.child_samples + sum(one.samples for one in family),
             "state": ERROR if unread else event.state,
             "starved": self.perf.starved.get(event.id),
+            **carried,
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from services.experiment import Experiment, SessionSpec
@@ -24,6 +25,7 @@ def events(cpus: Iterable[Mapping[str, Any]], vms: Sequence[str] = ()) -> tuple[
     summed: dict[tuple[Any, int, str], dict[str, Any]] = {}
     names: dict[tuple[Any, int, str], str] = {}
     unsupported: dict[tuple[Any, int, str], str] = {}
+    sampled: dict[tuple[Any, int, str], int] = {}
     starved: dict[tuple[Any, int, str], dict[str, None]] = {}
     for number, cpu in enumerate(cpus):
         for session, of_session in enumerate(cpu.get("sessions", [])):
@@ -35,12 +37,19 @@ def events(cpus: Iterable[Mapping[str, Any]], vms: Sequence[str] = ()) -> tuple[
                 for field in _SUMMED:
                     row[field] += event[field]
                 row["in_error"] += event["state"] == _ERROR
+                if "sampled" in event:
+                    sampled[key] = sampled.get(key, 0) + event["sampled"]
                 if event.get("unsupported"):
                     unsupported.setdefault(key, event["unsupported"])
                 if event.get("starved") is not None:
                     starved.setdefault(key, {}).update(dict.fromkeys(event["starved"]))
     return tuple(
-        _event(names[key], key[2], row, unsupported.get(key, ""), _owners(starved.get(key), row, vms))
+        replace(
+            _event(names[key], key[2], row),
+            unsupported=unsupported.get(key, ""),
+            sampled=sampled.get(key),
+            starved=_owners(starved.get(key), row, vms),
+        )
         for key, row in summed.items()
     )
 
@@ -63,7 +72,7 @@ def _owners(of: Iterable[str] | None, row: Mapping[str, int], vms: Sequence[str]
     return "; ".join(said) or "nobody has them: the group needs more than there are"
 
 
-def _event(session: str, name: str, row: Mapping[str, int], unsupported: str, starved: str) -> Event:
+def _event(session: str, name: str, row: Mapping[str, int]) -> Event:
     # __perf_read returns end of file for an event in ERROR, and perf stat then takes none of its CPUs' counts.
     readable = not row["in_error"]
     counted = readable and bool(row["running"])
@@ -78,8 +87,6 @@ def _event(session: str, name: str, row: Mapping[str, int], unsupported: str, st
         samples=row["samples"],
         in_error=row["in_error"],
         error=_error(row) if counted else None,
-        unsupported=unsupported,
-        starved=starved,
     )
 
 

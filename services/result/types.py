@@ -102,6 +102,7 @@ class Event:
     in_error: int  # CPUs on which it ended in the ERROR state
     error: CountError | None  # None where `scaled` is
     unsupported: str = ""  # why perf_event_open failed, errno first; "" if it did not
+    sampled: int | None = None  # of its count, what samples of its group carry (`:S`); None if there are none such
     starved: str = ""  # of an event of the host that never got a counter: who has them
 
     @property
