@@ -93,7 +93,9 @@ class Notice(IntEnum):
     WORK_DONE = 3  # guest: no workload is left and every perf session has ended; host: unused
     WORK_BEGUN = 4
     RESYNC_EL0 = 5  # the host's driver has started the PMU in interrupt context with a vCPU loaded
-    TASK_KILLED = 6  # host; value: thread of a task that is killed before it execs, as its perf session cannot begin
+    TASK_KILLED = (
+        6  # host; value: thread of a task that is killed before it execs, or of perf, as its session cannot begin
+    )
 
 
 class TruthScope(IntFlag):

@@ -45,6 +45,7 @@ class SessionSpec:
     verb: str  # "stat" or "record"
     events: tuple[EventSpec, ...]
     cpu_wide: bool = False  # -a / -C: per-CPU events, for as long as the run lasts
+    interval: int = 0  # perf stat -I, in cycles; 0: it prints at its end alone
     name: str = ""  # one session on several CPUs has one name, and its events are reported as one; "": it stands alone
 
     def excluding_guests(self) -> list[int]:

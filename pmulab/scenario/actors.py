@@ -97,7 +97,9 @@ def _on_threads(table: Table) -> bool:
 def _on_cpus(table: Table, machine: Machine, tool: str) -> SessionSpec:
     """A session of the host on CPUs (`perf stat -a`, `-C`)."""
     chosen = table.integers("pcpu", range(len(machine.cpus)), 0, 2**31)
-    return read_session(table, cpu_wide=True, pmus=host_pmus(machine.cpus, chosen), tool=tool)
+    return read_session(
+        table, cpu_wide=True, frequency_hz=machine.frequency_hz, pmus=host_pmus(machine.cpus, chosen), tool=tool
+    )
 
 
 def _watch_threads(table: Table, guests: list[GuestSpec], machine: Machine, tool: str) -> None:
@@ -105,7 +107,9 @@ def _watch_threads(table: Table, guests: list[GuestSpec], machine: Machine, tool
     name = table.choice("guest", [guest.name for guest in guests], "")
     number = next(number for number, guest in enumerate(guests) if guest.name == name)
     vcpus = list(guests[number].vcpus)
-    session = read_session(table, cpu_wide=False, pmus=host_pmus(machine.cpus), tool=tool)
+    session = read_session(
+        table, cpu_wide=False, frequency_hz=machine.frequency_hz, pmus=host_pmus(machine.cpus), tool=tool
+    )
     for vcpu in table.integers("vcpu", range(len(vcpus)), 0, len(vcpus) - 1):
         if vcpus[vcpu].pcpu == _FLOATS:
             table.refuse(
@@ -135,7 +139,10 @@ def _read_guest(table: Table, machine: Machine, work: Work, default_name: str) -
             VcpuSpec(
                 pcpu=pin[vcpu] if pin else _FLOATS,
                 tasks=tuple(read_guest_task(task, machine, work) for task in tasks[vcpu]),
-                sessions=tuple(read_session(session, cpu_wide=True) for session in sessions[vcpu]),
+                sessions=tuple(
+                    read_session(session, cpu_wide=True, frequency_hz=machine.frequency_hz)
+                    for session in sessions[vcpu]
+                ),
             )
             for vcpu in range(vcpus)
         ),
@@ -225,7 +232,8 @@ def read_task(table: Table, machine: Machine, work: Work, pmus: Pmus = GUEST_PMU
     """A program: its phases and its perf session, on a guest's PMU or on `pmus`."""
     session: SessionSpec | None = None
     if "perf" in table:
-        session = read_session(table.table("perf", keys.TASK_PERF), cpu_wide=False, pmus=pmus, tool=tool)
+        perf = table.table("perf", keys.TASK_PERF)
+        session = read_session(perf, cpu_wide=False, frequency_hz=machine.frequency_hz, pmus=pmus, tool=tool)
     phases, turns = work.phases(table)
     return TaskSpec(
         name=table.text("name", table.text("workload")),

@@ -1,4 +1,4 @@
-"""perf sessions of a scenario: `perf = { verb, events, frequency | period }`."""
+"""perf sessions of a scenario: `perf = { verb, events, frequency | period | interval_ms }`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from services.core_pmus import core_pmus
 from services.experiment import ANY_PMU, CpuSpec, SessionSpec
 from services.tables import Table
 
+_MAX_INTERVAL = 3_600_000  # ms
 _DEFAULT_FREQUENCY = 4000  # perf record's own, Hz
 
 
@@ -34,8 +35,10 @@ def host_pmus(cpus: Sequence[CpuSpec], chosen: Iterable[int] | None = None) -> P
     return Pmus(names, frozenset(number for number, pmu in enumerate(pmus) if wanted.intersection(pmu.cpus)))
 
 
-def read_session(table: Table, *, cpu_wide: bool, pmus: Pmus = GUEST_PMUS, tool: str = TOOLS[0]) -> SessionSpec:
-    """A session of a guest, or of the host with its `pmus`."""
+def read_session(
+    table: Table, *, cpu_wide: bool, frequency_hz: int, pmus: Pmus = GUEST_PMUS, tool: str = TOOLS[0]
+) -> SessionSpec:
+    """A session of a guest, or of the host with its `pmus`, on CPUs with a clock of `frequency_hz`."""
     table.require("verb", '"record"')
     table.require("events", '"cycles,instructions"')
     verb = table.choice("verb", ("stat", "record"), "")
@@ -48,7 +51,20 @@ def read_session(table: Table, *, cpu_wide: bool, pmus: Pmus = GUEST_PMUS, tool:
         if event.software and (event.frequency or event.period):
             remedy = 'count it (verb = "stat"), or have another event sample for it: {cycles,task-clock}:S'
             table.refuse("events", f"sampling by {event.name!r}, a software event, is not modelled", remedy)
-    return SessionSpec(verb, events, cpu_wide, ".".join(str(key) for key in table.path))
+    name = ".".join(str(key) for key in table.path)
+    return SessionSpec(verb, events, cpu_wide, _interval(table, verb) * frequency_hz // 1000, name)
+
+
+def _interval(table: Table, verb: str) -> int:
+    """What perf stat's -I was given, in ms; 0: nothing."""
+    if "interval_ms" not in table:
+        return 0
+    if verb == "record":
+        table.refuse("interval_ms", "perf record prints nothing at intervals", 'leave it out, or write verb = "stat"')
+    interval = table.duration("interval_ms", "ms", 1000, 1, _MAX_INTERVAL)
+    if interval != int(interval):
+        table.refuse("interval_ms", f"perf stat takes whole ms, not {interval}", "give a whole number of them")
+    return int(interval)
 
 
 def _sampling(table: Table, verb: str) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from services.linux_perf.lifecycle import is_here, update
 from services.linux_perf.schedule import collect, update_time, wait
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Reading:
     """An event's values since it was opened, inherited events included: occurrences, and times in ns.
 
@@ -25,8 +25,8 @@ class Reading:
     count: int
     truth: int
     held: int
-    enabled: int = 0
-    running: int = 0
+    enabled: int
+    running: int
 
 
 async def read_one(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> Reading:
@@ -46,22 +46,18 @@ async def read_group(cc: CpuContext, cpu: Cpu, leader: PerfEvent) -> list[Readin
 async def _read(cc: CpuContext, cpu: Cpu, leader: PerfEvent, siblings: Sequence[PerfEvent]) -> list[Reading]:
     """Of an inherited event or group each is read by itself: it may be on another CPU."""
     cpu.burst.extend(cc.pmu.read)
-    readings = [Reading(one.child_count, one.child_truth, one.child_held) for one in (leader, *siblings)]
+    sums = [[one.child_count, one.child_truth, one.child_held] for one in (leader, *siblings)]
     for one in (leader, *leader.children):
         group = (one, *one.siblings) if siblings else (one,)
         happened = await _refresh(cc, cpu, group)
-        for event, reading, passed in zip(group, readings, happened, strict=True):
-            reading.count += event.count
+        for event, passed, of in zip(group, happened, sums, strict=True):
             if event.hw.software:
-                reading.truth += software.truth(event)
-                reading.held += event.count
-                continue
-            reading.truth += event.truth + (passed if event.truth_open else 0)
-            reading.held += event.held + (passed if event.state == ACTIVE else 0)
-    enabled, running = leader.times()
-    for reading in readings:
-        reading.enabled, reading.running = enabled, running
-    return readings
+                truth, held = software.truth(event), event.count
+            else:
+                truth = event.truth + (passed if event.truth_open else 0)
+                held = event.held + (passed if event.state == ACTIVE else 0)
+            of[:] = of[0] + event.count, of[1] + truth, of[2] + held
+    return [Reading(count, truth, held, *leader.times()) for count, truth, held in sums]
 
 
 async def _refresh(cc: CpuContext, cpu: Cpu, group: Sequence[PerfEvent]) -> list[int]:

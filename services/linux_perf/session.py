@@ -6,18 +6,23 @@ import errno
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from services.cpu import Cpu
+from services.boot import NO_PROCESS
+from services.cpu import NEVER, Cpu
 from services.experiment import ANY_PMU, SessionSpec
 from services.linux_perf.attr import EventAttr
 from services.linux_perf.event import ERROR, OFF, PerfEvent
 from services.linux_perf.perf import PerfCpu
 from services.linux_perf.pmu import OpenError
 from services.linux_perf.reading import Reading
+from services.linux_perf.shared import NS_PER_S
 from services.state import Objects, Saved, as_frozen, derived, link, restore
 
 Result = dict[str, Any]
 
 COUNTS = ("count", "truth", "held", "enabled", "running", "samples")
+PRINTED = ("count", "truth", "enabled", "running")  # of an event at an interval
+
+Printed = list[Any]  # ns since the session began, and of each event those, and whether it is in ERROR
 
 
 @dataclass(slots=True, eq=False)
@@ -33,10 +38,15 @@ class Session:
     task: int | None
     perf: PerfCpu = derived()
     on_exec: bool = False
+    process: int = NO_PROCESS  # of the host: the thread of the perf that reads it at intervals
     events: list[PerfEvent | None] = link(default_factory=list)  # None: not opened here
     unsupported: dict[int, str] = field(default_factory=dict)  # why perf_event_open failed, by the event's place
     refused: str = ""  # why the tool ended before it had begun
     closed: list[Result] | None = None  # what was reported at the end
+    began: int = 0  # when all were open, in cycles
+    due: int = NEVER  # when perf stat -I prints next, where this kernel wakes it
+    ended: bool = False  # it has printed its last
+    intervals: list[Printed] = field(default_factory=list)  # what it has read, each time
 
     async def open(self, cpu: Cpu) -> None:
         """perf_event_open of every event and, unless an exec is to come, ioctl(ENABLE) of every leader.
@@ -75,24 +85,56 @@ class Session:
             for event in self._leaders():
                 await self.perf.enable(cpu, event)
         await self.perf.settle(cpu)
+        self.began = cpu.now
+        if self.spec.interval:
+            self.due = self.began + self.spec.interval
 
     async def close(self, cpu: Cpu) -> None:
         """ioctl(DISABLE) of every leader, read, close."""
         if self.closed is not None:
             return
+        printed = await self.print_interval(cpu) if self.spec.interval else None
         for event in self._leaders():
             self.perf.disable(cpu, event)
-        self.closed = await self._results(cpu)
+        results = await self._results(cpu)
+        self.closed = results if printed is None else printed
+        self.due, self.ended = NEVER, True
         await self._release(cpu)
 
+    async def print_interval(self, cpu: Cpu) -> list[Result]:
+        """process_interval: read all there is to read. The next time is an interval after this is done."""
+        results = await self._results(cpu)
+        self._print(cpu, self.intervals, results)
+        self.due = cpu.now + self.spec.interval
+        return results
+
+    def _print(self, cpu: Cpu, intervals: list[Printed], results: list[Result]) -> None:
+        time = (cpu.now - self.began) * NS_PER_S // self.perf.frequency_hz
+        intervals.append([time, [[*(one[name] for name in PRINTED), int(one["state"] == ERROR)] for one in results]])
+
     async def report(self, cpu: Cpu) -> Result:
-        """Results so far: counts and truth in occurrences, times in ns."""
-        return {
-            "name": self.spec.name,
-            "verb": self.spec.verb,
-            "refused": self.refused,
-            "events": await self._results(cpu) if self.closed is None else self.closed,
-        }
+        """Results so far: counts and truth in occurrences, times in ns. `intervals` has what each has grown by."""
+        results = await self._results(cpu) if self.closed is None else self.closed
+        report = {"name": self.spec.name, "verb": self.spec.verb, "refused": self.refused, "events": results}
+        if self.spec.interval:
+            report["intervals"] = self._grown(cpu, results)
+        return report
+
+    def _grown(self, cpu: Cpu, results: list[Result]) -> list[Result]:
+        """The rows of perf stat -I (evsel__compute_deltas). One that runs prints the last when it is told to end."""
+        intervals = [*self.intervals]
+        if not self.ended and results:
+            self._print(cpu, intervals, results)
+        before = [[0] * (1 + len(PRINTED)) for _ in results]
+        rows = []
+        for time, events in intervals:
+            grown = [
+                [*(new - old for new, old in zip(now[:-1], then, strict=False)), now[-1]]
+                for now, then in zip(events, before, strict=True)
+            ]
+            rows.append({"time": time, "events": grown})
+            before = events
+        return rows
 
     @classmethod
     def restored(cls, perf: PerfCpu, saved: Saved, objects: Objects) -> Session:

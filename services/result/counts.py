@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import Any
 
 from services.experiment import Experiment, SessionSpec
 from services.linux_perf.attr import State
-from services.result.types import CountError, Event, RefusedEvent, RefusedSession
+from services.result.types import CountError, Event, Interval, RefusedEvent, RefusedSession
 
 _ERROR = int(State.ERROR)
 _SUMMED = ("count", "truth", "held", "enabled", "running", "samples")
@@ -107,6 +108,37 @@ def _error(row: Mapping[str, int]) -> CountError:
         surplus=max(seen - ideal, 0),
         overflow=scaled - seen,
     )
+
+
+def intervals(cpus: Iterable[Mapping[str, Any]]) -> tuple[Interval, ...]:
+    """The rows of every `perf stat -I`. The reads of a session on several CPUs are summed, the first with the first."""
+    summed: dict[Any, list[tuple[int, list[list[int]]]]] = {}
+    names: dict[Any, tuple[str, list[str]]] = {}
+    for number, cpu in enumerate(cpus):
+        for session, of_session in enumerate(cpu.get("sessions", [])):
+            key = of_session["name"] or (number, session)
+            if not of_session["events"]:  # it ended before it had begun
+                continue
+            names.setdefault(key, (of_session["name"], [event["name"] for event in of_session["events"]]))
+            rows = summed.setdefault(key, [])
+            for index, row in enumerate(of_session.get("intervals", [])):
+                if index == len(rows):
+                    rows.append((row["time"], row["events"]))
+                else:
+                    both = zip(rows[index][1], row["events"], strict=True)
+                    rows[index] = (rows[index][0], [list(map(operator.add, *pair)) for pair in both])
+    return tuple(
+        _interval(names[key][0], names[key][1], index, time, values)
+        for key, rows in summed.items()
+        for time, events in rows
+        for index, values in enumerate(events)
+    )
+
+
+def _interval(session: str, events: Sequence[str], index: int, time: int, values: Sequence[int]) -> Interval:
+    count, truth, enabled, running, in_error = values
+    nth = events[:index].count(events[index])
+    return Interval(session, events[index], nth, time, None if in_error else count, truth, enabled, running)
 
 
 def refused_sessions(cpus: Iterable[Mapping[str, Any]]) -> tuple[RefusedSession, ...]:

@@ -121,6 +121,27 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Interval:
+    """What an event has grown by from one read of `perf stat -I` to the next, summed over the session's CPUs."""
+
+    session: str
+    event: str
+    nth: int  # which of the session's events of that name it is
+    time_ns: int  # of the read, since all events were open
+    count: int | None  # raw; None if it was in ERROR on one of them
+    truth: int
+    enabled_ns: int
+    running_ns: int
+
+    @property
+    def scaled(self) -> int | None:
+        """count * enabled / running, as perf scales it; None where perf prints `<not counted>`."""
+        if self.count is None or not self.running_ns:
+            return None
+        return (2 * self.count * self.enabled_ns + self.running_ns) // (2 * self.running_ns)
+
+
+@dataclass(frozen=True, slots=True)
 class RefusedEvent:
     """An event of the host that the design does not let perf_event_open have."""
 
@@ -164,6 +185,7 @@ class Guest:
     vcpu_load: tuple[Latency, ...]  # of each vCPU: what the PMU adds to vcpu_load
     vcpu_put: tuple[Latency, ...]
     refused_sessions: tuple[RefusedSession, ...] = ()
+    intervals: tuple[Interval, ...] = ()  # of sessions with `interval_ms`, in the order in which perf prints them
     no_vpmu: str = ""  # why KVM has no vPMU, for any guest and under any design; "" if it has
 
 
@@ -175,6 +197,7 @@ class Host:
     refused: tuple[RefusedEvent, ...]
     interrupt_latency: tuple[Latency, ...]  # of each pCPU, for the host's own overflows
     refused_sessions: tuple[RefusedSession, ...] = ()
+    intervals: tuple[Interval, ...] = ()  # of sessions with `interval_ms`, in the order in which perf prints them
     irq: float | None = None  # seconds in its interrupt handlers; None if its kernel does not account them apart
 
 

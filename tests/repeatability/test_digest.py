@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import orjson
 import pytest
@@ -12,6 +13,7 @@ import trio
 from pmulab import scenario
 from services import embedded
 
+INTERVALS = str(Path(__file__).parent / "intervals.toml")
 SHORTER = "guest.task.seconds=0.03"  # some ticks, rotations and hundreds of samples
 
 
@@ -51,7 +53,7 @@ def test_no_hash_order_reaches_the_simulation(hash_seed: str) -> None:
     assert of("two-vms", "emulated", hash_seed=hash_seed) == here("two-vms", "emulated")
 
 
-@pytest.mark.parametrize("name", ["quick", "two-vms"])
+@pytest.mark.parametrize("name", ["quick", "two-vms", INTERVALS], ids=lambda name: Path(name).stem)
 @pytest.mark.parametrize("design", ["emulated", "partitioned"])
 def test_processes_give_the_digest_of_the_embedded_run(name: str, design: str) -> None:
     assert of(name, design, topology="processes", trio_seed=random.randrange(2**32)) == here(name, design)
