@@ -11,6 +11,7 @@ from pmulab.columns import align, wrap
 from services.result import CountError, CpuTime, Design, Event, Guest, Host, Latency, RefusedEvent, Result, Run
 
 _CAUSES = ("multiplexing", "stopped", "surplus", "overflow")
+_LOSSES = ("throttled",)  # likewise, of sampling: shown where there are any
 _TRAPS_SHOWN = 6  # registers, those that trap most
 _NOT_COUNTED, _NOT_SUPPORTED = "<not counted>", "<not supported>"  # as perf prints them
 _FAR = 0.05  # from its truth: what a host event's scaled count is named for
@@ -265,7 +266,7 @@ def _cells(event: Event | RefusedEvent | None) -> list[str]:
         f"{event.truth:,}",
         "" if event.deviation is None or not event.truth else f"{100 * event.deviation:+.2f} %",
         f"({100 * event.running:.2f}%)" + (" ERROR" if event.in_error else ""),
-        f"{event.samples:,}",
+        f"{event.samples:,}" + (f" (throttled {event.throttles:,} times)" if event.throttles else ""),
     ]
 
 
@@ -300,22 +301,28 @@ def _off(event: Event) -> str:
 
 
 def _causes(actor: str, runs: Sequence[Run], actors: Sequence[Guest | Host]) -> str:
-    """The error of each scaled count by cause, in per cent of the truth."""
-    heads = columns(runs)
-    table = [[f"{actor}: error by cause", "design", "got", *_CAUSES]]
-    for name, events in _rows(actors):
+    """The error of each scaled count by cause, in per cent of the truth, and the overflows that gave no sample."""
+    heads, rows = columns(runs), _rows(actors)
+    found = [event for _, events in rows for event in events if isinstance(event, Event)]
+    causes = (*_CAUSES, *(loss for loss in _LOSSES if any(_part(event.error, loss) for event in found)))
+    missed = any(event.missed for event in found)
+    table = [[f"{actor}: error by cause", "design", "got", *causes, *(["overflows missed"] if missed else [])]]
+    for name, events in rows:
         for number, event in enumerate(events):
-            cells = [""] * (1 + len(_CAUSES))
+            cells = [""] * (len(table[0]) - 2)
             if isinstance(event, Event) and not event.unsupported:
-                cells = [f"{100 * event.running:.2f} %", *_parts(event.error, event.truth)]
+                parts = _parts(event.error, event.truth, causes)
+                cells = [f"{100 * event.running:.2f} %", *parts, *([f"{event.missed:,}"] if missed else [])]
             table.append([name if number == 0 else "", heads[number], *cells])
     return align(table, left=2) if len(table) > 1 else ""
 
 
-def _parts(error: CountError | None, truth: int) -> list[str]:
-    if error is None or not truth:
-        return ["" for _ in _CAUSES]
-    return [f"{100 * getattr(error, cause) / truth:+.2f} %" for cause in _CAUSES]
+def _parts(error: CountError | None, truth: int, causes: Sequence[str]) -> list[str]:
+    return [f"{100 * _part(error, cause) / truth:+.2f} %" if error and truth else "" for cause in causes]
+
+
+def _part(error: CountError | None, cause: str) -> int:
+    return getattr(error, cause) if error else 0
 
 
 def _interrupts(runs: Sequence[Run]) -> str:

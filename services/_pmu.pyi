@@ -192,6 +192,7 @@ class Machine:
         counters: N, 0 to 31 · pmuver: ID_AA64DFR0_EL1.PMUVer, 1 or 4 to 9 (p1, p4, p5, p7, p8, p9)
         fgt: 0, 1 (FEAT_FGT), 2 (and FEAT_FGT2) · hpmn0, icntr, th, mtpmu, ss: FEAT_HPMN0, _PMUv3_ICNTR, _PMUv3_TH,
         _MTPMU, _PMUv3_SS · el3, sel2, aarch32, vhe: 0 or 1
+        pmi_delay: cycles from the rise of the PMU interrupt line to the interrupt at the CPU
         pmcr_id: PMCR_EL0.IMP and IDCODE in place · pmceid0, pmceid1, pmmir: the registers; a common event that
         pmceid0 or pmceid1 lacks never happens on that CPU, without them the events that are tallied are implemented
 
@@ -252,9 +253,11 @@ class Machine:
         interrupt: kvm orders several pCPUs by it."""
     def charge(self, cpu: int, cause: int, cycles: int) -> None: ...
     def idle(self, cpu: int, until: int) -> None:
-        """Pass time up to `until` in WFI: nothing happens, nothing counts."""
+        """Pass time up to `until`, or the arrival of an interrupt, in WFI: nothing happens, nothing counts."""
     def interrupt(self, cpu: int) -> bool:
-        """Level of the PMU interrupt line."""
+        """Has the PMU interrupt reached the CPU?"""
+    def arrives(self, cpu: int) -> int:
+        """When a PMU interrupt that is under way reaches the CPU; 2^64 - 1 if none is."""
     def raised(self, cpu: int) -> int:
         """The cycle at which the PMU interrupt line last rose."""
     def traps(self, context: int) -> dict[int, int]:

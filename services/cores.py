@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,8 @@ SHIPPED: Final = Path(__file__).with_suffix(".toml")
 # ID_AA64DFR0_EL1.PMUVer to the name of the extension.
 PMUVER: Final = {1: "PMUv3", 4: "PMUv3p1", 5: "PMUv3p4", 6: "PMUv3p5", 7: "PMUv3p7", 8: "PMUv3p8", 9: "PMUv3p9"}
 
+MAX_PMI_DELAY: Final = 10**9  # ns
+
 
 @dataclass(frozen=True, slots=True)
 class Core:
@@ -30,6 +33,7 @@ class Core:
     title: str
     spec: CpuSpec
     vhe: bool
+    pmi_delay: Decimal  # ns
     costs: str
     source: str
     assumed: Mapping[str, str]
@@ -44,6 +48,7 @@ _KEYS: Final = (
     "icntr",
     "pmceid0",
     "pmceid1",
+    "pmi_delay",
     "vhe",
     "costs",
     "source",
@@ -87,6 +92,7 @@ def load(name: str) -> Core:
             pmceid1=_events(table, "pmceid1"),
         ),
         vhe=table.boolean("vhe", True),
+        pmi_delay=table.duration("pmi_delay", "ns", 0, 0, MAX_PMI_DELAY),
         costs=cost_table,
         source=table.text("source"),
         assumed={key: assumed.text(key) for key in assumed.data},

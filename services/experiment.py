@@ -176,6 +176,7 @@ class CpuSpec:
     fgt: int = 0  # 0 none, 1 FEAT_FGT, 2 FEAT_FGT2
     hpmn0: bool = False
     icntr: bool = False
+    pmi_delay: int = 0  # cycles that a PMU interrupt takes from the overflow to the CPU
     pmceid0: int | None = None  # PMCEID0_EL0; None: whatever events the experiment has to do with
     pmceid1: int | None = None
 

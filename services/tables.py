@@ -176,30 +176,21 @@ class Table:
 
     def number(self, key: str, default: Decimal | int, low: Decimal | int, high: Decimal | int) -> Decimal:
         """An integer or a float, exactly as it is written, from `low` to `high`."""
-        value = self.data.get(key, default)
-        path = (*self.path, key)
-        if isinstance(value, bool) or not isinstance(value, int | Decimal):
-            self._refuse_type(path, value, "a number", f"write for example {key} = {default}")
-        if not (low <= value <= high if isinstance(value, int) or value.is_finite() else False):
-            problem = f"{_dotted(path)} = {written(value)} is out of range"
-            self.refuse(key, problem, f"give a number from {low} to {high}")
-        return Decimal(value)
+        return self._number((*self.path, key), self.data.get(key, default), default, low, high)
 
     def duration(self, key: str, unit: str, default: Decimal | int, low: Decimal | int, high: Decimal | int) -> Decimal:
         """A length of time from `low` to `high` in `unit`s: a number of them, or a text with a unit of its own."""
-        value = self.data.get(key, default)
-        if not isinstance(value, str):
-            return self.number(key, default, low, high)
-        time = durations.nanoseconds(value)
-        if time is None:
-            path = (*self.path, key)
-            remedy = f'write {key} = "{default} {unit}", or {key} = {default} for the same; units are {durations.UNITS}'
-            self.refuse(key, f"{_dotted(path)} = {value!r} is not a length of time", remedy)
-        time /= durations.NANOSECONDS[unit]
-        if not low <= time <= high:
-            problem = f"{_dotted((*self.path, key))} = {value!r} is out of range"
-            self.refuse(key, problem, f"give a length of time from {low} to {high} {unit}")
-        return time
+        return self._duration((*self.path, key), self.data.get(key, default), unit, default, low, high)
+
+    def durations(
+        self, key: str, unit: str, default: Sequence[Decimal], low: Decimal | int, high: Decimal | int
+    ) -> list[Decimal]:
+        """A list of lengths of time in `unit`s; one alone stands for a list of it."""
+        value = self.data.get(key, list(default))
+        path = (*self.path, key)
+        if not isinstance(value, list):
+            return [self._duration(path, value, unit, low, low, high)]
+        return [self._duration((*path, n), one, unit, low, low, high) for n, one in enumerate(value)]
 
     def strings(self, key: str) -> list[str]:
         """A list of strings; one alone stands for a list of it."""
@@ -214,10 +205,35 @@ class Table:
                 self._refuse_type((*path, index), element, "a string", f'write {key} = ["…"]')
         return value
 
+    def _number(
+        self, path: Path, value: Any, default: Decimal | int, low: Decimal | int, high: Decimal | int
+    ) -> Decimal:
+        if isinstance(value, bool) or not isinstance(value, int | Decimal):
+            self._refuse_type(path, value, "a number", f"write for example {_key(path)} = {default}")
+        if not (low <= value <= high if isinstance(value, int) or value.is_finite() else False):
+            problem = f"{_dotted(path)} = {written(value)} is out of range"
+            raise UserError(self.document.where(path), problem, f"give a number from {low} to {high}")
+        return Decimal(value)
+
+    def _duration(
+        self, path: Path, value: Any, unit: str, default: Decimal | int, low: Decimal | int, high: Decimal | int
+    ) -> Decimal:
+        if not isinstance(value, str):
+            return self._number(path, value, default, low, high)
+        time, where = durations.nanoseconds(value), self.document.where(path)
+        if time is None:
+            key = _key(path)
+            remedy = f'write {key} = "{default} {unit}", or {key} = {default} for the same; units are {durations.UNITS}'
+            raise UserError(where, f"{_dotted(path)} = {value!r} is not a length of time", remedy)
+        time /= durations.NANOSECONDS[unit]
+        if not low <= time <= high:
+            problem = f"{_dotted(path)} = {value!r} is out of range"
+            raise UserError(where, problem, f"give a length of time from {low} to {high} {unit}")
+        return time
+
     def _integer(self, path: Path, value: Any, default: int, low: int, high: int) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            key = next(step for step in reversed(path) if isinstance(step, str))
-            self._refuse_type(path, value, "an integer", f"write for example {key} = {default}")
+            self._refuse_type(path, value, "an integer", f"write for example {_key(path)} = {default}")
         if not low <= value <= high:
             raise UserError(
                 self.document.where(path),
@@ -293,6 +309,11 @@ def is_path(name: str) -> bool:
 def _dotted(path: Path) -> str:
     """A path as a header writes it, and at its end the position in an array."""
     return f"{_header(path)}[{path[-1]}]" if path and isinstance(path[-1], int) else _header(path)
+
+
+def _key(path: Path) -> str:
+    """The key at a path, or of the array that it is in."""
+    return next(step for step in reversed(path) if isinstance(step, str))
 
 
 def _header(path: Path) -> str:

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 SCENARIO = ("seed", "machine", "host", "kvm", "guest", "published", "assumed", "fitted")
-MACHINE = ("pcpus", "core", "counters", "pmuver", "fgt", "hpmn0", "icntr", "clock_ghz", "costs", "perf_factor", "cost")
+MACHINE = (
+    "pcpus",
+    "core",
+    "counters",
+    "pmuver",
+    "fgt",
+    "hpmn0",
+    "icntr",
+    "pmi_delay",
+    "clock_ghz",
+    "costs",
+    "perf_factor",
+    "cost",
+)
 SYSCTLS = ("perf_event_max_sample_rate", "perf_cpu_time_max_percent")
 HOST = ("hz", "accounting", "mux_interval_ms", *SYSCTLS, "perf_throttle", "perf_tool", "task", "perf")
 HOST_TASK = ("pcpu", "name", "workload", "scale", "seconds", "ipc", "kernel_share", "repeat", "sleep_ms", "perf")

@@ -29,7 +29,7 @@ class Machine:
 
     def cycles(self, seconds: Decimal) -> int:
         """A duration in cycles, rounded to the nearest."""
-        return int(seconds * self.frequency_hz + Decimal("0.5"))
+        return _cycles(seconds, self.frequency_hz)
 
 
 def read_machine(scenario: Table) -> Machine:
@@ -40,6 +40,7 @@ def read_machine(scenario: Table) -> Machine:
     fgt = table.integers("fgt", [core.spec.fgt for core in found], 0, 2)
     hpmn0 = table.booleans("hpmn0", [core.spec.hpmn0 for core in found])
     icntr = table.booleans("icntr", [core.spec.icntr for core in found])
+    pmi_delay = table.durations("pmi_delay", "ns", [core.pmi_delay for core in found], 0, cores.MAX_PMI_DELAY)
     for value in pmuver:
         if value not in cores.PMUVER:
             known = ", ".join(f"{version} ({name})" for version, name in cores.PMUVER.items())
@@ -51,6 +52,7 @@ def read_machine(scenario: Table) -> Machine:
         "fgt": fgt,
         "hpmn0": hpmn0,
         "icntr": icntr,
+        "pmi_delay": pmi_delay,
     }
     pcpus = table.integer("pcpus", max(len(values) for values in lists.values()), 1, _MAX_PCPUS)
     for key, values in lists.items():
@@ -71,6 +73,7 @@ def read_machine(scenario: Table) -> Machine:
                 fgt=_of(fgt, n),
                 hpmn0=_of(hpmn0, n),
                 icntr=_of(icntr, n),
+                pmi_delay=_cycles(_of(pmi_delay, n) / 10**9, frequency_hz),
             )
             for n in range(pcpus)
         ),
@@ -79,6 +82,10 @@ def read_machine(scenario: Table) -> Machine:
         exits=table_of_costs.exit_spec(frequency_hz),
         assumed_costs=table_of_costs.assumed(),
     )
+
+
+def _cycles(seconds: Decimal, frequency_hz: int) -> int:
+    return int(seconds * frequency_hz + Decimal("0.5"))
 
 
 def _of(values: Sequence[T], pcpu: int) -> T:

@@ -62,6 +62,7 @@ def _features(cpu: CpuSpec) -> dict[str, int]:
         "fgt": cpu.fgt,
         "hpmn0": int(cpu.hpmn0),
         "icntr": int(cpu.icntr),
+        "pmi_delay": cpu.pmi_delay,
     }
     implemented = {"pmceid0": cpu.pmceid0, "pmceid1": cpu.pmceid1}
     return features | {name: events for name, events in implemented.items() if events is not None}

@@ -149,7 +149,7 @@ class PCpu(PCpuState):
         if not rq.online or rq.need_resched or self.machine.interrupt(self.cpu):
             return self.now
         if rq.current is None:
-            return self.now if rq.waiting else max(self.now, self.rearm())
+            return self.now if rq.waiting else max(self.now, min(self.rearm(), self.machine.arrives(self.cpu)))
         return rq.current.next_interaction()
 
     def charge(self, cost: int) -> None:
@@ -453,7 +453,8 @@ class PCpu(PCpuState):
             return
         self.machine.set_cputime(self.cpu, CPUTIME_IDLE)
         deadline = self.rearm()
-        if deadline == NEVER:  # and every other pCPU's is no earlier, or it would have been its turn
+        if deadline == self.machine.arrives(self.cpu) == NEVER:
+            # And every other pCPU's is no earlier, or it would have been its turn.
             raise Livelock("every CPU idles without a timer although work is left (I12)")
         self.machine.idle(self.cpu, deadline)
         self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)

@@ -14,6 +14,7 @@ from services.linux_perf.attr import State
 TIMES = ("elapsed", "user", "system")  # of a guest, in cycles
 _NAMES = {int: "an integer", str: "a string", list: "a list"}
 EVENT = ("count", "truth", "held", "enabled", "running", "samples")
+LOSSES = ("missed", "throttles", "throttled")  # 0 if they are not there
 NUMBERS = range(2**53)  # what any reader of JSON takes as it is; their sums over CPUs fit into 64 bits
 OWNER = re.compile(r"range:\d{1,2}/\d{1,2}|thread:\d{1,6}|event:.*", re.DOTALL)  # of counters: `CpuContext.starved`
 _GROWN = 5  # numbers of an event at an interval: count, truth, enabled, running, and whether it is in ERROR
@@ -69,6 +70,9 @@ def _sessions(report: dict[str, Any]) -> None:
             _field(event, "name", str, of_event)
             for name in EVENT:
                 _field(event, name, int, of_event)
+            for name in LOSSES:
+                if name in event:
+                    _field(event, name, int, of_event)
             _field(event, "state", int, of_event, range(min(State), max(State) + 1))
             if "sampled" in event:
                 _field(event, "sampled", int, of_event)

@@ -16,7 +16,7 @@ class CpuContext:
     """What a kernel's perf knows of one CPU.
 
     Within an entry counter values and truths that have been posted to be read are *pending* until the next wait:
-    `pending_outs`, `pending_truths` and `pending_held`, which are empty between entries.
+    `pending_outs`, `pending_truths`, `pending_held` and `pending_withheld`, which are empty between entries.
     """
 
     pmu: Driver
@@ -54,6 +54,7 @@ class CpuContext:
     pending_outs: list[PerfEvent] = derived(default_factory=list)
     pending_truths: list[tuple[PerfEvent, int, int]] = derived(default_factory=list)  # event, slot, sign
     pending_held: list[tuple[PerfEvent, int, int]] = derived(default_factory=list)  # likewise, while it has a counter
+    pending_withheld: list[tuple[PerfEvent, int]] = derived(default_factory=list)  # the end of it: event, slot
 
     def __post_init__(self) -> None:
         shared = self.shared

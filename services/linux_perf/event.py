@@ -118,6 +118,8 @@ class PerfEvent:
     count: int = 0
     samples: int = 0
     sampled: int = 0  # its count, as the last sample with PERF_SAMPLE_READ has it
+    missed: int = 0  # overflows that no handler saw: it went out while their interrupt was pending or under way
+    throttles: int = 0
     enabled: int = 0
     running: int = 0
     timed: bool = False  # between the start and the end of an interval of `enabled`
@@ -126,6 +128,8 @@ class PerfEvent:
     truth: int = 0
     held: int = 0  # of the truth, what happened while it had a counter
     truth_open: bool = False  # between the start and the end of an interval of `truth`
+    withheld: int = 0  # of what it held, what happened while it was throttled
+    withheld_open: bool = False
     child_count: int = 0
     child_enabled: int = 0
     child_running: int = 0
@@ -133,6 +137,9 @@ class PerfEvent:
     child_sampled: int = 0
     child_truth: int = 0
     child_held: int = 0
+    child_missed: int = 0
+    child_throttles: int = 0
+    child_withheld: int = 0
 
     def __post_init__(self, period: int) -> None:
         attr = self.attr
@@ -162,6 +169,11 @@ class PerfEvent:
     @property
     def throttled(self) -> bool:
         return self.interrupts == THROTTLED
+
+    @property
+    def overflows_missed(self) -> int:
+        """Overflows without a sample so far, the one that it has gone out with among them."""
+        return self.missed + (self.sampling and self.period_left <= 0 and self.state != ACTIVE)
 
     @property
     def is_kvm(self) -> bool:

@@ -92,5 +92,8 @@ def _exit_child(shared: Shared, event: PerfEvent, parent: PerfEvent) -> None:
     parent.child_sampled += event.sampled
     parent.child_truth += software.truth(event) if event.hw.software else event.truth
     parent.child_held += event.held
+    parent.child_missed += event.overflows_missed
+    parent.child_throttles += event.throttles
+    parent.child_withheld += event.withheld
     parent.children.remove(event)
     del shared.events[event.id]

@@ -26,7 +26,16 @@ from services.linux_perf.schedule import (
     wait,
 )
 from services.linux_perf.shared import NS_PER_S
-from services.linux_perf.throttle import set_period, start, stop, throttle_group, throttles, unthrottle
+from services.linux_perf.throttle import (
+    set_period,
+    start,
+    stop,
+    throttle_group,
+    throttles,
+    unthrottle,
+    withheld_begins,
+    withheld_ends,
+)
 from services.registers import MASK32, MASK64, PMINTENSET_EL1, PMOVSCLR_EL0
 
 # As plain integers: an enum's member is looked up each time.
@@ -79,6 +88,7 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
             throttle = False
         if event.attr.frequency and _period_over(cc, cpu, event):
             await stop(cc, cpu, event)
+            await withheld_ends(cc, cpu, event)
             event.period_left = 0
             start(cc, cpu, event)
         if event.is_kvm:
@@ -89,6 +99,7 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
             _sample(cc, cpu, event)
         if throttle:
             cpu.burst.extend(pmu.disable_of(event))
+            await withheld_begins(cc, cpu, event)
     guest = flags & cc.guest_mask
     if guest:
         if cc.split_irq:
@@ -230,10 +241,11 @@ async def _adjust_context(cc: CpuContext, cpu: Cpu, ctx: Context, unthrottle: bo
 async def _adjust_event(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     frequency = event.attr.frequency
     if event.interrupts == THROTTLED:
-        unthrottle(cc, cpu, event)
+        await unthrottle(cc, cpu, event)
     if not frequency:
         return
     await stop(cc, cpu, event)
+    event.missed += event.period_left <= 0  # its flag is cleared
     delta = event.count - event.freq_count_stamp
     event.freq_count_stamp = event.count
     if delta > 0 and _adjust_period(event, cc.shared.tick_ns, delta):

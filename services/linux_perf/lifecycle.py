@@ -150,6 +150,12 @@ def update(event: PerfEvent, slot: int, values: list[int]) -> None:
     event.prev = raw
 
 
+async def truth_now(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
+    """What has really happened so far where the event's filters admit it, open or not."""
+    slot = cpu.burst.truth(event.hw.config, event.hw.scope)
+    return (await wait(cc, cpu))[slot]
+
+
 async def release(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     """perf_event_release_kernel, inherited events included; the siblings of a leader become events of their own."""
     for one in (event, *event.children):

@@ -190,7 +190,7 @@ class Perf:
         self.cpus = [self.cpu(number) for number, _ in saved["cpus"]]  # in the order in which they booted
         for cpu, (_, one) in zip(self.cpus, saved["cpus"], strict=True):
             restore(cpu, one, objects)
-            for pending in (cpu.pending_outs, cpu.pending_truths, cpu.pending_held):
+            for pending in (cpu.pending_outs, cpu.pending_truths, cpu.pending_held, cpu.pending_withheld):
                 pending.clear()  # of a handler that has failed
             for event in cpu.pmu.events:
                 if event is not None:

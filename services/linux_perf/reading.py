@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,12 +20,13 @@ class Reading:
     """An event's values since it was opened, inherited events included: occurrences, and times in ns.
 
     `truth` is what really happened, where the event's filters admit it, while it was open and enabled; `held`, of that,
-    what happened while it had a counter, whether that was running or not.
+    what happened while it had a counter, whether that was running or not; `withheld`, of that, while it was throttled.
     """
 
     count: int
     truth: int
     held: int
+    withheld: int
     enabled: int
     running: int
 
@@ -46,18 +48,20 @@ async def read_group(cc: CpuContext, cpu: Cpu, leader: PerfEvent) -> list[Readin
 async def _read(cc: CpuContext, cpu: Cpu, leader: PerfEvent, siblings: Sequence[PerfEvent]) -> list[Reading]:
     """Of an inherited event or group each is read by itself: it may be on another CPU."""
     cpu.burst.extend(cc.pmu.read)
-    sums = [[one.child_count, one.child_truth, one.child_held] for one in (leader, *siblings)]
+    sums = [[one.child_count, one.child_truth, one.child_held, one.child_withheld] for one in (leader, *siblings)]
     for one in (leader, *leader.children):
         group = (one, *one.siblings) if siblings else (one,)
         happened = await _refresh(cc, cpu, group)
         for event, passed, of in zip(group, happened, sums, strict=True):
             if event.hw.software:
-                truth, held = software.truth(event), event.count
+                found = event.count, software.truth(event), event.count, 0
             else:
                 truth = event.truth + (passed if event.truth_open else 0)
                 held = event.held + (passed if event.state == ACTIVE else 0)
-            of[:] = of[0] + event.count, of[1] + truth, of[2] + held
-    return [Reading(count, truth, held, *leader.times()) for count, truth, held in sums]
+                found = event.count, truth, held, event.withheld + (passed if event.withheld_open else 0)
+            of[:] = map(operator.add, of, found)
+    enabled, running = leader.times()
+    return [Reading(of[0], of[1], of[2], of[3], enabled, running) for of in sums]
 
 
 async def _refresh(cc: CpuContext, cpu: Cpu, group: Sequence[PerfEvent]) -> list[int]:

@@ -75,6 +75,10 @@ async def wait(cc: CpuContext, cpu: Cpu) -> list[int]:
         for event, slot, sign in cc.pending_held:
             event.held += sign * values[slot]
         cc.pending_held.clear()
+    if cc.pending_withheld:
+        for event, slot in cc.pending_withheld:
+            event.withheld += values[slot]
+        cc.pending_withheld.clear()
     return values
 
 
@@ -177,7 +181,11 @@ def post_outs(cc: CpuContext, burst: Burst, ctx: Context, active: list[PerfEvent
         if hw.reported:
             leader.running += time
             if hw.scope:
-                cc.pending_held.append((leader, burst.truth(hw.config, hw.scope), 1))
+                slot = burst.truth(hw.config, hw.scope)
+                cc.pending_held.append((leader, slot, 1))
+                if leader.withheld_open:
+                    leader.withheld_open = False
+                    cc.pending_withheld.append((leader, slot))
         free(leader)
         if leader.placed != entry:
             outs.append(leader)
@@ -203,7 +211,11 @@ def post_out(cc: CpuContext, burst: Burst, ctx: Context, event: PerfEvent) -> No
         if hw.reported:
             event.running += ctx.time
             if hw.scope:
-                cc.pending_held.append((event, burst.truth(hw.config, hw.scope), 1))
+                slot = burst.truth(hw.config, hw.scope)
+                cc.pending_held.append((event, slot, 1))
+                if event.withheld_open:
+                    event.withheld_open = False
+                    cc.pending_withheld.append((event, slot))
         cc.pmu.free(event)
         if cc.exclusive:
             cc.exclusive = cc.pmu.used != 0 and not hw.exclusive
@@ -226,6 +238,7 @@ def _post_in(cc: CpuContext, burst: Burst, ctx: Context, event: PerfEvent) -> bo
     if event.interrupts == THROTTLED:
         event.interrupts = 0
     if event.period_left <= 0 or event.sample_period < 0:
+        event.missed += event.sampling
         event.renew_period()
     left = event.period_left
     if left > hw.half or left < 0:
@@ -305,6 +318,7 @@ def post_ins(cc: CpuContext, cpu: Cpu, ctx: Context, leaders: list[PerfEvent], a
             event.interrupts = 0
         left = event.period_left
         if left <= 0 or event.sample_period < 0:
+            event.missed += event.sampling  # armpmu_del has cleared the flag: armpmu_start begins a period anew
             event.renew_period()
             left = event.period_left
         if left > hw.half or left < 0:  # compared as u64

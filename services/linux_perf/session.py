@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -225,4 +226,15 @@ class Session:
             "state": ERROR if unread else event.state,
             "starved": self.perf.starved.get(event.id),
             **carried,
+            **self._losses(family, reading),
         }
+
+    def _losses(self, family: Sequence[PerfEvent], reading: Reading) -> Result:
+        """What sampling has cost an event, with its children; those of which there was none are left out."""
+        event = family[0]
+        losses = {
+            "missed": event.child_missed + sum(one.overflows_missed for one in family),
+            "throttles": event.child_throttles + sum(one.throttles for one in family),
+            "throttled": reading.withheld,
+        }
+        return {name: size for name, size in losses.items() if size}

@@ -11,7 +11,7 @@ from services.linux_perf import software
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import REGISTERS
 from services.linux_perf.event import ACTIVE, THROTTLED, PerfEvent
-from services.linux_perf.lifecycle import update
+from services.linux_perf.lifecycle import truth_now, update
 
 
 async def stop(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
@@ -58,6 +58,7 @@ def throttles(cc: CpuContext, event: PerfEvent) -> bool:
         return False
     cc.throttled_count += 1
     event.interrupts = THROTTLED
+    event.throttles += 1
     cc.pmu.throttled = True
     return True
 
@@ -74,23 +75,39 @@ async def throttle_group(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
             if not one.hw.software:
                 await stop(cc, cpu, one)
                 cc.pmu.stopped = True
+                await withheld_begins(cc, cpu, one)
             one.stopped = True
 
 
-def unthrottle(cc: CpuContext, cpu: Cpu, leader: PerfEvent) -> None:
+async def unthrottle(cc: CpuContext, cpu: Cpu, leader: PerfEvent) -> None:
     """What perf_adjust_freq_unthr_events does of it, at the tick after: perf_event_unthrottle_group since 6.16.
 
     A leader that goes by frequency is started when it has been adjusted.
     """
     if not cc.pmu.group_throttle:
         leader.interrupts = 0
+        await withheld_ends(cc, cpu, leader)
         if not leader.attr.frequency:
             start(cc, cpu, leader)
         return
     for one in (leader, *leader.siblings):
         if one.state == ACTIVE:
             one.interrupts = 0
+            await withheld_ends(cc, cpu, one)
             if one.hw.software:
                 software.restart(one)
             elif one is not leader or not leader.attr.frequency:
                 start(cc, cpu, one)
+
+
+async def withheld_begins(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
+    """What happens from here on is withheld from the event, until it is started again or goes out."""
+    if event.hw.scope and not event.withheld_open:
+        event.withheld_open = True
+        event.withheld -= await truth_now(cc, cpu, event)
+
+
+async def withheld_ends(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
+    if event.withheld_open:
+        event.withheld_open = False
+        event.withheld += await truth_now(cc, cpu, event)

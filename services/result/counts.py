@@ -14,6 +14,7 @@ from services.result.types import CountError, Event, Interval, RefusedEvent, Ref
 
 _ERROR = int(State.ERROR)
 _SUMMED = ("count", "truth", "held", "enabled", "running", "samples")
+_LOSSES = ("missed", "throttles", "throttled")  # 0 where they are not there
 _WRAP = 1 << 32  # what a counter loses with an overflow that nobody sees
 _LARGEST = (1 << 63) - 1  # that JSON has everywhere
 
@@ -34,9 +35,11 @@ def events(cpus: Iterable[Mapping[str, Any]], vms: Sequence[str] = ()) -> tuple[
             for index, event in enumerate(of_session["events"]):
                 key = (one, index, event["name"])
                 names[key] = of_session["name"]
-                row = summed.setdefault(key, dict.fromkeys((*_SUMMED, "in_error"), 0))
+                row = summed.setdefault(key, dict.fromkeys((*_SUMMED, *_LOSSES, "in_error"), 0))
                 for field in _SUMMED:
                     row[field] += event[field]
+                for field in _LOSSES:
+                    row[field] += event.get(field, 0)
                 row["in_error"] += event["state"] == _ERROR
                 if "sampled" in event:
                     sampled[key] = sampled.get(key, 0) + event["sampled"]
@@ -88,6 +91,8 @@ def _event(session: str, name: str, row: Mapping[str, int]) -> Event:
         samples=row["samples"],
         in_error=row["in_error"],
         error=_error(row) if counted else None,
+        throttles=row["throttles"],
+        missed=row["missed"],
     )
 
 
@@ -102,10 +107,12 @@ def _error(row: Mapping[str, int]) -> CountError:
     count, held, truth = row["count"], row["held"], row["truth"]
     wraps = (2 * (held - count) + _WRAP) // (2 * _WRAP)  # whole overflows that are missing, to the nearest
     scaled, seen, ideal = _scaled(count, row), _scaled(count + wraps * _WRAP, row), _scaled(held, row)
+    unthrottled = _scaled(count + wraps * _WRAP + row["throttled"], row)
     return CountError(
         multiplexing=ideal - truth,
-        stopped=min(seen - ideal, 0),
-        surplus=max(seen - ideal, 0),
+        stopped=min(unthrottled - ideal, 0),
+        throttled=seen - unthrottled,
+        surplus=max(unthrottled - ideal, 0),
         overflow=scaled - seen,
     )
 

@@ -85,6 +85,7 @@ class CountError:
     stopped: int  # not counted although it had a counter; not positive
     surplus: int  # counted although it did not happen where the filters admit it; not negative
     overflow: int  # whole overflows, 2^32 each, that nobody saw
+    throttled: int = 0  # not counted while it was throttled (__perf_event_account_interrupt); not positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,8 @@ class Event:
     samples: int  # records written for it
     in_error: int  # CPUs on which it ended in the ERROR state
     error: CountError | None  # None where `scaled` is
+    throttles: int = 0  # times that it was throttled up to the next tick or switch: PERF_RECORD_THROTTLE
+    missed: int = 0  # overflows without a sample: the event was scheduled out before their interrupt came (armpmu_del)
     unsupported: str = ""  # why perf_event_open failed, errno first; "" if it did not
     sampled: int | None = None  # of its count, what samples of its group carry (`:S`); None if there are none such
     starved: str = ""  # of an event of the host that never got a counter: who has them

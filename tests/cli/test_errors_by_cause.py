@@ -27,6 +27,7 @@ def event(**row: int) -> Event:
     ("row", "cause", "size"),
     [
         ({"count": 900, "held": 1000, "truth": 1000}, "stopped", -100),
+        ({"count": 900, "held": 1000, "truth": 1000, "throttled": 100}, "throttled", -100),
         ({"count": 1100, "held": 1000, "truth": 1000}, "surplus", 100),
         ({"count": 300, "held": 300, "truth": 1000, "running": 2 * S}, "multiplexing", -400),
         ({"count": 7, "held": 7 + 2**32, "truth": 7 + 2**32}, "overflow", -(2**32)),
@@ -55,6 +56,13 @@ def test_what_scaling_makes_larger_than_64_bits_hold_is_what_they_hold() -> None
     assert one.error is not None
     assert sum(asdict(one.error).values()) == one.scaled - one.truth
     orjson.dumps(one)
+
+
+def test_what_throttling_leaves_uncounted_is_not_what_the_driver_does() -> None:
+    one = event(count=300, held=350, truth=700, running=2 * S, throttled=30, throttles=4, missed=2)
+    assert one.error is not None
+    assert (one.error.throttled, one.error.stopped, one.error.surplus) == (-60, -40, 0)
+    assert (one.throttles, one.missed) == (4, 2)
 
 
 @pytest.mark.parametrize("name", ["quick", "two-vms"])

@@ -38,6 +38,10 @@ def test_the_sample_rate_throttles_what_has_a_period(tmp_path: Path) -> None:
     assert held.count is not None
     assert free.count is not None
     assert held.count < free.count / 5
+    assert free.throttles == 0
+    assert held.throttles == pytest.approx(held.samples / 4, abs=1)
+    assert held.error is not None
+    assert held.error.throttled == pytest.approx(held.count - held.truth, abs=held.truth / 1000)
 
 
 def test_record_lowers_its_frequency_to_the_sample_rate(tmp_path: Path) -> None:

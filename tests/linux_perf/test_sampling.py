@@ -174,6 +174,54 @@ async def test_going_out_and_in_unthrottles() -> None:
     assert await kernel.bench.work_until_interrupt(kernel.perf)
 
 
+@pytest.mark.parametrize("ends", ["tick", "switch", "report"])
+async def test_what_happens_while_it_is_throttled_is_withheld_from_it(ends: str) -> None:
+    """From the handler that throttles to the tick (perf_adjust_freq_unthr_events), the switch or the report."""
+    kernel = await Kernel.boot()
+    kernel.all_perf.limits.max_samples_per_tick = 1
+    event = await kernel.open(INSTRUCTIONS, period=100_000)
+    await kernel.bench.work_until_interrupt(kernel.perf)
+    kernel.bench.work(777_777)
+    if ends == "tick":
+        await kernel.tick()
+    elif ends == "switch":
+        await kernel.switch()
+    withheld = (await kernel.perf.read(kernel.cpu, event)).withheld
+    assert 777_777 <= withheld < 777_777 + 50  # and the accesses around it
+    if ends != "report":
+        kernel.bench.work(50_000)
+        assert (await kernel.perf.read(kernel.cpu, event)).withheld == withheld
+    assert event.throttles == 1
+
+
+async def test_an_overflow_that_goes_out_with_its_event_gives_no_sample() -> None:
+    """armpmu_del clears its flag: armpmu_start finds no period left and begins one, without an overflow."""
+    kernel = await Kernel.boot()
+    event = await kernel.open(INSTRUCTIONS, period=100_000)
+    kernel.bench.work(99_900)
+    kernel.bench.kernel_works(200)
+    assert kernel.bench.machine.interrupt(0)
+    await kernel.switch()
+    assert not kernel.bench.machine.interrupt(0)
+    assert (event.samples, event.missed, event.overflows_missed) == (0, 1, 1)
+    assert await kernel.bench.work_until_interrupt(kernel.perf)
+    assert (event.samples, event.missed) == (1, 1)
+    await kernel.tick()
+    assert (event.samples, event.missed) == (1, 1)
+
+
+async def test_an_overflow_that_the_tick_stops_gives_no_sample() -> None:
+    """perf_adjust_freq_unthr_events stops a frequency event, which clears its flag, and begins a period anew."""
+    kernel = await Kernel.boot()
+    event = await kernel.open(INSTRUCTIONS, frequency=1000)
+    await run(kernel, 50)
+    samples, missed = event.samples, event.missed
+    while not kernel.bench.machine.interrupt(0):
+        kernel.bench.kernel_works(1000)
+    await kernel.tick()
+    assert (event.samples, event.missed) == (samples, missed + 1)
+
+
 def test_the_limit_falls_when_handlers_take_long() -> None:
     limits = SampleLimits.at(250)
     assert (limits.max_samples_per_tick, limits.allowed_ns) == (400, 2500)

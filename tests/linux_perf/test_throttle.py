@@ -59,6 +59,17 @@ async def test_the_whole_group_is_stopped_and_restarted_at_the_tick() -> None:
     assert [new - old for new, old in zip(after, before, strict=True)] == pytest.approx([PERIOD // 2] * 2, abs=100)
 
 
+async def test_what_is_withheld_from_the_whole_group_is_said() -> None:
+    kernel, leader, sibling = await group(throttles=True)
+    assert await kernel.bench.work_until_interrupt(kernel.perf)
+    kernel.bench.work(777_777)
+    await kernel.tick()
+    kernel.bench.work(PERIOD // 2)
+    for reading in await kernel.perf.read_group(kernel.cpu, leader):
+        assert 777_777 <= reading.withheld < 777_777 + 50  # and the accesses around it
+    assert (leader.throttles, sibling.throttles) == (1, 0)
+
+
 async def test_up_to_6_15_its_siblings_count_on() -> None:
     kernel, leader, sibling = await group(throttles=False)
     assert await kernel.bench.work_until_interrupt(kernel.perf)

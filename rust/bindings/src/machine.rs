@@ -261,6 +261,10 @@ impl Machine {
         Ok(self.inner.cpu(cpu).map_err(value_error)?.interrupt())
     }
 
+    fn arrives(&self, cpu: usize) -> PyResult<u64> {
+        Ok(self.inner.cpu(cpu).map_err(value_error)?.arrives())
+    }
+
     fn raised(&self, cpu: usize) -> PyResult<u64> {
         Ok(self.inner.cpu(cpu).map_err(value_error)?.raised())
     }

@@ -52,6 +52,8 @@ pub struct Features {
     pub pmceid1: Option<u64>,
     /// `PMMIR_EL1`.
     pub pmmir: u64,
+    /// Cycles that the interrupt's level is under way from the PMU to the CPU.
+    pub pmi_delay: u64,
     /// What it does where the architecture leaves a choice.
     pub choices: Choices,
 }
@@ -76,6 +78,7 @@ impl Default for Features {
             pmceid0: None,
             pmceid1: None,
             pmmir: 0,
+            pmi_delay: 0,
             choices: Choices::default(),
         }
     }
@@ -236,6 +239,7 @@ impl Features {
             "pmceid0" => self.pmceid0 = Some(value),
             "pmceid1" => self.pmceid1 = Some(value),
             "pmmir" => self.pmmir = value,
+            "pmi_delay" => self.pmi_delay = value,
             "absent_counter" => self.choices.absent_counter = constrained()?,
             "reserved_counter" => self.choices.reserved_counter = constrained()?,
             "bad_hpmn" => {

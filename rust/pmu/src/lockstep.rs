@@ -58,9 +58,11 @@ impl Choices<'_> {
             ss: self.flag(),
             el3: self.flag(),
             sel2: self.flag(),
-            aarch32: self.flag(),
             ..Features::default()
         };
+        let byte = self.byte();
+        features.aarch32 = byte & 1 != 0;
+        features.pmi_delay = if byte & 2 != 0 { u64::from(byte >> 2) } else { 0 };
         let choices = &mut features.choices;
         choices.absent_counter = self.one_of(&constrained);
         choices.reserved_counter = self.one_of(&constrained);
@@ -289,7 +291,7 @@ pub fn run(bytes: &[u8]) {
             13 => {
                 let now = pair.reference.now + u64::from(choices.byte());
                 pair.machine.idle(0, now).expect("there is one");
-                pair.reference.now = now;
+                pair.reference.idle(now);
             }
             14 => pair.switch(choices.byte(), choices.byte()),
             _ => pair.restore(),

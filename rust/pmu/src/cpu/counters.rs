@@ -17,7 +17,7 @@ impl Cpu {
             self.stop(n);
         }
         self.counting = 0;
-        self.next_due = NEVER;
+        self.next_due = self.arrives;
     }
 
     pub(super) fn stop(&mut self, n: usize) {

@@ -104,9 +104,14 @@ pub struct Cpu {
     exact: u64,
     /// Nothing that matters happens before this time.
     next_due: u64,
-    interrupt: bool,
-    /// When the interrupt line last rose.
+    /// Level of the interrupt line.
+    line: bool,
+    /// When it last rose.
     raised: u64,
+    /// When its level reaches the CPU: [`NEVER`] while it is low, and once it has.
+    arrives: u64,
+    /// The level has reached the CPU.
+    interrupt: bool,
     class_cycles: [u64; CLASSES],
     idle_cycles: u64,
     /// Up to when `class_cycles` are accounted.
@@ -160,8 +165,10 @@ impl Cpu {
             thresholded: 0,
             exact: 0,
             next_due: NEVER,
-            interrupt: false,
+            line: false,
             raised: 0,
+            arrives: NEVER,
+            interrupt: false,
             class_cycles: [0; CLASSES],
             idle_cycles: 0,
             accounted: 0,
@@ -194,12 +201,42 @@ impl Cpu {
         self.raised
     }
 
+    /// When an interrupt that is under way to the CPU arrives, [`NEVER`] if none is.
+    #[inline]
+    #[must_use]
+    pub fn arrives(&self) -> u64 {
+        self.arrives
+    }
+
+    /// The interrupt line has the level that the registers give it. When it rises its level is under way for
+    /// [`Features::pmi_delay`]; when it falls it is gone, also while it was under way.
     fn update_interrupt(&mut self) {
         let level = self.registers.interrupt();
-        if level && !self.interrupt {
-            self.raised = self.now;
+        if level == self.line {
+            return;
         }
-        self.interrupt = level;
+        self.line = level;
+        self.arrives = NEVER;
+        self.interrupt = false;
+        if level {
+            self.raised = self.now;
+            match self.registers.features.pmi_delay {
+                0 => self.interrupt = true,
+                delay => {
+                    self.arrives = self.now.saturating_add(delay);
+                    self.next_due = self.next_due.min(self.arrives);
+                }
+            }
+        }
+    }
+
+    /// The interrupt is there, if its time has come.
+    #[inline]
+    fn arrive(&mut self) {
+        if self.arrives <= self.now {
+            self.arrives = NEVER;
+            self.interrupt = true;
+        }
     }
 
     /// The registers.
@@ -215,14 +252,14 @@ impl Cpu {
         self.running
     }
 
-    /// Level of the interrupt line.
+    /// Has the interrupt reached the CPU: is its line high, and has been for as long as its level takes?
     #[inline]
     #[must_use]
     pub fn interrupt(&self) -> bool {
         self.interrupt
     }
 
-    /// Is there something to interrupt for: the interrupt line is high, or the deadline has come?
+    /// Is there something to interrupt for: an interrupt has arrived, or the deadline has come?
     #[inline]
     #[must_use]
     pub fn pending_interrupt(&self) -> bool {
@@ -362,6 +399,47 @@ mod tests {
         assert_eq!(bench.cpu.counter(0), 0, "half an occurrence each");
         bench.pass(1);
         assert_eq!(bench.cpu.counter(0), 1, "the host's two halves");
+    }
+
+    #[test]
+    fn an_interrupt_is_under_way_for_its_delay_and_gone_if_its_line_falls_before() {
+        let mut bench = Bench::new(Features { pmi_delay: 7, ..Features::default() });
+        bench.counter_of(0, CPU_CYCLES, ALMOST - 9);
+        bench.counter_of(1, CPU_CYCLES, ALMOST - 12);
+        bench.write_to(Kind::Pmintenset, 0b11);
+        bench.enable();
+        bench.cpu.advance_to_interrupt(100);
+        assert_eq!((bench.cpu.now(), bench.cpu.raised(), bench.cpu.interrupt()), (17, 10, true));
+        assert_eq!(bench.cpu.registers().pmovs, 0b11, "the other has overflowed meanwhile");
+        bench.write_to(Kind::Pmovsclr, 0b01);
+        assert!(bench.cpu.interrupt(), "the line has never been low");
+        bench.write_to(Kind::Pmovsclr, 0b10);
+        assert!(!bench.cpu.interrupt());
+        bench.write(Register::pmevcntr(0), ALMOST);
+        bench.pass(5);
+        assert_eq!((bench.cpu.raised(), bench.cpu.arrives(), bench.cpu.interrupt()), (18, 25, false));
+        bench.run_guest();
+        bench.write_to(Kind::Pmovsclr, 0b01);
+        bench.cpu.advance_to_interrupt(100);
+        assert_eq!((bench.cpu.now(), bench.cpu.interrupt()), (100, false), "it never came");
+    }
+
+    #[test]
+    fn an_interrupt_arrives_at_whatever_runs_then_or_at_an_idle_cpu() {
+        let mut bench = Bench::new(Features { pmi_delay: 100, ..Features::default() });
+        bench.counter_of(0, CPU_CYCLES, ALMOST - 9);
+        bench.write_to(Kind::Pmintenset, 1);
+        bench.enable();
+        bench.pass(10);
+        bench.run_guest();
+        assert_eq!((bench.cpu.next_stop(50), bench.cpu.next_stop(1000)), (50, 110));
+        let mut idle = bench.cpu.clone();
+        idle.idle(50);
+        assert_eq!((idle.now(), idle.interrupt()), (50, false));
+        idle.idle(1000);
+        assert_eq!((idle.now(), idle.interrupt()), (110, true));
+        bench.cpu.advance(110);
+        assert!(bench.cpu.interrupt());
     }
 
     #[test]

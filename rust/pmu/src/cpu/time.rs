@@ -18,7 +18,7 @@ impl Cpu {
         }
     }
 
-    /// Passes time up to `to`, or to the first cycle at which the interrupt line is high.
+    /// Passes time up to `to`, or to the first cycle at which an interrupt has arrived.
     #[inline]
     pub fn advance_to_interrupt(&mut self, to: u64) {
         if self.interrupt {
@@ -31,7 +31,7 @@ impl Cpu {
         }
     }
 
-    /// The first cycle up to `to` at which a counter overflows, or `to`; now, if the interrupt line is high.
+    /// The first cycle up to `to` at which a counter overflows or an interrupt arrives, or `to`; now, if one has.
     pub fn next_stop(&mut self, to: u64) -> u64 {
         if self.interrupt {
             return self.now;
@@ -42,8 +42,8 @@ impl Cpu {
         to.min(self.next_due)
     }
 
-    /// Has `next_due` exact if it is not after `to`; returns the counters that overflow then, and a time
-    /// before which no other does.
+    /// Has `next_due` exact if it is not after `to`; returns the counters that overflow first, and a time
+    /// before which no other does and no interrupt arrives.
     #[inline]
     fn find_next_due(&mut self, to: u64) -> (u64, u64) {
         let mut next = NEVER;
@@ -60,8 +60,8 @@ impl Cpu {
                 Ordering::Greater => others = others.min(due),
             }
         }
-        self.next_due = next;
-        (overflowing, others)
+        self.next_due = next.min(self.arrives);
+        (overflowing, others.min(self.arrives))
     }
 
     fn advance_through_overflows(&mut self, to: u64, stop: bool) {
@@ -71,7 +71,11 @@ impl Cpu {
                 self.now = to;
                 return;
             }
-            if overflowing.is_power_of_two() {
+            if self.next_due == self.arrives {
+                self.now = self.arrives;
+                self.overflow_now(overflowing);
+                self.arrive();
+            } else if overflowing.is_power_of_two() {
                 self.overflow_alone(overflowing.trailing_zeros() as usize, others, to, stop);
             } else {
                 self.now = self.next_due;
@@ -111,9 +115,10 @@ impl Cpu {
         }
     }
 
-    /// Passes time up to `until` in which nothing happens.
+    /// Passes time up to `until`, or to the arrival of an interrupt, in which nothing else happens.
     pub fn idle(&mut self, until: u64) {
         self.account();
+        let until = until.min(self.arrives);
         let passed = until.saturating_sub(self.now);
         self.now = self.now.saturating_add(passed);
         self.origin = self.origin.wrapping_add(passed);
@@ -123,6 +128,8 @@ impl Cpu {
         for due in &mut self.due {
             *due = due.saturating_add(passed);
         }
+        self.next_due = self.next_due.min(self.arrives);
+        self.arrive();
     }
 
     /// Charges software time to a cause.

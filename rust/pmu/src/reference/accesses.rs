@@ -26,6 +26,7 @@ impl Reference {
             None => (outcome, self.read(register, el)),
             Some(value) => {
                 self.write(register, el, value);
+                self.watch_line();
                 (outcome, 0)
             }
         }

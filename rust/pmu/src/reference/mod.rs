@@ -33,6 +33,8 @@ pub struct Reference {
     elapsed: u64,
     /// How often each event happens in the cycle that is being stepped.
     values: Vec<u64>,
+    /// Since when the interrupt line has been high.
+    high_since: Option<u64>,
 }
 
 fn set(value: u64, bit: u64) -> bool {
@@ -54,6 +56,7 @@ impl Reference {
             happened: vec![happened; tallies],
             running: None,
             elapsed: 0,
+            high_since: None,
         }
     }
 
@@ -183,6 +186,14 @@ impl Reference {
         }
         self.increment_cycle_counter();
         self.values = values;
+        self.watch_line();
+    }
+
+    /// Time up to `until`, or to the arrival of an interrupt, in which nothing else happens.
+    pub fn idle(&mut self, until: u64) {
+        let under_way = self.high_since.filter(|_| !self.interrupt());
+        let arrives = under_way.map_or(until, |since| since + self.registers.features.pmi_delay);
+        self.now = until.min(arrives).max(self.now);
     }
 
     fn value_of(&self, event: u16, values: &[u64]) -> u64 {
@@ -212,8 +223,7 @@ impl Reference {
 
     // J1.3, CheckPMUOverflowCondition for the interrupt.
     /// Level of the interrupt line.
-    #[must_use]
-    pub fn interrupt(&self) -> bool {
+    fn line(&self) -> bool {
         let gate = |n: usize| {
             if self.first_range(n) {
                 set(self.registers.pmcr, pmcr::E)
@@ -225,6 +235,18 @@ impl Reference {
         (0..self.counters()).any(raised)
             || raised(CYCLE)
             || self.registers.features.icntr && raised(INSTRUCTION)
+    }
+
+    /// The line may have changed.
+    fn watch_line(&mut self) {
+        let now = self.now;
+        self.high_since = self.line().then(|| self.high_since.unwrap_or(now));
+    }
+
+    /// Has the interrupt reached the CPU?
+    #[must_use]
+    pub fn interrupt(&self) -> bool {
+        self.high_since.is_some_and(|since| self.now - since >= self.registers.features.pmi_delay)
     }
 }
 
