@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from pmulab import comparison
+from pmulab import comparison, intervals
 from pmulab.columns import align, wrap
 from services.result import CountError, CpuTime, Design, Event, Guest, Host, Latency, RefusedEvent, Result, Run
 
@@ -41,10 +41,11 @@ def render(result: Result, *, why: bool = False) -> str:
         for index, guest in enumerate(runs[0].guests):
             guests = [run.guests[index] for run in runs]
             blocks += [_guest(runs, index), _events(guest.name, runs, guests)]
+            blocks += intervals.tables(guest.name, columns(runs), guests)
             if why:
                 blocks.append(_causes(guest.name, runs, guests))
         hosts = [run.host for run in runs]
-        blocks += [_events("host", runs, hosts), _far_off(runs)]
+        blocks += [_events("host", runs, hosts), _far_off(runs), *intervals.tables("host", columns(runs), hosts)]
         if why:
             blocks.append(_causes("host", runs, hosts))
         blocks += [_interrupts(runs), _residency(runs), _digests(runs)]

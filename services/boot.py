@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from services.experiment import CpuSpec, GuestSpec, PerfSysctls, SessionSpec
 from services.registers import MASK64
+
+NO_PROCESS: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +24,20 @@ class HostPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class CpuSession:
+    """A perf session on a whole CPU, and the thread of the perf that reads it at intervals, NO_PROCESS if none does."""
+
+    session: SessionSpec
+    process: int
+
+
+@dataclass(frozen=True, slots=True)
 class ThreadSession:
-    """A perf session on one thread: a task's own, or the host's on a vCPU's thread (`perf stat -t`)."""
+    """Likewise on one thread: a task's own, or the host's on a vCPU's thread (`perf stat -t`)."""
 
     thread: int
     session: SessionSpec
+    process: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +50,12 @@ class HostBoot:
     hz: int
     mux_interval: int  # 0: one tick
     sysctls: PerfSysctls
+    group_throttle: bool
     features: CpuSpec
     arm_pmu: int  # which of the host's PMUs covers it
     heterogeneous: bool  # the host has several
     policy: HostPolicy
-    sessions: tuple[SessionSpec, ...]  # cpu_wide ones on this CPU
+    sessions: tuple[CpuSession, ...]  # cpu_wide ones on this CPU
     threads: tuple[ThreadSession, ...]
     vcpu_threads: tuple[int, ...]  # the threads that are vCPUs', of all CPUs
     vcpu_pmus: tuple[int, ...]  # the PMU of each one's VM, by thread

@@ -103,7 +103,8 @@ class Notice(IntEnum):
     WORK_DONE = 3  # guest: no workload is left and every perf session has ended; host: unused
     WORK_BEGUN = 4
     RESYNC_EL0 = 5  # the host's driver has started the PMU in interrupt context with a vCPU loaded
-    TASK_KILLED = 6  # host; value: thread of a task that is killed before it execs, as its perf session cannot begin
+    # host; value: thread of a task that is killed before it execs, or of a perf, as its session cannot begin
+    TASK_KILLED = 6
     HOST_PMUSERENR = 7  # host; value: what PMUSERENR_EL0 is to be for its own EL0, whoever's is in the register
     WAKEUP = 8  # host; value: number of the perf process whose ring buffer has reached its watermark
 

@@ -49,6 +49,7 @@ class SessionSpec:
     verb: str  # "stat" or "record"
     events: tuple[EventSpec, ...]
     cpu_wide: bool = False  # -a / -C: per-CPU events, for as long as the run lasts
+    interval: int = 0  # perf stat -I, in cycles; 0: it prints at its end alone
     name: str = ""  # one session on several CPUs has one name, and its events are reported as one; "": it stands alone
     mmap_pages: int = MMAP_PAGES  # of 4 KiB, of the ring buffer on each CPU (record)
 
@@ -149,6 +150,7 @@ class GuestSpec:
     denied: tuple[int, ...] = ()  # events that the VM's filter denies (KVM_ARM_VCPU_PMU_V3_FILTER)
     accounting: str = ACCOUNTING[0]
     sysctls: PerfSysctls = DEFAULT_SYSCTLS
+    group_throttle: bool = False  # its perf throttles the group of what overflows too often (Linux 6.16), not it alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,7 @@ class HostSpec:
     perf_tool: str = "6.13"  # of clients' sessions; those above are as it makes them
     accounting: str = ACCOUNTING[0]
     sysctls: PerfSysctls = DEFAULT_SYSCTLS
+    group_throttle: bool = False  # as a guest's
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ def read_host(scenario: Table, machine: Machine, work: Work) -> HostSpec:
         hz=table.integer("hz", _HZ, 1, _MAX_HZ),
         mux_interval=_mux_interval(table, machine),
         sysctls=_sysctls(table),
+        group_throttle=_group_throttle(table),
         cpus=tuple(
             HostCpuSpec(
                 tasks=tuple(_at_el2(read_task(task, machine, work, pmus, tool)) for task in tasks[pcpu]),
@@ -68,6 +69,11 @@ def read_host(scenario: Table, machine: Machine, work: Work) -> HostSpec:
 def _microseconds(table: Table, machine: Machine, key: str) -> int:
     """In cycles."""
     return machine.cycles(table.duration(key, "us", 0, 0, 10**9) / 10**6)
+
+
+def _group_throttle(table: Table) -> bool:
+    """What the kernel's perf throttles."""
+    return table.choice("perf_throttle", ("event", "group"), "event") == "group"
 
 
 def _perf_tool(host: Table) -> str:
@@ -101,7 +107,9 @@ def _on_threads(table: Table) -> bool:
 def _on_cpus(table: Table, machine: Machine, tool: str) -> SessionSpec:
     """A session of the host on CPUs (`perf stat -a`, `-C`)."""
     chosen = table.integers("pcpu", range(len(machine.cpus)), 0, 2**31)
-    return read_session(table, cpu_wide=True, pmus=host_pmus(machine.cpus, chosen), tool=tool)
+    return read_session(
+        table, cpu_wide=True, frequency_hz=machine.frequency_hz, pmus=host_pmus(machine.cpus, chosen), tool=tool
+    )
 
 
 def _watch_threads(table: Table, guests: list[GuestSpec], machine: Machine, tool: str) -> None:
@@ -109,7 +117,9 @@ def _watch_threads(table: Table, guests: list[GuestSpec], machine: Machine, tool
     name = table.choice("guest", [guest.name for guest in guests], "")
     number = next(number for number, guest in enumerate(guests) if guest.name == name)
     vcpus = list(guests[number].vcpus)
-    session = read_session(table, cpu_wide=False, pmus=host_pmus(machine.cpus), tool=tool)
+    session = read_session(
+        table, cpu_wide=False, frequency_hz=machine.frequency_hz, pmus=host_pmus(machine.cpus), tool=tool
+    )
     for vcpu in table.integers("vcpu", range(len(vcpus)), 0, len(vcpus) - 1):
         if vcpus[vcpu].pcpu == _FLOATS:
             table.refuse(
@@ -139,7 +149,10 @@ def _read_guest(table: Table, machine: Machine, work: Work, default_name: str) -
             VcpuSpec(
                 pcpu=pin[vcpu] if pin else _FLOATS,
                 tasks=tuple(read_guest_task(task, machine, work) for task in tasks[vcpu]),
-                sessions=tuple(read_session(session, cpu_wide=True) for session in sessions[vcpu]),
+                sessions=tuple(
+                    read_session(session, cpu_wide=True, frequency_hz=machine.frequency_hz)
+                    for session in sessions[vcpu]
+                ),
             )
             for vcpu in range(vcpus)
         ),
@@ -147,6 +160,7 @@ def _read_guest(table: Table, machine: Machine, work: Work, default_name: str) -
         denied=_denied(table),
         accounting=_accounting(table),
         sysctls=_sysctls(table),
+        group_throttle=_group_throttle(table),
     )
     if not pmuver and not without:
         for one in (*table.tables("task", keys.GUEST_TASK), *table.tables("perf", keys.GUEST_PERF)):
@@ -228,7 +242,8 @@ def read_task(table: Table, machine: Machine, work: Work, pmus: Pmus = GUEST_PMU
     """A program: its phases and its perf session, on a guest's PMU or on `pmus`."""
     session: SessionSpec | None = None
     if "perf" in table:
-        session = read_session(table.table("perf", keys.TASK_PERF), cpu_wide=False, pmus=pmus, tool=tool)
+        perf = table.table("perf", keys.TASK_PERF)
+        session = read_session(perf, cpu_wide=False, frequency_hz=machine.frequency_hz, pmus=pmus, tool=tool)
     phases, turns = work.phases(table)
     return TaskSpec(
         name=table.text("name", table.text("workload")),

@@ -24,7 +24,12 @@ def load(path: str, experiment: Experiment, target: str, cpu: int) -> tuple[Task
     if "perf" in table:
         pmus = host_pmus(experiment.cpus, [cpu]) if target == "host" else GUEST_PMUS
         tool = experiment.host.perf_tool
-        return read_session(table.table("perf", keys.TASK_PERF), cpu_wide=True, pmus=pmus, tool=tool), []
+        perf = table.table("perf", keys.TASK_PERF)
+        if target == "host" and "interval_ms" in perf:
+            remedy = "leave it out, or write the session into the scenario"
+            perf.refuse("interval_ms", "a client's session of the host prints nothing at intervals", remedy)
+        session = read_session(perf, cpu_wide=True, frequency_hz=experiment.frequency_hz, pmus=pmus, tool=tool)
+        return session, []
     machine = Machine(experiment.cpus, experiment.frequency_hz, experiment.costs, experiment.exits)
     work = Work(machine)
     task = read_guest_task(table.table("task", keys.TASK), machine, work)

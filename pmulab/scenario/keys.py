@@ -20,11 +20,22 @@ MACHINE = (
 )
 SYSCTLS = ("perf_event_max_sample_rate", "perf_cpu_time_max_percent", "perf_user_access")
 POWERDOWN = ("powerdown_residency_us", "powerdown_exit_us")
-HOST = ("hz", "accounting", "mux_interval_ms", *SYSCTLS, *POWERDOWN, "perf_tool", "offline", "task", "perf")
+HOST = (
+    "hz",
+    "accounting",
+    "mux_interval_ms",
+    *SYSCTLS,
+    "perf_throttle",
+    "perf_tool",
+    *POWERDOWN,
+    "offline",
+    "task",
+    "perf",
+)
 OFFLINE = ("pcpu", "from_ms", "to_ms")
 HOST_TASK = ("pcpu", "name", "workload", "scale", "seconds", "ipc", "kernel_share", "repeat", "sleep_ms", "perf")
 TASK = (*HOST_TASK[1:], "threads")
-TASK_PERF = ("verb", "events", "frequency", "period", "mmap_pages")
+TASK_PERF = ("verb", "events", "frequency", "period", "mmap_pages", "interval_ms")
 HOST_PERF = ("pcpu", "guest", "vcpu", *TASK_PERF)
 KVM = ("designs", "halt_poll_ns", "wfi_trap_policy")
 GUEST = (
@@ -33,6 +44,7 @@ GUEST = (
     "accounting",
     "mux_interval_ms",
     *SYSCTLS,
+    "perf_throttle",
     "counters",
     "pmuver",
     "denied",

@@ -1,4 +1,4 @@
-"""perf sessions of a scenario: `perf = { verb, events, frequency | period }`."""
+"""perf sessions of a scenario: `perf = { verb, events, frequency | period | interval_ms }`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from services.core_pmus import core_pmus
 from services.experiment import ANY_PMU, MMAP_PAGES, CpuSpec, SessionSpec
 from services.tables import Table
 
+_MAX_INTERVAL = 3_600_000  # ms
 _DEFAULT_FREQUENCY = 4000  # perf record's own, Hz
 _MAX_PAGES = 2**18  # a GiB
 
@@ -35,8 +36,10 @@ def host_pmus(cpus: Sequence[CpuSpec], chosen: Iterable[int] | None = None) -> P
     return Pmus(names, frozenset(number for number, pmu in enumerate(pmus) if wanted.intersection(pmu.cpus)))
 
 
-def read_session(table: Table, *, cpu_wide: bool, pmus: Pmus = GUEST_PMUS, tool: str = TOOLS[0]) -> SessionSpec:
-    """A session of a guest, or of the host with its `pmus`."""
+def read_session(
+    table: Table, *, cpu_wide: bool, frequency_hz: int, pmus: Pmus = GUEST_PMUS, tool: str = TOOLS[0]
+) -> SessionSpec:
+    """A session of a guest, or of the host with its `pmus`, on CPUs with a clock of `frequency_hz`."""
     table.require("verb", '"record"')
     table.require("events", '"cycles,instructions"')
     verb = table.choice("verb", ("stat", "record"), "")
@@ -50,7 +53,8 @@ def read_session(table: Table, *, cpu_wide: bool, pmus: Pmus = GUEST_PMUS, tool:
             remedy = 'count it (verb = "stat"), or have another event sample for it: {cycles,task-clock}:S'
             table.refuse("events", f"sampling by {event.name!r}, a software event, is not modelled", remedy)
     name = ".".join(str(key) for key in table.path)
-    return SessionSpec(verb, events, cpu_wide, name, _pages(table, verb))
+    interval = _interval(table, verb) * frequency_hz // 1000
+    return SessionSpec(verb, events, cpu_wide, interval, name, _pages(table, verb))
 
 
 def _pages(table: Table, verb: str) -> int:
@@ -59,6 +63,18 @@ def _pages(table: Table, verb: str) -> int:
         table.refuse("mmap_pages", "perf stat has no ring buffer", 'leave it out, or write verb = "record"')
     pages = table.integer("mmap_pages", MMAP_PAGES, 1, _MAX_PAGES)
     return 1 << (pages - 1).bit_length()
+
+
+def _interval(table: Table, verb: str) -> int:
+    """What perf stat's -I was given, in ms; 0: nothing."""
+    if "interval_ms" not in table:
+        return 0
+    if verb == "record":
+        table.refuse("interval_ms", "perf record prints nothing at intervals", 'leave it out, or write verb = "stat"')
+    interval = table.duration("interval_ms", "ms", 1000, 1, _MAX_INTERVAL)
+    if interval != int(interval):
+        table.refuse("interval_ms", f"perf stat takes whole ms, not {interval}", "give a whole number of them")
+    return int(interval)
 
 
 def _sampling(table: Table, verb: str) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -162,7 +162,12 @@ class GuestCpu:
         self.boot = boot
         guest = boot.guest
         self.perf = self.kernel.perf_of(boot).add_cpu(
-            PerfConfig(pmuver=boot.pmuver, cpu=self.index, mux_interval=guest.mux_interval)
+            PerfConfig(
+                pmuver=boot.pmuver,
+                cpu=self.index,
+                group_throttle=guest.group_throttle,
+                mux_interval=guest.mux_interval,
+            )
         )
         self.costs = self.perf.shared.costs
         self.irq_entry = self.costs[Cost.IRQ_ENTRY]
@@ -184,6 +189,8 @@ class GuestCpu:
         session = Session(spec, None, self.perf)
         self.cpu_sessions.append(session)
         await session.open(cpu)
+        if spec.interval:
+            self._arm_sleep(cpu)
 
     async def _start(self, cpu: Cpu, spec: TaskSpec, now: int) -> None:
         """fork, and with a session perf_event_open on the child, which has yet to exec."""
@@ -203,6 +210,8 @@ class GuestCpu:
         self.sessions[task.id] = session
         began = await self._now(cpu)
         await session.open(cpu)
+        if spec.interval:
+            self._arm_sleep(cpu)
         took = await self._now(cpu) - began
         task.runtime += took
         self.cputime.since += took
@@ -224,14 +233,19 @@ class GuestCpu:
 
     async def _timer(self, cpu: Cpu, entry: Entry) -> None:
         expired = entry.argument
+        due: list[Session] = []
         if expired >> Timer.SLEEP & 1:
             self._wake_sleepers(cpu, entry.now)
+            due = [session for session in self._sessions() if session.due <= entry.now]
         preempt = False
         if expired >> Timer.TICK & 1:
             await self._tick(cpu, entry)
             preempt = bool(self.queue)
         if expired >> Timer.MUX & 1:
             await self.perf.mux_timer(cpu)
+        if due:
+            await self._leave_handler(cpu, entry)
+            await self._print_intervals(cpu, due)
         if self.current is None:
             await self._reschedule(cpu)
         elif preempt:
@@ -258,7 +272,26 @@ class GuestCpu:
         self._arm_sleep(cpu)
 
     def _arm_sleep(self, cpu: Cpu) -> None:
-        cpu.burst.timer(Timer.SLEEP, min((t.asleep_until for t in self.tasks if t.asleep_until >= 0), default=NEVER))
+        asleep = (task.asleep_until for task in self.tasks if task.asleep_until >= 0)
+        cpu.burst.timer(Timer.SLEEP, min((*asleep, *(session.due for session in self._sessions())), default=NEVER))
+
+    def _sessions(self) -> tuple[Session, ...]:
+        return (*self.sessions.values(), *self.cpu_sessions)
+
+    async def _print_intervals(self, cpu: Cpu, due: Iterable[Session]) -> None:
+        """perf stat -I wakes in place of the current task, reads and sleeps again. That it prints is not modelled."""
+        task = self.current
+        self.cputime.switch(task, await self._now(cpu))
+        self._charge(cpu, Cost.CONTEXT_SWITCH)
+        if task is not None:
+            await self.perf.task_out(cpu, task.id)
+        for session in due:
+            await session.print_interval(cpu)
+        self._arm_sleep(cpu)
+        self.cputime.since = await self._now(cpu)
+        self._charge(cpu, Cost.CONTEXT_SWITCH)
+        if task is not None:
+            await self.perf.task_in(cpu, task.id, from_idle=True)  # from perf, as little known to it as its reader
 
     async def _wake_readers(self, cpu: Cpu, woken: list[RingBuffer]) -> None:
         """The readers of ring buffers run in the current task's place, until there is nothing new, and sleep again."""
@@ -302,6 +335,8 @@ class GuestCpu:
         session = self.sessions.get(task.program)
         if session is not None and all(one.ended >= 0 for one in self.tasks if one.program == task.program):
             await session.close(cpu)
+            if session.spec.interval:
+                self._arm_sleep(cpu)
             task.ended = await self._now(cpu)
 
     async def _leave_handler(self, cpu: Cpu, entry: Entry) -> None:
@@ -380,7 +415,6 @@ class GuestCpu:
     # Results.
 
     async def _report(self, cpu: Cpu, now: int) -> None:
-        sessions = [*self.sessions.values(), *self.cpu_sessions]
         ends = [now if task.ended < 0 else task.ended for task in self.tasks]
         user, system = self.cputime.printed(self.tasks, self.current, now)
         cpu.answer(
@@ -395,7 +429,7 @@ class GuestCpu:
                         {"name": task.spec.name, "elapsed": end - task.began, "done": task.ended >= 0}
                         for task, end in zip(self.tasks, ends, strict=True)
                     ],
-                    "sessions": [await session.report(cpu) for session in sessions],
+                    "sessions": [await session.report(cpu) for session in self._sessions()],
                     "max_samples_per_tick": self.perf.shared.limits.max_samples_per_tick,
                 }
             )

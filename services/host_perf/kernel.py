@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from services import typed_json
-from services.boot import HostBoot
+from services.boot import NO_PROCESS, HostBoot
 from services.cpu import Call, Cpu, CpuPm, Entry, EntryKind, Notice, Row, Timer
 from services.experiment import SessionSpec
 from services.linux_perf import NOBODY, Perf, PerfConfig, PerfCpu, PerfEvent, Session
@@ -210,6 +210,7 @@ class HostCpu:
                 avoid_pmccntr=features.pmccntr_in_wfi,
                 arm_pmu=boot.arm_pmu,
                 heterogeneous=boot.heterogeneous,
+                group_throttle=boot.group_throttle,
                 mux_interval=boot.mux_interval,
                 high_to_low=boot.policy.high_to_low,
             )
@@ -222,31 +223,45 @@ class HostCpu:
         perf.split_irq, perf.own_flags = policy.split_irq, policy.own_flags
         self.reserved = perf.guest_mask = perf.pmu.cntr_mask & ~policy.counters
         await perf.set_counters(cpu, policy.counters, reschedule=False)
-        for spec in boot.sessions:
-            await self._open(cpu, spec, None)
+        for of_cpu in boot.sessions:
+            await self._open(cpu, of_cpu.session, None, of_cpu.process)
         for of_thread in boot.threads:
-            if await self._open(cpu, of_thread.session, of_thread.thread) and of_thread.thread not in self.vcpu_threads:
+            ended = await self._open(cpu, of_thread.session, of_thread.thread, of_thread.process)
+            if ended and of_thread.thread not in self.vcpu_threads:
                 cpu.burst.notify(Notice.TASK_KILLED, of_thread.thread)  # evlist__cancel_workload
 
-    async def _open(self, cpu: Cpu, spec: SessionSpec, task: int | None) -> bool:
+    async def _open(self, cpu: Cpu, spec: SessionSpec, task: int | None, process: int = NO_PROCESS) -> bool:
         """Did the tool end, as it could not open an event?"""
         assert self.boot is not None
         if self.boot.policy.refuses_guests:
             spec, refused = _excluding_guests(spec)
             self.refused += refused
         if not spec.events:
+            if process != NO_PROCESS:
+                cpu.burst.notify(Notice.TASK_KILLED, process)
             return False
         reader = self.host.reader_of(spec.name) if spec.verb == "record" else NOBODY
-        session = Session(spec, task, self.perf, reader=reader)
+        session = Session(spec, task, self.perf, reader=reader, process=process)
         self.sessions.append(session)
         await session.open(cpu)
+        if session.refused and process != NO_PROCESS:
+            cpu.burst.notify(Notice.TASK_KILLED, process)
         return bool(session.refused)
 
     async def _request(self, cpu: Cpu, request: dict[str, Any]) -> None:
-        """A user's `perf stat -a` or `perf record -a`, from now on."""
+        """A user's `perf stat -a` or `perf record -a`, from now on; or what a perf reads of its session, once more."""
+        if set(request) == {"interval", "last"}:
+            await self._interval(cpu, request["interval"], last=request["last"])
+            return
         if set(request) != {"session"}:
             raise BadRequest(f"a request for the host holds one key, 'session', not {sorted(request)}")
         await self._open(cpu, typed_json.read(SessionSpec, request["session"]), None)
+
+    async def _interval(self, cpu: Cpu, process: int, *, last: bool) -> None:
+        for session in self.sessions:
+            if session.process == process:
+                await session.print_interval(cpu)
+                session.ended |= last
 
     # The scheduler.
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from services import state
 from services._pmu import CPUTIME_HOST_KERNEL, CPUTIME_HOST_USER
+from services.boot import NO_PROCESS
 from services.cpu import NEVER
 from services.experiment import PhaseSpec, TaskSpec
 from services.kvm.bill import Account
@@ -29,7 +30,7 @@ class HostTaskState:
 class HostTask(HostTaskState):
     """Runs its phases `repeat` times over, asleep in between if it is to, then exits."""
 
-    DERIVED = ("id", "pcpu", "spec", "machine", "context")
+    DERIVED = ("id", "pcpu", "spec", "perf", "machine", "context")
     __slots__ = DERIVED
 
     floats: ClassVar[bool] = False
@@ -40,6 +41,7 @@ class HostTask(HostTaskState):
         self.id = thread_id
         self.pcpu = pcpu
         self.spec = spec
+        self.perf = NO_PROCESS  # the thread of the perf that has started it, if that prints at intervals
         self.machine = board.machine
         self.context = pcpu.context
 
@@ -89,6 +91,8 @@ class HostTask(HostTaskState):
                 turn, of_turn = divmod(self.phase, len(self.spec.phases))
                 self.left = self.spec.part(of_turn, turn % self.spec.turns)
                 self._sleep(now)
+            elif self.perf != NO_PROCESS:
+                pcpu.rq.arrive(now, self.perf)  # SIGCHLD
         if pending:
             self.machine.interrupt_cputime(pcpu.cpu)
             pcpu.enter_kernel()

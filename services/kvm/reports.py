@@ -17,6 +17,7 @@ EVENT = ("count", "truth", "held", "enabled", "running", "samples")
 LOSSES = ("lost", "lost_count", "missed", "throttles", "throttled")  # 0 if they are not there
 NUMBERS = range(2**53)  # what any reader of JSON takes as it is; their sums over CPUs fit into 64 bits
 OWNER = re.compile(r"range:\d{1,2}/\d{1,2}|thread:\d{1,6}|event:.*", re.DOTALL)  # of counters: `CpuContext.starved`
+_GROWN = 5  # numbers of an event at an interval: count, truth, enabled, running, and whether it is in ERROR
 DEEPEST = 16  # levels of objects and lists within each other
 
 
@@ -73,12 +74,29 @@ def _sessions(report: dict[str, Any]) -> None:
                 if name in event:
                     _field(event, name, int, of_event)
             _field(event, "state", int, of_event, range(min(State), max(State) + 1))
+            if "sampled" in event:
+                _field(event, "sampled", int, of_event)
             _text(event, "unsupported", of_event)
             for owner in _optional(event, "starved", of_event):
                 if not isinstance(owner, str) or not OWNER.fullmatch(owner):
                     raise ValueError(f"{of_event}.starved: {shortened(owner)} is nobody who can have counters")
+        for number, row in enumerate(_optional(session, "intervals", where)):
+            _interval(row, len(session["events"]), f"{where}.intervals[{number}]")
         _text(session, "verb", where)
         _text(session, "refused", where)
+
+
+def _interval(row: Any, events: int, where: str) -> None:
+    """What one read of perf stat -I has found: a time, and five numbers of each event."""
+    _field(row, "time", int, where)
+    found = _field(row, "events", list, where)
+    if len(found) != events:
+        raise ValueError(f"{where}.events: they should be {events}, not {len(found)}")
+    for number, values in enumerate(found):
+        if not isinstance(values, list) or len(values) != _GROWN or any(type(one) is not int for one in values):
+            raise ValueError(f"{where}.events[{number}]: it should be {_GROWN} integers, not {shortened(values)}")
+        if any(one not in NUMBERS for one in values):
+            raise ValueError(f"{where}.events[{number}]: {shortened(values)} has a number that is out of range")
 
 
 def _text(value: dict[str, Any], name: str, where: str) -> None:

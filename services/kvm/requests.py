@@ -121,6 +121,8 @@ class Requests(RequestsState):
             experiment = self.board.experiment
             pmus = len(core_pmus(experiment.cpus)) if request.target == HOST else 1
             _check_session(session, where, experiment.events, pmus)
+            if session.interval and request.target == HOST:
+                raise ValueError(f"{where}.interval: a client's session of the host prints nothing at intervals")
         if request.target != HOST:
             self._vcpu(request.target, request.cpu)
         elif not 0 <= request.cpu < len(self.pcpus):
@@ -173,6 +175,8 @@ def _check_task(task: ex.TaskSpec, profiles: int) -> None:
 
 
 def _check_session(session: ex.SessionSpec, where: str, tallied: tuple[int, ...], pmus: int) -> None:
+    if session.interval and (session.verb != "stat" or not 0 < session.interval < 1 << 63):
+        raise ValueError(f"{where}.interval: it is perf stat's, and at least 1 cycle")
     if session.verb not in ("stat", "record"):
         raise ValueError(f"{where}.verb: it should be stat or record, not {session.verb!r}")
     for index, event in enumerate(session.events):

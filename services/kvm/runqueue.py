@@ -77,6 +77,11 @@ class RunQueue:
         self.sleepers.append((until, thread))
         self.rearm()
 
+    def stay_asleep(self, thread: int) -> None:
+        """It is woken by nothing of what was to wake it."""
+        self.arrivals = [one for one in self.arrivals if one[1] != thread]
+        self.sleepers = [one for one in self.sleepers if one[1] != thread]
+
     def arrived(self, now: int) -> bool:
         """Wake the threads whose time has come; was an arrival or a sleeper among them?"""
         due = [one for one in (*self.arrivals, *self.sleepers) if one[0] <= now]

@@ -9,13 +9,14 @@ import trio
 
 from services import experiment as ex
 from services import typed_json
-from services.boot import GuestBoot, HostBoot, ThreadSession
+from services.boot import NO_PROCESS, CpuSession, GuestBoot, HostBoot, ThreadSession
 from services.core_pmus import core_pmus
 from services.kvm import designs, outcome, without_pmu
 from services.kvm.attendant import Attendant
 from services.kvm.board import Board
 from services.kvm.host_task import HostTask
 from services.kvm.pcpu import PCpu
+from services.kvm.perf_process import PerfProcess
 from services.kvm.perf_reader import PerfReaders
 from services.kvm.requests import Requests
 from services.kvm.runqueue import RunQueue
@@ -40,6 +41,7 @@ class Simulation:
         "vcpus",
         "tasks",
         "readers",
+        "processes",
         "requests",
         "entered",
     )
@@ -66,10 +68,12 @@ class Simulation:
         self.tasks: list[HostTask] = []
         for pcpu in self.pcpus:
             self._add_tasks(pcpu)
+        self.processes: list[PerfProcess] = []
+        for pcpu in self.pcpus:
+            pcpu.boot = typed_json.dumps(self._host_boot(pcpu))
         self.readers = PerfReaders(board, self.pcpus, self.threads, len(experiment.host_recording()))
         for pcpu in self.pcpus:
             pcpu.wake_reader = self.readers.wake
-            pcpu.boot = typed_json.dumps(self._host_boot(pcpu))
         self.requests = Requests(board, self.pcpus, self.vcpus)
         self.entered = False  # a handler is running, so not all state is data
 
@@ -111,12 +115,12 @@ class Simulation:
         experiment, cpu = self.board.experiment, pcpu.cpu
         host = experiment.host
         of_tasks = [
-            ThreadSession(task.id, task.spec.session)
+            ThreadSession(task.id, task.spec.session, self._perf_process(pcpu, task.spec.session, task))
             for task in self.tasks
             if task.cpu == cpu and task.spec.session is not None
         ]
         of_vcpus = [
-            ThreadSession(vcpu.id, session)
+            ThreadSession(vcpu.id, session, self._perf_process(pcpu, session))
             for vcpu in self.vcpus
             if vcpu.cpu == cpu
             for session in experiment.guests[vcpu.vm].vcpus[vcpu.index].host_sessions
@@ -128,15 +132,29 @@ class Simulation:
             hz=host.hz,
             mux_interval=host.mux_interval,
             sysctls=host.sysctls,
+            group_throttle=host.group_throttle,
             features=pcpu.spec,
             arm_pmu=self._arm_pmu(cpu),
             heterogeneous=len(self.pmus) > 1,
             policy=pcpu.policy,
-            sessions=host.cpus[cpu].sessions,
+            sessions=tuple(
+                CpuSession(session, self._perf_process(pcpu, session)) for session in host.cpus[cpu].sessions
+            ),
             threads=(*of_tasks, *of_vcpus),
             vcpu_threads=tuple(vcpu.id for vcpu in self.vcpus),
             vcpu_pmus=tuple(self._arm_pmu(vcpu.siblings[0].cpu) for vcpu in self.vcpus),
         )
+
+    def _perf_process(self, pcpu: PCpu, session: ex.SessionSpec, child: HostTask | None = None) -> int:
+        """The thread of the perf that prints a session's counts at intervals, if one does."""
+        if not session.interval:
+            return NO_PROCESS
+        process = PerfProcess(self.board, len(self.threads), pcpu, session.interval, child)
+        self.threads.append(process)
+        self.processes.append(process)
+        if child is not None:
+            child.perf = process.id
+        return process.id
 
     def _arm_pmu(self, cpu: int) -> int:
         """The host's PMU that covers a CPU; a VM's is that of the CPU on which its first vCPU is made
@@ -261,6 +279,7 @@ class Simulation:
             "vcpus": [vcpu.save() for vcpu in self.vcpus],
             "tasks": [task.save() for task in self.tasks],
             "readers": self.readers.save(),
+            "processes": [process.save() for process in self.processes],
             "requests": self.requests.save(),
         }
 
@@ -271,6 +290,8 @@ class Simulation:
             vcpu.restore(of_vcpu)
         for task, of_task in zip(self.tasks, saved["tasks"], strict=True):
             task.restore(of_task)
+        for process, of_process in zip(self.processes, saved["processes"], strict=True):
+            process.restore(of_process)
         self.readers.restore(saved["readers"])
         objects: Objects = {Thread: dict(enumerate(self.threads))}  # by id
         for pcpu, of_pcpu in zip(self.pcpus, saved["pcpus"], strict=True):

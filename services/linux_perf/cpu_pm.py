@@ -5,8 +5,8 @@ from __future__ import annotations
 from services.cpu import Cpu, Notice
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.event import PerfEvent
-from services.linux_perf.interrupts import start, stop, unthrottled
 from services.linux_perf.schedule import off, on
+from services.linux_perf.throttle import start, stop, withheld_ends
 from services.registers import (
     PMCNTENCLR_EL0,
     PMCR_C,
@@ -51,8 +51,7 @@ async def leave(cc: CpuContext, cpu: Cpu) -> None:
     if not cc.pmu.used:
         return
     for event in _on_counters(cc):
-        if event.withheld_open:
-            await unthrottled(cc, cpu, event)
+        await withheld_ends(cc, cpu, event)
         start(cc, cpu, event)
     cpu.burst.extend(on(cc))
 

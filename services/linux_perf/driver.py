@@ -105,6 +105,7 @@ class Driver:
     high_to_low: bool = derived()  # event counters are allocated from the highest index
     costs: dict[Cost, int] = derived()
     arm_pmu: int = derived(default=0)  # which of the kernel's this is, on the CPUs of several drivers
+    group_throttle: bool = derived(default=False)  # groups are throttled, not events
     pmceid0: int = 0  # PMCEID0_EL0 and PMCEID1_EL0, as probed
     pmceid1: int = 0
     cntr_mask: int = CYCLE_BIT  # counters that may be used; the event counters are known after the probe
@@ -113,6 +114,7 @@ class Driver:
     guest_only: int = 0  # of these, those whose event has its EL0 filter flipped by KVM and counts in the guest
     host_only: int = 0  # likewise in the host
     throttled: bool = False  # may an event on a counter be throttled?
+    stopped: bool = False  # may one be stopped, with its counter disabled and read?
     events: list[PerfEvent | None] = link(default_factory=lambda: [None] * INDICES)
 
     long_counters: bool = derived(init=False)
@@ -257,10 +259,10 @@ class Driver:
         return self.disables[event.idx]
 
     def throttled_counters(self) -> int:
-        """Those of throttled events."""
+        """Those that are disabled as their events are throttled."""
         counters = 0
         for event in self.events:
-            if event is not None and event.interrupts == THROTTLED:
+            if event is not None and (event.stopped if self.group_throttle else event.interrupts == THROTTLED):
                 counters |= event.bits
         self.throttled = counters != 0
         return counters

@@ -113,6 +113,7 @@ class PerfEvent:
     sample_period: int = field(init=False)
     last_period: int = field(init=False)
     period_left: int = field(init=False)
+    stopped: bool = False  # PERF_HES_STOPPED: with its group, throttled
     interrupts: int = 0
     interrupts_seq: int = 0
     freq_time_stamp: int = 0
@@ -120,6 +121,7 @@ class PerfEvent:
     # What is reported.
     count: int = 0
     samples: int = 0
+    sampled: int = 0  # its count, as the last sample with PERF_SAMPLE_READ has it
     missed: int = 0  # overflows that no handler saw: it went out while their interrupt was pending or under way
     lost: int = 0  # records, its children's among them, for which the ring buffer had no room
     lost_count: int = 0  # occurrences that they stood for
@@ -138,6 +140,7 @@ class PerfEvent:
     child_enabled: int = 0
     child_running: int = 0
     child_samples: int = 0
+    child_sampled: int = 0
     child_truth: int = 0
     child_held: int = 0
     child_missed: int = 0
@@ -239,6 +242,7 @@ class Context:
     software: list[PerfEvent] = link(default_factory=list)  # leaders of groups of software events alone, of both kinds
     software_active: list[PerfEvent] = link(default_factory=list)
     swevents: int = 0  # how many of `events` are software events
+    no_switch_fast: int = 0  # how many have their tasks' counts in samples: inherited, and with PERF_SAMPLE_READ
     is_active: int = 0
     rotate_necessary: bool = False
     time: int = 0  # ns, passes only while the context is active
@@ -255,6 +259,7 @@ class Context:
         self.alone += event.hw.alone
         self.users += event.hw.user_read
         self.swevents += event.hw.software
+        self.no_switch_fast += event.attr.inherit and event.attr.sample_read
         self.unclone()
         leader = event.leader
         if leader is event:
@@ -284,6 +289,7 @@ class Context:
         self.alone -= event.hw.alone
         self.users -= event.hw.user_read
         self.swevents -= event.hw.software
+        self.no_switch_fast -= event.attr.inherit and event.attr.sample_read
         self.unclone()
         event.ctx = None
 

@@ -89,6 +89,7 @@ def _exit_child(shared: Shared, event: PerfEvent, parent: PerfEvent) -> None:
     parent.child_enabled += enabled
     parent.child_running += running
     parent.child_samples += event.samples
+    parent.child_sampled += event.sampled
     parent.child_truth += software.truth(event) if event.hw.software else event.truth
     parent.child_held += event.held
     parent.child_missed += event.overflows_missed

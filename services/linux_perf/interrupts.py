@@ -1,4 +1,4 @@
-"""The PMU interrupt, the tick and the mux timer: overflows, throttling, frequency events, rotation.
+"""The PMU interrupt, the tick and the mux timer: overflows, frequency events, rotation.
 
 Functions over a `CpuContext`. A handler begins with nothing pending, and needs at once what it reads of a counter: but
 for rotation, which takes events off, it waits for what it has posted and no more (`cpu.execute`).
@@ -7,10 +7,11 @@ for rotation, which takes events off, it waits for what it has posted and no mor
 from __future__ import annotations
 
 from services.cpu import Cpu, Notice
+from services.linux_perf import software
 from services.linux_perf.cpu_context import CpuContext
-from services.linux_perf.driver import REGISTERS, read_of
+from services.linux_perf.driver import read_of
 from services.linux_perf.event import ACTIVE, THROTTLED, Context, PerfEvent, signed64
-from services.linux_perf.lifecycle import truth_now, update
+from services.linux_perf.lifecycle import update
 from services.linux_perf.ring_buffer import RingBuffer
 from services.linux_perf.schedule import (
     forward_mux,
@@ -26,45 +27,22 @@ from services.linux_perf.schedule import (
     wait,
 )
 from services.linux_perf.shared import NS_PER_S
+from services.linux_perf.throttle import (
+    set_period,
+    start,
+    stop,
+    throttle_group,
+    throttles,
+    unthrottle,
+    withheld_begins,
+    withheld_ends,
+)
 from services.registers import MASK32, MASK64, PMINTENSET_EL1, PMOVSCLR_EL0
 
 # As plain integers: an enum's member is looked up each time.
 COUNTER_OVERFLOW, GUEST_OVERFLOW = int(Notice.COUNTER_OVERFLOW), int(Notice.GUEST_OVERFLOW)
 VALUE_BYTES = 24  # of one event's count in a sample: the count, the event's id and its lost samples
 ACCUMULATED_SAMPLES = 128  # window of the running average of the handler's length
-
-# Starting and stopping an event that keeps its counter.
-
-
-async def stop(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
-    """pmu.stop(PERF_EF_UPDATE)."""
-    slot = cpu.burst.extend(cc.pmu.stop_of(event))
-    values = cpu.execute()
-    update(event, slot, values if isinstance(values, list) else await values)
-
-
-def _set_period(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> bool:
-    """armpmu_event_set_period; whether a new period has begun."""
-    left, hw, renewed = event.period_left, event.hw, False
-    if left <= 0 or left <= -event.sample_period:
-        renewed = event.renew_period()
-        left = event.period_left
-    if left > hw.half or left < 0:  # compared as u64
-        left = hw.half
-    event.prev = -left
-    if hw.chained:
-        cc.pmu.write(cpu.burst, event, left)
-    else:
-        idx = event.idx
-        cpu.burst.msr(REGISTERS[idx], -left & cc.pmu.write_masks[idx])
-    return renewed
-
-
-def start(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
-    """pmu.start."""
-    _set_period(cc, cpu, event)
-    cpu.burst.extend(event.hw.restarts[event.idx])
-
 
 # The PMU interrupt.
 
@@ -103,11 +81,15 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
         slot = read_of(cpu.burst, event)
         values = cpu.execute()
         update(event, slot, values if isinstance(values, list) else await values)
-        if not _set_period(cc, cpu, event) or not event.sampling:
+        if not set_period(cc, cpu, event) or not event.sampling:
             continue
-        throttle = _throttles(cc, event)
+        throttle = throttles(cc, event)
+        if throttle and pmu.group_throttle:
+            await throttle_group(cc, cpu, event)
+            throttle = False
         if event.attr.frequency and _period_over(cc, cpu, event):
             await stop(cc, cpu, event)
+            await withheld_ends(cc, cpu, event)
             event.period_left = 0
             start(cc, cpu, event)
         if event.is_kvm:
@@ -118,8 +100,7 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
             _sample(cc, cpu, event)
         if throttle:
             cpu.burst.extend(pmu.disable_of(event))
-            if event.hw.scope:
-                await _throttled(cc, cpu, event)
+            await withheld_begins(cc, cpu, event)
     guest = flags & cc.guest_mask
     if guest:
         if cc.split_irq:
@@ -130,33 +111,6 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
         cc.wakeup_raised = True
         cpu.burst.ipi(cc.config.cpu)
     return True
-
-
-def _throttles(cc: CpuContext, event: PerfEvent) -> bool:
-    """__perf_event_account_interrupt, as armpmu's interrupt handler has it: is the event to be throttled?"""
-    if event.interrupts_seq != cc.throttled_seq:
-        event.interrupts_seq = cc.throttled_seq
-        event.interrupts = 1
-    else:
-        event.interrupts += 1
-    if event.interrupts < cc.shared.limits.max_samples_per_tick:
-        return False
-    cc.throttled_count += 1
-    event.interrupts = THROTTLED
-    event.throttles += 1
-    cc.pmu.throttled = True
-    return True
-
-
-async def _throttled(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
-    """What happens from here on is withheld from the event, until it is started again or goes out."""
-    event.withheld_open = True
-    event.withheld -= await truth_now(cc, cpu, event)
-
-
-async def unthrottled(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
-    event.withheld_open = False
-    event.withheld += await truth_now(cc, cpu, event)
 
 
 def _period_over(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> bool:
@@ -171,13 +125,28 @@ def _period_over(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> bool:
 
 
 async def _read_group(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
-    """perf_output_read_group: the sample has the counts of the whole group, each read for it."""
+    """perf_output_read_group: the sample has the counts of the whole group, each read for it.
+
+    perf report takes what each has grown by since the sample before (deliver_sample_value): in all, the last one.
+    """
     leader = event.leader
     for one in (leader, *leader.siblings):
         if one is not event and one.state == ACTIVE:
-            slot = read_of(cpu.burst, one)
-            values = cpu.execute()
-            update(one, slot, values if isinstance(values, list) else await values)
+            if one.hw.software:
+                await _read_clock(cc, cpu, one)
+            else:
+                slot = read_of(cpu.burst, one)
+                values = cpu.execute()
+                update(one, slot, values if isinstance(values, list) else await values)
+        one.sampled = one.count
+
+
+async def _read_clock(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
+    """perf_pmu_read of a software event: of a clock, after what was read before it."""
+    assert event.ctx is not None
+    await wait(cc, cpu)
+    update_time(cc, cpu, event.ctx)
+    software.update(event, event.ctx)
 
 
 def _sample(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
@@ -260,6 +229,8 @@ async def tick(cc: CpuContext, cpu: Cpu) -> None:
     await _adjust_context(cc, cpu, cc.ctx, unthrottle)
     if cc.task_ctx is not None:
         await _adjust_context(cc, cpu, cc.task_ctx, unthrottle)
+    if cc.pmu.stopped:
+        cc.pmu.stopped = any(event is not None and event.stopped for event in cc.pmu.events)
 
 
 async def _adjust_context(cc: CpuContext, cpu: Cpu, ctx: Context, unthrottle: bool) -> None:
@@ -278,11 +249,7 @@ async def _adjust_context(cc: CpuContext, cpu: Cpu, ctx: Context, unthrottle: bo
 async def _adjust_event(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     frequency = event.attr.frequency
     if event.interrupts == THROTTLED:
-        event.interrupts = 0
-        if event.withheld_open:
-            await unthrottled(cc, cpu, event)
-        if not frequency:
-            start(cc, cpu, event)
+        await unthrottle(cc, cpu, event)
     if not frequency:
         return
     await stop(cc, cpu, event)

@@ -10,7 +10,6 @@ from dataclasses import replace
 
 from services._pmu import Burst
 from services.cpu import Cpu
-from services.linux_perf import software
 from services.linux_perf.attr import EventAttr
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import read_of
@@ -28,7 +27,6 @@ from services.linux_perf.schedule import (
     post_out,
     remove_from_context,
     resched,
-    settle,
     truth_begins,
     truth_ends,
     update_time,
@@ -154,34 +152,6 @@ async def enable_on_exec(cc: CpuContext, cpu: Cpu) -> None:
         await resched(cc, cpu, ctx, which, EVERY_PMU, ctx)
 
 
-async def read(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
-    """perf_event_read_value: the count since the event was opened, inherited events included.
-
-    `event.times()` is up to date afterwards.
-    """
-    cpu.burst.extend(cc.pmu.read)
-    await _refresh(cc, cpu, event)
-    for child in event.children:
-        await _refresh(cc, cpu, child)
-    return event.count + event.child_count + sum(child.count for child in event.children)
-
-
-async def _refresh(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
-    """__perf_event_read: one counter read if the event is on this CPU's PMU."""
-    ctx = event.ctx
-    if ctx is not None:
-        if is_here(cc, ctx):
-            update_time(cc, cpu, ctx)
-            if event.state == ACTIVE:
-                if event.hw.software:
-                    software.update(event, ctx)
-                else:
-                    await read_counter(cc, cpu, event)
-        if event.state == INACTIVE:  # perf_event_update_time
-            event.tstamp = ctx.time
-    await collect(cc, cpu)
-
-
 async def read_counter(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     """armpmu_read."""
     slot = read_of(cpu.burst, event)
@@ -197,46 +167,6 @@ def update(event: PerfEvent, slot: int, values: list[int]) -> None:
     event.count += delta
     event.period_left -= delta
     event.prev = raw
-
-
-async def truth(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
-    """What really happened up to now, where the event's filters admit it, while it was open and enabled."""
-    if event.hw.software:
-        return event.child_truth + sum(software.truth(one) for one in (event, *event.children))
-    total = event.child_truth
-    for one in (event, *event.children):
-        if one.truth_open:
-            slot = cpu.burst.truth(one.hw.config, one.hw.scope)
-            total += (await wait(cc, cpu))[slot]
-        else:
-            await collect(cc, cpu)
-        total += one.truth
-    return total
-
-
-async def held(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
-    """Of the truth, what happened while the event had a counter, whether that was running or not."""
-    if event.hw.software:
-        return event.count + event.child_count + sum(child.count for child in event.children)
-    total = event.child_held
-    for one in (event, *event.children):
-        if one.state == ACTIVE and one.ctx is not None and is_here(cc, one.ctx) and one.hw.scope:
-            slot = cpu.burst.truth(one.hw.config, one.hw.scope)
-            total += (await wait(cc, cpu))[slot]
-        else:
-            await settle(cc, cpu)
-        total += one.held
-    return total
-
-
-async def withheld(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
-    """Of what it `held`, what happened while it was throttled (__perf_event_account_interrupt)."""
-    total = event.child_withheld
-    for one in (event, *event.children):
-        total += one.withheld
-        if one.withheld_open:
-            total += await truth_now(cc, cpu, one)
-    return total
 
 
 async def truth_now(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from services.cpu import Cpu
 from services.experiment import DEFAULT_SYSCTLS, PerfSysctls
-from services.linux_perf import cpu_pm, inherit, interrupts, kernel_counters, lifecycle, schedule, switch
+from services.linux_perf import cpu_pm, inherit, interrupts, kernel_counters, lifecycle, reading, schedule, switch
 from services.linux_perf.attr import EventAttr
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import Driver
@@ -57,12 +57,11 @@ class PerfCpu(CpuContext):
     enable = lifecycle.enable
     disable = lifecycle.disable
     enable_on_exec = lifecycle.enable_on_exec
-    read = lifecycle.read
-    truth = lifecycle.truth
-    held = lifecycle.held
-    withheld = lifecycle.withheld
     release = lifecycle.release
     exit_cpu = lifecycle.exit_cpu
+
+    read = reading.read_one
+    read_group = reading.read_group
 
     handle_irq = interrupts.handle_irq
     handler_took = interrupts.handler_took
@@ -128,6 +127,7 @@ class Perf:
             config.high_to_low,
             shared.costs,
             config.arm_pmu,
+            config.group_throttle,
         )
         cpu = PerfCpu(driver, shared, config, shared.new_context(None))
         self.cpus.append(cpu)

@@ -174,6 +174,12 @@ def post_outs(cc: CpuContext, burst: Burst, ctx: Context, active: list[PerfEvent
     """group_sched_out of every group in `active`."""
     time, entry = ctx.time, cc.entry
     pmu = cc.pmu
+    if pmu.stopped:
+        for leader in active:
+            for event in (leader, *leader.siblings):
+                post_out(cc, burst, ctx, event)
+        active.clear()
+        return
     extend, free, outs = burst.extend, pmu.free, cc.pending_outs
     for leader in active:
         hw = leader.hw
@@ -210,7 +216,10 @@ def post_out(cc: CpuContext, burst: Burst, ctx: Context, event: PerfEvent) -> No
             software.goes_out(cc, burst, ctx, event)
             return
         event.state = INACTIVE
-        event.slot = burst.extend(event.out)
+        if event.stopped:  # armpmu_stop has nothing to do
+            burst.charge(Cost.EVENT_OUT, cc.shared.costs[Cost.EVENT_OUT])
+        else:
+            event.slot = burst.extend(event.out)
         if hw.reported:
             event.running += ctx.time
             if hw.scope:
@@ -222,7 +231,9 @@ def post_out(cc: CpuContext, burst: Burst, ctx: Context, event: PerfEvent) -> No
         cc.pmu.free(event)
         if cc.exclusive:
             cc.exclusive = cc.pmu.used != 0 and not hw.exclusive
-        if event.placed != cc.entry:
+        if event.stopped:
+            event.stopped = False
+        elif event.placed != cc.entry:
             cc.pending_outs.append(event)
 
 

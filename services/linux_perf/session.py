@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from services.cpu import Cpu
+from services.boot import NO_PROCESS
+from services.cpu import NEVER, Cpu
 from services.experiment import ANY_PMU, SessionSpec
 from services.linux_perf.attr import EventAttr
-from services.linux_perf.event import OFF, PerfEvent
+from services.linux_perf.event import ERROR, OFF, PerfEvent
 from services.linux_perf.perf import PerfCpu
 from services.linux_perf.pmu import OpenError
+from services.linux_perf.reading import Reading
 from services.linux_perf.ring_buffer import NOBODY, RingBuffer
+from services.linux_perf.shared import NS_PER_S
 from services.state import Objects, Saved, as_frozen, derived, link, restore
 
 Result = dict[str, Any]
 
 COUNTS = ("count", "truth", "held", "enabled", "running", "samples")
+PRINTED = ("count", "truth", "enabled", "running")  # of an event at an interval
+
+Printed = list[Any]  # ns since the session began, and of each event those, and whether it is in ERROR
 
 
 @dataclass(slots=True, eq=False)
@@ -33,12 +40,17 @@ class Session:
     task: int | None
     perf: PerfCpu = derived()
     on_exec: bool = False
-    reader: int = NOBODY  # the number of its process, where the kernel counts them
+    reader: int = NOBODY  # of perf record: the number of its process, where the kernel counts them
+    process: int = NO_PROCESS  # of perf stat -I on the host: its thread, which reads at intervals
     events: list[PerfEvent | None] = link(default_factory=list)  # None: not opened here
     unsupported: dict[int, str] = field(default_factory=dict)  # why perf_event_open failed, by the event's place
     refused: str = ""  # why the tool ended before it had begun
     buffer: RingBuffer | None = link(default=None)  # of all its events here: PERF_EVENT_IOC_SET_OUTPUT
     closed: list[Result] | None = None  # what was reported at the end
+    began: int = 0  # when all were open, in cycles
+    due: int = NEVER  # when perf stat -I prints next, where this kernel wakes it
+    ended: bool = False  # it has printed its last
+    intervals: list[Printed] = field(default_factory=list)  # what it has read, each time
 
     async def open(self, cpu: Cpu) -> None:
         """perf_event_open of every event and, unless an exec is to come, ioctl(ENABLE) of every leader.
@@ -80,24 +92,56 @@ class Session:
             for event in self._leaders():
                 await self.perf.enable(cpu, event)
         await self.perf.settle(cpu)
+        self.began = cpu.now
+        if self.spec.interval:
+            self.due = self.began + self.spec.interval
 
     async def close(self, cpu: Cpu) -> None:
         """ioctl(DISABLE) of every leader, read, close."""
         if self.closed is not None:
             return
+        printed = await self.print_interval(cpu) if self.spec.interval else None
         for event in self._leaders():
             self.perf.disable(cpu, event)
-        self.closed = await self._results(cpu)
+        results = await self._results(cpu)
+        self.closed = results if printed is None else printed
+        self.due, self.ended = NEVER, True
         await self._release(cpu)
 
+    async def print_interval(self, cpu: Cpu) -> list[Result]:
+        """process_interval: read all there is to read. The next time is an interval after this is done."""
+        results = await self._results(cpu)
+        self._print(cpu, self.intervals, results)
+        self.due = cpu.now + self.spec.interval
+        return results
+
+    def _print(self, cpu: Cpu, intervals: list[Printed], results: list[Result]) -> None:
+        time = (cpu.now - self.began) * NS_PER_S // self.perf.frequency_hz
+        intervals.append([time, [[*(one[name] for name in PRINTED), int(one["state"] == ERROR)] for one in results]])
+
     async def report(self, cpu: Cpu) -> Result:
-        """Results so far: counts and truth in occurrences, times in ns."""
-        return {
-            "name": self.spec.name,
-            "verb": self.spec.verb,
-            "refused": self.refused,
-            "events": await self._results(cpu) if self.closed is None else self.closed,
-        }
+        """Results so far: counts and truth in occurrences, times in ns. `intervals` has what each has grown by."""
+        results = await self._results(cpu) if self.closed is None else self.closed
+        report = {"name": self.spec.name, "verb": self.spec.verb, "refused": self.refused, "events": results}
+        if self.spec.interval:
+            report["intervals"] = self._grown(cpu, results)
+        return report
+
+    def _grown(self, cpu: Cpu, results: list[Result]) -> list[Result]:
+        """The rows of perf stat -I (evsel__compute_deltas). One that runs prints the last when it is told to end."""
+        intervals = [*self.intervals]
+        if not self.ended and results:
+            self._print(cpu, intervals, results)
+        before = [[0] * (1 + len(PRINTED)) for _ in results]
+        rows = []
+        for time, events in intervals:
+            grown = [
+                [*(new - old for new, old in zip(now[:-1], then, strict=False)), now[-1]]
+                for now, then in zip(events, before, strict=True)
+            ]
+            rows.append({"time": time, "events": grown})
+            before = events
+        return rows
 
     @classmethod
     def restored(cls, perf: PerfCpu, saved: Saved, objects: Objects) -> Session:
@@ -145,40 +189,61 @@ class Session:
         self.buffer = None
 
     async def _results(self, cpu: Cpu) -> list[Result]:
-        return [await self._result(cpu, index, event) for index, event in enumerate(self.events)]
+        readings = await self._read(cpu)
+        return [self._result(index, event, readings.get(index)) for index, event in enumerate(self.events)]
 
-    async def _result(self, cpu: Cpu, index: int, event: PerfEvent | None) -> Result:
-        if event is None:
+    async def _read(self, cpu: Cpu) -> dict[int, Reading]:
+        """read(2) of every event, by its place.
+
+        perf stat reads a group with one call, by its leader (evsel__read_group: PERF_FORMAT_GROUP); perf record, at its
+        end, each by itself (record__read_lost_samples).
+        """
+        found: dict[int, Reading] = {}
+        for index, event in enumerate(self.events):
+            if event is None or index in found:
+                continue
+            if event.siblings and self.spec.verb == "stat":
+                group = await self.perf.read_group(cpu, event)
+                found |= zip(map(self.events.index, (event, *event.siblings)), group, strict=True)
+            else:
+                found[index] = await self.perf.read(cpu, event)
+        return found
+
+    def _result(self, index: int, event: PerfEvent | None, reading: Reading | None) -> Result:
+        if event is None or reading is None:
             return {
                 "name": self.spec.events[index].name,
                 "unsupported": self.unsupported.get(index, ""),
                 **dict.fromkeys(COUNTS, 0),
                 "state": OFF,
             }
-        count = await self.perf.read(cpu, event)
-        enabled, running = event.times()
+        family = (event, *event.children)
+        read_group = any(one.attr.sample_read for one in (event.leader, *event.leader.siblings))
+        carried = {"sampled": event.child_sampled + sum(one.sampled for one in family)} if read_group else {}
+        unread = self.spec.verb == "stat" and event.leader.state == ERROR  # end of file, for all of the group
         return {
             "name": event.attr.name,
             "unsupported": "",
-            "count": count,
-            "truth": await self.perf.truth(cpu, event),
-            "held": await self.perf.held(cpu, event),
-            "enabled": enabled,
-            "running": running,
-            "samples": event.samples + event.child_samples + sum(child.samples for child in event.children),
-            "state": event.state,
+            "count": reading.count,
+            "truth": reading.truth,
+            "held": reading.held,
+            "enabled": reading.enabled,
+            "running": reading.running,
+            "samples": event.child_samples + sum(one.samples for one in family),
+            "state": ERROR if unread else event.state,
             "starved": self.perf.starved.get(event.id),
-            **await self._losses(cpu, event),
+            **carried,
+            **self._losses(family, reading),
         }
 
-    async def _losses(self, cpu: Cpu, event: PerfEvent) -> Result:
-        """What sampling has cost the event; those of which there was none are left out."""
-        family = (event, *event.children)
+    def _losses(self, family: Sequence[PerfEvent], reading: Reading) -> Result:
+        """What sampling has cost an event, with its children; those of which there was none are left out."""
+        event = family[0]
         losses = {
             "lost": event.lost,
             "lost_count": event.lost_count,
             "missed": event.child_missed + sum(one.overflows_missed for one in family),
             "throttles": event.child_throttles + sum(one.throttles for one in family),
-            "throttled": await self.perf.withheld(cpu, event),
+            "throttled": reading.withheld,
         }
         return {name: size for name, size in losses.items() if size}

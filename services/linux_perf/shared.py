@@ -26,6 +26,7 @@ class PerfConfig:
     arm_pmu: int = 0  # which of the kernel's PMUs covers this CPU
     heterogeneous: bool = False  # it has several
     high_to_low: bool = False  # allocate event counters from the highest index (partitioned v8 hosts)
+    group_throttle: bool = False  # it throttles groups, not events (Linux 6.16)
     mux_interval: int = 0  # cycles; 0: perf_event_mux_interval_ms' default, 1000/HZ ms
     record_bytes: int = 48  # of one sample's record: header, ip, tid, time, id, period
     watermark_bytes: int = 256 * 1024  # at which a reader is woken, of the ring buffer of an event without a session

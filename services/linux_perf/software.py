@@ -28,8 +28,16 @@ def goes_out(cc: CpuContext, burst: Burst, ctx: Context, event: PerfEvent) -> No
     """event_sched_out."""
     burst.charge(Cost.EVENT_OUT, cc.shared.costs[Cost.EVENT_OUT])
     event.state = INACTIVE
+    event.stopped = False
     event.running += ctx.time
     update(event, ctx)
+
+
+def restart(event: PerfEvent) -> None:
+    """perf_swevent_start, cpu_clock_event_start, task_clock_event_start: a clock goes on from the context's time."""
+    event.stopped = False
+    if event.hw.config in CLOCKS and event.ctx is not None:
+        event.prev = event.ctx.time
 
 
 def update(event: PerfEvent, ctx: Context) -> None:
@@ -71,10 +79,12 @@ def happened(kind: Software, *contexts: Context | None) -> None:
         for event in ctx.events:
             hw = event.hw
             if hw.software and hw.config == kind and not event.attr.exclude_kernel:
-                event.count += event.state == ACTIVE
+                event.count += event.state == ACTIVE and not event.stopped  # perf_exclude_event
                 event.truth += event.wanted
 
 
 def truth(event: PerfEvent) -> int:
-    """What really happened while it was enabled."""
-    return event.times()[0] if event.hw.config in CLOCKS else event.truth
+    """What really happened while it was enabled, inherited events aside."""
+    if event.hw.config not in CLOCKS:
+        return event.truth
+    return event.enabled + (event.ctx.time if event.timed and event.ctx is not None else 0)

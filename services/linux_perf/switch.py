@@ -74,7 +74,7 @@ async def task_out(cc: CpuContext, cpu: Cpu, task: int, following: int | None = 
     if touches:
         post_off(cc, burst)
     next_ctx = cc.shared.tasks.get(following) if following is not None else None
-    if next_ctx is not None and ctx.equivalent(next_ctx):
+    if next_ctx is not None and ctx.equivalent(next_ctx) and not (ctx.no_switch_fast or next_ctx.no_switch_fast):
         _swap(cc.shared.tasks, ctx, next_ctx)
     else:
         ctx_out(cc, cpu, ctx, ALL)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from services.experiment import Experiment, SessionSpec
 from services.linux_perf.attr import State
-from services.result.types import CountError, Event, RefusedEvent, RefusedSession
+from services.result.types import CountError, Event, Interval, RefusedEvent, RefusedSession
 
 _ERROR = int(State.ERROR)
 _SUMMED = ("count", "truth", "held", "enabled", "running", "samples")
@@ -25,6 +27,7 @@ def events(cpus: Iterable[Mapping[str, Any]], vms: Sequence[str] = ()) -> tuple[
     summed: dict[tuple[Any, int, str], dict[str, Any]] = {}
     names: dict[tuple[Any, int, str], str] = {}
     unsupported: dict[tuple[Any, int, str], str] = {}
+    sampled: dict[tuple[Any, int, str], int] = {}
     starved: dict[tuple[Any, int, str], dict[str, None]] = {}
     for number, cpu in enumerate(cpus):
         for session, of_session in enumerate(cpu.get("sessions", [])):
@@ -38,12 +41,19 @@ def events(cpus: Iterable[Mapping[str, Any]], vms: Sequence[str] = ()) -> tuple[
                 for field in _LOSSES:
                     row[field] += event.get(field, 0)
                 row["in_error"] += event["state"] == _ERROR
+                if "sampled" in event:
+                    sampled[key] = sampled.get(key, 0) + event["sampled"]
                 if event.get("unsupported"):
                     unsupported.setdefault(key, event["unsupported"])
                 if event.get("starved") is not None:
                     starved.setdefault(key, {}).update(dict.fromkeys(event["starved"]))
     return tuple(
-        _event(names[key], key[2], row, unsupported.get(key, ""), _owners(starved.get(key), row, vms))
+        replace(
+            _event(names[key], key[2], row),
+            unsupported=unsupported.get(key, ""),
+            sampled=sampled.get(key),
+            starved=_owners(starved.get(key), row, vms),
+        )
         for key, row in summed.items()
     )
 
@@ -66,7 +76,7 @@ def _owners(of: Iterable[str] | None, row: Mapping[str, int], vms: Sequence[str]
     return "; ".join(said) or "nobody has them: the group needs more than there are"
 
 
-def _event(session: str, name: str, row: Mapping[str, int], unsupported: str, starved: str) -> Event:
+def _event(session: str, name: str, row: Mapping[str, int]) -> Event:
     # __perf_read returns end of file for an event in ERROR, and perf stat then takes none of its CPUs' counts.
     readable = not row["in_error"]
     counted = readable and bool(row["running"])
@@ -81,8 +91,6 @@ def _event(session: str, name: str, row: Mapping[str, int], unsupported: str, st
         samples=row["samples"],
         in_error=row["in_error"],
         error=_error(row) if counted else None,
-        unsupported=unsupported,
-        starved=starved,
         lost=row["lost"],
         throttles=row["throttles"],
         missed=row["missed"],
@@ -109,6 +117,37 @@ def _error(row: Mapping[str, int]) -> CountError:
         overflow=scaled - seen,
         lost=-_scaled(row["lost_count"], row),
     )
+
+
+def intervals(cpus: Iterable[Mapping[str, Any]]) -> tuple[Interval, ...]:
+    """The rows of every `perf stat -I`. The reads of a session on several CPUs are summed, the first with the first."""
+    summed: dict[Any, list[tuple[int, list[list[int]]]]] = {}
+    names: dict[Any, tuple[str, list[str]]] = {}
+    for number, cpu in enumerate(cpus):
+        for session, of_session in enumerate(cpu.get("sessions", [])):
+            key = of_session["name"] or (number, session)
+            if not of_session["events"]:  # it ended before it had begun
+                continue
+            names.setdefault(key, (of_session["name"], [event["name"] for event in of_session["events"]]))
+            rows = summed.setdefault(key, [])
+            for index, row in enumerate(of_session.get("intervals", [])):
+                if index == len(rows):
+                    rows.append((row["time"], row["events"]))
+                else:
+                    both = zip(rows[index][1], row["events"], strict=True)
+                    rows[index] = (rows[index][0], [list(map(operator.add, *pair)) for pair in both])
+    return tuple(
+        _interval(names[key][0], names[key][1], index, time, values)
+        for key, rows in summed.items()
+        for time, events in rows
+        for index, values in enumerate(events)
+    )
+
+
+def _interval(session: str, events: Sequence[str], index: int, time: int, values: Sequence[int]) -> Interval:
+    count, truth, enabled, running, in_error = values
+    nth = events[:index].count(events[index])
+    return Interval(session, events[index], nth, time, None if in_error else count, truth, enabled, running)
 
 
 def refused_sessions(cpus: Iterable[Mapping[str, Any]]) -> tuple[RefusedSession, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 from services.core_pmus import no_vpmu
 from services.costs import EXIT_IRQS_OFF
 from services.experiment import IRQTIME, Experiment
-from services.result.counts import events, refused, refused_sessions
+from services.result.counts import events, intervals, refused, refused_sessions
 from services.result.types import (
     SCHEMA,
     Bill,
@@ -82,6 +82,7 @@ def _run(experiment: Experiment, plain: Mapping[str, Any]) -> Run:
             refused=refused(experiment, plain["hosts"]),
             interrupt_latency=_latencies(plain["hosts"], "interrupt_latency", hz),
             refused_sessions=refused_sessions(plain["hosts"]),
+            intervals=intervals(plain["hosts"]),
             irq=plain["irq"] / hz if experiment.host.accounting in IRQTIME else None,
         ),
         round_trips=_round_trips(plain),
@@ -112,6 +113,7 @@ def _guest(guest: Mapping[str, Any], hz: int, without: str) -> Guest:
         vcpu_load=_latencies(vcpus, "vcpu_load", hz),
         vcpu_put=_latencies(vcpus, "vcpu_put", hz),
         refused_sessions=refused_sessions(vcpus),
+        intervals=intervals(vcpus),
         no_vpmu=without,
     )
 

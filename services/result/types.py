@@ -106,11 +106,12 @@ class Event:
     samples: int  # records written for it
     in_error: int  # CPUs on which it ended in the ERROR state
     error: CountError | None  # None where `scaled` is
-    unsupported: str = ""  # why perf_event_open failed, errno first; "" if it did not
-    starved: str = ""  # of an event of the host that never got a counter: who has them
     lost: int = 0  # samples for which the ring buffer had no room: PERF_RECORD_LOST
     throttles: int = 0  # times that it was throttled up to the next tick or switch: PERF_RECORD_THROTTLE
     missed: int = 0  # overflows without a sample: the event was scheduled out before their interrupt came (armpmu_del)
+    unsupported: str = ""  # why perf_event_open failed, errno first; "" if it did not
+    sampled: int | None = None  # of its count, what samples of its group carry (`:S`); None if there are none such
+    starved: str = ""  # of an event of the host that never got a counter: who has them
 
     @property
     def running(self) -> float:
@@ -129,6 +130,27 @@ class Event:
             return float("inf") if self.scaled else 0.0
         lost = 0 if self.error is None else self.error.lost
         return (self.scaled + lost - self.truth) / self.truth
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """What an event has grown by from one read of `perf stat -I` to the next, summed over the session's CPUs."""
+
+    session: str
+    event: str
+    nth: int  # which of the session's events of that name it is
+    time_ns: int  # of the read, since all events were open
+    count: int | None  # raw; None if it was in ERROR on one of them
+    truth: int
+    enabled_ns: int
+    running_ns: int
+
+    @property
+    def scaled(self) -> int | None:
+        """count * enabled / running, as perf scales it; None where perf prints `<not counted>`."""
+        if self.count is None or not self.running_ns:
+            return None
+        return (2 * self.count * self.enabled_ns + self.running_ns) // (2 * self.running_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +197,7 @@ class Guest:
     vcpu_load: tuple[Latency, ...]  # of each vCPU: what the PMU adds to vcpu_load
     vcpu_put: tuple[Latency, ...]
     refused_sessions: tuple[RefusedSession, ...] = ()
+    intervals: tuple[Interval, ...] = ()  # of sessions with `interval_ms`, in the order in which perf prints them
     no_vpmu: str = ""  # why KVM has no vPMU, for any guest and under any design; "" if it has
 
 
@@ -186,6 +209,7 @@ class Host:
     refused: tuple[RefusedEvent, ...]
     interrupt_latency: tuple[Latency, ...]  # of each pCPU, for the host's own overflows
     refused_sessions: tuple[RefusedSession, ...] = ()
+    intervals: tuple[Interval, ...] = ()  # of sessions with `interval_ms`, in the order in which perf prints them
     irq: float | None = None  # seconds in its interrupt handlers; None if its kernel does not account them apart
 
 

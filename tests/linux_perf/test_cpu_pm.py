@@ -47,7 +47,7 @@ async def test_no_count_and_nothing_of_a_period_is_lost() -> None:
     counting = await kernel.open(CYCLES)
     chained = await kernel.open(INSTRUCTIONS, long=True)
     sampling = await kernel.open(INSTRUCTIONS, period=10_000)
-    before = await kernel.perf.read(kernel.cpu, sampling)
+    before = (await kernel.perf.read(kernel.cpu, sampling)).count
     kernel.bench.work(6_000)
     placed = [event.idx for event in (counting, chained, sampling)]
     await enters(kernel)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.cpu import CounterFlag, Notice
+from services.events import Software
 from services.experiment import PerfSysctls
 from services.linux_perf import PerfEvent, State
 from services.linux_perf.interrupts import adapted_period
@@ -35,7 +36,7 @@ async def test_a_period_samples_each_time_it_is_over() -> None:
     kernel = await Kernel.boot()
     event = await kernel.open(INSTRUCTIONS, period=100_000)
     await run(kernel, 10)
-    count = await kernel.perf.read(kernel.cpu, event)
+    count = (await kernel.perf.read(kernel.cpu, event)).count
     assert event.samples == count // 100_000
 
 
@@ -100,6 +101,38 @@ async def test_a_sample_of_a_group_has_all_its_counts() -> None:
     assert leader.rb.head == 48 + 8 + 2 * 24
 
 
+async def test_the_counts_in_a_sample_are_those_of_its_instant() -> None:
+    """perf_output_read_group: of a clock, too (task_clock_event_read); what comes after the last is in no sample."""
+    kernel = await Kernel.boot()
+    leader = await kernel.open(INSTRUCTIONS, period=100_000, sample_read=True, disabled=True)
+    member = await kernel.open(0x21, leader=leader)
+    clock = await kernel.open(Software.TASK_CLOCK, leader=leader, software=True)
+    await kernel.enable(leader)
+    for _ in range(3):
+        kernel.accesses()
+        assert await kernel.bench.work_until_interrupt(kernel.perf)
+        assert "r PMICNTR_EL0" not in kernel.accesses(), "a software event has no counter"
+    sampled = leader.sampled, member.sampled, clock.sampled
+    assert sampled == (leader.count, member.count, clock.count)
+    assert sampled == pytest.approx((300_000,) * 3, rel=0.01)
+    kernel.bench.work(50_000)
+    await kernel.perf.read_group(kernel.cpu, leader)
+    assert (leader.sampled, member.sampled, clock.sampled) == sampled
+    assert min(leader.count, member.count, clock.count) >= 350_000
+
+
+async def test_tasks_whose_samples_have_counts_of_their_own_are_switched_in_full() -> None:
+    """nr_no_switch_fast: equivalent contexts are not swapped if an inherited event has PERF_SAMPLE_READ."""
+    for sample_read in (False, True):
+        kernel = await Kernel.boot()
+        await kernel.open(INSTRUCTIONS, period=100_000, inherit=True, sample_read=sample_read)
+        kernel.perf.fork(kernel.cpu, Kernel.TASK, 8)
+        kernel.accesses()
+        await kernel.switch(Kernel.TASK, 8)
+        counters = [access for access in kernel.accesses() if access.startswith("r PMEVCNTR")]
+        assert counters == (["r PMEVCNTR0_EL0"] if sample_read else [])
+
+
 async def test_more_samples_in_a_tick_than_allowed_throttle_until_the_next() -> None:
     kernel = await Kernel.boot()
     kernel.all_perf.limits.max_samples_per_tick = 3
@@ -154,11 +187,11 @@ async def test_what_happens_while_it_is_throttled_is_withheld_from_it(ends: str)
         await kernel.tick()
     elif ends == "switch":
         await kernel.switch()
-    withheld = await kernel.perf.withheld(kernel.cpu, event)
+    withheld = (await kernel.perf.read(kernel.cpu, event)).withheld
     assert 777_777 <= withheld < 777_777 + 50  # and the accesses around it
     if ends != "report":
         kernel.bench.work(50_000)
-        assert await kernel.perf.withheld(kernel.cpu, event) == withheld
+        assert (await kernel.perf.read(kernel.cpu, event)).withheld == withheld
     assert event.throttles == 1
 
 

@@ -72,7 +72,7 @@ async def test_a_group_that_software_leads_is_multiplexed_as_a_whole() -> None:
     await kernel.rotate()
     assert [event.state for event in (leader, member, last)] == [State.INACTIVE] * 3
     assert 10_000 <= leader.count == last.count == leader.times()[1] < leader.times()[0]
-    assert await kernel.perf.truth(kernel.cpu, leader) == leader.times()[0]
+    assert (await kernel.perf.read(kernel.cpu, leader)).truth == leader.times()[0]
 
 
 async def test_a_full_pmu_keeps_no_software_event_off() -> None:

@@ -249,6 +249,11 @@ def test_a_group_that_is_read_samples_by_its_leader(tmp_path: Path) -> None:
     leader, member, cycles = run(tmp_path, text.replace(":SI", ":S")).guests[0].events
     assert leader.samples == (leader.count or 0) // 100_000 > 0
     assert (member.samples, whole(member)) == (0, True)
+    assert leader.sampled is not None
+    assert member.sampled is not None
+    assert leader.sampled // 100_000 == leader.samples
+    assert 0 < member.sampled <= (member.count or 0)
+    assert cycles.sampled is None
     assert 0 < cycles.samples < 20
 
 
