@@ -54,12 +54,8 @@ class SessionSpec:
     mmap_pages: int = MMAP_PAGES  # of 4 KiB, of the ring buffer on each CPU (record)
 
     def excluding_guests(self) -> list[int]:
-        """The events that perf_event_open admits while VMs own the whole PMU: the places in `events`.
-
-        A group without its leader is none: its other events are refused too.
-        """
-        admitted = [event.exclude_guest or event.software for event in self.events]
-        return [i for i, event in enumerate(self.events) if admitted[i] and admitted[event.leader]]
+        """The events that perf_event_open admits while VMs own the whole PMU: the places in `events`."""
+        return [i for i, event in enumerate(self.events) if event.exclude_guest or event.software]
 
 
 @dataclass(frozen=True, slots=True)

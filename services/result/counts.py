@@ -16,6 +16,7 @@ _ERROR = int(State.ERROR)
 _SUMMED = ("count", "truth", "held", "enabled", "running", "samples")
 _LOSSES = ("lost", "lost_count", "missed", "throttles", "throttled")  # 0 where they are not there
 _WRAP = 1 << 32  # what a counter loses with an overflow that nobody sees
+_NOT_EXCLUDED = "it does not exclude guests (:H)"
 _LARGEST = (1 << 63) - 1  # that JSON has everywhere
 
 
@@ -171,12 +172,10 @@ def refused(experiment: Experiment, hosts: Iterable[Mapping[str, Any]]) -> tuple
         admitted, seen = session.excluding_guests(), Counter[str]()
         for index, event in enumerate(session.events):
             if event.name in names and index not in admitted:
-                what = "its group's leader" if event.exclude_guest else "it"
-                reason = f"{what} does not exclude guests (:H)"
-                found.append(RefusedEvent(session.name, event.name, reason, seen[event.name]))
+                found.append(RefusedEvent(session.name, event.name, _NOT_EXCLUDED, seen[event.name]))
             seen[event.name] += 1
     asked = {one.event for one in found}
-    of_clients = (RefusedEvent("", name, "it does not exclude guests (:H)") for name in names if name not in asked)
+    of_clients = (RefusedEvent("", name, _NOT_EXCLUDED) for name in names if name not in asked)
     return (*found, *of_clients)
 
 

@@ -103,19 +103,32 @@ def test_an_event_that_one_design_refuses_is_refused_there_and_counted_in_the_ot
     ]
 
 
-def test_a_member_of_a_group_is_refused_with_its_leader_and_the_same_event_alone_is_not() -> None:
-    events = 'host.perf.events=["{cycles:G,instructions:H}","instructions:H"]'
+def test_a_member_of_a_group_is_refused_and_the_same_event_alone_is_not() -> None:
+    events = 'host.perf.events=["{cycles:H,instructions:G}","instructions:G","{cycles:H}"]'
     done = pmulab("run", scenario("different-host-events"), "--design", "mediated", "--set", events, "--json")
     (run,) = json.loads(done.stdout)["runs"]
-    assert [event["event"] for event in run["host"]["events"]] == ["instructions:H"]
-    assert [(one["event"], one["nth"], one["reason"]) for one in run["host"]["refused"]] == [
-        ("cycles:G", 0, "it does not exclude guests (:H)"),
-        ("instructions:H", 0, "its group's leader does not exclude guests (:H)"),
+    assert done.returncode == 0
+    assert [event["event"] for event in run["host"]["events"]] == ["cycles:H", "cycles:H"]
+    assert [(one["event"], one["nth"]) for one in run["host"]["refused"]] == [
+        ("instructions:G", 0),
+        ("instructions:G", 1),
     ]
-    behind = 'host.perf.events=["instructions:H","{cycles:G,instructions:H}"]'
-    done = pmulab("run", scenario("different-host-events"), "--design", "mediated", "--set", behind, "--json")
+
+
+@pytest.mark.parametrize(
+    ("verb", "events"), [("record", "instructions:H,cycles:G"), ("stat", "{cycles:G,instructions:H}")]
+)
+def test_perf_ends_at_an_event_that_a_design_refuses(verb: str, events: str) -> None:
+    """record__open, stat_handle_error: at any event, or at the leader of a group of several."""
+    settings = [word for key in (f"verb={verb}", f"events={events}") for word in ("--set", f"host.perf.{key}")]
+    done = pmulab("run", scenario("different-host-events"), "--design", "mediated", *settings, "--json")
     (run,) = json.loads(done.stdout)["runs"]
-    assert [(one["event"], one["nth"]) for one in run["host"]["refused"]] == [("cycles:G", 0), ("instructions:H", 1)]
+    assert done.returncode == exit_status.FAILED
+    assert run["host"]["events"] == run["host"]["refused"] == []
+    (ended,) = run["host"]["refused_sessions"]
+    assert ended["verb"] == verb
+    assert ended["reason"] == "cycles:G: EOPNOTSUPP: the PMU is the guests', and it does not exclude guests (:H)"
+    assert run["guests"][0]["events"][0]["count"], "the rest goes on"
 
 
 def test_a_design_that_cannot_be_had_says_why_and_the_others_run() -> None:

@@ -150,7 +150,7 @@ def _experiment(machine: str, design: str) -> Experiment:
         EventSpec("host", INST_RETIRED, 2, exclude_guest=True),
         EventSpec("pinned", INST_RETIRED, 3, pinned=True),
     )
-    host = SessionSpec("record", events, cpu_wide=True)
+    host = SessionSpec("stat", events, cpu_wide=True)  # which goes on without those that a design refuses
     hog = TaskSpec("hog", (PhaseSpec(2, 3_000_000),), repeat=3, sleep=1_000_000)
     floats = -1 if len(cpus) > 1 else 0
     return replace(
