@@ -62,6 +62,13 @@ def test_what_is_predicted_stands_before_what_was_fitted_and_each_says_which_it_
     assert names == ["real, predicted", "sys, predicted"]
 
 
+def test_interrupt_time_has_a_row_where_the_host_accounts_it_apart(result: dict[str, Any]) -> None:
+    assert "irq, as the host prints it" not in render(result)
+    result["runs"][0]["host"]["irq"] = 0.25
+    (row,) = (line for line in render(result).splitlines() if line.startswith("irq, as the host prints it"))
+    assert row.split()[-2:] == ["0.250", "s"]
+
+
 def test_a_fallback_is_told(result: dict[str, Any]) -> None:
     result["runs"][1]["design"]["fallbacks"] = ["no FEAT_FGT: every access traps"]
     assert "no FEAT_FGT: every access" in render(result)

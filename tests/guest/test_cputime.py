@@ -89,10 +89,29 @@ async def test_a_tick_that_falls_due_while_perf_opens_or_reads_is_system_time() 
     opened = await Guest.boot(task(TICK, session=stat(INSTRUCTIONS)), event_in=TICK + MS)
     await opened.run()
     assert accounted(opened)[1] >= TICK
+    opening = opened.software.tasks[0].runtime - TICK  # the program's run time, too
+    assert TICK + MS <= opening < TICK + MS + CLOSE
     reader = await Guest.boot(task(80 * MS, session=sampling(11_000)), context_switch=TICK)
     await reader.run()
     # To the task, and to the reader and back: 2 switches of one tick each in one burst, that counts once.
     assert accounted(reader)[1] == 2 * TICK
+
+
+async def test_a_tick_that_falls_due_in_an_exit_is_system_time_of_the_next_task() -> None:
+    # perf disables, reads and closes the first task's events when it exits, half a tick after a tick.
+    first = task(TICK // 2, session=stat(INSTRUCTIONS))
+    guest = await Guest.boot(first, task(3 * TICK - MS), perf_read=TICK)
+    await guest.run()
+    assert [accounted(guest, number) for number in range(2)] == [(0, 0), (3 * TICK, TICK)]
+
+
+async def test_a_tick_that_falls_due_in_a_user_s_request_is_system_time_of_the_task_that_goes_on() -> None:
+    halves = ex.TaskSpec("work", (ex.PhaseSpec(0, TICK // 2, 0), ex.PhaseSpec(0, 2 * TICK + MS, 0)))
+    guest = await Guest.boot(halves, event_in=TICK)
+    await guest.run(TICK // 2)
+    await guest.request(session=ex.SessionSpec("stat", (event(INSTRUCTIONS, 0),), cpu_wide=True))
+    await guest.run()
+    assert accounted(guest) == (2 * TICK, TICK)
 
 
 async def test_a_tick_that_comes_late_counts_once() -> None:

@@ -122,6 +122,13 @@ def test_a_tick_that_falls_due_in_a_handler_is_of_whom_the_handler_has_interrupt
         assert printed(result) == tuple(7 * PERIOD if n == place else 0 for n in range(4))
 
 
+def test_a_tick_that_falls_due_in_a_switch_finds_the_kernel() -> None:
+    two = tuple(TaskSpec(name, (PhaseSpec(2, PERIOD // 2 - 1, 0),)) for name in ("one", "two"))
+    of = no_guest(host(tasks=two, context_switch=PERIOD))
+    # Switches from 0 and almost 1.5 periods on, of one period each; either task works for almost half a period.
+    assert printed(run(simulation(of, Scripted()))) == (0, 2 * PERIOD, 0, 0)
+
+
 @pytest.mark.parametrize(("accounting", "found"), [("tick", (1, 4)), ("vtime", (3, 2))])
 def test_a_tick_finds_the_host_s_kernel_in_a_trap_from_its_exit_to_where_it_masks_interrupts(
     accounting: str, found: tuple[int, int]
@@ -176,6 +183,12 @@ def test_irqtime_beyond_a_tick_is_lost() -> None:
     result = run(simulation(host("tick+irq"), computing(2 * PERIOD), slow_mux(10, 5 * PERIOD // 4)))
     assert result["irq"] == 5 * PERIOD // 4
     assert printed(result) == (2 * PERIOD, 0, 0, 0)
+
+
+def test_the_time_of_a_handler_is_taken_off_a_tick_that_has_waited_for_its_end() -> None:
+    # A handler from 0.5 to 1.25 periods, and right after it the tick that fell due in it.
+    result = run(simulation(host("tick+irq"), computing(PERIOD), slow_mux(10, 3 * PERIOD // 4)))
+    assert printed(result) == (PERIOD // 4, 0, 0, 0)
 
 
 # vtime.
