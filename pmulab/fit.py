@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from pmulab import predictions, scenario
+from pmulab import predictions, scenario, unexplained
 from pmulab.batch import run_designs
 from pmulab.command import Parser, carry_out
 from pmulab.exit_status import FAILED, OK
@@ -261,7 +261,9 @@ def _print_table(given: argparse.Namespace) -> int:
         _print_agreement(rows)
     if own is not None and own[1] is not None:
         _print_lengths(own[0])
-        print(f"\n{predictions.UNEXPLAINED}")
+        print()
+        for line in unexplained.lines([f"machine.perf_factor={own[0].perf_factor}"], OTHER, BASE):
+            print(line, flush=True)
     if named := assumed_costs(trial.runs):
         print(f"\n{named}")
     return FAILED if own is None else OK

@@ -1,4 +1,4 @@
-"""What the numbers that were fitted to one published benchmark say of the other two, and what stays unexplained."""
+"""What the numbers that were fitted to one published benchmark say of the other two."""
 
 from __future__ import annotations
 
@@ -14,13 +14,6 @@ from services.result import Run
 STAT, STRESS = "specint-stat", "stress-record"
 STAT_SECONDS, STRESS_SECONDS = 2, 0.25  # of work: ratios and shares hardly depend on it, see `lengths`
 LENGTHS = (1, 10, 100)  # seconds
-
-UNEXPLAINED = """\
-What does not fit: the published sys of specint rises by 208 s of the 263 s that it takes longer, here it does not rise.
-By ticks the work of the mux timer cannot show as sys, for a tick that expires with it finds whom it has interrupted;
-some 700 switches of processes a second would, and nobody knows of them. vtime would show it, but does not fit gzip. So
-the agreement of specint's elapsed times may be a coincidence. Of the third run 8 to 9 % are neither guest nor host
-kernel: interrupt time, or idle. Nothing here accounts for these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +34,26 @@ class Prediction:
 def published(other: str, base: str) -> Prediction:
     """What was measured. Raises UserError if a scenario does not have it."""
     stat, stress = scenario.load(STAT).published, scenario.load(STRESS).published
-    elapsed = [_number(stat[design].elapsed_seconds) for design in (other, base)]
-    kernel = [_number(stress[design].host_kernel_percent) for design in (other, base)]
+    elapsed = [number(stat[design].elapsed_seconds) for design in (other, base)]
+    kernel = [number(stress[design].host_kernel_percent) for design in (other, base)]
     return Prediction(100 * (elapsed[0] / elapsed[1] - 1), None, (kernel[0], kernel[1]), None)
 
 
-def _number(number: float | None) -> float:
-    if number is None:
+def number(found: float | None) -> float:
+    if found is None:
         raise UserError("[published]", "a number that predictions are compared with is not there", "add it")
-    return number
+    return found
 
 
 def predict(overrides: Sequence[str], other: str, base: str) -> Prediction:
     """Run both. Raises UserError if a run fails."""
     length = f"guest.task.seconds={STAT_SECONDS}"
-    stress = _runs(STRESS, [*overrides, f"guest.task.seconds={STRESS_SECONDS}"], other, base)
+    stress = runs(STRESS, [*overrides, f"guest.task.seconds={STRESS_SECONDS}"], other, base)
     kernel = [100 * run.cputime.host_kernel / run.printed for run in stress]
     true_kernel = [100 * run.time.host_kernel / run.time.total for run in stress]
     return Prediction(
-        _longer(_runs(STAT, [*overrides, length], other, base)),
-        _longer(_runs(STAT, [*overrides, length, _without_stalls()], other, base)),
+        _longer(runs(STAT, [*overrides, length], other, base)),
+        _longer(runs(STAT, [*overrides, length, _without_stalls()], other, base)),
         (kernel[0], kernel[1]),
         (true_kernel[0], true_kernel[1]),
     )
@@ -69,9 +62,9 @@ def predict(overrides: Sequence[str], other: str, base: str) -> Prediction:
 def lengths(overrides: Sequence[str], other: str, base: str) -> Iterator[tuple[int, float, float, float]]:
     """Seconds of work, what the emulated vPMU adds to specint's time, and either design's sys; per cent."""
     for seconds in LENGTHS:
-        runs = _runs(STAT, [*overrides, f"guest.task.seconds={seconds}"], other, base)
-        system = [100 * run.guests[0].system_seconds / run.guests[0].elapsed_seconds for run in runs]
-        yield seconds, _longer(runs), system[0], system[1]
+        found = runs(STAT, [*overrides, f"guest.task.seconds={seconds}"], other, base)
+        system = [100 * run.guests[0].system_seconds / run.guests[0].elapsed_seconds for run in found]
+        yield seconds, _longer(found), system[0], system[1]
 
 
 def _without_stalls() -> str:
@@ -86,7 +79,8 @@ def _longer(runs: tuple[Run, Run]) -> float:
     return 100 * (other / base - 1)
 
 
-def _runs(name: str, overrides: Sequence[str], other: str, base: str) -> tuple[Run, Run]:
+def runs(name: str, overrides: Sequence[str], other: str, base: str) -> tuple[Run, Run]:
+    """Both designs' runs. Raises UserError if one fails."""
     result = run_designs(scenario.load(name, designs=(other, base), overrides=list(overrides)))
     if result.failures:
         raise UserError(name, str(result.failures[0]), "")
