@@ -18,6 +18,7 @@ class Progress:
     def __init__(self, designs: Sequence[str]) -> None:
         self._shares = dict.fromkeys(designs, 0.0)
         self._virtual_seconds = dict.fromkeys(designs, 0.0)
+        self._first: dict[str, float] = {}  # when a design was first heard of, in wall seconds from the beginning
         self._shown = sys.stderr.isatty()
         self._began = time.monotonic()
         self._drawn = 0.0
@@ -36,6 +37,7 @@ class Progress:
         self._shares[design] = min(max(share, 0.0), 1.0)
         self._virtual_seconds[design] = virtual_seconds
         now = time.monotonic()
+        self._first.setdefault(design, now - self._began)
         if self._shown and now - self._drawn >= INTERVAL:
             self._drawn = now
             self._write(f"\r{self.line(shutil.get_terminal_size().columns - 1, now - self._began)}\x1b[K")
@@ -47,12 +49,27 @@ class Progress:
             end = f"  {seconds:.2f} s virtual, {wall_seconds:.0f} s"
         else:
             end = f"  {wall_seconds:.0f} s"
+        left = self._left(wall_seconds)
+        if left is not None:
+            end += f", {left:.0f} s left"
         for width in range(_WIDEST, _NARROWEST - 1, -1):
             bars = "  ".join(f"{design} {_bar(share, width)}" for design, share in self._shares.items())
             if len(bars + end) <= columns:
                 return bars + end
         whole = sum(self._shares.values()) / len(self._shares)
         return f"{len(self._shares)} designs {_bar(whole, _NARROWEST)}{end}"[:columns]
+
+    def _left(self, wall_seconds: float) -> float | None:
+        """Wall seconds up to the end, each design going on as it has: those that wait take as long as the others and
+        run in their places. None while there is nothing to go by.
+        """
+        running = {design: share for design, share in self._shares.items() if design in self._first and 0 < share < 1}
+        if not running:
+            return None
+        whole = {design: (wall_seconds - self._first[design]) / share for design, share in running.items()}
+        left = [whole[design] * (1 - share) for design, share in running.items()]
+        waiting = (len(self._shares) - len(self._first)) * sum(whole.values()) / len(whole)
+        return max(*left, (sum(left) + waiting) / len(left))
 
     def _write(self, text: str) -> None:
         sys.stderr.write(text)

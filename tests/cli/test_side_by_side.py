@@ -179,9 +179,9 @@ def test_one_bar_shows_all_designs_in_the_width_of_the_terminal() -> None:
     progress = Progress(["emulated", "partitioned"])
     progress.update("emulated", 0.5, 1.0)
     line = progress.line(79, 12.3)
-    assert re.fullmatch(r"emulated \[#+\.+\]  50 %  partitioned \[\.+\]   0 %  12 s", line)
+    assert re.fullmatch(r"emulated \[#+\.+\]  50 %  partitioned \[\.+\]   0 %  12 s, 37 s left", line), "12 and 25 s"
     assert len(line) <= 79
     many = Progress([f"partitioned,swap=lazy,pmcr={number}" for number in range(9)])
     many.update("partitioned,swap=lazy,pmcr=1", 0.9, 1.0)
-    assert re.fullmatch(r"9 designs \[\.{5}\]  10 %  12 s", many.line(79, 12.3))
+    assert re.fullmatch(r"9 designs \[\.{5}\]  10 %  12 s, 111 s left", many.line(79, 12.3))
     assert len(many.line(20, 12.3)) <= 20
