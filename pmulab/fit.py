@@ -47,6 +47,8 @@ GRID_COSTS = {
 }
 STEPS = 3
 CLOSE = 0.002  # relative deviation at which repeating ends
+MEETS = 0.01  # relative deviation up to which a published time is met
+FACTORS = (0.2, 5.0)  # on the software costs of perf: beyond, they are no longer those of that code
 AGREES = 0.1  # relative deviation up to which a prediction is said to agree
 NAME = 44  # characters of a setting's name
 CLOSE_SYSTEM = 0.03  # of the system time, which comes in whole ticks
@@ -84,7 +86,7 @@ class Line:
 
 
 class NoFitError(Exception):
-    """No base speed and factor, neither negative, meet both published times."""
+    """No base speed and factor, neither negative, meet both published times, with a factor within FACTORS."""
 
 
 class Trial:
@@ -157,6 +159,11 @@ def _fit_elapsed(trial: Trial, start: Numbers) -> tuple[Numbers, dict[str, Times
             first = second
     else:
         second = (guess, trial.run(guess))
+    factor, deviation = second[0].perf_factor, _deviation(trial, second[1])
+    if not FACTORS[0] <= factor <= FACTORS[1]:
+        raise NoFitError(f"factor {factor}, which is not between {FACTORS[0]} and {FACTORS[1]}")
+    if deviation > MEETS:
+        raise NoFitError(f"with factor {factor} a time is missed by {100 * deviation:.1f} %")
     return second
 
 
@@ -211,7 +218,7 @@ def _print_row(
     try:
         numbers, times = fit(trial, start)
     except NoFitError as error:
-        print(f"{name:<24} no non-negative solution ({error})", flush=True)
+        print(f"{name:<{NAME}} no fit ({error})", flush=True)
         return None
     share = "" if numbers.kernel_share is None else f"{numbers.kernel_share}"
     cells = [f"{name:<{NAME}} {numbers.ipc:>8} {numbers.perf_factor:>11} {share:>6}"]
@@ -259,6 +266,7 @@ def _print_table(given: argparse.Namespace) -> int:
                         rows.append(Row(hz, counters, costs, found[1]))
     if rows:
         _print_agreement(rows)
+        _print_nearest(rows)
     if own is not None and own[1] is not None:
         _print_lengths(own[0])
         print()
@@ -296,6 +304,17 @@ def _print_agreement(rows: Sequence[Row]) -> None:
         agreeing = [row.costs for row in found if row.predicted.agrees(measured, AGREES)]
         cells = " ".join(f"{text:>20}" for text in ranges)
         print(f"{f'HZ {hz}, {counters} counters':<24} {cells}  {'; '.join(agreeing) or 'none'}")
+
+
+def _print_nearest(rows: Sequence[Row]) -> None:
+    """Which HZ and number of counters predict best, under each set of costs: how far this hangs on an assumed cost."""
+    measured = predictions.published(OTHER, BASE)
+    print(f"\n{'nearest setting':<24} {'':<20} {'specint':>12} {'host kernel':>12} {BASE:>16}")
+    for costs in dict.fromkeys(row.costs for row in rows):
+        nearest = min((row for row in rows if row.costs == costs), key=lambda row: row.predicted.distance(measured))
+        found = nearest.predicted
+        cells = f"{found.longer:>+10.2f} % {found.kernel[0]:>10.2f} % {found.kernel[1]:>14.2f} %"
+        print(f"{costs:<24} {f'HZ {nearest.hz}, {nearest.counters} counters':<20} {cells}")
 
 
 def _range(numbers: Sequence[float]) -> str:

@@ -25,10 +25,14 @@ class Prediction:
     kernel: tuple[float, float]  # the host's kernel while the guest records, as the host prints it
     true_kernel: tuple[float, float] | None  # the same by exception level, if that is known
 
-    def agrees(self, other: Prediction, within: float) -> bool:
-        """Are the elapsed time and the emulated kernel share those of `other`, relatively?"""
+    def distance(self, other: Prediction) -> float:
+        """From `other`, relatively: of the elapsed time or the emulated kernel share, whichever is farther."""
         pairs = ((self.longer, other.longer), (self.kernel[0], other.kernel[0]))
-        return all(abs(ours / theirs - 1) <= within for ours, theirs in pairs)
+        return max(abs(ours / theirs - 1) for ours, theirs in pairs)
+
+    def agrees(self, other: Prediction, within: float) -> bool:
+        """Are both those of `other`, relatively?"""
+        return self.distance(other) <= within
 
 
 def published(other: str, base: str) -> Prediction:
