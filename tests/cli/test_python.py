@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import pmulab
+import services.result
 from services.result import read
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +87,8 @@ def test_every_public_name_is_there_and_no_other() -> None:
     for name in pmulab.__all__:
         assert getattr(pmulab, name).__doc__
     assert not hasattr(pmulab, "Runs")
+    parts = {name for name in services.result.__all__ if dataclasses.is_dataclass(getattr(services.result, name))}
+    assert parts <= set(pmulab.__all__), "all that a result is made of"
 
 
 def test_a_result_is_frozen_and_its_json_is_itself() -> None:
