@@ -169,6 +169,7 @@ class HostSpec:
     accounting: str = ACCOUNTING[0]
     sysctls: PerfSysctls = DEFAULT_SYSCTLS
     group_throttle: bool = False  # as a guest's
+    pseudo_nmi: bool = False  # irqchip.gicv3_pseudo_nmi: the PMU's interrupt is one
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,7 @@ def read_host(scenario: Table, machine: Machine, work: Work) -> HostSpec:
         powerdown_residency=_microseconds(table, machine, "powerdown_residency_us"),
         powerdown_exit=_microseconds(table, machine, "powerdown_exit_us"),
         accounting=_accounting(table),
+        pseudo_nmi=table.boolean("pseudo_nmi", False),
     )
 
 

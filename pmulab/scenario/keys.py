@@ -27,6 +27,7 @@ HOST = (
     *SYSCTLS,
     "perf_throttle",
     "perf_tool",
+    "pseudo_nmi",
     *POWERDOWN,
     "offline",
     "task",

@@ -32,6 +32,7 @@ from services.cpu import (
     Row,
     Timer,
     TookException,
+    awaited,
 )
 from services.executor import Work, executor_of
 from services.experiment import IRQTIME
@@ -49,6 +50,8 @@ IRQ_STORM = 20_000  # handlers in a row, an interrupt pending after each, before
 WINDOWS = 16  # open within one another: software has handlers for far fewer interrupts
 MOST_RECORDS = 1 << 32  # bytes that a perf process may find at a time
 CALL, PMU_IRQ = EntryKind.CALL, EntryKind.PMU_IRQ
+# At their ends no pseudo-NMI is taken: its handler does not nest, vcpu_load follows, the simulation is over.
+WITHOUT_NMI = (PMU_IRQ, EntryKind.TASK_IN, EntryKind.REPORT)
 RESULT, COUNTER_OVERFLOW, GUEST_OVERFLOW = Notice.RESULT, Notice.COUNTER_OVERFLOW, Notice.GUEST_OVERFLOW
 COUNTER_MASK = (1 << COUNTER_SHIFT) - 1
 RESYNC_EL0, TASK_KILLED = Notice.RESYNC_EL0, Notice.TASK_KILLED
@@ -73,6 +76,7 @@ class PCpuState:
     deadline: int = NEVER  # the earliest of all that is due here, as of the last rearm()
     timers: dict[int, int] = field(default_factory=dict)  # set by the host's perf
     irq_work: bool = False  # the host's perf has raised its IPI to itself
+    overflow_work: list[int] = field(default_factory=list)  # vCPUs that KVM is to kick by irq_work
     requests: list[bytes] = field(default_factory=list)  # of live clients, for the host's perf here
     previous_done: int = 0
     latencies: Latencies = field(default_factory=Latencies)  # of the host's own interrupts
@@ -95,6 +99,8 @@ class PCpu(PCpuState):
         "tick_period",
         "residency",
         "hotplug_time",
+        "pseudo_nmi",
+        "call",  # kernel-counter operations for KVM: `call_perf`, with pseudo-NMIs `_call_nmi`
         "irqtime",  # the host accounts the time of interrupt handlers apart
         "exit_null",  # the parts of these exits (`services.experiment.ExitSpec`)
         "exit_sysreg",
@@ -129,6 +135,8 @@ class PCpu(PCpuState):
         self.spec = experiment.cpus[cpu]
         self.costs = board.costs
         self.irqtime = experiment.host.accounting in IRQTIME
+        self.pseudo_nmi = experiment.host.pseudo_nmi
+        self.call = self._call_nmi if self.pseudo_nmi else self.call_perf
         self.exit_null = experiment.exits.parts(board.costs[Cost.EXIT_FULL_NULL])
         self.exit_sysreg = experiment.exits.parts(board.costs[Cost.EXIT_FULL_SYSREG])
         self.profile = experiment.host_kernel_profile
@@ -158,9 +166,14 @@ class PCpu(PCpuState):
         """The pCPU's clock, in cycles."""
         return self.machine.now(self.cpu)
 
+    @property
+    def perf_bursts(self) -> int:
+        """How many bursts the host has had for KVM's calls."""
+        return self.executor.bursts - self.handler_bursts
+
     def rearm(self) -> int:
         """Have the core stop at the earliest deadline, which is returned."""
-        deadline = 0 if self.requests else self.tick
+        deadline = 0 if self.requests or self.irq_work or self.overflow_work else self.tick
         for time in self.timers.values():
             deadline = min(deadline, time)
         deadline = min(deadline, self.rq.next_event(), self.hotplug_time)
@@ -221,13 +234,15 @@ class PCpu(PCpuState):
             raise self._took(exc) from None
         self.handler_bursts = others + self.executor.bursts
         self.previous_done = self.machine.now(self.cpu)
+        if self.pseudo_nmi and kind not in WITHOUT_NMI:
+            await self.nmi()
         return answer
 
     def _took(self, exc: TookException) -> SimulationError:
         """What becomes of an exception that nobody is left to take."""
         return SimulationError(f"{self._host_name()}: {exc}, and its handler has ended")
 
-    def call(
+    def call_perf(
         self, rows: list[Row], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
     ) -> Eventual[list[int]]:
         """Kernel-counter operations for KVM, in one entry; the results of its READs.
@@ -250,6 +265,19 @@ class PCpu(PCpuState):
         self.previous_done = machine.end_call(cpu, before)
         if self.reads_due:
             raise self._unanswered()
+        return results
+
+    def _call_nmi(
+        self, rows: list[Row], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0
+    ) -> Eventual[list[int]]:
+        done = self.call_perf(rows, account, calls=calls, reads=reads)
+        if isinstance(done, list) and not self.machine.interrupt(self.cpu):
+            return done
+        return self._called_nmi(done)
+
+    async def _called_nmi(self, done: Eventual[list[int]]) -> list[int]:
+        results = await awaited(done)
+        await self.nmi()
         return results
 
     async def _called(self, answer: Coroutine[Any, Any, bytes], before: int) -> list[int]:
@@ -383,8 +411,31 @@ class PCpu(PCpuState):
 
     # Interrupts.
 
-    async def serve_interrupts(self, el: int) -> None:
-        """Take what is pending: interrupts are unmasked here. `el` is the exception level interrupted."""
+    async def nmi(self) -> None:
+        """With interrupts masked by priority, as local_irq_disable() does where there are pseudo-NMIs."""
+        if self.machine.interrupt(self.cpu):
+            await self.serve_interrupts(2, masked=True)
+            self.rearm()  # what it leaves to irq_work waits until interrupts are unmasked
+
+    def queue_overflow_work(self, vcpu: int) -> None:
+        """irq_work_queue(&vcpu->arch.pmu.overflow_work)."""
+        if vcpu not in self.overflow_work:
+            self.overflow_work.append(vcpu)
+
+    async def irq_work_run(self, el: int) -> None:
+        """What handlers of the PMU's interrupt could not do themselves: KVM's kicks, the wake-ups of perf's readers."""
+        work, self.overflow_work = self.overflow_work, []
+        for vcpu in work:  # kvm_pmu_perf_overflow_notify_vcpu
+            self.rq.kick(self.threads[vcpu])
+        if self.irq_work:
+            self.irq_work = False
+            await self.enter_host(EntryKind.SGI, IRQ_WORK_SGI, el)
+
+    async def serve_interrupts(self, el: int, masked: bool = False) -> None:
+        """Take what is pending: interrupts are unmasked here, or `masked`, and then it is pseudo-NMIs alone.
+
+        `el` is the exception level interrupted.
+        """
         machine, cpu = self.machine, self.cpu
         if self.irqtime:
             machine.begin_handler(cpu)
@@ -401,10 +452,11 @@ class PCpu(PCpuState):
                 if not self.noticed:
                     self.latencies.add(raised, entered)
                 continue
-            if self.irq_work:
-                self.irq_work = False
+            if masked:
+                break
+            if self.irq_work or self.overflow_work:  # one IPI, irq_work_run
                 self.charge(IRQ_ENTRY)
-                await self.enter_host(EntryKind.SGI, IRQ_WORK_SGI, el)
+                await self.irq_work_run(el)
                 continue
             now = machine.now(cpu)
             if now < self.deadline:
@@ -427,6 +479,8 @@ class PCpu(PCpuState):
                 self.rearm()
                 break
             self.charge(IRQ_ENTRY)
+            if self.pseudo_nmi:
+                await self.nmi()
             before = machine.set_account(cpu, Account.KERNEL)
             await self.enter_host(EntryKind.TIMER, expired, el)
             machine.set_account(cpu, before)
@@ -503,6 +557,8 @@ class PCpu(PCpuState):
         await previous.switched_out()
         self.machine.set_account(self.cpu, Account.KERNEL)
         rq.current = None
+        if self.pseudo_nmi:
+            await self.nmi()
         if previous.runnable():
             rq.waiting.append(previous)
 
@@ -510,14 +566,18 @@ class PCpu(PCpuState):
         """`el` is that of the thread before, -1 if the CPU was idle."""
         self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
         self.enter_kernel()
-        self.rq.current = thread
         self.charge(Cost.CONTEXT_SWITCH)
+        if self.pseudo_nmi:
+            await self.nmi()
+        self.rq.current = thread
         if self.tick == NEVER:
             self._restart_tick()
         self.rq.new_slice()
         self.machine.set_account(self.cpu, Account.SWITCH)
         await self.enter_host(EntryKind.TASK_IN, thread.id, el=el)
         await thread.switched_in()
+        if self.pseudo_nmi:
+            await self.nmi()
         self.rearm()
 
     async def _idle(self) -> None:

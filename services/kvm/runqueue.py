@@ -72,6 +72,14 @@ class RunQueue:
         self.arrivals.append((time, thread))
         self.rearm()
 
+    def kick(self, thread: Thread) -> None:
+        """kvm_vcpu_kick, on this pCPU: have a vCPU look at what is pending, wherever it is."""
+        if thread.cpu != self.cpu:
+            self.queues[thread.cpu].arrive(self.machine.now(self.cpu), thread.id)
+        elif thread.blocked:
+            self.wake(thread)
+            self.rearm()
+
     def sleep(self, until: int, thread: int) -> None:
         """The current thread sleeps."""
         self.sleepers.append((until, thread))

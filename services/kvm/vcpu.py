@@ -186,14 +186,16 @@ class VCpu(VCpuState):
         """KVM's sched_in notifier: vcpu_load, and back into the guest."""
         self.ran = True
         began = self.progress = self.pcpu.now
-        before = self.pcpu.executor.bursts
+        before = self.pcpu.perf_bursts
         if self.vpmu.el0_switched():
             await awaited(self.vpmu.restore_el0(guest=True))
         self.machine.set_account(self.cpu, Account.SWAP)
         await self.vpmu.load()
         self.fast_path = self.vpmu.fast_path
+        if self.pcpu.pseudo_nmi:
+            await self.pcpu.nmi()
         self.load_times.add(began, self.pcpu.now)
-        self.swap_bursts += self.pcpu.executor.bursts - before
+        self.swap_bursts += self.pcpu.perf_bursts - before
         self.machine.set_account(self.cpu, Account.TRAP)
         self.halt.end(self.pcpu.now)
         if self._takes_resync():
@@ -203,7 +205,7 @@ class VCpu(VCpuState):
 
     async def switched_out(self) -> None:
         """KVM's sched_out notifier: vcpu_put."""
-        began, before = self.pcpu.now, self.pcpu.executor.bursts
+        began, before = self.pcpu.now, self.pcpu.perf_bursts
         if self.vpmu.el0_switched():
             await awaited(self.vpmu.restore_el0(guest=False))
         self.machine.set_account(self.cpu, Account.SWAP)
@@ -213,7 +215,7 @@ class VCpu(VCpuState):
             pcpu.userenr_kept = False
             self.write(PMUSERENR_EL0, pcpu.host_userenr)
         self.put_times.add(began, self.pcpu.now)
-        self.swap_bursts += self.pcpu.executor.bursts - before
+        self.swap_bursts += self.pcpu.perf_bursts - before
 
     def next_interaction(self) -> int:
         """The time of what happens next on this vCPU, while it is the current thread."""
@@ -315,10 +317,11 @@ class VCpu(VCpuState):
         return self.machine.set_account(self.cpu, account)
 
     def kick(self) -> None:
-        """kvm_vcpu_kick: have the vCPU look at what is pending; called from the pCPU that it is on."""
-        if self.blocked:
-            self.pcpu.rq.wake(self)
-            self.pcpu.rearm()
+        """kvm_vcpu_kick by the PMU's interrupt on the pCPU that it is on: if that is an NMI, by irq_work."""
+        if self.pcpu.pseudo_nmi:
+            self.pcpu.queue_overflow_work(self.id)
+        else:
+            self.pcpu.rq.kick(self)
 
     # In and out of the guest.
 
@@ -396,9 +399,9 @@ class VCpu(VCpuState):
         return self.vpmu.el0_switched()
 
     async def _resync_pmu_el0(self) -> None:
-        before = self.pcpu.executor.bursts
+        before = self.pcpu.perf_bursts
         await awaited(self.vpmu.restore_el0(guest=True))
-        self.swap_bursts += self.pcpu.executor.bursts - before
+        self.swap_bursts += self.pcpu.perf_bursts - before
 
     def _enter_guest(self) -> None:
         """Back into the guest after an exit at which nothing was to be emulated."""

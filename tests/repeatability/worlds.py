@@ -18,6 +18,7 @@ from services.experiment import Experiment
 from services.state import names
 from tests.repeatability.recorded import SHORTER
 
+NMI = str(Path(__file__).parent / "nmi.toml")
 EVERYTHING = str(Path(__file__).parent / "everything.toml")
 WORLDS = [
     ("quick", "emulated"),
@@ -33,6 +34,7 @@ WORLDS = [
     ("watchdog", "partitioned-v8"),
     (EVERYTHING, "emulated"),
     (EVERYTHING, "partitioned"),
+    (NMI, "emulated"),
     *((EVERYTHING, f"partitioned-v{n}") for n in (1, 2, 4, 5, 6)),
 ]
 # Whose objects change while a simulation runs.

@@ -93,7 +93,8 @@ class EmulatedPmu(Vpmu):
         self.pmu.ovs |= 1 << counter
         if counter != CYCLE_COUNTER and not self._long_overflow(counter):
             self._count(1 << (counter + 1), r.CHAIN)
-        self.vcpu.kick()
+        if self.level():  # kvm_pmu_overflow_status
+            self.vcpu.kick()
 
     # What a guest's access does (section by section as in access_pmcr() ... access_pmuserenr()).
 

@@ -94,7 +94,9 @@ class V8Pmu(Vpmu):
         return self.context.overflow_status()
 
     def guest_overflow(self, mask: int) -> None:
+        """kvm_pmu_handle_guest_irq."""
         self.context.take_overflows(mask)
+        self.vcpu.kick()
 
 
 @dataclass(frozen=True, kw_only=True)
