@@ -8,12 +8,11 @@ from typing import ClassVar
 from services import state
 from services._pmu import CPUTIME_HOST_KERNEL, CPUTIME_HOST_USER
 from services.boot import NO_PROCESS
-from services.cpu import NEVER
 from services.experiment import PhaseSpec, TaskSpec
 from services.kvm.bill import Account
 from services.kvm.board import Board
-from services.kvm.errors import ProtocolError
 from services.kvm.pcpu import PCpu
+from services.kvm.thread import HostThread
 
 
 @dataclass(slots=True, eq=False)
@@ -27,14 +26,14 @@ class HostTaskState:
     in_kernel: int = 0  # of these, at EL2
 
 
-class HostTask(HostTaskState):
+class HostTask(HostTaskState, HostThread):
     """Runs its phases `repeat` times over, asleep in between if it is to, then exits."""
 
     DERIVED = ("id", "pcpu", "spec", "perf", "machine", "context")
     __slots__ = DERIVED
 
     floats: ClassVar[bool] = False
-    timer_deadline: ClassVar[int] = NEVER  # the run queue wakes a sleeper
+    what: ClassVar[str] = "a task of the host"
 
     def __init__(self, board: Board, thread_id: int, pcpu: PCpu, spec: TaskSpec) -> None:
         super().__init__(left=spec.part(0, 0) if spec.phases else 0)
@@ -102,15 +101,6 @@ class HostTask(HostTaskState):
     def kill(self) -> None:
         """SIGTERM before it has begun: nothing of its work is done."""
         self.phase, self.left = self._of_a_run() * self.spec.repeat, 0
-
-    def counter_overflow(self, counter: int, raised: int) -> None:
-        raise ProtocolError(f"thread {self.id} is a task of the host: KVM has no kernel counters there")
-
-    def resync_el0(self) -> None:
-        """No vCPU runs, so there is none to ask."""
-
-    def guest_overflow(self, mask: int, raised: int) -> bool:
-        return False
 
     def _own_time(self) -> None:
         """The time is the task's own, from now on."""

@@ -9,12 +9,12 @@ import orjson
 
 from services import state
 from services._pmu import CPUTIME_HOST_KERNEL
-from services.cpu import NEVER, EntryKind
+from services.cpu import EntryKind
 from services.kvm.bill import Account
 from services.kvm.board import Board
-from services.kvm.errors import ProtocolError
 from services.kvm.host_task import HostTask
 from services.kvm.pcpu import PCpu
+from services.kvm.thread import HostThread
 
 
 @dataclass(slots=True, eq=False)
@@ -25,7 +25,7 @@ class PerfProcessState:
     finished: bool = False
 
 
-class PerfProcess(PerfProcessState):
+class PerfProcess(PerfProcessState, HostThread):
     """It takes the CPU of its events each time: affinity__set does that for `-a`, a CPU after the other.
 
     There it reads without an IPI. Of a thread that it takes the CPU from no counter is read: its events are off.
@@ -35,7 +35,7 @@ class PerfProcess(PerfProcessState):
     __slots__ = DERIVED
 
     floats: ClassVar[bool] = False
-    timer_deadline: ClassVar[int] = NEVER  # the run queue wakes it
+    what: ClassVar[str] = "a process of the host"
 
     def __init__(self, board: Board, thread_id: int, pcpu: PCpu, interval: int, child: HostTask | None) -> None:
         super().__init__()
@@ -86,15 +86,6 @@ class PerfProcess(PerfProcessState):
         """It ends: it could not open its events."""
         self.finished = True
         self.pcpu.rq.stay_asleep(self.id)
-
-    def counter_overflow(self, counter: int, raised: int) -> None:
-        raise ProtocolError(f"thread {self.id} is a process of the host: KVM has no kernel counters there")
-
-    def resync_el0(self) -> None:
-        """No vCPU runs, so there is none to ask."""
-
-    def guest_overflow(self, mask: int, raised: int) -> bool:
-        return False
 
     def save(self) -> state.Saved:
         return state.save(self)

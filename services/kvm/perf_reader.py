@@ -9,12 +9,11 @@ from typing import ClassVar
 from services import state
 from services._pmu import CPUTIME_HOST_KERNEL
 from services.costs import Cost
-from services.cpu import NEVER
 from services.kvm.bill import Account
 from services.kvm.board import Board
 from services.kvm.errors import ProtocolError
 from services.kvm.pcpu import PCpu
-from services.kvm.thread import Thread
+from services.kvm.thread import HostThread, Thread
 from services.linux_perf import RECORDS_PAGE
 
 MOST = 4096  # processes: a host that names more is not ours
@@ -31,7 +30,7 @@ class PerfReaderState:
     pages: int = 0  # that it has found and not yet written
 
 
-class PerfReader(PerfReaderState):
+class PerfReader(PerfReaderState, HostThread):
     """One session's, on whichever pCPU the scheduler has it.
 
     record__mmap_read_all, again and again until there is nothing new, then poll: all of it in system calls. An
@@ -42,7 +41,7 @@ class PerfReader(PerfReaderState):
     __slots__ = DERIVED
 
     floats: ClassVar[bool] = True
-    timer_deadline: ClassVar[int] = NEVER
+    what: ClassVar[str] = "a process of perf"
 
     def __init__(self, board: Board, thread_id: int, cpu: int, number: int, pcpus: Sequence[PCpu]) -> None:
         super().__init__(cpu, number)
@@ -88,15 +87,6 @@ class PerfReader(PerfReaderState):
 
     def kill(self) -> None:
         raise ProtocolError(f"thread {self.id} is a process of perf, not a task that it starts")
-
-    def counter_overflow(self, counter: int, raised: int) -> None:
-        raise ProtocolError(f"thread {self.id} is a process of perf: KVM has no kernel counters there")
-
-    def resync_el0(self) -> None:
-        """No vCPU runs, so there is none to ask."""
-
-    def guest_overflow(self, mask: int, raised: int) -> bool:
-        return False
 
     def save(self) -> state.Saved:
         return state.save(self)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
+
+from services.cpu import NEVER
+from services.kvm.errors import ProtocolError
 
 
 class Thread(Protocol):
@@ -63,3 +66,22 @@ class Thread(Protocol):
     def guest_overflow(self, mask: int, raised: int) -> bool:
         """The host's handler found overflow flags in the guests' range while it runs. Are they its guest's?"""
         ...
+
+
+class HostThread:
+    """What KVM and the host's driver ask of the current thread, where that is no vCPU's."""
+
+    __slots__ = ()
+
+    id: int
+    what: ClassVar[str]  # for errors
+    timer_deadline: ClassVar[int] = NEVER  # the run queue wakes it
+
+    def counter_overflow(self, counter: int, raised: int) -> None:
+        raise ProtocolError(f"thread {self.id} is {self.what}: KVM has no kernel counters there")
+
+    def resync_el0(self) -> None:
+        """No vCPU runs, so there is none to ask."""
+
+    def guest_overflow(self, mask: int, raised: int) -> bool:
+        return False

@@ -10,14 +10,13 @@ from typing import Any
 
 from services.experiment import Experiment, SessionSpec
 from services.linux_perf.attr import State
-from services.result.types import CountError, Event, Interval, RefusedEvent, RefusedSession
+from services.result.types import CountError, Event, Interval, RefusedEvent, RefusedSession, scaled
 
 _ERROR = int(State.ERROR)
 _SUMMED = ("count", "truth", "held", "enabled", "running", "samples")
 _LOSSES = ("lost", "lost_count", "missed", "throttles", "throttled")  # 0 where they are not there
 _WRAP = 1 << 32  # what a counter loses with an overflow that nobody sees
 _NOT_EXCLUDED = "it does not exclude guests (:H)"
-_LARGEST = (1 << 63) - 1  # that JSON has everywhere
 
 
 def events(cpus: Iterable[Mapping[str, Any]], vms: Sequence[str] = ()) -> tuple[Event, ...]:
@@ -99,23 +98,21 @@ def _event(session: str, name: str, row: Mapping[str, int]) -> Event:
 
 
 def _scaled(count: int, row: Mapping[str, int]) -> int:
-    """As perf computes it: count * enabled / running, to the nearest; at most what 64 bits hold."""
-    enabled, running = row["enabled"], row["running"]
-    return min((2 * count * enabled + running) // (2 * running), _LARGEST)
+    return scaled(count, row["enabled"], row["running"])
 
 
 def _error(row: Mapping[str, int]) -> CountError:
     """`scaled` less what lost records stood for and `truth`, split by cause."""
     count, held, truth = row["count"], row["held"], row["truth"]
     wraps = (2 * (held - count) + _WRAP) // (2 * _WRAP)  # whole overflows that are missing, to the nearest
-    scaled, seen, ideal = _scaled(count, row), _scaled(count + wraps * _WRAP, row), _scaled(held, row)
+    printed, seen, ideal = _scaled(count, row), _scaled(count + wraps * _WRAP, row), _scaled(held, row)
     unthrottled = _scaled(count + wraps * _WRAP + row["throttled"], row)
     return CountError(
         multiplexing=ideal - truth,
         stopped=min(unthrottled - ideal, 0),
         throttled=seen - unthrottled,
         surplus=max(unthrottled - ideal, 0),
-        overflow=scaled - seen,
+        overflow=printed - seen,
         lost=-_scaled(row["lost_count"], row),
     )
 

@@ -132,6 +132,11 @@ class Event:
         return (self.scaled + lost - self.truth) / self.truth
 
 
+def scaled(count: int, enabled_ns: int, running_ns: int) -> int:
+    """As perf computes it: count * enabled / running, to the nearest; at most what 64 bits hold, JSON's everywhere."""
+    return min((2 * count * enabled_ns + running_ns) // (2 * running_ns), (1 << 63) - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Interval:
     """What an event has grown by from one read of `perf stat -I` to the next, summed over the session's CPUs."""
@@ -150,7 +155,7 @@ class Interval:
         """count * enabled / running, as perf scales it; None where perf prints `<not counted>`."""
         if self.count is None or not self.running_ns:
             return None
-        return (2 * self.count * self.enabled_ns + self.running_ns) // (2 * self.running_ns)
+        return scaled(self.count, self.enabled_ns, self.running_ns)
 
 
 @dataclass(frozen=True, slots=True)
