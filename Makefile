@@ -64,7 +64,7 @@ format: $(PACKAGES) ## put the source into its format
 	$(BIN)/ruff format
 	cargo fmt --all
 
-fit: $(EXTENSION) ## fit three numbers to one published benchmark, and print what they predict of two others, over HZ, counters and costs (an hour)
+fit: $(EXTENSION) ## fit three numbers to one published benchmark, and print what they predict of two others, over HZ, counters and costs (about half an hour of CPU time)
 	$(BIN)/python -m pmulab.fit gzip-record --grid
 
 stress: $(EXTENSION) ## shares of host kernel and guest time while a guest records at 4000 Hz, over HZ and counters (about 2 minutes)

@@ -161,13 +161,16 @@ def load(
     name: str,
     overrides: Mapping[str, str] | None = None,
     perf_factor: Fraction | Decimal | int | None = None,
+    irqs_off: IrqsOff | None = None,
 ) -> CostTable:
     """A table as `table` finds it, with a user's changes. Raises UserError.
 
     `overrides` are quantities by cost name, as in {"isb": "20 ns", "exit_fast": "400 cycles"}: what is charged, with
-    nothing taken off. `perf_factor` replaces the table's own.
+    nothing taken off. `perf_factor` and `irqs_off` replace the table's own.
     """
     chosen = table(name)
+    if irqs_off is not None:
+        chosen = replace(chosen, exit_irqs_off=irqs_off)
     changed = {key: quantity(key, text) for key, text in (overrides or {}).items()}
     chosen = replace(chosen, figures={**chosen.figures, **changed})
     if perf_factor is None:
@@ -222,7 +225,9 @@ def _parse(given: Table, name: str) -> CostTable:
         factor, factor_source = Fraction(own.number("value", 1, 0, 1000)), own.text("source")
     _refuse_circles(given, figures)
     if EXIT_IRQS_OFF in given:
-        irqs_off = _irqs_off(given.table(EXIT_IRQS_OFF, ("out", "into", "source")))
+        own = given.table(EXIT_IRQS_OFF, ("out", "into", "source"))
+        own.require("source", '"assumed"')
+        irqs_off = read_irqs_off(own, own.text("source"))
     elif base is not None:
         irqs_off = base.exit_irqs_off
     else:
@@ -239,14 +244,15 @@ def _parse(given: Table, name: str) -> CostTable:
     )
 
 
-def _irqs_off(given: Table) -> IrqsOff:
-    for key, example in (("out", "0.4"), ("into", "0.4"), ("source", '"assumed"')):
-        given.require(key, example)
+def read_irqs_off(given: Table, source: str = GIVEN) -> IrqsOff:
+    """The shares of an exit that `given` has. Raises UserError."""
+    given.require("out", "0.4")
+    given.require("into", "0.4")
     out, into = (Fraction(given.number(key, 0, 0, 1)) for key in ("out", "into"))
     if out + into > 1:
         shares = f"{float(out):g} and {float(into):g}"
         given.refuse("into", f"{shares} of an exit are more than all of it", "write smaller shares")
-    return IrqsOff(out, into, given.text("source"))
+    return IrqsOff(out, into, source)
 
 
 def _figure(given: Table) -> Figure:

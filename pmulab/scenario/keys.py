@@ -16,6 +16,7 @@ MACHINE = (
     "clock_ghz",
     "costs",
     "perf_factor",
+    "exit_irqs_off",
     "cost",
 )
 SYSCTLS = ("perf_event_max_sample_rate", "perf_cpu_time_max_percent", "perf_user_access")

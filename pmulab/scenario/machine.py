@@ -129,9 +129,12 @@ def _costs(table: Table, default: str) -> costs.CostTable:
         with given.blamed(name):
             costs.quantity(name, text)
     factor = table.number("perf_factor", 1, 0, 1000) if "perf_factor" in table else None
+    irqs_off = None
+    if costs.EXIT_IRQS_OFF in table:
+        irqs_off = costs.read_irqs_off(table.table(costs.EXIT_IRQS_OFF, ("out", "into")))
     name = _path(table, "costs", table.text("costs", default))
     with table.blamed("costs"):
-        return costs.load(name, overrides, factor)
+        return costs.load(name, overrides, factor, irqs_off)
 
 
 def _path(table: Table, key: str, name: str) -> str:

@@ -8,13 +8,18 @@ from pathlib import Path
 import pytest
 
 import pmulab
-from pmulab import exit_status, fit
-from pmulab.fit import BASE, OTHER, NoFitError, Numbers, Times
+from pmulab import exit_status, scenario
+from pmulab.fit import __main__ as command
+from pmulab.fit import grid
+from pmulab.fit.grid import Row, Setting
+from pmulab.fit.predictions import Prediction
+from pmulab.fit.solution import CLOSE, fit
+from pmulab.fit.trial import BASE, OTHER, NoFitError, Numbers, Times, Trial
 
 PUBLISHED = '[published]\nsource = "x"\nelapsed_seconds = { "emulated-6.15" = 2, "partitioned-v1" = 1 }\n'
 
 
-class Linear(fit.Trial):
+class Linear(Trial):
     """Runs whose time is a program's, over the share of it that interrupts leave: 1 - a - b times the factor."""
 
     def __init__(self, work: float, lines: dict[str, tuple[float, float]], elapsed: dict[str, float]) -> None:
@@ -36,9 +41,9 @@ def test_both_times_are_met_by_the_numbers_that_they_were_made_with() -> None:
     lines = {BASE: (0.03, 0.02), OTHER: (0.1, 0.4)}
     made = Linear(4.0, lines, {}).run(Numbers(Decimal("1.6"), Decimal("0.5")))
     trial = Linear(4.0, lines, {design: times.elapsed for design, times in made.items()})
-    found, times = fit.fit(trial, Numbers(Decimal("1.25"), Decimal(1)))
+    found, times = fit(trial, Numbers(Decimal("1.25"), Decimal(1)))
     assert found == Numbers(Decimal("1.6"), Decimal("0.5"))
-    assert all(times[design].elapsed == pytest.approx(trial.elapsed[design], rel=fit.CLOSE) for design in lines)
+    assert all(times[design].elapsed == pytest.approx(trial.elapsed[design], rel=CLOSE) for design in lines)
 
 
 def test_the_share_in_the_kernel_is_that_with_which_the_system_time_is_met() -> None:
@@ -46,14 +51,14 @@ def test_the_share_in_the_kernel_is_that_with_which_the_system_time_is_met() -> 
     made = Linear(4.0, lines, {}).run(Numbers(Decimal("1.6"), Decimal("0.5"), Decimal("0.04")))
     trial = Linear(4.0, lines, {design: times.elapsed for design, times in made.items()})
     trial.system = {BASE: made[BASE].system}
-    found, _ = fit.fit(trial, Numbers(Decimal("1.25"), Decimal(1), Decimal("0.01")))
+    found, _ = fit(trial, Numbers(Decimal("1.25"), Decimal(1), Decimal("0.01")))
     assert found == Numbers(Decimal("1.6"), Decimal("0.5"), Decimal("0.04"))
 
 
 def test_times_that_no_factor_meets_have_no_fit() -> None:
     trial = Linear(4.0, {BASE: (0.03, 0.02), OTHER: (0.1, 0.4)}, {BASE: 3.0, OTHER: 2.0})
     with pytest.raises(NoFitError, match="factor -"):
-        fit.fit(trial, Numbers(Decimal("1.25"), Decimal(1)))
+        fit(trial, Numbers(Decimal("1.25"), Decimal(1)))
 
 
 def test_a_factor_beyond_what_the_costs_can_be_is_no_fit() -> None:
@@ -61,7 +66,7 @@ def test_a_factor_beyond_what_the_costs_can_be_is_no_fit() -> None:
     made = Linear(4.0, lines, {}).run(Numbers(Decimal("1.6"), Decimal(24)))
     trial = Linear(4.0, lines, {design: times.elapsed for design, times in made.items()})
     with pytest.raises(NoFitError, match=r"factor 24\.0000, which is not between 0\.2 and 5"):
-        fit.fit(trial, Numbers(Decimal("1.25"), Decimal(1)))
+        fit(trial, Numbers(Decimal("1.25"), Decimal(1)))
 
 
 def test_a_fit_that_there_is_not_is_told_and_status_1(
@@ -69,8 +74,8 @@ def test_a_fit_that_there_is_not_is_told_and_status_1(
 ) -> None:
     slower = Linear(4.0, {BASE: (0.03, 0.02), OTHER: (0.1, 0.4)}, {BASE: 3.0, OTHER: 2.0})
     slower.system = {}
-    monkeypatch.setattr(fit, "Trial", lambda _: slower)
-    assert fit.main([]) == exit_status.FAILED
+    monkeypatch.setattr(command, "Trial", lambda _: slower)
+    assert command.main([]) == exit_status.FAILED
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("as the scenario has it"))
     assert "no fit (factor -" in line
 
@@ -89,7 +94,7 @@ def test_a_mistake_is_one_line_and_status_2(
     path = tmp_path / "scenario.toml"
     if document is not None:
         path.write_text(document)
-    assert fit.main([str(path)]) == 2
+    assert command.main([str(path)]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith(f"pmulab.fit: {path}: {message}")
@@ -102,8 +107,38 @@ def test_the_assumed_costs_of_its_runs_stand_below_a_fit(
     line = Linear(4.0, {BASE: (0.03, 0.02), OTHER: (0.1, 0.4)}, {BASE: 3.0, OTHER: 3.8})
     line.runs = pmulab.run("quick", designs=["partitioned"], overrides={"guest.task.seconds": 0.01}, jobs=1).runs
     line.system = {}
-    monkeypatch.setattr(fit, "Trial", lambda _: line)
-    fit.main([])
+    monkeypatch.setattr(command, "Trial", lambda _: line)
+    command.main([])
     _, assumed = capsys.readouterr().out.split("\n\n")
     assert assumed.startswith("Costs charged here that nobody has measured\n")
     assert "  exit_full_sysreg: " in assumed
+
+
+def test_the_grid_says_which_settings_agree_and_which_are_nearest_under_each_set_of_costs() -> None:
+    def found(hz: int, costs: str, longer: float) -> Row:
+        return Row(Setting(hz, 6, costs), predicted=Prediction(longer, None, (34.96, 0.5), None))
+
+    rows = [
+        found(1000, "costs as shipped", 7.5),
+        found(1000, "calls x 2", 9.0),
+        found(250, "calls x 2", 2.0),
+        Row(Setting(250, 6, "costs as shipped"), problem="no fit (factor -1)"),
+    ]
+    text = [" ".join(line.split()) for line in grid.summary(rows)]
+    assert "HZ 1000, 6 counters 7.50 to 9.00 % 34.96 to 34.96 % 0.50 to 0.50 % costs as shipped" in text
+    assert "HZ 250, 6 counters 2.00 to 2.00 % 34.96 to 34.96 % 0.50 to 0.50 % none" in text
+    assert "calls x 2 HZ 1000, 6 counters +9.00 % 34.96 % 0.50 %" in text
+    assert "traps 306 ns no fit" in text
+
+
+def test_every_setting_of_the_grid_is_one_that_the_scenario_can_have() -> None:
+    for setting in {setting.costs: setting for setting in grid.settings()}.values():
+        experiment = scenario.load("gzip-record", designs=(BASE,), overrides=list(setting.overrides)).experiments[0]
+        assert (experiment.host.hz, experiment.guests[0].counters) == (setting.hz, setting.counters)
+
+
+def test_a_setting_that_no_factor_fits_is_a_row_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    slower = Linear(4.0, {BASE: (0.03, 0.02), OTHER: (0.1, 0.4)}, {BASE: 3.0, OTHER: 2.0})
+    monkeypatch.setattr(grid, "Trial", lambda *_, **__: slower)
+    row = grid.row("gzip-record", Numbers(Decimal("1.25"), Decimal(1)), Setting(100, 6, "calls x 2"))
+    assert row.problem.startswith("no fit (factor -")

@@ -9,7 +9,8 @@ import pytest
 
 from pmulab import scenario
 from services import typed_json, workload
-from services.experiment import Experiment, PhaseSpec
+from services.errors import UserError
+from services.experiment import ExitSpec, Experiment, PhaseSpec
 from services.kvm.designs import designs
 
 GUEST = '[[guest]]\n[[guest.task]]\nworkload = "sha256"\n'
@@ -118,6 +119,15 @@ def test_costs_come_from_table_factor_and_overrides(tmp_path: Path) -> None:
     assert (costs["isb"], costs["exit_fast"]) == (20, 77)
     assert costs["perf_release_create"] == plain["perf_release_create"] / 2
     assert costs["exit_full_sysreg"] == plain["exit_full_sysreg"]
+
+
+def test_a_scenario_says_how_much_of_an_exit_has_interrupts_masked(tmp_path: Path) -> None:
+    of = "[machine]\nclock_ghz = 1\nexit_irqs_off = {{ out = 0.2, into = {} }}\n" + GUEST
+    assert only(of.format(0.1), tmp_path).exits == ExitSpec(61, 31)
+    with pytest.raises(UserError, match="more than all of it"):
+        only(of.format(0.9), tmp_path)
+    with pytest.raises(UserError, match="into"):
+        only("[machine]\nexit_irqs_off = { out = 0.2 }\n" + GUEST, tmp_path)
 
 
 def test_counters_may_differ_between_pcpus(tmp_path: Path) -> None:

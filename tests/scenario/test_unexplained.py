@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pmulab import unexplained
-from pmulab.fit import BASE, OTHER
+from pmulab.fit import unexplained
+from pmulab.fit.trial import BASE, OTHER
 
 
 def test_the_published_figures_and_those_of_runs_stand_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,15 +49,15 @@ def number(found: float | None) -> float:
     return found
 
 
-def predict(overrides: Sequence[str], other: str, base: str) -> Prediction:
-    """Run both. Raises UserError if a run fails."""
+def predict(overrides: Sequence[str], other: str, base: str, *, jobs: int | None = None) -> Prediction:
+    """Run both, at most `jobs` designs at once. Raises UserError if a run fails."""
     length = f"guest.task.seconds={STAT_SECONDS}"
-    stress = runs(STRESS, [*overrides, f"guest.task.seconds={STRESS_SECONDS}"], other, base)
+    stress = runs(STRESS, [*overrides, f"guest.task.seconds={STRESS_SECONDS}"], other, base, jobs)
     kernel = [100 * run.cputime.host_kernel / run.printed for run in stress]
     true_kernel = [100 * run.time.host_kernel / run.time.total for run in stress]
     return Prediction(
-        _longer(runs(STAT, [*overrides, length], other, base)),
-        _longer(runs(STAT, [*overrides, length, _without_stalls()], other, base)),
+        _longer(runs(STAT, [*overrides, length], other, base, jobs)),
+        _longer(runs(STAT, [*overrides, length, _without_stalls()], other, base, jobs)),
         (kernel[0], kernel[1]),
         (true_kernel[0], true_kernel[1]),
     )
@@ -83,9 +83,9 @@ def _longer(runs: tuple[Run, Run]) -> float:
     return 100 * (other / base - 1)
 
 
-def runs(name: str, overrides: Sequence[str], other: str, base: str) -> tuple[Run, Run]:
+def runs(name: str, overrides: Sequence[str], other: str, base: str, jobs: int | None = None) -> tuple[Run, Run]:
     """Both designs' runs. Raises UserError if one fails."""
-    result = run_designs(scenario.load(name, designs=(other, base), overrides=list(overrides)))
+    result = run_designs(scenario.load(name, designs=(other, base), overrides=list(overrides)), jobs=jobs)
     if result.failures:
         raise UserError(name, str(result.failures[0]), "")
     first, second = result.runs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pmulab import scenario
-from pmulab.predictions import STAT, STRESS, STRESS_SECONDS, number, runs
+from pmulab.fit.predictions import STAT, STRESS, STRESS_SECONDS, number, runs
 from services.experiment import ACCOUNTING
 from services.result import Run
 
