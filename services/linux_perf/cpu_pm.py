@@ -53,6 +53,7 @@ async def leave(cc: CpuContext, cpu: Cpu) -> None:
     for event in _on_counters(cc):
         await withheld_ends(cc, cpu, event)
         start(cc, cpu, event)
+        event.restarted = True
     cpu.burst.extend(on(cc))
 
 

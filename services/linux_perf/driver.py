@@ -259,10 +259,12 @@ class Driver:
         return self.disables[event.idx]
 
     def throttled_counters(self) -> int:
-        """Those that are disabled as their events are throttled."""
+        """Those that are disabled as their events are throttled: kvm_clr_pmu_events in armv8pmu_disable_event."""
         counters = 0
         for event in self.events:
-            if event is not None and (event.stopped if self.group_throttle else event.interrupts == THROTTLED):
+            if event is None:
+                continue
+            if event.stopped if self.group_throttle else event.interrupts == THROTTLED and not event.restarted:
                 counters |= event.bits
         self.throttled = counters != 0
         return counters

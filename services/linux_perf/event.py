@@ -115,6 +115,7 @@ class PerfEvent:
     period_left: int = field(init=False)
     stopped: bool = False  # PERF_HES_STOPPED: with its group, throttled
     interrupts: int = 0
+    restarted: bool = False  # throttled, but its counter runs again, since CPU_PM_EXIT
     interrupts_seq: int = 0
     freq_time_stamp: int = 0
     freq_count_stamp: int = 0

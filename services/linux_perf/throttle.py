@@ -58,6 +58,7 @@ def throttles(cc: CpuContext, event: PerfEvent) -> bool:
         return False
     cc.throttled_count += 1
     event.interrupts = THROTTLED
+    event.restarted = False
     event.throttles += 1
     cc.pmu.throttled = True
     return True

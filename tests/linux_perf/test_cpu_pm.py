@@ -75,6 +75,30 @@ async def test_a_throttled_event_starts_with_the_others() -> None:
     assert (event.interrupts, machine.peek(0, PMCNTENSET_EL0)) == (THROTTLED, event.bits)
 
 
+async def test_the_el0_filter_of_a_throttled_event_is_flipped_once_it_has_started_again() -> None:
+    """kvm_set_pmu_events is armv8pmu_enable_event's, so also armpmu_start's on CPU_PM_EXIT."""
+    kernel = await Kernel.boot(hyp=True, sysctls=PerfSysctls(max_sample_rate=250))
+    await kernel.open(INSTRUCTIONS, task=None, period=10_000, exclude_guest=True)
+
+    async def flips() -> list[str]:
+        kernel.accesses()
+        kernel.perf.el0_filter(kernel.cpu, True)
+        kernel.perf.el0_filter(kernel.cpu, False)
+        await kernel.done()
+        return kernel.accesses()
+
+    flipped = ["r PMEVTYPER0_EL0", "w PMEVTYPER0_EL0"] * 2
+    assert await flips() == flipped
+    assert await kernel.bench.work_until_interrupt(kernel.perf)
+    assert await flips() == []
+    await enters(kernel)
+    await leaves(kernel)
+    assert await flips() == flipped, "before the next tick"
+    while await flips():
+        assert await kernel.bench.work_until_interrupt(kernel.perf)
+    assert kernel.perf.throttled_count == 2, "throttled once more, it stands still again"
+
+
 async def test_user_access_ends_until_a_task_starts_the_pmu() -> None:
     """cpu_do_resume: PMUSERENR_EL0 is 0."""
     kernel = await Kernel.boot(hyp=True, sysctls=PerfSysctls(user_access=True))
