@@ -114,8 +114,6 @@ class GuestCpu:
         cputime = self.cputime
         if cputime.exact:
             cputime.entered(entry, self.current)
-        if entry.remaining != cputime.left:
-            cputime.left = -1
         if entry.kind is not PMU_IRQ:
             return None if entry.kind is RESUME and self._next_phase(cpu) else self._handle(cpu, entry)
         self._interrupt(cpu)
@@ -368,7 +366,6 @@ class GuestCpu:
         if self.tick_deadline != NEVER:
             self.tick_deadline = NEVER
             cpu.burst.timer(Timer.TICK, NEVER)
-        self.cputime.left = -1
         working = any(task.ended < 0 for task in self.tasks)
         if working is not self.working:
             self.working = working

@@ -150,6 +150,25 @@ def test_a_tick_finds_the_host_s_kernel_in_a_trap_from_its_exit_to_where_it_mask
         assert (of_guest - 1, kernel, user, idle) == (2 * PERIOD, 3 * PERIOD, 0, 0)
 
 
+def test_a_wfi_that_blocks_is_charged_one_whole_exit() -> None:
+    """Its way back in is charged where it blocks: the vcpu_load that ends its sleep charges none."""
+
+    async def boot(cpu: Cpu, entry: Entry) -> None:
+        cpu.burst.timer(Timer.SLEEP, cpu.now + 10 * PERIOD)
+        cpu.burst.wfi()
+
+    async def timer(cpu: Cpu, entry: Entry) -> None:
+        cpu.burst.compute(2, 0, 1)
+
+    async def done(cpu: Cpu, entry: Entry) -> None:
+        cpu.burst.notify(Notice.WORK_DONE, 0)
+        cpu.burst.wfi()
+
+    of = host(exits=ExitSpec(300, 500), exit_full_null=1000)
+    result = run(simulation(of, Scripted(boot=boot, timer=timer, resume=done)))
+    assert result["bill"]["host"]["trap"] == result["time"]["host_kernel"] == 1000
+
+
 def test_a_fast_path_exit_is_the_guest_s_time() -> None:
     def traps(cpu: Cpu) -> None:
         for _ in range(4):
