@@ -44,6 +44,8 @@ def check_offline(host: Table, cpus: Sequence[HostCpuSpec], guests: Sequence[Gue
         pcpu = table.integer("pcpu", 0, 0, len(cpus) - 1)
         if cpus[pcpu].tasks:
             table.refuse("pcpu", f"a [[host.task]] is on pCPU {pcpu}", "give the task another pcpu")
+        if any(session.interval for session in cpus[pcpu].sessions):
+            table.refuse("pcpu", f"a [[host.perf]] with interval_ms reads on pCPU {pcpu}", "give it another pcpu")
         for guest in guests:
             if any(vcpu.pcpu == pcpu for vcpu in guest.vcpus):
                 table.refuse("pcpu", f"a vCPU of {guest.name} is pinned to pCPU {pcpu}", "let it float, with pin = -1")

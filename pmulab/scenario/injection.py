@@ -25,9 +25,6 @@ def load(path: str, experiment: Experiment, target: str, cpu: int) -> tuple[Task
         pmus = host_pmus(experiment.cpus, [cpu]) if target == "host" else GUEST_PMUS
         tool = experiment.host.perf_tool
         perf = table.table("perf", keys.TASK_PERF)
-        if target == "host" and "interval_ms" in perf:
-            remedy = "leave it out, or write the session into the scenario"
-            perf.refuse("interval_ms", "a client's session of the host prints nothing at intervals", remedy)
         session = read_session(perf, cpu_wide=True, frequency_hz=experiment.frequency_hz, pmus=pmus, tool=tool)
         return session, []
     machine = Machine(experiment.cpus, experiment.frequency_hz, experiment.costs, experiment.exits)

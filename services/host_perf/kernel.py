@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from services import typed_json
-from services.boot import NO_PROCESS, HostBoot
+from services.boot import NO_PROCESS, CpuSession, HostBoot
 from services.cpu import Call, Cpu, CpuPm, Entry, EntryKind, Notice, Row, Timer
 from services.experiment import SessionSpec
 from services.linux_perf import NOBODY, Perf, PerfConfig, PerfCpu, PerfEvent, Session
@@ -257,9 +257,10 @@ class HostCpu:
         if set(request) == {"interval", "last"}:
             await self._interval(cpu, request["interval"], last=request["last"])
             return
-        if set(request) != {"session"}:
-            raise BadRequest(f"a request for the host holds one key, 'session', not {sorted(request)}")
-        await self._open(cpu, typed_json.read(SessionSpec, request["session"]), None)
+        if "session" not in request:
+            raise BadRequest(f"a request for the host holds a session, not {sorted(request)}")
+        wanted = typed_json.read(CpuSession, request)
+        await self._open(cpu, wanted.session, None, wanted.process)
 
     async def _interval(self, cpu: Cpu, process: int, *, last: bool) -> None:
         for session in self.sessions:

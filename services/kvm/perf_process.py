@@ -21,6 +21,9 @@ from services.kvm.thread import HostThread
 class PerfProcessState:
     """What the process has to keep between two interactions."""
 
+    id: int
+    cpu: int
+    interval: int  # cycles
     blocked: bool = True  # in poll
     finished: bool = False
 
@@ -31,24 +34,18 @@ class PerfProcess(PerfProcessState, HostThread):
     There it reads without an IPI. Of a thread that it takes the CPU from no counter is read: its events are off.
     """
 
-    DERIVED = ("id", "pcpu", "interval", "child", "machine")
+    DERIVED = ("pcpu", "child", "machine")
     __slots__ = DERIVED
 
     floats: ClassVar[bool] = False
     what: ClassVar[str] = "a process of the host"
 
     def __init__(self, board: Board, thread_id: int, pcpu: PCpu, interval: int, child: HostTask | None) -> None:
-        super().__init__()
-        self.id = thread_id
+        super().__init__(thread_id, pcpu.cpu, interval)
         self.pcpu = pcpu
-        self.interval = interval  # cycles
         self.child = child  # the program under it, if it has started one
         self.machine = board.machine
-        pcpu.rq.sleepers.append((interval, thread_id))
-
-    @property
-    def cpu(self) -> int:
-        return self.pcpu.cpu
+        pcpu.rq.sleepers.append((pcpu.now + interval, thread_id))
 
     def runnable(self) -> bool:
         return not (self.finished or self.blocked)

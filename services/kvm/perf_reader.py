@@ -23,6 +23,7 @@ MOST = 4096  # processes: a host that names more is not ours
 class PerfReaderState:
     """What such a process has to keep between two interactions."""
 
+    id: int
     cpu: int
     number: int  # as the host's perf counts them
     ran: bool = False
@@ -37,15 +38,14 @@ class PerfReader(PerfReaderState, HostThread):
     interrupt is taken after each page.
     """
 
-    DERIVED = ("id", "pcpus", "machine")
+    DERIVED = ("pcpus", "machine")
     __slots__ = DERIVED
 
     floats: ClassVar[bool] = True
     what: ClassVar[str] = "a process of perf"
 
     def __init__(self, board: Board, thread_id: int, cpu: int, number: int, pcpus: Sequence[PCpu]) -> None:
-        super().__init__(cpu, number)
-        self.id = thread_id
+        super().__init__(thread_id, cpu, number)
         self.pcpus = pcpus
         self.machine = board.machine
 
@@ -91,11 +91,15 @@ class PerfReader(PerfReaderState, HostThread):
     def save(self) -> state.Saved:
         return state.save(self)
 
+    def restore(self, saved: state.Saved) -> None:
+        """Take up what `save` gave."""
+        state.restore(self, saved)
+
 
 class PerfReaders:
     """Those of the scenario's sessions, and of clients' from their first wake-up on: they have slept until then."""
 
-    DERIVED = ("board", "pcpus", "threads", "first", "known")
+    DERIVED = ("board", "pcpus", "threads", "known")
     __slots__ = DERIVED
 
     def __init__(self, board: Board, pcpus: Sequence[PCpu], threads: list[Thread], sessions: int) -> None:
@@ -103,16 +107,15 @@ class PerfReaders:
         self.board = board
         self.pcpus = pcpus
         self.threads = threads
-        self.first = len(threads)  # the id of the first of them
         self.known: list[PerfReader] = []
         for number in range(sessions):
-            self._add(0, number)
+            self.add(0, number)
 
     def wake(self, number: int, cpu: int) -> None:
         """perf_event_wakeup on pCPU `cpu` for the process `number`. Raises ProtocolError."""
         if not 0 <= number < MOST:
             raise ProtocolError(f"there is no perf process {number}, only 0 to {MOST - 1}")
-        reader = next((one for one in self.known if one.number == number), None) or self._add(cpu, number)
+        reader = next((one for one in self.known if one.number == number), None) or self.add(cpu, number)
         pcpu = self.pcpus[cpu]
         if not reader.ran and reader.blocked:
             reader.cpu = cpu
@@ -123,19 +126,9 @@ class PerfReaders:
         else:
             self.pcpus[reader.cpu].rq.arrive(pcpu.now, reader.id)
 
-    def _add(self, cpu: int, number: int) -> PerfReader:
+    def add(self, cpu: int, number: int) -> PerfReader:
+        """The process `number`, as the host's last thread so far."""
         reader = PerfReader(self.board, len(self.threads), cpu, number, self.pcpus)
         self.known.append(reader)
         self.threads.append(reader)
         return reader
-
-    def save(self) -> list[state.Saved]:
-        return [reader.save() for reader in self.known]
-
-    def restore(self, saved: list[state.Saved]) -> None:
-        """Take up what `save` gave, with as many threads as there were then."""
-        del self.threads[self.first + len(saved) :]
-        del self.known[len(saved) :]
-        for n, one in enumerate(saved):
-            reader = self.known[n] if n < len(self.known) else self._add(one["cpu"], one["number"])
-            state.restore(reader, one)

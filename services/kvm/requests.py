@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from services import experiment as ex
 from services import state, typed_json
+from services.boot import CpuSession
 from services.core_pmus import core_pmus
 from services.events import Software
 from services.kvm.board import Board
@@ -53,14 +54,22 @@ class RequestsState:
 class Requests(RequestsState):
     """The requests of one simulation."""
 
-    DERIVED = ("board", "pcpus", "vcpus")
+    DERIVED = ("board", "pcpus", "vcpus", "perf_process")
     __slots__ = DERIVED
 
-    def __init__(self, board: Board, pcpus: Sequence[PCpu], vcpus: Sequence[VCpu]) -> None:
+    def __init__(
+        self,
+        board: Board,
+        pcpus: Sequence[PCpu],
+        vcpus: Sequence[VCpu],
+        perf_process: Callable[[PCpu, ex.SessionSpec], int],
+    ) -> None:
+        """`perf_process` gives the thread of the host's perf that is to print a session's counts at intervals."""
         super().__init__()
         self.board = board
         self.pcpus = pcpus
         self.vcpus = vcpus
+        self.perf_process = perf_process
 
     def add(self, request: Request) -> int:
         """It takes effect at the next entry of the CPU concerned. Its number, from 1.
@@ -85,15 +94,14 @@ class Requests(RequestsState):
             for rates in request.profiles:
                 board.machine.add_profile(rates)
             board.profiles += len(request.profiles)
-            payload = typed_json.dumps(_work(request, base))
             if request.target == HOST:
                 pcpu = self.pcpus[request.cpu]
-                pcpu.requests.append(payload)
+                pcpu.requests.append(self._host_work(pcpu, request))
                 pcpu.host_has_events = True
             else:
                 vcpu = self._vcpu(request.target, request.cpu)
                 pcpu = vcpu.pcpu
-                vcpu.requests.append(payload)
+                vcpu.requests.append(typed_json.dumps(_work(request, base)))
                 vcpu.working = True
                 if vcpu.blocked:
                     pcpu.rq.arrive(pcpu.now, vcpu.id)
@@ -101,6 +109,10 @@ class Requests(RequestsState):
             board.machine.mark(pcpu.cpu, MARK, board.interactions, request.cpu)
             self.taken.append(Taken(board.interactions, pcpu.now, request))
         self.waiting = []
+
+    def _host_work(self, pcpu: PCpu, request: Request) -> bytes:
+        assert request.session is not None
+        return typed_json.dumps(CpuSession(request.session, self.perf_process(pcpu, request.session)))
 
     def _vcpu(self, name: str, index: int) -> VCpu:
         for vcpu in self.vcpus:
@@ -121,14 +133,14 @@ class Requests(RequestsState):
             experiment = self.board.experiment
             pmus = len(core_pmus(experiment.cpus)) if request.target == HOST else 1
             _check_session(session, where, experiment.events, pmus)
-            if session.interval and request.target == HOST:
-                raise ValueError(f"{where}.interval: a client's session of the host prints nothing at intervals")
         if request.target != HOST:
             self._vcpu(request.target, request.cpu)
         elif not 0 <= request.cpu < len(self.pcpus):
             raise KeyError(f"the host has {len(self.pcpus)} pCPUs, there is no {request.cpu}")
         elif self.pcpus[request.cpu].offline:
             raise ValueError(f"cpu: pCPU {request.cpu} is offline (ENODEV)")
+        elif session is not None and session.interval and self.board.experiment.host.cpus[request.cpu].offline:
+            raise ValueError(f"{where}.interval: pCPU {request.cpu} goes offline, perf could not read there")
         elif request.task is not None:
             raise ValueError("task: the host takes perf sessions only; its tasks are the scenario's")
 

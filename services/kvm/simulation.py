@@ -22,7 +22,7 @@ from services.kvm.requests import Requests
 from services.kvm.runqueue import RunQueue
 from services.kvm.thread import Thread
 from services.kvm.vcpu import VCpu
-from services.state import Objects
+from services.state import Objects, Saved
 
 CHECKPOINT_EVERY = 256  # interactions between two trio checkpoints: some milliseconds
 
@@ -42,6 +42,7 @@ class Simulation:
         "tasks",
         "readers",
         "processes",
+        "at_boot",
         "requests",
         "entered",
     )
@@ -74,7 +75,8 @@ class Simulation:
         self.readers = PerfReaders(board, self.pcpus, self.threads, len(experiment.host_recording()))
         for pcpu in self.pcpus:
             pcpu.wake_reader = self.readers.wake
-        self.requests = Requests(board, self.pcpus, self.vcpus)
+        self.requests = Requests(board, self.pcpus, self.vcpus, self._perf_process)
+        self.at_boot = len(self.threads), len(self.readers.known), len(self.processes)
         self.entered = False  # a handler is running, so not all state is data
 
     def _add_guest(self, vm: int) -> None:
@@ -149,12 +151,16 @@ class Simulation:
         """The thread of the perf that prints a session's counts at intervals, if one does."""
         if not session.interval:
             return NO_PROCESS
-        process = PerfProcess(self.board, len(self.threads), pcpu, session.interval, child)
-        self.threads.append(process)
-        self.processes.append(process)
+        process = self._add_perf_process(pcpu, session.interval, child)
         if child is not None:
             child.perf = process.id
         return process.id
+
+    def _add_perf_process(self, pcpu: PCpu, interval: int, child: HostTask | None = None) -> PerfProcess:
+        process = PerfProcess(self.board, len(self.threads), pcpu, interval, child)
+        self.threads.append(process)
+        self.processes.append(process)
+        return process
 
     def _arm_pmu(self, cpu: int) -> int:
         """The host's PMU that covers a CPU; a VM's is that of the CPU on which its first vCPU is made
@@ -278,10 +284,27 @@ class Simulation:
             "pcpus": [pcpu.save() for pcpu in self.pcpus],
             "vcpus": [vcpu.save() for vcpu in self.vcpus],
             "tasks": [task.save() for task in self.tasks],
-            "readers": self.readers.save(),
+            "readers": [reader.save() for reader in self.readers.known],
             "processes": [process.save() for process in self.processes],
             "requests": self.requests.save(),
         }
+
+    def _restore_perf(self, readers: list[Saved], processes: list[Saved]) -> None:
+        """The processes of perf. Those that began with wake-ups and clients' sessions are made again, in order."""
+        threads, of_readers, of_processes = self.at_boot
+        del self.threads[threads:]
+        del self.readers.known[of_readers:]
+        del self.processes[of_processes:]
+        late = {one["id"]: one for one in (*readers[of_readers:], *processes[of_processes:])}
+        for _, one in sorted(late.items()):
+            if "interval" in one:
+                self._add_perf_process(self.pcpus[one["cpu"]], one["interval"])
+            else:
+                self.readers.add(one["cpu"], one["number"])
+        for reader, of_reader in zip(self.readers.known, readers, strict=True):
+            reader.restore(of_reader)
+        for process, of_process in zip(self.processes, processes, strict=True):
+            process.restore(of_process)
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Become what `state` gave, of a simulation of the same experiment. Its software is restored by itself."""
@@ -290,9 +313,7 @@ class Simulation:
             vcpu.restore(of_vcpu)
         for task, of_task in zip(self.tasks, saved["tasks"], strict=True):
             task.restore(of_task)
-        for process, of_process in zip(self.processes, saved["processes"], strict=True):
-            process.restore(of_process)
-        self.readers.restore(saved["readers"])
+        self._restore_perf(saved["readers"], saved["processes"])
         objects: Objects = {Thread: dict(enumerate(self.threads))}  # by id
         for pcpu, of_pcpu in zip(self.pcpus, saved["pcpus"], strict=True):
             pcpu.restore(of_pcpu, objects)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trio
 
 import pmulab
+from pmulab import scenario
 from pmulab.report import render
-from services.result import Guest, Host, Interval, Result, Run
+from services import embedded
+from services.kvm.requests import Request
+from services.result import Guest, Host, Interval, Result, Run, make
 
 MACHINE = """
 [machine]
@@ -112,6 +117,24 @@ def test_the_hosts_perf_takes_the_cpu_from_a_vcpu(tmp_path: Path) -> None:
     assert loads[0] - loads[1] == reads - 1, "the last is read when the run ends"
     assert with_it.guests[0].elapsed_seconds > without.guests[0].elapsed_seconds
     assert with_it.time.host_kernel > without.time.host_kernel
+
+
+def test_a_client_s_session_of_the_host_is_read_as_the_scenario_s_own_is(tmp_path: Path) -> None:
+    path = tmp_path / "interval.toml"
+    path.write_text(MACHINE + HOST)
+    (of,) = scenario.load(str(path)).experiments
+    (session,) = of.host.cpus[0].sessions
+    without = replace(of, host=replace(of.host, cpus=(replace(of.host.cpus[0], sessions=()),)))
+    client = trio.run(embedded.replay, without, [(0, Request("host", 0, session=replace(session, name="")))])
+    host = make.of(without, client, "embedded").runs[0].host
+    own = run(tmp_path, HOST).host
+    add_up(host)
+    assert {row.session for row in host.intervals} == {""}
+    assert len(host.intervals) == len(own.intervals)
+    for row, other in zip(host.intervals, own.intervals, strict=True):
+        assert row.event == other.event
+        assert row.time_ns == pytest.approx(other.time_ns, rel=0.001)
+        assert row.truth == pytest.approx(other.truth, rel=0.01)
 
 
 def test_a_session_on_cpus_is_summed_over_them(tmp_path: Path) -> None:

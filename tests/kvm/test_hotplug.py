@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,8 @@ async def test_an_offline_cpu_does_nothing_and_is_reset_when_it_comes_back(tmp_p
     lab = Embedded.of(of)
     simulation = lab.simulation
     machine, pcpu = simulation.board.machine, simulation.pcpus[1]
+    with pytest.raises(ValueError, match="pCPU 1 goes offline, perf could not read there"):
+        simulation.requests.add(Request("host", 1, session=replace(SESSION, interval=3_000_000)))
     seen = [pcpu.offline]
     saved = None
     while simulation.working:
@@ -93,11 +96,7 @@ async def test_an_offline_cpu_does_nothing_and_is_reset_when_it_comes_back(tmp_p
             assert all(vcpu.cpu == 0 for vcpu in simulation.vcpus)
             saved = saved or lab.state()
             with pytest.raises(ValueError, match="pCPU 1 is offline"):
-                simulation.requests.add(
-                    Request(
-                        "host", 1, session=SessionSpec("stat", (EventSpec("cycles", CPU_CYCLES, 0),), cpu_wide=True)
-                    )
-                )
+                simulation.requests.add(Request("host", 1, session=SESSION))
         if seen[-1] is not pcpu.offline:
             seen.append(pcpu.offline)
             assert pcpu.now == pytest.approx((5e-3, 9e-3, 12e-3)[len(seen) - 2] * 3e9, rel=1e-3)
@@ -120,6 +119,11 @@ async def test_an_offline_cpu_does_nothing_and_is_reset_when_it_comes_back(tmp_p
             "[[guest]]",
             '[[host.task]]\npcpu = 1\nworkload = "gzip-random"\n[[guest]]',
             r"a \[\[host.task\]\] is on pCPU 1",
+        ),
+        (
+            "[[guest]]",
+            '[[host.perf]]\nverb = "stat"\nevents = "cycles"\ninterval_ms = 5\n[[guest]]',
+            r"a \[\[host.perf\]\] with interval_ms reads on pCPU 1",
         ),
     ],
 )

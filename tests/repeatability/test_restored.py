@@ -11,7 +11,7 @@ from pmulab import scenario
 from services import registers as r
 from services.cpu import Cpu, Entry, Eventual
 from services.embedded import Embedded
-from services.experiment import TaskSpec
+from services.experiment import ANY_PMU, EventSpec, SessionSpec, TaskSpec
 from services.kvm.attendant import LocalSoftware
 from services.kvm.outcome import digest
 from services.kvm.requests import Request
@@ -150,6 +150,38 @@ async def test_a_request_that_waits_is_taken_up_after_a_restore() -> None:
     assert [taken["request"]["task"]["name"] for taken in expected["injected"]] == ["late"]
     lab.restore(orjson.loads(saved))
     assert digest(await finished(lab)) == digest(expected)
+
+
+async def test_perfs_that_clients_have_started_are_there_after_a_restore() -> None:
+    """A thread of each: those that read from the request on, those that record from their first wake-up."""
+    of = experiment("quick", "emulated")
+    read = SessionSpec("stat", (EventSpec("cycles", 0x11, 0, exclude_guest=True),), interval=1_500_000)
+    sampled = SessionSpec("record", (EventSpec("cycles", 0x11, 0, period=10_000, pmu=ANY_PMU),), mmap_pages=1)
+    lab = await after(Embedded.of(of), 100)
+    early = lab.state()
+    snapshots = []
+    for session in (sampled, read, sampled, read):
+        lab.simulation.requests.add(Request("host", 0, session=session))
+        snapshots.append(lab.state())
+        await after(lab, 1000)
+    kinds = [type(thread).__name__ for thread in lab.simulation.threads]
+    assert kinds[1:] == ["PerfReader", "PerfProcess", "PerfReader", "PerfProcess"]
+    snapshots.append(lab.state())
+    told = [orjson.dumps(snapshot) for snapshot in snapshots]
+    expected = await finished(lab)
+    intervals = [len(session.get("intervals", [])) for session in expected["hosts"][0]["sessions"]]
+    assert intervals[0] == intervals[2] == 0
+    assert intervals[1] > intervals[3] > 1
+    lab.restore(snapshots[-1])
+    assert await finished(lab) == expected
+    fresh = Embedded.from_state(of, orjson.loads(told[-1]))
+    assert [type(thread).__name__ for thread in fresh.simulation.threads] == kinds
+    assert digest(await finished(fresh)) == digest(expected)
+    lab.restore(early)
+    assert len(lab.simulation.threads) == 1
+    for snapshot, text in zip(snapshots, told, strict=True):
+        lab.restore(snapshot)
+        assert orjson.dumps(lab.state()) == text
 
 
 async def test_a_state_does_not_grow_with_what_has_happened() -> None:
