@@ -187,6 +187,8 @@ class VCpu(VCpuState):
         self.ran = True
         began = self.progress = self.pcpu.now
         before = self.pcpu.perf_bursts
+        self.machine.set_account(self.cpu, Account.SWAP)
+        self.vpmu.activate_traps()
         if self.vpmu.el0_switched():
             await awaited(self.vpmu.restore_el0(guest=True))
         self.machine.set_account(self.cpu, Account.SWAP)
@@ -206,6 +208,8 @@ class VCpu(VCpuState):
     async def switched_out(self) -> None:
         """KVM's sched_out notifier: vcpu_put."""
         began, before = self.pcpu.now, self.pcpu.perf_bursts
+        self.machine.set_account(self.cpu, Account.SWAP)
+        self.vpmu.deactivate_traps()
         if self.vpmu.el0_switched():
             await awaited(self.vpmu.restore_el0(guest=False))
         self.machine.set_account(self.cpu, Account.SWAP)
@@ -307,6 +311,11 @@ class VCpu(VCpuState):
     def host_has_events(self) -> bool:
         """Does the host's perf have events of its own on that pCPU?"""
         return self.pcpu.host_has_events
+
+    @property
+    def host_userenr(self) -> int:
+        """PMUSERENR_EL0 as the host's driver wants it there."""
+        return self.pcpu.host_userenr
 
     def kvm(self, burst: Burst) -> list[int]:
         """Execute KVM's own accesses, at EL2; the values read."""

@@ -72,6 +72,11 @@ class KvmVcpu(Protocol):
         """Does the host's perf have events of its own on the pCPU?"""
         ...
 
+    @property
+    def host_userenr(self) -> int:
+        """PMUSERENR_EL0 as the host's driver wants it on the pCPU for the host's EL0, whoever's is in the register."""
+        ...
+
     def kvm(self, burst: Burst) -> list[int]:
         """Execute KVM's own accesses, at EL2; the values read."""
         ...
@@ -129,13 +134,20 @@ class Vpmu(ABC):
         """Make anew what follows from the vCPU and the pCPU that it is on: after a restore, too."""
         self.pmu = self.vcpu.pmu
 
+    def activate_traps(self) -> None:  # noqa: B027 - a design may have it in its load
+        """What vcpu_load does before the EL0 filters of the host's events are switched (kvm_vcpu_load_vhe):
+        `services.kvm.trap_setup`."""
+
     @abstractmethod
     async def load(self) -> None:
-        """vcpu_load."""
+        """vcpu_load, from there on."""
+
+    def deactivate_traps(self) -> None:  # noqa: B027 - likewise, in its put
+        """What vcpu_put does before the EL0 filters of the host's events are switched (kvm_vcpu_put_vhe)."""
 
     @abstractmethod
     async def put(self) -> None:
-        """vcpu_put."""
+        """vcpu_put, from there on."""
 
     @abstractmethod
     def access(self, register: int, write: bool, value: int) -> Access:

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.boot import HostPolicy
 from services.experiment import CpuSpec
 from services.kvm.errors import InjectUndef
+from services.kvm.trap_setup import HostTraps
 from services.kvm.vpmu import Access, Vpmu
-from services.registers import MDCR_EL2, PMU_TRAPS, counter_mask
+from services.registers import PMU_TRAPS, counter_mask
 
 
 @dataclass(eq=False)
 class WithoutPmu(Vpmu):
     """Every access traps, nothing is swapped and nothing counted."""
 
+    host: HostTraps = field(default_factory=HostTraps, init=False)
+
+    def activate_traps(self) -> None:
+        self.host.load_6_12(self.vcpu, PMU_TRAPS | self.vcpu.spec.counters)
+
     async def load(self) -> None:
-        self.vcpu.write(MDCR_EL2, PMU_TRAPS | self.vcpu.spec.counters)
+        """There is nothing more."""
+
+    def deactivate_traps(self) -> None:
+        self.host.put_6_12(self.vcpu)
 
     async def put(self) -> None:
-        self.vcpu.write(MDCR_EL2, self.vcpu.spec.counters)
+        """Nor here."""
 
     def access(self, register: int, write: bool, value: int) -> Access:
         raise InjectUndef

@@ -19,6 +19,7 @@ class StubVcpu:
         self.spec = spec
         self.pmu = GuestPmu(counters, spec.pmuver)
         self.host_has_events = False
+        self.host_userenr = 0
         self.told: list[str] = []
         self.kicks = 0
         features = {"counters": spec.counters, "pmuver": spec.pmuver, "fgt": spec.fgt, "hpmn0": int(spec.hpmn0)}

@@ -17,7 +17,13 @@ MODULES = {
 }
 DESIGNS = sorted(name for name in MODULES if name.startswith("services.kvm.designs."))
 # What a design may know of kvm.
-FOR_DESIGNS = {"services.kvm.vpmu", "services.kvm.guest_pmu", "services.kvm.errors", "services.kvm.bill"}
+FOR_DESIGNS = {
+    "services.kvm.vpmu",
+    "services.kvm.guest_pmu",
+    "services.kvm.errors",
+    "services.kvm.bill",
+    "services.kvm.trap_setup",
+}
 
 
 def imported(name: str) -> set[str]:

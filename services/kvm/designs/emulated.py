@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -13,7 +13,8 @@ from services.boot import HostPolicy
 from services.cpu import COUNTER_SHIFT, Call, CounterFlag, Eventual, Row, awaited
 from services.experiment import CpuSpec
 from services.kvm.errors import InjectUndef, ProtocolError
-from services.kvm.guest_pmu import OF_COUNTERS, PMCR_WRITABLE, USERENR_ALL
+from services.kvm.guest_pmu import OF_COUNTERS, PMCR_WRITABLE
+from services.kvm.trap_setup import HostTraps
 from services.kvm.vpmu import Access, Design, DesignError, KvmVcpu, Vpmu, axis
 from services.registers import (
     CYCLE_BIT,
@@ -50,6 +51,7 @@ class EmulatedPmu(Vpmu):
     """A vCPU's PMU in memory, each counter backed by a kernel counter of the vCPU's thread."""
 
     design: Emulated = derived()
+    host: HostTraps = field(default_factory=HostTraps, init=False)
     backed: int = 0  # counters that have a perf event, one bit each
     acts_on_change: bool = derived(init=False)
     rows: list[Row] = derived(default_factory=list)  # what the access under way asks of the host's perf
@@ -68,18 +70,17 @@ class EmulatedPmu(Vpmu):
         self.widths = [MASK64 if self.long_counters else MASK32] * CYCLE_COUNTER + [MASK64]
         self.overflows_long = [r.PMCR_LP if self.long_counters else 0] * CYCLE_COUNTER + [r.PMCR_LC]
 
+    def activate_traps(self) -> None:
+        self.host.load_6_12(self.vcpu, r.PMU_TRAPS | self.vcpu.spec.counters)  # nothing is partitioned
+
     async def load(self) -> None:
-        burst = Burst()
-        burst.msr(r.MDCR_EL2, r.PMU_TRAPS | self.vcpu.spec.counters)  # nothing is partitioned
-        burst.msr(r.PMSELR_EL0, 0)
-        burst.msr(r.PMUSERENR_EL0, USERENR_ALL)  # EL0's accesses trap to EL2 instead of being UNDEFINED
-        self.vcpu.kvm(burst)
+        """There is nothing more: the guest's PMU is in memory."""
+
+    def deactivate_traps(self) -> None:
+        self.host.put_6_12(self.vcpu)
 
     async def put(self) -> None:
-        burst = Burst()
-        burst.msr(r.PMUSERENR_EL0, 0)
-        burst.msr(r.MDCR_EL2, self.vcpu.spec.counters)
-        self.vcpu.kvm(burst)
+        """Nor here."""
 
     def level(self) -> bool:
         pmu = self.pmu

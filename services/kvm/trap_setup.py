@@ -1,0 +1,98 @@
+"""The trap set-up around a vCPU's time on a CPU: kvm_vcpu_load_vhe() and kvm_vcpu_put_vhe(), as far as it is the PMU's.
+
+It is the same for every VM, one without a PMU too, and comes first at a load and at a put: before the EL0 filters of
+the host's events are flipped, and before a design swaps anything. Two kernels: Linux 6.12.117, and those of 2026
+(recorded from 7.2.13), which keep the fine-grained traps per vCPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from services import registers as r
+from services._pmu import Burst
+from services.kvm.guest_pmu import USERENR_ALL
+from services.kvm.vpmu import KvmVcpu
+
+
+class FineGrained(NamedTuple):
+    """HDFGRTR_EL2 and HDFGWTR_EL2."""
+
+    reads: int = 0
+    writes: int = 0
+
+
+NONE = FineGrained()
+
+
+@dataclass(slots=True)
+class HostTraps:
+    """What a load found on the CPU, for the put. PMUSERENR_EL0 is not here but `KvmVcpu.host_userenr`: the host's
+    driver may have another while a vCPU is loaded (kvm_set_pmuserenr)."""
+
+    mdcr: int = 0
+    reads: int = 0
+    writes: int = 0
+
+    def load_6_12(self, vcpu: KvmVcpu, mdcr: int, fine: FineGrained = NONE, *, selr_and_userenr: bool = True) -> None:
+        """__activate_traps_common. A fine-grained trap register without a bit to set is read all the same."""
+        burst = Burst()
+        if selr_and_userenr:
+            _selr_and_userenr(burst)
+        found = burst.mrs(r.MDCR_EL2)
+        burst.msr(r.MDCR_EL2, mdcr)
+        if vcpu.spec.fgt:
+            burst.mrs(r.HDFGRTR_EL2)
+            if fine.reads:
+                burst.msr(r.HDFGRTR_EL2, fine.reads)
+            burst.mrs(r.HDFGWTR_EL2)
+            if fine.writes:
+                burst.msr(r.HDFGWTR_EL2, fine.writes)
+        self._keep(vcpu.kvm(burst), found)
+
+    def put_6_12(self, vcpu: KvmVcpu, fine: FineGrained = NONE, *, userenr: bool = True) -> None:
+        """__deactivate_traps_common. `fine`: what the load set."""
+        burst = Burst()
+        burst.msr(r.MDCR_EL2, self.mdcr)
+        if userenr:
+            burst.msr(r.PMUSERENR_EL0, vcpu.host_userenr)
+        if vcpu.spec.fgt and fine.reads:
+            burst.msr(r.HDFGRTR_EL2, self.reads)
+        if vcpu.spec.fgt and fine.writes:
+            burst.msr(r.HDFGWTR_EL2, self.writes)
+        vcpu.kvm(burst)
+
+    def load_2026(self, vcpu: KvmVcpu, mdcr: int, fine: FineGrained = NONE) -> None:
+        """MDCR_EL2 first, and the fine-grained traps as the vCPU has them, whatever these are."""
+        burst = Burst()
+        found = burst.mrs(r.MDCR_EL2)
+        burst.msr(r.MDCR_EL2, mdcr)
+        _selr_and_userenr(burst)
+        if vcpu.spec.fgt:
+            burst.mrs(r.HDFGRTR_EL2)
+            burst.msr(r.HDFGRTR_EL2, fine.reads)
+            burst.mrs(r.HDFGWTR_EL2)
+            burst.msr(r.HDFGWTR_EL2, fine.writes)
+        self._keep(vcpu.kvm(burst), found)
+
+    def put_2026(self, vcpu: KvmVcpu) -> None:
+        burst = Burst()
+        burst.msr(r.MDCR_EL2, self.mdcr)
+        burst.msr(r.PMUSERENR_EL0, vcpu.host_userenr)
+        if vcpu.spec.fgt:
+            burst.msr(r.HDFGRTR_EL2, self.reads)
+            burst.msr(r.HDFGWTR_EL2, self.writes)
+        vcpu.kvm(burst)
+
+    def _keep(self, values: list[int], mdcr: int) -> None:
+        self.mdcr = values[mdcr]
+        if len(values) > mdcr + 2:
+            self.reads, self.writes = values[-2:]
+
+
+def _selr_and_userenr(burst: Burst) -> None:
+    """PMSELR_EL0 is not to make an access UNDEFINED that is to trap, and EL0's accesses are to trap to EL2."""
+    burst.msr(r.PMSELR_EL0, 0)
+    burst.mrs(r.PMUSERENR_EL0)
+    burst.msr(r.PMUSERENR_EL0, USERENR_ALL)
