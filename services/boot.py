@@ -24,11 +24,23 @@ class HostPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmPmu:
+    """One of the host's PMUs, as its kernel knows it when perf's tools begin."""
+
+    cpus: tuple[int, ...]  # that it covers
+    features: CpuSpec  # of the first of them, on which it is probed
+    pmceid0: int
+    pmceid1: int
+    cntr_mask: int  # counters that the driver uses, one bit each, the cycle counter bit 31
+
+
+@dataclass(frozen=True, slots=True)
 class CpuSession:
     """A perf session on a whole CPU, and the thread of the perf that reads it at intervals, NO_PROCESS if none does."""
 
     session: SessionSpec
     process: int
+    cpus: tuple[int, ...]  # all on which it opens its events, in order
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +50,7 @@ class ThreadSession:
     thread: int
     session: SessionSpec
     process: int
+    cpus: tuple[int, ...]  # perf stat opens on none: its events count wherever the thread runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +66,7 @@ class HostBoot:
     group_throttle: bool
     features: CpuSpec
     arm_pmu: int  # which of the host's PMUs covers it
-    heterogeneous: bool  # the host has several
+    pmus: tuple[ArmPmu, ...]  # all of them
     policy: HostPolicy
     sessions: tuple[CpuSession, ...]  # cpu_wide ones on this CPU
     threads: tuple[ThreadSession, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from pmulab.scenario.perf_events import (
     GUEST_PMUS,
@@ -25,8 +26,8 @@ _MAX_PAGES = 2**18  # a GiB
 def host_pmus(cpus: Sequence[CpuSpec], chosen: Iterable[int] | None = None) -> Pmus:
     """What events of the host can be bound to, in a session on the `chosen` CPUs, or on a task (None).
 
-    A raw number goes to the first PMU that takes it (perf_init_event): on a CPU the one that covers it, on a task the
-    one that was registered last.
+    A raw number goes to the first PMU that takes it (perf_init_event): on a CPU the one that covers it, on a task under
+    perf stat the one that was registered last.
     """
     pmus = core_pmus(cpus)
     names = tuple(pmu.name for pmu in pmus)
@@ -43,6 +44,8 @@ def read_session(
     table.require("verb", '"record"')
     table.require("events", '"cycles,instructions"')
     verb = table.choice("verb", ("stat", "record"), "")
+    if verb == "record":  # it opens its events on CPUs, those of a task too, where the PMU that covers each takes them
+        pmus = replace(pmus, raw=ANY_PMU)
     frequency, period = _sampling(table, verb)
     try:
         events = parse_events(table.strings("events"), frequency=frequency, period=period, pmus=pmus, tool=tool)

@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 
 from services import typed_json
-from services.boot import NO_PROCESS, CpuSession, HostBoot
+from services.boot import NO_PROCESS, CpuSession, HostBoot, ThreadSession
 from services.cpu import Call, Cpu, CpuPm, Entry, EntryKind, Notice, Row, Timer
 from services.experiment import SessionSpec
-from services.linux_perf import NOBODY, Perf, PerfConfig, PerfCpu, PerfEvent, Session
+from services.linux_perf import NOBODY, Perf, PerfConfig, PerfCpu, PerfEvent, Probed, Session
 from services.linux_perf.driver import Driver
 from services.registers import bits
 from services.state import Objects, Saved, as_frozen, derived, restore, save
@@ -201,20 +201,25 @@ class HostCpu:
         self.boot = boot
         self.vcpu_threads = frozenset(boot.vcpu_threads)
         features = boot.features
-        self.perf = self.host.perf_of(boot).add_cpu(
-            PerfConfig(
-                pmuver=features.pmuver,
-                hyp=True,
-                cpu=self.index,
-                icntr=features.icntr,
-                avoid_pmccntr=features.pmccntr_in_wfi,
-                arm_pmu=boot.arm_pmu,
-                heterogeneous=boot.heterogeneous,
-                group_throttle=boot.group_throttle,
-                mux_interval=boot.mux_interval,
-                high_to_low=boot.policy.high_to_low,
-            )
+        config = PerfConfig(
+            pmuver=features.pmuver,
+            hyp=True,
+            cpu=self.index,
+            icntr=features.icntr,
+            avoid_pmccntr=features.pmccntr_in_wfi,
+            arm_pmu=boot.arm_pmu,
+            heterogeneous=len(boot.pmus) > 1,
+            group_throttle=boot.group_throttle,
+            mux_interval=boot.mux_interval,
+            high_to_low=boot.policy.high_to_low,
         )
+        perf = self.host.perf_of(boot)
+        for number, pmu in enumerate(boot.pmus):
+            of = pmu.features
+            its = replace(config, pmuver=of.pmuver, icntr=of.icntr, avoid_pmccntr=of.pmccntr_in_wfi, arm_pmu=number)
+            perf.add_pmu(its, Probed(of.counters, pmu.pmceid0, pmu.pmceid1), pmu.cntr_mask)
+            perf.shared.covers.update(dict.fromkeys(pmu.cpus, number))
+        self.perf = perf.add_cpu(config)
 
     async def _boot(self, cpu: Cpu, boot: HostBoot) -> None:
         self.configure(boot)
@@ -224,15 +229,16 @@ class HostCpu:
         self.reserved = perf.guest_mask = perf.pmu.cntr_mask & ~policy.counters
         await perf.set_counters(cpu, policy.counters, reschedule=False)
         for of_cpu in boot.sessions:
-            await self._open(cpu, of_cpu.session, None, of_cpu.process)
+            await self._open(cpu, of_cpu, None)
         for of_thread in boot.threads:
-            ended = await self._open(cpu, of_thread.session, of_thread.thread, of_thread.process)
+            ended = await self._open(cpu, of_thread, of_thread.thread)
             if ended and of_thread.thread not in self.vcpu_threads:
                 cpu.burst.notify(Notice.TASK_KILLED, of_thread.thread)  # evlist__cancel_workload
 
-    async def _open(self, cpu: Cpu, spec: SessionSpec, task: int | None, process: int = NO_PROCESS) -> bool:
+    async def _open(self, cpu: Cpu, of: CpuSession | ThreadSession, task: int | None) -> bool:
         """Did the tool end, as it could not open an event?"""
         assert self.boot is not None
+        spec, process = of.session, of.process
         if self.boot.policy.refuses_guests:
             ending = _ends_without(spec)
             if ending:
@@ -245,7 +251,7 @@ class HostCpu:
                 cpu.burst.notify(Notice.TASK_KILLED, process)
             return False
         reader = self.host.reader_of(spec.name) if spec.verb == "record" else NOBODY
-        session = Session(spec, task, self.perf, reader=reader, process=process)
+        session = Session(spec, task, self.perf, cpus=of.cpus, reader=reader, process=process)
         self.sessions.append(session)
         await session.open(cpu)
         if session.refused and process != NO_PROCESS:
@@ -259,8 +265,7 @@ class HostCpu:
             return
         if "session" not in request:
             raise BadRequest(f"a request for the host holds a session, not {sorted(request)}")
-        wanted = typed_json.read(CpuSession, request)
-        await self._open(cpu, wanted.session, None, wanted.process)
+        await self._open(cpu, typed_json.read(CpuSession, request), None)
 
     async def _interval(self, cpu: Cpu, process: int, *, last: bool) -> None:
         for session in self.sessions:

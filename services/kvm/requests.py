@@ -112,7 +112,7 @@ class Requests(RequestsState):
 
     def _host_work(self, pcpu: PCpu, request: Request) -> bytes:
         assert request.session is not None
-        return typed_json.dumps(CpuSession(request.session, self.perf_process(pcpu, request.session)))
+        return typed_json.dumps(CpuSession(request.session, self.perf_process(pcpu, request.session), (request.cpu,)))
 
     def _vcpu(self, name: str, index: int) -> VCpu:
         for vcpu in self.vcpus:

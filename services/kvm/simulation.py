@@ -9,7 +9,7 @@ import trio
 
 from services import experiment as ex
 from services import typed_json
-from services.boot import NO_PROCESS, CpuSession, GuestBoot, HostBoot, ThreadSession
+from services.boot import NO_PROCESS, ArmPmu, CpuSession, GuestBoot, HostBoot, ThreadSession
 from services.core_pmus import core_pmus
 from services.kvm import designs, outcome, without_pmu
 from services.kvm.attendant import Attendant
@@ -22,6 +22,7 @@ from services.kvm.requests import Requests
 from services.kvm.runqueue import RunQueue
 from services.kvm.thread import Thread
 from services.kvm.vcpu import VCpu
+from services.registers import PMCEID0_EL0, PMCEID1_EL0
 from services.state import Objects, Saved
 
 CHECKPOINT_EVERY = 256  # interactions between two trio checkpoints: some milliseconds
@@ -117,12 +118,12 @@ class Simulation:
         experiment, cpu = self.board.experiment, pcpu.cpu
         host = experiment.host
         of_tasks = [
-            ThreadSession(task.id, task.spec.session, self._perf_process(pcpu, task.spec.session, task))
+            self._thread_session(task.id, task.spec.session, self._perf_process(pcpu, task.spec.session, task))
             for task in self.tasks
             if task.cpu == cpu and task.spec.session is not None
         ]
         of_vcpus = [
-            ThreadSession(vcpu.id, session, self._perf_process(pcpu, session))
+            self._thread_session(vcpu.id, session, self._perf_process(pcpu, session))
             for vcpu in self.vcpus
             if vcpu.cpu == cpu
             for session in experiment.guests[vcpu.vm].vcpus[vcpu.index].host_sessions
@@ -137,15 +138,31 @@ class Simulation:
             group_throttle=host.group_throttle,
             features=pcpu.spec,
             arm_pmu=self._arm_pmu(cpu),
-            heterogeneous=len(self.pmus) > 1,
+            pmus=tuple(self._probed(pmu.cpus) for pmu in self.pmus),
             policy=pcpu.policy,
             sessions=tuple(
-                CpuSession(session, self._perf_process(pcpu, session)) for session in host.cpus[cpu].sessions
+                CpuSession(session, self._perf_process(pcpu, session), self._cpus_of(session))
+                for session in host.cpus[cpu].sessions
             ),
             threads=(*of_tasks, *of_vcpus),
             vcpu_threads=tuple(vcpu.id for vcpu in self.vcpus),
             vcpu_pmus=tuple(self._arm_pmu(vcpu.siblings[0].cpu) for vcpu in self.vcpus),
         )
+
+    def _probed(self, cpus: tuple[int, ...]) -> ArmPmu:
+        first, machine = cpus[0], self.board.machine
+        pmceid0, pmceid1 = (machine.peek(first, register) for register in (PMCEID0_EL0, PMCEID1_EL0))
+        return ArmPmu(cpus, self.pcpus[first].spec, pmceid0, pmceid1, self.pcpus[first].policy.counters)
+
+    def _cpus_of(self, session: ex.SessionSpec) -> tuple[int, ...]:
+        """The CPUs of a session on whole ones."""
+        cpus = self.board.experiment.host.cpus
+        return tuple(cpu for cpu, of in enumerate(cpus) if any(one.name == session.name for one in of.sessions))
+
+    def _thread_session(self, thread: int, session: ex.SessionSpec, process: int) -> ThreadSession:
+        """perf record opens a thread's events on all CPUs, perf stat on none in particular (target__uses_dummy_map)."""
+        cpus = range(len(self.pcpus)) if session.verb == "record" else ()
+        return ThreadSession(thread, session, process, tuple(cpus))
 
     def _perf_process(self, pcpu: PCpu, session: ex.SessionSpec, child: HostTask | None = None) -> int:
         """The thread of the perf that prints a session's counts at intervals, if one does."""

@@ -4,7 +4,7 @@ Written once against `services.cpu.Cpu`; the host runs it at EL2, guests at EL1.
 kernel/events/core.c, drivers/perf/arm_pmu.c and drivers/perf/arm_pmuv3.c. Each module imports only those above it:
 
     attr  ring_buffer  event  driver  pmu  shared  cpu_context  software  schedule  switch  inherit  lifecycle
-    kernel_counters  reading  throttle  interrupts  cpu_pm  perf  session
+    kernel_counters  reading  throttle  interrupts  cpu_pm  perf  tool  session
 
     perf = Perf(frequency_hz=3_000_000_000, hz=250, costs=costs)
     this_cpu = perf.add_cpu(PerfConfig(pmuver=6, hyp=False))
@@ -20,7 +20,7 @@ from services.linux_perf.event import Context, PerfEvent
 from services.linux_perf.perf import Perf, PerfCpu
 from services.linux_perf.ring_buffer import NOBODY, RECORDS_PAGE, RingBuffer
 from services.linux_perf.session import Session
-from services.linux_perf.shared import PerfConfig
+from services.linux_perf.shared import PerfConfig, Probed
 
 __all__ = [
     "NOBODY",
@@ -31,6 +31,7 @@ __all__ = [
     "PerfConfig",
     "PerfCpu",
     "PerfEvent",
+    "Probed",
     "RingBuffer",
     "Session",
     "State",

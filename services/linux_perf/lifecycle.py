@@ -5,16 +5,13 @@
 
 from __future__ import annotations
 
-import errno
-from dataclasses import replace
-
 from services._pmu import Burst
 from services.cpu import Cpu
 from services.linux_perf.attr import EventAttr
 from services.linux_perf.cpu_context import CpuContext
-from services.linux_perf.driver import read_of
+from services.linux_perf.driver import Driver, read_of
 from services.linux_perf.event import ACTIVE, EVERY_PMU, INACTIVE, OFF, Context, PerfEvent
-from services.linux_perf.pmu import OpenError, check_filter, map_event, validate_group
+from services.linux_perf.pmu import admit
 from services.linux_perf.ring_buffer import RECORDS_PAGE, RingBuffer
 from services.linux_perf.schedule import (
     add_to_context,
@@ -32,7 +29,7 @@ from services.linux_perf.schedule import (
     update_time,
     wait,
 )
-from services.registers import CYCLE_COUNTER, PMUVER_NONE
+from services.registers import CYCLE_COUNTER
 
 
 def open_event(
@@ -42,22 +39,16 @@ def open_event(
     output: RingBuffer | None = None,
     *,
     of_task: bool = True,
+    pmu: Driver | None = None,
 ) -> PerfEvent:
     """perf_event_alloc: the event exists; `install` makes it known to a context. Raises OpenError.
 
-    Its samples go to `output` (PERF_EVENT_IOC_SET_OUTPUT), or to a buffer of its own.
+    Its samples go to `output` (PERF_EVENT_IOC_SET_OUTPUT), or to a buffer of its own. `pmu`: if not this CPU's.
     """
-    if attr.software:
-        return cc.shared.new_event(cc.pmu.hw_event(attr), attr.period, leader)
-    if cc.config.pmuver in PMUVER_NONE:
-        raise OpenError(errno.ENOENT, "the kernel finds no PMU")
-    number = map_event(cc.pmu, attr, of_task)
-    if number != attr.event:
-        attr = replace(attr, event=number)
-    check_filter(attr)
-    hw = cc.pmu.hw_event(attr)
-    validate_group(cc.pmu, attr, hw, leader)
-    event = cc.shared.new_event(hw, attr.period, leader)
+    pmu = pmu or cc.pmu
+    members = () if leader is None else (leader, *leader.siblings)
+    attr = admit(pmu, attr, [(one.hw, one.state, one.attr) for one in members], of_task=of_task)
+    event = cc.shared.new_event(pmu.hw_event(attr), attr.period, leader)
     if event.sampling:
         event.rb = output or cc.shared.new_buffer(2 * cc.config.watermark_bytes)
     return event

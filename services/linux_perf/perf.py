@@ -119,19 +119,33 @@ class Perf:
 
     def add_cpu(self, config: PerfConfig) -> PerfCpu:
         shared = self.shared
-        driver = Driver(
+        if config.arm_pmu not in shared.pmus:
+            shared.pmus[config.arm_pmu] = self._driver(config)
+        shared.covers[config.cpu] = config.arm_pmu
+        cpu = PerfCpu(self._driver(config), shared, config, shared.new_context(None))
+        self.cpus.append(cpu)
+        return cpu
+
+    def add_pmu(self, config: PerfConfig, probed: Probed, cntr_mask: int) -> None:
+        """A PMU as its kernel finds it before anybody opens an event, though its CPUs have yet to boot here.
+
+        `config` is that of one of its CPUs, `cntr_mask` what the driver uses of it.
+        """
+        if config.arm_pmu not in self.shared.pmus:
+            pmu = self.shared.pmus[config.arm_pmu] = self._driver(config)
+            pmu.pmceid0, pmu.pmceid1, pmu.cntr_mask = probed.pmceid0, probed.pmceid1, cntr_mask
+
+    def _driver(self, config: PerfConfig) -> Driver:
+        return Driver(
             config.pmuver,
             config.hyp,
             config.icntr,
             config.avoid_pmccntr,
             config.high_to_low,
-            shared.costs,
+            self.shared.costs,
             config.arm_pmu,
             config.group_throttle,
         )
-        cpu = PerfCpu(driver, shared, config, shared.new_context(None))
-        self.cpus.append(cpu)
-        return cpu
 
     def cpu(self, number: int) -> PerfCpu:
         """The CPU with this number in its configuration. Raises KeyError."""
@@ -141,11 +155,8 @@ class Perf:
         raise KeyError(f"perf has no CPU {number}")
 
     def driver(self, arm_pmu: int) -> Driver:
-        """That of a CPU which this PMU covers. Raises KeyError."""
-        for cpu in self.cpus:
-            if cpu.config.arm_pmu == arm_pmu:
-                return cpu.pmu
-        raise KeyError(f"no CPU has the PMU {arm_pmu}")
+        """A PMU, without regard to its CPUs. Raises KeyError."""
+        return self.shared.pmus[arm_pmu]
 
     @property
     def limits(self) -> SampleLimits:
@@ -207,7 +218,7 @@ class Perf:
         return {ctx.id: ctx for ctx in found if ctx is not None}
 
     def _event(self, saved: Saved) -> PerfEvent:
-        """An event as it was opened, by the driver of its PMU's first CPU: those of all make the same of it."""
+        """An event as it was opened: the drivers of all CPUs of its PMU make the same of it."""
         attr = as_frozen(EventAttr, saved["attr"])
         pmu = self.cpus[0].pmu if attr.software else self.driver(saved["pmu"])
         kernel_counter = saved["handle"] >= 0

@@ -6,12 +6,16 @@ drivers/perf/arm_pmu.c and arm_pmuv3.c.
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
+from dataclasses import replace
 
 from services import events
 from services.linux_perf.attr import EventAttr, State
 from services.linux_perf.driver import Driver, counter_bits, paired_on
-from services.linux_perf.event import HwEvent, PerfEvent
-from services.registers import BR_RETIRED, CHAIN, CPU_CYCLES, CYCLE_BIT, PC_WRITE_RETIRED
+from services.linux_perf.event import HwEvent
+from services.registers import BR_RETIRED, CHAIN, CPU_CYCLES, CYCLE_BIT, PC_WRITE_RETIRED, PMUVER_NONE
+
+Member = tuple[HwEvent, int, EventAttr]  # of the group that an event is to join, the leader first
 
 _NAMES = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP"}  # which has two names here, and one in the kernel
 
@@ -19,9 +23,28 @@ _NAMES = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP"}  # which has two na
 class OpenError(Exception):
     """perf_event_open fails, with this errno and for this reason."""
 
-    def __init__(self, number: int, reason: str) -> None:
-        super().__init__(f"{_NAMES[number]}: {reason}")
+    def __init__(self, number: int, reason: str, event: str = "") -> None:
+        """`event`: whose it was, with a colon, where that is not clear."""
+        super().__init__(f"{event}{_NAMES[number]}: {reason}")
         self.number = number
+        self.reason = reason
+
+
+def admit(pmu: Driver, attr: EventAttr, group: Sequence[Member], *, of_task: bool) -> EventAttr:
+    """armpmu_event_init: what the PMU that is asked for makes of an event's attributes. Raises OpenError.
+
+    It may be another CPU's: an event of a task is not of a CPU, and stands still where its PMU is not.
+    """
+    if attr.software:
+        return attr
+    if pmu.pmuver in PMUVER_NONE:
+        raise OpenError(errno.ENOENT, "the kernel finds no PMU")
+    number = map_event(pmu, attr, of_task)
+    if number != attr.event:
+        attr = replace(attr, event=number)
+    check_filter(attr)
+    validate_group(pmu, attr, pmu.hw_event(attr), group)
+    return attr
 
 
 def map_event(pmu: Driver, attr: EventAttr, task: bool = True) -> int:
@@ -58,22 +81,29 @@ def check_filter(attr: EventAttr) -> None:
         raise OpenError(errno.EOPNOTSUPP, "an Arm PMU cannot leave idle time out")
 
 
-def validate_group(pmu: Driver, attr: EventAttr, hw: HwEvent, leader: PerfEvent | None) -> None:
+def validate_group(pmu: Driver, attr: EventAttr, hw: HwEvent, group: Sequence[Member]) -> None:
     """validate_group: can the event be placed with the rest of its group on an empty PMU?
 
     Members that are OFF without enable_on_exec are not counted, though they will need a counter: with the leader that
     `perf stat -a` opens, one event too many is let in, and the group never runs. Raises OpenError.
     """
-    members = [] if leader is None else [leader, *leader.siblings]
-    placed = [(one.hw, one.state, one.attr) for one in members]
     used = 0
-    for of, state, its in (*placed, (hw, State.OFF if attr.disabled else State.INACTIVE, attr)):
-        if of.software or state < State.OFF or (state == State.OFF and not its.enable_on_exec):
+    for of, state, its in (*group, (hw, state_of(attr), attr)):
+        if of.software:
+            continue
+        if of.pmu != pmu.arm_pmu:
+            raise OpenError(errno.EINVAL, "the group's leader is on another PMU")
+        if state < State.OFF or (state == State.OFF and not its.enable_on_exec):
             continue
         idx = pmu.index(of, pmu.cntr_mask & ~used)
         if idx < 0:
-            raise OpenError(errno.EINVAL, _does_not_fit(pmu, 1 + len(members)))
+            raise OpenError(errno.EINVAL, _does_not_fit(pmu, 1 + len(group)))
         used |= counter_bits(idx, paired_on(of, idx))
+
+
+def state_of(attr: EventAttr) -> State:
+    """Of an event that has just been opened."""
+    return State.OFF if attr.disabled else State.INACTIVE
 
 
 def _does_not_fit(pmu: Driver, events: int) -> str:

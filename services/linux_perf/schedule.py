@@ -95,7 +95,8 @@ async def settle(cc: CpuContext, cpu: Cpu) -> None:
 
 
 def truth_begins(cc: CpuContext, burst: Burst, event: PerfEvent) -> None:
-    if event.hw.scope and event.wanted and not event.truth_open:
+    """Of what happens on its PMU's CPUs."""
+    if event.hw.scope and event.wanted and not event.truth_open and event.hw.pmu == cc.config.arm_pmu:
         event.truth_open = True
         cc.pending_truths.append((event, burst.truth(event.hw.config, event.hw.scope), -1))
 

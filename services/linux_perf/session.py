@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,12 +10,14 @@ from services.boot import NO_PROCESS
 from services.cpu import NEVER, Cpu
 from services.experiment import ANY_PMU, SessionSpec
 from services.linux_perf.attr import EventAttr
+from services.linux_perf.driver import Driver
 from services.linux_perf.event import ERROR, OFF, PerfEvent
 from services.linux_perf.perf import PerfCpu
-from services.linux_perf.pmu import OpenError
+from services.linux_perf.pmu import Member, admit, state_of
 from services.linux_perf.reading import Reading
 from services.linux_perf.ring_buffer import NOBODY, RingBuffer
 from services.linux_perf.shared import NS_PER_S
+from services.linux_perf.tool import Call, Group, Opening, Tool
 from services.state import Objects, Saved, as_frozen, derived, link, restore
 
 Result = dict[str, Any]
@@ -39,6 +40,7 @@ class Session:
     spec: SessionSpec
     task: int | None
     perf: PerfCpu = derived()
+    cpus: tuple[int, ...] = ()  # all that it opens its events on, which are opened here for this one; (): here alone
     on_exec: bool = False
     reader: int = NOBODY  # of perf record: the number of its process, where the kernel counts them
     process: int = NO_PROCESS  # of perf stat -I on the host: its thread, which reads at intervals
@@ -55,39 +57,33 @@ class Session:
     async def open(self, cpu: Cpu) -> None:
         """perf_event_open of every event and, unless an exec is to come, ioctl(ENABLE) of every leader.
 
-        Where it fails, perf stat goes on without the event (stat_handle_error), unless others are grouped behind it.
-        Then perf stat ends, as perf record does in any case (record__open): what was opened is closed, and the
-        program under it does not run. A weak group that does not fit is broken up (evlist__reset_weak_group). An event
-        that is bound to a PMU counts on the CPUs of that alone: on others it is not opened, and reads 0.
+        Where it fails, `services.linux_perf.tool` says what becomes of the session: if it ends, what was opened is
+        closed, and the program under it does not run.
         """
         if self.spec.verb == "record":
             self.buffer = self.perf.new_buffer(self.spec.mmap_pages, self.reader)
-        specs = self.spec.events
-        self.events = [None] * len(specs)
-        order, alone = list(range(len(specs))), [spec.leader == index for index, spec in enumerate(specs)]
-        while order:
-            index = order.pop(0)
-            spec = specs[index]
-            if spec.pmu not in (ANY_PMU, self.perf.config.arm_pmu):
+        opening = self._opening()
+        self.unsupported, self.refused = opening.unsupported, opening.refused
+        self.events = [None] * len(self.spec.events)
+        for call in opening.calls:
+            if call.closes:
+                event, self.events[call.index] = self.events[call.index], None
+                assert event is not None
+                await self.perf.release(cpu, event)
                 continue
-            leader = None if alone[index] else self.events[spec.leader]
-            try:
-                if leader is None and not alone[index]:
-                    raise OpenError(errno.EINVAL, "the group's leader is on another PMU")
-                of_task = self.task is not None
-                event = self.perf.open(self._attr(index, alone), leader, self.buffer, of_task=of_task)
-            except OpenError as error:
-                if leader is not None and spec.weak and error.number == errno.EINVAL:
-                    order = await self._break_up(cpu, spec.leader, order, alone)
-                    continue
-                self.unsupported[index] = str(error)
-                if self._ends_at(index):
-                    self.refused = f"{spec.name}: {error}"
-                    await self._release(cpu)
-                    return
-                continue
-            self.events[index] = event
+            spec = self.spec.events[call.index]
+            event = self.perf.open(
+                self._attr(call),
+                None if call.alone else self.events[spec.leader],
+                self.buffer,
+                of_task=self.task is not None,
+                pmu=self._pmu(spec.pmu),
+            )
+            self.events[call.index] = event
             await self.perf.install(cpu, event, self.task)
+        if self.refused:
+            await self._release(cpu)
+            return
         if not self.on_exec:
             for event in self._leaders():
                 await self.perf.enable(cpu, event)
@@ -95,6 +91,24 @@ class Session:
         self.began = cpu.now
         if self.spec.interval:
             self.due = self.began + self.spec.interval
+
+    def _opening(self) -> Opening:
+        here, covers = self.perf.config.cpu, self.perf.shared.covers
+        anywhere = self.task is not None and self.spec.verb == "stat"
+        return Tool(self.spec, self.cpus, here, covers.__getitem__, self._check, anywhere=anywhere).run()
+
+    def _check(self, call: Call, number: int, group: Group) -> None:
+        """perf_event_open on a PMU. Raises OpenError."""
+        pmu, of_task = self._pmu(number), self.task is not None
+        members: list[Member] = []
+        for one in group:
+            attr = admit(pmu, self._attr(one), members, of_task=of_task)
+            members.append((pmu.hw_event(attr), state_of(attr), attr))
+        admit(pmu, self._attr(call), members, of_task=of_task)
+
+    def _pmu(self, number: int) -> Driver:
+        config = self.perf.config
+        return self.perf.pmu if number in (ANY_PMU, config.arm_pmu) else self.perf.shared.pmus[number]
 
     async def close(self, cpu: Cpu) -> None:
         """ioctl(DISABLE) of every leader, read, close."""
@@ -150,36 +164,23 @@ class Session:
         restore(session, saved, objects)
         return session
 
-    def _attr(self, index: int, alone: list[bool]) -> EventAttr:
-        """What the tool opens for the event at `index`; the group of one that is `alone` has no others."""
-        spec = self.spec.events[index]
-        grouped = not all(alone[i] for i, other in enumerate(self.spec.events) if other.leader == spec.leader)
+    def _attr(self, call: Call) -> EventAttr:
+        """What the tool opens for an event."""
+        spec = self.spec.events[call.index]
         return EventAttr.of_spec(
             replace(spec, frequency=min(spec.frequency, self.perf.shared.limits.max_sample_rate)),
-            disabled=alone[index],
-            enable_on_exec=alone[index] and self.on_exec,
-            inherit=self.task is not None and not (spec.sample_read and grouped and self.spec.verb == "record"),
+            disabled=call.alone,
+            enable_on_exec=call.alone and self.on_exec,
+            inherit=self.task is not None and not (spec.sample_read and call.grouped and self.spec.verb == "record"),
         )
 
-    async def _break_up(self, cpu: Cpu, leader: int, rest: list[int], alone: list[bool]) -> list[int]:
-        """The events of the group become single ones; in which order they and the `rest` are opened.
-
-        perf record opens them again where they stand, perf stat when it is through with all others.
-        """
-        members = [index for index, spec in enumerate(self.spec.events) if spec.leader == leader]
-        for index in members:
-            event, self.events[index], alone[index] = self.events[index], None, True
-            if event is not None:
-                await self.perf.release(cpu, event)
-        others = [index for index in rest if index not in members]
-        return members + others if self.spec.verb == "record" else others + members
-
     def _leaders(self) -> list[PerfEvent]:
-        return [event for event in self.events if event is not None and event.leader is event]
-
-    def _ends_at(self, index: int) -> bool:
-        """Does the tool end if this event cannot be opened?"""
-        return self.spec.verb == "record" or [spec.leader for spec in self.spec.events].count(index) > 1
+        """Those that are enabled: not what is open on this CPU and has failed on another."""
+        return [
+            event
+            for index, event in enumerate(self.events)
+            if event is not None and event.leader is event and index not in self.unsupported
+        ]
 
     async def _release(self, cpu: Cpu) -> None:
         for event in self.events:
@@ -200,7 +201,7 @@ class Session:
         """
         found: dict[int, Reading] = {}
         for index, event in enumerate(self.events):
-            if event is None or index in found:
+            if event is None or index in found or index in self.unsupported:
                 continue
             if event.siblings and self.spec.verb == "stat":
                 group = await self.perf.read_group(cpu, event)
@@ -210,7 +211,7 @@ class Session:
         return found
 
     def _result(self, index: int, event: PerfEvent | None, reading: Reading | None) -> Result:
-        if event is None or reading is None:
+        if event is None or reading is None or index in self.unsupported:
             return {
                 "name": self.spec.events[index].name,
                 "unsupported": self.unsupported.get(index, ""),

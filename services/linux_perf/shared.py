@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from services.costs import Cost
 from services.experiment import DEFAULT_SYSCTLS, PerfSysctls
+from services.linux_perf.driver import Driver
 from services.linux_perf.event import Context, HwEvent, PerfEvent
 from services.linux_perf.ring_buffer import NOBODY, RingBuffer
 from services.state import derived, link
@@ -90,6 +91,8 @@ class Shared:
     opened: int = 0
     contexts: int = 0  # that have been made
     buffers: int = 0  # likewise
+    pmus: dict[int, Driver] = derived(default_factory=dict)  # one of each `arm_pmu`, for what concerns no CPU
+    covers: dict[int, int] = derived(default_factory=dict)  # which of them covers a CPU
     tick_ns: int = derived(init=False)
     user_access: bool = derived(init=False)  # kernel.perf_user_access
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from services.linux_perf import PerfEvent, State, lifecycle
+from services.linux_perf import PerfEvent, State, pmu
 from services.registers import PMUVER_P5
 from tests.linux_perf.bench import Kernel
 
@@ -97,7 +97,7 @@ class Sequence:
 
 @pytest.mark.parametrize("number", range(SEQUENCES))
 async def test_a_sequence(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifecycle, "validate_group", lambda *_: None)
+    monkeypatch.setattr(pmu, "validate_group", lambda *_: None)
     given = _sequences()[number]
     kernel = await Kernel.boot(
         counters=given["counters"], pmuver=PMUVER_P5 if given["long_counters"] else 1, access_cycles=0

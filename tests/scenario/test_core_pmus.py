@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pmulab import scenario
+from pmulab import cli, scenario
 from pmulab.batch import run_designs
 from pmulab.report import render
 from services.core_pmus import CorePmu, core_pmus, no_vpmu
@@ -222,3 +222,63 @@ def test_a_vcpu_that_is_pinned_to_another_pmus_cpu_counts_nothing(tmp_path: Path
     """
     (run,) = result_of(tmp_path, text).runs
     assert [(event.count, event.unsupported) for event in run.guests[0].events] == [(0, ""), (0, "")]
+
+
+GROUP = "{r8,r3,r4,r1,r14,r10,r12,r13}"  # of which a Neoverse N1 cannot hold the last behind a leader that is off
+
+
+def test_perf_record_is_one_process_and_does_not_run_on_any_cpu_where_one_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = f'[[host.perf]]\nverb = "record"\nperiod = 100000\nevents = ["cycles", "{GROUP}"]\n'
+    (run,) = result_of(tmp_path, BESIDE + text).runs
+    (refused,) = run.host.refused_sessions
+    assert (refused.session, refused.verb) == ("host.perf.0", "record")
+    assert refused.reason.startswith("r13: EINVAL: a group of 8 does not fit the PMU's 6 event counters")
+    assert run.host.events == ()
+    assert cli.main(["run", str(tmp_path / "own.toml")]) == 1
+    _, err = capsys.readouterr()
+    assert err.count("perf record (host.perf.0)") == 1
+
+
+def test_perf_record_opens_a_task_s_events_on_all_cpus(tmp_path: Path) -> None:
+    """target__uses_dummy_map: perf stat opens them on none, so that a raw number is the last PMU's."""
+    task = BESIDE.replace("pcpu = 0", "pcpu = 1").replace("0.005", "0.002")
+    for events, refusal in (
+        ('["r8"]', ""),
+        (f'["{GROUP}"]', "r13: EINVAL: a group of 8 does not fit"),
+        ('["LLC-loads"]', "armv8_a64fx/LLC-loads/: ENOENT"),
+    ):
+        text = f'{task}[host.task.perf]\nverb = "record"\nperiod = 100000\nevents = {events}\n'
+        (run,) = result_of(tmp_path, text).runs
+        reasons = [one.reason for one in run.host.refused_sessions]
+        assert [reason[: len(refusal)] for reason in reasons] == ([refusal] if refusal else []), reasons
+        assert (run.time.host_user > 0.001) is not bool(refusal), "the program under it is killed"
+    here = BESIDE + '[host.task.perf]\nverb = "record"\nperiod = 100000\nevents = "r11"\n'
+    (event,) = result_of(tmp_path, here).runs[0].host.events
+    assert event.samples > 100, "a Neoverse N1's, though an A64FX's PMU was registered last"
+
+
+def test_an_event_that_one_cpu_refuses_is_not_supported_on_any(tmp_path: Path) -> None:
+    """stat_handle_error: what the CPUs before have counted is not printed."""
+    text = BESIDE + f'[[host.perf]]\nverb = "stat"\nevents = ["{GROUP}"]\n'
+    *counted, last = (
+        result_of(tmp_path, text.replace('["neoverse-n1", "a64fx"]', '["a64fx", "neoverse-n1"]')).runs[0].host.events
+    )
+    assert last.unsupported.startswith("EINVAL: a group of 8 does not fit the PMU's 6 event counters")
+    assert (last.count, last.truth, last.enabled_ns) == (0, 0, 0)
+    assert all(event.enabled_ns for event in counted)
+
+
+def test_a_task_s_event_is_opened_on_its_pmu_though_the_task_is_elsewhere(tmp_path: Path) -> None:
+    """armpmu_event_init of an event of no CPU: an A64FX has no LL_CACHE_RD; its cycles are on, and stand still."""
+    text = BESIDE + '[host.task.perf]\nverb = "stat"\nevents = ["cycles", "LLC-loads"]\n'
+    result = result_of(tmp_path, text)
+    events = {event.event: event for event in result.runs[0].host.events}
+    assert events["armv8_a64fx/LLC-loads/"].unsupported.startswith("ENOENT: the PMU has no LL_CACHE_RD")
+    elsewhere, here = events["armv8_a64fx/cycles/"], events["armv8_neoverse_n1/cycles/"]
+    assert (elsewhere.count, elsewhere.truth, elsewhere.running_ns, elsewhere.unsupported) == (0, 0, 0, "")
+    assert elsewhere.enabled_ns == pytest.approx(here.enabled_ns, rel=0.001)
+    said = render(result)
+    assert "<not supported>" in said
+    assert "<not counted>" in said

@@ -1,0 +1,171 @@
+"""How perf's tools open a session's events: in which order, on which CPUs, and what becomes of one that fails.
+
+A session is one process: what fails on one CPU is missing, or ends it, on all. tools/perf/builtin-stat.c,
+builtin-record.c and util/evlist.c (Linux 6.12).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from services.experiment import ANY_PMU, SessionSpec
+from services.linux_perf.pmu import OpenError
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """perf_event_open of an event, by its place in the session, or close."""
+
+    index: int
+    closes: bool = False
+    alone: bool = True  # it leads its group, or has none
+    grouped: bool = False  # it has one
+
+
+Group = Sequence[Call]  # the calls that have opened the group that an event is to join, its leader's first
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What the tool does on one CPU, and what has become of the session."""
+
+    calls: tuple[Call, ...]
+    unsupported: dict[int, str]  # why it goes on without an event, by the event's place
+    refused: str  # why it ends
+
+
+class Tool:
+    """perf stat or perf record, on the CPUs that its session is on."""
+
+    def __init__(
+        self,
+        spec: SessionSpec,
+        cpus: Iterable[int],
+        here: int,
+        covers: Callable[[int], int],
+        check: Callable[[Call, int, Group], None],
+        *,
+        anywhere: bool,
+    ) -> None:
+        """`here` is the CPU whose calls are wanted.
+
+        `covers` gives a CPU's PMU; `check` raises OpenError where perf_event_open on a PMU does. `anywhere`: events are
+        of no CPU, so each is opened whatever PMU it is bound to.
+        """
+        pmus = {covers(cpu): cpu for cpu in reversed([*cpus])}
+        # A PMU's CPUs all answer alike, and what the first has refused is not tried on others: it stands for them.
+        self.cpus = sorted({*pmus.values(), here})
+        self.spec = spec
+        self.here = here
+        self.covers = covers
+        self.check = check
+        self.anywhere = anywhere
+        self.alone = [event.leader == index for index, event in enumerate(spec.events)]
+        self.opened: dict[int, dict[int, Call]] = {cpu: {} for cpu in self.cpus}
+        self.calls: list[Call] = []
+        self.unsupported: dict[int, str] = {}
+
+    def run(self) -> Opening:
+        refused = ""
+        try:
+            if self.spec.verb == "record":
+                self._record()
+            else:
+                self._stat()
+        except OpenError as error:
+            refused = str(error)
+        return Opening(tuple(self.calls), self.unsupported, refused)
+
+    def _stat(self) -> None:
+        """__run_perf_stat: on one CPU after the other. Weak groups that do not fit are opened again at the end."""
+        weak: dict[int, None] = {}  # their leaders
+        everything = range(len(self.spec.events))
+        for cpu in self.cpus:
+            for index in everything:
+                if self.spec.events[index].leader not in weak:
+                    self._try(index, cpu, weak)
+        for leader in weak:
+            members = self._members(leader)
+            self._close(members)
+            for index in members:
+                self.alone[index] = True
+                self.unsupported.pop(index, None)
+        for cpu in self.cpus:
+            for leader in weak:
+                for index in self._members(leader):
+                    self._try(index, cpu, {})
+
+    def _try(self, index: int, cpu: int, weak: dict[int, None]) -> None:
+        """An event that has failed on one CPU is not tried on the next (stat_handle_error: errored)."""
+        spec = self.spec.events[index]
+        if index in self.unsupported:
+            return
+        try:
+            self._open(index, cpu)
+        except OpenError as error:
+            if self._breaks_up(index, error):
+                weak[spec.leader] = None
+                self._close_on(cpu, self._members(spec.leader))
+                return
+            self.unsupported[index] = str(error)
+            if len(self._members(index)) > 1:
+                raise self._ends(index, error) from None
+
+    def _record(self) -> None:
+        """record__open: one event after the other, each on all CPUs. A weak group is opened again where it stands."""
+        index = 0
+        while index < len(self.spec.events):
+            try:
+                for cpu in self.cpus:
+                    self._open(index, cpu)
+            except OpenError as error:
+                if not self._breaks_up(index, error):
+                    self.unsupported[index] = str(error)
+                    raise self._ends(index, error) from None
+                index = self.spec.events[index].leader
+                members = self._members(index)
+                self._close(members)
+                for member in members:
+                    self.alone[member] = True
+                continue
+            index += 1
+
+    def _breaks_up(self, index: int, error: OpenError) -> bool:
+        return not self.alone[index] and self.spec.events[index].weak and error.number == errno.EINVAL
+
+    def _ends(self, index: int, error: OpenError) -> OpenError:
+        """All that it has opened is closed when the tool exits."""
+        return OpenError(error.number, error.reason, f"{self.spec.events[index].name}: ")
+
+    def _members(self, leader: int) -> list[int]:
+        return [index for index, event in enumerate(self.spec.events) if event.leader == leader]
+
+    def _open(self, index: int, cpu: int) -> None:
+        """On a CPU that its PMU covers (perf_evlist__propagate_maps)."""
+        event = self.spec.events[index]
+        pmu = self.covers(cpu) if event.pmu == ANY_PMU else event.pmu
+        if not (self.anywhere or pmu == self.covers(cpu)):
+            return
+        opened = self.opened[cpu]
+        grouped = not all(self.alone[one] for one in self._members(event.leader))
+        call = Call(index, alone=self.alone[index], grouped=grouped)
+        group: list[Call] = []
+        if not call.alone:
+            if event.leader not in opened:
+                raise OpenError(errno.EINVAL, "the group's leader is on another PMU")
+            group = [one for place, one in opened.items() if self.spec.events[place].leader == event.leader]
+        self.check(call, pmu, group)
+        opened[index] = call
+        if cpu == self.here:
+            self.calls.append(call)
+
+    def _close(self, members: Sequence[int]) -> None:
+        for cpu in self.cpus:
+            self._close_on(cpu, members)
+
+    def _close_on(self, cpu: int, members: Sequence[int]) -> None:
+        for index in members:
+            if self.opened[cpu].pop(index, None) is not None and cpu == self.here:
+                self.calls.append(Call(index, closes=True))

@@ -1,0 +1,94 @@
+"""In which order perf's tools open events on several CPUs, and what one that fails means for the others."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+
+import pytest
+
+from services.experiment import EventSpec, SessionSpec
+from services.linux_perf.pmu import OpenError
+from services.linux_perf.tool import Call, Group, Opening, Tool
+
+COVERS = (0, 0, 1, 1, 0)  # the PMUs of five CPUs
+
+
+def events(*leaders: int, weak: bool = False, pmus: Sequence[int] = ()) -> tuple[EventSpec, ...]:
+    return tuple(
+        EventSpec(f"r{index}", index, leader, weak=weak, pmu=pmus[index] if pmus else -1)
+        for index, leader in enumerate(leaders)
+    )
+
+
+def opening(
+    verb: str,
+    of: tuple[EventSpec, ...],
+    here: int,
+    *failures: tuple[int, int],
+    number: int = errno.EINVAL,
+    members: tuple[int, int] = (9, 9),
+    anywhere: bool = False,
+) -> Opening:
+    """On all CPUs. `failures`: events that a PMU refuses; besides, no group on it has more than so many `members`."""
+
+    def check(call: Call, pmu: int, group: Group) -> None:
+        if (call.index, pmu) in failures or len(group) >= members[pmu]:
+            raise OpenError(number, "no")
+
+    spec = SessionSpec(verb, of)
+    return Tool(spec, range(5), here, COVERS.__getitem__, check, anywhere=anywhere).run()
+
+
+def calls(of: Opening) -> list[int]:
+    """The events in the order in which they are opened; ~n where one is closed."""
+    return [~call.index if call.closes else call.index for call in of.calls]
+
+
+@pytest.mark.parametrize(("here", "opened"), [(0, [0, 1, 2]), (1, [0, 1, 2]), (2, [0, 2]), (3, [0, 2]), (4, [0, 2])])
+def test_perf_stat_does_not_try_an_event_again_that_a_cpu_before_has_refused(here: int, opened: list[int]) -> None:
+    """stat_handle_error: `errored` is sticky, and the event is not supported on any CPU.
+
+    CPU 4 comes after CPU 2, which refuses it, though its own PMU would not.
+    """
+    made = opening("stat", events(0, 1, 2), here, (1, 1))
+    assert calls(made) == opened
+    assert made.unsupported == {1: "EINVAL: no"}
+    assert made.refused == ""
+
+
+@pytest.mark.parametrize(("here", "opened"), [(0, [0, 1, 2]), (1, [0, 1, 2]), (2, [0]), (3, [])])
+def test_perf_stat_ends_at_a_leader_of_several_on_whichever_cpu(here: int, opened: list[int]) -> None:
+    made = opening("stat", events(0, 1, 1), here, (1, 1), number=errno.ENOENT)
+    assert calls(made) == opened
+    assert made.refused == "r1: ENOENT: no"
+
+
+@pytest.mark.parametrize(("here", "opened"), [(0, [0, 1]), (2, [0]), (3, [0])])
+def test_perf_record_opens_an_event_on_all_cpus_and_ends_at_the_first_that_fails(here: int, opened: list[int]) -> None:
+    made = opening("record", events(0, 1, 2), here, (1, 1))
+    assert calls(made) == opened
+    assert (made.refused, made.unsupported) == ("r1: EINVAL: no", {1: "EINVAL: no"})
+
+
+def test_a_weak_group_is_broken_up_on_all_cpus() -> None:
+    """evlist__reset_weak_group."""
+    of = events(0, 1, 1, 1, 4, weak=True)
+    stat, record = (opening(verb, of, 0, members=(2, 2)) for verb in ("stat", "record"))
+    assert calls(stat) == [0, 1, 2, ~1, ~2, 4, 1, 2, 3]
+    assert calls(record) == [0, 1, 2, ~1, ~2, 1, 2, 3, 4]
+    assert [call.alone for call in stat.calls] == [True, True, False, True, True, True, True, True, True]
+    assert all(not (made.unsupported or made.refused) for made in (stat, record))
+    # The group fits on CPU 0, where that is only known when it does not on CPU 2.
+    stat, record = (opening(verb, of, 0, members=(3, 2)) for verb in ("stat", "record"))
+    assert calls(stat) == [0, 1, 2, 3, 4, ~1, ~2, ~3, 1, 2, 3]
+    assert calls(record) == [0, 1, 2, 3, ~1, ~2, ~3, 1, 2, 3, 4]
+    assert calls(opening("stat", of, 4, members=(3, 2))) == [0, 4, 1, 2, 3]
+
+
+def test_an_event_is_opened_on_the_cpus_of_its_pmu_alone_or_for_a_task_on_none_in_particular() -> None:
+    of = events(0, 1, 2, pmus=(0, 1, -1))
+    assert calls(opening("stat", of, 1)) == [0, 2]
+    assert calls(opening("stat", of, 2)) == [1, 2]
+    assert calls(opening("stat", of, 2, anywhere=True)) == [0, 1, 2]
+    assert opening("stat", of, 2, (0, 0), anywhere=True).unsupported == {0: "EINVAL: no"}
