@@ -51,7 +51,7 @@ def derive(text: str, base: str = costs.DEFAULT, title: str = "from kvm-unit-tes
     if "timer_10ms" in averages:
         measured["virq_inject"] = _measured(averages["timer_10ms"], "timer_10ms", ("exit_full_null", "irq_entry"))
     if "ipi" in averages:
-        measured["sgi"] = _measured(averages["ipi"], "ipi", ("exit_full_sysreg", "exit_full_null", "irq_entry"))
+        measured["sgi"] = _measured(averages["ipi"], "ipi", ("msr", "exit_full_sysreg", "exit_full_null", "irq_entry"))
     return measured
 
 

@@ -560,6 +560,7 @@ class VCpu(VCpuState):
 
     async def _ipi(self, target: int) -> None:
         """The guest's write of ICC_SGI1R_EL1, which traps as an access to its PMU does."""
+        self.pcpu.charge(Cost.MSR)
         self.machine.trap(self.context, ICC_SGI1R_EL1, True)
         if self.fast_path and self.vpmu.fast():
             self._exit_fast()

@@ -57,7 +57,7 @@ def test_cycles_are_rounded_to_the_nearest() -> None:
 def test_what_a_measured_number_contains_is_not_charged_twice() -> None:
     cycles = costs.load("altra-n1-vhe").cycles(1_000_000_000)
     assert cycles["exit_full_null"] + cycles["irq_entry"] + cycles["virq_inject"] == 902
-    assert cycles["exit_full_sysreg"] + cycles["exit_full_null"] + cycles["irq_entry"] + cycles["sgi"] == 1926
+    assert sum(cycles[part] for part in ("msr", "exit_full_sysreg", "exit_full_null", "irq_entry", "sgi")) == 1926
 
 
 def test_the_perf_factor_scales_perf_software_and_nothing_else() -> None:

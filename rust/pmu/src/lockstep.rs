@@ -211,11 +211,9 @@ impl Pair {
             Some(value) => burst.post(Operation::Msr, encoding, value),
         }
         let stop = self.machine.execute(0, &mut burst, 0, false).expect("something runs");
-        // The reference's access has its effect after the cost; whether it traps is decided before.
+        // The reference's access has its effect after the cost, an exception too.
         let before = self.reference.registers.clone();
-        if stop == Stop::End {
-            self.step(if write.is_some() { COSTS.msr } else { COSTS.mrs });
-        }
+        self.step(if write.is_some() { COSTS.msr } else { COSTS.mrs });
         let (outcome, value) = self.reference.access(register, self.el, write);
         match (stop, outcome) {
             (Stop::End, Outcome::Executed | Outcome::RazWi) => {

@@ -76,21 +76,21 @@ impl Executing<'_> {
             cpu: *cpu as u16,
             el: running.el,
             code: u16::from(write),
-            cycle: c.now(),
+            cycle: 0,
             subject: u64::from(encoding),
             value,
         };
-        if let Outcome::Trapped(el) | Outcome::Undefined(el) = outcome {
-            let esr = outcome.esr(encoding, write);
-            record.code = if write { code::WRITE_EXCEPTION } else { code::READ_EXCEPTION };
-            record.value = esr;
-            log.push(record);
-            return Err(Taken { el, esr });
-        }
         if write {
             c.charge(cause::MSR, costs.msr);
         } else {
             c.charge(cause::MRS, costs.mrs);
+        }
+        if let Outcome::Trapped(el) | Outcome::Undefined(el) = outcome {
+            let esr = outcome.esr(encoding, write);
+            record.code = if write { code::WRITE_EXCEPTION } else { code::READ_EXCEPTION };
+            (record.cycle, record.value) = (c.now(), esr);
+            log.push(record);
+            return Err(Taken { el, esr });
         }
         if let (Outcome::Executed, Some(register)) = (outcome, register) {
             if write {
@@ -124,8 +124,8 @@ impl Machine {
 
     /// Executes operations from `start` on, until one needs KVM.
     ///
-    /// An access takes its cost, and has its effect at the end of it. A trapped access takes no
-    /// time: the trap's cost is the hypervisor's to charge.
+    /// An access takes its cost at its own exception level, and has its effect, or is taken as an exception, at the
+    /// end of it. What a trap costs beyond that is the hypervisor's to charge.
     ///
     /// # Errors
     /// No such CPU, or nothing runs on it.
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trapped_access_takes_no_time_and_is_logged() {
+    fn a_trapped_access_takes_its_own_cost_before_the_trap_and_is_logged() {
         let mut machine = machine();
         machine.set_running(0, 0, 1, 0).expect("they exist");
         machine.poke(0, Register::of(Kind::MdcrEl2).encoding(), 6 | 1 << 6).expect("it exists");
@@ -230,8 +230,10 @@ mod tests {
         assert_eq!(stop, Ok(Stop::Trap { index: 0, esr, value: 0 }));
         let records = machine.take_observed();
         assert_eq!(records.len(), 1);
-        assert_eq!((records[0].code, records[0].cycle, records[0].value), (code::READ_EXCEPTION, 0, esr));
-        assert_eq!(machine.cpu(0).expect("it exists").accesses, 1);
+        assert_eq!((records[0].code, records[0].cycle, records[0].value), (code::READ_EXCEPTION, 10, esr));
+        let cpu = machine.cpu(0).expect("it exists");
+        assert_eq!((cpu.accesses, cpu.now()), (1, 10));
+        assert_eq!(machine.truth(0, 1, EVENT), Ok(10), "its events are the guest's, at EL1");
     }
 
     #[test]
