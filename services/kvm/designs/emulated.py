@@ -92,7 +92,7 @@ class EmulatedPmu(Vpmu):
         if not self.backed >> counter & 1:
             raise ProtocolError(f"no kernel counter backs counter {counter} of the guest")
         self.pmu.ovs |= 1 << counter
-        if counter != CYCLE_COUNTER and not self._long_overflow(counter):
+        if self._can_chain(counter):
             self._count(1 << (counter + 1), r.CHAIN)
         if self.level():  # kvm_pmu_overflow_status
             self.vcpu.kick()
@@ -197,6 +197,10 @@ class EmulatedPmu(Vpmu):
     def _long_overflow(self, n: int) -> bool:
         return bool(self.pmu.pmcr & (r.PMCR_LC if n == CYCLE_COUNTER else r.PMCR_LP))
 
+    def _can_chain(self, n: int) -> bool:
+        """kvm_pmu_counter_can_chain: an even one that overflows from bit 31, into an event counter."""
+        return n % 2 == 0 and n + 1 < CYCLE_COUNTER and not self._long_overflow(n)
+
     def _enable(self, mask: int) -> None:
         """kvm_pmu_enable_counter_mask: nothing while PMCR_EL0.E is clear."""
         if not self.pmu.pmcr & r.PMCR_E:
@@ -276,7 +280,7 @@ class EmulatedPmu(Vpmu):
             if pmu.counter[n] & (MASK64 if self._long_overflow(n) else MASK32):
                 continue
             pmu.ovs |= 1 << n
-            if not self._long_overflow(n):
+            if self._can_chain(n):
                 self._count(1 << (n + 1), r.CHAIN)
 
     def el0_switched(self) -> bool:

@@ -14,7 +14,7 @@ from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.swap import HardwareType, enables, without_el2
 from services.kvm.errors import InjectUndef
 from services.kvm.guest_pmu import PMCR_WRITABLE
-from services.registers import CYCLE_COUNTER
+from services.registers import CYCLE_BIT, CYCLE_COUNTER, MASK32, MASK64, bits
 
 # They are given the register, or the number of the counter that it belongs to; a write, the value as well.
 Read = Callable[[PmuContext, int], int]
@@ -151,6 +151,37 @@ def set_overflows(context: PmuContext, register: int, value: int) -> None:
     context.pmu.ovs |= value & context.on.mask
 
 
+# PMSWINC_EL0: executed again at EL2, where the guest's counters do not count, it would do nothing.
+
+
+def software_increment(context: PmuContext, register: int, value: int) -> None:
+    """What the hardware would do for the guest: count, overflow, and chain."""
+    pmu, on = context.pmu, context.on
+    if on.split:
+        pmcr, cnten = context.read(r.PMCR_EL0), context.read(r.PMCNTENSET_EL0)
+    else:
+        pmcr, cnten = pmu.pmcr, pmu.cnten
+    counting = cnten & on.mask & ~CYCLE_BIT if pmcr & r.PMCR_E else 0
+    long = on.cpu.pmuver >= r.PMUVER_P5 and pmcr & r.PMCR_LP
+    overflows = MASK64 if long else MASK32
+    for n in bits(value & counting):
+        if pmu.event(n) == r.SW_INCR and _increment(context, n, overflows):
+            above = n + 1
+            chains = not long and n % 2 == 0 and counting >> above & 1 and pmu.event(above) == r.CHAIN
+            if chains:
+                _increment(context, above, overflows)
+
+
+def _increment(context: PmuContext, n: int, overflows: int) -> bool:
+    """Has it overflowed? Its flag is set as the hardware's own would be."""
+    count = context.read(r.PMEVCNTR(n)) + 1
+    context.write(r.PMEVCNTR(n), count)
+    if count & overflows:
+        return False
+    context.write(r.PMOVSSET_EL0, 1 << n)
+    return True
+
+
 # The others.
 
 
@@ -232,9 +263,8 @@ ON_CPU = Accesses(
         **by_register(clear_overflows, r.PMOVSCLR_EL0),
         **by_register(set_overflows, r.PMOVSSET_EL0),
         **by_register(write_pmcr, r.PMCR_EL0),
-        **by_register(
-            write_mask, r.PMCNTENSET_EL0, r.PMCNTENCLR_EL0, r.PMINTENSET_EL1, r.PMINTENCLR_EL1, r.PMSWINC_EL0
-        ),
+        **by_register(write_mask, r.PMCNTENSET_EL0, r.PMCNTENCLR_EL0, r.PMINTENSET_EL1, r.PMINTENCLR_EL1),
+        **by_register(software_increment, r.PMSWINC_EL0),
         **by_register(write_selr, r.PMSELR_EL0),
         **by_register(write_register, r.PMUSERENR_EL0),
         **by_register(ignore_write, r.PMMIR_EL1),
