@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Result,
         RoundTrips,
         Run,
+        SessionWarning,
         Swaps,
         Traps,
     )
@@ -58,6 +59,7 @@ __all__ = [
     "Result",
     "RoundTrips",
     "Run",
+    "SessionWarning",
     "Swaps",
     "Traps",
     "UserError",

@@ -228,8 +228,11 @@ def _events(actor: str, runs: Sequence[Run], actors: Sequence[Guest | Host]) -> 
         for name, of in zip(heads, actors, strict=True)
         for one in of.refused_sessions
     ]
+    warned = dict.fromkeys(
+        f"perf {one.verb} ({one.session}): {one.text}" for of in actors if isinstance(of, Host) for one in of.warnings
+    )
     without = {of.no_vpmu for of in actors if isinstance(of, Guest) and of.no_vpmu}
-    ended = [*(f"{actor} has no PMU: {why}" for why in without), *ended]
+    ended = [*(f"{actor} has no PMU: {why}" for why in without), *warned, *ended]
     if not rows:
         return "\n".join([f"{actor}: no event is counted", *ended]) if ended else ""
     table = [[f"{actor}: event", "design", "count", "scaled", "truth", "error", "running", "samples"]]

@@ -52,6 +52,7 @@ class SessionSpec:
     interval: int = 0  # perf stat -I, in cycles; 0: it prints at its end alone
     name: str = ""  # one session on several CPUs has one name, and its events are reported as one; "": it stands alone
     mmap_pages: int = MMAP_PAGES  # of 4 KiB, of the ring buffer on each CPU (record)
+    warned: tuple[str, ...] = ()  # of what the tool has warned, as it prints it
 
     def excluding_guests(self) -> list[int]:
         """The events that perf_event_open admits while VMs own the whole PMU: the places in `events`."""

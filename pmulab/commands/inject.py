@@ -11,7 +11,7 @@ from pmulab.scenario import injection
 from pmulab.topology import translate_call_errors
 from services import typed_json
 from services.errors import UserError
-from services.experiment import Experiment
+from services.experiment import Experiment, SessionSpec
 
 _MAX_CPU = 2**32 - 1  # on the wire
 
@@ -23,6 +23,8 @@ def main(arguments: argparse.Namespace) -> int:
     with translate_call_errors(), connect(runtime.find(arguments.topology).addresses["kvm"]) as lab:
         launch = typed_json.loads(Experiment, lab.describe().launch.encode())
         work, profiles = injection.load(arguments.file, launch, target, int(cpu or 0))
+        if isinstance(work, SessionSpec):
+            sys.stderr.writelines(f"pmulab: perf {work.verb}: {text}\n" for text in work.warned)
         taken = lab.inject(target, work, cpu=int(cpu or 0), profiles=profiles)
     seconds = taken.now / launch.frequency_hz
     sys.stdout.write(f"injection {taken.id} took effect at entry {taken.entry}, {seconds:.6f} s of virtual time\n")

@@ -6,13 +6,14 @@ from dataclasses import replace
 from decimal import Decimal
 
 from pmulab.scenario import keys
+from pmulab.scenario.cpu_maps import CpuMaps
 from pmulab.scenario.hotplug import read_offline
 from pmulab.scenario.machine import Machine
 from pmulab.scenario.perf_events import GUEST_PMUS, MAX_FREQUENCY, TOOLS, EventSyntaxError, Pmus, parse_events
 from pmulab.scenario.sessions import host_pmus, read_session
 from pmulab.scenario.work import Work
 from services import cores
-from services.core_pmus import no_vpmu
+from services.core_pmus import core_pmus, no_vpmu
 from services.experiment import (
     ACCOUNTING,
     DEFAULT_SYSCTLS,
@@ -44,7 +45,7 @@ def read_host(scenario: Table, machine: Machine, work: Work) -> HostSpec:
     tasks = _by_cpu(table.tables("task", keys.HOST_TASK), "pcpu", pcpus, "pCPUs")
     on_cpus = [session for session in table.tables("perf", keys.HOST_PERF) if not _on_threads(session)]
     sessions = _by_cpu(on_cpus, "pcpu", pcpus, "pCPUs")
-    pmus, tool = host_pmus(machine.cpus), _perf_tool(table)
+    pmus, tool = host_pmus(machine.cpus, of_task=True), _perf_tool(table)
     offline = read_offline(table, machine)
     return HostSpec(
         hz=table.integer("hz", _HZ, 1, _MAX_HZ),
@@ -109,7 +110,12 @@ def _on_cpus(table: Table, machine: Machine, tool: str) -> SessionSpec:
     """A session of the host on CPUs (`perf stat -a`, `-C`)."""
     chosen = table.integers("pcpu", range(len(machine.cpus)), 0, 2**31)
     return read_session(
-        table, cpu_wide=True, frequency_hz=machine.frequency_hz, pmus=host_pmus(machine.cpus, chosen), tool=tool
+        table,
+        cpu_wide=True,
+        frequency_hz=machine.frequency_hz,
+        pmus=host_pmus(machine.cpus, of_task=False),
+        maps=CpuMaps(core_pmus(machine.cpus), tuple(sorted(set(chosen))), listed="pcpu" in table),
+        tool=tool,
     )
 
 
@@ -118,9 +124,8 @@ def _watch_threads(table: Table, guests: list[GuestSpec], machine: Machine, tool
     name = table.choice("guest", [guest.name for guest in guests], "")
     number = next(number for number, guest in enumerate(guests) if guest.name == name)
     vcpus = list(guests[number].vcpus)
-    session = read_session(
-        table, cpu_wide=False, frequency_hz=machine.frequency_hz, pmus=host_pmus(machine.cpus), tool=tool
-    )
+    pmus = host_pmus(machine.cpus, of_task=True)
+    session = read_session(table, cpu_wide=False, frequency_hz=machine.frequency_hz, pmus=pmus, tool=tool)
     for vcpu in table.integers("vcpu", range(len(vcpus)), 0, len(vcpus) - 1):
         if vcpus[vcpu].pcpu == _FLOATS:
             table.refuse(

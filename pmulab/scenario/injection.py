@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pmulab.scenario import keys
 from pmulab.scenario.actors import read_guest_task
+from pmulab.scenario.cpu_maps import CpuMaps
 from pmulab.scenario.machine import Machine
 from pmulab.scenario.perf_events import GUEST_PMUS
 from pmulab.scenario.sessions import host_pmus, read_session
 from pmulab.scenario.work import Work
+from services.core_pmus import core_pmus
 from services.experiment import Experiment, SessionSpec, TaskSpec
 from services.tables import Document, Table
 from services.workload import Rates
@@ -22,11 +24,12 @@ def load(path: str, experiment: Experiment, target: str, cpu: int) -> tuple[Task
     if len(table.data) != 1:
         table.refuse("task", "it must hold one table, [task] or [perf]", 'write [task] with workload = "gzip-random"')
     if "perf" in table:
-        pmus = host_pmus(experiment.cpus, [cpu]) if target == "host" else GUEST_PMUS
-        tool = experiment.host.perf_tool
-        perf = table.table("perf", keys.TASK_PERF)
-        session = read_session(perf, cpu_wide=True, frequency_hz=experiment.frequency_hz, pmus=pmus, tool=tool)
-        return session, []
+        pmus, maps = GUEST_PMUS, None
+        if target == "host":
+            pmus = host_pmus(experiment.cpus, of_task=False)
+            maps = CpuMaps(core_pmus(experiment.cpus), (cpu,), listed=True)
+        perf, hz, tool = table.table("perf", keys.TASK_PERF), experiment.frequency_hz, experiment.host.perf_tool
+        return read_session(perf, cpu_wide=True, frequency_hz=hz, pmus=pmus, maps=maps, tool=tool), []
     machine = Machine(experiment.cpus, experiment.frequency_hz, experiment.costs, experiment.exits)
     work = Work(machine)
     task = read_guest_task(table.table("task", keys.TASK), machine, work)

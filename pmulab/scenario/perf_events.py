@@ -69,7 +69,6 @@ class Pmus:
     """The PMUs of the kernel whose perf it is."""
 
     names: tuple[str, ...]  # by number
-    chosen: frozenset[int]  # those that cover some of the session's CPUs
     raw: int = ANY_PMU  # where a number without a PMU goes
 
     def number(self, name: str) -> int:
@@ -83,10 +82,10 @@ class Pmus:
 
     def each(self) -> list[int]:
         """Those on which an event that names none is opened: perf's tools sort them by name."""
-        return sorted(self.chosen, key=self.names.__getitem__)
+        return sorted(range(len(self.names)), key=self.names.__getitem__)
 
 
-GUEST_PMUS: Final = Pmus((_GENERIC,), frozenset({0}))
+GUEST_PMUS: Final = Pmus((_GENERIC,))
 
 
 def parse_events(

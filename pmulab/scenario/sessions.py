@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
+from pmulab.scenario.cpu_maps import CpuMaps
 from pmulab.scenario.perf_events import (
     GUEST_PMUS,
     MAX_FREQUENCY,
@@ -23,24 +24,29 @@ _DEFAULT_FREQUENCY = 4000  # perf record's own, Hz
 _MAX_PAGES = 2**18  # a GiB
 
 
-def host_pmus(cpus: Sequence[CpuSpec], chosen: Iterable[int] | None = None) -> Pmus:
-    """What events of the host can be bound to, in a session on the `chosen` CPUs, or on a task (None).
+def host_pmus(cpus: Sequence[CpuSpec], *, of_task: bool) -> Pmus:
+    """What events of the host can be bound to, in a session on a task or on CPUs.
 
     A raw number goes to the first PMU that takes it (perf_init_event): on a CPU the one that covers it, on a task under
     perf stat the one that was registered last.
     """
-    pmus = core_pmus(cpus)
-    names = tuple(pmu.name for pmu in pmus)
-    if chosen is None:
-        return Pmus(names, frozenset(range(len(pmus))), len(pmus) - 1 if len(pmus) > 1 else ANY_PMU)
-    wanted = set(chosen)
-    return Pmus(names, frozenset(number for number, pmu in enumerate(pmus) if wanted.intersection(pmu.cpus)))
+    names = tuple(pmu.name for pmu in core_pmus(cpus))
+    return Pmus(names, len(names) - 1 if of_task and len(names) > 1 else ANY_PMU)
 
 
 def read_session(
-    table: Table, *, cpu_wide: bool, frequency_hz: int, pmus: Pmus = GUEST_PMUS, tool: str = TOOLS[0]
+    table: Table,
+    *,
+    cpu_wide: bool,
+    frequency_hz: int,
+    pmus: Pmus = GUEST_PMUS,
+    maps: CpuMaps | None = None,
+    tool: str = TOOLS[0],
 ) -> SessionSpec:
-    """A session of a guest, or of the host with its `pmus`, on CPUs with a clock of `frequency_hz`."""
+    """A session of a guest, or of the host with its `pmus`, on CPUs with a clock of `frequency_hz`.
+
+    `maps`: the host's CPUs that it is on, if it is not on a task.
+    """
     table.require("verb", '"record"')
     table.require("events", '"cycles,instructions"')
     verb = table.choice("verb", ("stat", "record"), "")
@@ -57,7 +63,10 @@ def read_session(
             table.refuse("events", f"sampling by {event.name!r}, a software event, is not modelled", remedy)
     name = ".".join(str(key) for key in table.path)
     interval = _interval(table, verb) * frequency_hz // 1000
-    return SessionSpec(verb, events, cpu_wide, interval, name, _pages(table, verb))
+    events, warned = (events, ()) if maps is None else maps.propagate(events, verb)
+    if not events:
+        table.refuse("events", f"none is of a CPU that is asked for: {warned[0]}", "take CPUs that its PMU covers")
+    return SessionSpec(verb, events, cpu_wide, interval, name, _pages(table, verb), warned)
 
 
 def _pages(table: Table, verb: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from services.experiment import Experiment, SessionSpec
 from services.linux_perf.attr import State
-from services.result.types import CountError, Event, Interval, RefusedEvent, RefusedSession, scaled
+from services.result.types import CountError, Event, Interval, RefusedEvent, RefusedSession, SessionWarning, scaled
 
 _ERROR = int(State.ERROR)
 _SUMMED = ("count", "truth", "held", "enabled", "running", "samples")
@@ -174,6 +174,12 @@ def refused(experiment: Experiment, hosts: Iterable[Mapping[str, Any]]) -> tuple
     asked = {one.event for one in found}
     of_clients = (RefusedEvent("", name, _NOT_EXCLUDED) for name in names if name not in asked)
     return (*found, *of_clients)
+
+
+def warnings(experiment: Experiment) -> tuple[SessionWarning, ...]:
+    """Of what the host's perf warns, session by session."""
+    sessions = {session.name: session for session in _host_sessions(experiment)}
+    return tuple(SessionWarning(one.name, one.verb, text) for one in sessions.values() for text in one.warned)
 
 
 def _host_sessions(experiment: Experiment) -> Iterator[SessionSpec]:

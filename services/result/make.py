@@ -9,7 +9,7 @@ from typing import Any
 from services.core_pmus import no_vpmu
 from services.costs import EXIT_IRQS_OFF
 from services.experiment import IRQTIME, Experiment
-from services.result.counts import events, intervals, refused, refused_sessions
+from services.result.counts import events, intervals, refused, refused_sessions, warnings
 from services.result.types import (
     SCHEMA,
     Bill,
@@ -83,6 +83,7 @@ def _run(experiment: Experiment, plain: Mapping[str, Any]) -> Run:
             interrupt_latency=_latencies(plain["hosts"], "interrupt_latency", hz),
             refused_sessions=refused_sessions(plain["hosts"]),
             intervals=intervals(plain["hosts"]),
+            warnings=warnings(experiment),
             irq=plain["irq"] / hz if experiment.host.accounting in IRQTIME else None,
         ),
         round_trips=_round_trips(plain),

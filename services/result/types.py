@@ -178,6 +178,15 @@ class RefusedSession:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionWarning:
+    """What perf has printed before it began."""
+
+    session: str
+    verb: str  # "stat" or "record"
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Latency:
     """How long something took each time, in ns of virtual time; None where it never happened."""
 
@@ -215,6 +224,7 @@ class Host:
     interrupt_latency: tuple[Latency, ...]  # of each pCPU, for the host's own overflows
     refused_sessions: tuple[RefusedSession, ...] = ()
     intervals: tuple[Interval, ...] = ()  # of sessions with `interval_ms`, in the order in which perf prints them
+    warnings: tuple[SessionWarning, ...] = ()  # of the scenario's sessions: CPUs on which some of their events are not
     irq: float | None = None  # seconds in its interrupt handlers; None if its kernel does not account them apart
 
 

@@ -9,9 +9,10 @@ import pytest
 from pmulab import cli, scenario
 from pmulab.batch import run_designs
 from pmulab.report import render
+from pmulab.scenario import injection
 from services.core_pmus import CorePmu, core_pmus, no_vpmu
 from services.errors import UserError
-from services.experiment import CpuSpec
+from services.experiment import CpuSpec, SessionSpec
 from services.kvm.designs import designs
 from services.result import Result
 
@@ -146,9 +147,74 @@ def test_a_program_under_perf_stat_is_counted_by_the_pmu_of_its_cpu(tmp_path: Pa
     assert events["r8"].scaled is None, "a raw number is the last PMU's"
 
 
-def test_a_session_on_some_cpus_has_no_row_for_a_pmu_of_others(tmp_path: Path) -> None:
-    text = BESIDE + '[[host.perf]]\nverb = "stat"\npcpu = [1]\nevents = ["cycles"]\n'
-    assert [event.event for event in result_of(tmp_path, text).runs[0].host.events] == ["armv8_a64fx/cycles/"]
+def watching(events: str, cpus: str = "", verb: str = "stat") -> str:
+    return BESIDE + f'[[host.perf]]\nverb = "{verb}"\n{cpus}\nevents = {events}\n'
+
+
+NOT_COVERED = "WARNING: A requested CPU in '{}' is not supported by PMU 'armv8_{}' (CPUs {}) for event '{}'"
+
+
+def test_a_session_on_listed_cpus_is_warned_of_an_event_of_others_and_has_no_row_for_it(tmp_path: Path) -> None:
+    """evlist__warn_user_requested_cpus, perf_evlist__propagate_maps: an evsel whose CPU map is empty is removed."""
+    result = result_of(tmp_path, watching('["cycles", "r11", "armv8_neoverse_n1/inst_retired/"]', "pcpu = 1"))
+    host = result.runs[0].host
+    assert [event.event for event in host.events] == ["armv8_a64fx/cycles/", "r11"]
+    expected = [
+        NOT_COVERED.format(1, "neoverse_n1", 0, event)
+        for event in ("armv8_neoverse_n1/cycles/", "armv8_neoverse_n1/inst_retired/")
+    ]
+    assert [(one.session, one.verb, one.text) for one in host.warnings] == [
+        ("host.perf.0", "stat", text) for text in expected
+    ]
+    assert all(f"\nperf stat (host.perf.0): {text}" in render(result) for text in expected)
+    both = result_of(tmp_path, watching('"cycles"', "pcpu = [0, 1]")).runs[0].host
+    assert [event.event for event in both.events] == ["armv8_a64fx/cycles/", "armv8_neoverse_n1/cycles/"]
+    assert [one.text for one in both.warnings] == [
+        NOT_COVERED.format("0,1", "a64fx", 1, "armv8_a64fx/cycles/"),
+        NOT_COVERED.format("0,1", "neoverse_n1", 0, "armv8_neoverse_n1/cycles/"),
+    ]
+    assert result_of(tmp_path, watching('"cycles"')).runs[0].host.warnings == (), "-a"
+
+
+def test_a_client_s_session_is_on_a_listed_cpu(tmp_path: Path) -> None:
+    path = tmp_path / "client.toml"
+    path.write_text('[perf]\nverb = "stat"\nevents = "cycles"\n')
+    (tmp_path / "own.toml").write_text(BESIDE)
+    (of,) = scenario.load(str(tmp_path / "own.toml")).experiments
+    session, _ = injection.load(str(path), of, "host", 1)
+    assert isinstance(session, SessionSpec)
+    assert [event.name for event in session.events] == ["armv8_a64fx/cycles/"]
+    assert session.warned == (NOT_COVERED.format(1, "neoverse_n1", 0, "armv8_neoverse_n1/cycles/"),)
+
+
+def test_a_session_without_an_event_on_its_cpus_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none is of a CPU that is asked for: WARNING: A requested CPU in '1'"):
+        result_of(tmp_path, watching('"armv8_neoverse_n1/cpu_cycles/"', "pcpu = 1"))
+
+
+def test_a_software_event_leaves_a_group_that_is_not_on_all_cpus(tmp_path: Path) -> None:
+    """evlist__check_cpu_maps, of perf stat alone. A raw number has been a group of its own before."""
+    group = '"{cycles,task-clock,r8,instructions}"'
+    host = result_of(tmp_path, watching(group)).runs[0].host
+    assert [event.event for event in host.events] == [
+        "armv8_a64fx/cycles/",
+        "task-clock",
+        "armv8_a64fx/instructions/",
+        "armv8_neoverse_n1/cycles/",
+        "armv8_neoverse_n1/instructions/",
+        "r8",
+    ]
+    assert not any(event.unsupported for event in host.events)
+    there, clock, _, cycles, here, raw = host.events
+    assert clock.enabled_ns == pytest.approx(there.enabled_ns + cycles.enabled_ns, rel=0.01)
+    assert raw.running == 1
+    assert raw.truth == pytest.approx(here.truth, rel=0.01)
+    (warning,) = host.warnings
+    assert warning.text.startswith("WARNING: grouped events cpus do not match.")
+    assert warning.text.endswith("group { armv8_a64fx/cycles/, task-clock, armv8_a64fx/instructions/ }")
+    of_one = result_of(tmp_path, watching(group, "pcpu = 0")).runs[0].host
+    assert [event.event for event in of_one.events][:2] == ["task-clock", "armv8_neoverse_n1/cycles/"]
+    assert not any(event.unsupported for event in of_one.events)
 
 
 FLOATING = """
