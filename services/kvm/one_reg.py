@@ -6,6 +6,7 @@ import errno
 
 from services import registers as r
 from services._pmu import register_name
+from services.cpu import Eventual
 from services.kvm.guest_pmu import PMCR_WRITABLE, USERENR_ALL, GuestPmu, counter_of, is_typer
 from services.kvm.vcpu import VCpu
 from services.kvm.vpmu import SetN
@@ -30,27 +31,30 @@ def _register(reg: int, pmu: GuestPmu) -> int:
     return register
 
 
-def get_one_reg(vcpu: VCpu, reg: int) -> int:
+def get_one_reg(vcpu: VCpu, reg: int) -> Eventual[int]:
     """KVM_GET_ONE_REG of a vCPU that is not loaded. Raises OSError: ENOENT for an unknown id."""
     register, pmu = _register(reg, vcpu.pmu), vcpu.pmu
     _not_loaded(vcpu)
     counter = counter_of(register, 0)
-    if counter is not None:
-        return pmu.typer[counter] if is_typer(register) else pmu.counter[counter]
-    value = pmu.read(register)
-    assert value is not None  # _register has seen to that
-    return value
+    if counter is None:
+        value = pmu.read(register)
+        assert value is not None  # _register has seen to that
+        return value
+    if is_typer(register):
+        return pmu.typer[counter]
+    vcpu.pcpu.enter_kernel()  # the VMM's thread is there
+    return vcpu.vpmu.user_read(counter)
 
 
 def set_one_reg(vcpu: VCpu, reg: int, value: int) -> None:
     """KVM_SET_ONE_REG of a vCPU that is not loaded. Raises OSError: ENOENT for an unknown id.
 
-    The SET views hold the register's value, the CLR views clear (set_pmreg). What becomes of PMCR_EL0.N is the
-    design's (`Design.set_n`): until the VM has run it may be set up to what the CPU has; afterwards, or where N is
-    set by attribute only or fixed, it is ignored.
+    What becomes of PMCR_EL0.N is the design's (`Design.set_n`): until the VM has run it may be set up to what the CPU
+    has; afterwards, or where N is set by attribute only or fixed, it is ignored.
     """
-    register, pmu = _register(reg, vcpu.pmu), vcpu.pmu
+    register, pmu, design = _register(reg, vcpu.pmu), vcpu.pmu, vcpu.vpmu.design
     _not_loaded(vcpu)
+    vcpu.reload_due |= design.reloads_on_user_write
     counter = counter_of(register, 0)
     if counter is not None:
         if is_typer(register):
@@ -58,30 +62,26 @@ def set_one_reg(vcpu: VCpu, reg: int, value: int) -> None:
             pmu.typer[counter] = value & (mask if counter != CYCLE_COUNTER else mask & ~r.PMEVTYPER_EVTCOUNT)
         else:
             pmu.counter[counter] = value & r.MASK64
+            vcpu.vpmu.user_wrote(counter)
         return
-    valid = value & pmu.mask
     match register:
         case r.PMCR_EL0:
             wanted = (value & r.PMCR_N) >> r.PMCR_N_SHIFT
-            if vcpu.vpmu.design.set_n is SetN.SETTABLE and not vcpu.ran and wanted <= _limit(vcpu):
+            if design.set_n is SetN.SETTABLE and not vcpu.ran and wanted <= _limit(vcpu):
                 pmu.set_counters(wanted)
             pmu.pmcr = value & PMCR_WRITABLE
-        case r.PMCNTENSET_EL0:
-            pmu.cnten = valid
-        case r.PMCNTENCLR_EL0:
-            pmu.cnten &= ~valid
-        case r.PMINTENSET_EL1:
-            pmu.inten = valid
-        case r.PMINTENCLR_EL1:
-            pmu.inten &= ~valid
-        case r.PMOVSSET_EL0:
-            pmu.ovs = valid
-        case r.PMOVSCLR_EL0:
-            pmu.ovs &= ~valid
         case r.PMSELR_EL0:
             pmu.selr = value & 0x1F
-        case _:
+        case r.PMUSERENR_EL0:
             pmu.userenr = value & USERENR_ALL
+        case _ if not design.user_views_assign:
+            pmu.write(register, value)
+        case r.PMCNTENSET_EL0 | r.PMCNTENCLR_EL0:
+            pmu.cnten = value & pmu.mask
+        case r.PMINTENSET_EL1 | r.PMINTENCLR_EL1:
+            pmu.inten = value & pmu.mask
+        case _:
+            pmu.ovs = value & pmu.mask
 
 
 def set_nr_counters(vcpu: VCpu, counters: int) -> None:

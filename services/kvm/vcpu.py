@@ -58,6 +58,7 @@ class VCpuState:
     working: bool = True
     blocked: bool = False
     wfi: bool = False
+    reload_due: bool = True  # KVM_REQ_RELOAD_PMU
     resync_due: bool = False  # KVM_REQ_RESYNC_PMU_EL0
     halt: HaltPoll = field(init=False)
     progress: int = 0  # when it last did work, or began to
@@ -200,6 +201,9 @@ class VCpu(VCpuState):
         self.swap_bursts += self.pcpu.perf_bursts - before
         self.machine.set_account(self.cpu, Account.TRAP)
         self.halt.end(self.pcpu.now)
+        if self.reload_due and not self.pcpu.rq.need_resched:
+            self.reload_due = False
+            await awaited(self.vpmu.reload())
         if self._takes_resync():
             await self._resync_pmu_el0()
         self._flush()

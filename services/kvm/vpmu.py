@@ -149,6 +149,18 @@ class Vpmu(ABC):
     async def put(self) -> None:
         """vcpu_put, from there on."""
 
+    def reload(self) -> Access:
+        """KVM_REQ_RELOAD_PMU, at the first run and where the design `reloads_on_user_write`: what there is in the host
+        for the guest's counters becomes what its registers in memory say."""
+        return 0
+
+    def user_read(self, n: int) -> Access:
+        """Counter `n` as KVM_GET_ONE_REG finds it while the vCPU is not loaded (kvm_pmu_get_counter_value)."""
+        return self.pmu.counter[n]
+
+    def user_wrote(self, n: int) -> None:  # noqa: B027 - most have no other copy
+        """KVM_SET_ONE_REG has written counter `n` in memory."""
+
     @abstractmethod
     def access(self, register: int, write: bool, value: int) -> Access:
         """Emulate a trapped access; the value read. Raises InjectUndef."""
@@ -263,6 +275,17 @@ class Design(ABC):
     def set_n(self) -> SetN:
         """How userspace sets PMCR_EL0.N."""
         return SetN.SETTABLE
+
+    @property
+    def user_views_assign(self) -> bool:
+        """Is each view of PMCNTEN, PMINTEN and PMOVS assigned by KVM_SET_ONE_REG (6.15)? Up to 6.12 what sets bits for
+        a guest does for the VMM, and what clears bits clears."""
+        return True
+
+    @property
+    def reloads_on_user_write(self) -> bool:
+        """Is KVM_REQ_RELOAD_PMU made by each KVM_SET_ONE_REG (6.15)? At the first run it is anyhow."""
+        return True
 
     @abstractmethod
     def vpmu(self, vcpu: KvmVcpu) -> Vpmu:

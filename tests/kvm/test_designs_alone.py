@@ -92,6 +92,36 @@ async def test_an_emulated_counter_is_a_perf_event_of_the_host() -> None:
     assert vcpu.tell() == ["READ 0x0"]
 
 
+@pytest.mark.parametrize(("design", "told"), [("emulated", ["ENABLE 0x0", "EL0_FILTER 0x1"]), ("emulated-6.15", [])])
+async def test_a_write_of_pmcr_that_leaves_e_alone(design: str, told: list[str]) -> None:
+    vpmu, vcpu = made(design)
+    await vpmu.load()
+    await start(vpmu)
+    vcpu.tell()
+    await access(vpmu, r.PMCR_EL0, True, ON)
+    assert vcpu.tell() == told
+
+
+@pytest.mark.parametrize("design", ["emulated", "emulated-6.15"])
+async def test_pmcntenclr_flips_the_el0_filters_of_host_events_from_6_15_on(design: str) -> None:
+    vpmu, vcpu = made(design)
+    await vpmu.load()
+    await start(vpmu)
+    vcpu.tell()
+    await access(vpmu, r.PMCNTENCLR_EL0, True, 1)
+    assert vcpu.tell() == ["DISABLE 0x0", *(["EL0_FILTER 0x1"] if design == "emulated-6.15" else [])]
+
+
+@pytest.mark.parametrize(("design", "level"), [("emulated", True), ("emulated-6.12.0", False), ("emulated-6.15", True)])
+async def test_a_flag_of_a_counter_that_is_not_enabled_interrupts_but_in_6_12_0(design: str, level: bool) -> None:
+    vpmu, _ = made(design)
+    await vpmu.load()
+    await start(vpmu)
+    vpmu.counter_overflow(0)
+    await access(vpmu, r.PMCNTENCLR_EL0, True, 1)
+    assert vpmu.level() == level
+
+
 async def test_an_emulated_overflow_is_pending_and_kicks_the_vcpu() -> None:
     vpmu, vcpu = made("emulated")
     await vpmu.load()

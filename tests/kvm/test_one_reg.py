@@ -5,11 +5,12 @@ import errno
 import pytest
 
 from services import registers as r
-from services.cpu import Cpu, Entry, Notice
+from services.cpu import Cpu, Entry, Notice, Timer, awaited
 from services.host_perf import HostPerf
 from services.kvm.attendant import LocalSoftware
 from services.kvm.one_reg import get_one_reg, reg_id, set_filter, set_nr_counters, set_one_reg
 from services.kvm.simulation import Simulation
+from services.kvm.vcpu import VCpu
 from services.registers import PMEVCNTR, PMEVTYPER
 from tests.kvm.scripted import INST_RETIRED, Scripted, experiment, simulation
 
@@ -28,6 +29,10 @@ async def put(made: Simulation) -> None:
     await made.run()
     while made.pcpus[0].rq.current is not None:
         await made.step()
+
+
+async def one_reg(vcpu: VCpu, register: int) -> int:
+    return await awaited(get_one_reg(vcpu, reg_id(register)))
 
 
 def n_of(value: int) -> int:
@@ -75,7 +80,7 @@ async def test_after_the_first_run_n_and_the_filter_are_fixed() -> None:
     await put(made)
     vcpu = made.vcpus[0]
     set_one_reg(vcpu, reg_id(r.PMCR_EL0), 2 << r.PMCR_N_SHIFT)
-    assert n_of(get_one_reg(vcpu, reg_id(r.PMCR_EL0))) == 6
+    assert n_of(await one_reg(vcpu, r.PMCR_EL0)) == 6
     with pytest.raises(OSError, match="has run") as caught:
         set_nr_counters(vcpu, 2)
     assert caught.value.errno == errno.EBUSY
@@ -115,10 +120,10 @@ async def test_what_is_set_is_read_back_and_reaches_the_guest(design: str) -> No
     }
     for register, value in given.items():
         set_one_reg(vcpu, reg_id(register), value)
-        assert get_one_reg(vcpu, reg_id(register)) == value
+        assert await one_reg(vcpu, register) == value
     await put(made)
     assert seen == list(given.values())
-    assert [get_one_reg(vcpu, reg_id(register)) for register in given] == list(given.values())
+    assert [await one_reg(vcpu, register) for register in given] == list(given.values())
 
 
 @pytest.mark.parametrize("design", ["emulated", "emulated-6.15", "partitioned", "partitioned-v5"])
@@ -143,3 +148,118 @@ async def test_a_denied_event_does_not_count(design: str, deny: bool) -> None:
         set_filter(made.vcpus[0], INST_RETIRED, 1, deny=True)
     await made.run()
     assert counts == [0 if deny else WORK // 2]
+
+
+EMULATED = ["emulated", "emulated-6.12.0", "emulated-6.15"]
+ENABLED = 6 << r.PMCR_N_SHIFT | r.PMCR_LC | r.PMCR_E
+ON = {PMEVTYPER(0): INST_RETIRED | r.PMEVTYPER_P, r.PMCNTENSET_EL0: 1, r.PMCR_EL0: ENABLED}
+
+
+class Working(Scripted):
+    """A guest that writes what it is `given`, works, and reads counter 0; and so again with a timer's help."""
+
+    def __init__(self, given: dict[int, int]) -> None:
+        super().__init__(boot=self.boot, resume=self.resume, timer=self.boot)
+        self.given = given
+        self.counts: list[int] = []
+
+    async def boot(self, cpu: Cpu, entry: Entry) -> None:
+        for register, value in self.given.items():
+            cpu.burst.msr(register, value)
+        cpu.burst.notify(Notice.WORK_BEGUN, 0)
+        cpu.burst.compute(2, 0, WORK)
+
+    async def resume(self, cpu: Cpu, entry: Entry) -> None:
+        self.counts.append(await cpu.mrs(PMEVCNTR(0)))
+        cpu.burst.timer(Timer.TICK, cpu.now + 100 * WORK)
+        cpu.burst.notify(Notice.WORK_DONE, 0)
+        cpu.burst.wfi()
+
+
+@pytest.mark.parametrize("design", [*EMULATED, "partitioned"])
+async def test_a_counter_is_what_is_in_memory_plus_what_its_backing_event_has_counted(design: str) -> None:
+    made = lab(design, Working(ON))
+    await put(made)
+    assert await one_reg(made.vcpus[0], PMEVCNTR(0)) == WORK // 2
+
+
+@pytest.mark.parametrize("design", EMULATED)
+async def test_what_a_vmm_restores_counts_from_the_first_run_on(design: str) -> None:
+    """KVM_REQ_RELOAD_PMU."""
+    guest = Working({})
+    made = lab(design, guest)
+    for register, value in ON.items():
+        set_one_reg(made.vcpus[0], reg_id(register), value)
+    await put(made)
+    assert guest.counts == [WORK // 2]
+
+
+@pytest.mark.parametrize(("design", "counts"), [("emulated", WORK // 2), ("emulated-6.15", WORK)])
+async def test_what_a_vmm_enables_after_the_first_run_counts_from_the_next_one_on_in_6_15(
+    design: str, counts: int
+) -> None:
+    guest = Working({})
+    made = lab(design, guest)
+    for register, value in ON.items():
+        set_one_reg(made.vcpus[0], reg_id(register), value)
+    set_one_reg(made.vcpus[0], reg_id(r.PMCNTENSET_EL0), 0)
+    set_one_reg(made.vcpus[0], reg_id(r.PMCNTENCLR_EL0), 1 if design == "emulated" else 0)
+    await put(made)
+    assert guest.counts == [0]
+    set_one_reg(made.vcpus[0], reg_id(r.PMCNTENSET_EL0), 1)
+    await one_more(made, guest)
+    assert guest.counts == [0, counts - WORK // 2]
+
+
+async def one_more(made: Simulation, guest: Working) -> None:
+    """Up to the guest's next count, and the put after it."""
+    while len(guest.counts) < 2 or made.pcpus[0].rq.current is not None:
+        await made.step()
+
+
+@pytest.mark.parametrize(
+    ("design", "kept", "read"), [("emulated", 1000, 1000 + WORK // 2), ("emulated-6.15", 1000, 1000)]
+)
+async def test_a_running_counter_that_a_vmm_writes(design: str, kept: int, read: int) -> None:
+    """6.12 leaves the backing event what it has counted, 6.15 releases it (kvm_pmu_set_counter_value_user)."""
+    guest = Working(ON)
+    made = lab(design, guest)
+    await put(made)
+    vcpu = made.vcpus[0]
+    set_one_reg(vcpu, reg_id(PMEVCNTR(0)), kept)
+    assert vcpu.pmu.counter[0] == kept
+    assert await one_reg(vcpu, PMEVCNTR(0)) == read
+    guest.given = {}
+    await one_more(made, guest)
+    assert guest.counts == [WORK // 2, read + WORK // 2]
+
+
+@pytest.mark.parametrize("design", ["emulated", "emulated-6.12.0"])
+async def test_up_to_6_12_a_view_sets_or_clears(design: str) -> None:
+    vcpu = lab(design, Reader()).vcpus[0]
+    for sets, clears in (
+        (r.PMCNTENSET_EL0, r.PMCNTENCLR_EL0),
+        (r.PMINTENSET_EL1, r.PMINTENCLR_EL1),
+        (r.PMOVSSET_EL0, r.PMOVSCLR_EL0),
+    ):
+        set_one_reg(vcpu, reg_id(clears), r.MASK64)
+        set_one_reg(vcpu, reg_id(sets), 0b0011)
+        set_one_reg(vcpu, reg_id(sets), 0b0110)
+        assert await one_reg(vcpu, clears) == 0b0111
+        set_one_reg(vcpu, reg_id(clears), 0b0101)
+        assert await one_reg(vcpu, sets) == 0b0010
+
+
+@pytest.mark.parametrize("design", ["emulated-6.15", "partitioned", "partitioned-v8"])
+async def test_since_6_15_each_view_assigns(design: str) -> None:
+    vcpu = lab(design, Reader()).vcpus[0]
+    for sets, clears in (
+        (r.PMCNTENSET_EL0, r.PMCNTENCLR_EL0),
+        (r.PMINTENSET_EL1, r.PMINTENCLR_EL1),
+        (r.PMOVSSET_EL0, r.PMOVSCLR_EL0),
+    ):
+        set_one_reg(vcpu, reg_id(sets), 0b0011)
+        set_one_reg(vcpu, reg_id(sets), 0b0110)
+        assert await one_reg(vcpu, clears) == 0b0110
+        set_one_reg(vcpu, reg_id(clears), r.CYCLE_BIT | 1 << 20)
+        assert await one_reg(vcpu, sets) == r.CYCLE_BIT

@@ -39,11 +39,16 @@ IN_MEMORY = (r.SW_INCR, r.CHAIN)  # events that KVM counts itself
 class Kernel(Enum):
     """Whose emulation: the kernel's version."""
 
-    LINUX_6_12 = "6.12"
+    LINUX_6_12_117 = "6.12.117"
+    LINUX_6_12_0 = "6.12.0"
     LINUX_6_15 = "6.15"
 
 
-KERNEL = "6.12: each PMCR_EL0 write acts on all counters, enabled ones interrupt; 6.15: a change of E acts"
+KERNEL = (
+    "in 6.12 each PMCR_EL0 write acts on all enabled counters, and the VMM's registers take effect at the first run; "
+    "in 6.12.0 a flag interrupts only while its counter is enabled; in 6.15 a change of PMCR_EL0.E acts, and each "
+    "register that the VMM writes"
+)
 
 
 @dataclass(eq=False)
@@ -53,7 +58,9 @@ class EmulatedPmu(Vpmu):
     design: Emulated = derived()
     host: HostTraps = field(default_factory=HostTraps, init=False)
     backed: int = 0  # counters that have a perf event, one bit each
-    acts_on_change: bool = derived(init=False)
+    rewritten: int = 0  # those of them whose value the VMM has written, so that their events are of no use any more
+    reprograms: bool = derived(init=False)  # kvm_pmu_reprogram_counter_mask (6.15)
+    interrupts_if_enabled: bool = derived(init=False)
     rows: list[Row] = derived(default_factory=list)  # what the access under way asks of the host's perf
     calls: int = derived(default=0)  # how many of its functions that calls
     base: int = derived(init=False)  # the handle of counter 0
@@ -64,7 +71,8 @@ class EmulatedPmu(Vpmu):
 
     def derive(self) -> None:
         super().derive()
-        self.acts_on_change = self.design.kernel is Kernel.LINUX_6_15
+        self.reprograms = self.design.reprograms
+        self.interrupts_if_enabled = self.design.kernel is Kernel.LINUX_6_12_0
         self.base = self.vcpu.id << COUNTER_SHIFT
         self.long_counters = self.pmu.pmuver >= PMUVER_P5
         self.widths = [MASK64 if self.long_counters else MASK32] * CYCLE_COUNTER + [MASK64]
@@ -82,10 +90,35 @@ class EmulatedPmu(Vpmu):
     async def put(self) -> None:
         """Nor here."""
 
+    def reload(self) -> Access:
+        """kvm_vcpu_reload_pmu; in 6.12 kvm_pmu_handle_pmcr."""
+        if self.reprograms:
+            self._reload_rewritten()
+            self._reprogram(self.pmu.mask)
+        else:
+            self._write_pmcr(self.pmu.pmcr)
+        return self._perf(0) if self.rows else 0
+
+    def _reload_rewritten(self) -> None:
+        for n in bits(self.rewritten):
+            self._release(n)
+        self.rewritten = 0
+
     def level(self) -> bool:
+        """kvm_pmu_overflow_status."""
         pmu = self.pmu
         pending = pmu.ovs & pmu.inten & pmu.mask
-        return bool(pmu.pmcr & r.PMCR_E and (pending if self.acts_on_change else pending & pmu.cnten))
+        return bool(pmu.pmcr & r.PMCR_E and (pending & pmu.cnten if self.interrupts_if_enabled else pending))
+
+    # What the VMM does, while the vCPU is not loaded.
+
+    def user_read(self, n: int) -> Access:
+        return self._value(n)
+
+    def user_wrote(self, n: int) -> None:
+        """kvm_pmu_set_counter_value_user (6.15); 6.12 leaves the event as it is."""
+        if self.reprograms:
+            self.rewritten |= self.backed & 1 << n
 
     def counter_overflow(self, counter: int) -> None:
         """kvm_pmu_perf_overflow: the flag, and the CHAIN event of the counter above."""
@@ -155,14 +188,20 @@ class EmulatedPmu(Vpmu):
         pmu = self.pmu
         counters = value & pmu.mask
         pmu.cnten |= counters
-        self._enable(counters)
-        self._restore_guest()
+        if self.reprograms:
+            self._reprogram(counters)
+        else:
+            self._enable(counters)
+            self._restore_guest()
 
     def _write_pmcntenclr(self, value: int) -> None:
         pmu = self.pmu
         counters = value & pmu.mask
         pmu.cnten &= ~counters
-        self._ask(DISABLE, counters & self.backed)
+        if self.reprograms:
+            self._reprogram(counters)
+        else:
+            self._ask(DISABLE, counters & self.backed)
 
     def _write_pmswinc(self, value: int) -> None:
         self._count(value & self.pmu.mask & ~CYCLE_BIT, r.SW_INCR)
@@ -178,19 +217,20 @@ class EmulatedPmu(Vpmu):
             wide = sum(1 << n for n in bits(self.backed) if value & self.overflows_long[n])
             self.rows.append((LONG_OVERFLOW, self.base, self.backed, wide, 0))
             self.calls += 1
-        if self.acts_on_change:
-            if changed & r.PMCR_E:
-                self._reprogram()
-        elif value & r.PMCR_E:
-            self._enable(pmu.cnten)
-        else:
-            self._ask(DISABLE, pmu.cnten & self.backed)
+        if not self.reprograms:
+            if value & r.PMCR_E:
+                self._enable(pmu.cnten)
+            else:
+                self._ask(DISABLE, pmu.cnten & self.backed)
         if value & (r.PMCR_C | r.PMCR_P):
             reset = (CYCLE_BIT if value & r.PMCR_C else 0) | (pmu.mask & ~CYCLE_BIT if value & r.PMCR_P else 0)
             for n in bits(reset):
                 pmu.counter[n] = 0
                 self._recreate(n)
-        self._restore_guest()
+        if not self.reprograms:
+            self._restore_guest()
+        elif changed & r.PMCR_E:  # by KVM_REQ_RELOAD_PMU, on the way back into the guest
+            self._reprogram(pmu.mask)
 
     # The backing events.
 
@@ -215,11 +255,14 @@ class EmulatedPmu(Vpmu):
             else:
                 self._ask(ENABLE, 1 << n)
 
-    def _reprogram(self) -> None:
-        """kvm_vcpu_reload_pmu (from 6.14): enable or disable each counter as the registers now have it."""
-        enabled = self.pmu.cnten if self.pmu.pmcr & r.PMCR_E else 0
-        self._ask(DISABLE, self.pmu.mask & ~enabled & self.backed)
+    def _reprogram(self, mask: int) -> None:
+        """kvm_pmu_reprogram_counter_mask: enable or disable each counter in `mask` as the registers now have it."""
+        if not mask:
+            return
+        enabled = mask & self.pmu.cnten if self.pmu.pmcr & r.PMCR_E else 0
+        self._ask(DISABLE, mask & ~enabled & self.backed)
         self._enable(enabled)
+        self._restore_guest()
 
     def _ask(self, call: int, mask: int) -> None:
         """`call` of each kernel counter in `mask`."""
@@ -239,9 +282,7 @@ class EmulatedPmu(Vpmu):
             flags = LONG if self.long_counters else 0
         if event in pmu.denied or (event in IN_MEMORY and n != CYCLE_COUNTER):
             if had:
-                self.rows.append((RELEASE, self.base + n, 0, 0, 0))
-                self.calls += 1
-                self.backed ^= bit
+                self._release(n)
             return
         if typer & r.PMEVTYPER_U:
             flags |= EXCLUDE_USER
@@ -256,10 +297,16 @@ class EmulatedPmu(Vpmu):
         self.calls += 2 if had else 1
         self.backed |= bit
 
+    def _release(self, n: int) -> None:
+        """kvm_pmu_release_perf_event."""
+        self.rows.append((RELEASE, self.base + n, 0, 0, 0))
+        self.calls += 1
+        self.backed ^= 1 << n
+
     def _value(self, n: int) -> Access:
         """kvm_pmu_get_counter_value: what is saved plus what the backing event has counted."""
         counted: Eventual[list[int]] = [0]
-        if self.backed >> n & 1:
+        if (self.backed & ~self.rewritten) >> n & 1:
             counted = self.vcpu.call([(READ, self.base + n, 0, 0, 0)], reads=1)
         if isinstance(counted, list):
             return self.pmu.counter[n] + counted[0] & self.widths[n]
@@ -322,12 +369,25 @@ async def _after(done: Coroutine[Any, Any, list[int]], value: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Emulated(Design):
-    """perf-backed emulation, as in today's kernels."""
+    """perf-backed emulation, as in Linux 6.12.117."""
 
     name = "emulated"
-    why = "today's vPMU: every access traps, each counter is faked by a perf event of the host"
+    why = "today's vPMU (6.12.117): every access traps, each counter is faked by a perf event of the host"
 
-    kernel: Kernel = axis(Kernel.LINUX_6_12, KERNEL)
+    kernel: Kernel = axis(Kernel.LINUX_6_12_117, KERNEL)
+
+    @property
+    def reprograms(self) -> bool:
+        """Is it of a kernel with kvm_pmu_reprogram_counter_mask()?"""
+        return self.kernel is Kernel.LINUX_6_15
+
+    @property
+    def user_views_assign(self) -> bool:
+        return self.reprograms
+
+    @property
+    def reloads_on_user_write(self) -> bool:
+        return self.reprograms
 
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
         if counters > cpu.counters:
@@ -346,11 +406,13 @@ class Emulated(Design):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Emulated612(Emulated):
-    """The kernel whose code was read."""
+class Emulated6120(Emulated):
+    """The first 6.12."""
 
-    name = "emulated-6.12"
-    why = "Linux 6.12: each PMCR_EL0 write disables or enables every counter"
+    name = "emulated-6.12.0"
+    why = "Linux 6.12.0: as 6.12.117, but an overflow interrupts only while its counter is enabled (PMCNTENSET_EL0)"
+
+    kernel: Kernel = axis(Kernel.LINUX_6_12_0, KERNEL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -358,9 +420,12 @@ class Emulated615(Emulated):
     """The kernel that the published numbers were taken on, or one near it."""
 
     name = "emulated-6.15"
-    why = "Linux 6.15: PMCR_EL0 acts when E changes, at the next entry"
+    why = (
+        "Linux 6.15: PMCR_EL0 acts when E changes, at the next entry; PMCNTENCLR_EL0 flips the EL0 filters of host "
+        "events, too; what the VMM writes has the backing events made anew, and all views of a register assign"
+    )
 
     kernel: Kernel = axis(Kernel.LINUX_6_15, KERNEL)
 
 
-VERSIONS = (Emulated612, Emulated615)
+VERSIONS = (Emulated6120, Emulated615)
