@@ -237,8 +237,11 @@ class Machine:
     def now(self, cpu: int) -> int: ...
     def set_deadline(self, cpu: int, deadline: int) -> None:
         """The time in cycles at which `execute` and `run` stop for a timer; 2**64-1: none."""
-    def execute(self, cpu: int, burst: Burst, start: int, interruptible: bool) -> int | Stop:
-        """Execute operations from `start` on: the time after the last one, or a Stop where one needs KVM."""
+    def execute(self, cpu: int, burst: Burst, start: int, interrupts: int) -> int | Stop:
+        """Execute operations from `start` on: the time after the last one, or a Stop where one needs KVM.
+
+        It stops between two of them for no interrupt (0), for all (1), or for the PMU's but not for the deadline (2).
+        """
     def read(self, cpu: int, register: int) -> int:
         """Execute one MRS of what runs. Raises ValueError if it takes an exception."""
     def write(self, cpu: int, register: int, value: int) -> None:
@@ -261,6 +264,8 @@ class Machine:
         """The time at which `idle(cpu, until)` would end, or earlier if PMCCNTR_EL0 overflows without an interrupt."""
     def interrupt(self, cpu: int) -> bool:
         """Has the PMU interrupt reached the CPU?"""
+    def pending_interrupt(self, cpu: int) -> bool:
+        """Is `interrupt` high or the deadline reached?"""
     def arrives(self, cpu: int) -> int:
         """When a PMU interrupt that is under way reaches the CPU; 2^64 - 1 if none is."""
     def raised(self, cpu: int) -> int:

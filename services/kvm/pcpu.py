@@ -194,8 +194,7 @@ class PCpu(PCpuState):
 
     def interrupt_pending(self) -> bool:
         """Is there an interrupt to serve?"""
-        machine, cpu = self.machine, self.cpu
-        return machine.interrupt(cpu) or machine.now(cpu) >= self.deadline
+        return self.machine.pending_interrupt(self.cpu)
 
     def charge(self, cost: int) -> None:
         """Software time of the host kernel."""

@@ -49,7 +49,7 @@ class HostTraps:
             burst.mrs(r.HDFGWTR_EL2)
             if fine.writes:
                 burst.msr(r.HDFGWTR_EL2, fine.writes)
-        self._keep(vcpu.kvm(burst), found)
+        self._keep(vcpu.kvm_irqs_off(burst), found)
 
     def put_6_12(self, vcpu: KvmVcpu, fine: FineGrained = NONE, *, userenr: bool = True) -> None:
         """__deactivate_traps_common. `fine`: what the load set."""
@@ -61,7 +61,7 @@ class HostTraps:
             burst.msr(r.HDFGRTR_EL2, self.reads)
         if vcpu.spec.fgt and fine.writes:
             burst.msr(r.HDFGWTR_EL2, self.writes)
-        vcpu.kvm(burst)
+        vcpu.kvm_irqs_off(burst)
 
     def load_2026(self, vcpu: KvmVcpu, mdcr: int, fine: FineGrained = NONE) -> None:
         """MDCR_EL2 first, and the fine-grained traps as the vCPU has them, whatever these are."""
@@ -74,7 +74,7 @@ class HostTraps:
             burst.msr(r.HDFGRTR_EL2, fine.reads)
             burst.mrs(r.HDFGWTR_EL2)
             burst.msr(r.HDFGWTR_EL2, fine.writes)
-        self._keep(vcpu.kvm(burst), found)
+        self._keep(vcpu.kvm_irqs_off(burst), found)
 
     def put_2026(self, vcpu: KvmVcpu) -> None:
         burst = Burst()
@@ -83,7 +83,7 @@ class HostTraps:
         if vcpu.spec.fgt:
             burst.msr(r.HDFGRTR_EL2, self.reads)
             burst.msr(r.HDFGWTR_EL2, self.writes)
-        vcpu.kvm(burst)
+        vcpu.kvm_irqs_off(burst)
 
     def _keep(self, values: list[int], mdcr: int) -> None:
         self.mdcr = values[mdcr]

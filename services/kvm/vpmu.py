@@ -77,8 +77,13 @@ class KvmVcpu(Protocol):
         """PMUSERENR_EL0 as the host's driver wants it on the pCPU for the host's EL0, whoever's is in the register."""
         ...
 
-    def kvm(self, burst: Burst) -> list[int]:
-        """Execute KVM's own accesses, at EL2; the values read."""
+    def kvm(self, burst: Burst) -> Eventual[list[int]]:
+        """Execute KVM's own accesses, at EL2; the values read. What is pending, and not masked in the step that makes
+        them, is taken between two of them."""
+        ...
+
+    def kvm_irqs_off(self, burst: Burst) -> list[int]:
+        """As `kvm`, with interrupts off from the first to the last (local_irq_save); a pseudo-NMI waits, too."""
         ...
 
     def read(self, register: int) -> int:

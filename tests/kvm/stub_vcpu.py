@@ -32,6 +32,8 @@ class StubVcpu:
             self.told.append(f"{ {OP_MRS: 'r', OP_MSR: 'w'}[code >> 24] } {register_name(code & 0xFFFF)}")
         return burst.values()
 
+    kvm_irqs_off = kvm
+
     def read(self, register: int) -> int:
         self.told.append(f"r {register_name(register)}")
         return self.machine.read(0, register)

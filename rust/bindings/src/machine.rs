@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pmu::cpu::Whose;
 use pmu::feature::Features;
-use pmu::machine::{Costs, Stop as CoreStop};
+use pmu::machine::{Costs, Interrupts, Stop as CoreStop};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -40,9 +40,9 @@ impl Machine {
         cpu: usize,
         burst: &mut Burst,
         start: usize,
-        interruptible: bool,
+        interrupts: impl Into<Interrupts>,
     ) -> PyResult<CoreStop> {
-        self.inner.execute(cpu, &mut burst.inner, start, interruptible).map_err(value_error)
+        self.inner.execute(cpu, &mut burst.inner, start, interrupts).map_err(value_error)
     }
 
     /// As of `pmu::machine::Machine`.
@@ -213,10 +213,12 @@ impl Machine {
         cpu: usize,
         burst: &Bound<'py, Burst>,
         start: usize,
-        interruptible: bool,
+        interrupts: u8,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let interrupts = Interrupts::from_number(interrupts)
+            .ok_or_else(|| PyValueError::new_err(format!("which interrupts is {interrupts}?")))?;
         let mut burst = burst.try_borrow_mut()?;
-        match self.run_burst(cpu, &mut burst, start, interruptible)? {
+        match self.run_burst(cpu, &mut burst, start, interrupts)? {
             CoreStop::End => Ok(self.now(cpu)?.into_pyobject(py)?.into_any()),
             stop => Ok(Bound::new(py, Stop::of(&burst.inner, stop, None))?.into_any()),
         }
@@ -267,6 +269,10 @@ impl Machine {
 
     fn interrupt(&mut self, cpu: usize) -> PyResult<bool> {
         Ok(self.inner.cpu(cpu).map_err(value_error)?.interrupt())
+    }
+
+    fn pending_interrupt(&self, cpu: usize) -> PyResult<bool> {
+        Ok(self.inner.cpu(cpu).map_err(value_error)?.pending_interrupt())
     }
 
     fn arrives(&self, cpu: usize) -> PyResult<u64> {

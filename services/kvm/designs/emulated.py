@@ -8,7 +8,6 @@ from enum import Enum
 from typing import Any
 
 from services import registers as r
-from services._pmu import Burst
 from services.boot import HostPolicy
 from services.cpu import COUNTER_SHIFT, Call, CounterFlag, Eventual, Row, awaited
 from services.experiment import CpuSpec
@@ -177,9 +176,9 @@ class EmulatedPmu(Vpmu):
             return value
         match register:
             case r.PMCEID0_EL0:
-                return self.pmu.pmceid(0, self._hardware(r.PMCEID0_EL0))
+                return self.pmu.pmceid(0, self.vcpu.read(r.PMCEID0_EL0))
             case r.PMCEID1_EL0:
-                return self.pmu.pmceid(1, self._hardware(r.PMCEID1_EL0))
+                return self.pmu.pmceid(1, self.vcpu.read(r.PMCEID1_EL0))
             case r.PMMIR_EL1:
                 return 0
         raise InjectUndef
@@ -346,11 +345,6 @@ class EmulatedPmu(Vpmu):
         self.rows, self.calls = [], 0
         done = self.vcpu.call(rows, calls=calls)
         return value if isinstance(done, list) else _after(done, value)
-
-    def _hardware(self, register: int) -> int:
-        burst = Burst()
-        burst.mrs(register)
-        return self.vcpu.kvm(burst)[0]
 
 
 # Of the registers that are not counters', those whose writing does more than to be kept.

@@ -49,7 +49,7 @@ class GunyahPmu(Vpmu):
         if context.owned:
             await self._reside()
         else:
-            context.set_traps(trap_controls.free(context.on.cpu))
+            await context.set_traps(trap_controls.free(context.on.cpu))
 
     async def _reside(self) -> None:
         """The registers go onto the CPU."""
@@ -60,7 +60,7 @@ class GunyahPmu(Vpmu):
                 rows.append((Call.EL0_FILTER, 1, 0, 0, 0))
             await awaited(self.vcpu.call(rows, Account.RESERVE))
         self.host_pmcr.keep(context)
-        context.set_traps(trap_controls.owned(on) | self.host_pmcr.hpme(context))
+        await context.set_traps(trap_controls.owned(on) | self.host_pmcr.hpme(context))
         swap_in = SwapIn(context)
         swap_in.types()
         swap_in.counters()
@@ -70,7 +70,7 @@ class GunyahPmu(Vpmu):
         swap_in.cnten()
         swap_in.inten()
         swap_in.userenr()
-        swap_in.done()
+        await swap_in.done()
 
     async def put(self) -> None:
         """The switch-out."""
@@ -89,9 +89,9 @@ class GunyahPmu(Vpmu):
             swap_out.disable()
             swap_out.host(r.PMUSERENR_EL0, 0)
             swap_out.host(r.PMCR_EL0, self.host_pmcr.value)
-            swap_out.done()
+            await swap_out.done()
         context.loaded = False
-        context.lift_traps()
+        await context.lift_traps()
         if context.owned and context.on.split:
             await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE))
 

@@ -50,7 +50,7 @@ class MediatedPmu(Vpmu):
             rows.append((Call.EL0_FILTER, 1, 0, 0, 0))
         await awaited(self.vcpu.call(rows, Account.RESERVE))
         self.host_pmcr.keep(context)
-        context.set_traps(trap_controls.owned(on) | self.host_pmcr.hpme(context))
+        await context.set_traps(trap_controls.owned(on) | self.host_pmcr.hpme(context))
         swap_in = SwapIn(context)
         swap_in.types()
         swap_in.counters()
@@ -60,7 +60,7 @@ class MediatedPmu(Vpmu):
         swap_in.cnten()
         swap_in.inten()
         swap_in.userenr()
-        swap_in.done()
+        await swap_in.done()
 
     async def put(self) -> None:
         context = self.context
@@ -77,9 +77,9 @@ class MediatedPmu(Vpmu):
         swap_out.disable()
         swap_out.host(r.PMUSERENR_EL0, 0)
         swap_out.host(r.PMCR_EL0, self.host_pmcr.value)
-        swap_out.done()
+        await swap_out.done()
         context.loaded = False
-        context.lift_traps()
+        await context.lift_traps()
         await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE))
 
     def access(self, register: int, write: bool, value: int) -> Access:

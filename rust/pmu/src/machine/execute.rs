@@ -44,6 +44,42 @@ pub enum Stop {
     },
 }
 
+/// Which interrupts a burst stops for, between two operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Interrupts {
+    /// None.
+    Masked,
+    /// The PMU's, and timers by the deadline.
+    Unmasked,
+    /// The PMU's alone, as a pseudo-NMI.
+    Nmi,
+}
+
+impl Interrupts {
+    /// The one with this number.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Self::Masked, Self::Unmasked, Self::Nmi].get(usize::from(number)).copied()
+    }
+
+    #[inline]
+    fn pending(self, on: &Cpu) -> bool {
+        match self {
+            Self::Masked => false,
+            Self::Unmasked => on.pending_interrupt(),
+            Self::Nmi => on.interrupt(),
+        }
+    }
+}
+
+impl From<bool> for Interrupts {
+    /// All or none.
+    fn from(unmasked: bool) -> Self {
+        if unmasked { Self::Unmasked } else { Self::Masked }
+    }
+}
+
 /// A CPU and what runs on it, as it executes accesses.
 struct Executing<'a> {
     c: &'a mut Cpu,
@@ -134,12 +170,13 @@ impl Machine {
         cpu: usize,
         burst: &mut Burst,
         start: usize,
-        interruptible: bool,
+        interrupts: impl Into<Interrupts>,
     ) -> Result<Stop, Error> {
+        let interrupts = interrupts.into();
         let mut on = self.executing(cpu)?;
         let Burst { ops, values } = burst;
         for (index, &op) in ops.iter().enumerate().skip(start) {
-            if interruptible && on.c.pending_interrupt() {
+            if interrupts.pending(on.c) {
                 return Ok(Stop::Interrupt { index });
             }
             let (write, value) = match op.operation {
@@ -261,6 +298,16 @@ mod tests {
         assert_eq!(machine.execute(0, &mut burst, 0, true), Ok(Stop::Interrupt { index: 2 }));
         assert_eq!(machine.execute(0, &mut burst, 2, false), Ok(Stop::End));
         assert_eq!(machine.run(0, 100), Ok(0));
+    }
+
+    #[test]
+    fn where_interrupts_are_masked_by_priority_a_burst_does_not_stop_for_a_timer() {
+        let mut machine = machine();
+        machine.set_running(0, 0, 1, 0).expect("they exist");
+        machine.set_deadline(0, 0).expect("it exists");
+        assert_eq!(machine.execute(0, &mut reading(PMCR), 0, Interrupts::Nmi), Ok(Stop::End));
+        let stop = machine.execute(0, &mut reading(PMCR), 0, Interrupts::Unmasked);
+        assert_eq!(stop, Ok(Stop::Interrupt { index: 0 }));
     }
 
     #[test]

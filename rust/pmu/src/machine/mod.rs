@@ -6,7 +6,7 @@ mod implemented;
 mod truth;
 
 pub use error::Error;
-pub use execute::Stop;
+pub use execute::{Interrupts, Stop};
 
 use std::collections::BTreeMap;
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from services import registers as r
 from services._pmu import Burst
+from services.cpu import awaited
 from services.kvm.bill import Account
 from services.kvm.designs.partitioned.guest_range import GuestRange
 from services.kvm.designs.partitioned.trap_controls import TRAPPED_READS, TRAPPED_WRITES
@@ -42,21 +43,21 @@ class PmuContext:
         """Is the live copy on the CPU?"""
         return self.owned and self.loaded
 
-    def set_traps(self, mdcr: int) -> None:
+    async def set_traps(self, mdcr: int) -> None:
         """The trap controls while the vCPU is loaded: MDCR_EL2, and the fine-grained ones where there are any."""
-        self._set_traps(mdcr, TRAPPED_READS, TRAPPED_WRITES)
+        await self._set_traps(mdcr, TRAPPED_READS, TRAPPED_WRITES)
 
-    def lift_traps(self) -> None:
+    async def lift_traps(self) -> None:
         """The host's trap controls: none, and every counter is in its range."""
-        self._set_traps(self.vcpu.spec.counters, 0, 0)
+        await self._set_traps(self.vcpu.spec.counters, 0, 0)
 
-    def _set_traps(self, mdcr: int, reads: int, writes: int) -> None:
+    async def _set_traps(self, mdcr: int, reads: int, writes: int) -> None:
         burst = Burst()
         burst.msr(r.MDCR_EL2, mdcr)
         if self.vcpu.spec.fgt:
             burst.msr(r.HDFGRTR_EL2, reads)
             burst.msr(r.HDFGWTR_EL2, writes)
-        self.vcpu.kvm(burst)
+        await awaited(self.vcpu.kvm(burst))
 
     @contextmanager
     def charged_to_swap(self) -> Iterator[None]:

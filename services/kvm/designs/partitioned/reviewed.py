@@ -84,7 +84,7 @@ class PartitionedPmu(Vpmu):
         if context.owned:
             await self._reside()
         else:
-            context.set_traps(trap_controls.free(context.on.cpu))
+            await context.set_traps(trap_controls.free(context.on.cpu))
 
     def _in_use(self) -> bool:
         """The debug registers' rule: decided from the saved state, afresh at each load."""
@@ -101,7 +101,7 @@ class PartitionedPmu(Vpmu):
             await awaited(self.vcpu.call(rows, Account.RESERVE))
         self.host_pmcr.keep(context)
         pmcr = r.MDCR_EL2_TPMCR if self.design.pmcr is Pmcr.TRAPPED else 0
-        context.set_traps(trap_controls.owned(on) | self.host_pmcr.hpme(context) | pmcr)  # kvm_arm_setup_mdcr_el2
+        await context.set_traps(trap_controls.owned(on) | self.host_pmcr.hpme(context) | pmcr)  # kvm_arm_setup_mdcr_el2
         swap_in = SwapIn(context)  # kvm_pmu_load
         swap_in.types()  # kvm_pmu_apply_event_filter
         swap_in.counters()
@@ -111,7 +111,7 @@ class PartitionedPmu(Vpmu):
         swap_in.cnten()
         swap_in.inten()
         swap_in.userenr()
-        swap_in.done()
+        await swap_in.done()
 
     async def put(self) -> None:
         """kvm_arch_vcpu_put."""
@@ -130,9 +130,9 @@ class PartitionedPmu(Vpmu):
             swap_out.disable()
             swap_out.host(r.PMUSERENR_EL0, 0)
             swap_out.host(r.PMCR_EL0, self.host_pmcr.value)
-            swap_out.done()
+            await swap_out.done()
         context.loaded = False
-        context.lift_traps()  # kvm_vcpu_put_vhe
+        await context.lift_traps()  # kvm_vcpu_put_vhe
         if context.owned and self.calls_host:  # kvm_pmu_set_guest_counters
             await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE))
 

@@ -83,11 +83,13 @@ class SwapIn:
     def userenr(self) -> None:
         self.burst.msr(r.PMUSERENR_EL0, self.pmu.userenr)
 
-    def done(self) -> None:
+    async def done(self) -> None:
         context = self.context
         context.swaps.loads += 1
         context.swaps.register_writes += len(self.burst)
-        context.vcpu.kvm(self.burst)
+        values = context.vcpu.kvm(self.burst)
+        if not isinstance(values, list):
+            await values
 
 
 class SwapOut:
@@ -135,9 +137,11 @@ class SwapOut:
         """A register that the host gets back."""
         self.burst.msr(register, value)
 
-    def done(self) -> None:
+    async def done(self) -> None:
         context = self.context
         values = context.vcpu.kvm(self.burst)
+        if not isinstance(values, list):
+            values = await values
         context.swaps.puts += 1
         context.swaps.register_reads += len(values)
         context.swaps.register_writes += len(self.burst) - len(values)

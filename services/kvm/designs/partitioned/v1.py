@@ -42,7 +42,7 @@ class V1Pmu(Vpmu):
         context = self.context
         context.loaded = True
         # kvm_vcpu_load_vhe, without HPME: the host's counters stop
-        context.set_traps(trap_controls.owned(context.on))
+        await context.set_traps(trap_controls.owned(context.on))
         swap_in = SwapIn(context)  # kvm_pmu_load
         swap_in.types(swap.as_written)  # kvm_pmu_apply_event_filter
         swap_in.counters()
@@ -52,7 +52,7 @@ class V1Pmu(Vpmu):
         swap_in.cnten()
         swap_in.inten()
         swap_in.userenr()
-        swap_in.done()
+        await swap_in.done()
 
     async def put(self) -> None:
         """kvm_arch_vcpu_put."""
@@ -68,9 +68,9 @@ class V1Pmu(Vpmu):
         swap_out.clear_overflows()
         swap_out.disable()
         swap_out.host(r.PMUSERENR_EL0, 0)
-        swap_out.done()
+        await swap_out.done()
         context.loaded = False
-        context.lift_traps()  # kvm_vcpu_put_vhe
+        await context.lift_traps()  # kvm_vcpu_put_vhe
 
     def access(self, register: int, write: bool, value: int) -> Access:
         return self.trapped.perform(self.context, register, write, value)

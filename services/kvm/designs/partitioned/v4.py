@@ -41,15 +41,15 @@ class V4Pmu(Vpmu):
         context = self.context
         context.loaded = True
         if context.owned:
-            self._reside()
+            await self._reside()
         else:
-            context.set_traps(trap_controls.free(context.on.cpu))
+            await context.set_traps(trap_controls.free(context.on.cpu))
 
-    def _reside(self) -> None:
+    async def _reside(self) -> None:
         """The registers go onto the CPU."""
         context = self.context
         # kvm_vcpu_load_vhe, without HPME: the host's counters stop
-        context.set_traps(trap_controls.owned(context.on))
+        await context.set_traps(trap_controls.owned(context.on))
         swap_in = SwapIn(context)  # kvm_pmu_load
         swap_in.types()  # kvm_pmu_apply_event_filter
         swap_in.counters()
@@ -59,7 +59,7 @@ class V4Pmu(Vpmu):
         swap_in.cnten()
         swap_in.inten()
         swap_in.userenr()
-        swap_in.done()
+        await swap_in.done()
 
     async def put(self) -> None:
         """kvm_arch_vcpu_put."""
@@ -76,16 +76,20 @@ class V4Pmu(Vpmu):
             swap_out.clear_overflows()
             swap_out.disable()
             swap_out.host(r.PMUSERENR_EL0, 0)
-            swap_out.done()
+            await swap_out.done()
         context.loaded = False
-        context.lift_traps()  # kvm_vcpu_put_vhe
+        await context.lift_traps()  # kvm_vcpu_put_vhe
 
     def access(self, register: int, write: bool, value: int) -> Access:
+        if not self.context.resident:  # once, for the vCPU's life
+            return self._first_access(register, write, value)
+        return self.trapped.perform(self.context, register, write, value)
+
+    async def _first_access(self, register: int, write: bool, value: int) -> int:
         context = self.context
-        if not context.resident:  # once, for the vCPU's life
-            context.owned = True
-            with context.charged_to_swap():
-                self._reside()
+        context.owned = True
+        with context.charged_to_swap():
+            await self._reside()
         return self.trapped.perform(context, register, write, value)
 
     def fast(self) -> bool:

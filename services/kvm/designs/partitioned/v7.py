@@ -44,7 +44,7 @@ class V7Pmu(Vpmu):
         if context.owned:
             # kvm_pmu_set_guest_counters
             await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, context.on.mask, 0, 0, 0)], Account.RESERVE))
-            context.set_traps(trap_controls.owned(context.on) | r.MDCR_EL2_HPME)  # kvm_vcpu_load_vhe
+            await context.set_traps(trap_controls.owned(context.on) | r.MDCR_EL2_HPME)  # kvm_vcpu_load_vhe
             swap_in = SwapIn(context)  # kvm_pmu_load
             swap_in.types()  # kvm_pmu_apply_event_filter
             swap_in.counters()
@@ -53,9 +53,9 @@ class V7Pmu(Vpmu):
             swap_in.clear_overflows()
             swap_in.cnten()
             swap_in.inten()
-            swap_in.done()
+            await swap_in.done()
         else:
-            context.set_traps(trap_controls.free(context.on.cpu) | trap_controls.NOTHING_AT_EL2)
+            await context.set_traps(trap_controls.free(context.on.cpu) | trap_controls.NOTHING_AT_EL2)
 
     async def put(self) -> None:
         """kvm_arch_vcpu_put."""
@@ -70,9 +70,9 @@ class V7Pmu(Vpmu):
             swap_out.overflows()
             swap_out.clear_overflows()
             swap_out.disable()
-            swap_out.done()
+            await swap_out.done()
         context.loaded = False
-        context.lift_traps()  # kvm_vcpu_put_vhe
+        await context.lift_traps()  # kvm_vcpu_put_vhe
         if context.owned:
             # kvm_pmu_set_guest_counters
             await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE))
@@ -80,9 +80,14 @@ class V7Pmu(Vpmu):
     def access(self, register: int, write: bool, value: int) -> Access:
         context = self.context
         if not context.resident:  # once, for the vCPU's life
-            context.owned = True
-            # kvm_arm_setup_mdcr_el2, and no kvm_pmu_load
-            context.set_traps(trap_controls.owned(context.on) | r.MDCR_EL2_HPME)
+            return self._first_access(register, write, value)
+        return self.trapped.perform(context, register, write, value)
+
+    async def _first_access(self, register: int, write: bool, value: int) -> int:
+        context = self.context
+        context.owned = True
+        # kvm_arm_setup_mdcr_el2, and no kvm_pmu_load
+        await context.set_traps(trap_controls.owned(context.on) | r.MDCR_EL2_HPME)
         return self.trapped.perform(context, register, write, value)
 
     def level(self) -> bool:
