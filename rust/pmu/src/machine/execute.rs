@@ -270,7 +270,7 @@ mod tests {
         assert_eq!((records[0].code, records[0].cycle, records[0].value), (code::READ_EXCEPTION, 10, esr));
         let cpu = machine.cpu(0).expect("it exists");
         assert_eq!((cpu.accesses, cpu.now()), (1, 10));
-        assert_eq!(machine.truth(0, 1, EVENT), Ok(10), "its events are the guest's, at EL1");
+        assert_eq!(machine.truth(0, 1, EVENT), Ok(20), "its events are the guest's, at EL1");
     }
 
     #[test]
