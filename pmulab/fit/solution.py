@@ -40,9 +40,9 @@ def fit(trial: Trial, start: Numbers) -> tuple[Numbers, dict[str, Times]]:
 def _fit_elapsed(trial: Trial, start: Numbers) -> tuple[Numbers, dict[str, Times]]:
     """Base speed and factor."""
     first = (start, trial.run(start))
-    guess = replace(start, perf_factor=start.perf_factor * 2)
     if _deviation(trial, first[1]) < CLOSE:
         return first
+    guess = replace(start, perf_factor=start.perf_factor * _towards(trial, first[1]))
     for _ in range(STEPS):
         second = (guess, trial.run(guess))
         if _deviation(trial, second[1]) < CLOSE:
@@ -53,11 +53,21 @@ def _fit_elapsed(trial: Trial, start: Numbers) -> tuple[Numbers, dict[str, Times
     else:
         second = (guess, trial.run(guess))
     factor, deviation = second[0].perf_factor, _deviation(trial, second[1])
-    if not FACTORS[0] <= factor <= FACTORS[1]:
-        raise NoFitError(f"factor {factor}, which is not between {FACTORS[0]} and {FACTORS[1]}")
+    _refuse_beyond(factor)
     if deviation > MEETS:
         raise NoFitError(f"with factor {factor} a time is missed by {100 * deviation:.1f} %")
     return second
+
+
+def _towards(trial: Trial, times: dict[str, Times]) -> Decimal:
+    """By how much to change the factor for a second point: down where the emulated design takes too much longer."""
+    ratio = times[OTHER].elapsed / times[BASE].elapsed
+    return Decimal("0.5") if ratio > trial.elapsed[OTHER] / trial.elapsed[BASE] else Decimal(2)
+
+
+def _refuse_beyond(factor: Decimal) -> None:
+    if not FACTORS[0] <= factor <= FACTORS[1]:
+        raise NoFitError(f"factor {factor}, which is not between {FACTORS[0]} and {FACTORS[1]}")
 
 
 def _solve(trial: Trial, first: tuple[Numbers, dict[str, Times]], second: tuple[Numbers, dict[str, Times]]) -> Numbers:
@@ -70,6 +80,8 @@ def _solve(trial: Trial, first: tuple[Numbers, dict[str, Times]], second: tuple[
     work = t_base * (base.a + base.b * factor)
     if factor < 0 or work <= 0:
         raise NoFitError(f"factor {factor:.3f}, {work:.3f} s of work" if slope else "the factor makes no difference")
+    if factor > FACTORS[1]:
+        _refuse_beyond(_rounded(factor))  # at once: a guest that is interrupted all the time may never end
     numbers, times = second
     return replace(
         numbers,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from pmulab.fit.solution import CLOSE, fit
 from pmulab.fit.trial import BASE, OTHER, NoFitError, Numbers, Times, Trial
 
 PUBLISHED = '[published]\nsource = "x"\nelapsed_seconds = { "emulated-6.15" = 2, "partitioned-v1" = 1 }\n'
+
+NUMBERS = Numbers(Decimal("1.25"), Decimal(1))
 
 
 class Linear(Trial):
@@ -41,7 +45,7 @@ def test_both_times_are_met_by_the_numbers_that_they_were_made_with() -> None:
     lines = {BASE: (0.03, 0.02), OTHER: (0.1, 0.4)}
     made = Linear(4.0, lines, {}).run(Numbers(Decimal("1.6"), Decimal("0.5")))
     trial = Linear(4.0, lines, {design: times.elapsed for design, times in made.items()})
-    found, times = fit(trial, Numbers(Decimal("1.25"), Decimal(1)))
+    found, times = fit(trial, NUMBERS)
     assert found == Numbers(Decimal("1.6"), Decimal("0.5"))
     assert all(times[design].elapsed == pytest.approx(trial.elapsed[design], rel=CLOSE) for design in lines)
 
@@ -58,7 +62,7 @@ def test_the_share_in_the_kernel_is_that_with_which_the_system_time_is_met() -> 
 def test_times_that_no_factor_meets_have_no_fit() -> None:
     trial = Linear(4.0, {BASE: (0.03, 0.02), OTHER: (0.1, 0.4)}, {BASE: 3.0, OTHER: 2.0})
     with pytest.raises(NoFitError, match="factor -"):
-        fit(trial, Numbers(Decimal("1.25"), Decimal(1)))
+        fit(trial, NUMBERS)
 
 
 def test_a_factor_beyond_what_the_costs_can_be_is_no_fit() -> None:
@@ -66,7 +70,32 @@ def test_a_factor_beyond_what_the_costs_can_be_is_no_fit() -> None:
     made = Linear(4.0, lines, {}).run(Numbers(Decimal("1.6"), Decimal(24)))
     trial = Linear(4.0, lines, {design: times.elapsed for design, times in made.items()})
     with pytest.raises(NoFitError, match=r"factor 24\.0000, which is not between 0\.2 and 5"):
-        fit(trial, Numbers(Decimal("1.25"), Decimal(1)))
+        fit(trial, NUMBERS)
+
+
+def test_a_factor_that_is_too_large_is_not_run_with() -> None:
+    """The guest would hardly get on."""
+    lines = {BASE: (0.03, 0.0), OTHER: (0.03, 0.01)}
+    made = Linear(4.0, lines, {}).run(Numbers(Decimal("1.6"), Decimal(24)))
+    trial = Linear(4.0, lines, {design: times.elapsed for design, times in made.items()})
+    factors = [numbers.perf_factor for numbers in _asked(trial)]
+    assert factors == [1, 2]
+    twice = Linear(4.0, lines, {design: times.elapsed for design, times in trial.run(NUMBERS).items()})
+    assert [numbers.perf_factor for numbers in _asked(twice, replace(NUMBERS, perf_factor=Decimal(4)))][:2] == [4, 2]
+
+
+def _asked(trial: Linear, start: Numbers = NUMBERS) -> list[Numbers]:
+    """What a fit has the trial run with."""
+    asked = []
+
+    class Asked(Linear):
+        def run(self, numbers: Numbers) -> dict[str, Times]:
+            asked.append(numbers)
+            return super().run(numbers)
+
+    with suppress(NoFitError):
+        fit(Asked(trial.work, trial.lines, dict(trial.elapsed)), start)
+    return asked
 
 
 def test_a_fit_that_there_is_not_is_told_and_status_1(
@@ -140,5 +169,5 @@ def test_every_setting_of_the_grid_is_one_that_the_scenario_can_have() -> None:
 def test_a_setting_that_no_factor_fits_is_a_row_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     slower = Linear(4.0, {BASE: (0.03, 0.02), OTHER: (0.1, 0.4)}, {BASE: 3.0, OTHER: 2.0})
     monkeypatch.setattr(grid, "Trial", lambda *_, **__: slower)
-    row = grid.row("gzip-record", Numbers(Decimal("1.25"), Decimal(1)), Setting(100, 6, "calls x 2"))
+    row = grid.row("gzip-record", NUMBERS, Setting(100, 6, "calls x 2"))
     assert row.problem.startswith("no fit (factor -")
