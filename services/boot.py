@@ -71,7 +71,7 @@ class HostBoot:
     sessions: tuple[CpuSession, ...]  # cpu_wide ones on this CPU
     threads: tuple[ThreadSession, ...]
     vcpu_threads: tuple[int, ...]  # the threads that are vCPUs', of all CPUs
-    vcpu_pmus: tuple[int, ...]  # the PMU of each one's VM, by thread
+    vcpu_pmus: tuple[int, ...]  # the PMU of each one's VM, by thread; ANY_PMU: of the CPU that it is on
 
 
 @dataclass(frozen=True, slots=True)

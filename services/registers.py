@@ -103,6 +103,9 @@ PMUSERENR_SW: Final = 1 << 1
 PMUSERENR_CR: Final = 1 << 2
 PMUSERENR_ER: Final = 1 << 3
 
+# PMMIR_EL1
+PMMIR_SLOTS: Final = 0xFF
+
 # MDCR_EL2
 MDCR_EL2_HPMN: Final = 0x1F
 MDCR_EL2_TPMCR: Final = 1 << 5

@@ -11,7 +11,7 @@ import orjson
 from services import typed_json
 from services.boot import NO_PROCESS, CpuSession, HostBoot, ThreadSession
 from services.cpu import Call, Cpu, CpuPm, Entry, EntryKind, Notice, Row, Timer
-from services.experiment import SessionSpec
+from services.experiment import ANY_PMU, SessionSpec
 from services.linux_perf import NOBODY, Perf, PerfConfig, PerfCpu, PerfEvent, Probed, Session
 from services.linux_perf.driver import Driver
 from services.registers import bits
@@ -306,12 +306,13 @@ class HostCpu:
         await perf.install(cpu, made, self.thread)
 
     def _pmu_of(self, handle: int) -> Driver | None:
-        """The PMU of the VM whose counter it is, where the host has several."""
+        """The PMU of the VM whose counter it is, where the host has several; None: this CPU's."""
         if not self.perf.config.heterogeneous:
             return None
         assert self.boot is not None
         assert self.host.perf is not None
-        return self.host.perf.driver(self.boot.vcpu_pmus[handle >> 5])
+        pmu = self.boot.vcpu_pmus[handle >> 5]
+        return None if pmu == ANY_PMU else self.host.perf.driver(pmu)
 
     async def _guest_counters(self, cpu: Cpu, mask: int, *, range_only: bool) -> None:
         """kvm_pmu_set_guest_counters: reschedule only if events are in the way, and back only what was squeezed."""

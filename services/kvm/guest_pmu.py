@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from services import registers as r
-from services.registers import CYCLE_COUNTER
+from services.registers import CYCLE_COUNTER, MASK64
 from services.state import derived
 
 # PMEVTYPER<n>_EL0.evtCount is 16 bits from FEAT_PMUv3p1 on, 10 bits before; P, U, NSK, NSU, NSH, MT above it.
@@ -92,12 +92,12 @@ class GuestPmu:
                 return False
         return True
 
-    def pmceid(self, half: int, hardware: int) -> int:
+    def pmceid(self, half: int, hardware: int, *, slots: bool = False) -> int:
         """kvm_pmu_get_pmceid: PMCEID<half>_EL0 for the guest, of what `hardware` has.
 
-        KVM counts CHAIN itself, hides what makes no sense without PMMIR_EL1, and masks by the VM's filter.
+        KVM counts CHAIN itself, hides what makes no sense without PMMIR_EL1.SLOTS, and masks by the VM's filter.
         """
-        value = hardware & ~STALL_SLOTS if half else hardware | 1 << r.CHAIN
+        value = hardware & (MASK64 if slots else ~STALL_SLOTS) if half else hardware | 1 << r.CHAIN
         if self.denied and not self.event_mask >> 14 & 1:
             value &= r.MASK32  # the filter's bitmap has 10-bit events only
         for event in self.denied:

@@ -88,6 +88,8 @@ def set_nr_counters(vcpu: VCpu, counters: int) -> None:
     """KVM_ARM_VCPU_PMU_V3_SET_NR_COUNTERS. Raises OSError: EBUSY once the VM has run, EINVAL above what the CPU has."""
     if vcpu.ran:
         raise OSError(errno.EBUSY, "the VM has run: its number of counters is fixed")
+    if counters and vcpu.vpmu.design.any_pmu:
+        raise OSError(errno.EINVAL, f"{counters} event counters; a PMU with fixed counters only has none")
     if not 0 <= counters <= _limit(vcpu):
         raise OSError(errno.EINVAL, f"{counters} event counters; the CPU has {_limit(vcpu)}")
     vcpu.pmu.set_counters(counters)

@@ -88,6 +88,7 @@ class PCpu(PCpuState):
 
     DERIVED = (
         "cpu",
+        "arm_pmu",  # which of the host's PMUs covers it
         "context",
         "policy",
         "board",
@@ -118,7 +119,14 @@ class PCpu(PCpuState):
     __slots__ = DERIVED
 
     def __init__(
-        self, board: Board, cpu: int, context: int, policy: HostPolicy, threads: list[Thread], queues: list[RunQueue]
+        self,
+        board: Board,
+        cpu: int,
+        context: int,
+        policy: HostPolicy,
+        threads: list[Thread],
+        queues: list[RunQueue],
+        arm_pmu: int,
     ) -> None:
         experiment = board.experiment
         self.tick_period = experiment.frequency_hz // experiment.host.hz
@@ -126,6 +134,7 @@ class PCpu(PCpuState):
         rq = RunQueue(cpu, board.machine, self.tick_period // 2, threads, queues, self.rearm)
         super().__init__(rq)
         self.cpu = cpu
+        self.arm_pmu = arm_pmu
         self.context = context
         self.policy = policy
         self.board = board

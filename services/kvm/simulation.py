@@ -61,7 +61,7 @@ class Simulation:
         host_policy = self.design.host_policy if shared else without_pmu.host_policy
         for cpu, spec in enumerate(experiment.cpus):
             policy, context = host_policy(spec), board.machine.add_context(False)
-            self.pcpus.append(PCpu(board, cpu, context, policy, self.threads, queues))
+            self.pcpus.append(PCpu(board, cpu, context, policy, self.threads, queues, self._arm_pmu(cpu)))
             queues.append(self.pcpus[cpu].rq)
         self.alone = self.pcpus[0] if len(self.pcpus) == 1 else None  # the pCPU whose turn it always is
         self.vcpus: list[VCpu] = []
@@ -137,7 +137,7 @@ class Simulation:
             sysctls=host.sysctls,
             group_throttle=host.group_throttle,
             features=pcpu.spec,
-            arm_pmu=self._arm_pmu(cpu),
+            arm_pmu=pcpu.arm_pmu,
             pmus=tuple(self._probed(pmu.cpus) for pmu in self.pmus),
             policy=pcpu.policy,
             sessions=tuple(
@@ -146,7 +146,9 @@ class Simulation:
             ),
             threads=(*of_tasks, *of_vcpus),
             vcpu_threads=tuple(vcpu.id for vcpu in self.vcpus),
-            vcpu_pmus=tuple(self._arm_pmu(vcpu.siblings[0].cpu) for vcpu in self.vcpus),
+            vcpu_pmus=tuple(
+                ex.ANY_PMU if self.design.any_pmu else self._arm_pmu(vcpu.siblings[0].cpu) for vcpu in self.vcpus
+            ),
         )
 
     def _probed(self, cpus: tuple[int, ...]) -> ArmPmu:

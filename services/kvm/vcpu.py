@@ -312,6 +312,11 @@ class VCpu(VCpuState):
         return self.pcpu.spec
 
     @property
+    def arm_pmu(self) -> int:
+        """Which of the host's PMUs covers that pCPU."""
+        return self.pcpu.arm_pmu
+
+    @property
     def host_has_events(self) -> bool:
         """Does the host's perf have events of its own on that pCPU?"""
         return self.pcpu.host_has_events

@@ -68,6 +68,11 @@ class KvmVcpu(Protocol):
         ...
 
     @property
+    def arm_pmu(self) -> int:
+        """Which of the host's PMUs covers the pCPU."""
+        ...
+
+    @property
     def host_has_events(self) -> bool:
         """Does the host's perf have events of its own on the pCPU?"""
         ...
@@ -280,6 +285,17 @@ class Design(ABC):
     def set_n(self) -> SetN:
         """How userspace sets PMCR_EL0.N."""
         return SetN.SETTABLE
+
+    @property
+    def any_pmu(self) -> bool:
+        """Do its backing events count on the CPUs of all PMUs of the host, each made anew where the vCPU comes to
+        another's, instead of on those of the VM's own?"""
+        return False
+
+    @property
+    def one_pmu(self) -> bool:
+        """Has the VMM to name the VM's PMU, so that its vCPUs run on the CPUs of that one alone?"""
+        return False
 
     @property
     def user_views_assign(self) -> bool:

@@ -20,6 +20,7 @@ class StubVcpu:
         self.pmu = GuestPmu(counters, spec.pmuver)
         self.host_has_events = False
         self.host_userenr = 0
+        self.arm_pmu = 0
         self.told: list[str] = []
         self.kicks = 0
         features = {"counters": spec.counters, "pmuver": spec.pmuver, "fgt": spec.fgt, "hpmn0": int(spec.hpmn0)}

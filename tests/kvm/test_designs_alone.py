@@ -122,6 +122,35 @@ async def test_a_flag_of_a_counter_that_is_not_enabled_interrupts_but_in_6_12_0(
     assert vpmu.level() == level
 
 
+@pytest.mark.parametrize(("axes", "strict"), [({"kernel": "7.3"}, False), ({"kernel": "7.3", "strict": "yes"}, True)])
+async def test_a_strict_pmu_shows_its_slots(axes: dict[str, str], strict: bool) -> None:
+    """KVM_ARM_VCPU_PMU_V3_STRICT (7.3)."""
+    vpmu, vcpu = made("emulated", **axes)
+    hardware = {r.PMMIR_EL1: 0x1_0000_0108, r.PMCEID1_EL0: 0xE000_0001}
+    vcpu.read = hardware.__getitem__  # type: ignore[assignment, method-assign]
+    await vpmu.load()
+    assert await access(vpmu, r.PMMIR_EL1, False, 0) == (0x08 if strict else 0)
+    assert await access(vpmu, r.PMCEID1_EL0, False, 0) == (0xE000_0001 if strict else 1)
+
+
+async def test_the_event_of_fixed_counters_is_made_anew_where_the_cpu_is_another_pmus() -> None:
+    vpmu, vcpu = made("emulated", counters="fixed")
+    await vpmu.load()
+    await access(vpmu, r.PMCR_EL0, True, ON)
+    await access(vpmu, r.PMCNTENSET_EL0, True, CYCLE_BIT)
+    with pytest.raises(InjectUndef):
+        await access(vpmu, PMEVCNTR(0), False, 0)
+    vcpu.tell()
+    await vpmu.load()
+    assert vcpu.tell() == []
+    vcpu.arm_pmu = 1
+    await vpmu.load()
+    assert vcpu.tell() == ["READ 0x1f", "CREATE 0x1f"]
+    assert vcpu.pmu.counter[r.CYCLE_COUNTER] == COUNTED
+    await vpmu.load()
+    assert vcpu.tell() == []
+
+
 async def test_an_emulated_overflow_is_pending_and_kicks_the_vcpu() -> None:
     vpmu, vcpu = made("emulated")
     await vpmu.load()

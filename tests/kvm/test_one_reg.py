@@ -263,3 +263,22 @@ async def test_since_6_15_each_view_assigns(design: str) -> None:
         assert await one_reg(vcpu, clears) == 0b0110
         set_one_reg(vcpu, reg_id(clears), r.CYCLE_BIT | 1 << 20)
         assert await one_reg(vcpu, sets) == r.CYCLE_BIT
+
+
+@pytest.mark.parametrize(
+    ("axes", "by_one_reg", "by_attribute"),
+    [({"kernel": "7.3"}, 4, 4), ({"kernel": "7.3", "strict": "yes"}, 6, 4), ({"counters": "fixed"}, 0, 0)],
+)
+async def test_pmcr_n_of_a_strict_pmu_and_of_one_with_fixed_counters(
+    axes: dict[str, str], by_one_reg: int, by_attribute: int
+) -> None:
+    vcpu = simulation(experiment("emulated", counters=6, axes=axes), Reader()).vcpus[0]
+    set_one_reg(vcpu, reg_id(r.PMCR_EL0), 4 << r.PMCR_N_SHIFT)
+    assert n_of(await one_reg(vcpu, r.PMCR_EL0)) == by_one_reg
+    if by_attribute:
+        set_nr_counters(vcpu, by_attribute)
+    else:
+        with pytest.raises(OSError, match="fixed counters only") as caught:
+            set_nr_counters(vcpu, 4)
+        assert caught.value.errno == errno.EINVAL
+    assert n_of(await one_reg(vcpu, r.PMCR_EL0)) == by_attribute

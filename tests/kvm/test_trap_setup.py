@@ -35,6 +35,18 @@ async def test_in_6_12_117_an_emulated_vcpu_has_the_trap_set_up_and_nothing_else
     assert (vcpu.peek(r.MDCR_EL2), vcpu.peek(r.PMUSERENR_EL0)) == (6, vcpu.host_userenr)
 
 
+async def test_in_7_3_an_emulated_vcpu_has_that_kernels() -> None:
+    vcpu = StubVcpu(FGT, 6)
+    vpmu = designs.named("emulated").make({"kernel": "7.3"}).vpmu(vcpu)
+    vpmu.activate_traps()
+    await vpmu.load()
+    fine = ["r HDFGRTR_EL2", "w HDFGRTR_EL2", "r HDFGWTR_EL2", "w HDFGWTR_EL2"]
+    assert vcpu.tell() == [*MDCR, *SELR_AND_USERENR, *fine]
+    vpmu.deactivate_traps()
+    await vpmu.put()
+    assert vcpu.tell() == ["w MDCR_EL2", "w PMUSERENR_EL0", "w HDFGRTR_EL2", "w HDFGWTR_EL2"]
+
+
 async def test_a_vcpu_without_a_pmu_has_it_too() -> None:
     vcpu = StubVcpu(FGT, 6)
     vpmu = WithoutPmu(designs.named("partitioned").make({}), vcpu)

@@ -270,6 +270,26 @@ def test_backing_events_stand_still_on_the_cpus_of_another_pmu_than_the_vms(
             assert missing < 0.002 * event.truth
 
 
+def test_a_cycle_counter_alone_counts_on_the_cpus_of_all_pmus(tmp_path: Path) -> None:
+    """KVM_ARM_VCPU_PMU_V3_FIXED_COUNTERS_ONLY."""
+    text = FLOATING.format(other="cortex-a55", design="emulated,counters=fixed").replace(', "instructions"', "")
+    (run,) = result_of(tmp_path, text).runs
+    (cycles,) = run.guests[0].events
+    assert cycles.count is not None
+    assert 0 <= cycles.truth - cycles.count < 0.002 * cycles.truth
+    assert run.design.fallbacks == ("counters=fixed: PMCR_EL0.N is 0",)
+
+
+def test_a_strict_pmu_is_chosen_and_its_vcpus_are_on_its_cpus(tmp_path: Path) -> None:
+    """KVM_ARM_VCPU_PMU_V3_STRICT: there is no default PMU."""
+    text = FLOATING.format(other="cortex-a55", design="emulated,kernel=7.3,strict=yes")
+    with pytest.raises(UserError, match=r"no PMU until one is chosen .* armv8_neoverse_n1, armv8_cortex_a55"):
+        result_of(tmp_path, text)
+    result_of(tmp_path, text.replace("vcpus = 2", "pin = [1, 1]"))
+    with pytest.raises(UserError, match=r"Linux 6\.12\.117 does not have.*emulated,kernel=7\.3,strict=yes"):
+        result_of(tmp_path, FLOATING.format(other="neoverse-n1", design="emulated,strict=yes"))
+
+
 def test_a_vcpu_that_is_pinned_to_another_pmus_cpu_counts_nothing(tmp_path: Path) -> None:
     text = """
         [machine]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import entry_points
 
+from services.core_pmus import core_pmus
 from services.experiment import DesignSpec, Experiment, GuestSpec
 from services.kvm.designs import emulated, partitioned
 from services.kvm.vpmu import Design, DesignError
@@ -54,7 +55,14 @@ def _with_pmu(guests: Iterable[GuestSpec]) -> Iterator[GuestSpec]:
 def fallbacks(design: Design, experiment: Experiment) -> list[str]:
     """What `design` falls back on in `experiment` for want of a feature, in words. Raises DesignError."""
     found: set[str] = set()
+    pmus = core_pmus(experiment.cpus)
     for guest in _with_pmu(experiment.guests):
+        pinned = {vcpu.pcpu for vcpu in guest.vcpus}
+        if design.one_pmu and len(pmus) > 1 and not any(pinned <= set(pmu.cpus) for pmu in pmus):
+            raise DesignError(
+                f"{guest.name} has no PMU until one is chosen (KVM_ARM_VCPU_PMU_V3_SET_PMU), and is on its CPUs",
+                "pin its vCPUs to the pCPUs of one of " + ", ".join(pmu.name for pmu in pmus),
+            )
         for vcpu in guest.vcpus:
             for cpu in experiment.cpus if vcpu.pcpu < 0 else (experiment.cpus[vcpu.pcpu],):
                 found.update(design.check(cpu, guest.counters))

@@ -14,7 +14,7 @@ from services.experiment import CpuSpec
 from services.kvm.errors import InjectUndef, ProtocolError
 from services.kvm.guest_pmu import OF_COUNTERS, PMCR_WRITABLE
 from services.kvm.trap_setup import HostTraps
-from services.kvm.vpmu import Access, Design, DesignError, KvmVcpu, Vpmu, axis
+from services.kvm.vpmu import Access, Design, DesignError, KvmVcpu, SetN, Vpmu, axis
 from services.registers import (
     CYCLE_BIT,
     CYCLE_COUNTER,
@@ -41,12 +41,35 @@ class Kernel(Enum):
     LINUX_6_12_117 = "6.12.117"
     LINUX_6_12_0 = "6.12.0"
     LINUX_6_15 = "6.15"
+    LINUX_7_3 = "7.3"
+
+
+class Strict(Enum):
+    """KVM_ARM_VCPU_PMU_V3_STRICT, a feature of vCPUs that 7.3 offers."""
+
+    NO = "no"
+    YES = "yes"
+
+
+class Counters(Enum):
+    """Which counters a guest has."""
+
+    PMU = "pmu"
+    FIXED = "fixed"
 
 
 KERNEL = (
     "in 6.12 each PMCR_EL0 write acts on all enabled counters, and the VMM's registers take effect at the first run; "
     "in 6.12.0 a flag interrupts only while its counter is enabled; in 6.15 a change of PMCR_EL0.E acts, and each "
-    "register that the VMM writes"
+    "register that the VMM writes; 7.3: as 6.15, but for the order of the trap set-up and its fine-grained traps"
+)
+STRICT = (
+    "KVM_ARM_VCPU_PMU_V3_STRICT (kernel=7.3): no default PMU, PMCR_EL0.N is set by attribute alone, PMMIR_EL1.SLOTS "
+    "and STALL_SLOT* are the guest's, too"
+)
+COUNTERS = (
+    "those that userspace asks for, on the CPUs of the VM's PMU; or the cycle counter alone, on the CPUs of any "
+    "(KVM_ARM_VCPU_PMU_V3_FIXED_COUNTERS_ONLY, proposed)"
 )
 
 
@@ -58,6 +81,8 @@ class EmulatedPmu(Vpmu):
     host: HostTraps = field(default_factory=HostTraps, init=False)
     backed: int = 0  # counters that have a perf event, one bit each
     rewritten: int = 0  # those of them whose value the VMM has written, so that their events are of no use any more
+    made_on: int = 0  # with counters=fixed: the host's PMU that the backing event is of
+    fixed: bool = derived(init=False)  # counters=fixed
     reprograms: bool = derived(init=False)  # kvm_pmu_reprogram_counter_mask (6.15)
     interrupts_if_enabled: bool = derived(init=False)
     rows: list[Row] = derived(default_factory=list)  # what the access under way asks of the host's perf
@@ -70,6 +95,9 @@ class EmulatedPmu(Vpmu):
 
     def derive(self) -> None:
         super().derive()
+        self.fixed = self.design.counters is Counters.FIXED
+        if self.fixed:
+            self.pmu.set_counters(0)
         self.reprograms = self.design.reprograms
         self.interrupts_if_enabled = self.design.kernel is Kernel.LINUX_6_12_0
         self.base = self.vcpu.id << COUNTER_SHIFT
@@ -78,13 +106,24 @@ class EmulatedPmu(Vpmu):
         self.overflows_long = [r.PMCR_LP if self.long_counters else 0] * CYCLE_COUNTER + [r.PMCR_LC]
 
     def activate_traps(self) -> None:
-        self.host.load_6_12(self.vcpu, r.PMU_TRAPS | self.vcpu.spec.counters)  # nothing is partitioned
+        mdcr = r.PMU_TRAPS | self.vcpu.spec.counters  # nothing is partitioned
+        if self.design.kernel is Kernel.LINUX_7_3:
+            self.host.load_2026(self.vcpu, mdcr)
+        else:
+            self.host.load_6_12(self.vcpu, mdcr)
 
     async def load(self) -> None:
-        """There is nothing more: the guest's PMU is in memory."""
+        """The guest's PMU is in memory. With counters=fixed the backing event has to be one of this CPU's PMU."""
+        if self.fixed and self.backed and self.made_on != self.vcpu.arm_pmu:
+            self.pmu.counter[CYCLE_COUNTER] = await awaited(self._value(CYCLE_COUNTER))
+            self._recreate(CYCLE_COUNTER)
+            await awaited(self._perf(0))
 
     def deactivate_traps(self) -> None:
-        self.host.put_6_12(self.vcpu)
+        if self.design.kernel is Kernel.LINUX_7_3:
+            self.host.put_2026(self.vcpu)
+        else:
+            self.host.put_6_12(self.vcpu)
 
     async def put(self) -> None:
         """Nor here."""
@@ -178,9 +217,9 @@ class EmulatedPmu(Vpmu):
             case r.PMCEID0_EL0:
                 return self.pmu.pmceid(0, self.vcpu.read(r.PMCEID0_EL0))
             case r.PMCEID1_EL0:
-                return self.pmu.pmceid(1, self.vcpu.read(r.PMCEID1_EL0))
+                return self.pmu.pmceid(1, self.vcpu.read(r.PMCEID1_EL0), slots=self.design.one_pmu)
             case r.PMMIR_EL1:
-                return 0
+                return self.vcpu.read(r.PMMIR_EL1) & r.PMMIR_SLOTS if self.design.one_pmu else 0
         raise InjectUndef
 
     def _write_pmcntenset(self, value: int) -> None:
@@ -295,6 +334,8 @@ class EmulatedPmu(Vpmu):
         self.rows.append((CREATE, self.base + n, event, flags, -pmu.counter[n] & (MASK64 if wide else MASK32)))
         self.calls += 2 if had else 1
         self.backed |= bit
+        if self.fixed:
+            self.made_on = self.vcpu.arm_pmu
 
     def _release(self, n: int) -> None:
         """kvm_pmu_release_perf_event."""
@@ -369,11 +410,27 @@ class Emulated(Design):
     why = "today's vPMU (6.12.117): every access traps, each counter is faked by a perf event of the host"
 
     kernel: Kernel = axis(Kernel.LINUX_6_12_117, KERNEL)
+    strict: Strict = axis(Strict.NO, STRICT)
+    counters: Counters = axis(Counters.PMU, COUNTERS)
 
     @property
     def reprograms(self) -> bool:
         """Is it of a kernel with kvm_pmu_reprogram_counter_mask()?"""
-        return self.kernel is Kernel.LINUX_6_15
+        return self.kernel in (Kernel.LINUX_6_15, Kernel.LINUX_7_3)
+
+    @property
+    def any_pmu(self) -> bool:
+        return self.counters is Counters.FIXED
+
+    @property
+    def one_pmu(self) -> bool:
+        return self.strict is Strict.YES
+
+    @property
+    def set_n(self) -> SetN:
+        if self.any_pmu:
+            return SetN.FIXED
+        return SetN.ATTRIBUTE if self.one_pmu else SetN.SETTABLE
 
     @property
     def user_views_assign(self) -> bool:
@@ -389,7 +446,16 @@ class Emulated(Design):
                 f"a guest with {counters} event counters on a CPU that has {cpu.counters}",
                 f"give the guest at most {cpu.counters} counters",
             )
-        return []
+        if self.one_pmu and self.kernel is not Kernel.LINUX_7_3:
+            raise DesignError(
+                f"strict=yes is a feature of vCPUs that Linux {self.kernel.value} does not have",
+                "write emulated,kernel=7.3,strict=yes",
+            )
+        if self.any_pmu and self.one_pmu:
+            raise DesignError(
+                "strict=yes has the VMM name a PMU, counters=fixed counts on all", "leave one of them out"
+            )
+        return ["counters=fixed: PMCR_EL0.N is 0"] if self.any_pmu and counters else []
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """Every counter is the host's."""
