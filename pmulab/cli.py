@@ -75,19 +75,39 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _explain_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("register", metavar="REGISTER", help="its architectural name, such as PMEVCNTR3_EL0")
+    parser.add_argument("register", metavar="REGISTER", help="PMEVCNTR3_EL0, or S3_3_C14_C8_3; in any case")
     parser.add_argument("value", metavar="VALUE", nargs="?", help="a value of it, such as 0x1e4a, field by field")
     parser.add_argument("--el", type=int, choices=(0, 1, 2), help="what an access from this exception level does")
+    parser.add_argument(
+        "--design",
+        metavar="NAME[,axis=value…]",
+        help="what an access of a guest does under this vPMU design, and what KVM then does (--el: 1, or 0)",
+    )
+    parser.add_argument(
+        "--vcpu",
+        choices=("free", "owned"),
+        help="--design: its PMU is untouched, or it was loaded again after a first access (the default)",
+    )
+    parser.add_argument(
+        "--counters", metavar="N", type=int, help="--design: the guest's event counters (default: the CPU's)"
+    )
     access = parser.add_mutually_exclusive_group()
     access.add_argument("--read", action="store_true", help="an MRS (the default)")
-    access.add_argument("--write", action="store_true", help="an MSR")
+    access.add_argument(
+        "--write",
+        metavar="VALUE",
+        nargs="?",
+        const="",
+        help="an MSR, of this value or of the one before it, and what it does; without one whether it is executed",
+    )
     parser.add_argument(
         "--set",
         metavar="REGISTER[.FIELD]=VALUE",
         action="append",
         default=[],
         dest="settings",
-        help="with this value in a register or a field of it, as in --set MDCR_EL2.HPMN=4; may be repeated",
+        help="with this value in a register or a field of it, as in --set MDCR_EL2.HPMN=4; with --design in the "
+        "guest's; may be repeated",
     )
     parser.add_argument(
         "--feature",

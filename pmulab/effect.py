@@ -1,0 +1,62 @@
+"""What writing a register does to a PMU: it is tried on a CPU that nothing else runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from services import _pmu
+from services import registers as r
+from services._pmu import Burst, Machine, Stop
+
+# Other views of what a register beside them holds.
+_VIEWS = frozenset({"PMCNTENCLR_EL0", "PMINTENCLR_EL1", "PMOVSCLR_EL0", "PMXEVCNTR_EL0", "PMXEVTYPER_EL0"})
+_STARTED = 1  # what the counters have, so that a reset shows
+
+
+def of_write(name: str, value: int, el: int, features: Mapping[str, int], settings: Mapping[str, int]) -> list[str]:
+    """A line for each change that the write makes at `el`, with `settings` in registers; none if it is not executed."""
+    machine = Machine([dict(features)], [], mrs_cycles=0, msr_cycles=0, isb_cycles=0)
+    host, guest, profile = machine.add_context(False), machine.add_context(True), machine.add_profile([])
+    events = (machine.peek(0, r.PMCR_EL0) & r.PMCR_N) >> r.PMCR_N_SHIFT
+    counters = [*(r.PMEVCNTR(n) for n in range(events)), r.PMCCNTR_EL0]
+    if features.get("icntr"):
+        counters.append(r.PMICNTR_EL0)
+    for counter in counters:
+        machine.poke(0, counter, _STARTED)
+    machine.set_running(0, host if el == 2 else guest, el, profile)
+    for setting, content in settings.items():
+        machine.poke(0, _pmu.register_encoding(setting), content)
+    before = _state(machine)
+    burst = Burst()
+    burst.msr(_pmu.register_encoding(name), value)
+    if type(machine.execute(0, burst, 0, False)) is Stop:
+        return []
+    after = _state(machine)
+    changed = {one: (before[one], after[one]) for one in before if before[one] != after[one]}
+    others = (_pmu.register_name(counter) for counter in counters)
+    reset = [one for one in others if one != name and after[one] == 0 != before[one]]
+    lines = [f"resets {_listed(reset)}"] if reset else []
+    lines += [f"{one} {was:#x} -> {now:#x}" for one, (was, now) in changed.items() if one not in reset]
+    return lines or ["changes nothing"]
+
+
+def _state(machine: Machine) -> dict[str, int]:
+    names = (name for name in _pmu.register_names() if name not in _VIEWS)
+    return {name: machine.peek(0, _pmu.register_encoding(name)) for name in names}
+
+
+def _listed(names: list[str]) -> str:
+    """Event counters in a row as the first to the last."""
+    runs: list[list[str]] = []
+    for name in names:
+        successor = _number(name) is not None and runs and _number(runs[-1][-1]) == (_number(name) or 0) - 1
+        if successor:
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return ", ".join(run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
+
+
+def _number(name: str) -> int | None:
+    digits = name.removeprefix("PMEVCNTR").removesuffix("_EL0")
+    return int(digits) if digits.isdigit() else None

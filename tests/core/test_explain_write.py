@@ -1,0 +1,156 @@
+"""`pmulab explain`: what a write does, registers in any case or by encoding, and a vCPU's state by design."""
+
+from __future__ import annotations
+
+import pytest
+
+from pmulab.cli import main
+from services.kvm import designs
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["explain", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["explain", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err
+
+
+# What a write does.
+
+
+@pytest.mark.parametrize("value", [("0x2", "--write"), ("--write", "0x2")])
+def test_pmcr_p_resets_what_the_exception_level_may_access(
+    value: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Linux 022435334393, Contextualise the handling of PMCR_EL0.P writes."""
+    of_hpmn = ("PMCR_EL0", *value, "--set", "MDCR_EL2.HPMN=4")
+    assert "\n  resets PMEVCNTR0_EL0 to PMEVCNTR5_EL0\n" in said(capsys, *of_hpmn, "--el", "2")
+    assert "\n  resets PMEVCNTR0_EL0 to PMEVCNTR3_EL0\n" in said(capsys, *of_hpmn, "--el", "1")
+
+
+def test_pmcr_c_resets_the_cycle_counter_and_what_else_changes_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "PMCR_EL0", "--write", "0x7", "--el", "1", "--set", "MDCR_EL2.HPMN=1")
+    assert "\n  resets PMEVCNTR0_EL0, PMCCNTR_EL0\n" in text
+    assert "\n  PMCR_EL0 0x41003040 -> 0x41003041\n" in text
+
+
+def test_the_value_after_write_is_the_one_written(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "PMUSERENR_EL0", "--el", "1", "--write", "0xf")
+    assert "[3]      ER = 0x1:" in text
+    assert "written at EL1: executed\n  PMUSERENR_EL0 0x0 -> 0xf\n" in text
+
+
+def test_a_write_that_traps_or_changes_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    trapped = said(capsys, "PMCR_EL0", "--write", "0x2", "--el", "1", "--set", "MDCR_EL2.TPM=1")
+    assert "trapped to EL2" in trapped
+    assert "resets" not in trapped
+    assert "\n  changes nothing\n" in said(capsys, "PMCNTENSET_EL0", "--write", "0", "--el", "1")
+    hidden = said(capsys, "PMCNTENSET_EL0", "--write", "0x3f", "--el", "1", "--set", "MDCR_EL2.HPMN=4")
+    assert "\n  PMCNTENSET_EL0 0x0 -> 0xf\n" in hidden
+
+
+def test_a_software_increment_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    enabled = ("--set", "PMCR_EL0.E=1", "--set", "PMCNTENSET_EL0=0b101")
+    text = said(capsys, "PMSWINC_EL0", "--write", "3", "--el", "1", *enabled)
+    assert "\n  PMEVCNTR0_EL0 0x1 -> 0x2\n  by no rule" in text
+
+
+def test_a_write_without_a_level_or_with_two_values_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "from which exception level?; add for example --el 1" in refused(capsys, "PMCR_EL0", "--write", "1")
+    assert "0x2, and before it 0x1" in refused(capsys, "PMCR_EL0", "0x1", "--write", "0x2", "--el", "1")
+    assert "--write: 'many' is not a number" in refused(capsys, "PMCR_EL0", "--write", "many", "--el", "1")
+
+
+# How a register is named.
+
+
+@pytest.mark.parametrize("name", ["PMCR_EL0", "pmcr_el0", "Pmcr_EL0", "S3_3_C9_C12_0", "s3_3_c9_c12_0"])
+def test_a_register_is_named_in_any_case_or_by_its_encoding(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(capsys, name, "0x41003041") == said(capsys, "PMCR_EL0", "0x41003041")
+
+
+def test_so_are_those_that_are_set_and_their_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    expected = said(capsys, "PMEVCNTR5_EL0", "--el", "1", "--set", "MDCR_EL2.HPMN=4")
+    assert said(capsys, "s3_3_c14_c8_5", "--el", "1", "--set", "mdcr_el2.hpmn=4") == expected
+    assert said(capsys, "pmevcntr5_el0", "--el", "1", "--set", "S3_4_C1_C1_1.Hpmn=4") == expected
+
+
+@pytest.mark.parametrize("name", ["S3_3_C9_C12_9", "S3_3_C0_C0_0", "S3_3_C9_C12", "PMCR"])
+def test_what_names_no_register_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"no register {name}" in refused(capsys, name)
+
+
+# Under a design.
+
+
+def test_a_guest_of_v8_traps_until_it_owns_its_counters(capsys: pytest.CaptureFixture[str]) -> None:
+    question = ("PMEVCNTR1_EL0", "--design", "partitioned-v8", "--counters", "3")
+    free = said(capsys, *question, "--vcpu", "free")
+    assert "under partitioned-v8, 3 event counters, loaded, its PMU untouched:" in free
+    assert "read at EL1: trapped to EL2" in free
+    assert "MDCR_EL2 <- 0x" in free, "it becomes GUEST_OWNED"
+    owned = said(capsys, *question)
+    assert "loaded again after its first access:" in owned
+    assert "read at EL1: executed" in owned
+    reserved = said(capsys, "PMEVCNTR3_EL0", "--design", "partitioned-v8", "--counters", "3")
+    assert "by the rule: reserved counter" in reserved
+
+
+def test_an_emulated_access_names_what_kvm_asks_of_perf(capsys: pytest.CaptureFixture[str]) -> None:
+    running = ("--set", "pmcr_el0.e=1", "--set", "PMCNTENSET_EL0=1", "--set", "PMEVTYPER0_EL0=0x8")
+    text = said(capsys, "PMEVCNTR0_EL0", "--design", "emulated", *running)
+    assert "KVM, in the host's kernel:\n    perf_event_read_value(counter 0)\n    the guest reads 0x0\n" in text
+    text = said(capsys, "PMCNTENCLR_EL0", "--write", "1", "--design", "emulated-6.15", *running)
+    assert "    perf_event_disable(counter 0)\n    kvm_vcpu_pmu_restore_guest()\n" in text
+    text = said(capsys, "PMINTENSET_EL1", "--write", "1", "--design", "emulated")
+    assert text.endswith("KVM, in the host's kernel:\n    memory only\n")
+    text = said(capsys, "PMEVCNTR5_EL0", "--design", "emulated", "--counters", "4")
+    assert text.endswith("    injects an UNDEFINED exception\n")
+
+
+def test_el0_may_what_the_guests_pmuserenr_says(capsys: pytest.CaptureFixture[str]) -> None:
+    question = ("PMCCNTR_EL0", "--el", "0", "--design", "emulated")
+    assert "UNDEFINED at EL1, as the guest's PMUSERENR_EL0 has it" in said(capsys, *question)
+    assert "the guest reads 0x0" in said(capsys, *question, "--set", "PMUSERENR_EL0.CR=1")
+
+
+def test_a_trap_without_fgt_goes_by_the_designs_way(capsys: pytest.CaptureFixture[str]) -> None:
+    question = ("PMCCNTR_EL0", "--counters", "4", "--feature", "fgt=0", "--design")
+    assert "KVM, on the fast path:\n    PMCCNTR_EL0: 0x0\n" in said(capsys, *question, "partitioned,traps=fast-path")
+    text = said(capsys, *question, "partitioned")
+    assert "KVM, in the host's kernel:\n    PMCCNTR_EL0: 0x0\n" in text
+    assert "falls back: the CPU has no FEAT_FGT" in text
+
+
+@pytest.mark.parametrize("design", list(designs.designs()))
+@pytest.mark.parametrize("vcpu", ["free", "owned"])
+def test_every_design_answers(design: str, vcpu: str, capsys: pytest.CaptureFixture[str]) -> None:
+    accesses = (("PMCR_EL0", "--read"), ("PMCR_EL0", "--write", "0x47"), ("PMOVSCLR_EL0",), ("PMSWINC_EL0", "--write"))
+    for question in accesses:
+        assert f"under {design}, 6 event counters" in said(capsys, *question, "--design", design, "--vcpu", vcpu)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--el", "2"), "--el: under a design a guest makes the access"),
+        (("--set", "MDCR_EL2.HPMN=4"), "--set MDCR_EL2: under a design it sets registers of the guest's PMU"),
+        (("--counters", "7"), "7 event counters"),
+        (("--counters", "32"), "--counters"),
+    ],
+)
+def test_what_a_design_cannot_be_asked(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refused(capsys, "PMCR_EL0", "--design", "emulated", *arguments)
+
+
+def test_a_vcpu_is_a_designs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = refused(capsys, "PMCR_EL0", "--el", "1", "--vcpu", "free")
+    assert "they are of a design's vCPU; add --design NAME" in text
+    assert "unknown design 'emulate'" in refused(capsys, "PMCR_EL0", "--design", "emulate")
