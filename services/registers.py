@@ -123,6 +123,8 @@ HDFG_PMCCFILTR: Final = 1 << 14
 HDFG_PMOVS: Final = 1 << 18
 HDFGRTR_PMMIR: Final = 1 << 22
 HDFGRTR_PMCEIDN: Final = 1 << 58
+HDFGRTR_PMU: Final = 0xFF << 12 | HDFGRTR_PMMIR | 1 << 57 | HDFGRTR_PMCEIDN  # all of the PMU
+HDFGWTR_PMU: Final = 0x3FF << 12 | 1 << 57
 
 # Events that the architecture itself uses
 SW_INCR: Final = 0x0000

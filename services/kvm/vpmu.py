@@ -287,6 +287,11 @@ class Design(ABC):
         return SetN.SETTABLE
 
     @property
+    def per_vcpu_traps(self) -> bool:
+        """Is it of the kernels of 2026, which keep the fine-grained traps per vCPU (`services.kvm.trap_setup`)?"""
+        return False
+
+    @property
     def any_pmu(self) -> bool:
         """Do its backing events count on the CPUs of all PMUs of the host, each made anew where the vCPU comes to
         another's, instead of on those of the VM's own?"""

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from services.boot import HostPolicy
 from services.experiment import CpuSpec
 from services.kvm.errors import InjectUndef
-from services.kvm.trap_setup import HostTraps
+from services.kvm.trap_setup import FineGrained, HostTraps
 from services.kvm.vpmu import Access, Vpmu
-from services.registers import PMU_TRAPS, counter_mask
+from services.registers import HDFGRTR_PMU, HDFGWTR_PMU, PMU_TRAPS, counter_mask
+
+UNDEFINED = FineGrained(HDFGRTR_PMU, HDFGWTR_PMU)
 
 
 @dataclass(eq=False)
@@ -19,13 +21,21 @@ class WithoutPmu(Vpmu):
     host: HostTraps = field(default_factory=HostTraps, init=False)
 
     def activate_traps(self) -> None:
-        self.host.load_6_12(self.vcpu, PMU_TRAPS | self.vcpu.spec.counters)
+        """In the kernels of 2026 a PMU that the VM has not is undefined by fine-grained traps, too (`fgu`)."""
+        mdcr = PMU_TRAPS | self.vcpu.spec.counters
+        if self.design.per_vcpu_traps:
+            self.host.load_2026(self.vcpu, mdcr, UNDEFINED)
+        else:
+            self.host.load_6_12(self.vcpu, mdcr)
 
     async def load(self) -> None:
         """There is nothing more."""
 
     def deactivate_traps(self) -> None:
-        self.host.put_6_12(self.vcpu)
+        if self.design.per_vcpu_traps:
+            self.host.put_2026(self.vcpu)
+        else:
+            self.host.put_6_12(self.vcpu)
 
     async def put(self) -> None:
         """Nor here."""

@@ -107,7 +107,7 @@ class EmulatedPmu(Vpmu):
 
     def activate_traps(self) -> None:
         mdcr = r.PMU_TRAPS | self.vcpu.spec.counters  # nothing is partitioned
-        if self.design.kernel is Kernel.LINUX_7_3:
+        if self.design.per_vcpu_traps:
             self.host.load_2026(self.vcpu, mdcr)
         else:
             self.host.load_6_12(self.vcpu, mdcr)
@@ -120,7 +120,7 @@ class EmulatedPmu(Vpmu):
             await awaited(self._perf(0))
 
     def deactivate_traps(self) -> None:
-        if self.design.kernel is Kernel.LINUX_7_3:
+        if self.design.per_vcpu_traps:
             self.host.put_2026(self.vcpu)
         else:
             self.host.put_6_12(self.vcpu)
@@ -417,6 +417,10 @@ class Emulated(Design):
     def reprograms(self) -> bool:
         """Is it of a kernel with kvm_pmu_reprogram_counter_mask()?"""
         return self.kernel in (Kernel.LINUX_6_15, Kernel.LINUX_7_3)
+
+    @property
+    def per_vcpu_traps(self) -> bool:
+        return self.kernel is Kernel.LINUX_7_3
 
     @property
     def any_pmu(self) -> bool:

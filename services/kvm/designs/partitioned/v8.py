@@ -127,6 +127,10 @@ class V8(Design):
         )
 
     @property
+    def per_vcpu_traps(self) -> bool:
+        return True
+
+    @property
     def set_n(self) -> SetN:
         return SetN.ATTRIBUTE
 
