@@ -21,6 +21,7 @@ __all__ = [
     "OP_NOTIFY",
     "OP_TIMER",
     "OP_TRUTH",
+    "OP_USER_MRS",
     "OP_WFI",
     "OP_WINDOW",
     "OP_WRITE_BACK",
@@ -58,6 +59,7 @@ OP_IPI: Final[int]  # subject: target
 OP_WINDOW: Final[int]
 OP_NOTIFY: Final[int]  # subject: code. 1 operand: value
 OP_DONE: Final[int]
+OP_USER_MRS: Final[int]  # subject: register, which the software's program reads at EL0. Yields a value
 
 # Whose time it is.
 CPUTIME_GUEST: Final[int]
@@ -113,6 +115,8 @@ class Burst:
     def __new__(cls) -> Self: ...
     # Posting. Those that yield a value return its slot: an index into `values()`.
     def mrs(self, register: int) -> int: ...
+    def user_mrs(self, register: int) -> int:
+        """MRS at EL0: the program's that this software runs, as which the tally counts it."""
     def msr(self, register: int, value: int) -> None: ...
     def write_back(self, register: int, slot: int, mask: int, bits: int) -> None:
         """MSR of (value in `slot` & mask) | bits."""

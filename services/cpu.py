@@ -46,6 +46,7 @@ class EntryKind(IntEnum):
     CPU_PM = 11  # host only. argument: a CpuPm, the core is about to lose its power, or has it again
     CPUHP = 12  # host only. argument: 1 if the CPU comes online, 0 if it goes offline
     READER = 13  # host only. argument: number of a perf process, which looks at its ring buffers; answered with bytes
+    USER = 14  # host only. argument: id of a thread, whose program reads its counters at EL0
 
 
 class CpuPm(IntEnum):

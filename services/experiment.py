@@ -90,6 +90,9 @@ class TaskSpec:
     sleep: int = 0  # cycles asleep between repetitions (WFI if nothing else runs)
     threads: int = 1  # the program forks threads - 1 tasks more, which do the same work and inherit its session
     turns: int = 1
+    read_every: int = (
+        0  # cycles at EL0 after which it reads the counters of its session's rdpmc=1 events there; 0: never
+    )
 
     def part(self, phase: int, turn: int) -> int:
         """The cycles of a phase in a turn: in the kernel as many in each, at EL0 irregularly many.

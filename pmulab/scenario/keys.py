@@ -35,7 +35,19 @@ HOST = (
     "perf",
 )
 OFFLINE = ("pcpu", "from_ms", "to_ms")
-HOST_TASK = ("pcpu", "name", "workload", "scale", "seconds", "ipc", "kernel_share", "repeat", "sleep_ms", "perf")
+HOST_TASK = (
+    "pcpu",
+    "name",
+    "workload",
+    "scale",
+    "seconds",
+    "ipc",
+    "kernel_share",
+    "repeat",
+    "sleep_ms",
+    "read_us",
+    "perf",
+)
 TASK = (*HOST_TASK[1:], "threads")
 TASK_PERF = ("verb", "events", "frequency", "period", "mmap_pages", "interval_ms")
 HOST_PERF = ("pcpu", "guest", "vcpu", *TASK_PERF)

@@ -247,7 +247,7 @@ class GuestCpu:
         if self.current is None:
             await self._reschedule(cpu)
         elif preempt:
-            self.current.left = entry.remaining
+            self.current.worked(self.current.stretch() - entry.remaining)
             self.queue.append(self.current)
             await self._reschedule(cpu)
 
@@ -312,7 +312,15 @@ class GuestCpu:
     def _next_phase(self, cpu: Cpu) -> bool:
         """The current task's COMPUTE has come to its end: on to its next phase, if it has one now."""
         task = self.current
-        if task is None or not task.advance(cpu.now):
+        if task is None:
+            return False
+        if task.spec.read_every:
+            task.worked(task.stretch())
+            if task.left or task.advance(cpu.now):
+                self._run_reader(cpu, task)
+                return True
+            return False
+        if not task.advance(cpu.now):
             return False
         self._run(cpu, task)
         return True
@@ -392,7 +400,7 @@ class GuestCpu:
             await self._exit(cpu, task)
             await self._reschedule(cpu)
         elif task.left:
-            self._run(cpu, task)
+            (self._run_reader if task.spec.read_every else self._run)(cpu, task)
         elif not self._next_phase(cpu):
             await self._work_over(cpu)
 
@@ -408,6 +416,21 @@ class GuestCpu:
         phase = task.work()
         self.cputime.left = task.left
         cpu.burst.compute(phase.profile, phase.el, task.left)
+
+    def _run_reader(self, cpu: Cpu, task: Task) -> None:
+        """The same of one that reads its counters at EL0, up to where it does so next."""
+        phase = task.work()
+        if task.unread == task.spec.read_every and not phase.el:
+            self._read_at_el0(cpu, task)
+        self.cputime.left = left = task.stretch()
+        cpu.burst.compute(phase.profile, phase.el, left)
+
+    def _read_at_el0(self, cpu: Cpu, task: Task) -> None:
+        """perf_mmap__read_self: the program reads those of its session's counters that their pages let it."""
+        task.unread = 0
+        session = None if task.parent >= 0 else self.sessions.get(task.id)
+        for register in () if session is None else session.user_readable():
+            cpu.burst.user_mrs(register)
 
     # Results.
 

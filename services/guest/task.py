@@ -17,6 +17,7 @@ class Task:
     phase: int = 0
     turn: int = 0
     left: int = -1  # cycles left of the phase, -1: not begun
+    unread: int = 0  # cycles at EL0 since it has last read its counters there
     repeated: int = 0
     began: int = -1
     ended: int = -1
@@ -35,6 +36,17 @@ class Task:
         if self.left < 0:
             self.left = self.spec.part(self.phase, self.turn)
         return self.spec.phases[self.phase]
+
+    def stretch(self) -> int:
+        """The cycles that it works now: up to the end of the phase, or to where it reads its counters."""
+        every = self.spec.read_every
+        return min(self.left, every - self.unread) if every and not self.spec.phases[self.phase].el else self.left
+
+    def worked(self, cycles: int) -> None:
+        """So much of that has been done."""
+        self.left -= cycles
+        if self.spec.read_every and not self.spec.phases[self.phase].el:
+            self.unread += cycles
 
     def advance(self, now: int) -> bool:
         """The phase is over: on to the next, to sleep, or to the end; whether there is one more now."""

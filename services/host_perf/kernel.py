@@ -174,6 +174,11 @@ class HostCpu:
             case EntryKind.SGI:
                 for rb in self.perf.irq_work():
                     cpu.burst.notify(Notice.WAKEUP, rb.reader)
+            case EntryKind.USER:
+                for session in self.sessions:
+                    if session.task == entry.argument:
+                        for register in session.user_readable():
+                            cpu.burst.user_mrs(register)
             case EntryKind.READER:
                 cpu.answer(b"%d" % self.host.read_buffers(entry.argument))
             case EntryKind.TASK_IN:

@@ -8,6 +8,7 @@ from typing import ClassVar
 from services import state
 from services._pmu import CPUTIME_HOST_KERNEL, CPUTIME_HOST_USER
 from services.boot import NO_PROCESS
+from services.cpu import EntryKind
 from services.experiment import PhaseSpec, TaskSpec
 from services.kvm.bill import Account
 from services.kvm.board import Board
@@ -21,6 +22,7 @@ class HostTaskState:
 
     phase: int = 0  # counts over all turns and repetitions
     left: int = 0  # cycles of the phase
+    unread: int = 0  # at EL0 since it has last read its counters there
     blocked: bool = False  # asleep
     computed: int = 0  # cycles of work done
     in_kernel: int = 0  # of these, at EL2
@@ -67,7 +69,7 @@ class HostTask(HostTaskState, HostThread):
             return self.pcpu.now
         phase = self._current()
         self.machine.set_running(self.cpu, self.context, phase.el, phase.profile)
-        return self.machine.next_stop(self.cpu, self.left)
+        return self.machine.next_stop(self.cpu, self._stretch(phase))
 
     async def switched_in(self) -> None:
         self.machine.set_account(self.cpu, Account.KERNEL)
@@ -79,8 +81,15 @@ class HostTask(HostTaskState, HostThread):
     async def step(self) -> None:
         """Work up to the end of the phase or an interrupt."""
         pcpu, phase = self.pcpu, self._current()
-        done, now, pending = self.machine.work(pcpu.cpu, self.context, phase.el, phase.profile, self.left)
+        if self.unread == self.spec.read_every and self.unread and not phase.el:
+            self.unread = 0
+            self.machine.set_running(pcpu.cpu, self.context, 0, phase.profile)
+            await pcpu.enter_host(EntryKind.USER, self.id, el=0)
+        stretch = self._stretch(phase)
+        done, now, pending = self.machine.work(pcpu.cpu, self.context, phase.el, phase.profile, stretch)
         self.left -= done
+        if self.spec.read_every and not phase.el:
+            self.unread += done
         self.computed += done
         if phase.el == 2:
             self.in_kernel += done
@@ -112,6 +121,11 @@ class HostTask(HostTaskState, HostThread):
         if self.spec.sleep and self.phase % self._of_a_run() == 0:
             self.blocked = True
             self.pcpu.rq.sleep(now + self.spec.sleep, self.id)
+
+    def _stretch(self, phase: PhaseSpec) -> int:
+        """The cycles that it works now: up to the end of the phase, or to where it reads its counters."""
+        every = self.spec.read_every
+        return min(self.left, every - self.unread) if every and not phase.el else self.left
 
     def _of_a_run(self) -> int:
         """Phases of one repetition."""

@@ -50,8 +50,9 @@ IRQ_STORM = 20_000  # handlers in a row, an interrupt pending after each, before
 WINDOWS = 16  # open within one another: software has handlers for far fewer interrupts
 MOST_RECORDS = 1 << 32  # bytes that a perf process may find at a time
 CALL, PMU_IRQ = EntryKind.CALL, EntryKind.PMU_IRQ
-# At their ends no pseudo-NMI is taken: its handler does not nest, vcpu_load follows, the simulation is over.
-WITHOUT_NMI = (PMU_IRQ, EntryKind.TASK_IN, EntryKind.REPORT)
+# At their ends no pseudo-NMI is taken: its handler does not nest, vcpu_load follows, the simulation is over, a program
+# goes on.
+WITHOUT_NMI = (PMU_IRQ, EntryKind.TASK_IN, EntryKind.REPORT, EntryKind.USER)
 RESULT, COUNTER_OVERFLOW, GUEST_OVERFLOW = Notice.RESULT, Notice.COUNTER_OVERFLOW, Notice.GUEST_OVERFLOW
 COUNTER_MASK = (1 << COUNTER_SHIFT) - 1
 RESYNC_EL0, TASK_KILLED = Notice.RESYNC_EL0, Notice.TASK_KILLED

@@ -10,8 +10,8 @@ from services.boot import NO_PROCESS
 from services.cpu import NEVER, Cpu
 from services.experiment import ANY_PMU, SessionSpec
 from services.linux_perf.attr import EventAttr
-from services.linux_perf.driver import Driver
-from services.linux_perf.event import ERROR, OFF, PerfEvent
+from services.linux_perf.driver import REGISTERS, Driver
+from services.linux_perf.event import ACTIVE, ERROR, OFF, PerfEvent
 from services.linux_perf.perf import PerfCpu
 from services.linux_perf.pmu import Member, admit, state_of
 from services.linux_perf.reading import Reading
@@ -132,6 +132,13 @@ class Session:
     def _print(self, cpu: Cpu, intervals: list[Printed], results: list[Result]) -> None:
         time = (cpu.now - self.began) * NS_PER_S // self.perf.frequency_hz
         intervals.append([time, [[*(one[name] for name in PRINTED), int(one["state"] == ERROR)] for one in results]])
+
+    def user_readable(self) -> list[int]:
+        """The counters that its task may read at EL0 now: armv8pmu_user_event_idx of each event."""
+        if not self.perf.shared.user_access:
+            return []
+        found = (event for event in self.events if event is not None and event.state == ACTIVE and event.hw.user_read)
+        return [REGISTERS[event.idx] for event in found]
 
     async def report(self, cpu: Cpu) -> Result:
         """Results so far: counts and truth in occurrences, times in ns. `intervals` has what each has grown by."""

@@ -28,6 +28,7 @@ class EntryKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ENTRY_CPU_PM: _ClassVar[EntryKind]
     ENTRY_CPUHP: _ClassVar[EntryKind]
     ENTRY_READER: _ClassVar[EntryKind]
+    ENTRY_USER: _ClassVar[EntryKind]
 ROLE_UNSPECIFIED: Role
 ROLE_HOST: Role
 ROLE_GUEST: Role
@@ -44,6 +45,7 @@ ENTRY_REPORT: EntryKind
 ENTRY_CPU_PM: EntryKind
 ENTRY_CPUHP: EntryKind
 ENTRY_READER: EntryKind
+ENTRY_USER: EntryKind
 
 class Hello(_message.Message):
     __slots__ = ("protocol_version", "role", "name", "cpu")

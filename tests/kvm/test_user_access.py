@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from pmulab import run, scenario
+from pmulab import Run, run, scenario
 from services.embedded import Embedded
+from services.errors import UserError
 from services.experiment import Experiment
 from services.kvm.host_task import HostTask
-from services.registers import PMUSERENR_CR, PMUSERENR_EL0, PMUSERENR_ER
+from services.registers import PMCCNTR_EL0, PMUSERENR_CR, PMUSERENR_EL0, PMUSERENR_ER
+
+Row = tuple[int, int, int]
 
 READS = PMUSERENR_ER | PMUSERENR_CR
 BESIDE = """
@@ -79,3 +83,75 @@ def test_a_guest_that_lets_programs_read_pays_for_it_under_emulation(tmp_path: P
         (one,) = run(path, designs=["emulated"]).runs
         writes.append(sum(count for name, count in one.kvm.traps.by_register.items() if name.startswith("PMEVCNTR")))
     assert writes == [4, 0]
+
+
+EVERY_US = 500
+READING = BESIDE.replace("seconds = 0.02\n", f"seconds = 0.02\nread_us = {EVERY_US}\n")
+READ_TRAPPED = 2  # code of the observer's row; of a read that is executed it is 0
+
+
+async def reads_of(tmp_path: Path, design: str, core: str, text: str = READING) -> tuple[list[Row], list[Row]]:
+    """The reads that the guest's and the host's program have made at EL0: code, register, value."""
+    lab = Embedded.of(experiment(tmp_path, design, f'[machine]\ncore = "{core}"\n{text}'))
+    simulation = lab.simulation
+    machine, (pcpu,) = simulation.board.machine, simulation.pcpus
+    machine.observe(True)
+    reads: dict[bool, list[Row]] = {True: [], False: []}
+    while simulation.working:
+        of_host = isinstance(pcpu.rq.current, HostTask)
+        machine.observed()
+        await simulation.step()
+        reads[of_host] += [row[3:] for row in machine.observed() if row[2] == 0 and row[3] in (0, READ_TRAPPED)]
+    traps = (await simulation.result())["traps"]
+    trapped = sum(code == READ_TRAPPED for code, _, _ in reads[False])
+    assert traps.get("PMCCNTR_EL0:r", 0) == (trapped + 1 if trapped else 0), "and one of its kernel, when it exits"
+    return reads[False], reads[True]
+
+
+@pytest.mark.parametrize(
+    ("design", "core", "traps"),
+    [
+        ("emulated", "neoverse-v3", True),
+        ("partitioned", "neoverse-v3", False),
+        ("partitioned-v4", "neoverse-v3", False),
+        ("partitioned", "neoverse-n1", True),
+        ("partitioned,traps=fast-path", "neoverse-n1", True),
+    ],
+)
+async def test_what_a_program_reads_at_el0_traps_as_its_kernel_s_accesses_do(
+    tmp_path: Path, design: str, core: str, traps: bool
+) -> None:
+    """MDCR_EL2.TPM is of EL0 too; with FEAT_FGT the guest's own counters are let through. The host's never trap."""
+    of_guest, of_host = await reads_of(tmp_path, design, core)
+    assert {register for _, register, _ in of_guest} == {PMCCNTR_EL0}
+    assert {code for code, _, _ in of_guest} == {READ_TRAPPED if traps else 0}
+    assert {code for code, _, _ in of_host} == {0}
+    assert len(of_guest) == len(of_host) == 0.02e6 / EVERY_US - 1, "but for where the program ends"
+    if not traps:
+        clock = 3_000 * EVERY_US  # of the program, and what its own read takes
+        grown = [new - old for (_, _, old), (_, _, new) in pairwise(of_guest)]
+        assert all(clock <= cycles < clock + 20 for cycles in grown), "at EL0, though others ran meanwhile"
+
+
+async def test_without_the_sysctl_or_the_term_a_program_reads_nothing(tmp_path: Path) -> None:
+    """armv8pmu_user_event_idx is 0: the library falls back to read(2), of which nothing is modelled."""
+    text = READING.replace("perf_user_access = 1", "perf_user_access = 0")
+    assert await reads_of(tmp_path, "partitioned", "neoverse-v3", text) == ([], [])
+    with pytest.raises(UserError, match=r"own\.toml:7: there is no event that the program may read"):
+        experiment(tmp_path, "partitioned", READING.replace(",rdpmc=1", ""))
+
+
+@pytest.mark.parametrize("design", ["emulated", "partitioned"])
+def test_reading_at_el0_is_the_program_s_time_and_the_trap_the_host_s(tmp_path: Path, design: str) -> None:
+    made: list[Run] = []
+    for text in (READING.replace(f"read_us = {EVERY_US}", "read_us = 20"), BESIDE):
+        path = tmp_path / "own.toml"
+        path.write_text('[machine]\ncore = "neoverse-v3"\n' + text)
+        made += run(path, designs=[design]).runs
+    often, never = made
+    reads = 0.02e6 / 20
+    grown = often.guests[0].true_user_seconds - never.guests[0].true_user_seconds
+    assert grown == pytest.approx(reads * 2e-9, rel=0.1), "an MRS takes 2 ns"
+    exits = often.bill.host["trap"] - never.bill.host["trap"]
+    assert exits == pytest.approx(reads * 400e-9 if design == "emulated" else 0, rel=0.1, abs=5e-6)
+    assert sum(often.bill.host.values()) == pytest.approx(often.time.host_kernel), "none of it is the host's program's"

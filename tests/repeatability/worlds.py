@@ -19,6 +19,7 @@ from services.state import names
 from tests.repeatability.recorded import SHORTER
 
 NMI = str(Path(__file__).parent / "nmi.toml")
+READ = str(Path(__file__).parent / "read.toml")
 EVERYTHING = str(Path(__file__).parent / "everything.toml")
 WORLDS = [
     ("quick", "emulated"),
@@ -35,6 +36,7 @@ WORLDS = [
     (EVERYTHING, "emulated"),
     (EVERYTHING, "partitioned"),
     (NMI, "emulated"),
+    (READ, "emulated"),
     *((EVERYTHING, f"partitioned-v{n}") for n in (1, 2, 4, 5, 6)),
 ]
 # Whose objects change while a simulation runs.

@@ -58,6 +58,10 @@ impl Burst {
         self.inner.post(Operation::Msr, u32::from(register), value);
     }
 
+    fn user_mrs(&mut self, register: u16) -> u32 {
+        self.inner.post_read(Operation::UserMrs, u32::from(register))
+    }
+
     fn write_back(&mut self, register: u16, slot: u32, mask: u64, bits: u64) -> PyResult<()> {
         if self.inner.post_write_back(register, slot, mask, bits) {
             Ok(())

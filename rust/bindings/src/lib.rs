@@ -51,6 +51,7 @@ fn _pmu(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ("OP_WINDOW", Operation::Window),
         ("OP_NOTIFY", Operation::Notify),
         ("OP_DONE", Operation::Done),
+        ("OP_USER_MRS", Operation::UserMrs),
     ] {
         module.add(name, operation as u8)?;
     }

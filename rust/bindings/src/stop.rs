@@ -22,7 +22,9 @@ pub struct Stop {
 /// The register that the access at `index` of `burst` concerns, and whether it is written.
 #[inline]
 pub fn access(burst: &Burst, index: usize) -> (u16, bool) {
-    burst.ops().get(index).map_or((0, false), |op| (op.subject as u16, op.operation != Operation::Mrs))
+    burst.ops().get(index).map_or((0, false), |op| {
+        (op.subject as u16, !matches!(op.operation, Operation::Mrs | Operation::UserMrs))
+    })
 }
 
 impl Stop {

@@ -34,10 +34,12 @@ pub enum Operation {
     Notify = 14,
     /// The entry has ended.
     Done = 15,
+    /// Read a register at EL0 into a value slot: the software's program does it. Subject: register.
+    UserMrs = 16,
 }
 
 impl Operation {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Mrs,
         Self::Msr,
         Self::WriteBack,
@@ -53,6 +55,7 @@ impl Operation {
         Self::Window,
         Self::Notify,
         Self::Done,
+        Self::UserMrs,
     ];
 
     /// The operation with this code.
@@ -74,14 +77,14 @@ impl Operation {
     /// It yields a value.
     #[must_use]
     pub fn yields(self) -> bool {
-        matches!(self, Self::Mrs | Self::Clock | Self::Truth)
+        matches!(self, Self::Mrs | Self::UserMrs | Self::Clock | Self::Truth)
     }
 
     /// First subject that is too large.
     #[must_use]
     pub fn subject_limit(self) -> u32 {
         match self {
-            Self::Mrs | Self::Msr | Self::WriteBack | Self::Hvc => 1 << 16,
+            Self::Mrs | Self::UserMrs | Self::Msr | Self::WriteBack | Self::Hvc => 1 << 16,
             Self::Charge => CAUSES as u32,
             Self::Truth => 1 << 20,
             Self::Compute => 3 << COMPUTE_EL_SHIFT,

@@ -176,11 +176,14 @@ impl Cpu {
         self.arrive();
     }
 
-    /// Charges software time to a cause.
+    /// Charges software time to a cause. What a program of the host does at EL0 is on no account.
     #[inline]
     pub fn charge(&mut self, cause: usize, cycles: u64) {
         self.advance(self.now.saturating_add(cycles));
-        self.accounts.charge(self.running.is_some_and(|running| running.guest), cause, cycles);
+        let (guest, el) = self.running.map_or((false, 2), |running| (running.guest, running.el));
+        if guest || el > 0 {
+            self.accounts.charge(guest, cause, cycles);
+        }
     }
 
     /// From now on the host's cycles are charged to `account`, 1 or above; the one before.

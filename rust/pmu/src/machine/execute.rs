@@ -141,6 +141,25 @@ impl Executing<'_> {
     }
 }
 
+impl Executing<'_> {
+    /// A read of the program's, at EL0, between two operations of the software that runs it.
+    fn user_read(&mut self, encoding: u16) -> Result<u64, Taken> {
+        let software = self.running;
+        let tally = software.tally - usize::from(software.el);
+        let class = self.world.tallies[tally].class;
+        self.run(Running { el: 0, tally, class, ..software });
+        let read = self.access(encoding, false, 0);
+        self.run(software);
+        read
+    }
+
+    fn run(&mut self, next: Running) {
+        let profile = self.world.tallies[next.tally].profile;
+        self.c.set_running(self.world, next, profile);
+        self.running = next;
+    }
+}
+
 impl Machine {
     fn executing(&mut self, cpu: usize) -> Result<Executing<'_>, Error> {
         let Self { cpus, world, log, costs, traps, .. } = self;
@@ -180,7 +199,7 @@ impl Machine {
                 return Ok(Stop::Interrupt { index });
             }
             let (write, value) = match op.operation {
-                Operation::Mrs => (false, 0),
+                Operation::Mrs | Operation::UserMrs => (false, 0),
                 Operation::Msr => (true, op.operand),
                 Operation::WriteBack => {
                     let source = values.get(op.slot as usize).copied().unwrap_or(0);
@@ -205,7 +224,12 @@ impl Machine {
                 Operation::Done if index + 1 == ops.len() => continue, // there is nothing for KVM to do
                 _ => return Ok(Stop::Operation { index, op }),
             };
-            match on.access(op.subject as u16, write, value) {
+            let done = if op.operation == Operation::UserMrs {
+                on.user_read(op.subject as u16)
+            } else {
+                on.access(op.subject as u16, write, value)
+            };
+            match done {
                 Ok(value) if !write => set(values, op.slot, value),
                 Ok(_) => {}
                 Err(Taken { el: 2, esr }) if on.running.guest => {
@@ -254,6 +278,41 @@ mod tests {
         assert_eq!(machine.execute(0, &mut burst, 0, false), Ok(Stop::End));
         assert_eq!(burst.values, [20, 35]);
         assert_eq!(machine.cpu(0).expect("it exists").charged(1)[1..4], [10, 20, 5]);
+    }
+
+    #[test]
+    fn a_program_s_read_is_at_el0_and_the_software_goes_on_at_its_own_level() {
+        let mut machine = machine();
+        machine.set_running(0, 0, 1, 0).expect("they exist");
+        machine.observe(true);
+        let counter = u32::from(Register::pmevcntr(0).encoding());
+        let userenr = Register::of(Kind::Pmuserenr).encoding();
+        let mut burst = Burst::default();
+        burst.post_read(Operation::UserMrs, counter);
+        let stop = machine.execute(0, &mut burst, 0, false);
+        assert!(matches!(stop, Ok(Stop::Exception { index: 0, .. })), "PMUSERENR_EL0 is 0");
+        assert_eq!(machine.cpu(0).expect("it exists").running().map(|running| running.el), Some(1));
+        machine.poke(0, userenr, 1).expect("it exists");
+        burst.post_read(Operation::Mrs, counter);
+        assert_eq!(machine.execute(0, &mut burst, 0, false), Ok(Stop::End));
+        let seen: Vec<_> = machine.take_observed().iter().map(|record| (record.el, record.cycle)).collect();
+        assert_eq!(seen, [(0, 10), (0, 20), (1, 30)]);
+        machine.poke(0, Register::of(Kind::MdcrEl2).encoding(), 6 | 1 << 6).expect("it exists");
+        let stop = machine.execute(0, &mut burst, 0, false);
+        assert!(matches!(stop, Ok(Stop::Trap { index: 0, value: 0, .. })), "TPM is of EL0, too");
+        assert_eq!(machine.cpu(0).expect("it exists").running().map(|running| running.el), Some(1));
+    }
+
+    #[test]
+    fn what_a_program_of_the_host_reads_is_on_no_account() {
+        let mut machine = machine();
+        machine.set_running(0, 1, 2, 0).expect("they exist");
+        machine.poke(0, Register::of(Kind::Pmuserenr).encoding(), 1).expect("it exists");
+        let mut burst = Burst::default();
+        burst.post_read(Operation::UserMrs, u32::from(Register::pmevcntr(0).encoding()));
+        assert_eq!(machine.execute(0, &mut burst, 0, false), Ok(Stop::End));
+        let cpu = machine.cpu(0).expect("it exists");
+        assert_eq!((cpu.now(), cpu.charged(1)[1], cpu.running().map(|running| running.el)), (10, 0, Some(2)));
     }
 
     #[test]
