@@ -32,6 +32,7 @@ from services.kvm.board import Board
 from services.kvm.errors import InjectUndef, Livelock, ProtocolError, SimulationError
 from services.kvm.guest_pmu import GuestPmu
 from services.kvm.halt_poll import HaltPoll
+from services.kvm.irqs import Irqs
 from services.kvm.latency import Latencies
 from services.kvm.pcpu import IRQ_WORK_SGI, WINDOWS, PCpu
 from services.kvm.vgic import Vgic
@@ -108,7 +109,10 @@ class VCpu(VCpuState):
         "trap_sysreg",
         "enter_null",
         "enter_el1",
-        "windows",  # open within one another; none between two interactions
+        # Within one interaction only.
+        "windows",  # open within one another
+        "irqs",  # which interrupts are taken between two of KVM's own operations
+        "running",  # kvm_running_vcpu: not from the switch to its thread up to kvm_sched_in
     )
     __slots__ = DERIVED
 
@@ -144,6 +148,8 @@ class VCpu(VCpuState):
         self.boot = boot  # the payload of its BOOT entry
         self.guest: Attendant | None = None
         self.windows = 0
+        self.irqs = Irqs.ON
+        self.running = True
         self.pcpus = pcpus
         self.siblings = siblings  # the vCPUs of the same VM, this one too
         self.set_task_cpu(cpu)
@@ -184,8 +190,13 @@ class VCpu(VCpuState):
         self.enter_el1 = partial(machine.enter_guest, cpu, self.context, self.profile, EXIT_FULL_SYSREG, sysreg_into)
 
     async def switched_in(self) -> None:
-        """KVM's sched_in notifier: vcpu_load, and back into the guest."""
+        """KVM's sched_in notifier: vcpu_load, and back into the guest. Interrupts are on since finish_lock_switch."""
         self.ran = True
+        self.irqs = Irqs.ON
+        if self.machine.pending_interrupt(self.cpu):
+            self.running = False
+            await self._take_interrupts()
+            self.running = True
         began = self.progress = self.pcpu.now
         before = self.pcpu.perf_bursts
         self.machine.set_account(self.cpu, Account.SWAP)
@@ -195,8 +206,8 @@ class VCpu(VCpuState):
         self.machine.set_account(self.cpu, Account.SWAP)
         await self.vpmu.load()
         self.fast_path = self.vpmu.fast_path
-        if self.pcpu.pseudo_nmi:
-            await self.pcpu.nmi()
+        if self.machine.pending_interrupt(self.cpu):
+            await self._take_interrupts()
         self.load_times.add(began, self.pcpu.now)
         self.swap_bursts += self.pcpu.perf_bursts - before
         self.machine.set_account(self.cpu, Account.TRAP)
@@ -210,7 +221,8 @@ class VCpu(VCpuState):
         self.machine.guest_timing_enter(self.cpu, EXIT_FULL_NULL, 0)  # that exit has been charged when it was
 
     async def switched_out(self) -> None:
-        """KVM's sched_out notifier: vcpu_put."""
+        """KVM's sched_out notifier: vcpu_put, with interrupts off."""
+        self.irqs = Irqs.OFF if self.pcpu.pseudo_nmi else Irqs.MASKED
         began, before = self.pcpu.now, self.pcpu.perf_bursts
         self.machine.set_account(self.cpu, Account.SWAP)
         self.vpmu.deactivate_traps()
@@ -224,6 +236,7 @@ class VCpu(VCpuState):
             self.write(PMUSERENR_EL0, pcpu.host_userenr)
         self.put_times.add(began, self.pcpu.now)
         self.swap_bursts += self.pcpu.perf_bursts - before
+        self.irqs = Irqs.ON
 
     def next_interaction(self) -> int:
         """The time of what happens next on this vCPU, while it is the current thread."""
@@ -251,10 +264,13 @@ class VCpu(VCpuState):
         self.vgic.overflow(raised)
 
     def resync_el0(self) -> None:
-        self.resync_due = True
+        if self.running:
+            self.resync_due = True
 
     def guest_overflow(self, mask: int, raised: int) -> bool:
         """The host's handler found overflow flags in the guests' range, of `raised`."""
+        if not self.running:
+            return False
         self.vpmu.guest_overflow(mask)
         self.vgic.overflow(raised)
         return True
@@ -327,8 +343,28 @@ class VCpu(VCpuState):
         return self.pcpu.host_userenr
 
     def kvm(self, burst: Burst) -> Eventual[list[int]]:
-        """Execute KVM's own accesses, at EL2; the values read."""
-        return self.pcpu.kvm(burst)
+        """Execute KVM's own accesses, at EL2; the values read. Interrupts are taken between two of them as `irqs` has
+        it."""
+        stop = self.machine.execute(self.cpu, burst, 0, self.irqs)
+        return self._interrupted_kvm(burst, stop) if type(stop) is Stop else burst.values()
+
+    async def _interrupted_kvm(self, burst: Burst, stop: int | Stop) -> list[int]:
+        while isinstance(stop, Stop):
+            if stop.reason != Stop.INTERRUPT:
+                raise SimulationError(f"KVM's own access on pCPU {self.cpu} stopped: {stop}")
+            await self._take_interrupts()
+            stop = self.machine.execute(self.cpu, burst, stop.index, self.irqs)
+        return burst.values()
+
+    async def _take_interrupts(self) -> None:
+        """Within KVM's own steps, with preemption off: what is pending, as `irqs` has it."""
+        pcpu = self.pcpu
+        if self.irqs is Irqs.OFF:
+            await pcpu.nmi()
+            return
+        await pcpu.serve_interrupts(2)
+        if self.vgic.timer_deadline <= pcpu.now:  # kvm_arch_timer_handler
+            self._flush_timers()
 
     def kvm_irqs_off(self, burst: Burst) -> list[int]:
         """Likewise, nothing being taken between them."""
@@ -559,11 +595,13 @@ class VCpu(VCpuState):
     async def _trapped_fast(self, register: int, write: bool, value: int) -> int:
         """Within the hypervisor's own code: no interrupt window, no vGIC, the time is the guest's."""
         self._exit_fast()
+        self.irqs = Irqs.MASKED
         try:
             return await awaited(self.vpmu.access(register, write, value))
         except InjectUndef:
             raise TookException(ESR_UNKNOWN) from None
         finally:
+            self.irqs = Irqs.ON
             self.machine.set_running(self.cpu, self.context, 1, self.profile)
 
     def _exit_fast(self) -> None:

@@ -87,18 +87,22 @@ async def test_an_overflow_does_not_wait_for_the_end_of_a_switch(design: str) ->
 
 
 async def test_a_sample_lands_inside_a_vcpu_load() -> None:
-    """kvm_arch_vcpu_load takes longer by the handler that interrupts it, here behind its first call of perf's."""
-    longest, kinds = {}, {}
+    """kvm_arch_vcpu_load by kvm_sched_in has interrupts on: it takes longer by the handler, an NMI or not."""
+    taken = {}
     for on in (False, True):
         made, host = with_nmi("mediated", on=on, counters=10), Host("call")
         made.attend_host(0, LocalSoftware(host))
         await made.step()  # boots
         await made.step()  # switches to the vCPU
-        longest[on] = max(made.vcpus[0].load_times.times)
-        kinds[on] = [entry.kind for entry in host.entered]
-    assert kinds[True][:4] == [EntryKind.BOOT, EntryKind.TASK_IN, EntryKind.CALL, EntryKind.PMU_IRQ]
-    assert kinds[False][:3] == kinds[True][:3]
-    assert longest[True] >= longest[False] + made.pcpus[0].costs[Cost.IRQ_ENTRY]
+        taken[on] = max(made.vcpus[0].load_times.times)
+        assert [entry.kind for entry in host.entered][:4] == [
+            *(EntryKind.BOOT, EntryKind.TASK_IN),
+            *(EntryKind.CALL, EntryKind.PMU_IRQ),
+        ]
+    quiet = with_nmi("mediated", on=False, counters=10)
+    await quiet.step()
+    await quiet.step()
+    assert min(taken.values()) >= max(quiet.vcpus[0].load_times.times) + quiet.pcpus[0].costs[Cost.IRQ_ENTRY]
 
 
 @pytest.mark.parametrize("design", ["emulated", "partitioned-v8"])
@@ -131,10 +135,10 @@ async def test_a_vcpu_that_has_blocked_is_woken_by_the_irq_work() -> None:
     assert pcpu.rearm() > 0
 
 
-def dense(design: str) -> Embedded:
+def dense(design: str, period: int) -> Embedded:
     """A world in which many overflows meet a switch."""
     often = [
-        "host.perf.period=20011",
+        f"host.perf.period={period}",
         "host.perf.events=cycles,instructions,branches",
         "guest.task.sleep_ms=0.05",
         "guest.task.repeat=300",
@@ -145,9 +149,9 @@ def dense(design: str) -> Embedded:
     return Embedded.of(made)
 
 
-@pytest.mark.parametrize("design", ["emulated", "partitioned-v8"])
-async def test_what_waits_for_an_irq_work_is_state(design: str) -> None:
-    running = dense(design)
+@pytest.mark.parametrize(("design", "period"), [("emulated", 20_011), ("partitioned-v8", 11_003)])
+async def test_what_waits_for_an_irq_work_is_state(design: str, period: int) -> None:
+    running = dense(design, period)
     for _ in range(20_000):
         await after(running, 1)
         pcpus = running.simulation.pcpus
@@ -157,7 +161,7 @@ async def test_what_waits_for_an_irq_work_is_state(design: str) -> None:
         pytest.fail("none ever waits between two interactions")
     amid = orjson.dumps(running.state())
     expected = await finished(running)
-    restored = dense(design)
+    restored = dense(design, period)
     restored.restore(orjson.loads(amid))
     assert orjson.dumps(restored.state()) == amid
     assert (await finished(restored))["digest"] == expected["digest"]
