@@ -101,6 +101,7 @@ class HostCpu:
     boot: HostBoot | None = None
     refused: list[str] = field(default_factory=list)  # events whose perf_event_open failed, by name
     thread: int = -1  # the current one
+    yet_to_exec: list[int] = field(default_factory=list)  # tasks that perf has forked
     reserved: int = 0  # counters that are the guests' for good, one bit each
     squeezed: bool = False  # events were taken off the guest's range at vcpu_load
     handler_began: int = -1  # when the PMU interrupt handler that was the last entry began, in cycles
@@ -256,9 +257,12 @@ class HostCpu:
                 cpu.burst.notify(Notice.TASK_KILLED, process)
             return False
         reader = self.host.reader_of(spec.name) if spec.verb == "record" else NOBODY
-        session = Session(spec, task, self.perf, cpus=of.cpus, reader=reader, process=process)
+        forked = task is not None and task not in self.vcpu_threads
+        session = Session(spec, task, self.perf, cpus=of.cpus, on_exec=forked, reader=reader, process=process)
         self.sessions.append(session)
         await session.open(cpu)
+        if task is not None and forked and not session.refused:
+            self.yet_to_exec.append(task)
         if session.refused and process != NO_PROCESS:
             cpu.burst.notify(Notice.TASK_KILLED, process)
         return bool(session.refused)
@@ -283,6 +287,9 @@ class HostCpu:
     async def _task_in(self, cpu: Cpu, thread: int, *, from_idle: bool) -> None:
         self.thread = thread
         await self.perf.task_in(cpu, thread, from_idle=from_idle)
+        if thread in self.yet_to_exec:
+            self.yet_to_exec.remove(thread)
+            await self.perf.enable_on_exec(cpu)
         # vcpu_load follows: from then on kvm_set_pmuserenr() keeps the host's value, PMUSERENR_EL0 is the guest's.
         self.perf.pmuserenr_on_cpu = thread in self.vcpu_threads
 

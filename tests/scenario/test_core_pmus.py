@@ -332,7 +332,7 @@ def test_perf_record_opens_a_task_s_events_on_all_cpus(tmp_path: Path) -> None:
     task = BESIDE.replace("pcpu = 0", "pcpu = 1").replace("0.005", "0.002")
     for events, refusal in (
         ('["r8"]', ""),
-        (f'["{GROUP}"]', "r13: EINVAL: a group of 8 does not fit"),
+        (f'["{GROUP}"]', "r12: EINVAL: a group of 7 does not fit"),
         ('["LLC-loads"]', "armv8_a64fx/LLC-loads/: ENOENT"),
     ):
         text = f'{task}[host.task.perf]\nverb = "record"\nperiod = 100000\nevents = {events}\n'

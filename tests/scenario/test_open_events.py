@@ -76,6 +76,27 @@ def test_a_cpu_wide_group_may_have_one_event_more_than_fits_and_then_never_runs(
     assert all(event.enabled_ns for event in events[:7])
 
 
+@pytest.mark.parametrize("of", ["host", "guest"])
+def test_the_leader_of_a_program_that_is_yet_to_exec_is_counted_in_its_group(tmp_path: Path, of: str) -> None:
+    """evsel__config: enable_on_exec; perf_event_enable_on_exec enables it when the program runs, on the host too."""
+    names = "instructions,branches,branch-misses,L1-dcache-loads,dTLB-loads,L1-icache-loads,LLC-loads"
+    text = f"""
+        [machine]
+        core = "neoverse-n1"
+        [[{of}.task]]
+        {FLUSHES}
+        [{of}.task.perf]
+        verb = "stat"
+        events = ["{{{names}}}"]
+    """
+    if of == "guest":
+        text = text.replace("[[guest.task]]", "[[guest]]\n[[guest.task]]")
+    made = run(tmp_path, text)
+    *counted, last = (made.host if of == "host" else made.guests[0]).events
+    assert all(map(whole, counted))
+    assert last.unsupported.startswith("EINVAL: a group of 7 does not fit")
+
+
 def test_a_core_has_its_events_on_host_and_guest_and_a_raw_number_counts_nothing_that_it_lacks(tmp_path: Path) -> None:
     """An A64FX has STALL_FRONTEND, no LL_CACHE_RD, and neither of the events that `branches` could be."""
     events = 'events = ["stalled-cycles-frontend","LLC-loads","LLC-load-misses","branches","r36"]'
