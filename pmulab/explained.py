@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -40,9 +40,10 @@ class ToldVcpu:
         self.machine = machine
         self.host_has_events = False
         self.host_userenr = 0
+        self.preemptible = True
         self.told: list[str] = []
 
-    def kvm(self, burst: Burst) -> list[int]:
+    def kvm(self, burst: Burst, again: Callable[[], Burst] | None = None) -> list[int]:
         self.machine.execute(0, burst, 0, False)
         values = burst.values()
         read, (codes, operands) = iter(values), burst.arrays()

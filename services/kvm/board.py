@@ -22,6 +22,7 @@ class Board:
     costs: list[int] = derived()  # cycles, by Cost
     profiles: int = 0  # that the machine knows: the experiment's, and those of live clients
     interactions: int = 0
+    preempted: int = derived(default=0)  # vCPUs in the midst of an interaction, which is no data then
 
     @classmethod
     def of(cls, experiment: Experiment) -> Board:
@@ -37,6 +38,7 @@ class Board:
     def restore(self, saved: state.Saved) -> None:
         """Take up what `save` gave."""
         state.restore(self, saved)
+        self.preempted = 0
         self.machine.restore(saved["machine"].encode(BYTES))
 
 

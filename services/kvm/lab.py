@@ -145,14 +145,14 @@ class Lab:
         self._change()
 
     def _between_entries(self) -> None:
-        """Called now and then when no handler runs, so that all state is data. Raises _Stopped after `shutdown`."""
+        """Called now and then when no handler runs. Raises _Stopped after `shutdown`."""
         if self._stop.is_set():
             raise _Stopped
         self._take_snapshots()
         self._change()
 
     def _take_snapshots(self) -> None:
-        if self._snapshots:
+        if self._snapshots and not self.simulation.entered:
             state = orjson.dumps(self.simulation.state())
             for snapshot in self._snapshots:
                 snapshot.state = state

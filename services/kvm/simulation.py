@@ -18,6 +18,7 @@ from services.kvm.host_task import HostTask
 from services.kvm.pcpu import PCpu
 from services.kvm.perf_process import PerfProcess
 from services.kvm.perf_reader import PerfReaders
+from services.kvm.preemption import interaction
 from services.kvm.requests import Requests
 from services.kvm.runqueue import RunQueue
 from services.kvm.thread import Thread
@@ -78,7 +79,7 @@ class Simulation:
             pcpu.wake_reader = self.readers.wake
         self.requests = Requests(board, self.pcpus, self.vcpus, self._perf_process)
         self.at_boot = len(self.threads), len(self.readers.known), len(self.processes)
-        self.entered = False  # a handler is running, so not all state is data
+        self.entered = False  # a handler is running, or a vCPU preempted in one of KVM's, so not all state is data
 
     def _add_guest(self, vm: int) -> None:
         siblings: list[VCpu] = []
@@ -237,8 +238,8 @@ class Simulation:
             for _ in range(every):
                 work = self._step()  # `step`, without a coroutine of its own
                 if work is not None:
-                    await work
-                self.entered = False
+                    await interaction(work)
+                self.entered = self.board.preempted > 0
                 if not self.working:
                     return
 
@@ -246,8 +247,8 @@ class Simulation:
         """The next interaction: on the pCPU whose own is earliest, ties by number."""
         work = self._step()
         if work is not None:
-            await work
-        self.entered = False
+            await interaction(work)
+        self.entered = self.board.preempted > 0
 
     def _step(self) -> Coroutine[Any, Any, object] | None:
         if self.requests.waiting:
@@ -297,7 +298,7 @@ class Simulation:
     # State.
 
     def state(self) -> dict[str, Any]:
-        """Everything of kvm, as JSON-able data; the experiment is not in it."""
+        """Everything of kvm, as JSON-able data; the experiment is not in it. Not while `entered`: not all is data."""
         return {
             "board": self.board.save(),
             "pcpus": [pcpu.save() for pcpu in self.pcpus],
@@ -327,6 +328,8 @@ class Simulation:
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Become what `state` gave, of a simulation of the same experiment. Its software is restored by itself."""
+        for vcpu in self.vcpus:
+            vcpu.preempted.forget()
         self.board.restore(saved["board"])
         for vcpu, of_vcpu in zip(self.vcpus, saved["vcpus"], strict=True):
             vcpu.restore(of_vcpu)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -35,6 +35,7 @@ from services.kvm.halt_poll import HaltPoll
 from services.kvm.irqs import Irqs
 from services.kvm.latency import Latencies
 from services.kvm.pcpu import IRQ_WORK_SGI, WINDOWS, PCpu
+from services.kvm.preemption import Preempted
 from services.kvm.vgic import Vgic
 from services.kvm.vpmu import Design, Vpmu
 from services.kvm.without_pmu import WithoutPmu
@@ -96,6 +97,7 @@ class VCpu(VCpuState):
         "guest",
         "pcpus",
         "siblings",
+        "preempted",
         "pcpu",
         "fast_path",  # its vPMU's, on that pCPU
         # For the pCPU that it is on: kernel-counter operations (`PCpu.call`), and calls of the machine: an access of
@@ -112,6 +114,7 @@ class VCpu(VCpuState):
         # Within one interaction only.
         "windows",  # open within one another
         "irqs",  # which interrupts are taken between two of KVM's own operations
+        "preemptible",  # is preemption on in KVM's own steps?
         "running",  # kvm_running_vcpu: not from the switch to its thread up to kvm_sched_in
     )
     __slots__ = DERIVED
@@ -149,7 +152,9 @@ class VCpu(VCpuState):
         self.guest: Attendant | None = None
         self.windows = 0
         self.irqs = Irqs.ON
+        self.preemptible = True
         self.running = True
+        self.preempted = Preempted()
         self.pcpus = pcpus
         self.siblings = siblings  # the vCPUs of the same VM, this one too
         self.set_task_cpu(cpu)
@@ -192,7 +197,7 @@ class VCpu(VCpuState):
     async def switched_in(self) -> None:
         """KVM's sched_in notifier: vcpu_load, and back into the guest. Interrupts are on since finish_lock_switch."""
         self.ran = True
-        self.irqs = Irqs.ON
+        self.irqs, self.preemptible = Irqs.ON, False
         if self.machine.pending_interrupt(self.cpu):
             self.running = False
             await self._take_interrupts()
@@ -211,6 +216,12 @@ class VCpu(VCpuState):
         self.load_times.add(began, self.pcpu.now)
         self.swap_bursts += self.pcpu.perf_bursts - before
         self.machine.set_account(self.cpu, Account.TRAP)
+        if self.preempted.work is None:
+            await self._scheduled()
+        self.preemptible = True
+
+    async def _scheduled(self) -> None:
+        """Back into the guest, of which it was out when it was switched out."""
         self.halt.end(self.pcpu.now)
         if self.reload_due and not self.pcpu.rq.need_resched:
             self.reload_due = False
@@ -222,7 +233,7 @@ class VCpu(VCpuState):
 
     async def switched_out(self) -> None:
         """KVM's sched_out notifier: vcpu_put, with interrupts off."""
-        self.irqs = Irqs.OFF if self.pcpu.pseudo_nmi else Irqs.MASKED
+        self.irqs, self.preemptible = Irqs.OFF if self.pcpu.pseudo_nmi else Irqs.MASKED, False
         began, before = self.pcpu.now, self.pcpu.perf_bursts
         self.machine.set_account(self.cpu, Account.SWAP)
         self.vpmu.deactivate_traps()
@@ -236,11 +247,13 @@ class VCpu(VCpuState):
             self.write(PMUSERENR_EL0, pcpu.host_userenr)
         self.put_times.add(began, self.pcpu.now)
         self.swap_bursts += self.pcpu.perf_bursts - before
-        self.irqs = Irqs.ON
+        self.irqs, self.preemptible = Irqs.ON, True
 
     def next_interaction(self) -> int:
         """The time of what happens next on this vCPU, while it is the current thread."""
         machine, cpu = self.machine, self.cpu
+        if self.preempted.work is not None:
+            return machine.now(cpu)
         if self.halt.until >= 0:
             machine.set_running(cpu, self.pcpu.context, 2, self.pcpu.profile)
             return machine.next_stop(cpu, self.halt.until - machine.now(cpu))
@@ -278,6 +291,9 @@ class VCpu(VCpuState):
     def step(self) -> Coroutine[Any, Any, object] | None:
         """One interaction: one handler of the guest, or its work up to an interrupt."""
         vgic = self.vgic
+        if self.preempted.work is not None:
+            self.board.preempted -= 1
+            return self.preempted.resume()
         if self.halt.until >= 0:
             return self._poll()
         if not self.booted:
@@ -342,22 +358,37 @@ class VCpu(VCpuState):
         """PMUSERENR_EL0 as the host's driver wants it there."""
         return self.pcpu.host_userenr
 
-    def kvm(self, burst: Burst) -> Eventual[list[int]]:
+    def kvm(self, burst: Burst, again: Callable[[], Burst] | None = None) -> Eventual[list[int]]:
         """Execute KVM's own accesses, at EL2; the values read. Interrupts are taken between two of them as `irqs` has
         it."""
         stop = self.machine.execute(self.cpu, burst, 0, self.irqs)
-        return self._interrupted_kvm(burst, stop) if type(stop) is Stop else burst.values()
+        return self._interrupted_kvm(burst, stop, again) if type(stop) is Stop else burst.values()
 
-    async def _interrupted_kvm(self, burst: Burst, stop: int | Stop) -> list[int]:
+    async def _interrupted_kvm(self, burst: Burst, stop: int | Stop, again: Callable[[], Burst] | None) -> list[int]:
         while isinstance(stop, Stop):
             if stop.reason != Stop.INTERRUPT:
                 raise SimulationError(f"KVM's own access on pCPU {self.cpu} stopped: {stop}")
             await self._take_interrupts()
+            if self._to_be_preempted():
+                await self._preempt()
+                if again is not None:
+                    burst = again()
             stop = self.machine.execute(self.cpu, burst, stop.index, self.irqs)
         return burst.values()
 
+    def _to_be_preempted(self) -> bool:
+        return self.preemptible and (self.pcpu.rq.need_resched or self.pcpu.going)
+
+    async def _preempt(self) -> None:
+        """preempt_schedule_irq: it is put, and goes on when it has been loaded, perhaps on another pCPU."""
+        account, irqs = self.machine.set_account(self.cpu, Account.KERNEL), self.irqs
+        self.board.preempted += 1
+        await self.preempted.here()
+        self.irqs = irqs
+        self.machine.set_account(self.cpu, account)
+
     async def _take_interrupts(self) -> None:
-        """Within KVM's own steps, with preemption off: what is pending, as `irqs` has it."""
+        """Within KVM's own steps: what is pending, as `irqs` has it."""
         pcpu = self.pcpu
         if self.irqs is Irqs.OFF:
             await pcpu.nmi()
@@ -576,16 +607,19 @@ class VCpu(VCpuState):
 
     async def _emulated(self, access: Eventual[int]) -> int:
         """Back into the guest with what an access gives that waits, or after which the host's perf has run."""
+        undefined = False
         try:
-            return access if isinstance(access, int) else await access
+            value = access if isinstance(access, int) else await access
         except InjectUndef:
-            raise TookException(ESR_UNKNOWN) from None
-        finally:
-            if self._takes_resync():
-                await self._resync_pmu_el0()
-            self._flush_pmu()
-            if not self.enter_el1(self.vgic.timer_deadline):
-                self._enter_expired()
+            value, undefined = 0, True
+        if self._takes_resync():
+            await self._resync_pmu_el0()
+        self._flush_pmu()
+        if not self.enter_el1(self.vgic.timer_deadline):
+            self._enter_expired()
+        if undefined:
+            raise TookException(ESR_UNKNOWN)
+        return value
 
     def _enter_expired(self) -> None:
         """Enter the guest with a timer that has expired."""
@@ -695,6 +729,7 @@ class VCpu(VCpuState):
 
     def restore(self, saved: state.Saved) -> None:
         """Take up what `save` gave."""
+        self.windows, self.irqs, self.preemptible, self.running = 0, Irqs.ON, True, True
         state.restore(self, saved)
         self.set_task_cpu(self.cpu)
         self.vgic.derive()

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, Protocol, Self, TypeAlias, TypeVar
@@ -82,9 +82,14 @@ class KvmVcpu(Protocol):
         """PMUSERENR_EL0 as the host's driver wants it on the pCPU for the host's EL0, whoever's is in the register."""
         ...
 
-    def kvm(self, burst: Burst) -> Eventual[list[int]]:
+    preemptible: bool  # in the step under way; one that is not to be preempted turns it off (preempt_disable)
+
+    def kvm(self, burst: Burst, again: Callable[[], Burst] | None = None) -> Eventual[list[int]]:
         """Execute KVM's own accesses, at EL2; the values read. What is pending, and not masked in the step that makes
-        them, is taken between two of them."""
+        them, is taken between two of them.
+
+        If the step is preempted, `again` gives the same accesses with what memory has then.
+        """
         ...
 
     def kvm_irqs_off(self, burst: Burst) -> list[int]:

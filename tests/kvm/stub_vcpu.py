@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from services._pmu import OP_MRS, OP_MSR, Burst, Machine, register_name
@@ -23,11 +24,12 @@ class StubVcpu:
         self.arm_pmu = 0
         self.told: list[str] = []
         self.kicks = 0
+        self.preemptible = True
         features = {"counters": spec.counters, "pmuver": spec.pmuver, "fgt": spec.fgt, "hpmn0": int(spec.hpmn0)}
         self.machine = Machine([features], [], mrs_cycles=1, msr_cycles=1, isb_cycles=1)
         self.machine.set_running(0, self.machine.add_context(False), 2, self.machine.add_profile([]))
 
-    def kvm(self, burst: Burst) -> list[int]:
+    def kvm(self, burst: Burst, again: Callable[[], Burst] | None = None) -> list[int]:
         self.machine.execute(0, burst, 0, False)
         for code in burst.arrays()[0]:
             self.told.append(f"{ {OP_MRS: 'r', OP_MSR: 'w'}[code >> 24] } {register_name(code & 0xFFFF)}")

@@ -57,10 +57,12 @@ def experiment(name: str, design: str) -> Experiment:
 
 
 async def after(lab: Embedded, interactions: int) -> Embedded:
-    """So many interactions later, or at its end."""
+    """So many interactions later, more while a vCPU is preempted in the midst of one, or at its end."""
     for _ in range(interactions):
         if lab.simulation.working:
             await lab.simulation.step()
+    while lab.simulation.entered:
+        await lab.simulation.step()
     return lab
 
 

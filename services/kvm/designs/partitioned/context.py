@@ -60,11 +60,14 @@ class PmuContext:
         await awaited(self.vcpu.kvm(burst))
 
     @contextmanager
-    def charged_to_swap(self) -> Iterator[None]:
-        """A swap within a trap is not the trap's cost."""
-        before = self.vcpu.set_account(Account.SWAP)
+    def charged_to_swap(self, *, preemptible: bool = False) -> Iterator[None]:
+        """A swap within a trap is not the trap's cost; but for v5's it has preemption off, as all others."""
+        vcpu = self.vcpu
+        before, preempted = vcpu.set_account(Account.SWAP), vcpu.preemptible
+        vcpu.preemptible = preemptible
         yield
-        self.vcpu.set_account(Account(before))
+        vcpu.preemptible = preempted
+        vcpu.set_account(Account(before))
 
     # The guest's interrupt.
 

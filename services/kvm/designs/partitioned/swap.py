@@ -83,11 +83,12 @@ class SwapIn:
     def userenr(self) -> None:
         self.burst.msr(r.PMUSERENR_EL0, self.pmu.userenr)
 
-    async def done(self) -> None:
+    async def done(self, again: Callable[[], SwapIn] | None = None) -> None:
+        """`again`: if it may be preempted, the same steps anew, for the rest of them."""
         context = self.context
         context.swaps.loads += 1
         context.swaps.register_writes += len(self.burst)
-        values = context.vcpu.kvm(self.burst)
+        values = context.vcpu.kvm(self.burst, None if again is None else lambda: again().burst)
         if not isinstance(values, list):
             await values
 

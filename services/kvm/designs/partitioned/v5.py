@@ -95,7 +95,11 @@ class V5Pmu(Vpmu):
         """The registers go onto the CPU."""
         context = self.context
         await context.set_traps(trap_controls.owned(context.on) | r.MDCR_EL2_HPME)  # kvm_vcpu_load_vhe
-        swap_in = SwapIn(context)  # kvm_pmu_load
+        await self._swap_in().done(self._swap_in)
+
+    def _swap_in(self) -> SwapIn:
+        """kvm_pmu_load."""
+        swap_in = SwapIn(self.context)
         swap_in.types()  # kvm_pmu_apply_event_filter
         swap_in.counters()
         swap_in.selr()
@@ -104,7 +108,7 @@ class V5Pmu(Vpmu):
         swap_in.cnten()
         swap_in.inten()
         swap_in.userenr()
-        await swap_in.done()
+        return swap_in
 
     async def put(self) -> None:
         """kvm_arch_vcpu_put."""
@@ -134,7 +138,7 @@ class V5Pmu(Vpmu):
     async def _first_access(self, register: int, write: bool, value: int) -> int:
         context = self.context
         context.owned = True
-        with context.charged_to_swap():
+        with context.charged_to_swap(preemptible=True):
             await self._reside()
         return self.trapped.perform(context, register, write, value)
 

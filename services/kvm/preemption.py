@@ -1,0 +1,56 @@
+"""A thread is preempted in the midst of an interaction (preempt_schedule_irq): the rest of it waits for its next turn.
+
+The rest is a coroutine, no data: as long as there is one, `Simulation.entered` says that no state can be taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Generator
+from types import coroutine
+from typing import Any
+
+Work = Coroutine[Any, Any, object]
+
+
+class Preempted:
+    """What is left of the interaction in which a thread has been preempted, if it has been."""
+
+    DERIVED = ("work",)  # None wherever a state is taken
+    __slots__ = DERIVED
+
+    def __init__(self) -> None:
+        self.work: Work | None = None
+
+    @coroutine
+    def here(self) -> Generator[Preempted, None, None]:
+        """The interaction ends; who awaits this goes on when its thread has its next turn."""
+        yield self
+
+    def resume(self) -> Work:
+        """The rest."""
+        assert self.work is not None
+        work, self.work = self.work, None
+        return work
+
+    def forget(self) -> None:
+        """There is another past."""
+        if self.work is not None:
+            self.resume().close()
+
+
+@coroutine
+def interaction(work: Work) -> Generator[Any, Any, None]:
+    """Await `work`, up to its end or to where its thread is preempted."""
+    resume, sent = work.send, None
+    while True:
+        try:
+            trap = resume(sent)
+        except StopIteration:
+            return
+        if isinstance(trap, Preempted):
+            trap.work = work
+            return
+        try:
+            resume, sent = work.send, (yield trap)
+        except BaseException as exc:
+            resume, sent = work.throw, exc
