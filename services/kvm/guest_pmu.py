@@ -13,6 +13,7 @@ EVTYPER_FILTER = 0xFE00_0000
 
 # What a guest may keep set in PMCR_EL0 and PMUSERENR_EL0 (ARMV8_PMU_PMCR_MASK, ARMV8_PMU_USERENR_MASK).
 PMCR_WRITABLE = r.PMCR_E | r.PMCR_D | r.PMCR_X | r.PMCR_DP | r.PMCR_LC | r.PMCR_LP
+PMCR_RESETS = r.PMCR_P | r.PMCR_C  # a VMM's stay in memory (set_pmcr), a guest's do not (kvm_pmu_handle_pmcr)
 STALL_SLOTS = 0b111 << (0x3D - 0x20)  # STALL_SLOT_BACKEND, _FRONTEND, STALL_SLOT in PMCEID1_EL0
 USERENR_ALL = r.PMUSERENR_EN | r.PMUSERENR_SW | r.PMUSERENR_CR | r.PMUSERENR_ER
 
@@ -53,7 +54,7 @@ class GuestPmu:
         """What a read of `register` finds in memory; None if it is not kept here, or is a counter or its type."""
         match register:
             case r.PMCR_EL0:
-                return self.pmcr & ~r.PMCR_N | self.counters << r.PMCR_N_SHIFT
+                return self.pmcr & PMCR_WRITABLE | self.counters << r.PMCR_N_SHIFT
             case r.PMOVSCLR_EL0 | r.PMOVSSET_EL0:
                 return self.ovs
             case r.PMCNTENSET_EL0 | r.PMCNTENCLR_EL0:

@@ -7,7 +7,7 @@ import errno
 from services import registers as r
 from services._pmu import register_name
 from services.cpu import Eventual
-from services.kvm.guest_pmu import PMCR_WRITABLE, USERENR_ALL, GuestPmu, counter_of, is_typer
+from services.kvm.guest_pmu import PMCR_RESETS, PMCR_WRITABLE, USERENR_ALL, GuestPmu, counter_of, is_typer
 from services.kvm.vcpu import VCpu
 from services.kvm.vpmu import SetN
 from services.registers import CYCLE_COUNTER
@@ -36,6 +36,8 @@ def get_one_reg(vcpu: VCpu, reg: int) -> Eventual[int]:
     register, pmu = _register(reg, vcpu.pmu), vcpu.pmu
     _not_loaded(vcpu)
     counter = counter_of(register, 0)
+    if register == r.PMCR_EL0:  # get_pmcr: P and C that a VMM has set, too
+        return pmu.pmcr | pmu.counters << r.PMCR_N_SHIFT
     if counter is None:
         value = pmu.read(register)
         assert value is not None  # _register has seen to that
@@ -69,7 +71,7 @@ def set_one_reg(vcpu: VCpu, reg: int, value: int) -> None:
             wanted = (value & r.PMCR_N) >> r.PMCR_N_SHIFT
             if design.set_n is SetN.SETTABLE and not vcpu.ran and wanted <= _limit(vcpu):
                 pmu.set_counters(wanted)
-            pmu.pmcr = value & PMCR_WRITABLE
+            pmu.pmcr = value & (PMCR_WRITABLE | PMCR_RESETS)
         case r.PMSELR_EL0:
             pmu.selr = value & 0x1F
         case r.PMUSERENR_EL0:

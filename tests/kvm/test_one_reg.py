@@ -282,3 +282,28 @@ async def test_pmcr_n_of_a_strict_pmu_and_of_one_with_fixed_counters(
             set_nr_counters(vcpu, 4)
         assert caught.value.errno == errno.EINVAL
     assert n_of(await one_reg(vcpu, r.PMCR_EL0)) == by_attribute
+
+
+@pytest.mark.parametrize(
+    ("design", "count", "kept"),
+    [("emulated", 0, 0), ("emulated-6.12.0", 0, 0), ("emulated-6.15", 1000, r.PMCR_P), ("partitioned", 1000, 0)],
+)
+async def test_pmcr_p_of_a_vmm_stays_in_memory_until_kvm_pmu_handle_pmcr(design: str, count: int, kept: int) -> None:
+    """set_pmcr keeps it; in 6.12 the first run's reload takes PMCR_EL0 for a guest's write, in 6.15 it does not."""
+    seen: list[int] = []
+
+    async def boot(cpu: Cpu, entry: Entry) -> None:
+        cpu.burst.mrs(PMEVCNTR(0))
+        cpu.burst.mrs(r.PMCR_EL0)
+        seen.extend(await cpu.wait())
+        cpu.burst.notify(Notice.WORK_DONE, 0)
+        cpu.burst.wfi()
+
+    made = lab(design, Scripted(boot=boot))
+    vcpu = made.vcpus[0]
+    set_one_reg(vcpu, reg_id(PMEVCNTR(0)), 1000)
+    set_one_reg(vcpu, reg_id(r.PMCR_EL0), 6 << r.PMCR_N_SHIFT | r.PMCR_P)
+    assert await one_reg(vcpu, r.PMCR_EL0) & r.PMCR_P
+    await put(made)
+    assert (seen[0], seen[1] & r.PMCR_P) == (count, 0), "a guest never reads it as set"
+    assert await one_reg(vcpu, r.PMCR_EL0) & r.PMCR_P == kept

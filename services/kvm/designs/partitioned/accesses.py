@@ -282,7 +282,7 @@ OVERFLOWS_IN_MEMORY = Accesses(
 
 def read_pmcr_in_memory(context: PmuContext, register: int) -> int:
     context.read(register)
-    return context.pmu.pmcr & ~r.PMCR_N | context.n << r.PMCR_N_SHIFT
+    return context.pmu.pmcr & PMCR_WRITABLE | context.n << r.PMCR_N_SHIFT
 
 
 def write_pmcr_in_memory(context: PmuContext, register: int, value: int) -> None:

@@ -63,8 +63,9 @@ class SwapIn:
         self.burst.msr(r.PMSELR_EL0, self.pmu.selr)
 
     def pmcr(self) -> None:
-        """Without a split the host's counters need PMCR_EL0.E, too."""
-        self.burst.msr(r.PMCR_EL0, self.pmu.pmcr if self.context.on.split else self.pmu.pmcr | r.PMCR_E)
+        """Without P and C, which a VMM may have set. Without a split the host's counters need PMCR_EL0.E, too."""
+        value = self.pmu.pmcr & PMCR_WRITABLE
+        self.burst.msr(r.PMCR_EL0, value if self.context.on.split else value | r.PMCR_E)
 
     def clear_overflows(self) -> None:
         self.burst.msr(r.PMOVSCLR_EL0, self.context.on.mask)
