@@ -252,11 +252,11 @@ def read_task(table: Table, machine: Machine, work: Work, pmus: Pmus = GUEST_PMU
         session = read_session(perf, cpu_wide=False, frequency_hz=machine.frequency_hz, pmus=pmus, tool=tool)
     phases, turns = work.phases(table)
     read_every = 0
-    if "read_us" in table:
-        read_every = machine.cycles(table.duration("read_us", "us", 1, Decimal("0.1"), 10**9) / 10**6)
+    if "rdpmc_us" in table:
+        read_every = machine.cycles(table.duration("rdpmc_us", "us", 1, Decimal("0.1"), 10**9) / 10**6)
     if read_every and not (session and any(event.rdpmc for event in session.events)):
         remedy = 'give it a session with events = "armv8_pmuv3_0/cpu_cycles,rdpmc=1/", or leave it out'
-        table.refuse("read_us", "there is no event that the program may read", remedy)
+        table.refuse("rdpmc_us", "there is no event that the program may read", remedy)
     return TaskSpec(
         name=table.text("name", table.text("workload")),
         phases=phases,

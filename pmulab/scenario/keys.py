@@ -45,7 +45,7 @@ HOST_TASK = (
     "kernel_share",
     "repeat",
     "sleep_ms",
-    "read_us",
+    "rdpmc_us",
     "perf",
 )
 TASK = (*HOST_TASK[1:], "threads")

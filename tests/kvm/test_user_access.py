@@ -86,7 +86,7 @@ def test_a_guest_that_lets_programs_read_pays_for_it_under_emulation(tmp_path: P
 
 
 EVERY_US = 500
-READING = BESIDE.replace("seconds = 0.02\n", f"seconds = 0.02\nread_us = {EVERY_US}\n")
+READING = BESIDE.replace("seconds = 0.02\n", f"seconds = 0.02\nrdpmc_us = {EVERY_US}\n")
 READ_TRAPPED = 2  # code of the observer's row; of a read that is executed it is 0
 
 
@@ -144,7 +144,7 @@ async def test_without_the_sysctl_or_the_term_a_program_reads_nothing(tmp_path: 
 @pytest.mark.parametrize("design", ["emulated", "partitioned"])
 def test_reading_at_el0_is_the_program_s_time_and_the_trap_the_host_s(tmp_path: Path, design: str) -> None:
     made: list[Run] = []
-    for text in (READING.replace(f"read_us = {EVERY_US}", "read_us = 20"), BESIDE):
+    for text in (READING.replace(f"rdpmc_us = {EVERY_US}", "rdpmc_us = 20"), BESIDE):
         path = tmp_path / "own.toml"
         path.write_text('[machine]\ncore = "neoverse-v3"\n' + text)
         made += run(path, designs=[design]).runs
