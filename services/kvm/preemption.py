@@ -38,19 +38,20 @@ class Preempted:
             self.resume().close()
 
 
+async def rest(work: Work, trap: object) -> None:
+    """Of an interaction that waits for `trap`: up to its end, or to where its thread is preempted."""
+    await _from(work, trap)
+
+
 @coroutine
-def interaction(work: Work) -> Generator[Any, Any, None]:
-    """Await `work`, up to its end or to where its thread is preempted."""
-    resume, sent = work.send, None
-    while True:
-        try:
-            trap = resume(sent)
-        except StopIteration:
-            return
-        if isinstance(trap, Preempted):
-            trap.work = work
-            return
+def _from(work: Work, trap: object) -> Generator[Any, Any, None]:
+    while not isinstance(trap, Preempted):
         try:
             resume, sent = work.send, (yield trap)
         except BaseException as exc:
             resume, sent = work.throw, exc
+        try:
+            trap = resume(sent)
+        except StopIteration:
+            return
+    trap.work = work

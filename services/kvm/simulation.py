@@ -18,7 +18,7 @@ from services.kvm.host_task import HostTask
 from services.kvm.pcpu import PCpu
 from services.kvm.perf_process import PerfProcess
 from services.kvm.perf_reader import PerfReaders
-from services.kvm.preemption import interaction
+from services.kvm.preemption import rest
 from services.kvm.requests import Requests
 from services.kvm.runqueue import RunQueue
 from services.kvm.thread import Thread
@@ -238,7 +238,7 @@ class Simulation:
             for _ in range(every):
                 work = self._step()  # `step`, without a coroutine of its own
                 if work is not None:
-                    await interaction(work)
+                    await work
                 self.entered = self.board.preempted > 0
                 if not self.working:
                     return
@@ -247,7 +247,7 @@ class Simulation:
         """The next interaction: on the pCPU whose own is earliest, ties by number."""
         work = self._step()
         if work is not None:
-            await interaction(work)
+            await work
         self.entered = self.board.preempted > 0
 
     def _step(self) -> Coroutine[Any, Any, object] | None:
@@ -256,7 +256,14 @@ class Simulation:
         pcpu = self.alone or min(self.pcpus, key=PCpu.next_interaction)
         self.board.interactions += 1
         self.entered = True
-        return pcpu.step()
+        work = pcpu.step()
+        if work is None:
+            return None
+        try:
+            trap = work.send(None)
+        except StopIteration:  # at once, as nearly always in one process
+            return None
+        return rest(work, trap)
 
     def progress(self) -> tuple[int, int]:
         """Cycles of work that tasks were given and how many of them are left."""
