@@ -155,7 +155,7 @@ async def test_a_request_that_waits_is_taken_up_after_a_restore() -> None:
 async def test_perfs_that_clients_have_started_are_there_after_a_restore() -> None:
     """A thread of each: those that read from the request on, those that record from their first wake-up."""
     of = experiment("quick", "emulated")
-    read = SessionSpec("stat", (EventSpec("cycles", 0x11, 0, exclude_guest=True),), interval=1_500_000)
+    read = SessionSpec("stat", (EventSpec("cycles", 0x11, 0, exclude_guest=True),), interval=500_000)
     sampled = SessionSpec("record", (EventSpec("cycles", 0x11, 0, period=10_000, pmu=ANY_PMU),), mmap_pages=1)
     lab = await after(Embedded.of(of), 100)
     early = lab.state()
