@@ -16,6 +16,9 @@ _NAMES = {int: "an integer", str: "a string", list: "a list"}
 EVENT = ("count", "truth", "held", "enabled", "running", "samples")
 LOSSES = ("lost", "lost_count", "missed", "throttles", "throttled")  # 0 if they are not there
 NUMBERS = range(2**53)  # what any reader of JSON takes as it is; their sums over CPUs fit into 64 bits
+# What perf has counted is any u64: somebody else may have written the counter, and perf's difference wraps.
+COUNTS = range(2**64)
+COUNTED = ("count", "sampled", "lost_count")
 OWNER = re.compile(r"range:\d{1,2}/\d{1,2}|thread:\d{1,6}|event:.*", re.DOTALL)  # of counters: `CpuContext.starved`
 _GROWN = 5  # numbers of an event at an interval: count, truth, enabled, running, and whether it is in ERROR
 DEEPEST = 16  # levels of objects and lists within each other
@@ -68,14 +71,9 @@ def _sessions(report: dict[str, Any]) -> None:
         for number, event in enumerate(_field(session, "events", list, where)):
             of_event = f"{where}.events[{number}]"
             _field(event, "name", str, of_event)
-            for name in EVENT:
-                _field(event, name, int, of_event)
-            for name in LOSSES:
-                if name in event:
-                    _field(event, name, int, of_event)
+            for name in (*EVENT, *(name for name in (*LOSSES, "sampled") if name in event)):
+                _field(event, name, int, of_event, COUNTS if name in COUNTED else NUMBERS)
             _field(event, "state", int, of_event, range(min(State), max(State) + 1))
-            if "sampled" in event:
-                _field(event, "sampled", int, of_event)
             _text(event, "unsupported", of_event)
             for owner in _optional(event, "starved", of_event):
                 if not isinstance(owner, str) or not OWNER.fullmatch(owner):
@@ -95,7 +93,7 @@ def _interval(row: Any, events: int, where: str) -> None:
     for number, values in enumerate(found):
         if not isinstance(values, list) or len(values) != _GROWN or any(type(one) is not int for one in values):
             raise ValueError(f"{where}.events[{number}]: it should be {_GROWN} integers, not {shortened(values)}")
-        if any(one not in NUMBERS for one in values):
+        if values[0] not in COUNTS or any(one not in NUMBERS for one in values[1:]):
             raise ValueError(f"{where}.events[{number}]: {shortened(values)} has a number that is out of range")
 
 

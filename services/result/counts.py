@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import Any
 
 from services.experiment import Experiment, SessionSpec
 from services.linux_perf.attr import State
+from services.registers import MASK64
 from services.result.types import CountError, Event, Interval, RefusedEvent, RefusedSession, SessionWarning, scaled
 
 _ERROR = int(State.ERROR)
@@ -37,12 +37,12 @@ def events(cpus: Iterable[Mapping[str, Any]], vms: Sequence[str] = ()) -> tuple[
                 names[key] = of_session["name"]
                 row = summed.setdefault(key, dict.fromkeys((*_SUMMED, *_LOSSES, "in_error"), 0))
                 for field in _SUMMED:
-                    row[field] += event[field]
+                    row[field] = row[field] + event[field] & MASK64  # a u64, as perf adds them up
                 for field in _LOSSES:
-                    row[field] += event.get(field, 0)
+                    row[field] = row[field] + event.get(field, 0) & MASK64
                 row["in_error"] += event["state"] == _ERROR
                 if "sampled" in event:
-                    sampled[key] = sampled.get(key, 0) + event["sampled"]
+                    sampled[key] = sampled.get(key, 0) + event["sampled"] & MASK64
                 if event.get("unsupported"):
                     unsupported.setdefault(key, event["unsupported"])
                 if event.get("starved") is not None:
@@ -60,7 +60,7 @@ def events(cpus: Iterable[Mapping[str, Any]], vms: Sequence[str] = ()) -> tuple[
 
 def _owners(of: Iterable[str] | None, row: Mapping[str, int], vms: Sequence[str]) -> str:
     """Who had the counters (`CpuContext.starved`), in words, if the event never had one."""
-    if of is None or row["running"]:
+    if of is None or row["running"] or row["count"]:  # a weak group may have counted in a time of context that stood
         return ""
     said: dict[str, None] = {}
     for owner in of:
@@ -104,7 +104,8 @@ def _scaled(count: int, row: Mapping[str, int]) -> int:
 def _error(row: Mapping[str, int]) -> CountError:
     """`scaled` less what lost records stood for and `truth`, split by cause."""
     count, held, truth = row["count"], row["held"], row["truth"]
-    wraps = (2 * (held - count) + _WRAP) // (2 * _WRAP)  # whole overflows that are missing, to the nearest
+    # Whole overflows that are missing, to the nearest; what is too much nobody has missed.
+    wraps = max((2 * (held - count) + _WRAP) // (2 * _WRAP), 0)
     printed, seen, ideal = _scaled(count, row), _scaled(count + wraps * _WRAP, row), _scaled(held, row)
     unthrottled = _scaled(count + wraps * _WRAP + row["throttled"], row)
     return CountError(
@@ -133,13 +134,20 @@ def intervals(cpus: Iterable[Mapping[str, Any]]) -> tuple[Interval, ...]:
                     rows.append((row["time"], row["events"]))
                 else:
                     both = zip(rows[index][1], row["events"], strict=True)
-                    rows[index] = (rows[index][0], [list(map(operator.add, *pair)) for pair in both])
+                    rows[index] = (
+                        rows[index][0],
+                        [[a + b & MASK64 for a, b in zip(*pair, strict=True)] for pair in both],
+                    )
     return tuple(
         _interval(names[key][0], names[key][1], index, time, values)
         for key, rows in summed.items()
         for time, events in rows
         for index, values in enumerate(events)
     )
+
+
+def _added(some: Sequence[int], more: Sequence[int]) -> list[int]:
+    return [a + b & MASK64 for a, b in zip(some, more, strict=True)]
 
 
 def _interval(session: str, events: Sequence[str], index: int, time: int, values: Sequence[int]) -> Interval:

@@ -8,6 +8,7 @@ import pytest
 
 from pmulab import scenario
 from pmulab.batch import run_designs
+from services.kvm.reports import of_host
 from services.result import Event
 from services.result.counts import events as events_of
 
@@ -29,6 +30,7 @@ def event(**row: int) -> Event:
         ({"count": 900, "held": 1000, "truth": 1000}, "stopped", -100),
         ({"count": 900, "held": 1000, "truth": 1000, "throttled": 100}, "throttled", -100),
         ({"count": 1100, "held": 1000, "truth": 1000}, "surplus", 100),
+        ({"count": 2**40, "held": 0, "truth": 0}, "surplus", 2**40),
         ({"count": 300, "held": 300, "truth": 1000, "running": 2 * S}, "multiplexing", -400),
         ({"count": 7, "held": 7 + 2**32, "truth": 7 + 2**32}, "overflow", -(2**32)),
     ],
@@ -56,6 +58,34 @@ def test_what_scaling_makes_larger_than_64_bits_hold_is_what_they_hold() -> None
     assert one.error is not None
     assert sum(asdict(one.error).values()) == one.scaled - one.truth
     orjson.dumps(one)
+
+
+def test_counts_are_added_up_as_u64s_and_one_may_be_any() -> None:
+    """Somebody else may have written the counter: perf's difference wraps."""
+    row = {"name": "e", "samples": 0, "state": 1, "held": 0, "truth": 0, "enabled": S, "running": S, "count": 2**64 - 1}
+    report = {"sessions": [{"name": "host.perf", "events": [row]}]}
+    assert of_host(orjson.dumps(report)) == report
+    (made,) = events_of([report, report])
+    assert made.count == 2**64 - 2
+    orjson.dumps(made)
+
+
+def test_an_event_that_has_counted_had_a_counter_whatever_its_time_says() -> None:
+    of = {
+        "name": "e",
+        "samples": 0,
+        "state": 1,
+        "held": 0,
+        "truth": 0,
+        "enabled": S,
+        "running": 0,
+        "starved": ["event:x"],
+    }
+    said = [
+        events_of([{"sessions": [{"name": "host.perf", "events": [of | {"count": count}]}]}])[0].starved
+        for count in (0, 3)
+    ]
+    assert said == ["x has one", ""]
 
 
 def test_what_throttling_leaves_uncounted_is_not_what_the_driver_does() -> None:

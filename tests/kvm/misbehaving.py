@@ -239,10 +239,10 @@ CASES = {
         r"report\.system: it should be from 0 to 9007199254740991, not -1",
         guest=guest_report(b'{"elapsed": 1, "user": 1, "system": -1}'),
     ),
-    "a guest's report with a count that nobody can add up": Case(
+    "a guest's report with a truth that nobody can add up": Case(
         "vm0",
-        rf"events\[0\]\.count: it should be from 0 to 9007199254740991, not {2**64 - 1}",
-        guest=guest_report(event(count=2**64 - 1)),
+        rf"events\[0\]\.truth: it should be from 0 to 9007199254740991, not {2**64 - 1}",
+        guest=guest_report(event(truth=2**64 - 1)),
     ),
     "a guest's report with a text for a time, and a long one": Case(
         "vm0",
