@@ -60,10 +60,14 @@ def map_event(pmu: Driver, attr: EventAttr, task: bool = True) -> int:
     if not attr.generic or pmu.implements(event):
         return event
     name = events.architectural_name(event)
+    # What a guest finds in PMCEID is what is left by the VM's filter (kvm_pmu_get_pmceid).
+    why = "" if pmu.hyp else ": the core lacks it, or the VM's filter denies it"
     if event != BR_RETIRED:
-        raise OpenError(errno.ENOENT, f"the PMU has no {name} (PMCEID{event >> 5}_EL0)")
+        raise OpenError(errno.ENOENT, f"the PMU has no {name} (PMCEID{event >> 5}_EL0){why}")
     if not pmu.implements(PC_WRITE_RETIRED):
-        raise OpenError(errno.ENOENT, f"the PMU has neither {name} nor PC_WRITE_RETIRED (PMCEID0_EL0, PMCEID1_EL0)")
+        raise OpenError(
+            errno.ENOENT, f"the PMU has neither {name} nor PC_WRITE_RETIRED (PMCEID0_EL0, PMCEID1_EL0){why}"
+        )
     return PC_WRITE_RETIRED
 
 
