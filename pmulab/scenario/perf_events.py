@@ -209,8 +209,9 @@ def _attr(name: str, pmus: Pmus | None) -> _Attr:
 
 
 def _of_pmu(name: str, pmu: str, terms: list[str], pmus: Pmus | None) -> _Attr:
+    number = None if pmus is None else pmus.number(pmu)
     attr = _pmu_terms(name, terms)
-    return attr if pmus is None else replace(attr, pmu=pmus.number(pmu))
+    return attr if number is None else replace(attr, pmu=number)
 
 
 def _sampling_terms(name: str, terms: str) -> tuple[list[str], int, int]:
@@ -254,7 +255,7 @@ def _named(name: str, pmus: Pmus | None) -> _Attr:
 
 
 def _pmu_terms(name: str, terms: list[str]) -> _Attr:
-    event, long, rdpmc = None, False, False
+    event, long, rdpmc, generic = None, False, False, False
     for term in terms:
         key, _, value = term.partition("=")
         if key in ("event", "config"):
@@ -266,15 +267,17 @@ def _pmu_terms(name: str, terms: list[str]) -> _Attr:
         elif key == "config1":
             long, rdpmc = (bool(_config1(name, value) >> bit & 1) for bit in (0, 1))
         elif key.lower() in (known.lower() for known in events.pmuv3()) and not value:
-            event = events.number(key)
+            event, generic = events.number(key), False
+        elif events.is_generic(key) and not value:  # config_term_pmu: as the generic event of this PMU
+            event, generic = events.number(key), True
         else:
             raise EventSyntaxError(
                 f"unknown term {term!r} in {name!r}",
-                "terms are event=0x11, long=1, rdpmc=1, freq=1000, period=100000 or a PMUv3 name such as inst_retired",
+                "terms are event=0x11, long=1, rdpmc=1, freq=1000, period=100000 or a name, inst_retired or cycles",
             )
     if event is None:
         raise EventSyntaxError(f"{name!r} names no event", "write for example armv8_pmuv3_0/event=0x11/")
-    return _Attr(event, long, rdpmc)
+    return _Attr(event, long, rdpmc, generic=generic)
 
 
 def _flag(name: str, term: str, text: str) -> bool:

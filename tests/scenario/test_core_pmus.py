@@ -368,3 +368,15 @@ def test_a_task_s_event_is_opened_on_its_pmu_though_the_task_is_elsewhere(tmp_pa
     said = render(result)
     assert "<not supported>" in said
     assert "<not counted>" in said
+
+
+def test_an_event_can_be_named_as_its_row_is(tmp_path: Path) -> None:
+    """Terms of perf's generic events with a PMU (PARSE_EVENTS__TERM_TYPE_HARDWARE, _LEGACY_CACHE): looked up there."""
+    rows = ["armv8_a64fx/cycles/u", "armv8_neoverse_n1/L1-dcache-loads/", "armv8_a64fx/LLC-loads/"]
+    text = '[machine]\ncore = ["neoverse-n1", "a64fx"]\ncosts = "altra-n1-vhe"\n'
+    text += '[[host.perf]]\nverb = "stat"\nevents = {}\n[[host.task]]\nworkload = "gzip-random"\nseconds = 0.001\n'
+    events = result_of(tmp_path, text.format(rows), "emulated").runs[0].host.events
+    assert [event.event for event in events] == rows
+    assert [event.unsupported[:6] for event in events] == ["", "", "ENOENT"]
+    with pytest.raises(UserError, match="no PMU 'armv8_cortex_a76'; did you mean"):
+        result_of(tmp_path, text.format(["armv8_cortex_a76/cycles/"]))
