@@ -133,11 +133,8 @@ def intervals(cpus: Iterable[Mapping[str, Any]]) -> tuple[Interval, ...]:
                 if index == len(rows):
                     rows.append((row["time"], row["events"]))
                 else:
-                    both = zip(rows[index][1], row["events"], strict=True)
-                    rows[index] = (
-                        rows[index][0],
-                        [[a + b & MASK64 for a, b in zip(*pair, strict=True)] for pair in both],
-                    )
+                    so_far = rows[index][1]
+                    rows[index] = (rows[index][0], list(map(_added, so_far, row["events"])))
     return tuple(
         _interval(names[key][0], names[key][1], index, time, values)
         for key, rows in summed.items()
