@@ -34,7 +34,7 @@ from services.kvm.guest_pmu import GuestPmu
 from services.kvm.halt_poll import HaltPoll
 from services.kvm.irqs import Irqs
 from services.kvm.latency import Latencies
-from services.kvm.pcpu import IRQ_WORK_SGI, WINDOWS, PCpu
+from services.kvm.pcpu import IRQ_STORM, IRQ_WORK_SGI, WINDOWS, PCpu
 from services.kvm.preemption import Preempted
 from services.kvm.vgic import Vgic
 from services.kvm.vpmu import Design, Vpmu
@@ -63,7 +63,7 @@ class VCpuState:
     reload_due: bool = True  # KVM_REQ_RELOAD_PMU
     resync_due: bool = False  # KVM_REQ_RESYNC_PMU_EL0
     halt: HaltPoll = field(init=False)
-    progress: int = 0  # when it last did work, or began to
+    fruitless: int = 0  # handlers in a row: since it last did work, halted, or opened the window that it is in
     compute: tuple[int, int, int] | None = None  # profile, exception level, cycles left
     vgic: Vgic = field(default_factory=Vgic)
     requests: list[bytes] = field(default_factory=list)  # of live clients
@@ -91,7 +91,6 @@ class VCpu(VCpuState):
         "executor",  # of its guest's bursts
         "context",
         "profile",
-        "patience",
         "traps_wfi",
         "boot",
         "guest",
@@ -145,7 +144,6 @@ class VCpu(VCpuState):
         self.context = board.machine.add_context(True)
         self.executor = executor_of(self, board.machine, self.context, cpu, interruptible=True)
         self.profile = experiment.guest_kernel_profile
-        self.patience = experiment.frequency_hz  # cycles, a second
         self.traps_wfi = experiment.traps_wfi
         self.halt = HaltPoll.of(experiment.halt_poll, experiment.frequency_hz)
         self.boot = boot  # the payload of its BOOT entry
@@ -202,7 +200,7 @@ class VCpu(VCpuState):
             self.running = False
             await self._take_interrupts()
             self.running = True
-        began = self.progress = self.pcpu.now
+        began = self.pcpu.now
         before = self.pcpu.perf_bursts
         self.machine.set_account(self.cpu, Account.SWAP)
         self.vpmu.activate_traps()
@@ -418,12 +416,10 @@ class VCpu(VCpuState):
         assert self.guest is not None
         machine, cpu = self.machine, self.cpu
         now = machine.mark(cpu, 16 + kind, argument, self.id)
-        if self.compute is None:
-            el, left = -1, 0
-        else:
-            _, el, left = self.compute
-            if now - self.progress > self.patience:
-                raise self._livelock()
+        el, left = (-1, 0) if self.compute is None else self.compute[1:]
+        self.fruitless += 1
+        if self.fruitless > IRQ_STORM:
+            raise self._livelock()
         machine.set_running(cpu, self.context, 1, self.profile)
         entry = Entry(kind, now, argument, el, left, self.previous_done, (), payload)
         try:
@@ -436,7 +432,7 @@ class VCpu(VCpuState):
         return answer
 
     def _livelock(self) -> Livelock:
-        return Livelock(f"{self._who()}: no work done in the last second, interrupts take all of it (I12)")
+        return Livelock(f"{self._who()}: {IRQ_STORM:,} handlers in a row and no work done: interrupts take all (I12)")
 
     async def _interrupt(self) -> None:
         """The guest's PMU interrupt handler."""
@@ -458,14 +454,16 @@ class VCpu(VCpuState):
             raise self.guest.refuse(self._who(), str(exc)) from None
 
     def _run(self, profile: int, el: int, left: int) -> Coroutine[Any, Any, None] | None:
-        done, now, pending = self.machine.work(self.cpu, self.context, el, profile, left)
+        done, _, pending = self.machine.work(self.cpu, self.context, el, profile, left)
         if done:
             left -= done
             self.computed += done
-            self.progress = now
+            self.fruitless = 0
             self.compute = (profile, el, left) if left else None
-        elif now - self.progress > self.patience:
-            raise self._livelock()
+        else:
+            self.fruitless += 1
+            if self.fruitless > IRQ_STORM:
+                raise self._livelock()
         return self._interrupted(el) if pending else None
 
     async def _interrupted(self, el: int) -> None:
@@ -526,12 +524,13 @@ class VCpu(VCpuState):
         machine, cpu = self.machine, self.cpu
         machine.set_running(cpu, self.context, 1, self.profile)
         machine.idle(cpu, self.pcpu.rearm())
-        self.progress = machine.now(cpu)
+        self.fruitless = 0
         await self._interrupted(1)
 
     async def _halt(self) -> None:
         """A trapped WFI (kvm_vcpu_halt): poll if what it last waited for came soon, else block."""
         pcpu = self.pcpu
+        self.fruitless = 0
         self.trap_null()
         self.halt.begin(pcpu.now, not pcpu.rq.waiting)
         if self.halt.until >= 0:
@@ -681,7 +680,6 @@ class VCpu(VCpuState):
             self._check(index, "profile", profile, self.board.profiles)
             self._check(index, "exception level", el, 2)
             self.compute = (profile, el, operand) if operand else None
-            self.progress = self.pcpu.now
         elif code == OP_WFI:
             self.compute, self.wfi = None, True
         elif code == OP_IPI:
@@ -702,6 +700,7 @@ class VCpu(VCpuState):
         if self.windows == WINDOWS:
             raise ProtocolError(f"operation {index}: a WINDOW within {WINDOWS} others, each in a handler entered there")
         self.windows += 1
+        before, self.fruitless = self.fruitless, 0
         try:
             while self.vgic.pending:
                 work = self.step()
@@ -709,6 +708,7 @@ class VCpu(VCpuState):
                     await work
         finally:
             self.windows -= 1
+            self.fruitless = before
 
     async def _hypercall(self) -> None:
         if self.trap_null():

@@ -184,17 +184,64 @@ async def test_a_timer_that_is_set_anew_is_pending_no_more() -> None:
     assert expired == [1 << Timer.TICK, 1 << Timer.SLEEP]
 
 
-async def test_interrupts_that_take_all_of_a_guests_time_are_a_livelock_with_a_name() -> None:
+LIVELOCK = "vm0 on vCPU 0: 20,000 handlers in a row and no work done"
+
+
+@pytest.mark.parametrize("work", ["interrupted", "new at each tick", "none"])
+async def test_interrupts_that_take_all_of_a_guests_time_are_a_livelock_with_a_name(work: str) -> None:
     """Its tick is so short that its handler, which takes longer, is all that ever runs."""
 
     async def boot(cpu: Cpu, entry: Entry) -> None:
         cpu.burst.timer(Timer.TICK, entry.now)
-        cpu.burst.compute(2, 0, WORK)
+        if work == "none":
+            cpu.burst.wfi()
+        else:
+            cpu.burst.compute(2, 0, WORK)
 
     async def tick(cpu: Cpu, entry: Entry) -> None:
         cpu.burst.charge(Cost.TICK, 3_000_000)
         cpu.burst.timer(Timer.TICK, entry.now)
+        if work == "new at each tick":
+            cpu.burst.compute(2, 0, WORK)
 
     made = simulation(experiment("partitioned"), Scripted(boot=boot, timer=tick))
-    with pytest.raises(Livelock, match="vm0 on vCPU 0: no work done"):
+    with pytest.raises(Livelock, match=LIVELOCK):
         await made.run()
+
+
+async def test_a_pmu_interrupt_that_no_handler_clears_is_a_livelock_of_its_guest() -> None:
+    """Under the emulated vPMU the host sees nothing of it: KVM holds the line high, and the host's PMU is silent."""
+
+    async def boot(cpu: Cpu, entry: Entry) -> None:
+        cpu.burst.msr(r.PMINTENSET_EL1, 1 << 31)
+        cpu.burst.msr(r.PMCNTENSET_EL0, 1 << 31)
+        cpu.burst.msr(r.PMCR_EL0, r.PMCR_E)
+        cpu.burst.msr(r.PMOVSSET_EL0, 1 << 31)
+        cpu.burst.wfi()
+
+    async def ignored(cpu: Cpu, entry: Entry) -> None:
+        cpu.burst.charge(Cost.TICK, 1_000)
+
+    made = simulation(experiment("emulated"), Scripted(boot=boot, pmu_irq=ignored))
+    with pytest.raises(Livelock, match=LIVELOCK):
+        await made.run()
+
+
+async def test_ticks_within_one_long_kernel_section_are_no_livelock() -> None:
+    """Each is taken where the section opens a window; between two of them the section gets on."""
+    ticks = 0
+
+    async def boot(cpu: Cpu, entry: Entry) -> None:
+        for _ in range(20_100):
+            cpu.burst.timer(Timer.TICK, 0)
+            cpu.burst.charge(Cost.TICK, 10)
+            await cpu.window()
+        cpu.burst.notify(Notice.WORK_DONE, 0)
+        cpu.burst.wfi()
+
+    async def tick(cpu: Cpu, entry: Entry) -> None:
+        nonlocal ticks
+        ticks += 1
+
+    await simulation(experiment("partitioned"), Scripted(boot=boot, timer=tick)).run()
+    assert ticks == 20_100
