@@ -185,9 +185,15 @@ async def test_perfs_that_clients_have_started_are_there_after_a_restore() -> No
 
 
 async def test_a_state_does_not_grow_with_what_has_happened() -> None:
+    """It does for a while: what the log's hash has not taken up yet is in it."""
     (of,) = scenario.load("gzip-record", designs=["emulated"]).experiments
-    lab = await after(Embedded.of(of), 300)
-    early = len(orjson.dumps(lab.simulation.state()))
-    await after(lab, 9_000)
+    lab = Embedded.of(of)
+
+    async def largest() -> int:
+        return max([len(orjson.dumps((await after(lab, 25)).simulation.state())) for _ in range(40)])
+
+    early = await largest()
+    await after(lab, 8_000)
+    late = await largest()
     assert lab.simulation.working
-    assert len(orjson.dumps(lab.simulation.state())) < 1.5 * early
+    assert late < 1.1 * early
