@@ -76,7 +76,9 @@ class Call(IntEnum):
     DISABLE = 3  # likewise
     READ = 4  # handle; answered with one Notice.RESULT (count since creation)
     EL0_FILTER = 5  # 1: kvm_vcpu_pmu_restore_guest, 0: kvm_vcpu_pmu_restore_host
-    GUEST_COUNTERS = 6  # mask given to the guest, reschedule if in use, 0 takes it back; 1: stop the rest by HPME
+    # mask given to the guest, reschedule if in use, 0 takes it back; 1: stop the rest by HPME; the flags that are the
+    # guest's meanwhile, 0: those of the mask
+    GUEST_COUNTERS = 6
     LONG_OVERFLOW = 7  # handle of the vCPU's counter 0, a mask of counters, and which of these overflow at 64 bits
 
 

@@ -153,7 +153,7 @@ class HostCpu:
                     counters[handle + n].long_overflow = bool(b >> n & 1)
                 continue
             elif code == GUEST_COUNTERS:
-                work = self._guest_counters(cpu, handle, range_only=bool(a))
+                work = self._guest_counters(cpu, handle, range_only=bool(a), flags=b or handle)
             else:
                 raise BadRequest(f"a CALL with the code {code}, which is not a kernel-counter operation")
             if work is not None:
@@ -218,6 +218,7 @@ class HostCpu:
             group_throttle=boot.group_throttle,
             mux_interval=boot.mux_interval,
             high_to_low=boot.policy.high_to_low,
+            hpme=boot.policy.hpme,
         )
         perf = self.host.perf_of(boot)
         for number, pmu in enumerate(boot.pmus):
@@ -231,8 +232,10 @@ class HostCpu:
         self.configure(boot)
         perf, policy = self.perf, boot.policy
         await perf.probe(cpu)
-        perf.split_irq, perf.own_flags = policy.split_irq, policy.own_flags
-        self.reserved = perf.guest_mask = perf.pmu.cntr_mask & ~policy.counters
+        perf.enabled_flags, perf.split_irq, perf.own_flags = policy.enabled_flags, policy.split_irq, policy.own_flags
+        perf.fixed_flags = policy.fixed_flags
+        self.reserved = perf.pmu.cntr_mask & ~policy.counters
+        perf.guest_mask = policy.guest_flags if policy.fixed_flags else self.reserved
         await perf.set_counters(cpu, policy.counters, reschedule=False)
         for of_cpu in boot.sessions:
             await self._open(cpu, of_cpu, None)
@@ -326,16 +329,24 @@ class HostCpu:
         pmu = self.boot.vcpu_pmus[handle >> 5]
         return None if pmu == ANY_PMU else self.host.perf.driver(pmu)
 
-    async def _guest_counters(self, cpu: Cpu, mask: int, *, range_only: bool) -> None:
+    async def _guest_counters(self, cpu: Cpu, mask: int, *, range_only: bool, flags: int) -> None:
         """kvm_pmu_set_guest_counters: reschedule only if events are in the way, and back only what was squeezed."""
         assert self.boot is not None
-        perf = self.perf
+        perf, policy = self.perf, self.boot.policy
         squeezed = bool(perf.pmu.used & mask)
-        perf.guest_mask = mask or self.reserved
+        if not policy.fixed_flags:
+            perf.guest_mask = flags or self.reserved
         perf.range_only = False  # vcpu_load has yet to set HPMN, vcpu_put has taken it back
-        counters = self.boot.policy.counters & ~mask
+        counters = policy.counters & ~mask
         await perf.set_counters(cpu, counters, reschedule=squeezed or self.squeezed)
         self.squeezed = squeezed
+        if policy.shared_counters:
+            assert self.host.perf is not None
+            # arm_pmu.cntr_mask: the other CPUs find out when they schedule next.
+            self.host.perf.driver(self.boot.arm_pmu).cntr_mask = counters
+            for other in self.host.cpus.values():
+                if other.boot is not None and other.boot.arm_pmu == self.boot.arm_pmu:
+                    other.perf.pmu.cntr_mask = counters
         perf.range_only = range_only
 
     # Results.

@@ -99,6 +99,7 @@ class VCpu(VCpuState):
         "preempted",
         "pcpu",
         "fast_path",  # its vPMU's, on that pCPU
+        "status_on_cpu",  # its design's
         # For the pCPU that it is on: kernel-counter operations (`PCpu.call`), and calls of the machine: an access of
         # KVM's own, at EL2, and the ways out and in.
         "call",
@@ -155,6 +156,7 @@ class VCpu(VCpuState):
         self.preempted = Preempted()
         self.pcpus = pcpus
         self.siblings = siblings  # the vCPUs of the same VM, this one too
+        self.status_on_cpu = design.status_on_cpu and spec.pmuver != 0
         self.set_task_cpu(cpu)
         self.vpmu = design.vpmu(self) if spec.pmuver else WithoutPmu(design, self)
         self.fast_path = self.vpmu.fast_path
@@ -185,12 +187,27 @@ class VCpu(VCpuState):
         self.read, self.write = partial(machine.read, cpu), partial(machine.write, cpu)
         host, (null_out, null, null_into) = (cpu, pcpu.context, pcpu.profile), pcpu.exit_null
         sysreg_out, sysreg, sysreg_into = pcpu.exit_sysreg
-        self.exit_irq = partial(machine.exit_guest, *host, EXIT_FULL_NULL, null_out)
+        self.exit_irq: Callable[[], bool] = partial(machine.exit_guest, *host, EXIT_FULL_NULL, null_out)
         self.exit_irq_on = partial(machine.guest_timing_exit, cpu, EXIT_FULL_NULL, null)
-        self.trap_null = partial(machine.trap_guest, *host, EXIT_FULL_NULL, (null_out, null))
-        self.trap_sysreg = partial(machine.trap_guest, *host, EXIT_FULL_SYSREG, (sysreg_out, sysreg))
+        self.trap_null: Callable[[], bool] = partial(machine.trap_guest, *host, EXIT_FULL_NULL, (null_out, null))
+        trap_sysreg = partial(machine.trap_guest, *host, EXIT_FULL_SYSREG, (sysreg_out, sysreg))
+        self.trap_sysreg: Callable[[], bool] = trap_sysreg
+        if self.status_on_cpu:
+            self.exit_irq, self.trap_null, self.trap_sysreg = map(
+                self._synced, (self.exit_irq, self.trap_null, self.trap_sysreg)
+            )
         self.enter_null = partial(machine.guest_timing_enter, cpu, EXIT_FULL_NULL, null_into)
         self.enter_el1 = partial(machine.enter_guest, cpu, self.context, self.profile, EXIT_FULL_SYSREG, sysreg_into)
+
+    def _synced(self, leave: Callable[[], bool]) -> Callable[[], bool]:
+        """A way out of the guest, with kvm_pmu_sync_hwstate behind it."""
+
+        def synced() -> bool:
+            pending = leave()
+            self._flush_pmu()
+            return pending
+
+        return synced
 
     async def switched_in(self) -> None:
         """KVM's sched_in notifier: vcpu_load, and back into the guest. Interrupts are on since finish_lock_switch."""
@@ -279,11 +296,12 @@ class VCpu(VCpuState):
             self.resync_due = True
 
     def guest_overflow(self, mask: int, raised: int) -> bool:
-        """The host's handler found overflow flags in the guests' range, of `raised`."""
+        """The host's handler found overflow flags in the guests' range, of `raised`; or, with fixed flags, none."""
         if not self.running:
             return False
         self.vpmu.guest_overflow(mask)
-        self.vgic.overflow(raised)
+        if mask:
+            self.vgic.overflow(raised)
         return True
 
     def step(self) -> Coroutine[Any, Any, object] | None:
@@ -364,14 +382,16 @@ class VCpu(VCpuState):
 
     async def _interrupted_kvm(self, burst: Burst, stop: int | Stop, again: Callable[[], Burst] | None) -> list[int]:
         while isinstance(stop, Stop):
-            if stop.reason != Stop.INTERRUPT:
-                raise SimulationError(f"KVM's own access on pCPU {self.cpu} stopped: {stop}")
-            await self._take_interrupts()
-            if self._to_be_preempted():
-                await self._preempt()
-                if again is not None:
-                    burst = again()
-            stop = self.machine.execute(self.cpu, burst, stop.index, self.irqs)
+            index = stop.index
+            if stop.reason == Stop.INTERRUPT:
+                await self._take_interrupts()
+                if self._to_be_preempted():
+                    await self._preempt()
+                    if again is not None:
+                        burst = again()
+            else:
+                index = self.pcpu.oops(burst, stop)
+            stop = self.machine.execute(self.cpu, burst, index, self.irqs)
         return burst.values()
 
     def _to_be_preempted(self) -> bool:
@@ -498,13 +518,18 @@ class VCpu(VCpuState):
     def _flush(self) -> None:
         """Make pending what has become due."""
         self._flush_pmu()
+        self._flush_due_timers()
+
+    def _flush_due_timers(self) -> None:
         if self.vgic.timer_deadline <= self.machine.now(self.cpu):
             self._flush_timers()
 
     def _flush_pmu(self) -> None:
-        """kvm_pmu_flush_hwstate: the level of the PMU interrupt."""
+        """kvm_pmu_flush_hwstate, and kvm_pmu_sync_hwstate: the level of the PMU interrupt."""
         vgic = self.vgic
         if not self.pmu.ovs:  # nor is any due that the guest has cleared without having been interrupted
+            if self.status_on_cpu:
+                self.vpmu.level()
             vgic.line, vgic.overflowed = False, -1
             return
         level = self.vpmu.level()
@@ -563,7 +588,9 @@ class VCpu(VCpuState):
 
     async def _resumed(self) -> None:
         """Back into the guest, unless there is nothing for it."""
-        self._flush()
+        if not self.status_on_cpu:  # else kvm_vcpu_check_block goes by what the sync has found
+            self._flush_pmu()
+        self._flush_due_timers()
         self.blocked = not self._pending()
         if self.blocked:  # the way back in is charged here, too: a load charges none
             self.machine.charge(self.cpu, EXIT_FULL_NULL, self.pcpu.exit_null[2])
@@ -571,6 +598,8 @@ class VCpu(VCpuState):
         self.halt.end(self.pcpu.now)
         if self._takes_resync():
             await self._resync_pmu_el0()
+        if self.status_on_cpu:
+            self._flush_pmu()
         self.enter_null()
 
     # The guest's bursts, at EL1 (`services.executor.BurstCpu`).
@@ -594,7 +623,7 @@ class VCpu(VCpuState):
         if self.resync_due or not isinstance(access, int):
             return self._emulated(access)
         vgic = self.vgic
-        if self.pmu.ovs or vgic.line or vgic.overflowed >= 0:  # else it changes nothing
+        if self.pmu.ovs or vgic.line or vgic.overflowed >= 0 or self.status_on_cpu:  # else it changes nothing
             self._flush_pmu()
         if not self.enter_el1(vgic.timer_deadline):
             self._enter_expired()

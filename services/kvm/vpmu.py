@@ -182,8 +182,10 @@ class Vpmu(ABC):
 
     @abstractmethod
     def level(self) -> bool:
-        """Is the guest's PMU interrupt condition true? Asked at every entry with a flag in `pmu.ovs`
-        (kvm_pmu_update_state)."""
+        """Is the guest's PMU interrupt condition true (kvm_pmu_update_state)?
+
+        Asked at every entry with a flag in `pmu.ovs`; under a design with `status_on_cpu` at every entry and exit.
+        """
 
     def counter_overflow(self, counter: int) -> None:
         """A backing kernel counter overflowed. Raises ProtocolError where there is none."""
@@ -242,6 +244,9 @@ class Design(ABC):
 
     name: ClassVar[str]
     why: ClassVar[str]
+
+    # Its guests' interrupt condition is on the CPU: `Vpmu.level` is asked at every entry and exit, flag or no flag.
+    status_on_cpu: ClassVar[bool] = False
 
     guest_range: int = 0  # the counters that the machine's guests want, one bit each
 

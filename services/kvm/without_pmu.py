@@ -46,6 +46,9 @@ class WithoutPmu(Vpmu):
     def level(self) -> bool:
         return False
 
+    def guest_overflow(self, mask: int) -> None:
+        """Flags of another guest's, still on this CPU: they go into a PMOVSSET_EL0 that nobody reads."""
+
 
 def host_policy(cpu: CpuSpec) -> HostPolicy:
     """Where no guest has a PMU, the host shares its own with nobody."""

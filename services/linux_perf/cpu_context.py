@@ -33,8 +33,10 @@ class CpuContext:
     pmuserenr_on_cpu: bool = False  # a vCPU is loaded: PMUSERENR_EL0 is the guest's, KVM keeps the host's
     range_only: bool = False  # PMCR_EL0.E is a guest's: the host's range stops and starts by MDCR_EL2.HPME
     guest_mask: int = 0  # counters whose overflow flags are a guest's, not the host's
+    enabled_flags: bool = False  # flags of counters that do not interrupt are neither seen nor cleared
     split_irq: bool = False  # KVM clears the guest's flags, after the host's events
     own_flags: int = MASK64  # then: of the others, those that the handler clears
+    fixed_flags: bool = False  # then: KVM is told of each interrupt, and `guest_mask` never changes
     # Of a host's events that have never had a counter, by id, who had them when it was their turn: `range:K/N` (K of N
     # are withheld for guests), `thread:ID` (KVM, for the vCPU of that thread), `event:NAME`.
     starved: dict[int, list[str]] = field(default_factory=dict)

@@ -79,6 +79,10 @@ class UserStarts(dict[tuple[int, int, bool, bool, bool, bool], Burst]):
     is loaded beside the interrupt's context.
     """
 
+    def __init__(self, hpme: bool) -> None:
+        super().__init__()
+        self.hpme = hpme
+
     def __missing__(self, key: tuple[int, int, bool, bool, bool, bool]) -> Burst:
         userenr, unused, changed, kept, range_only, resync = key
         burst = Burst()
@@ -90,7 +94,7 @@ class UserStarts(dict[tuple[int, int, bool, bool, bool, bool], Burst]):
             burst.msr(PMUSERENR_EL0, userenr)
         if resync:
             burst.extend(_resync_el0())
-        self[key] = burst = _range(burst, MDCR_EL2_HPME) if range_only else _pmu_on(burst, False)
+        self[key] = burst = _range(burst, MDCR_EL2_HPME) if range_only else _pmu_on(burst, False, self.hpme)
         return burst
 
 
@@ -106,6 +110,7 @@ class Driver:
     costs: dict[Cost, int] = derived()
     arm_pmu: int = derived(default=0)  # which of the kernel's this is, on the CPUs of several drivers
     group_throttle: bool = derived(default=False)  # groups are throttled, not events
+    hpme: bool = derived(default=False)  # MDCR_EL2.HPME starts and stops with PMCR_EL0.E
     pmceid0: int = 0  # PMCEID0_EL0 and PMCEID1_EL0, as probed
     pmceid1: int = 0
     cntr_mask: int = CYCLE_BIT  # counters that may be used; the event counters are known after the probe
@@ -148,10 +153,11 @@ class Driver:
         narrow = MASK64 if self.long_counters else MASK32
         self.write_masks = [*([narrow] * CYCLE_COUNTER), MASK64, MASK64]
         self.el0_flips = El0Flips()
-        self.user_starts = UserStarts()
-        self.off, self.on = _pmu_off(), _pmu_on(Burst(), True)
+        self.user_starts = UserStarts(self.hpme)
+        self.off, self.on = _pmu_off(self.hpme), _pmu_on(Burst(), True, self.hpme)
         self.off_range = _range(Burst(), 0)
-        self.on_vcpu, self.on_vcpu_irq = _pmu_on(Burst(), False), _pmu_on(_resync_el0(), False)
+        self.on_vcpu = _pmu_on(Burst(), False, self.hpme)
+        self.on_vcpu_irq = _pmu_on(_resync_el0(), False, self.hpme)
         self.on_range, self.on_range_irq = _range(Burst(), MDCR_EL2_HPME), _range(_resync_el0(), MDCR_EL2_HPME)
         self.clear_flags = Burst()
         flags = self.clear_flags.mrs(PMOVSCLR_EL0)
@@ -392,9 +398,17 @@ def _enable(evtype: int, idx: int, chained: bool, cost: int | None) -> Burst:
     return burst
 
 
-def _pmu_off() -> Burst:
+def _set_hpme(burst: Burst, hpme: int) -> None:
+    """kvm_pmu_host_counters_enable and kvm_pmu_host_counters_disable."""
+    mdcr = burst.mrs(MDCR_EL2)
+    burst.write_back(MDCR_EL2, mdcr, MASK64 & ~MDCR_EL2_HPME, hpme)
+
+
+def _pmu_off(hpme: bool) -> Burst:
     """armv8pmu_stop."""
     burst = Burst()
+    if hpme:
+        _set_hpme(burst, 0)
     pmcr = burst.mrs(PMCR_EL0)
     burst.isb()
     burst.write_back(PMCR_EL0, pmcr, PMCR_WRITTEN & ~PMCR_E, 0)
@@ -416,10 +430,12 @@ def _range(burst: Burst, hpme: int) -> Burst:
     return burst
 
 
-def _pmu_on(burst: Burst, user_access: bool) -> Burst:
+def _pmu_on(burst: Burst, user_access: bool, hpme: bool) -> Burst:
     """armv8pmu_start. While a vCPU is loaded, kvm_set_pmuserenr keeps the host's PMUSERENR_EL0: no access is made."""
     if user_access:
         burst.msr(PMUSERENR_EL0, 0)
+    if hpme:
+        _set_hpme(burst, MDCR_EL2_HPME)
     pmcr = burst.mrs(PMCR_EL0)
     burst.isb()
     burst.write_back(PMCR_EL0, pmcr, PMCR_WRITTEN, PMCR_E)

@@ -59,9 +59,9 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
     pmu = cc.pmu
     burst = cpu.burst
     burst.extend(pmu.host_pmi)
-    if cc.split_irq:  # those that have their interrupt enabled, of which the host's are cleared (partitioned v6 to v8)
+    by_enabled = cc.enabled_flags or cc.split_irq
+    if by_enabled:
         slot, enabled = burst.mrs(PMOVSCLR_EL0), burst.mrs(PMINTENSET_EL1)
-        burst.write_back(PMOVSCLR_EL0, slot, cc.own_flags & ~cc.guest_mask, 0)
     else:
         slot = enabled = burst.extend(pmu.clear_flags)
     values = cpu.execute()
@@ -70,8 +70,10 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
     flags = values[slot] & values[enabled]
     if not flags:
         return False
+    if by_enabled:
+        cpu.burst.msr(PMOVSCLR_EL0, flags & cc.own_flags & ~cc.guest_mask if cc.split_irq else flags)
     cpu.burst.extend(off(cc))
-    pending = flags & pmu.cntr_mask & ~cc.guest_mask
+    pending = flags & pmu.cntr_mask
     while pending:
         idx = (pending & -pending).bit_length() - 1
         pending &= pending - 1
@@ -102,7 +104,7 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
             cpu.burst.extend(pmu.disable_of(event))
             await withheld_begins(cc, cpu, event)
     guest = flags & cc.guest_mask
-    if guest:
+    if guest or cc.fixed_flags:  # kvm_pmu_handle_guest_irq
         if cc.split_irq:
             cpu.burst.msr(PMOVSCLR_EL0, guest)
         cpu.burst.notify(GUEST_OVERFLOW, guest)

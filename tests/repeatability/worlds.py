@@ -37,7 +37,7 @@ WORLDS = [
     (EVERYTHING, "partitioned"),
     (NMI, "emulated"),
     (READ, "emulated"),
-    *((EVERYTHING, f"partitioned-v{n}") for n in (1, 2, 4, 5, 6)),
+    *((EVERYTHING, f"partitioned-v{n}") for n in (1, 2, 3, 4, 5, 6, 9)),
 ]
 # Whose objects change while a simulation runs.
 PACKAGES = ("services.kvm", "services.host_perf", "services.guest", "services.linux_perf", "services.embedded")

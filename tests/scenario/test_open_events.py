@@ -144,7 +144,7 @@ def test_branches_are_pc_write_retired_on_a_core_without_br_retired(tmp_path: Pa
     assert branches.truth == pytest.approx(raw.truth, rel=0.001), "but for what opening the second cost"
 
 
-@pytest.mark.parametrize("design", ["emulated", "partitioned", "mediated", "gunyah", "partitioned-v4"])
+@pytest.mark.parametrize("design", ["emulated", "partitioned", "mediated", "gunyah", "partitioned-v5"])
 def test_what_the_vms_filter_denies_is_not_there_for_its_perf_but_as_a_raw_number(tmp_path: Path, design: str) -> None:
     """kvm_pmu_get_pmceid masks by the filter, and hides STALL_SLOT*, which make no sense without PMMIR_EL1."""
     text = f"""

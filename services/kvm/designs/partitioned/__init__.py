@@ -7,19 +7,23 @@ faults included, as a list of shared steps; and `reviewed.py`, what its reviews 
     trap_controls.py  what traps: MDCR_EL2, and what is left of it for want of a feature
     context.py        where the live copy of a guest's registers is
     swap.py           the steps of kvm_pmu_load() and kvm_pmu_put()
+    posted.py         what the posted designs have in common
     host_pmcr.py      the host's PMCR_EL0 meanwhile
     accesses.py       what trapped accesses do
+    write_through.py, by_selr.py, accessors.py    the same up to v5, in v6 and v7, and from v8 on
 """
 
 from services.kvm.designs.partitioned.reviewed import Partitioned
 from services.kvm.designs.partitioned.v1 import V1
 from services.kvm.designs.partitioned.v2 import V2
+from services.kvm.designs.partitioned.v3 import V3
 from services.kvm.designs.partitioned.v4 import V4
 from services.kvm.designs.partitioned.v5 import V5
 from services.kvm.designs.partitioned.v6 import V6
 from services.kvm.designs.partitioned.v7 import V7
 from services.kvm.designs.partitioned.v8 import V8
+from services.kvm.designs.partitioned.v9 import V9
 
-VERSIONS = (V1, V2, V4, V5, V6, V7, V8)
+VERSIONS = (V1, V2, V3, V4, V5, V6, V7, V8, V9)
 
 __all__ = ["VERSIONS", "Partitioned"]

@@ -39,6 +39,32 @@ def guest_range(cpu: CpuSpec, counters: int, *, fgt: bool) -> GuestRange:
     )
 
 
+@cache
+def partition(cpu: CpuSpec, counters: int, others: int = r.CYCLE_BIT) -> GuestRange:
+    """What the series gives guests of a PMU with `cpu`: its first `counters` event counters, whatever a VM has of them.
+
+    hpmn, hpmn_max or max_guest_counters by version: the host's boot parameter. A VM's own number is in MDCR_EL2.HPMN.
+    `others` are what else is in the guests' mask.
+    """
+    h = min(counters, cpu.counters)
+    return GuestRange(
+        cpu,
+        h,
+        mask=(1 << h) - 1 | others,
+        split=True,
+        untrapped=False,
+        counters=tuple(r.PMEVCNTR(n) for n in range(h)),
+        types=tuple(r.PMEVTYPER(n) for n in range(h)),
+    )
+
+
+@cache
+def partition_up_to_v5(cpu: CpuSpec, counters: int) -> GuestRange:
+    """The same where the guests' mask is all bits but the host's, of counters that do not exist, too (hpmn_max)."""
+    host = (1 << cpu.counters) - (1 << min(counters, cpu.counters))
+    return partition(cpu, counters, (1 << r.INSTRUCTION_COUNTER + 1) - 1 & ~host)
+
+
 def every_counter(cpu: CpuSpec) -> int:
     """The event counters of a CPU and its cycle counter, one bit each."""
     return r.counter_mask(cpu.counters)

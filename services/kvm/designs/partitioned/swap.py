@@ -26,6 +26,14 @@ def as_written(pmu: GuestPmu, n: int) -> int:
     return value
 
 
+def whole_type_denied(pmu: GuestPmu, n: int) -> int:
+    """The same in v2 to v4, which look up the whole type, filter bits included; only what is denied is not at EL2."""
+    value = pmu.typer[n]
+    if (r.CPU_CYCLES if n == CYCLE_COUNTER else value) in pmu.denied:
+        return (value | r.PMEVTYPER_P | r.PMEVTYPER_U) & NOT_EL2
+    return value
+
+
 def without_el2(pmu: GuestPmu, n: int) -> int:
     """What the CPU gets for an event type of the guest: no event at EL2, nowhere one that the VM's filter denies."""
     return as_written(pmu, n) & NOT_EL2
@@ -59,6 +67,29 @@ class SwapIn:
             burst.msr(register, value)
         burst.msr(r.PMCCNTR_EL0, counter[CYCLE_COUNTER])
 
+    def types_by_selr(self, cycles: int) -> None:
+        """PMSELR_EL0 and PMXEVTYPER_EL0 for each counter without a barrier; the cycle counter's type goes to `cycles`.
+
+        That is PMXEVTYPER_EL0 with SEL = 31 in v6, and in v7, where it does not go through PMSELR_EL0, PMCCNTR_EL0.
+        """
+        pmu, burst = self.pmu, self.burst
+        for n in range(self.context.on.hpmn):
+            burst.msr(r.PMSELR_EL0, n)
+            burst.msr(r.PMXEVTYPER_EL0, without_el2(pmu, n))
+        if cycles == r.PMXEVTYPER_EL0:
+            burst.msr(r.PMSELR_EL0, CYCLE_COUNTER)
+        burst.msr(cycles, without_el2(pmu, CYCLE_COUNTER))
+
+    def counters_by_selr(self, cycles: int) -> None:
+        """PMSELR_EL0 and PMXEVCNTR_EL0 for each counter; the cycle counter by PMXEVCNTR_EL0 (v6) or PMCCNTR_EL0."""
+        burst, counter = self.burst, self.pmu.counter
+        for n in range(self.context.on.hpmn):
+            burst.msr(r.PMSELR_EL0, n)
+            burst.msr(r.PMXEVCNTR_EL0, counter[n])
+        if cycles == r.PMXEVCNTR_EL0:
+            burst.msr(r.PMSELR_EL0, CYCLE_COUNTER)
+        burst.msr(cycles, counter[CYCLE_COUNTER])
+
     def selr(self) -> None:
         self.burst.msr(r.PMSELR_EL0, self.pmu.selr)
 
@@ -66,6 +97,15 @@ class SwapIn:
         """Without P and C, which a VMM may have set. Without a split the host's counters need PMCR_EL0.E, too."""
         value = self.pmu.pmcr & PMCR_WRITABLE
         self.burst.msr(r.PMCR_EL0, value if self.context.on.split else value | r.PMCR_E)
+
+    def pmcr_raw(self) -> None:
+        """P and C, if they are in memory, too."""
+        self.burst.msr(r.PMCR_EL0, self.pmu.pmcr)
+
+    def icntr(self, value: int) -> None:
+        """PMICNTR_EL0, where there is one."""
+        if self.context.on.cpu.icntr:
+            self.burst.msr(r.PMICNTR_EL0, value)
 
     def clear_overflows(self) -> None:
         self.burst.msr(r.PMOVSCLR_EL0, self.context.on.mask)
@@ -109,6 +149,16 @@ class SwapOut:
             self.burst.mrs(register)
         self._read(r.PMCCNTR_EL0, self._keep_counters)
 
+    def counters_by_selr(self, cycles: int) -> None:
+        """As `SwapIn.counters_by_selr`: what PMSELR_EL0 was is lost."""
+        burst = self.burst
+        for n in range(self.context.on.hpmn):
+            burst.msr(r.PMSELR_EL0, n)
+            burst.mrs(r.PMXEVCNTR_EL0)
+        if cycles == r.PMXEVCNTR_EL0:
+            burst.msr(r.PMSELR_EL0, CYCLE_COUNTER)
+        self._read(cycles, self._keep_counters)
+
     def selr(self) -> None:
         self._read(r.PMSELR_EL0, self._keep_selr)
 
@@ -130,10 +180,21 @@ class SwapOut:
     def clear_overflows(self) -> None:
         self.burst.msr(r.PMOVSCLR_EL0, self.context.on.mask)
 
+    def drain(self) -> None:
+        """PMOVSSET_EL0 into memory, PMOVSCLR_EL0 of what was set: with interrupts off."""
+        slot = self.burst.mrs(r.PMOVSSET_EL0)
+        self._keep.append((self._keep_overflows, slot))
+        self.burst.write_back(r.PMOVSCLR_EL0, slot, self.context.on.mask, 0)
+
     def disable(self) -> None:
         """PMCNTENCLR_EL0 and PMINTENCLR_EL1."""
         self.burst.msr(r.PMCNTENCLR_EL0, self.context.on.mask)
         self.burst.msr(r.PMINTENCLR_EL1, self.context.on.mask)
+
+    def icntr(self, keep: Callable[[int], None]) -> None:
+        """PMICNTR_EL0, where there is one."""
+        if self.context.on.cpu.icntr:
+            self._read(r.PMICNTR_EL0, lambda values, slot: keep(values[slot]))
 
     def host(self, register: int, value: int) -> None:
         """A register that the host gets back."""

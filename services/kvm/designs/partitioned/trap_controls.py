@@ -7,12 +7,15 @@ from enum import Enum
 from services import registers as r
 from services.experiment import CpuSpec
 from services.kvm.designs.partitioned.guest_range import GuestRange
+from services.kvm.trap_setup import NONE, FineGrained
 from services.kvm.vpmu import DesignError
 
 # What stays trapped under FEAT_FGT: overflow flags, for injection; event types, for the filter and to forbid
 # counting at EL2; PMCEID and PMMIR, which would show the host's hardware.
 TRAPPED_WRITES = r.HDFG_PMOVS | r.HDFG_PMEVTYPERN | r.HDFG_PMCCFILTR
 TRAPPED_READS = TRAPPED_WRITES | r.HDFGRTR_PMCEIDN | r.HDFGRTR_PMMIR
+
+FINE_GRAINED = FineGrained(TRAPPED_READS, TRAPPED_WRITES)
 
 NOTHING_AT_EL2 = r.MDCR_EL2_HPMD | r.MDCR_EL2_HCCD
 
@@ -42,6 +45,17 @@ def owned(on: GuestRange) -> int:
     if on.cpu.pmuver >= r.PMUVER_P5:
         value |= r.MDCR_EL2_HCCD  # nor does the cycle counter
     return value if on.untrapped else value | r.PMU_TRAPS
+
+
+def fine_grained(used: bool) -> FineGrained:
+    """The fine-grained traps, or none."""
+    return FINE_GRAINED if used else NONE
+
+
+def nothing_at_el2(cpu: CpuSpec) -> int:
+    """HPMD and HCCD where the CPU has them."""
+    value = r.MDCR_EL2_HPMD if cpu.pmuver >= r.PMUVER_P1 else 0
+    return value | r.MDCR_EL2_HCCD if cpu.pmuver >= r.PMUVER_P5 else value
 
 
 def check(traps: Traps, cpu: CpuSpec, counters: int) -> list[str]:

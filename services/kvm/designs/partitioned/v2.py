@@ -8,98 +8,111 @@ from functools import partial
 from services import registers as r
 from services.boot import HostPolicy
 from services.experiment import CpuSpec
-from services.kvm.designs.partitioned import accesses, trap_controls
-from services.kvm.designs.partitioned.accesses import Accesses
+from services.kvm.designs.partitioned import swap, trap_controls
 from services.kvm.designs.partitioned.context import PmuContext
-from services.kvm.designs.partitioned.guest_range import every_counter, guest_flags, guest_range
+from services.kvm.designs.partitioned.guest_range import every_counter, guest_flags, partition, partition_up_to_v5
+from services.kvm.designs.partitioned.posted import Posted, hpmn_up_to_v5, status
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
-from services.kvm.vpmu import Access, Design, KvmVcpu, SetN, Vpmu, axis
+from services.kvm.designs.partitioned.write_through import write_through
+from services.kvm.trap_setup import HostTraps
+from services.kvm.vpmu import Access, KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
 
-ACCESSES = accesses.ON_CPU | accesses.types_written_through()
-UNSPLIT = ACCESSES | accesses.UNSPLIT
+ACCESSES = write_through(swap.whole_type_denied)
 
 
 @dataclass(eq=False)
 class V2Pmu(Vpmu):
-    """On the CPU whenever it is loaded."""
+    """On the CPU whenever it is loaded; without FEAT_FGT nothing is swapped: what is written through stays there."""
 
-    design: V2 = derived()
+    design: Posted = derived()
+    host: HostTraps = field(default_factory=HostTraps, init=False)
     context: PmuContext = field(default_factory=partial(PmuContext, owned=True), init=False)
-    trapped: Accesses = derived(init=False)
 
     def derive(self) -> None:
         super().derive()
-        on = guest_range(self.vcpu.spec, self.pmu.counters, fgt=self.design.traps is Traps.FGT)
-        self.context.fit(self, on, n=self.pmu.counters)
-        self.trapped = ACCESSES if on.split else UNSPLIT
-        self.fast_path = not on.untrapped
+        on = partition_up_to_v5(self.vcpu.spec, self.design.guest_counters)
+        self.context.fit(self, on, n=min(self.pmu.counters, on.hpmn))
+        self.fast_path = not self.swapped
+
+    @property
+    def swapped(self) -> bool:
+        """MDCR_EL2.TPM is clear."""
+        return self.design.fine_grained(self.vcpu.spec, self.pmu.counters)
+
+    def activate_traps(self) -> None:
+        self.derive()
+        self.host.load_6_12(self.vcpu, self._mdcr(), trap_controls.fine_grained(self.swapped))
 
     async def load(self) -> None:
-        """kvm_arch_vcpu_load."""
-        self.derive()
+        """kvm_pmu_load."""
         context = self.context
         context.loaded = True
-        # kvm_vcpu_load_vhe, without HPME: the host's counters stop
-        await context.set_traps(trap_controls.owned(context.on))
-        swap_in = SwapIn(context)  # kvm_pmu_load
-        swap_in.types()  # kvm_pmu_apply_event_filter
+        if not self.swapped:
+            return
+        swap_in = SwapIn(context)
+        swap_in.types(swap.whole_type_denied)  # kvm_pmu_apply_event_filter
         swap_in.counters()
+        swap_in.userenr()
         swap_in.selr()
-        swap_in.pmcr()
-        swap_in.clear_overflows()
+        swap_in.pmcr_raw()
         swap_in.cnten()
         swap_in.inten()
-        swap_in.userenr()
         await swap_in.done()
 
+    def deactivate_traps(self) -> None:
+        self.host.put_6_12(self.vcpu, trap_controls.fine_grained(self.swapped))
+
     async def put(self) -> None:
-        """kvm_arch_vcpu_put."""
+        """kvm_pmu_put, which finds the host's PMUSERENR_EL0. PMCNTEN and PMINTEN stay as the guest had them."""
         context = self.context
-        swap_out = SwapOut(context)  # kvm_pmu_put
+        context.loaded = False
+        if not self.swapped:
+            return
+        swap_out = SwapOut(context)
         swap_out.counters()
+        swap_out.userenr()
         swap_out.selr()
         swap_out.pmcr()
         swap_out.cnten()
         swap_out.inten()
-        swap_out.overflows()
-        swap_out.userenr()
-        swap_out.clear_overflows()
-        swap_out.disable()
-        swap_out.host(r.PMUSERENR_EL0, 0)
         await swap_out.done()
-        context.loaded = False
-        await context.lift_traps()  # kvm_vcpu_put_vhe
+
+    def _mdcr(self) -> int:
+        """kvm_arm_setup_mdcr_el2, without HPME: the host's counters stop."""
+        cpu = self.vcpu.spec
+        traps = 0 if self.swapped else r.PMU_TRAPS
+        hpmn = hpmn_up_to_v5(cpu, self.pmu.counters, self.context.on.hpmn)
+        return hpmn | traps | trap_controls.nothing_at_el2(cpu)
 
     def access(self, register: int, write: bool, value: int) -> Access:
-        return self.trapped.perform(self.context, register, write, value)
-
-    def fast(self) -> bool:
-        return self.context.resident
+        return ACCESSES.perform(self.context, register, write, value)
 
     def level(self) -> bool:
-        return self.context.overflow_status()
+        """kvm_pmu_part_overflow_status."""
+        context = self.context
+        inten, pmcr = context.read(r.PMINTENSET_EL1), context.read(r.PMCR_EL0)
+        return status(pmcr, inten, self.pmu.ovs & context.on.mask)
 
     def guest_overflow(self, mask: int) -> None:
-        self.context.take_overflows(mask)
+        """kvm_pmu_handle_guest_irq."""
+        self.pmu.ovs |= mask
 
 
 @dataclass(frozen=True, kw_only=True)
-class V2(Design):
-    """As v1, with a range of the VM's own size."""
+class V2(Posted):
+    """As v1, with a number of counters of the VM's own."""
 
     name = "partitioned-v2"
-    why = "v2 (June 2025): as v1, N settable, no counting at EL2; works without FEAT_FGT, in the hypervisor's fast path"
+    why = "v2 (June 2025): as v1, N settable, types by the filter at load; without FEAT_FGT in the hyp's fast path"
 
     traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.FAST_PATH))
 
-    def check(self, cpu: CpuSpec, counters: int) -> list[str]:
-        return trap_controls.check(self.traps, cpu, counters)
-
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
-        """The range is the guests' from boot on; the host's handler clears all overflow flags at once."""
-        return HostPolicy(every_counter(cpu) & ~self.guest_range, guest_flags(cpu, self.guest_range))
+        """The partition is the guests' from boot on; the host's handler clears all overflow flags at once."""
+        guests = partition(cpu, self.guest_counters).mask
+        return HostPolicy(every_counter(cpu) & ~guests, guest_flags(cpu, guests), enabled_flags=True)
 
     @property
     def set_n(self) -> SetN:

@@ -7,116 +7,119 @@ from dataclasses import dataclass, field
 from services import registers as r
 from services.boot import HostPolicy
 from services.experiment import CpuSpec
-from services.kvm.designs.partitioned import accesses, trap_controls
-from services.kvm.designs.partitioned.accesses import Accesses
+from services.kvm.designs.partitioned import swap, trap_controls
 from services.kvm.designs.partitioned.context import PmuContext
-from services.kvm.designs.partitioned.guest_range import every_counter, guest_flags, guest_range
+from services.kvm.designs.partitioned.guest_range import every_counter, guest_flags, partition, partition_up_to_v5
+from services.kvm.designs.partitioned.posted import Posted, hpmn_up_to_v5, status
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
-from services.kvm.vpmu import Access, Design, KvmVcpu, SetN, Vpmu, axis
+from services.kvm.designs.partitioned.write_through import write_through
+from services.kvm.trap_setup import HostTraps
+from services.kvm.vpmu import Access, KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
 
-ACCESSES = accesses.ON_CPU | accesses.types_written_through()
-UNSPLIT = ACCESSES | accesses.UNSPLIT
+ACCESSES = write_through(swap.whole_type_denied)
 
 
 @dataclass(eq=False)
 class V4Pmu(Vpmu):
-    """From the first access on it is on the CPU whenever it is loaded."""
+    """The first access lifts MDCR_EL2's traps and loads nothing; from the next load on it is swapped."""
 
     design: V4 = derived()
+    host: HostTraps = field(default_factory=HostTraps, init=False)
     context: PmuContext = field(default_factory=PmuContext, init=False)
-    trapped: Accesses = derived(init=False)
 
     def derive(self) -> None:
         super().derive()
-        on = guest_range(self.vcpu.spec, self.pmu.counters, fgt=self.design.traps is Traps.FGT)
-        self.context.fit(self, on, n=self.pmu.counters)
-        self.trapped = ACCESSES if on.split else UNSPLIT
-        self.fast_path = not on.untrapped
+        on = partition_up_to_v5(self.vcpu.spec, self.design.guest_counters)
+        self.context.fit(self, on, n=min(self.pmu.counters, on.hpmn))
+        self.fast_path = not self.fgt
+
+    @property
+    def fgt(self) -> bool:
+        """The fine-grained traps are set at each load, whatever the vCPU's state."""
+        return self.design.fine_grained(self.vcpu.spec, self.pmu.counters)
+
+    @property
+    def swapped(self) -> bool:
+        return self.context.owned and self.fgt
+
+    def activate_traps(self) -> None:
+        self.derive()
+        self.host.load_6_12(self.vcpu, self._mdcr(), trap_controls.fine_grained(self.fgt))
 
     async def load(self) -> None:
-        """kvm_arch_vcpu_load."""
-        self.derive()
+        """kvm_pmu_load."""
         context = self.context
         context.loaded = True
-        if context.owned:
-            await self._reside()
-        else:
-            await context.set_traps(trap_controls.free(context.on.cpu))
-
-    async def _reside(self) -> None:
-        """The registers go onto the CPU."""
-        context = self.context
-        # kvm_vcpu_load_vhe, without HPME: the host's counters stop
-        await context.set_traps(trap_controls.owned(context.on))
-        swap_in = SwapIn(context)  # kvm_pmu_load
-        swap_in.types()  # kvm_pmu_apply_event_filter
+        if not self.swapped:
+            return
+        swap_in = SwapIn(context)
+        swap_in.types(swap.whole_type_denied)  # kvm_pmu_apply_event_filter
         swap_in.counters()
+        swap_in.userenr()
         swap_in.selr()
-        swap_in.pmcr()
-        swap_in.clear_overflows()
+        swap_in.pmcr_raw()
         swap_in.cnten()
         swap_in.inten()
-        swap_in.userenr()
         await swap_in.done()
 
+    def deactivate_traps(self) -> None:
+        self.host.put_6_12(self.vcpu, trap_controls.fine_grained(self.fgt))
+
     async def put(self) -> None:
-        """kvm_arch_vcpu_put."""
+        """kvm_pmu_put, which finds the host's PMUSERENR_EL0. PMCNTEN and PMINTEN stay as the guest had them."""
         context = self.context
-        if context.owned:
-            swap_out = SwapOut(context)  # kvm_pmu_put
-            swap_out.counters()
-            swap_out.selr()
-            swap_out.pmcr()
-            swap_out.cnten()
-            swap_out.inten()
-            swap_out.overflows()
-            swap_out.userenr()
-            swap_out.clear_overflows()
-            swap_out.disable()
-            swap_out.host(r.PMUSERENR_EL0, 0)
-            await swap_out.done()
         context.loaded = False
-        await context.lift_traps()  # kvm_vcpu_put_vhe
+        if not self.swapped:
+            return
+        swap_out = SwapOut(context)
+        swap_out.counters()
+        swap_out.userenr()
+        swap_out.selr()
+        swap_out.pmcr()
+        swap_out.cnten()
+        swap_out.inten()
+        await swap_out.done()
+
+    def _mdcr(self) -> int:
+        """kvm_arm_setup_mdcr_el2, without HPME: the host's counters stop."""
+        cpu = self.vcpu.spec
+        traps = 0 if self.swapped else r.PMU_TRAPS
+        hpmn = hpmn_up_to_v5(cpu, self.pmu.counters, self.context.on.hpmn)
+        return hpmn | traps | trap_controls.nothing_at_el2(cpu)
 
     def access(self, register: int, write: bool, value: int) -> Access:
-        if not self.context.resident:  # once, for the vCPU's life
-            return self._first_access(register, write, value)
-        return self.trapped.perform(self.context, register, write, value)
-
-    async def _first_access(self, register: int, write: bool, value: int) -> int:
         context = self.context
-        context.owned = True
-        with context.charged_to_swap():
-            await self._reside()
-        return self.trapped.perform(context, register, write, value)
-
-    def fast(self) -> bool:
-        return self.context.resident
+        if not context.owned:
+            context.owned = True  # kvm_pmu_regs_set_guest_owned
+            self.vcpu.write(r.MDCR_EL2, self._mdcr())
+        return ACCESSES.perform(context, register, write, value)
 
     def level(self) -> bool:
-        return self.context.overflow_status()
+        """kvm_pmu_part_overflow_status, by the CPU's registers in whatever state the vCPU is."""
+        context = self.context
+        inten, pmcr = context.read(r.PMINTENSET_EL1), context.read(r.PMCR_EL0)
+        return status(pmcr, inten, self.pmu.ovs & context.on.mask)
 
     def guest_overflow(self, mask: int) -> None:
-        self.context.take_overflows(mask)
+        """kvm_pmu_handle_guest_irq."""
+        self.pmu.ovs |= mask
 
 
 @dataclass(frozen=True, kw_only=True)
-class V4(Design):
-    """As v2, swapped from the first access on."""
+class V4(Posted):
+    """As v3, swapped from the load after the first access on."""
 
     name = "partitioned-v4"
-    why = "v4 (July 2025): as v2, but swapped only from the guest's first access on, then for good"
+    why = "v4 (July 2025): as v3, but swapped only from the load after the guest's first access on, then for good"
 
     traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.FAST_PATH))
 
-    def check(self, cpu: CpuSpec, counters: int) -> list[str]:
-        return trap_controls.check(self.traps, cpu, counters)
-
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
-        """The range is the guests' from boot on; the host's handler clears all overflow flags at once."""
-        return HostPolicy(every_counter(cpu) & ~self.guest_range, guest_flags(cpu, self.guest_range))
+        """The partition is the guests' from boot on; the host's handler clears all overflow flags at once."""
+        guests = partition(cpu, self.guest_counters).mask
+        return HostPolicy(every_counter(cpu) & ~guests, guest_flags(cpu, guests), enabled_flags=True, hpme=True)
 
     @property
     def set_n(self) -> SetN:

@@ -1,4 +1,4 @@
-"""v5 (December 2025): HPME is set. Without FEAT_FGT nothing that the guest programs reaches the CPU."""
+"""v5 (December 2025): HPME is set, and the first access loads the guest's registers, after it has been made."""
 
 from __future__ import annotations
 
@@ -7,163 +7,128 @@ from dataclasses import dataclass, field
 from services import registers as r
 from services.boot import HostPolicy
 from services.experiment import CpuSpec
-from services.kvm.designs.partitioned import accesses, trap_controls
-from services.kvm.designs.partitioned.accesses import Accesses
+from services.kvm.designs.partitioned import swap, trap_controls
 from services.kvm.designs.partitioned.context import PmuContext
-from services.kvm.designs.partitioned.guest_range import every_counter, guest_flags, guest_range
+from services.kvm.designs.partitioned.guest_range import every_counter, guest_flags, partition, partition_up_to_v5
+from services.kvm.designs.partitioned.posted import Posted, hpmn_up_to_v5, status
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
-from services.kvm.vpmu import Access, Design, KvmVcpu, SetN, Vpmu, axis
+from services.kvm.designs.partitioned.write_through import write_pmcr_v5, write_through
+from services.kvm.trap_setup import HostTraps
+from services.kvm.vpmu import Access, KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
 
-ACCESSES = accesses.ON_CPU | accesses.types_written_through()
-
-
-def _register(context: PmuContext, register: int) -> int:
-    value = context.pmu.read(register)
-    assert value is not None  # IN_MEMORY names it for those only that are there
-    return value
-
-
-def _write_register(context: PmuContext, register: int, value: int) -> None:
-    context.pmu.write(register, value)
-
-
-def _counter(context: PmuContext, n: int) -> int:
-    accesses.has_counter(context, n)
-    return context.pmu.counter[n]
-
-
-def _write_counter(context: PmuContext, n: int, value: int) -> None:
-    accesses.has_counter(context, n)
-    context.pmu.counter[n] = value & r.MASK64
-
-
-def _write_type(context: PmuContext, n: int, value: int) -> None:
-    accesses.has_counter(context, n)
-    context.pmu.typer[n] = value & context.pmu.event_mask
-
-
-REGISTERS = (
-    *(r.PMCR_EL0, r.PMSELR_EL0, r.PMUSERENR_EL0, r.PMCNTENSET_EL0, r.PMCNTENCLR_EL0),
-    *(r.PMINTENSET_EL1, r.PMINTENCLR_EL1, r.PMOVSSET_EL0, r.PMOVSCLR_EL0),
-)
-IN_MEMORY = ACCESSES | Accesses(
-    reads={
-        **accesses.by_counter(_counter),
-        r.PMXEVCNTR_EL0: accesses.selected_read(_counter, accesses.selr_in_memory),
-        r.PMXEVTYPER_EL0: accesses.selected_read(accesses.read_type, accesses.selr_in_memory),
-        **accesses.by_register(_register, *REGISTERS),
-    },
-    writes={
-        **accesses.by_counter(_write_counter),
-        **accesses.by_type(_write_type),
-        r.PMXEVCNTR_EL0: accesses.selected_write(_write_counter, accesses.selr_in_memory),
-        r.PMXEVTYPER_EL0: accesses.selected_write(_write_type, accesses.selr_in_memory),
-        **accesses.by_register(_write_register, *REGISTERS),
-        **accesses.by_register(accesses.ignore_write, r.PMSWINC_EL0),
-    },
-)
+ACCESSES = write_through(swap.without_el2, write_pmcr_v5)
+# The handlers of these are not those that call kvm_pmu_set_physical_access().
+NOT_OWNING = (r.PMCEID0_EL0, r.PMCEID1_EL0, r.PMMIR_EL1, r.PMSWINC_EL0)
 
 
 @dataclass(eq=False)
 class V5Pmu(Vpmu):
-    """FREE up to the first access, then GUEST_OWNED for good; without FEAT_FGT never anything but FREE."""
+    """VCPU_PMU_ACCESS_VIRTUAL up to the first access, then PHYSICAL for good. Without FEAT_FGT nothing is swapped."""
 
     design: V5 = derived()
+    host: HostTraps = field(default_factory=HostTraps, init=False)
     context: PmuContext = field(default_factory=PmuContext, init=False)
-    trapped: Accesses = derived(init=False)
 
     def derive(self) -> None:
         super().derive()
-        on = guest_range(self.vcpu.spec, self.pmu.counters, fgt=self.design.traps is Traps.FGT)
-        self.context.fit(self, on, n=self.pmu.counters)
-        self.trapped = ACCESSES if on.untrapped else IN_MEMORY
+        on = partition_up_to_v5(self.vcpu.spec, self.design.guest_counters)
+        self.context.fit(self, on, n=min(self.pmu.counters, on.hpmn))
+
+    @property
+    def swapped(self) -> bool:
+        """kvm_vcpu_pmu_use_fgt."""
+        return self.context.owned and self.design.fine_grained(self.vcpu.spec, self.pmu.counters)
+
+    def activate_traps(self) -> None:
+        """PMSELR_EL0 and PMUSERENR_EL0 are the swap's."""
+        self.derive()
+        self.host.load_6_12(self.vcpu, self._mdcr(), trap_controls.FINE_GRAINED, selr_and_userenr=False)
 
     async def load(self) -> None:
-        """kvm_arch_vcpu_load."""
-        self.derive()
+        """kvm_pmu_load."""
         context = self.context
         context.loaded = True
-        context.owned &= context.on.untrapped  # kvm_pmu_load returns early without FEAT_FGT
-        if context.owned:
-            await self._reside()
-        else:
-            await context.set_traps(trap_controls.free(context.on.cpu) | trap_controls.NOTHING_AT_EL2)
-
-    async def _reside(self) -> None:
-        """The registers go onto the CPU."""
-        context = self.context
-        await context.set_traps(trap_controls.owned(context.on) | r.MDCR_EL2_HPME)  # kvm_vcpu_load_vhe
-        await self._swap_in().done(self._swap_in)
+        if self.swapped:
+            await self._swap_in().done(self._swap_in)
 
     def _swap_in(self) -> SwapIn:
-        """kvm_pmu_load."""
+        """The list of the load."""
         swap_in = SwapIn(self.context)
         swap_in.types()  # kvm_pmu_apply_event_filter
         swap_in.counters()
+        swap_in.userenr()
         swap_in.selr()
         swap_in.pmcr()
-        swap_in.clear_overflows()
         swap_in.cnten()
         swap_in.inten()
-        swap_in.userenr()
         return swap_in
 
+    def deactivate_traps(self) -> None:
+        self.host.put_6_12(self.vcpu, trap_controls.FINE_GRAINED, userenr=False)
+
     async def put(self) -> None:
-        """kvm_arch_vcpu_put."""
+        """kvm_pmu_put. PMUSERENR_EL0, PMCNTEN and PMINTEN stay as the guest had them."""
         context = self.context
-        if context.owned:
-            swap_out = SwapOut(context)  # kvm_pmu_put
-            swap_out.counters()
-            swap_out.selr()
-            swap_out.pmcr()
-            swap_out.cnten()
-            swap_out.inten()
-            swap_out.overflows()
-            swap_out.userenr()
-            swap_out.clear_overflows()
-            swap_out.disable()
-            swap_out.host(r.PMUSERENR_EL0, 0)
-            await swap_out.done()
         context.loaded = False
-        await context.lift_traps()  # kvm_vcpu_put_vhe
+        if not self.swapped:
+            return
+        swap_out = SwapOut(context)
+        swap_out.counters()
+        swap_out.userenr()
+        swap_out.selr()
+        swap_out.pmcr()
+        swap_out.cnten()
+        swap_out.inten()
+        await swap_out.done()
+
+    def _mdcr(self) -> int:
+        """kvm_arm_setup_mdcr_el2."""
+        cpu = self.vcpu.spec
+        traps = 0 if self.swapped else r.PMU_TRAPS
+        hpmn = hpmn_up_to_v5(cpu, self.pmu.counters, self.context.on.hpmn)
+        return hpmn | traps | r.MDCR_EL2_HPME | trap_controls.nothing_at_el2(cpu)
 
     def access(self, register: int, write: bool, value: int) -> Access:
-        context = self.context
-        if context.on.untrapped and not context.resident:  # once, for the vCPU's life
-            return self._first_access(register, write, value)
-        return self.trapped.perform(context, register, write, value)
+        found = ACCESSES.perform(self.context, register, write, value)
+        if self.context.owned or register in NOT_OWNING:
+            return found
+        return self._own(found)
 
-    async def _first_access(self, register: int, write: bool, value: int) -> int:
+    async def _own(self, found: int) -> int:
+        """kvm_pmu_set_physical_access, after the access."""
         context = self.context
         context.owned = True
+        self.vcpu.write(r.MDCR_EL2, self._mdcr())
         with context.charged_to_swap(preemptible=True):
-            await self._reside()
-        return self.trapped.perform(context, register, write, value)
+            await self.load()
+        return found
 
     def level(self) -> bool:
-        return self.context.overflow_status()
+        """kvm_pmu_part_overflow_status, by the CPU's registers in whatever state the vCPU is."""
+        context = self.context
+        inten, pmcr = context.read(r.PMINTENSET_EL1), context.read(r.PMCR_EL0)
+        return status(pmcr, inten, self.pmu.ovs & context.on.mask)
 
     def guest_overflow(self, mask: int) -> None:
-        self.context.take_overflows(mask)
+        """kvm_pmu_handle_guest_irq."""
+        self.pmu.ovs |= mask
 
 
 @dataclass(frozen=True, kw_only=True)
-class V5(Design):
+class V5(Posted):
     """As v4, with many faults repaired."""
 
     name = "partitioned-v5"
-    why = "v5 (December 2025): as v4, with HPME set; without FEAT_FGT nothing that a guest programs reaches the CPU"
+    why = "v5 (December 2025): as v4, with HPME set, and loaded after the first access; PMUSERENR_EL0 stays on the CPU"
 
     traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.SLOW_PATH))
 
-    def check(self, cpu: CpuSpec, counters: int) -> list[str]:
-        return trap_controls.check(self.traps, cpu, counters)
-
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
-        """The range is the guests' from boot on; the host's handler clears all overflow flags at once."""
-        return HostPolicy(every_counter(cpu) & ~self.guest_range, guest_flags(cpu, self.guest_range))
+        """The partition is the guests' from boot on; the host's handler clears all overflow flags at once."""
+        guests = partition(cpu, self.guest_counters).mask
+        return HostPolicy(every_counter(cpu) & ~guests, guest_flags(cpu, guests), enabled_flags=True, hpme=True)
 
     @property
     def set_n(self) -> SetN:

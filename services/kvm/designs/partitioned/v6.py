@@ -7,51 +7,41 @@ from dataclasses import dataclass, field
 from services import registers as r
 from services.boot import HostPolicy
 from services.experiment import CpuSpec
-from services.kvm.designs.partitioned import accesses, trap_controls
-from services.kvm.designs.partitioned.accesses import Accesses
+from services.kvm.designs.partitioned import accessors, by_selr, trap_controls
 from services.kvm.designs.partitioned.context import PmuContext
-from services.kvm.designs.partitioned.guest_range import every_counter, guest_flags, guest_range
+from services.kvm.designs.partitioned.guest_range import every_counter, partition
+from services.kvm.designs.partitioned.posted import Posted, status
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
-from services.kvm.vpmu import Access, Design, KvmVcpu, SetN, Vpmu, axis
+from services.kvm.trap_setup import HostTraps
+from services.kvm.vpmu import Access, KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
-
-ACCESSES = accesses.ON_CPU | accesses.OVERFLOWS_IN_MEMORY  # and event types, up to the next load
-UNSPLIT = ACCESSES | accesses.UNSPLIT
 
 
 @dataclass(eq=False)
 class V6Pmu(Vpmu):
-    """FREE up to the first access, then GUEST_OWNED for good. PMUSERENR_EL0 is not swapped."""
+    """Swapped at each load, whatever its state; the first access makes it GUEST_OWNED for good, and loads nothing."""
 
     design: V6 = derived()
+    host: HostTraps = field(default_factory=HostTraps, init=False)
     context: PmuContext = field(default_factory=PmuContext, init=False)
-    trapped: Accesses = derived(init=False)
 
     def derive(self) -> None:
         super().derive()
-        on = guest_range(self.vcpu.spec, self.pmu.counters, fgt=self.design.traps is Traps.FGT)
-        self.context.fit(self, on, n=self.pmu.counters)
-        self.trapped = ACCESSES if on.split else UNSPLIT
-        self.fast_path = not on.untrapped
+        self.context.fit(self, partition(self.vcpu.spec, self.design.guest_counters), n=self.pmu.counters)
+        self.fast_path = True
+
+    def activate_traps(self) -> None:
+        self.derive()
+        self.host.load_6_12(self.vcpu, self._mdcr(), trap_controls.FINE_GRAINED)
 
     async def load(self) -> None:
-        """kvm_arch_vcpu_load."""
-        self.derive()
+        """kvm_pmu_load."""
         context = self.context
         context.loaded = True
-        if context.owned:
-            await self._reside()
-        else:
-            await context.set_traps(trap_controls.free(context.on.cpu) | trap_controls.NOTHING_AT_EL2)
-
-    async def _reside(self) -> None:
-        """The registers go onto the CPU."""
-        context = self.context
-        await context.set_traps(trap_controls.owned(context.on) | r.MDCR_EL2_HPME)  # kvm_vcpu_load_vhe
-        swap_in = SwapIn(context)  # kvm_pmu_load
-        swap_in.types()  # kvm_pmu_apply_event_filter
-        swap_in.counters()
+        swap_in = SwapIn(context)
+        swap_in.types_by_selr(r.PMXEVTYPER_EL0)  # kvm_pmu_apply_event_filter
+        swap_in.counters_by_selr(r.PMXEVCNTR_EL0)
         swap_in.selr()
         swap_in.pmcr()
         swap_in.clear_overflows()
@@ -59,47 +49,53 @@ class V6Pmu(Vpmu):
         swap_in.inten()
         await swap_in.done()
 
+    def deactivate_traps(self) -> None:
+        self.host.put_6_12(self.vcpu, trap_controls.FINE_GRAINED)
+
     async def put(self) -> None:
-        """kvm_arch_vcpu_put."""
+        """kvm_pmu_put: PMCNTEN and PMINTEN stay as the guest had them."""
         context = self.context
-        if context.owned:
-            swap_out = SwapOut(context)  # kvm_pmu_put
-            swap_out.counters()
-            swap_out.selr()
-            swap_out.pmcr()
-            swap_out.cnten()
-            swap_out.inten()
-            swap_out.overflows()
-            swap_out.clear_overflows()
-            swap_out.disable()
-            await swap_out.done()
         context.loaded = False
-        await context.lift_traps()  # kvm_vcpu_put_vhe
+        swap_out = SwapOut(context)
+        swap_out.counters_by_selr(r.PMXEVCNTR_EL0)
+        swap_out.selr()
+        swap_out.pmcr()
+        swap_out.cnten()
+        swap_out.inten()
+        await swap_out.done()
+
+    def _mdcr(self) -> int:
+        """kvm_arm_setup_mdcr_el2: HPMN is the VM's own number whether or not the vCPU owns anything (kvm_pmu_hpmn)."""
+        cpu, n = self.vcpu.spec, self.pmu.counters
+        traps = 0 if self.context.owned and self.design.fine_grained(cpu, n) else r.PMU_TRAPS
+        hpmn = n if n or cpu.hpmn0 else cpu.counters
+        return hpmn | traps | r.MDCR_EL2_HPME | trap_controls.nothing_at_el2(cpu)
 
     def access(self, register: int, write: bool, value: int) -> Access:
-        if not self.context.resident:  # once, for the vCPU's life
-            return self._first_access(register, write, value)
-        return self.trapped.perform(self.context, register, write, value)
-
-    async def _first_access(self, register: int, write: bool, value: int) -> int:
         context = self.context
-        context.owned = True
-        with context.charged_to_swap():
-            await self._reside()
-        return self.trapped.perform(context, register, write, value)
-
-    def fast(self) -> bool:
-        return self.context.resident
+        if register not in (by_selr.HYP.writes if write else by_selr.HYP.reads):
+            return accessors.V8.perform(context, register, write, value)
+        accessors.check_access(context)
+        if not context.owned:
+            context.owned = True  # kvm_pmu_set_physical_access
+            self.vcpu.write(r.MDCR_EL2, self._mdcr())
+        return by_selr.HYP.perform(context, register, write, value)
 
     def level(self) -> bool:
-        return self.context.overflow_status()
+        """kvm_pmu_part_overflow_status: never of a vCPU that is FREE."""
+        context = self.context
+        if not context.owned:
+            return False
+        inten, pmcr = context.read(r.PMINTENSET_EL1), context.read(r.PMCR_EL0)
+        return status(pmcr, inten, self.pmu.ovs & context.on.mask)
 
     def guest_overflow(self, mask: int) -> None:
-        self.context.take_overflows(mask)
+        """kvm_pmu_handle_guest_irq, in whatever state the vCPU is, which nobody kicks."""
+        self.pmu.ovs |= mask
 
 
 @dataclass(frozen=True, kw_only=True)
-class V6(Design):
+class V6(Posted):
     """As v5, without FEAT_FGT too."""
 
     name = "partitioned-v6"
@@ -107,12 +103,11 @@ class V6(Design):
 
     traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.FAST_PATH))
 
-    def check(self, cpu: CpuSpec, counters: int) -> list[str]:
-        return trap_controls.check(self.traps, cpu, counters)
-
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
-        """The range is the guests' from boot on; the host's handler leaves its overflow flags to KVM."""
-        return HostPolicy(every_counter(cpu) & ~self.guest_range, guest_flags(cpu, self.guest_range), split_irq=True)
+        """The partition is the guests' from boot on; the host's handler leaves its overflow flags to KVM."""
+        guests = partition(cpu, self.guest_counters).mask
+        own = every_counter(cpu) & ~guests
+        return HostPolicy(own, guests, split_irq=True, own_flags=own, fixed_flags=True, hpme=True)
 
     @property
     def set_n(self) -> SetN:

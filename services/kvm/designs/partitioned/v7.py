@@ -9,113 +9,122 @@ from services.boot import HostPolicy
 from services.cpu import Call, awaited
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
-from services.kvm.designs.partitioned import accesses, trap_controls
-from services.kvm.designs.partitioned.accesses import Accesses
+from services.kvm.designs.partitioned import by_selr, trap_controls
 from services.kvm.designs.partitioned.context import PmuContext
-from services.kvm.designs.partitioned.guest_range import every_counter, guest_range, host_counters
+from services.kvm.designs.partitioned.guest_range import every_counter, host_counters, partition
+from services.kvm.designs.partitioned.posted import Posted, status
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
-from services.kvm.vpmu import Access, Design, KvmVcpu, SetN, Vpmu, axis
+from services.kvm.trap_setup import HostTraps
+from services.kvm.vpmu import Access, KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
 
-ACCESSES = accesses.ON_CPU | accesses.OVERFLOWS_IN_MEMORY  # and event types, up to the next load
-UNSPLIT = ACCESSES | accesses.UNSPLIT
+# Writes of PMUSERENR_EL0 and PMSWINC_EL0 make a vCPU GUEST_OWNED no more than reads do.
+NOT_OWNING = (r.PMUSERENR_EL0, r.PMSWINC_EL0, r.PMMIR_EL1)
 
 
 @dataclass(eq=False)
 class V7Pmu(Vpmu):
-    """The first access makes it GUEST_OWNED for good, but its registers go onto the CPU at the next load."""
+    """The first write makes it GUEST_OWNED for good, but its registers go onto the CPU at the next load."""
 
     design: V7 = derived()
+    host: HostTraps = field(default_factory=HostTraps, init=False)
     context: PmuContext = field(default_factory=PmuContext, init=False)
-    trapped: Accesses = derived(init=False)
 
     def derive(self) -> None:
         super().derive()
-        on = guest_range(self.vcpu.spec, self.pmu.counters, fgt=self.design.traps is Traps.FGT)
-        self.context.fit(self, on, n=self.pmu.counters)
-        self.trapped = ACCESSES if on.split else UNSPLIT
+        self.context.fit(self, partition(self.vcpu.spec, self.design.guest_counters), n=self.pmu.counters)
+
+    def activate_traps(self) -> None:
+        self.derive()
+        self.host.load_6_12(self.vcpu, self._mdcr(), trap_controls.FINE_GRAINED)
 
     async def load(self) -> None:
-        """kvm_arch_vcpu_load."""
-        self.derive()
+        """kvm_pmu_load."""
         context = self.context
         context.loaded = True
-        if context.owned:
-            # kvm_pmu_set_guest_counters
-            await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, context.on.mask, 0, 0, 0)], Account.RESERVE))
-            await context.set_traps(trap_controls.owned(context.on) | r.MDCR_EL2_HPME)  # kvm_vcpu_load_vhe
-            swap_in = SwapIn(context)  # kvm_pmu_load
-            swap_in.types()  # kvm_pmu_apply_event_filter
-            swap_in.counters()
-            swap_in.selr()
-            swap_in.pmcr()
-            swap_in.clear_overflows()
-            swap_in.cnten()
-            swap_in.inten()
-            await swap_in.done()
-        else:
-            await context.set_traps(trap_controls.free(context.on.cpu) | trap_controls.NOTHING_AT_EL2)
+        if not context.owned:
+            return
+        # kvm_pmu_set_guest_counters
+        await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, context.on.mask, 0, 0, 0)], Account.RESERVE))
+        swap_in = SwapIn(context)
+        swap_in.types_by_selr(r.PMCCNTR_EL0)  # kvm_pmu_apply_event_filter
+        swap_in.counters_by_selr(r.PMCCNTR_EL0)
+        swap_in.selr()
+        swap_in.pmcr()
+        swap_in.clear_overflows()
+        swap_in.cnten()
+        swap_in.inten()
+        await swap_in.done()
+
+    def deactivate_traps(self) -> None:
+        self.host.put_6_12(self.vcpu, trap_controls.FINE_GRAINED)
 
     async def put(self) -> None:
-        """kvm_arch_vcpu_put."""
+        """kvm_pmu_put: PMCNTEN and PMINTEN stay as the guest had them."""
         context = self.context
-        if context.owned:
-            swap_out = SwapOut(context)  # kvm_pmu_put
-            swap_out.counters()
-            swap_out.selr()
-            swap_out.pmcr()
-            swap_out.cnten()
-            swap_out.inten()
-            swap_out.overflows()
-            swap_out.clear_overflows()
-            swap_out.disable()
-            await swap_out.done()
         context.loaded = False
-        await context.lift_traps()  # kvm_vcpu_put_vhe
-        if context.owned:
-            # kvm_pmu_set_guest_counters
-            await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE))
+        if not context.owned:
+            return
+        swap_out = SwapOut(context)
+        swap_out.counters_by_selr(r.PMCCNTR_EL0)
+        swap_out.selr()
+        swap_out.pmcr()
+        swap_out.cnten()
+        swap_out.inten()
+        await swap_out.done()
+        # kvm_pmu_set_guest_counters
+        await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE))
+
+    def _mdcr(self) -> int:
+        """kvm_arm_setup_mdcr_el2: HPMN is the VM's own number whether or not the vCPU owns anything (kvm_pmu_hpmn)."""
+        cpu, n = self.vcpu.spec, self.pmu.counters
+        traps = 0 if self.context.owned and self.design.fine_grained(cpu, n) else r.PMU_TRAPS
+        hpmn = n if n or cpu.hpmn0 else cpu.counters
+        return hpmn | traps | r.MDCR_EL2_HPME | trap_controls.nothing_at_el2(cpu)
 
     def access(self, register: int, write: bool, value: int) -> Access:
-        context = self.context
-        if not context.resident:  # once, for the vCPU's life
-            return self._first_access(register, write, value)
-        return self.trapped.perform(context, register, write, value)
-
-    async def _first_access(self, register: int, write: bool, value: int) -> int:
-        context = self.context
-        context.owned = True
-        # kvm_arm_setup_mdcr_el2, and no kvm_pmu_load
-        await context.set_traps(trap_controls.owned(context.on) | r.MDCR_EL2_HPME)
-        return self.trapped.perform(context, register, write, value)
+        if write and not self.context.owned and register not in NOT_OWNING:
+            self.context.owned = True  # kvm_pmu_set_guest_owned, which loads nothing
+            self.vcpu.write(r.MDCR_EL2, self._mdcr())
+        return by_selr.V7.perform(self.context, register, write, value)
 
     def level(self) -> bool:
-        return self.context.overflow_status()
+        """kvm_pmu_part_overflow_status: never of a vCPU that is FREE."""
+        context = self.context
+        if not context.owned:
+            return False
+        inten, pmcr = context.read(r.PMINTENSET_EL1), context.read(r.PMCR_EL0)
+        return status(pmcr, inten, self.pmu.ovs & context.on.mask)
 
     def guest_overflow(self, mask: int) -> None:
-        self.context.take_overflows(mask)
+        """kvm_pmu_handle_guest_irq, in whatever state the vCPU is, which nobody kicks."""
+        self.pmu.ovs |= mask
 
 
 @dataclass(frozen=True, kw_only=True)
-class V7(Design):
+class V7(Posted):
     """As v6, with dynamic reservation."""
 
     name = "partitioned-v7"
-    why = "v7 (May 2026): as v6, but the host gives counters up at vcpu_load, and the first access loads nothing"
+    why = "v7 (May 2026): as v6, but the host gives counters up at vcpu_load, and the first write loads nothing"
 
     traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.SLOW_PATH))
 
-    def check(self, cpu: CpuSpec, counters: int) -> list[str]:
-        return trap_controls.check(self.traps, cpu, counters)
-
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
-        """The host gives the range up at vcpu_load; its handler leaves the range's overflow flags to KVM.
+        """The host gives the partition up at vcpu_load. Its handler leaves the flags of that to KVM at all times.
 
         PMICNTR_EL0 is the host's again, but its flag is in neither of the two masks.
         """
-        every = every_counter(cpu)
-        return HostPolicy(host_counters(cpu), self.guest_range & every, split_irq=True, own_flags=every)
+        guests = partition(cpu, self.guest_counters).mask
+        return HostPolicy(
+            host_counters(cpu),
+            guests,
+            split_irq=True,
+            own_flags=every_counter(cpu) & ~guests,
+            fixed_flags=True,
+            shared_counters=True,
+        )
 
     @property
     def set_n(self) -> SetN:

@@ -1,0 +1,57 @@
+"""What the designs of the posted versions have in common: the partition that the host's boot parameter makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from services import registers as r
+from services.experiment import CpuSpec
+from services.kvm.designs.partitioned.trap_controls import Traps
+from services.kvm.vpmu import Design, DesignError
+from services.registers import CYCLE_BIT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Posted(Design):
+    """A version of the series."""
+
+    # kvm_pmu_part_overflow_status() reads PMINTENSET_EL1 and PMCR_EL0.
+    status_on_cpu: ClassVar[bool] = True
+
+    traps: Traps = Traps.FGT  # an axis of each version
+
+    @property
+    def guest_counters(self) -> int:
+        """How many event counters guests are given of each PMU that has so many."""
+        return (self.guest_range & ~CYCLE_BIT).bit_count()
+
+    def fine_grained(self, cpu: CpuSpec, hpmn: int) -> bool:
+        """kvm_vcpu_pmu_use_fgt, whatever the vCPU's state: HPMN can be the VM's number, and FEAT_FGT is there."""
+        return self.traps is Traps.FGT and bool(cpu.fgt) and bool(hpmn or cpu.hpmn0)
+
+    def check(self, cpu: CpuSpec, counters: int) -> list[str]:
+        if counters > cpu.counters:
+            raise DesignError(
+                f"HPMN {counters} is above the {cpu.counters} event counters of {cpu.model}",
+                f"give the guest at most {cpu.counters} counters",
+            )
+        if self.traps is Traps.FAST_PATH and cpu.pmuver < r.PMUVER_P1:
+            raise DesignError(f"traps=fast-path needs FEAT_PMUv3p1, which {cpu.model} lacks", "name a core that has it")
+        fallbacks = []
+        if self.traps is Traps.FGT and not cpu.fgt:
+            fallbacks.append(f"{cpu.model} has no FEAT_FGT: every PMU access traps (MDCR_EL2.TPM)")
+        if counters == 0 and not cpu.hpmn0:
+            fallbacks.append(f"{cpu.model} has no FEAT_HPMN0: every PMU access traps")
+        return fallbacks
+
+
+def status(pmcr: int, inten: int, flags: int) -> bool:
+    """Do flags of a guest's counters make its PMU's interrupt, by PMCR_EL0 and PMINTENSET_EL1?"""
+    return bool(pmcr & r.PMCR_E and inten & flags)
+
+
+def hpmn_up_to_v5(cpu: CpuSpec, counters: int, partition: int) -> int:
+    """kvm_pmu_hpmn: a VM's number of counters, but no more than the partition has; all of it where 0 cannot be."""
+    hpmn = min(counters, partition)
+    return hpmn if hpmn or cpu.hpmn0 else partition

@@ -1,0 +1,190 @@
+"""v9 (September 2026), of which two of 22 patches were read: the trap handlers, and the masks of an interrupt.
+
+What is not known of it is as in v8, and unverified.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from services import registers as r
+from services.boot import HostPolicy
+from services.cpu import Call, Row, awaited
+from services.experiment import CpuSpec
+from services.kvm.bill import Account
+from services.kvm.designs.partitioned import accessors, trap_controls
+from services.kvm.designs.partitioned.accesses import Accesses, by_register, by_type
+from services.kvm.designs.partitioned.context import PmuContext
+from services.kvm.designs.partitioned.guest_range import host_counters, partition
+from services.kvm.designs.partitioned.posted import Posted, status
+from services.kvm.designs.partitioned.swap import SwapIn, SwapOut, without_el2
+from services.kvm.designs.partitioned.trap_controls import Traps
+from services.kvm.trap_setup import HostTraps
+from services.kvm.vpmu import Access, KvmVcpu, SetN, Vpmu, axis
+from services.registers import CYCLE_COUNTER
+from services.state import derived
+
+EVERYTHING_TRAPS = r.PMU_TRAPS | r.MDCR_EL2_HPME | r.MDCR_EL2_HPMD | r.MDCR_EL2_HCCD
+
+
+class IrqMask(Enum):
+    """By what the host's handler tells a guest's flags from its own."""
+
+    VCPU = "vcpu"
+    HPMN = "hpmn"
+
+
+def clear_overflows(context: PmuContext, register: int, value: int) -> None:
+    """In memory and on the CPU."""
+    accessors.clear_overflows(context, register, value)
+    context.write(register, value & context.pmu.mask)
+
+
+def _filtered(context: PmuContext, n: int) -> None:
+    context.write(r.PMCCFILTR_EL0 if n == CYCLE_COUNTER else r.PMEVTYPER(n), without_el2(context.pmu, n))
+
+
+def write_type(context: PmuContext, n: int, value: int) -> None:
+    """Into memory, and by the event filter onto the CPU."""
+    accessors.checked_write_type(context, n, value)
+    _filtered(context, n)
+
+
+def write_selected_type(context: PmuContext, _: int, value: int) -> None:
+    accessors.check_access(context)
+    n = accessors.selected(context)
+    accessors.write_type(context, n, value)
+    _filtered(context, n)
+
+
+ACCESSES = accessors.V8 | Accesses(
+    writes={
+        **by_type(write_type),
+        r.PMXEVTYPER_EL0: (write_selected_type, 0),
+        **by_register(clear_overflows, r.PMOVSCLR_EL0),
+    }
+)
+
+
+@dataclass(eq=False)
+class V9Pmu(Vpmu):
+    """The partition is the VM's own number of counters."""
+
+    design: V9 = derived()
+    host: HostTraps = field(default_factory=HostTraps, init=False)
+    context: PmuContext = field(default_factory=PmuContext, init=False)
+
+    def derive(self) -> None:
+        super().derive()
+        self.context.fit(self, partition(self.vcpu.spec, self.pmu.counters), n=self.pmu.counters)
+
+    def activate_traps(self) -> None:
+        self.derive()
+        self.host.load_2026(self.vcpu, self._mdcr(), trap_controls.FINE_GRAINED)
+
+    async def load(self) -> None:
+        """kvm_pmu_load."""
+        context = self.context
+        context.loaded = True
+        mask = context.on.mask if context.owned else 0
+        flags = mask if self.design.irq_mask is IrqMask.HPMN else context.on.mask
+        if flags:
+            await self._reserve((Call.GUEST_COUNTERS, mask, 0, flags, 0))
+        if not context.owned:
+            return
+        swap_in = SwapIn(context)
+        swap_in.types()  # kvm_pmu_apply_event_filter
+        swap_in.counters()
+        swap_in.selr()
+        swap_in.pmcr()
+        swap_in.clear_overflows()
+        swap_in.cnten()
+        swap_in.inten()
+        await swap_in.done()
+
+    def deactivate_traps(self) -> None:
+        self.host.put_2026(self.vcpu)
+
+    async def put(self) -> None:
+        """kvm_pmu_put."""
+        context = self.context
+        context.loaded = False
+        if context.owned:
+            swap_out = SwapOut(context)
+            swap_out.counters()
+            swap_out.selr()
+            swap_out.pmcr()
+            swap_out.cnten()
+            swap_out.inten()
+            swap_out.drain()
+            swap_out.disable()
+            await swap_out.done()
+        if context.owned or self.design.irq_mask is IrqMask.VCPU:
+            await self._reserve((Call.GUEST_COUNTERS, 0, 0, 0, 0))
+
+    async def _reserve(self, row: Row) -> None:
+        """kvm_pmu_set_guest_counters, and which flags are a guest's from now on."""
+        await awaited(self.vcpu.call([row], Account.RESERVE))
+
+    def _mdcr(self) -> int:
+        """kvm_arm_setup_mdcr_el2."""
+        cpu, hpmn = self.vcpu.spec, self.pmu.counters
+        if self.context.owned and self.design.fine_grained(cpu, hpmn):
+            return EVERYTHING_TRAPS & ~r.PMU_TRAPS | hpmn
+        return EVERYTHING_TRAPS | cpu.counters
+
+    def _own(self) -> None:
+        self.context.owned = True
+        self.vcpu.write(r.MDCR_EL2, self._mdcr())
+
+    def access(self, register: int, write: bool, value: int) -> Access:
+        if not self.context.owned:
+            self._own()
+        return ACCESSES.perform(self.context, register, write, value)
+
+    def level(self) -> bool:
+        """kvm_pmu_part_overflow_status."""
+        context, pmu = self.context, self.pmu
+        flags = pmu.ovs & context.on.mask
+        if not context.owned:
+            if not status(pmu.pmcr, pmu.inten, flags):
+                return False
+            self._own()
+        inten, pmcr = context.read(r.PMINTENSET_EL1), context.read(r.PMCR_EL0)
+        return status(pmcr, inten, flags)
+
+    def guest_overflow(self, mask: int) -> None:
+        """kvm_pmu_handle_guest_irq."""
+        self.pmu.ovs |= mask
+        if self.level():
+            self.vcpu.kick()
+
+
+@dataclass(frozen=True, kw_only=True)
+class V9(Posted):
+    """As v8, with each VM's own number of counters as its partition."""
+
+    name = "partitioned-v9"
+    why = "v9 (September 2026), unverified: as v8; sized by each VM, types written through, the host's mask per CPU"
+
+    traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.SLOW_PATH))
+    irq_mask: IrqMask = axis(
+        IrqMask.VCPU,
+        "unverified: whose flags an interrupt finds, by the vCPU that runs, FREE or not; or by MDCR_EL2.HPMN",
+    )
+
+    def check(self, cpu: CpuSpec, counters: int) -> list[str]:
+        return [*super().check(cpu, counters), "partitioned-v9 is unverified but for two of its patches: else as v8"]
+
+    def host_policy(self, cpu: CpuSpec) -> HostPolicy:
+        """The host gives a VM's counters up at vcpu_load, on that CPU alone."""
+        guests = partition(cpu, self.guest_counters).mask
+        return HostPolicy(host_counters(cpu), guests, high_to_low=True, split_irq=True)
+
+    @property
+    def set_n(self) -> SetN:
+        return SetN.ATTRIBUTE
+
+    def vpmu(self, vcpu: KvmVcpu) -> V9Pmu:
+        return V9Pmu(self, vcpu)
