@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pmulab import comparison, intervals
 from pmulab.columns import align, wrap
-from services.result import CountError, CpuTime, Design, Event, Guest, Host, Latency, RefusedEvent, Result, Run
+from services.result import CountError, CpuTime, Design, Event, Guest, Host, Latency, Parts, RefusedEvent, Result, Run
 
 _CAUSES = ("multiplexing", "stopped", "surplus", "overflow")
 _LOSSES = ("throttled", "lost")  # likewise, of sampling: shown where there are any
@@ -97,6 +97,8 @@ def _summary(result: Result) -> str:
         rows.append(["refuses the host", *map(_listed, names)])
     if any(run.design.fallbacks for run in runs):
         rows.append(["falls back", *(wrap("; ".join(run.design.fallbacks) or "no") for run in runs)])
+    if any(run.design.parts for run in runs):
+        rows.append(["event counters", *(wrap("; ".join(map(_whose, run.design.parts))) for run in runs)])
     if any(run.choices for run in runs):
         rows.append(["left open by the Arm ARM", *(_counts(run.choices) for run in runs)])
     for failure in result.failures:
@@ -108,6 +110,13 @@ def _summary(result: Result) -> str:
             rows.append([name, *(why.get(index, "") for index in range(len(_designs(result))))])
     designs = _designs(result)
     return align([["", *(_head(design, designs) for design in designs)], *rows], left=1)
+
+
+def _whose(of: Parts) -> str:
+    """Whose they are while a guest is loaded, and Arm's base architectures that are not met so."""
+    missed = [name for name, met in (("BSA", of.bsa), ("VBSA", of.vbsa)) if not met]
+    text = f"{of.guest} {of.guest_counters}, host {of.host_counters}"
+    return f"{text}: short of {' and '.join(missed)}" if missed else text
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -22,7 +22,8 @@ def core_pmus(cpus: Sequence[CpuSpec]) -> tuple[CorePmu, ...]:
     """All of them, in the order of their first CPUs. CPUs that differ in what their PMU has are not of one kind."""
     kinds: dict[CpuSpec, list[int]] = {}
     for number, cpu in enumerate(cpus):
-        kinds.setdefault(replace(cpu, fgt=0, hpmn0=False, pmi_delay=0), []).append(number)
+        kind = replace(cpu, fgt=0, hpmn0=False, pmi_delay=0, reserved_host_counters=None)
+        kinds.setdefault(kind, []).append(number)
     names = [f"armv8_{re.sub(r'[^0-9a-z]+', '_', kind.model.lower())}" for kind in kinds]
     return tuple(
         CorePmu(name if names.count(name) == 1 else f"{name}_{names[:n].count(name)}", tuple(covered))

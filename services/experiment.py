@@ -7,6 +7,7 @@ its part in the BOOT entry, so that an actor in a process of its own needs only 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -152,6 +153,11 @@ class GuestSpec:
     sysctls: PerfSysctls = DEFAULT_SYSCTLS
     group_throttle: bool = False  # its perf throttles the group of what overflows too often (Linux 6.16), not it alone
 
+    def allowed(self, cpus: Sequence[CpuSpec]) -> tuple[CpuSpec, ...]:
+        """Of the machine's `cpus`, those that its vCPUs may run on."""
+        pinned = sorted({vcpu.pcpu for vcpu in self.vcpus})
+        return tuple(cpus) if pinned[0] < 0 else tuple(cpus[pcpu] for pcpu in pinned)
+
 
 @dataclass(frozen=True, slots=True)
 class HostCpuSpec:
@@ -176,6 +182,9 @@ class HostSpec:
     pseudo_nmi: bool = False  # irqchip.gicv3_pseudo_nmi: the PMU's interrupt is one
 
 
+NO_PARTITION: Final = -1
+
+
 @dataclass(frozen=True, slots=True)
 class CpuSpec:
     """A pCPU's features (`services.cores`)."""
@@ -190,6 +199,13 @@ class CpuSpec:
     pmccntr_in_wfi: bool = False  # PMCCNTR_EL0 counts in WFI, CPU_CYCLES does not
     pmceid0: int | None = None  # PMCEID0_EL0; None: whatever events the experiment has to do with
     pmceid1: int | None = None
+    reserved_host_counters: int | None = None  # arm_pmuv3's parameter, or NO_PARTITION; None: what guests leave
+
+    @property
+    def max_guest_counters(self) -> int | None:
+        """The event counters that the host's parameter leaves to guests; None without one, or without a partition."""
+        reserved = self.reserved_host_counters
+        return None if reserved is None or reserved == NO_PARTITION else self.counters - reserved
 
     def implements(self, event: int) -> bool:
         """Does it have a common event, 0 to 0x3f?"""

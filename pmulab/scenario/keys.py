@@ -29,6 +29,7 @@ HOST = (
     "perf_throttle",
     "perf_tool",
     "pseudo_nmi",
+    "reserved_host_counters",
     *POWERDOWN,
     "offline",
     "task",

@@ -10,7 +10,7 @@ from typing import TypeVar
 from pmulab.scenario import keys
 from services import cores, costs
 from services.errors import UserError
-from services.experiment import CpuSpec, ExitSpec
+from services.experiment import NO_PARTITION, CpuSpec, ExitSpec
 from services.tables import Table, is_path
 
 T = TypeVar("T")
@@ -58,33 +58,53 @@ def read_machine(scenario: Table) -> Machine:
     }
     pcpus = table.integer("pcpus", max(len(values) for values in lists.values()), 1, _MAX_PCPUS)
     for key, values in lists.items():
-        if len(values) not in (1, pcpus):
-            of = "pCPU" if pcpus == 1 else "pCPUs"
-            table.refuse(
-                key, f"{key} has {len(values)} values for {pcpus} {of}", "give one value, or one for each pCPU"
-            )
+        _check_length(table, key, values, pcpus)
     clock_ghz = table.number("clock_ghz", Decimal("3.0"), Decimal("0.001"), 100)
     frequency_hz = int(clock_ghz * 10**9)
     table_of_costs = _costs(table, _cost_table(table, found))
+    cpus = [
+        replace(
+            _of(found, n).spec,
+            counters=_of(counters, n),
+            pmuver=_of(pmuver, n),
+            fgt=_of(fgt, n),
+            hpmn0=_of(hpmn0, n),
+            icntr=_of(icntr, n),
+            pmi_delay=_cycles(_of(pmi_delay, n) / 10**9, frequency_hz),
+            pmccntr_in_wfi=_of(pmccntr_in_wfi, n),
+        )
+        for n in range(pcpus)
+    ]
     return Machine(
-        cpus=tuple(
-            replace(
-                _of(found, n).spec,
-                counters=_of(counters, n),
-                pmuver=_of(pmuver, n),
-                fgt=_of(fgt, n),
-                hpmn0=_of(hpmn0, n),
-                icntr=_of(icntr, n),
-                pmi_delay=_cycles(_of(pmi_delay, n) / 10**9, frequency_hz),
-                pmccntr_in_wfi=_of(pmccntr_in_wfi, n),
-            )
-            for n in range(pcpus)
-        ),
+        cpus=_reserved(scenario.table("host", keys.HOST), cpus),
         frequency_hz=frequency_hz,
         costs=table_of_costs.cycles(frequency_hz),
         exits=table_of_costs.exit_spec(frequency_hz),
         assumed_costs=table_of_costs.assumed(),
     )
+
+
+def _reserved(host: Table, cpus: Sequence[CpuSpec]) -> tuple[CpuSpec, ...]:
+    """The CPUs with `[host] reserved_host_counters`: one value for all, or one for each."""
+    key = "reserved_host_counters"
+    if key not in host:
+        return tuple(cpus)
+    values = host.integers(key, [], NO_PARTITION, 31)
+    _check_length(host, key, values, len(cpus))
+    for number, cpu in enumerate(cpus):
+        if _of(values, number) > cpu.counters:
+            host.refuse(
+                key,
+                f"{key} is {_of(values, number)}, but pCPU {number} has {cpu.counters} event counters",
+                f"give from 0 to {cpu.counters}, or -1 for no partition",
+            )
+    return tuple(replace(cpu, reserved_host_counters=_of(values, number)) for number, cpu in enumerate(cpus))
+
+
+def _check_length(table: Table, key: str, values: Sequence[object], pcpus: int) -> None:
+    if len(values) not in (1, pcpus):
+        of = "pCPU" if pcpus == 1 else "pCPUs"
+        table.refuse(key, f"{key} has {len(values)} values for {pcpus} {of}", "give one value, or one for each pCPU")
 
 
 def _cycles(seconds: Decimal, frequency_hz: int) -> int:

@@ -87,13 +87,13 @@ def set_one_reg(vcpu: VCpu, reg: int, value: int) -> None:
 
 
 def set_nr_counters(vcpu: VCpu, counters: int) -> None:
-    """KVM_ARM_VCPU_PMU_V3_SET_NR_COUNTERS. Raises OSError: EBUSY once the VM has run, EINVAL above what the CPU has."""
+    """KVM_ARM_VCPU_PMU_V3_SET_NR_COUNTERS. Raises OSError: EBUSY once the VM has run, EINVAL above what it may have."""
     if vcpu.ran:
         raise OSError(errno.EBUSY, "the VM has run: its number of counters is fixed")
     if counters and vcpu.vpmu.design.any_pmu:
         raise OSError(errno.EINVAL, f"{counters} event counters; a PMU with fixed counters only has none")
     if not 0 <= counters <= _limit(vcpu):
-        raise OSError(errno.EINVAL, f"{counters} event counters; the CPU has {_limit(vcpu)}")
+        raise OSError(errno.EINVAL, f"{counters} event counters; a guest may have {_limit(vcpu)}")
     vcpu.pmu.set_counters(counters)
 
 
@@ -109,7 +109,8 @@ def set_filter(vcpu: VCpu, base: int, count: int, *, deny: bool) -> None:
 
 
 def _limit(vcpu: VCpu) -> int:
-    return min(pcpu.spec.counters for pcpu in vcpu.pcpus)
+    cpus = [pcpu.spec for pcpu in vcpu.pcpus]
+    return vcpu.vpmu.design.nr_counters(cpus, min(cpu.counters for cpu in cpus))
 
 
 def _not_loaded(vcpu: VCpu) -> None:

@@ -69,12 +69,17 @@ def result(
 
 
 def measured(
-    result: dict[str, Any], wall_seconds: float, pcpus: Sequence[PCpu], vcpus: Sequence[VCpu]
+    result: dict[str, Any],
+    wall_seconds: float,
+    parts: Iterable[dict[str, Any]],
+    pcpus: Sequence[PCpu],
+    vcpus: Sequence[VCpu],
 ) -> dict[str, Any]:
     """`result` with its digest and what is outside of that."""
     return {
         "digest": digest(result),
         "wall_seconds": wall_seconds,
+        "parts": list(parts),
         "round_trips": round_trips(pcpus, vcpus),
         **result,
     }

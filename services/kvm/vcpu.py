@@ -134,7 +134,8 @@ class VCpu(VCpuState):
     ) -> None:
         experiment = board.experiment
         spec = experiment.guests[vm]
-        super().__init__(cpu, GuestPmu(spec.counters, spec.pmuver, list(spec.denied)))
+        counters = design.nr_counters(spec.allowed(experiment.cpus), spec.counters)
+        super().__init__(cpu, GuestPmu(counters, spec.pmuver, list(spec.denied)))
         self.id = thread_id
         self.vm = vm
         self.index = index

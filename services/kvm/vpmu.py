@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, Protocol, Self, TypeAlias, TypeVar
@@ -282,6 +282,15 @@ class Design(ABC):
     def chosen(self) -> dict[str, str]:
         """Every axis of the design with its value, as a user writes them."""
         return {name: getattr(self, name).value for name in self.axes()}
+
+    def nr_counters(self, cpus: Sequence[CpuSpec], wanted: int) -> int:
+        """The event counters that a VM gets which may run on `cpus`, where userspace wants `wanted`."""
+        return wanted
+
+    def host_keeps(self, cpu: CpuSpec, counters: int) -> int | None:
+        """The event counters of `cpu` that are the host's while a guest with `counters` of them is loaded; None where
+        the two have no parts of their own."""
+        return None
 
     @abstractmethod
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:

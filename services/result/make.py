@@ -20,6 +20,7 @@ from services.result.types import (
     Host,
     Kvm,
     Latency,
+    Parts,
     Result,
     RoundTrips,
     Run,
@@ -63,7 +64,12 @@ def _run(experiment: Experiment, plain: Mapping[str, Any]) -> Run:
     traps = plain["traps"]
     bill = {part: {what: cycles / hz for what, cycles in lines.items()} for part, lines in plain["bill"].items()}
     return Run(
-        design=Design(experiment.design.name, dict(experiment.design.axes), tuple(plain["fallbacks"])),
+        design=Design(
+            experiment.design.name,
+            dict(experiment.design.axes),
+            tuple(plain["fallbacks"]),
+            tuple(Parts(**part) for part in plain["parts"]),
+        ),
         choices=plain["choices"],
         digest=plain["digest"],
         virtual_seconds=plain["virtual_cycles"] / hz,

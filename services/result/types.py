@@ -13,12 +13,25 @@ SCHEMA = "pmulab.result/2"
 
 
 @dataclass(frozen=True, slots=True)
+class Parts:
+    """The event counters of a CPU while a guest is loaded there, under a design that divides them."""
+
+    guest: str  # its name
+    cpu: str  # the core's
+    guest_counters: int
+    host_counters: int
+    bsa: bool  # Arm's Base System Architecture: at least 4 for an operating system, 2 for the hypervisor
+    vbsa: bool  # its Virtual BSA: at least 2 for a virtual PE
+
+
+@dataclass(frozen=True, slots=True)
 class Design:
     """A vPMU design as it was asked for, or as it ran."""
 
     name: str
     axes: dict[str, str]  # every axis with its value
     fallbacks: tuple[str, ...] = ()  # what it fell back on for want of a feature of the CPU, in words
+    parts: tuple[Parts, ...] = ()  # of each guest with a PMU and each kind of CPU that it may run on
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,10 @@ def fallbacks(design: Design, experiment: Experiment) -> list[str]:
                 f"{guest.name} has no PMU until one is chosen (KVM_ARM_VCPU_PMU_V3_SET_PMU), and is on its CPUs",
                 "pin its vCPUs to the pCPUs of one of " + ", ".join(pmu.name for pmu in pmus),
             )
-        for vcpu in guest.vcpus:
-            for cpu in experiment.cpus if vcpu.pcpu < 0 else (experiment.cpus[vcpu.pcpu],):
-                found.update(design.check(cpu, guest.counters))
+        cpus = guest.allowed(experiment.cpus)
+        counters = design.nr_counters(cpus, guest.counters)
+        if counters != guest.counters:
+            found.add(f"{guest.name} gets {counters} event counters: reserved_host_counters leaves no more")
+        for cpu in cpus:
+            found.update(design.check(cpu, counters))
     return sorted(found)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
 from services import registers as r
-from services.experiment import CpuSpec
+from services.experiment import NO_PARTITION, CpuSpec
+from services.kvm.vpmu import DesignError
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,27 @@ def partition_up_to_v5(cpu: CpuSpec, counters: int) -> GuestRange:
     """The same where the guests' mask is all bits but the host's, of counters that do not exist, too (hpmn_max)."""
     host = (1 << cpu.counters) - (1 << min(counters, cpu.counters))
     return partition(cpu, counters, (1 << r.INSTRUCTION_COUNTER + 1) - 1 & ~host)
+
+
+def left_to_guests(cpu: CpuSpec, wanted: int) -> int:
+    """The guests' part of a PMU, one bit for each counter: what the host's parameter leaves them, or without it what
+    they want."""
+    most = cpu.max_guest_counters
+    return wanted if most is None else r.counter_mask(most)
+
+
+def clamped(cpus: Iterable[CpuSpec], counters: int) -> int:
+    """nr_pmu_counters of a VM that may run on `cpus`: no more than any PMU's partition has."""
+    return min([counters, *(cpu.max_guest_counters for cpu in cpus if cpu.max_guest_counters is not None)])
+
+
+def check_partition(cpu: CpuSpec) -> None:
+    """KVM_ARM_VCPU_PMU_V3_ENABLE_PARTITION. Raises DesignError where the host has no partition."""
+    if cpu.reserved_host_counters == NO_PARTITION:
+        raise DesignError(
+            "the host is booted with reserved_host_counters = -1, so that its PMU has no partition",
+            f"give it from 0 to {cpu.counters}, or leave it out",
+        )
 
 
 def every_counter(cpu: CpuSpec) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from services import registers as r
 from services.experiment import CpuSpec
+from services.kvm.designs.partitioned.guest_range import check_partition, clamped, left_to_guests
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.vpmu import Design, DesignError
 from services.registers import CYCLE_BIT
@@ -19,18 +21,29 @@ class Posted(Design):
     # kvm_pmu_part_overflow_status() reads PMINTENSET_EL1 and PMCR_EL0.
     status_on_cpu: ClassVar[bool] = True
 
+    # The host's driver reads reserved_host_counters.
+    parameter: ClassVar[bool] = True
+
     traps: Traps = Traps.FGT  # an axis of each version
 
-    @property
-    def guest_counters(self) -> int:
-        """How many event counters guests are given of each PMU that has so many."""
-        return (self.guest_range & ~CYCLE_BIT).bit_count()
+    def guest_counters(self, cpu: CpuSpec) -> int:
+        """How many event counters guests are given of the PMU of `cpu`."""
+        guests = left_to_guests(cpu, self.guest_range) if self.parameter else self.guest_range
+        return (guests & ~CYCLE_BIT).bit_count()
+
+    def nr_counters(self, cpus: Sequence[CpuSpec], wanted: int) -> int:
+        return clamped(cpus, wanted) if self.parameter else wanted
+
+    def host_keeps(self, cpu: CpuSpec, counters: int) -> int | None:
+        return cpu.counters - min(self.guest_counters(cpu), cpu.counters)
 
     def fine_grained(self, cpu: CpuSpec, hpmn: int) -> bool:
         """kvm_vcpu_pmu_use_fgt, whatever the vCPU's state: HPMN can be the VM's number, and FEAT_FGT is there."""
         return self.traps is Traps.FGT and bool(cpu.fgt) and bool(hpmn or cpu.hpmn0)
 
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
+        if self.parameter:
+            check_partition(cpu)
         if counters > cpu.counters:
             raise DesignError(
                 f"HPMN {counters} is above the {cpu.counters} event counters of {cpu.model}",

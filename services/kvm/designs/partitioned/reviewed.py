@@ -7,6 +7,7 @@ is not resident leaves the host's counters alone; a lazy transition loads the gu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -18,7 +19,15 @@ from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accesses, trap_controls
 from services.kvm.designs.partitioned.accesses import Accesses
 from services.kvm.designs.partitioned.context import PmuContext
-from services.kvm.designs.partitioned.guest_range import guest_flags, guest_range, host_counters, taken_from_host
+from services.kvm.designs.partitioned.guest_range import (
+    check_partition,
+    clamped,
+    guest_flags,
+    guest_range,
+    host_counters,
+    left_to_guests,
+    taken_from_host,
+)
 from services.kvm.designs.partitioned.host_pmcr import HostPmcr
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
@@ -180,15 +189,24 @@ class Partitioned(Design):
         """MDCR_EL2.HPMN while a guest is resident for which userspace has set `counters` event counters."""
         return counters
 
+    def nr_counters(self, cpus: Sequence[CpuSpec], wanted: int) -> int:
+        return clamped(cpus, wanted)
+
+    def host_keeps(self, cpu: CpuSpec, counters: int) -> int | None:
+        if self.reservation is Reservation.DYNAMIC:
+            return cpu.counters - counters
+        return cpu.counters - (left_to_guests(cpu, self.guest_range) & ~r.CYCLE_BIT).bit_count()
+
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
+        check_partition(cpu)
         return trap_controls.check(self.traps, cpu, counters)
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """The host's handler leaves the overflow flags of a guest's range to KVM."""
-        kept = host_counters(cpu)
+        kept, guests = host_counters(cpu), left_to_guests(cpu, self.guest_range)
         if self.reservation is Reservation.STATIC:
-            kept &= ~taken_from_host(cpu, self.guest_range)
-        return HostPolicy(kept, guest_flags(cpu, self.guest_range), split_irq=True)
+            kept &= ~taken_from_host(cpu, guests)
+        return HostPolicy(kept, guest_flags(cpu, guests), split_irq=True)
 
     @property
     def set_n(self) -> SetN:

@@ -7,7 +7,7 @@ from functools import partial
 
 from services import registers as r
 from services.boot import HostPolicy
-from services.experiment import CpuSpec
+from services.experiment import NO_PARTITION, CpuSpec
 from services.kvm.designs.emulated import Emulated615
 from services.kvm.designs.partitioned import trap_controls
 from services.kvm.designs.partitioned.context import PmuContext
@@ -41,7 +41,7 @@ class V1Pmu(Vpmu):
 
     def derive(self) -> None:
         super().derive()
-        on = partition_up_to_v5(self.vcpu.spec, self.design.guest_counters)
+        on = partition_up_to_v5(self.vcpu.spec, self.design.guest_counters(self.vcpu.spec))
         self.context.fit(self, on, n=on.hpmn)
 
     @property
@@ -120,7 +120,12 @@ class V1(Posted):
 
     traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.SLOW_PATH))
 
+    def host_keeps(self, cpu: CpuSpec, counters: int) -> int | None:
+        return super().host_keeps(cpu, counters) if self.partitions(cpu) else None
+
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
+        if cpu.reserved_host_counters in (0, NO_PARTITION):
+            return ["reserved_host_counters leaves the host's PMU in one piece: the guest's vPMU is emulated"]
         fallbacks = super().check(cpu, counters)
         if self.traps is Traps.FGT and not cpu.fgt:
             fallbacks[0] = f"{cpu.model} has no FEAT_FGT: the guest's vPMU is emulated"
@@ -130,7 +135,7 @@ class V1(Posted):
         """The partition is the guests' from boot on; the host's handler clears all overflow flags at once."""
         if not self.partitions(cpu):
             return self._emulated().host_policy(cpu)
-        guests = partition(cpu, self.guest_counters).mask
+        guests = partition(cpu, self.guest_counters(cpu)).mask
         return HostPolicy(every_counter(cpu) & ~guests, guest_flags(cpu, guests), enabled_flags=True)
 
     @property
@@ -141,8 +146,8 @@ class V1(Posted):
         return V1Pmu(self, vcpu) if self.partitions(vcpu.spec) else self._emulated().vpmu(vcpu)
 
     def partitions(self, cpu: CpuSpec) -> bool:
-        """Without FEAT_FGT it is not partitioned."""
-        return self.traps is Traps.FGT and cpu.fgt > 0
+        """Without FEAT_FGT it is not partitioned, nor where the host is to have no counter for itself."""
+        return self.traps is Traps.FGT and cpu.fgt > 0 and cpu.reserved_host_counters not in (0, NO_PARTITION)
 
     def _emulated(self) -> Emulated615:
         return Emulated615(guest_range=self.guest_range)

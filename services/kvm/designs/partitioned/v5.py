@@ -33,7 +33,7 @@ class V5Pmu(Vpmu):
 
     def derive(self) -> None:
         super().derive()
-        on = partition_up_to_v5(self.vcpu.spec, self.design.guest_counters)
+        on = partition_up_to_v5(self.vcpu.spec, self.design.guest_counters(self.vcpu.spec))
         self.context.fit(self, on, n=min(self.pmu.counters, on.hpmn))
 
     @property
@@ -127,7 +127,7 @@ class V5(Posted):
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """The partition is the guests' from boot on; the host's handler clears all overflow flags at once."""
-        guests = partition(cpu, self.guest_counters).mask
+        guests = partition(cpu, self.guest_counters(cpu)).mask
         return HostPolicy(every_counter(cpu) & ~guests, guest_flags(cpu, guests), enabled_flags=True, hpme=True)
 
     @property

@@ -28,7 +28,9 @@ class V6Pmu(Vpmu):
 
     def derive(self) -> None:
         super().derive()
-        self.context.fit(self, partition(self.vcpu.spec, self.design.guest_counters), n=self.pmu.counters)
+        self.context.fit(
+            self, partition(self.vcpu.spec, self.design.guest_counters(self.vcpu.spec)), n=self.pmu.counters
+        )
         self.fast_path = True
 
     def activate_traps(self) -> None:
@@ -105,7 +107,7 @@ class V6(Posted):
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """The partition is the guests' from boot on; the host's handler leaves its overflow flags to KVM."""
-        guests = partition(cpu, self.guest_counters).mask
+        guests = partition(cpu, self.guest_counters(cpu)).mask
         own = every_counter(cpu) & ~guests
         return HostPolicy(own, guests, split_irq=True, own_flags=own, fixed_flags=True, hpme=True)
 

@@ -32,7 +32,9 @@ class V8Pmu(Vpmu):
 
     def derive(self) -> None:
         super().derive()
-        self.context.fit(self, partition(self.vcpu.spec, self.design.guest_counters), n=self.pmu.counters)
+        self.context.fit(
+            self, partition(self.vcpu.spec, self.design.guest_counters(self.vcpu.spec)), n=self.pmu.counters
+        )
 
     def activate_traps(self) -> None:
         self.derive()
@@ -126,7 +128,7 @@ class V8(Posted):
 
         PMICNTR_EL0 is the host's, but its flag is in neither of the two masks.
         """
-        guests = partition(cpu, self.guest_counters).mask
+        guests = partition(cpu, self.guest_counters(cpu)).mask
         return HostPolicy(
             host_counters(cpu),
             guests,

@@ -168,18 +168,23 @@ class V9(Posted):
     name = "partitioned-v9"
     why = "v9 (September 2026), unverified: as v8; sized by each VM, types written through, the host's mask per CPU"
 
+    parameter = False  # inferred: each VM's number is its partition
+
     traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.SLOW_PATH))
     irq_mask: IrqMask = axis(
         IrqMask.VCPU,
         "unverified: whose flags an interrupt finds, by the vCPU that runs, FREE or not; or by MDCR_EL2.HPMN",
     )
 
+    def host_keeps(self, cpu: CpuSpec, counters: int) -> int | None:
+        return cpu.counters - counters
+
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
         return [*super().check(cpu, counters), "partitioned-v9 is unverified but for two of its patches: else as v8"]
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """The host gives a VM's counters up at vcpu_load, on that CPU alone."""
-        guests = partition(cpu, self.guest_counters).mask
+        guests = partition(cpu, self.guest_counters(cpu)).mask
         return HostPolicy(host_counters(cpu), guests, high_to_low=True, split_irq=True)
 
     @property
