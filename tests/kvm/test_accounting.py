@@ -176,7 +176,7 @@ def test_a_fast_path_exit_is_the_guest_s_time() -> None:
         cpu.burst.compute(2, 0, 1)
 
     of = replace(
-        experiment("partitioned", axes={"traps": "fast-path"}),
+        experiment("partitioned", axes={"traps": "fast-path", "swap": "eager"}),
         costs=dict.fromkeys(experiment().costs, 0) | {"exit_fast": 5 * PERIOD // 4},
     )
     assert printed(run(simulation(of, guest(traps)))) == (4 * PERIOD, 0, 0, 0), "the fifth falls due as the last ends"

@@ -56,6 +56,7 @@ async def ran(
 
 INSTRUCTIONS_H = EventSpec("instructions:H", INST_RETIRED, 0, exclude_guest=True)
 INSTRUCTIONS_G = EventSpec("instructions:G", INST_RETIRED, 0, exclude_host=True)
+EAGER = {"swap": "eager"}
 INSTRUCTIONS = EventSpec("instructions", INST_RETIRED, 0)
 
 
@@ -97,7 +98,8 @@ async def test_a_pinned_host_event_that_is_squeezed_out_stays_in_error() -> None
 
 
 async def test_static_reservation_takes_the_range_for_good() -> None:
-    _, _, events, _ = await ran(with_host(experiment("partitioned", counters=9), INSTRUCTIONS, INSTRUCTIONS))
+    of = experiment("partitioned", counters=9, axes={"reservation": "static"})
+    _, _, events, _ = await ran(with_host(of, INSTRUCTIONS, INSTRUCTIONS))
     assert sum(event["running"] for event in events) <= events[0]["enabled"]
 
 
@@ -105,7 +107,7 @@ async def test_static_reservation_takes_the_range_for_good() -> None:
 async def test_no_event_counter_with_and_without_hpmn0(hpmn0: bool) -> None:
     cpu = CpuSpec(model="test", counters=10, pmuver=6, fgt=1, hpmn0=hpmn0)
     made, guest, events, _ = await ran(
-        with_host(experiment("partitioned", counters=0, cpu=cpu), INSTRUCTIONS_G), Counting(counter=None)
+        with_host(experiment("partitioned", counters=0, cpu=cpu, axes=EAGER), INSTRUCTIONS_G), Counting(counter=None)
     )
     assert made.fallbacks == ([] if hpmn0 else ["test has no FEAT_HPMN0: HPMN stays 10 and every PMU access traps"])
     assert guest.count == WORK
@@ -125,7 +127,7 @@ async def test_a_cpu_without_fgt_falls_back_and_says_so() -> None:
 async def test_icntr_is_hidden_by_fgt2_or_by_trapping_everything() -> None:
     for fgt, untrapped in ((1, False), (2, True)):
         cpu = CpuSpec(model="x", counters=6, pmuver=9, fgt=fgt, icntr=True)
-        made, guest, _, _ = await ran(experiment("partitioned", counters=4, cpu=cpu))
+        made, guest, _, _ = await ran(experiment("partitioned", counters=4, cpu=cpu, axes=EAGER))
         assert (r.PMCR_EL0 not in {key >> 1 for key in made.vcpus[0].traps}) is untrapped
         assert guest.count == WORK // 2
 
@@ -134,8 +136,8 @@ async def test_icntr_is_hidden_by_fgt2_or_by_trapping_everything() -> None:
     ("design", "hosts"),
     [
         ("emulated", True),
-        ("partitioned", False),  # PMCR_EL0.E, which stops it, is a guest's
-        ("partitioned,reservation=dynamic", True),  # while no guest is resident
+        ("partitioned", True),  # while no guest is resident
+        ("partitioned,reservation=static", False),  # PMCR_EL0.E, which stops it, is a guest's
         ("partitioned-v1", False),
         ("partitioned-v6", False),
         ("partitioned-v7", True),

@@ -53,7 +53,7 @@ def run(tmp_path: Path, sleep: str, rest: str = "", **settings: object) -> pmula
     path = tmp_path / "sleeper.toml"
     path.write_text(GUEST.format(sleep=sleep) + rest)
     overrides = {key.replace("__", "."): value for key, value in settings.items()}
-    (one,) = pmulab.run(path, designs=["partitioned"], overrides=overrides).runs
+    (one,) = pmulab.run(path, designs=["partitioned,swap=eager"], overrides=overrides).runs
     return one
 
 

@@ -99,7 +99,8 @@ async def test_an_offline_cpu_does_nothing_and_is_reset_when_it_comes_back(tmp_p
                 simulation.requests.add(Request("host", 1, session=SESSION))
         if seen[-1] is not pcpu.offline:
             seen.append(pcpu.offline)
-            assert pcpu.now == pytest.approx((5e-3, 9e-3, 12e-3)[len(seen) - 2] * 3e9, rel=1e-3)
+            due = (5, 9, 12)[len(seen) - 2] * 3_000_000
+            assert due <= pcpu.now < due + 10 * 3_000, "at most a vcpu_put later, which takes some µs"
     assert seen == [False, True, False, True]
     assert saved is not None
     restored = Embedded.from_state(of, saved)

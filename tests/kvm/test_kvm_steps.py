@@ -34,7 +34,7 @@ class Host(ScriptedHost):
 
 
 async def loaded(*, nmi: bool = False, vcpus: tuple[int, ...] = (0,)) -> tuple[Simulation, Host]:
-    of, host = experiment("partitioned", vcpus=vcpus), Host()
+    of, host = experiment("partitioned", vcpus=vcpus, axes={"swap": "eager"}), Host()
     made = simulation(replace(of, host=replace(of.host, pseudo_nmi=nmi)), Scripted(), host)
     await made.step()  # boots
     await made.step()  # switches to the first vCPU

@@ -75,7 +75,7 @@ def test_what_nobody_saves_is_lost(tmp_path: Path) -> None:
 
 
 def test_the_host_s_events_go_on(tmp_path: Path) -> None:
-    for event in run_of(tmp_path, "partitioned").host.events:
+    for event in run_of(tmp_path, "partitioned,reservation=static").host.events:
         assert event.running == 1
         assert event.count == pytest.approx(event.truth, rel=0.06)  # handlers while the counters stand are most of it
 

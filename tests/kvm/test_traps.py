@@ -49,7 +49,7 @@ async def ran(design: str, **axes: str) -> Simulation:
 async def test_starting_an_event_traps_once_with_fgt_and_each_time_without(
     axes: dict[str, str], traps: set[int]
 ) -> None:
-    made = await ran("partitioned", **axes)
+    made = await ran("partitioned", swap="eager", **axes)
     assert {key >> 1 for key in made.vcpus[0].traps} == traps
     assert set(made.vcpus[0].traps.values()) == {1}
 
@@ -152,7 +152,8 @@ async def test_what_an_operation_of_linuxs_driver_traps(
         cpu.burst.wfi()
 
     name, _, path = design.partition(",")
-    made = simulation(experiment(name, axes={"traps": f"{path}-path"} if path else {}), Scripted(boot=boot))
+    axes = {"swap": "eager"} if name == "partitioned" else {}
+    made = simulation(experiment(name, axes=axes | ({"traps": f"{path}-path"} if path else {})), Scripted(boot=boot))
     made.attend_host(0, LocalSoftware(HostPerf().attend(0)))
     await made.run()
     assert len(of) == accesses

@@ -51,13 +51,14 @@ VARIANTS = tuple(
 
 # Designs beside those that have a name of their own.
 AXES = (
-    "partitioned,swap=lazy",
+    "partitioned,swap=eager",
+    "partitioned,swap=eager,reservation=static",
     "partitioned,swap=lazy-sticky",
     "partitioned,traps=fast-path",
     "partitioned,traps=slow-path",
-    "partitioned,reservation=dynamic",
+    "partitioned,reservation=static",
     "partitioned,pmcr=trapped",
-    "partitioned,swap=lazy,traps=slow-path,reservation=dynamic,pmcr=trapped",
+    "partitioned,swap=eager,traps=slow-path,reservation=static,pmcr=trapped",
 )
 
 Recorded = dict[str, dict[str, dict[str, Any]]]

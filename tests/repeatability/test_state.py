@@ -24,7 +24,7 @@ SHIPPED = [("quick", "emulated"), ("quick", "partitioned"), ("two-vms", "emulate
 MIGRATING = [
     ("migration", design)
     for design in (
-        *("emulated-6.15", "partitioned,swap=lazy", "partitioned,swap=lazy-sticky,reservation=dynamic"),
+        *("emulated-6.15", "partitioned,swap=eager", "partitioned,swap=lazy-sticky,reservation=static"),
         *(f"partitioned-v{n}" for n in (1, 2, 4, 5, 6, 7, 8)),
     )
 ]

@@ -23,13 +23,13 @@ READ = str(Path(__file__).parent / "read.toml")
 EVERYTHING = str(Path(__file__).parent / "everything.toml")
 WORLDS = [
     ("quick", "emulated"),
-    ("quick", "partitioned,swap=lazy"),
+    ("quick", "partitioned,swap=eager"),
     ("two-vms", "emulated-6.15"),
     ("two-vms", "mediated"),
     ("two-vms", "gunyah"),
     ("two-vms", "partitioned-v7"),
     ("reservation", "emulated"),
-    ("reservation", "partitioned,reservation=dynamic"),
+    ("reservation", "partitioned,reservation=static"),
     ("migration", "partitioned,swap=lazy-sticky"),
     ("load-latency", "raw"),
     ("watchdog", "partitioned-v8"),

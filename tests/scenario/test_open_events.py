@@ -231,7 +231,7 @@ def test_a_host_event_that_never_gets_a_counter_says_who_has_them(tmp_path: Path
         [machine]
         core = "neoverse-n1"
         [kvm]
-        designs = ["emulated", "partitioned"]
+        designs = ["emulated", "partitioned,reservation=static"]
         [host]
         hz = 1000
         [[host.perf]]

@@ -95,7 +95,7 @@ def test_traps_or_perf_slow_path_saves_perf_and_keeps_the_traps() -> None:
 
 
 def test_swap_crossover_lazy_is_cheaper_where_few_residencies_use_the_pmu_and_dearer_where_all_do() -> None:
-    eager, lazy, sticky = "partitioned", "partitioned,swap=lazy", "partitioned,swap=lazy-sticky"
+    eager, lazy, sticky = "partitioned,swap=eager", "partitioned", "partitioned,swap=lazy-sticky"
     seldom = runs("swap-crossover", designs=(eager, lazy, sticky))
     always = runs("swap-crossover", "guest.task.monitored.repeat=60", designs=(eager, lazy))
     assert seldom[lazy].time.host_kernel < seldom[eager].time.host_kernel
@@ -107,7 +107,7 @@ def test_swap_crossover_lazy_is_cheaper_where_few_residencies_use_the_pmu_and_de
 
 def test_reservation_dynamic_leaves_the_host_more_time_and_a_biased_scale() -> None:
     by = runs("reservation")
-    static, dynamic = (by[name].host.events for name in ("partitioned", "partitioned,reservation=dynamic"))
+    static, dynamic = (by[name].host.events for name in ("partitioned,reservation=static", "partitioned"))
     for fixed, moving in zip(static, dynamic, strict=True):
         assert got(fixed) < 0.6 < got(moving)
         assert abs(error(fixed)) < 0.05 < abs(error(moving))
@@ -121,7 +121,7 @@ def test_load_latency_grows_with_the_hosts_events_under_dynamic_reservation_only
         return p50
 
     one, four = runs("load-latency", 'host.perf.events="r8"'), runs("load-latency")
-    static, dynamic = "partitioned", "partitioned,reservation=dynamic"
+    static, dynamic = "partitioned,reservation=static", "partitioned"
     assert load(one[static]) == load(four[static])
     assert load(four[dynamic]) > load(one[dynamic]) > 5 * load(one[static])
 
@@ -142,8 +142,8 @@ def _latencies(run: Run) -> list[Latency]:
 def test_who_may_take_a_host_group_does_not_fit_beside_a_guest_with_eight_of_ten_counters() -> None:
     group = {name: event(run.host.events, "instructions") for name, run in runs("who-may-take").items()}
     assert got(group["emulated"]) == 1
-    assert group["partitioned"].scaled is None
-    assert 0 < got(group["partitioned,reservation=dynamic"]) < 0.1
+    assert group["partitioned,reservation=static"].scaled is None
+    assert 0 < got(group["partitioned"]) < 0.1
     fits = runs("who-may-take", "guest.counters=6")
     assert all(got(event(run.host.events, "instructions")) == 1 for run in fits.values())
 
@@ -159,7 +159,7 @@ def test_who_may_take_a_host_group_that_does_not_fit_stops_a_guest_as_posted_and
 
 def test_watchdog_survives_where_one_counter_is_left() -> None:
     lost = {name: event(run.host.events, "cycles:D").in_error for name, run in runs("watchdog").items()}
-    assert lost == {"emulated": 0, "partitioned": 1, "partitioned,reservation=dynamic": 1, "partitioned-v8": 1}
+    assert lost == {"emulated": 0, "partitioned,reservation=static": 1, "partitioned": 1, "partitioned-v8": 1}
     kept = runs("watchdog", "guest.counters=9").values()
     assert [event(run.host.events, "cycles:D").in_error for run in kept] == [0, 0, 0, 0]
 

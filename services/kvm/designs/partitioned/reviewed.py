@@ -175,13 +175,13 @@ class Partitioned(Design):
     why = "the guest owns counters [0, HPMN) of the hardware; most of its accesses need no trap"
 
     swap: Swap = axis(
-        Swap.EAGER,
-        "when the guest's registers go onto the CPU: at each load; at a load if in use, else at the first access "
-        "since; from the first access on, for the vCPU's life",
+        Swap.LAZY,
+        "when the guest's registers go onto the CPU: at a load if in use, else at the first access since; at each "
+        "load; from the first access on, for the vCPU's life",
     )
     traps: Traps = axis(Traps.FGT, trap_controls.TRAPS)
     reservation: Reservation = axis(
-        Reservation.STATIC, "when the host gives the guest's range up: at boot, or while a vCPU is resident"
+        Reservation.DYNAMIC, "when the host gives the guest's range up: while a vCPU is resident, or at boot"
     )
     pmcr: Pmcr = axis(Pmcr.UNTRAPPED, "PMCR_EL0.N as HPMN has it, or by TPMCR as userspace set it")
 
