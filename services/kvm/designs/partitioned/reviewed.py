@@ -78,7 +78,8 @@ class PartitionedPmu(Vpmu):
         super().derive()
         design, cpu = self.design, self.vcpu.spec
         on = guest_range(cpu, design.hpmn(cpu, self.pmu.counters), fgt=design.traps is Traps.FGT)
-        self.context.fit(self, on, n=self.pmu.counters)
+        # Untrapped reads find HPMN, and so does one that traps, because the vCPU is FREE or for want of FEAT_FGT.
+        self.context.fit(self, on, n=self.pmu.counters if design.pmcr is Pmcr.TRAPPED else on.hpmn)
         self.trapped = ACCESSES if on.split else UNSPLIT
         self.fast_path = design.traps is Traps.FAST_PATH
         self.calls_host = design.reservation is Reservation.DYNAMIC or on.split
