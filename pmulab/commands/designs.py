@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib.resources import files
+
+import orjson
 
 from services.kvm.designs import designs
+from services.kvm.vpmu import Axis
 
 
 def main(_arguments: argparse.Namespace) -> int:
     sys.stdout.write("\n".join(_lines()) + "\n")
     return 0
+
+
+def _costs(name: str, axis: str, one: Axis) -> list[str]:
+    """What each value of an axis costs a Linux guest, the others being the default, where that has been measured."""
+    measured: dict[str, list[int]] = orjson.loads(files("pmulab").joinpath("traffic.json").read_bytes())
+    values = {text: f"{name},{axis}={text}" for text in one.texts} | {one.texts[0]: name}
+    if not all(label in measured for label in values.values()):
+        return []
+    alone, beside = (", ".join(f"{text} {measured[of][n]:,}" for text, of in values.items()) for n in range(2))
+    return [f"        ns (docs/traffic.md): {alone}; beside host events: {beside}"]
 
 
 def _lines() -> list[str]:
@@ -22,7 +36,8 @@ def _lines() -> list[str]:
         axes = design.axes()
         parent = next((other for other in known if other != name and known[other] in design.__mro__), None)
         if parent is None:
-            lines += [f"    {axis}={'|'.join(one.texts)}: {one.why}" for axis, one in axes.items()]
+            for axis, one in axes.items():
+                lines += [f"    {axis}={'|'.join(one.texts)}: {one.why}", *_costs(name, axis, one)]
             continue
         defaults = {axis: one.texts[0] for axis, one in known[parent].axes().items()}
         chosen = [f"{axis}={one.texts[0]}" for axis, one in axes.items() if defaults.get(axis) != one.texts[0]]

@@ -53,7 +53,7 @@ ELSEWHERE = ("guest-mark", "vcpu-ioctl", "host-other", "host-sched")
 def encoding(name: str) -> int:
     """Of a register by the name that the recordings have."""
     if not name.endswith("_EL2"):
-        name += "_EL1" if name.startswith("PMINTEN") else "_EL0"
+        name += "_EL1" if name.startswith(("PMINTEN", "PMMIR")) else "_EL0"
     return register_encoding(name)
 
 
