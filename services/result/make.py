@@ -82,7 +82,10 @@ def _run(experiment: Experiment, plain: Mapping[str, Any]) -> Run:
             swaps=Swaps(**plain["swaps"]),
             interrupts_injected=plain["interrupts_injected"],
         ),
-        guests=tuple(_guest(guest, hz, no_vpmu(experiment.cpus)) for guest in plain["guests"]),
+        guests=tuple(
+            _guest(guest, hz, no_vpmu(experiment.cpus) or ("" if spec.pmuver else "pmuver = 0"))
+            for spec, guest in zip(experiment.guests, plain["guests"], strict=True)
+        ),
         host=Host(
             events=events(plain["hosts"], [guest.name for guest in experiment.guests for _ in guest.vcpus]),
             refused=refused(experiment, plain["hosts"]),

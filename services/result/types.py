@@ -225,7 +225,7 @@ class Guest:
     vcpu_put: tuple[Latency, ...]
     refused_sessions: tuple[RefusedSession, ...] = ()
     intervals: tuple[Interval, ...] = ()  # of sessions with `interval_ms`, in the order in which perf prints them
-    no_vpmu: str = ""  # why KVM has no vPMU, for any guest and under any design; "" if it has
+    no_vpmu: str = ""  # why it has no PMU: KVM has no vPMU at all, or `pmuver = 0`; "" if it has one
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,17 @@ def test_where_pmuver_differs_there_is_no_vpmu_under_any_design(tmp_path: Path, 
     assert all(event.running == 1 and event.count for event in run.host.events)
 
 
+def test_a_guest_that_is_given_no_pmu_runs_its_program_and_supports_no_event(tmp_path: Path) -> None:
+    """armv8pmu_probe_pmu finds PMUVer 0: perf stat goes on without its events."""
+    text = DIFFERENT.format("emulated").replace("[[guest]]", "[[guest]]\npmuver = 0")
+    result = result_of(tmp_path, text[text.index("[kvm]") :])
+    (run,) = result.runs
+    (guest,) = run.guests
+    assert (guest.no_vpmu, guest.events[0].unsupported) == ("pmuver = 0", "ENOENT: the kernel finds no PMU")
+    assert guest.true_user_seconds > 0.001
+    assert "\nvm0 has no PMU: pmuver = 0\n" in render(result)
+
+
 def test_perf_record_does_not_run_in_a_guest_without_a_vpmu(tmp_path: Path) -> None:
     (run,) = result_of(tmp_path, DIFFERENT.replace('"stat"', '"record"').format("emulated")).runs
     assert run.guests[0].refused_sessions[0].reason == "cycles: ENOENT: the kernel finds no PMU"

@@ -88,13 +88,6 @@ REFUSED = [
     ("[[guest]]\npmuver = 9\n", 2, "out of range", "from 0 to 6"),
     ("[[guest]]\npmuver = 3\n", 2, "3 is not a PMUv3 version", "or 0 for a guest without a PMU"),
     ("[machine]\npmuver = 4\n[[guest]]\npmuver = 5\n", 4, "out of range", "from 0 to 4"),
-    ("[[guest]]\npmuver = 0\n" + PERF[10:] + 'events = "cycles"\n', 5, "vm0 finds no PMU (pmuver = 0)", "give pmuver"),
-    (
-        '[[guest]]\npmuver = 0\n[[guest.perf]]\nverb = "stat"\nevents = "cycles"\n',
-        3,
-        "finds no PMU",
-        "take the session",
-    ),
     ('[[guest]]\ndenied = [\n "cycles",\n "cylces"]\n', 4, "unknown event 'cylces'", "did you mean cycles"),
     ('[[guest]]\ndenied = "cycles:u"\n', 2, "the filter knows event numbers only", "leave the modifiers out"),
     ("[[guest]]\ndenied = 17\n", 2, "must be a string or a list of strings", 'denied = ["'),
