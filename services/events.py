@@ -8,6 +8,7 @@ from importlib.resources import files
 
 import tomli
 
+from services import generic_cache
 from services.registers import PMEVTYPER_EVTCOUNT
 
 
@@ -35,6 +36,8 @@ SOFTWARE = {
 
 LAST_EVENT = PMEVTYPER_EVTCOUNT  # 16 bits with FEAT_PMUv3p1
 
+UNMAPPED = -1  # HW_OP_UNSUPPORTED, CACHE_OP_UNSUPPORTED: of a generic event that Arm's driver knows no number for
+
 
 @cache
 def _tables() -> dict[str, dict[str, str | int]]:
@@ -60,6 +63,12 @@ def cache_events() -> dict[str, int]:
 
 
 @cache
+def unmapped() -> tuple[str, ...]:
+    """perf's generic events that armv8_pmuv3_perf_map and armv8_pmuv3_perf_cache_map have nothing for."""
+    return (*_tables()["unmapped"], *(name for name in generic_cache.names() if name not in cache_events()))
+
+
+@cache
 def aliases() -> dict[str, str]:
     """Second names that perf accepts, and the first names."""
     return {name: str(target) for name, target in _tables()["alias"].items()}
@@ -74,22 +83,30 @@ def _by_name() -> dict[str, int]:
 
 def number(name: str) -> int:
     """The event number of a perf or architectural event name, in any case. Raises KeyError."""
-    return _by_name()[name.lower()]
+    found = _by_name().get(name.lower())
+    return _by_name()[generic_cache.decode(name).lower()] if found is None else found
+
+
+def generic(name: str) -> int | None:
+    """What Arm's driver maps one of perf's own names to, `UNMAPPED` if to nothing; None for any other name."""
+    name = name.lower()
+    if name not in _generic():
+        name = generic_cache.decode(name).lower()
+    return _generic().get(name)
 
 
 @cache
-def _generic() -> frozenset[str]:
-    return frozenset(name.lower() for name in (*hardware(), *cache_events(), *aliases()))
-
-
-def is_generic(name: str) -> bool:
-    """Is it one of perf's own names, which a PMU looks up among the events that it has?"""
-    return name.lower() in _generic()
+def _generic() -> dict[str, int]:
+    mapped = [*hardware(), *cache_events(), *aliases()]
+    return {
+        **dict.fromkeys((name.lower() for name in unmapped()), UNMAPPED),
+        **{name.lower(): number(name) for name in mapped},
+    }
 
 
 def names() -> list[str]:
-    """Every name that `number` knows, as perf and the architecture write them (the latter in lower case)."""
-    return [*hardware(), *aliases(), *cache_events(), *(name.lower() for name in pmuv3())]
+    """Every name of an event that takes a counter, as perf and the architecture write it (the latter in lower case)."""
+    return [*hardware(), *aliases(), *cache_events(), *unmapped(), *(name.lower() for name in pmuv3())]
 
 
 def architectural_name(event: int) -> str:

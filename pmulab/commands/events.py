@@ -16,6 +16,10 @@ def main(_arguments: argparse.Namespace) -> int:
         "Generic hardware events", {" or ".join([n, *aliases.get(n, [])]): e for n, e in events.hardware().items()}
     )
     _section("Generic cache events", events.cache_events())
+    sys.stdout.write("Generic events that Arm's driver maps to none: opening one is ENOENT\n")
+    for name in events.unmapped():
+        sys.stdout.write(f"  {name}\n")
+    sys.stdout.write("\n")
     _section("PMUv3 common events", {name.lower(): event for name, event in events.pmuv3().items()})
     software: dict[events.Software, list[str]] = {}
     for name, event in events.SOFTWARE.items():

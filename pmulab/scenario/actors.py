@@ -12,7 +12,7 @@ from pmulab.scenario.machine import Machine
 from pmulab.scenario.perf_events import GUEST_PMUS, MAX_FREQUENCY, TOOLS, EventSyntaxError, Pmus, parse_events
 from pmulab.scenario.sessions import host_pmus, read_session
 from pmulab.scenario.work import Work
-from services import cores
+from services import cores, events
 from services.core_pmus import core_pmus, no_vpmu
 from services.experiment import (
     ACCOUNTING,
@@ -207,7 +207,7 @@ def _denied(table: Table) -> tuple[int, ...]:
     except EventSyntaxError as error:
         table.refuse("denied", error.problem, error.remedy, index=error.argument)
     for spec in specs:
-        if spec.software:
+        if spec.software or spec.event == events.UNMAPPED:
             table.refuse("denied", f"{spec.name!r} is no event of a PMU", "leave it out")
         if spec != EventSpec(spec.name, spec.event, spec.leader, generic=spec.generic):
             table.refuse("denied", f"{spec.name!r}: the filter knows event numbers only", "leave the modifiers out")

@@ -15,7 +15,7 @@ from pathlib import Path
 import orjson
 
 from pmulab.scenario.perf_events import parse_events
-from services import workload
+from services import events, workload
 from services.errors import UserError
 from services.tables import read_text
 
@@ -127,6 +127,8 @@ def _event(text: str) -> tuple[int, int]:
     (spec,) = parse_events([text])
     if spec.exclude_user and spec.exclude_kernel:
         raise UserError("", f"{text!r} counts neither user nor kernel mode", "count with :u or :k")
+    if spec.event == events.UNMAPPED:
+        raise UserError("", f"PMUv3 has no event for {text!r}", "count on a core with a PMUv3, or leave the line out")
     return (1 if spec.exclude_user else 0), spec.event
 
 

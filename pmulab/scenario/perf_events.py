@@ -245,10 +245,11 @@ def _plain(name: str, event: str, terms: list[str], pmus: Pmus | None) -> _Attr:
 def _named(name: str, pmus: Pmus | None) -> _Attr:
     if name.lower() in events.SOFTWARE:
         return _Attr(events.SOFTWARE[name.lower()], software=True)
-    try:
-        return _Attr(events.number(name), generic=events.is_generic(name))
-    except KeyError:
-        pass
+    event = events.generic(name)
+    if event is not None:
+        return _Attr(event, generic=True)
+    if name.upper() in events.pmuv3():
+        return _Attr(events.number(name))
     if match := _RAW.fullmatch(name):
         return _Attr(_in_range(name, int(match[1], 16)), raw=True, pmu=ANY_PMU if pmus is None else pmus.raw)
     raise EventSyntaxError(f"unknown event {name!r}", f"{_nearest(name)}{_where_listed()}")
@@ -268,8 +269,8 @@ def _pmu_terms(name: str, terms: list[str]) -> _Attr:
             long, rdpmc = (bool(_config1(name, value) >> bit & 1) for bit in (0, 1))
         elif key.lower() in (known.lower() for known in events.pmuv3()) and not value:
             event, generic = events.number(key), False
-        elif events.is_generic(key) and not value:  # config_term_pmu: as the generic event of this PMU
-            event, generic = events.number(key), True
+        elif (found := events.generic(key)) is not None and not value:  # config_term_pmu: the generic event of this PMU
+            event, generic = found, True
         else:
             raise EventSyntaxError(
                 f"unknown term {term!r} in {name!r}",

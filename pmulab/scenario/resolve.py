@@ -134,7 +134,7 @@ def _events(machine: Machine, host: HostSpec, guests: tuple[GuestSpec, ...], eve
     if every_event:
         found.update(events.pmuv3().values())
     for session in _sessions(host, guests):
-        found.update(event.event for event in session.events if not event.software)
+        found.update(event.event for event in session.events if not event.software and event.event != events.UNMAPPED)
     if BR_RETIRED in found and not all(cpu.implements(BR_RETIRED) for cpu in machine.cpus):
         found.add(PC_WRITE_RETIRED)  # which `branches` counts there
     return tuple(sorted(found))

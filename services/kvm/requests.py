@@ -10,7 +10,7 @@ from services import experiment as ex
 from services import state, typed_json
 from services.boot import CpuSession
 from services.core_pmus import core_pmus
-from services.events import Software
+from services.events import UNMAPPED, Software
 from services.kvm.board import Board
 from services.kvm.pcpu import PCpu
 from services.kvm.vcpu import VCpu
@@ -197,7 +197,7 @@ def _check_session(session: ex.SessionSpec, where: str, tallied: tuple[int, ...]
                 raise ValueError(f"{where}.events[{index}].event: there is no software event {event.event}")
             if event.frequency or event.period:
                 raise ValueError(f"{where}.events[{index}]: sampling by a software event is not modelled")
-        elif event.event not in tallied:
+        elif event.event not in tallied and not (event.generic and event.event == UNMAPPED):
             raise ValueError(f"{where}.events[{index}].event: {event.event:#x} is not simulated here")
         if not ex.ANY_PMU <= event.pmu < pmus:
             raise ValueError(f"{where}.events[{index}].pmu: there are {pmus}, from 0, and no {event.pmu}")

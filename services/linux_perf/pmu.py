@@ -57,6 +57,8 @@ def map_event(pmu: Driver, attr: EventAttr, task: bool = True) -> int:
         raise OpenError(errno.EINVAL, "CHAIN counts nothing without the counter below it")
     if attr.rdpmc:
         _check_user_access(pmu, attr, task)
+    if event == events.UNMAPPED:
+        raise OpenError(errno.ENOENT, f"Arm's driver maps {attr.name} to no event of the PMU")
     if not attr.generic or pmu.implements(event):
         return event
     name = events.architectural_name(event)

@@ -144,6 +144,39 @@ def test_branches_are_pc_write_retired_on_a_core_without_br_retired(tmp_path: Pa
     assert branches.truth == pytest.approx(raw.truth, rel=0.001), "but for what opening the second cost"
 
 
+UNMAPPED = """
+    [machine]
+    core = "neoverse-n1"
+    [[host.perf]]
+    verb = "{verb}"
+    events = ["cycles", "L1-dcache-stores", "ref-cycles"]
+    [[guest]]
+    pin = [0]
+    [[guest.task]]
+    workload = "gzip-random"
+    seconds = 0.005
+    [guest.task.perf]
+    verb = "{verb}"
+    events = ["cycles", "L1-dcache-stores", "ref-cycles"]
+"""
+
+
+def test_a_generic_event_that_arms_driver_maps_to_nothing_is_not_supported(tmp_path: Path) -> None:
+    """armpmu_map_hw_event, armpmu_map_cache_event: ENOENT on every core."""
+    made = run(tmp_path, UNMAPPED.format(verb="stat"))
+    for cycles, stores, ref_cycles in (made.host.events, made.guests[0].events):
+        assert whole(cycles)
+        assert stores.unsupported == "ENOENT: Arm's driver maps L1-dcache-stores to no event of the PMU"
+        assert ref_cycles.unsupported == "ENOENT: Arm's driver maps ref-cycles to no event of the PMU"
+
+
+def test_perf_record_does_not_run_by_one(tmp_path: Path) -> None:
+    made = run(tmp_path, UNMAPPED.format(verb="record"))
+    for sessions in (made.host.refused_sessions, made.guests[0].refused_sessions):
+        (refused,) = sessions
+        assert refused.reason.startswith("L1-dcache-stores: ENOENT: Arm's driver maps L1-dcache-stores to no event")
+
+
 @pytest.mark.parametrize("design", ["emulated", "partitioned", "mediated", "gunyah", "partitioned-v5"])
 def test_what_the_vms_filter_denies_is_not_there_for_its_perf_but_as_a_raw_number(tmp_path: Path, design: str) -> None:
     """kvm_pmu_get_pmceid masks by the filter, and hides STALL_SLOT*, which make no sense without PMMIR_EL1."""

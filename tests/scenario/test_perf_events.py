@@ -35,6 +35,54 @@ def test_a_name_is_a_pmuv3_event(text: str, event: int) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "ref-cycles",
+        "L1-dcache-stores",
+        "L1-dcache-store-misses",
+        "L1-dcache-prefetches",
+        "l1d-write-miss",
+        "L1-icache-speculative-load",
+        "LLC-stores",
+        "LLC-prefetch-misses",
+        "dTLB-stores",
+        "node",
+        "node-misses-load",
+        "armv8_pmuv3_0/node-loads/",
+        "L1-dcache-stores/period=7/u",
+    ],
+)
+def test_a_generic_name_that_arms_driver_maps_to_nothing_is_a_name_all_the_same(text: str) -> None:
+    """PERF_MAP_ALL_UNSUPPORTED, PERF_CACHE_MAP_ALL_UNSUPPORTED."""
+    (spec,) = parse_events([text])
+    assert (spec.event, spec.generic) == (events.UNMAPPED, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "as_perf_prints_it"),
+    [
+        ("LLC", "LLC-loads"),
+        ("L2-misses", "LLC-load-misses"),
+        ("l1-d-read-refs", "L1-dcache-loads"),
+        ("Data-TLB-miss-loads", "dTLB-load-misses"),
+        ("btb", "branch-loads"),
+        ("branches", "branch-instructions"),  # which comes first in the lexer
+    ],
+)
+def test_caches_and_what_is_done_to_them_have_second_names(text: str, as_perf_prints_it: str) -> None:
+    """parse_events__decode_legacy_cache."""
+    (spec,), (same,) = parse_events([text]), parse_events([as_perf_prints_it])
+    assert spec.event == same.event != events.UNMAPPED
+
+
+@pytest.mark.parametrize("text", ["L1-icache-stores", "iTLB-store-misses", "branch-prefetches", "node-loads-stores"])
+def test_there_are_no_stores_to_caches_of_instructions(text: str) -> None:
+    """evsel__is_cache_op_valid."""
+    with pytest.raises(UserError, match="unknown event"):
+        parse_events([text])
+
+
+@pytest.mark.parametrize(
     ("modifiers", "excluded"),
     [
         ("", ""),
@@ -109,7 +157,9 @@ def test_leaders_count_over_all_arguments() -> None:
 
 @pytest.mark.parametrize("name", events.names())
 def test_every_listed_name_can_be_asked_for(name: str) -> None:
-    assert parse_events([name]) == (EventSpec(name, events.number(name), 0, generic=events.is_generic(name)),)
+    generic = events.generic(name)
+    number = events.number(name) if generic is None else generic
+    assert parse_events([name]) == (EventSpec(name, number, 0, generic=generic is not None),)
 
 
 def test_architectural_names_round_trip() -> None:
