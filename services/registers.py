@@ -113,6 +113,7 @@ MDCR_EL2_TPM: Final = 1 << 6
 MDCR_EL2_HPME: Final = 1 << 7
 MDCR_EL2_HPMD: Final = 1 << 17
 MDCR_EL2_HCCD: Final = 1 << 23
+MDCR_EL2_HLP: Final = 1 << 26
 
 # What traps every access of a guest to the PMU
 PMU_TRAPS: Final = MDCR_EL2_TPM | MDCR_EL2_TPMCR

@@ -234,6 +234,7 @@ class HostCpu:
         await perf.probe(cpu)
         perf.enabled_flags, perf.split_irq, perf.own_flags = policy.enabled_flags, policy.split_irq, policy.own_flags
         perf.fixed_flags = policy.fixed_flags
+        perf.pmu.guests = policy.guest_flags if policy.swaps_pinned else 0
         self.reserved = perf.pmu.cntr_mask & ~policy.counters
         perf.guest_mask = policy.guest_flags if policy.fixed_flags else self.reserved
         await perf.set_counters(cpu, policy.counters, reschedule=False)
@@ -338,7 +339,9 @@ class HostCpu:
             perf.guest_mask = flags or self.reserved
         perf.range_only = False  # vcpu_load has yet to set HPMN, vcpu_put has taken it back
         counters = policy.counters & ~mask
-        await perf.set_counters(cpu, counters, reschedule=squeezed or self.squeezed)
+        reschedule = squeezed or self.squeezed or perf.waiting
+        perf.lent, perf.waiting = policy.swaps_pinned and mask != 0, False
+        await perf.set_counters(cpu, counters, reschedule=reschedule)
         self.squeezed = squeezed
         if policy.shared_counters:
             assert self.host.perf is not None

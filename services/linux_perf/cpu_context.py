@@ -37,6 +37,8 @@ class CpuContext:
     split_irq: bool = False  # KVM clears the guest's flags, after the host's events
     own_flags: int = MASK64  # then: of the others, those that the handler clears
     fixed_flags: bool = False  # then: KVM is told of each interrupt, and `guest_mask` never changes
+    lent: bool = False  # a guest has counters of the PMU, for which pinned events wait
+    waiting: bool = False  # one does
     # Of a host's events that have never had a counter, by id, who had them when it was their turn: `range:K/N` (K of N
     # are withheld for guests), `thread:ID` (KVM, for the vCPU of that thread), `event:NAME`.
     starved: dict[int, list[str]] = field(default_factory=dict)

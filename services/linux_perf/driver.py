@@ -115,6 +115,7 @@ class Driver:
     pmceid1: int = 0
     cntr_mask: int = CYCLE_BIT  # counters that may be used; the event counters are known after the probe
     used: int = 0  # counters in use
+    guests: int = 0  # of these, what pinned events keep out of while there are others
     userenr: int = 0  # PMUSERENR_EL0 as it was last set for this kernel's own EL0
     guest_only: int = 0  # of these, those whose event has its EL0 filter flipped by KVM and counts in the guest
     host_only: int = 0  # likewise in the host
@@ -296,7 +297,10 @@ class Driver:
     def allocate(self, event: PerfEvent) -> bool:
         """Give `event` a counter, or a pair; False if there is none."""
         hw = event.hw
-        idx = self.index(hw, self.cntr_mask & ~self.used)
+        free = self.cntr_mask & ~self.used
+        idx = self.index(hw, free & ~self.guests) if self.guests and hw.keeps_out else -1
+        if idx < 0:
+            idx = self.index(hw, free)
         if idx < 0:
             return False
         event.idx = idx

@@ -70,12 +70,21 @@ class HwEvent:
     reported: bool  # to a user, with times and truth: KVM reads counts alone
     starts: list[Burst]  # by counter: what puts it on after the counter is written, its cost included
     restarts: list[Burst]  # the same without cost: for an event that keeps its counter
+    keeps_out: bool = field(init=False)  # of the guests' range (`Driver.guests`), if it can: pinned, and not KVM's
     half: int = field(init=False)  # what a counter starts from at most
     uncommon: bool = field(init=False)  # to place it takes more than to find a free counter
 
     def __post_init__(self) -> None:
         self.half = self.mask >> 1
-        self.uncommon = self.chained or self.on_pmicntr or self.pmccntr_alone or self.exclusive or self.software
+        self.keeps_out = self.reported and self.attr.pinned
+        self.uncommon = (
+            self.chained
+            or self.on_pmicntr
+            or self.pmccntr_alone
+            or self.exclusive
+            or self.software
+            or (self.keeps_out and self.on_pmccntr)
+        )
 
 
 @dataclass(slots=True, eq=False)

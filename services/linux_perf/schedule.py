@@ -356,6 +356,8 @@ def post_ins(cc: CpuContext, cpu: Cpu, ctx: Context, leaders: list[PerfEvent], a
     if active is ctx.flexible_active:
         ctx.rotate_necessary = True
         _restart_mux(cc, cpu)
+    elif cc.lent:
+        cc.waiting = True
     else:
         for event in leaders:  # none after the one that did not fit is tried
             if event.state == INACTIVE:

@@ -89,14 +89,6 @@ async def test_dynamic_reservation_squeezes_host_events_only_while_the_guest_is_
     assert [event["running"] for event in events] == [event["enabled"] for event in events]
 
 
-async def test_a_pinned_host_event_that_is_squeezed_out_stays_in_error() -> None:
-    pinned = replace(INSTRUCTIONS, pinned=True)
-    _, _, (event,), _ = await ran(
-        with_host(experiment("partitioned", counters=10, axes={"reservation": "dynamic"}), pinned)
-    )
-    assert event["state"] == -2
-
-
 async def test_static_reservation_takes_the_range_for_good() -> None:
     of = experiment("partitioned", counters=9, axes={"reservation": "static"})
     _, _, events, _ = await ran(with_host(of, INSTRUCTIONS, INSTRUCTIONS))

@@ -11,7 +11,8 @@ from services.kvm.guest_pmu import PMCR_WRITABLE
 
 @dataclass(slots=True)
 class HostPmcr:
-    """As it was found at the load. With the guest's range split off, MDCR_EL2.HPME stands in for its E meanwhile."""
+    """As it was found at the load. With the guest's range split off, MDCR_EL2.HPME stands in for its E meanwhile,
+    HLP for its LP."""
 
     value: int = 0
 
@@ -23,6 +24,10 @@ class HostPmcr:
     def hpme(self, context: PmuContext) -> int:
         """MDCR_EL2.HPME from now on: the host's driver stops and starts its range by that."""
         return r.MDCR_EL2_HPME if self.value & r.PMCR_E or not context.on.split else 0
+
+    def hlp(self, context: PmuContext) -> int:
+        """MDCR_EL2.HLP: the host's events overflow at the bit at which its own PMCR_EL0.LP has them overflow."""
+        return r.MDCR_EL2_HLP if self.value & r.PMCR_LP and context.on.split else 0
 
     def follow(self, context: PmuContext) -> None:
         """At the put, while the guest's MDCR_EL2 is live: what the host's driver has left its enable at."""

@@ -2,7 +2,12 @@
 
 Beside what the posted versions do, the host gets its PMCR_EL0 back at put, and is stopped and started by MDCR_EL2.HPME
 while a guest has the register; the EL0 filters of host events that a reservation moves are flipped again; a vCPU that
-is not resident leaves the host's counters alone; a lazy transition loads the guest's registers.
+is not resident leaves the host's counters alone, and has its own PMUSERENR_EL0; a lazy transition loads the guest's
+registers; long events of the host stay long, by MDCR_EL2.HLP; overflow flags that do not interrupt are on the CPU, and
+one that is let interrupt there does so at once; the host allocates from the highest counter, its pinned events first.
+
+What is left of the known faults: a flag that has interrupted is in memory, so that a guest which masks it by
+PMINTENCLR_EL1 or PMCR_EL0.E, untrapped, has its interrupt withdrawn at the next exit only.
 """
 
 from __future__ import annotations
@@ -53,6 +58,13 @@ class Reservation(Enum):
     DYNAMIC = "dynamic"
 
 
+class Pinned(Enum):
+    """What becomes of a pinned event of the host that a reservation squeezes."""
+
+    SWAP = "swap"
+    ERROR = "error"
+
+
 class Pmcr(Enum):
     """Does PMCR_EL0 trap?"""
 
@@ -95,6 +107,13 @@ class PartitionedPmu(Vpmu):
             await self._reside()
         else:
             await context.set_traps(trap_controls.free(context.on.cpu))
+            self._free_userenr(self.pmu.userenr, self.vcpu.host_userenr)
+
+    def _free_userenr(self, wanted: int, found: int) -> None:
+        """PMUSERENR_EL0 is the guest's while everything else is in memory, too: it decides at which exception level an
+        access from EL0 traps."""
+        if wanted != found:
+            self.vcpu.write(r.PMUSERENR_EL0, wanted)
 
     def _in_use(self) -> bool:
         """The debug registers' rule: decided from the saved state, afresh at each load."""
@@ -111,13 +130,14 @@ class PartitionedPmu(Vpmu):
             await awaited(self.vcpu.call(rows, Account.RESERVE))
         self.host_pmcr.keep(context)
         pmcr = r.MDCR_EL2_TPMCR if self.design.pmcr is Pmcr.TRAPPED else 0
-        await context.set_traps(trap_controls.owned(on) | self.host_pmcr.hpme(context) | pmcr)  # kvm_arm_setup_mdcr_el2
+        host = self.host_pmcr.hpme(context) | self.host_pmcr.hlp(context)
+        await context.set_traps(trap_controls.owned(on) | host | pmcr)  # kvm_arm_setup_mdcr_el2
         swap_in = SwapIn(context)  # kvm_pmu_load
         swap_in.types()  # kvm_pmu_apply_event_filter
         swap_in.counters()
         swap_in.selr()
         swap_in.pmcr()
-        swap_in.clear_overflows()
+        swap_in.overflows()
         swap_in.cnten()
         swap_in.inten()
         swap_in.userenr()
@@ -141,6 +161,8 @@ class PartitionedPmu(Vpmu):
             swap_out.host(r.PMUSERENR_EL0, 0)
             swap_out.host(r.PMCR_EL0, self.host_pmcr.value)
             await swap_out.done()
+        else:
+            self._free_userenr(0, self.pmu.userenr)
         context.loaded = False
         await context.lift_traps()  # kvm_vcpu_put_vhe
         if context.owned and self.calls_host:  # kvm_pmu_set_guest_counters
@@ -184,6 +206,11 @@ class Partitioned(Design):
     reservation: Reservation = axis(
         Reservation.DYNAMIC, "when the host gives the guest's range up: while a vCPU is resident, or at boot"
     )
+    pinned: Pinned = axis(
+        Pinned.SWAP,
+        "a pinned event of the host is in the host's range, where a flexible one makes room, and without any waits for "
+        "the guest's put; or it is anywhere, and left without a counter goes to ERROR for good",
+    )
     pmcr: Pmcr = axis(Pmcr.UNTRAPPED, "PMCR_EL0.N as HPMN has it, or by TPMCR as userspace set it")
 
     def hpmn(self, cpu: CpuSpec, counters: int) -> int:
@@ -207,7 +234,9 @@ class Partitioned(Design):
         kept, guests = host_counters(cpu), left_to_guests(cpu, self.guest_range)
         if self.reservation is Reservation.STATIC:
             kept &= ~taken_from_host(cpu, guests)
-        return HostPolicy(kept, guest_flags(cpu, guests), split_irq=True)
+        return HostPolicy(
+            kept, guest_flags(cpu, guests), high_to_low=True, split_irq=True, swaps_pinned=self.pinned is Pinned.SWAP
+        )
 
     @property
     def set_n(self) -> SetN:

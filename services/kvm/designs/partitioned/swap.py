@@ -110,6 +110,17 @@ class SwapIn:
     def clear_overflows(self) -> None:
         self.burst.msr(r.PMOVSCLR_EL0, self.context.on.mask)
 
+    def overflows(self) -> None:
+        """PMOVSCLR_EL0, and PMOVSSET_EL0 of the flags that do not interrupt: a guest that then lets them does so by
+        accesses that do not trap, and has its interrupt at once. Those that do stay in memory, for injection."""
+        self.clear_overflows()
+        pmu = self.pmu
+        if self.context.on.split:
+            quiet = pmu.ovs & self.context.on.mask & ~(pmu.inten if pmu.pmcr & r.PMCR_E else 0)
+            if quiet:
+                self.burst.msr(r.PMOVSSET_EL0, quiet)
+                pmu.ovs &= ~quiet
+
     def cnten(self) -> None:
         """PMCNTENSET_EL0 and PMCNTENCLR_EL0."""
         value = enables(self.context)
