@@ -76,6 +76,8 @@ class RunQueue:
         """kvm_vcpu_kick, on this pCPU: have a vCPU look at what is pending, wherever it is."""
         if thread.cpu != self.cpu:
             self.queues[thread.cpu].arrive(self.machine.now(self.cpu), thread.id)
+        elif thread is self.current:  # if it is blocked, it is about to be switched out: it then waits instead
+            thread.unblock()
         elif thread.blocked:
             self.wake(thread)
             self.rearm()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,38 @@ async def test_a_put_that_saves_the_flag_brings_it_home_though_the_interrupt_nev
     assert (owner.found, other.found) == ([1], [])
     assert owner.software.entered[1].kind is EntryKind.PMU_IRQ
     assert owner.software.entered[1].now > BACK
+
+
+class Sleeper(Counting):
+    """It waits for its interrupt, which is under way by then."""
+
+    def __init__(self) -> None:
+        super().__init__(first=1000)
+
+    async def boot(self, cpu: Cpu, entry: Entry) -> None:
+        await super().boot(cpu, entry)
+        cpu.burst.compute(2, 0, 3000)
+
+    async def done(self, cpu: Cpu, _entry: Entry) -> None:
+        cpu.burst.wfi()
+
+    async def pmu_irq(self, cpu: Cpu, entry: Entry) -> None:
+        await super().pmu_irq(cpu, entry)
+        cpu.burst.notify(Notice.WORK_DONE, 0)
+        cpu.burst.wfi()
+
+
+@pytest.mark.parametrize("pseudo_nmi", [False, True])
+async def test_a_put_that_saves_the_flag_wakes_a_vcpu_that_is_about_to_sleep(pseudo_nmi: bool) -> None:
+    """A vCPU that has found nothing pending (kvm_vcpu_check_block) is put by schedule(): the flag is found there."""
+    cpu = CpuSpec(model="test", counters=10, pmuver=6, fgt=1, pmi_delay=LATE)
+    of = experiment("partitioned", counters=6, cpu=cpu)
+    made = simulation(replace(of, host=replace(of.host, pseudo_nmi=pseudo_nmi)), Scripted())
+    host, kernel = HostPerf(), Sleeper()
+    made.attend_host(0, LocalSoftware(host.attend(0)))
+    made.attend_guest(made.vcpus[0].name, 0, LocalSoftware(kernel.software))
+    await made.run()
+    assert kernel.found == [1]
 
 
 async def test_what_overflowed_before_its_event_is_scheduled_out_is_lost() -> None:

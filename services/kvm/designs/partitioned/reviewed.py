@@ -164,6 +164,10 @@ class PartitionedPmu(Vpmu):
         else:
             self._free_userenr(0, self.pmu.userenr)
         context.loaded = False
+        if (
+            context.overflow_status()
+        ):  # perhaps by a flag that the put has found: a vCPU that blocks does not sleep over it
+            self.vcpu.kick()
         await context.lift_traps()  # kvm_vcpu_put_vhe
         if context.owned and self.calls_host:  # kvm_pmu_set_guest_counters
             await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE))
