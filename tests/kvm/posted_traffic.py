@@ -250,15 +250,14 @@ async def replay(recording: dict[str, Any], design: str = "partitioned-v8") -> R
         of = replace(of, host=replace(of.host, cpus=(HostCpuSpec(sessions=(session,)),)))
     program = Program()
     made = program.simulation = simulation(of, program)
-    made.attend_host(0, LocalSoftware(HostPerf().attend(0)))
+    host = HostPerf().attend(0)
+    made.attend_host(0, LocalSoftware(host))
     (vcpu,), (pcpu,), machine = made.vcpus, made.pcpus, made.board.machine
     before = one_reg(recording["observed"], "before")
     vcpu.pmu.set_counters((before.get("PMCR", 0x1800) & r.PMCR_N) >> r.PMCR_N_SHIFT)
     if "filter" in recording["name"]:
         vcpu.pmu.denied = [0x08, 0x11]
     set_registers(vcpu.pmu, before)
-    # The request that the events' opening by IPI made, while the vCPU was loaded to be set up.
-    vcpu.resync_due = any(row[0] == "reload" and row[3].startswith("PMEVTYPER") for row in recording["accesses"])
     await made.step()  # the host boots
     running = machine.peek(0, r.PMCNTENSET_EL0)
     for register, value in _found_there(recording["accesses"]):
@@ -269,14 +268,20 @@ async def replay(recording: dict[str, Any], design: str = "partitioned-v8") -> R
     for number, part in enumerate(parts):
         machine.observed()
         program.acts = deque(part.acts)
-        await made.step()  # vcpu_load
+        if number:
+            host.perf.pmuserenr_on_cpu = True
+            await vcpu.switched_in()
+        else:
+            await made.step()
         while True:
             vcpu.vgic.line &= program.works  # the guest has interrupts masked, but where it waits for one
             await made.step()
             if not program.acts:
                 break
         vcpu.trap_null()
-        await pcpu.preempt()
+        pcpu.enter_kernel()
+        host.perf.pmuserenr_on_cpu = False
+        await vcpu.switched_out()  # vcpu_put() of an exit to userspace: its thread stays, and the events of that
         recorded = [one for one in part.seen if not program.hides(one)]
         difference = compare(without_6_12(seen(machine.observed())), recorded, by)
         if difference:

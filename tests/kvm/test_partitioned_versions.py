@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from services import registers as r
+from services.cpu import awaited
 from services.experiment import CpuSpec, DesignSpec
 from services.kvm import designs
 from services.kvm.errors import InjectUndef
@@ -236,6 +237,20 @@ async def test_what_a_vcpu_that_is_free_is_told_of_is_its_own(design: str) -> No
     assert vpmu.level() is (design not in ("partitioned-v6", "partitioned-v7"))
     owns = design >= "partitioned-v8"  # by that alone, and loads nothing
     assert bool(vcpu.peek(r.MDCR_EL2) & TPM) is not owns
+
+
+@pytest.mark.parametrize("design", ["partitioned-v8", "partitioned-v9"])
+async def test_a_reload_backs_what_a_restored_guest_has_enabled_by_kernel_counters(design: str) -> None:
+    """kvm_vcpu_reload_pmu, whose kernel counters outlive the guest's first access."""
+    vpmu, vcpu = made(design)
+    vcpu.pmu.pmcr, vcpu.pmu.cnten, vcpu.pmu.typer[0] = r.PMCR_E, 0b1 | CYCLE_BIT, 0x08
+    await vcpu_load(vpmu)
+    vcpu.tell()
+    await awaited(vpmu.reload())
+    assert vcpu.tell() == ["CREATE 0x0", "CREATE 0x1f", "EL0_FILTER 0x1"]
+    assert vpmu.el0_switched()
+    await access(vpmu, PMEVCNTR(0), False, 0)
+    assert vpmu.el0_switched()
 
 
 @pytest.mark.parametrize("design", VERSIONS[1:5])

@@ -8,12 +8,8 @@ import pytest
 
 from tests.kvm.posted_traffic import RECORDINGS, replay
 
-# KVM_REQ_RELOAD_PMU makes perf-backed events of a partitioned VM's enabled counters, which go at the first touch.
-NOT_MODELLED = "restored running vCPU, clean state, partitioned"
 PARTITIONED = [
-    pytest.param(one, marks=pytest.mark.xfail(one["name"] == NOT_MODELLED, reason="not modelled", strict=True))
-    for one in RECORDINGS
-    if one["accesses"] and "emulated" not in one["name"] and one["name"] != "no vPMU"
+    one for one in RECORDINGS if one["accesses"] and "emulated" not in one["name"] and one["name"] != "no vPMU"
 ]
 
 

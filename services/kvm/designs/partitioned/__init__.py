@@ -8,6 +8,7 @@ faults included, as a list of shared steps; and `reviewed.py`, what its reviews 
     context.py        where the live copy of a guest's registers is
     swap.py           the steps of kvm_pmu_load() and kvm_pmu_put()
     posted.py         what the posted designs have in common
+    backed.py         the kernel counters that a restored guest has besides
     host_pmcr.py      the host's PMCR_EL0 meanwhile
     accesses.py       what trapped accesses do
     write_through.py, by_selr.py, accessors.py    the same up to v5, in v6 and v7, and from v8 on

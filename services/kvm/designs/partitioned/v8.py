@@ -10,20 +10,21 @@ from services.cpu import Call, awaited
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accessors, trap_controls
+from services.kvm.designs.partitioned.backed import BackedPmu
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.guest_range import every_counter, host_counters, partition
 from services.kvm.designs.partitioned.posted import Posted, status
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.trap_setup import HostTraps
-from services.kvm.vpmu import Access, KvmVcpu, SetN, Vpmu, axis
+from services.kvm.vpmu import Access, KvmVcpu, SetN, axis
 from services.state import derived
 
 EVERYTHING_TRAPS = r.PMU_TRAPS | r.MDCR_EL2_HPME | r.MDCR_EL2_HPMD | r.MDCR_EL2_HCCD
 
 
 @dataclass(eq=False)
-class V8Pmu(Vpmu):
+class V8Pmu(BackedPmu):
     """The first access makes it GUEST_OWNED for good, but its registers go onto the CPU at the next load."""
 
     design: V8 = derived()

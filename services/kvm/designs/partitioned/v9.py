@@ -15,13 +15,14 @@ from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accessors, trap_controls
 from services.kvm.designs.partitioned.accesses import Accesses, by_register, by_type
+from services.kvm.designs.partitioned.backed import BackedPmu
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.guest_range import host_counters, partition
 from services.kvm.designs.partitioned.posted import Posted, status
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut, without_el2
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.trap_setup import HostTraps
-from services.kvm.vpmu import Access, KvmVcpu, SetN, Vpmu, axis
+from services.kvm.vpmu import Access, KvmVcpu, SetN, axis
 from services.registers import CYCLE_COUNTER
 from services.state import derived
 
@@ -68,7 +69,7 @@ ACCESSES = accessors.V8 | Accesses(
 
 
 @dataclass(eq=False)
-class V9Pmu(Vpmu):
+class V9Pmu(BackedPmu):
     """The partition is the VM's own number of counters."""
 
     design: V9 = derived()
