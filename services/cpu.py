@@ -77,9 +77,10 @@ class Call(IntEnum):
     READ = 4  # handle; answered with one Notice.RESULT (count since creation)
     EL0_FILTER = 5  # 1: kvm_vcpu_pmu_restore_guest, 0: kvm_vcpu_pmu_restore_host
     # mask given to the guest, reschedule if in use, 0 takes it back; 1: stop the rest by HPME; the flags that are the
-    # guest's meanwhile, 0: those of the mask
+    # guest's meanwhile, 0: those of the mask; 1: time meanwhile is none of events that exclude guests
     GUEST_COUNTERS = 6
     LONG_OVERFLOW = 7  # handle of the vCPU's counter 0, a mask of counters, and which of these overflow at 64 bits
+    GUEST_CONTEXT = 8  # 1: perf_load_guest_context, a guest has the whole PMU; 0: perf_put_guest_context
 
 
 COUNTER_SHIFT = 5  # a kernel counter's handle: the id of its vCPU's thread above, the guest's counter below

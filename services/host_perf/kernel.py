@@ -18,7 +18,7 @@ from services.registers import bits
 from services.state import Objects, Saved, as_frozen, derived, restore, save
 
 # As plain integers: KVM's calls come by the million, and an enum's member is looked up each time.
-CREATE, RELEASE, ENABLE, DISABLE, READ, EL0_FILTER, GUEST_COUNTERS, LONG_OVERFLOW = (int(call) for call in Call)
+CREATE, RELEASE, ENABLE, DISABLE, READ, EL0_FILTER, GUEST_COUNTERS, LONG_OVERFLOW, GUEST_CONTEXT = map(int, Call)
 RESULT = int(Notice.RESULT)
 PMU_IRQ = EntryKind.PMU_IRQ
 INTERRUPTS = (EntryKind.TIMER, EntryKind.REQUEST)  # and it: a user's request reaches its CPU by an IPI
@@ -153,7 +153,9 @@ class HostCpu:
                     counters[handle + n].long_overflow = bool(b >> n & 1)
                 continue
             elif code == GUEST_COUNTERS:
-                work = self._guest_counters(cpu, handle, range_only=bool(a), flags=b or handle)
+                work = self._guest_counters(cpu, handle, range_only=bool(a), flags=b or handle, guest_time=bool(c))
+            elif code == GUEST_CONTEXT:
+                work = perf.load_guest_context(cpu) if handle else perf.put_guest_context(cpu)
             else:
                 raise BadRequest(f"a CALL with the code {code}, which is not a kernel-counter operation")
             if work is not None:
@@ -330,7 +332,7 @@ class HostCpu:
         pmu = self.boot.vcpu_pmus[handle >> 5]
         return None if pmu == ANY_PMU else self.host.perf.driver(pmu)
 
-    async def _guest_counters(self, cpu: Cpu, mask: int, *, range_only: bool, flags: int) -> None:
+    async def _guest_counters(self, cpu: Cpu, mask: int, *, range_only: bool, flags: int, guest_time: bool) -> None:
         """kvm_pmu_set_guest_counters: reschedule only if events are in the way, and back only what was squeezed."""
         assert self.boot is not None
         perf, policy = self.perf, self.boot.policy
@@ -341,7 +343,7 @@ class HostCpu:
         counters = policy.counters & ~mask
         reschedule = squeezed or self.squeezed or perf.waiting
         perf.lent, perf.waiting = policy.swaps_pinned and mask != 0, False
-        await perf.set_counters(cpu, counters, reschedule=reschedule)
+        await perf.set_counters(cpu, counters, reschedule=reschedule, guest_loaded=guest_time)
         self.squeezed = squeezed
         if policy.shared_counters:
             assert self.host.perf is not None

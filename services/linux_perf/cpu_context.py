@@ -32,6 +32,7 @@ class CpuContext:
     in_interrupt: bool = derived(default=False)  # the entry is one in interrupt context
     pmuserenr_on_cpu: bool = False  # a vCPU is loaded: PMUSERENR_EL0 is the guest's, KVM keeps the host's
     range_only: bool = False  # PMCR_EL0.E is a guest's: the host's range stops and starts by MDCR_EL2.HPME
+    guest_loaded: bool = False  # a guest has the PMU: contexts' time is the guest's, too (guest_ctx_loaded)
     guest_mask: int = 0  # counters whose overflow flags are a guest's, not the host's
     enabled_flags: bool = False  # flags of counters that do not interrupt are neither seen nor cleared
     split_irq: bool = False  # KVM clears the guest's flags, after the host's events

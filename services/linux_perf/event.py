@@ -221,7 +221,7 @@ class PerfEvent:
 
     def times(self) -> tuple[int, int]:
         """(time_enabled, time_running) in ns up to the context's last update."""
-        now = self.ctx.time if self.ctx is not None else 0
+        now = self.ctx.time_of(self) if self.ctx is not None else 0
         enabled = self.enabled + (now if self.timed else 0) + self.child_enabled
         running = self.running + (now if self.state == ACTIVE else 0) + self.child_running
         for child in self.children:
@@ -256,11 +256,16 @@ class Context:
     is_active: int = 0
     rotate_necessary: bool = False
     time: int = 0  # ns, passes only while the context is active
+    guest_time: int = 0  # of `time`, what passed while a guest had the PMU (timeguest)
     stamp: int = 0  # ns of the CPU's clock at the last update of `time`
     # Inheritance: contexts that are unmodified clones of one another need no PMU access at a task switch.
     clone_of: Context | None = link(default=None)
     generation: int = 0
     parent_generation: int = 0
+
+    def time_of(self, event: PerfEvent) -> int:
+        """perf_event_time: the clock that an event's times are taken from."""
+        return self.time - self.guest_time if event.attr.exclude_guest else self.time
 
     def add(self, event: PerfEvent) -> None:
         """list_add_event and perf_group_attach."""

@@ -69,7 +69,7 @@ async def task_exit(cc: CpuContext, cpu: Cpu, task: int) -> None:
         if touches:
             post_on(cc, cpu.burst)
     for event in ctx.events:
-        leave_enabled(event, ctx.time)
+        leave_enabled(event, ctx)
         event.state = OFF
         event.wanted = False
         truth_ends(cc, cpu.burst, event)

@@ -13,6 +13,7 @@ from typing import Any
 from services._pmu import Burst
 from services.costs import Cost
 from services.cpu import CounterFlag, Cpu, Eventual
+from services.linux_perf import guest_context
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import GENERAL, Driver
 from services.linux_perf.event import ACTIVE, ALL, INACTIVE, OFF, THROTTLED, Context, PerfEvent
@@ -256,9 +257,14 @@ def el0_filter(cc: CpuContext, cpu: Cpu, guest: bool) -> None:
     cpu.burst.extend(pmu.el0_flips[(of_guest, of_host) if guest else (of_host, of_guest)])
 
 
-async def set_counters(cc: CpuContext, cpu: Cpu, mask: int, reschedule: bool) -> None:
-    """Change cntr_mask; with `reschedule` as perf_pmu_resched_update does, between all out and all in."""
+async def set_counters(cc: CpuContext, cpu: Cpu, mask: int, reschedule: bool, guest_loaded: bool = False) -> None:
+    """Change cntr_mask; with `reschedule` as perf_pmu_resched_update does, between all out and all in.
+
+    `guest_loaded`: until the next time, time is that of a guest which has what the mask leaves out.
+    """
     if reschedule:
-        await resched_update(cc, cpu, mask)
-    else:
-        cc.pmu.cntr_mask = mask
+        await resched_update(cc, cpu, mask, guest_loaded)
+        return
+    cc.pmu.cntr_mask = mask
+    if guest_loaded != cc.guest_loaded:
+        guest_context.set_loaded(cc, cpu, guest_loaded)

@@ -93,7 +93,7 @@ async def enable(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     if here:
         truth_begins(cc, cpu.burst, event)
         update_time(cc, cpu, ctx)
-    enter_enabled(event, ctx.time)
+    enter_enabled(event, ctx)
     if here and (event.leader is event or event.leader.state == ACTIVE):
         await resched(cc, cpu, cc.task_ctx, event.group_type(), groups_of(cc, event), ctx)
 
@@ -113,7 +113,7 @@ def disable(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
         if here:
             update_time(cc, cpu, ctx)
             _group_out(cc, burst, ctx, event)
-        leave_enabled(event, ctx.time)
+        leave_enabled(event, ctx)
         event.state = OFF
         if touches:
             post_on(cc, burst)
@@ -137,7 +137,7 @@ async def enable_on_exec(cc: CpuContext, cpu: Cpu) -> None:
                 enabled = True
                 event.wanted = True
                 truth_begins(cc, cpu.burst, event)
-                enter_enabled(event, ctx.time)
+                enter_enabled(event, ctx)
     if enabled:
         ctx.unclone()
         await resched(cc, cpu, ctx, which, EVERY_PMU, ctx)
@@ -190,7 +190,7 @@ def _detach(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
         post_out(cc, burst, ctx, event)
         if of_pmu:
             post_on(cc, burst)
-    leave_enabled(event, ctx.time)
+    leave_enabled(event, ctx)
     event.state = OFF
     event.wanted = False
     truth_ends(cc, burst, event)

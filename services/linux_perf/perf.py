@@ -6,7 +6,17 @@ from collections.abc import Mapping
 
 from services.cpu import Cpu
 from services.experiment import DEFAULT_SYSCTLS, PerfSysctls
-from services.linux_perf import cpu_pm, inherit, interrupts, kernel_counters, lifecycle, reading, schedule, switch
+from services.linux_perf import (
+    cpu_pm,
+    guest_context,
+    inherit,
+    interrupts,
+    kernel_counters,
+    lifecycle,
+    reading,
+    schedule,
+    switch,
+)
 from services.linux_perf.attr import EventAttr
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import Driver
@@ -81,6 +91,8 @@ class PerfCpu(CpuContext):
     disable_each = kernel_counters.disable_each
     el0_filter = kernel_counters.el0_filter
     set_counters = kernel_counters.set_counters
+    load_guest_context = guest_context.load
+    put_guest_context = guest_context.put
 
     async def probe(self, cpu: Cpu) -> None:
         """What a kernel does at boot: armv8pmu_probe_pmu, on the first CPU of each PMU, and reset, on all."""

@@ -79,7 +79,7 @@ async def _refresh(cc: CpuContext, cpu: Cpu, group: Sequence[PerfEvent]) -> list
         for index, event in enumerate(group):
             hw, active = event.hw, here and event.state == ACTIVE
             if event.state == INACTIVE:  # perf_event_update_time
-                event.tstamp = ctx.time
+                event.tstamp = ctx.time_of(event)
             if active and leader.state == ACTIVE:
                 if hw.software:
                     software.update(event, ctx)

@@ -49,6 +49,8 @@ def update_time(cc: CpuContext, cpu: Cpu, ctx: Context) -> None:
     if ctx.is_active & TIME:
         now = cpu.now * NS_PER_S // cc.frequency_hz
         ctx.time += now - ctx.stamp
+        if cc.guest_loaded:
+            ctx.guest_time += now - ctx.stamp
         ctx.stamp = now
 
 
@@ -173,7 +175,7 @@ def post_on(cc: CpuContext, burst: Burst) -> None:
 
 def post_outs(cc: CpuContext, burst: Burst, ctx: Context, active: list[PerfEvent]) -> None:
     """group_sched_out of every group in `active`."""
-    time, entry = ctx.time, cc.entry
+    times, entry = (ctx.time, ctx.time - ctx.guest_time), cc.entry
     pmu = cc.pmu
     if pmu.stopped:
         for leader in active:
@@ -192,7 +194,7 @@ def post_outs(cc: CpuContext, burst: Burst, ctx: Context, active: list[PerfEvent
         leader.state = INACTIVE
         leader.slot = extend(leader.out)
         if hw.reported:
-            leader.running += time
+            leader.running += times[hw.attr.exclude_guest]
             if hw.scope:
                 slot = burst.truth(hw.config, hw.scope)
                 cc.pending_held.append((leader, slot, 1))
@@ -222,7 +224,7 @@ def post_out(cc: CpuContext, burst: Burst, ctx: Context, event: PerfEvent) -> No
         else:
             event.slot = burst.extend(event.out)
         if hw.reported:
-            event.running += ctx.time
+            event.running += ctx.time_of(event)
             if hw.scope:
                 slot = burst.truth(hw.config, hw.scope)
                 cc.pending_held.append((event, slot, 1))
@@ -258,7 +260,7 @@ def _post_in(cc: CpuContext, burst: Burst, ctx: Context, event: PerfEvent) -> bo
         left = hw.half
     event.prev = -left
     if hw.reported:
-        event.running -= ctx.time
+        event.running -= ctx.time_of(event)
         if hw.scope:
             cc.pending_held.append((event, burst.truth(hw.config, hw.scope), -1))
     pmu.write(burst, event, left)
@@ -290,7 +292,7 @@ def post_ins(cc: CpuContext, cpu: Cpu, ctx: Context, leaders: list[PerfEvent], a
     if cc.config.heterogeneous:
         leaders = of_pmu(cc, leaders)
     burst = cpu.burst
-    time = ctx.time
+    times = ctx.time, ctx.time - ctx.guest_time
     pmu = cc.pmu
     mask, used, events = pmu.cntr_mask, pmu.used, pmu.events
     write_masks, outs, high_to_low = pmu.write_masks, pmu.outs, pmu.high_to_low
@@ -338,7 +340,7 @@ def post_ins(cc: CpuContext, cpu: Cpu, ctx: Context, leaders: list[PerfEvent], a
             left = hw.half
         event.prev = -left
         if hw.reported:
-            event.running -= time
+            event.running -= times[hw.attr.exclude_guest]
             if hw.scope:
                 cc.pending_held.append((event, burst.truth(hw.config, hw.scope), -1))
         place(REGISTERS[idx], -left & write_masks[idx], hw.starts[idx])
@@ -361,7 +363,7 @@ def post_ins(cc: CpuContext, cpu: Cpu, ctx: Context, leaders: list[PerfEvent], a
     else:
         for event in leaders:  # none after the one that did not fit is tried
             if event.state == INACTIVE:
-                leave_enabled(event, ctx.time)
+                leave_enabled(event, ctx)
                 event.state = ERROR
 
 
@@ -469,7 +471,7 @@ def _out_for_resched(cc: CpuContext, cpu: Cpu, ctx: Context, which: int, pmus: i
         ctx.is_active |= running
 
 
-async def resched_update(cc: CpuContext, cpu: Cpu, counters: int) -> None:
+async def resched_update(cc: CpuContext, cpu: Cpu, counters: int, guest_loaded: bool) -> None:
     """perf_pmu_resched_update: cntr_mask becomes `counters` while everything is out. It freezes no context's time."""
     cpu.burst.charge(Cost.PERF_RESCHED, cc.shared.costs[Cost.PERF_RESCHED])
     post_off(cc, cpu.burst)
@@ -482,6 +484,7 @@ async def resched_update(cc: CpuContext, cpu: Cpu, counters: int) -> None:
     if cc.pending_outs:
         await wait(cc, cpu)
     cc.pmu.cntr_mask = counters
+    cc.guest_loaded = guest_loaded
     sched_in(cc, cpu, task_ctx, HARDWARE)
     post_on(cc, cpu.burst)
 
@@ -489,34 +492,34 @@ async def resched_update(cc: CpuContext, cpu: Cpu, counters: int) -> None:
 # Enabled times and states.
 
 
-def enter_enabled(event: PerfEvent, time: int) -> None:
+def enter_enabled(event: PerfEvent, ctx: Context) -> None:
     """The event becomes INACTIVE: time_enabled runs, for siblings only with their leader."""
     event.state = INACTIVE
     if event.hw.reported:
-        event.tstamp = time
-        start_enabled(event, time)
+        event.tstamp = ctx.time_of(event)
+        if event.leader.state >= INACTIVE:
+            _start_enabled(event, event.tstamp)
+        for sibling in event.siblings:
+            if sibling.state >= INACTIVE:
+                _start_enabled(sibling, ctx.time_of(sibling))
 
 
-def start_enabled(event: PerfEvent, time: int) -> None:
-    if event.leader.state >= INACTIVE and not event.timed:
+def _start_enabled(event: PerfEvent, time: int) -> None:
+    if not event.timed:
         event.timed = True
         event.enabled -= time
-    for sibling in event.siblings:
-        if sibling.state >= INACTIVE and not sibling.timed:
-            sibling.timed = True
-            sibling.enabled -= time
 
 
-def leave_enabled(event: PerfEvent, time: int) -> None:
+def leave_enabled(event: PerfEvent, ctx: Context) -> None:
     """The event falls below INACTIVE, and with a leader its siblings' time_enabled stops."""
     if event.timed:
         event.timed = False
-        event.enabled += time
+        event.enabled += ctx.time_of(event)
     for sibling in event.siblings:
         if sibling.timed:
             sibling.timed = False
-            sibling.enabled += time
-            sibling.tstamp = time
+            sibling.tstamp = ctx.time_of(sibling)
+            sibling.enabled += sibling.tstamp
 
 
 # Events into contexts and out of them.
@@ -526,7 +529,7 @@ def add_to_context(event: PerfEvent, ctx: Context) -> None:
     """add_event_to_ctx."""
     ctx.add(event)
     if event.state >= INACTIVE:
-        enter_enabled(event, ctx.time)
+        enter_enabled(event, ctx)
 
 
 def detach_from_group(event: PerfEvent, ctx: Context) -> None:
@@ -548,7 +551,7 @@ def detach_from_group(event: PerfEvent, ctx: Context) -> None:
         if sibling.state == ACTIVE:
             active.append(sibling)
         if sibling.state >= INACTIVE:
-            start_enabled(sibling, sibling.tstamp)
+            _start_enabled(sibling, sibling.tstamp)
     event.siblings = []
 
 

@@ -19,7 +19,7 @@ def goes_in(cc: CpuContext, burst: Burst, ctx: Context, event: PerfEvent) -> Non
     """event_sched_in."""
     burst.charge(Cost.EVENT_IN, cc.shared.costs[Cost.EVENT_IN])
     event.state = ACTIVE
-    event.running -= ctx.time
+    event.running -= ctx.time_of(event)
     if event.hw.config in CLOCKS:
         event.prev = ctx.time
 
@@ -29,7 +29,7 @@ def goes_out(cc: CpuContext, burst: Burst, ctx: Context, event: PerfEvent) -> No
     burst.charge(Cost.EVENT_OUT, cc.shared.costs[Cost.EVENT_OUT])
     event.state = INACTIVE
     event.stopped = False
-    event.running += ctx.time
+    event.running += ctx.time_of(event)
     update(event, ctx)
 
 
@@ -87,4 +87,4 @@ def truth(event: PerfEvent) -> int:
     """What really happened while it was enabled, inherited events aside."""
     if event.hw.config not in CLOCKS:
         return event.truth
-    return event.enabled + (event.ctx.time if event.timed and event.ctx is not None else 0)
+    return event.enabled + (event.ctx.time_of(event) if event.timed and event.ctx is not None else 0)

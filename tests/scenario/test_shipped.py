@@ -114,6 +114,22 @@ def test_reservation_dynamic_leaves_the_host_more_time_and_a_biased_scale() -> N
         assert (error(moving) > 0) is moving.event.endswith(":H")
 
 
+@pytest.mark.parametrize("reservation", ["dynamic", "static"])
+def test_reservation_less_guest_time_scales_what_excludes_guests_by_the_hosts_own(reservation: str) -> None:
+    """perf_event_time of a mediated PMU: a squeezed event has not been waiting meanwhile. Others' times stay."""
+    axes = f"partitioned,reservation={reservation}"
+    by = runs("reservation", designs=(axes, f"{axes},host_time=less-guest"))
+    whole, less = (run.host.events for run in by.values())
+    for one in less:
+        if one.event.endswith(":G"):
+            assert one == event(whole, one.event)
+        elif reservation == "dynamic":
+            assert got(one) == 1
+            assert abs(error(one)) < 0.02
+        else:  # multiplexed as before: eight events on four counters
+            assert got(one) == pytest.approx(0.5, abs=0.03)
+
+
 def test_load_latency_grows_with_host_events_in_the_guests_range_under_dynamic_reservation_only() -> None:
     def load(run: Run) -> int:
         p50 = run.guests[0].vcpu_load[0].p50_ns

@@ -28,7 +28,7 @@ from services.registers import (
 from services.state import derived
 
 # As plain integers, for speed.
-CREATE, RELEASE, ENABLE, DISABLE, READ, EL0_FILTER, _, LONG_OVERFLOW = (int(call) for call in Call)
+CREATE, RELEASE, ENABLE, DISABLE, READ, EL0_FILTER, _, LONG_OVERFLOW, _ = map(int, Call)
 EXCLUDE_USER, EXCLUDE_KERNEL, LONG, DISABLED, OVERFLOWS_LONG = (int(flag) for flag in CounterFlag)
 
 

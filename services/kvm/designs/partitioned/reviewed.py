@@ -72,6 +72,13 @@ class Pmcr(Enum):
     TRAPPED = "trapped"
 
 
+class HostTime(Enum):
+    """What the times of host events that exclude guests are taken from."""
+
+    CTX = "ctx"
+    LESS_GUEST = "less-guest"
+
+
 @dataclass(eq=False)
 class PartitionedPmu(Vpmu):
     """A vCPU's PMU: on the CPU while it is resident, in memory otherwise."""
@@ -80,7 +87,8 @@ class PartitionedPmu(Vpmu):
     context: PmuContext = field(default_factory=PmuContext, init=False)
     host_pmcr: HostPmcr = field(default_factory=HostPmcr, init=False)
     trapped: Accesses = derived(init=False)
-    calls_host: bool = derived(init=False)  # to give the range up, or to stop its own by HPME
+    calls_host: bool = derived(init=False)  # to give the range up, to stop its own by HPME, or for its clocks
+    guest_time: bool = derived(init=False)  # its clocks leave out the residency
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,7 +102,8 @@ class PartitionedPmu(Vpmu):
         self.context.fit(self, on, n=self.pmu.counters if design.pmcr is Pmcr.TRAPPED else on.hpmn)
         self.trapped = ACCESSES if on.split else UNSPLIT
         self.fast_path = design.traps is Traps.FAST_PATH
-        self.calls_host = design.reservation is Reservation.DYNAMIC or on.split
+        self.guest_time = design.host_time is HostTime.LESS_GUEST
+        self.calls_host = design.reservation is Reservation.DYNAMIC or on.split or self.guest_time
 
     async def load(self) -> None:
         """kvm_arch_vcpu_load."""
@@ -124,7 +133,8 @@ class PartitionedPmu(Vpmu):
         """The registers go onto the CPU."""
         context, on = self.context, self.context.on
         if self.calls_host:  # kvm_pmu_set_guest_counters
-            rows: list[Row] = [(Call.GUEST_COUNTERS, taken_from_host(on.cpu, on.mask), int(on.split), 0, 0)]
+            taken = taken_from_host(on.cpu, on.mask)
+            rows: list[Row] = [(Call.GUEST_COUNTERS, taken, int(on.split), 0, int(self.guest_time))]
             if self.el0_switched():  # what that reschedules comes back with the host's filters
                 rows.append((Call.EL0_FILTER, 1, 0, 0, 0))
             await awaited(self.vcpu.call(rows, Account.RESERVE))
@@ -214,6 +224,11 @@ class Partitioned(Design):
         Pinned.SWAP,
         "a pinned event of the host is in the host's range, where a flexible one makes room, and without any waits for "
         "the guest's put; or it is anywhere, and left without a counter goes to ERROR for good",
+    )
+    host_time: HostTime = axis(
+        HostTime.CTX,
+        "what host events that exclude guests are scaled by: their context's time, or that without what passed while "
+        "a guest had its range, as under a mediated vPMU",
     )
     pmcr: Pmcr = axis(Pmcr.UNTRAPPED, "PMCR_EL0.N as HPMN has it, or by TPMCR as userspace set it")
 
