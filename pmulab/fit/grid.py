@@ -104,7 +104,8 @@ def _agreement(found: Sequence[tuple[Setting, Prediction]]) -> Iterator[str]:
     """Which settings predict both numbers, and between what these lie as an assumed cost changes."""
     measured = predictions.published(OTHER, BASE)
     yield ""
-    yield f"{'over all costs':<24} {'specint':>20} {'host kernel':>20} {BASE:>20}  within {AGREES:.0%} of the published"
+    head = f"{'over all costs':<24} {'specint':>20} {'host kernel':>20} {BASE:>20}"
+    yield f"{head}  specint and the emulated host kernel within {AGREES:.0%}"
     for hz, counters in dict.fromkeys((setting.hz, setting.counters) for setting, _ in found):
         of = [(setting, one) for setting, one in found if (setting.hz, setting.counters) == (hz, counters)]
         ranges = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,8 +13,8 @@ from services.errors import UserError
 from services.result import Run
 
 STAT, STRESS = "specint-stat", "stress-record"
-STAT_SECONDS, STRESS_SECONDS = 2, 0.25  # of work: ratios and shares hardly depend on it, see `lengths`
-LENGTHS = (1, 10, 100)  # seconds
+STAT_SECONDS, STRESS_SECONDS = 2, 1  # of work: see `lengths` and `stress_lengths`
+LENGTHS, STRESS_LENGTHS = (1, 10, 100), (0.25, 1, 4)  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +22,20 @@ class Prediction:
     """Of one setting, in per cent; of two designs: the emulated one, and the one that it is compared with."""
 
     longer: float  # what the emulated vPMU adds to specint's elapsed time
-    without_stalls: float | None  # the same where perf stat does not count the two stalls; None: as `longer`
     kernel: tuple[float, float]  # the host's kernel while the guest records, as the host prints it
-    true_kernel: tuple[float, float] | None  # the same by exception level, if that is known
+    guest: tuple[float, float]  # and the guest
+    # What only a simulation knows; None of what was published.
+    without_stalls: float | None = None  # `longer` where perf stat does not count the two stalls
+    true_kernel: tuple[float, float] | None = None  # `kernel` by exception level
+    ticks: tuple[int, int] | None = None  # of the host, by which it prints `kernel` and `guest`
+
+    @property
+    def kernel_error(self) -> tuple[float, float] | None:
+        """One standard error of `kernel` as a share of so many ticks, were each at a random time."""
+        if self.ticks is None:
+            return None
+        first, second = (math.sqrt(p * (100 - p) / n) for p, n in zip(self.kernel, self.ticks, strict=True))
+        return first, second
 
     def distance(self, other: Prediction) -> float:
         """From `other`, relatively: of the elapsed time or the emulated kernel share, whichever is farther."""
@@ -40,7 +52,8 @@ def published(other: str, base: str) -> Prediction:
     stat, stress = scenario.load(STAT).published, scenario.load(STRESS).published
     elapsed = [number(stat[design].elapsed_seconds) for design in (other, base)]
     kernel = [number(stress[design].host_kernel_percent) for design in (other, base)]
-    return Prediction(100 * (elapsed[0] / elapsed[1] - 1), None, (kernel[0], kernel[1]), None)
+    guest = [number(stress[design].guest_percent) for design in (other, base)]
+    return Prediction(100 * (elapsed[0] / elapsed[1] - 1), (kernel[0], kernel[1]), (guest[0], guest[1]))
 
 
 def number(found: float | None) -> float:
@@ -52,15 +65,30 @@ def number(found: float | None) -> float:
 def predict(overrides: Sequence[str], other: str, base: str, *, jobs: int | None = None) -> Prediction:
     """Run both, at most `jobs` designs at once. Raises UserError if a run fails."""
     length = f"guest.task.seconds={STAT_SECONDS}"
-    stress = runs(STRESS, [*overrides, f"guest.task.seconds={STRESS_SECONDS}"], other, base, jobs)
-    kernel = [100 * run.cputime.host_kernel / run.printed for run in stress]
-    true_kernel = [100 * run.time.host_kernel / run.time.total for run in stress]
+    hz = scenario.load(STRESS, overrides=list(overrides)).experiments[0].host.hz
+    first, second = runs(STRESS, [*overrides, f"guest.task.seconds={STRESS_SECONDS}"], other, base, jobs)
     return Prediction(
         _longer(runs(STAT, [*overrides, length], other, base, jobs)),
+        (kernel_share(first), kernel_share(second)),
+        (guest_share(first), guest_share(second)),
         _longer(runs(STAT, [*overrides, length, _without_stalls()], other, base, jobs)),
-        (kernel[0], kernel[1]),
-        (true_kernel[0], true_kernel[1]),
+        (_true_kernel(first), _true_kernel(second)),
+        (round(first.printed * hz), round(second.printed * hz)),
     )
+
+
+def kernel_share(run: Run) -> float:
+    """The host's kernel as the host prints it, in per cent."""
+    return 100 * run.cputime.host_kernel / run.printed
+
+
+def guest_share(run: Run) -> float:
+    """The guest, likewise."""
+    return 100 * run.cputime.guest / run.printed
+
+
+def _true_kernel(run: Run) -> float:
+    return 100 * run.time.host_kernel / run.time.total
 
 
 def lengths(overrides: Sequence[str], other: str, base: str) -> Iterator[tuple[int, float, float, float]]:
@@ -69,6 +97,13 @@ def lengths(overrides: Sequence[str], other: str, base: str) -> Iterator[tuple[i
         found = runs(STAT, [*overrides, f"guest.task.seconds={seconds}"], other, base)
         system = [100 * run.guests[0].system_seconds / run.guests[0].elapsed_seconds for run in found]
         yield seconds, _longer(found), system[0], system[1]
+
+
+def stress_lengths(overrides: Sequence[str], other: str, base: str) -> Iterator[tuple[float, float, float]]:
+    """Seconds of work, and the host's kernel while the guest records under either design, as printed; per cent."""
+    for seconds in STRESS_LENGTHS:
+        first, second = runs(STRESS, [*overrides, f"guest.task.seconds={seconds}"], other, base)
+        yield seconds, kernel_share(first), kernel_share(second)
 
 
 def _without_stalls() -> str:

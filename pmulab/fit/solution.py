@@ -8,6 +8,7 @@ from decimal import Decimal
 from pmulab.fit.trial import BASE, OTHER, NoFitError, Numbers, Times, Trial
 
 STEPS = 3
+SYSTEM_STEPS = 6
 CLOSE = 0.002  # relative deviation at which repeating ends
 MEETS = 0.01  # relative deviation up to which a published time is met
 FACTORS = (0.2, 5.0)  # on the software costs of perf: beyond, they are no longer those of that code
@@ -23,18 +24,23 @@ class Line:
 
 
 def fit(trial: Trial, start: Numbers) -> tuple[Numbers, dict[str, Times]]:
-    """The fitted numbers, and the times that a run with them takes. Raises NoFitError."""
-    found = _fit_elapsed(trial, start)
+    """The fitted numbers, and the times that a run with them takes. Raises NoFitError.
+
+    A system time comes in ticks, few of them: the nearest that was found may still be off, as the times tell.
+    """
+    found = nearest = _fit_elapsed(trial, start)
     wanted = trial.system.get(BASE)
-    for _ in range(STEPS):
+    for _ in range(SYSTEM_STEPS):
         numbers, times = found
         if wanted is None or numbers.kernel_share is None or not times[BASE].system:
             break
+        if abs(times[BASE].system - wanted) <= abs(nearest[1][BASE].system - wanted):
+            nearest = found
         if abs(times[BASE].system / wanted - 1) < CLOSE_SYSTEM:
             break
         share = _rounded(float(numbers.kernel_share) * wanted / times[BASE].system)
         found = _fit_elapsed(trial, replace(numbers, kernel_share=share))
-    return found
+    return nearest
 
 
 def _fit_elapsed(trial: Trial, start: Numbers) -> tuple[Numbers, dict[str, Times]]:

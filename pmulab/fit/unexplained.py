@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pmulab import scenario
-from pmulab.fit.predictions import STAT, STRESS, STRESS_SECONDS, number, runs
+from pmulab.fit.predictions import STAT, STRESS, STRESS_SECONDS, guest_share, kernel_share, number, runs
 from services.experiment import ACCOUNTING
 from services.result import Run
 
 RECORD = "gzip-record"
-SECONDS = 4  # of specint's work
-BESIDE = 996  # Hz: at 4 a second its ticks meet those of 1000 Hz, so that a run of a quarter of a second has all phases
+SECONDS = 10  # of specint's work
+BESIDE = 996  # Hz: at 4 a second its ticks meet those of 1000 Hz, so that a run of a second has all phases, four times
 NAPS = 100  # of a program that sleeps, to measure its switches
 
 
@@ -75,8 +75,8 @@ def _third_run(overrides: Sequence[str], other: str, base: str) -> Iterator[str]
     for name, given in settings.items():
         found = runs(STRESS, [*overrides, *given, f"guest.task.seconds={STRESS_SECONDS}"], other, base)
         columns = (
-            [100 * run.cputime.guest / run.printed for run in found],
-            [100 * run.cputime.host_kernel / run.printed for run in found],
+            [guest_share(run) for run in found],
+            [kernel_share(run) for run in found],
             [100 * (run.host.irq or 0) / run.printed for run in found],
         )
         yield _row(name, *columns)

@@ -59,6 +59,24 @@ def test_the_share_in_the_kernel_is_that_with_which_the_system_time_is_met() -> 
     assert found == Numbers(Decimal("1.6"), Decimal("0.5"), Decimal("0.04"))
 
 
+class Ticks(Linear):
+    """Whose elapsed times are always met, and whose system times are what happened to be found."""
+
+    found = (0.2, 0.06, 0.13, 0.12, 0.3, 0.05, 0.2)
+
+    def run(self, numbers: Numbers) -> dict[str, Times]:
+        system, *rest = self.found
+        self.found = tuple(rest)
+        return {design: Times(elapsed, 1.0, system) for design, elapsed in self.elapsed.items()}
+
+
+def test_where_ticks_never_meet_the_system_time_the_nearest_fit_is_taken() -> None:
+    trial = Ticks(4.0, {}, {BASE: 3.0, OTHER: 4.0})
+    trial.system = {BASE: 0.11}
+    _, times = fit(trial, replace(NUMBERS, kernel_share=Decimal("0.01")))
+    assert times[BASE].system == 0.12
+
+
 def test_times_that_no_factor_meets_have_no_fit() -> None:
     trial = Linear(4.0, {BASE: (0.03, 0.02), OTHER: (0.1, 0.4)}, {BASE: 3.0, OTHER: 2.0})
     with pytest.raises(NoFitError, match="factor -"):
@@ -145,7 +163,7 @@ def test_the_assumed_costs_of_its_runs_stand_below_a_fit(
 
 def test_the_grid_says_which_settings_agree_and_which_are_nearest_under_each_set_of_costs() -> None:
     def found(hz: int, costs: str, longer: float) -> Row:
-        return Row(Setting(hz, 6, costs), predicted=Prediction(longer, None, (34.96, 0.5), None))
+        return Row(Setting(hz, 6, costs), predicted=Prediction(longer, (34.96, 0.5), (55.85, 91.06)))
 
     rows = [
         found(1000, "costs as shipped", 7.5),
