@@ -62,7 +62,7 @@ def test_the_share_in_the_kernel_is_that_with_which_the_system_time_is_met() -> 
 class Ticks(Linear):
     """Whose elapsed times are always met, and whose system times are what happened to be found."""
 
-    found = (0.2, 0.06, 0.13, 0.12, 0.3, 0.05, 0.2)
+    found: tuple[float, ...] = (0.2, 0.06, 0.13, 0.12, 0.3, 0.05, 0.2)
 
     def run(self, numbers: Numbers) -> dict[str, Times]:
         system, *rest = self.found
