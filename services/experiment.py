@@ -147,7 +147,7 @@ class GuestSpec:
     counters: int  # event counters userspace asks for (PMCR_EL0.N), the cycle counter beside them
     pmuver: int  # ID_AA64DFR0_EL1.PMUVer as the guest reads it; 0: it finds no PMU and never touches one
     vcpus: tuple[VcpuSpec, ...]
-    mux_interval: int = 0  # cycles; 0: one tick
+    mux_interval: int = 0  # cycles; 0: perf_event_mux_interval_ms' default, 1000/HZ ms
     denied: tuple[int, ...] = ()  # events that the VM's filter denies (KVM_ARM_VCPU_PMU_V3_FILTER)
     accounting: str = ACCOUNTING[0]
     sysctls: PerfSysctls = DEFAULT_SYSCTLS
@@ -172,7 +172,7 @@ class HostCpuSpec:
 class HostSpec:
     hz: int
     cpus: tuple[HostCpuSpec, ...]
-    mux_interval: int = 0  # cycles; 0: one tick
+    mux_interval: int = 0  # cycles; 0: perf_event_mux_interval_ms' default, 1000/HZ ms
     powerdown_residency: int = 0  # cycles of idleness for which a core loses its power; 0: it never does
     powerdown_exit: int = 0  # cycles that it then takes to come back
     perf_tool: str = "6.13"  # of clients' sessions; those above are as it makes them
