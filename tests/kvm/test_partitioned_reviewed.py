@@ -16,7 +16,7 @@ from services.kvm.requests import HOST, Request
 from services.linux_perf.attr import State
 from services.registers import CYCLE_BIT, CYCLE_COUNTER
 from tests.kvm.scripted import experiment, simulation
-from tests.kvm.stub_vcpu import StubVcpu, vcpu_load, vcpu_put
+from tests.kvm.stub_vcpu import StubVcpu, access, vcpu_load, vcpu_put
 from tests.kvm.test_designs import CYCLES, INSTRUCTIONS, INSTRUCTIONS_H, ran, with_host
 from tests.kvm.test_emulated import Counting
 
@@ -44,6 +44,17 @@ async def test_the_host_s_long_events_stay_long_beside_a_guest(host: int) -> Non
     await vcpu_put(vpmu)
     assert not vcpu.peek(r.MDCR_EL2) & r.MDCR_EL2_HLP
     assert vcpu.peek(r.PMCR_EL0) & r.PMCR_LP == host
+
+
+@pytest.mark.parametrize(("host", "guest"), [(r.PMCR_LP, 0), (0, r.PMCR_LP)])
+async def test_without_a_split_a_guest_does_not_change_where_the_host_s_events_overflow(host: int, guest: int) -> None:
+    """HPMN = 0 without FEAT_HPMN0: every event counter goes by PMCR_EL0.LP, and is the host's."""
+    vpmu, vcpu = made(counters=0, swap="eager")
+    vcpu.machine.poke(0, r.PMCR_EL0, ON | host)
+    vcpu.pmu.pmcr = ON | guest
+    await vcpu_load(vpmu)
+    assert vcpu.peek(r.PMCR_EL0) & r.PMCR_LP == host
+    assert await access(vpmu, r.PMCR_EL0, False, 0) & r.PMCR_LP == guest
 
 
 async def test_a_guest_s_programs_have_its_pmuserenr_though_its_registers_are_in_memory() -> None:

@@ -146,7 +146,7 @@ class PartitionedPmu(Vpmu):
         swap_in.types()  # kvm_pmu_apply_event_filter
         swap_in.counters()
         swap_in.selr()
-        swap_in.pmcr()
+        swap_in.pmcr(self.host_pmcr.value)
         swap_in.overflows()
         swap_in.cnten()
         swap_in.inten()

@@ -93,10 +93,13 @@ class SwapIn:
     def selr(self) -> None:
         self.burst.msr(r.PMSELR_EL0, self.pmu.selr)
 
-    def pmcr(self) -> None:
-        """Without P and C, which a VMM may have set. Without a split the host's counters need PMCR_EL0.E, too."""
+    def pmcr(self, host: int = 0) -> None:
+        """Without P and C, which a VMM may have set. Without a split all event counters are the `host`'s, whose
+        PMCR_EL0.E and LP they need."""
         value = self.pmu.pmcr & PMCR_WRITABLE
-        self.burst.msr(r.PMCR_EL0, value if self.context.on.split else value | r.PMCR_E)
+        if not self.context.on.split:
+            value = value & ~r.PMCR_LP | r.PMCR_E | host & r.PMCR_LP
+        self.burst.msr(r.PMCR_EL0, value)
 
     def pmcr_raw(self) -> None:
         """P and C, if they are in memory, too."""
