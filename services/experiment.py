@@ -38,6 +38,7 @@ class EventSpec:
     pmu: int = ANY_PMU  # of the host's (`core_pmus`), the one that it is bound to; a guest has one
     software: bool = False  # PERF_TYPE_SOFTWARE: `event` is one of services.events.Software
     generic: bool = False  # PERF_TYPE_HARDWARE or _HW_CACHE, which the PMU looks up among its events; else a raw number
+    sysfs: bool = False  # named as the PMU's events are in sysfs, where those that it lacks are not
 
 
 MMAP_PAGES: Final = 128  # of perf record, by the default of perf_event_mlock_kb

@@ -209,7 +209,7 @@ def _denied(table: Table) -> tuple[int, ...]:
     for spec in specs:
         if spec.software or spec.event == events.UNMAPPED:
             table.refuse("denied", f"{spec.name!r} is no event of a PMU", "leave it out")
-        if spec != EventSpec(spec.name, spec.event, spec.leader, generic=spec.generic):
+        if spec != EventSpec(spec.name, spec.event, spec.leader, generic=spec.generic, sysfs=spec.sysfs):
             table.refuse("denied", f"{spec.name!r}: the filter knows event numbers only", "leave the modifiers out")
     return tuple(sorted({spec.event for spec in specs}))
 

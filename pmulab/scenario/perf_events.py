@@ -18,7 +18,7 @@ from typing import Final
 
 from services import events
 from services.errors import UserError
-from services.experiment import ANY_PMU, EventSpec
+from services.experiment import ANY_PMU, CpuSpec, EventSpec
 from services.tables import meant, near
 
 _RAW = re.compile(r"r(?:0x)?([0-9a-fA-F]{1,8})")
@@ -52,6 +52,7 @@ class _Attr:
     rdpmc: bool = False
     software: bool = False
     generic: bool = False
+    sysfs: bool = False
     raw: bool = False  # a number without a PMU
     pmu: int = ANY_PMU
     frequency: int = 0  # of the terms freq= and period=
@@ -70,6 +71,7 @@ class Pmus:
 
     names: tuple[str, ...]  # by number
     raw: int = ANY_PMU  # where a number without a PMU goes
+    cores: tuple[CpuSpec, ...] = ()  # of the PMUs, by number; (): a guest's, whose events only its kernel knows
 
     def number(self, name: str) -> int:
         """Of the PMU of that name, or of ACPI's for it (`armv8_pmuv3_0`). Raises EventSyntaxError."""
@@ -80,9 +82,14 @@ class Pmus:
         known = [*self.names, *acpi]
         raise EventSyntaxError(f"no PMU {name!r}", near(name, list(dict.fromkeys(known))))
 
-    def each(self) -> list[int]:
-        """Those on which an event that names none is opened: perf's tools sort them by name."""
-        return sorted(range(len(self.names)), key=self.names.__getitem__)
+    def each(self, spec: EventSpec) -> list[int]:
+        """Those on which an event that names none is opened: perf's tools sort them by name.
+
+        A name of sysfs stands for the event on those that have it (parse_events_multi_pmu_add), if any has.
+        """
+        numbers = sorted(range(len(self.names)), key=self.names.__getitem__)
+        having = [n for n in numbers if self.cores[n].implements(spec.event)] if spec.sysfs and self.cores else []
+        return having or numbers
 
 
 GUEST_PMUS: Final = Pmus((_GENERIC,))
@@ -163,9 +170,12 @@ def _item(item: str, first: int, pmus: Pmus | None, tool: str) -> list[EventSpec
         pmu = first_pmu if event.software else event.pmu
         of_pmu.setdefault(pmu, []).append(replace(event, pmu=pmu))
     found = []
-    for events_of_pmu in of_pmu.values():
+    numbers = list(of_pmu)
+    if pmus is not None and ANY_PMU not in numbers:
+        numbers.sort(key=pmus.names.__getitem__)  # evlist__cmp
+    for pmu in numbers:
         leader = first + len(found)
-        found += [replace(event, leader=leader, pinned=False, exclusive=False) for event in events_of_pmu]
+        found += [replace(event, leader=leader, pinned=False, exclusive=False) for event in of_pmu[pmu]]
         found[leader - first] = replace(found[leader - first], pinned=pinned, exclusive=exclusive)
     return found
 
@@ -175,7 +185,7 @@ def _on_each(event: _Parsed, pmus: Pmus | None) -> list[EventSpec]:
     spec, plain = event
     if pmus is None or not plain or spec.software or len(pmus.names) == 1:
         return [spec]
-    return [replace(spec, pmu=pmu, name=f"{pmus.names[pmu]}/{spec.name}/") for pmu in pmus.each()]
+    return [replace(spec, pmu=pmu, name=f"{pmus.names[pmu]}/{spec.name}/") for pmu in pmus.each(spec)]
 
 
 def _event(text: str, leader: int, pmus: Pmus | None, tool: str, group_modifiers: str = "") -> _Parsed:
@@ -249,18 +259,18 @@ def _named(name: str, pmus: Pmus | None) -> _Attr:
     if event is not None:
         return _Attr(event, generic=True)
     if name.upper() in events.pmuv3():
-        return _Attr(events.number(name))
+        return _Attr(events.number(name), sysfs=True)
     if match := _RAW.fullmatch(name):
         return _Attr(_in_range(name, int(match[1], 16)), raw=True, pmu=ANY_PMU if pmus is None else pmus.raw)
     raise EventSyntaxError(f"unknown event {name!r}", f"{_nearest(name)}{_where_listed()}")
 
 
 def _pmu_terms(name: str, terms: list[str]) -> _Attr:
-    event, long, rdpmc, generic = None, False, False, False
+    event, long, rdpmc, generic, sysfs = None, False, False, False, False
     for term in terms:
         key, _, value = term.partition("=")
         if key in ("event", "config"):
-            event = _in_range(name, _number(name, value))
+            event, sysfs = _in_range(name, _number(name, value)), False
         elif key == "long":
             long = _flag(name, key, value)
         elif key == "rdpmc":
@@ -268,9 +278,9 @@ def _pmu_terms(name: str, terms: list[str]) -> _Attr:
         elif key == "config1":
             long, rdpmc = (bool(_config1(name, value) >> bit & 1) for bit in (0, 1))
         elif key.lower() in (known.lower() for known in events.pmuv3()) and not value:
-            event, generic = events.number(key), False
+            event, generic, sysfs = events.number(key), False, True
         elif (found := events.generic(key)) is not None and not value:  # config_term_pmu: the generic event of this PMU
-            event, generic = found, True
+            event, generic, sysfs = found, True, False
         else:
             raise EventSyntaxError(
                 f"unknown term {term!r} in {name!r}",
@@ -278,7 +288,7 @@ def _pmu_terms(name: str, terms: list[str]) -> _Attr:
             )
     if event is None:
         raise EventSyntaxError(f"{name!r} names no event", "write for example armv8_pmuv3_0/event=0x11/")
-    return _Attr(event, long, rdpmc, generic=generic)
+    return _Attr(event, long, rdpmc, generic=generic, sysfs=sysfs)
 
 
 def _flag(name: str, term: str, text: str) -> bool:
@@ -344,6 +354,7 @@ def _modify(text: str, attr: _Attr, modifiers: str, leader: int) -> EventSpec:
         pmu=attr.pmu,
         software=attr.software,
         generic=attr.generic,
+        sysfs=attr.sysfs,
     )
 
 

@@ -30,8 +30,9 @@ def host_pmus(cpus: Sequence[CpuSpec], *, of_task: bool) -> Pmus:
     A raw number goes to the first PMU that takes it (perf_init_event): on a CPU the one that covers it, on a task under
     perf stat the one that was registered last.
     """
-    names = tuple(pmu.name for pmu in core_pmus(cpus))
-    return Pmus(names, len(names) - 1 if of_task and len(names) > 1 else ANY_PMU)
+    pmus = core_pmus(cpus)
+    names, cores = tuple(pmu.name for pmu in pmus), tuple(cpus[pmu.cpus[0]] for pmu in pmus)
+    return Pmus(names, len(names) - 1 if of_task and len(names) > 1 else ANY_PMU, cores)
 
 
 def read_session(

@@ -164,6 +164,7 @@ class GuestCpu:
                 pmuver=boot.pmuver,
                 cpu=self.index,
                 group_throttle=guest.group_throttle,
+                denied=guest.denied,
                 mux_interval=guest.mux_interval,
             )
         )

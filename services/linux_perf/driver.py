@@ -111,6 +111,8 @@ class Driver:
     arm_pmu: int = derived(default=0)  # which of the kernel's this is, on the CPUs of several drivers
     group_throttle: bool = derived(default=False)  # groups are throttled, not events
     hpme: bool = derived(default=False)  # MDCR_EL2.HPME starts and stops with PMCR_EL0.E
+    denied: tuple[int, ...] = derived(default=())  # by the VM's filter, as reports say it
+    counters: int = 0  # PMCR_EL0.N, as probed
     pmceid0: int = 0  # PMCEID0_EL0 and PMCEID1_EL0, as probed
     pmceid1: int = 0
     cntr_mask: int = CYCLE_BIT  # counters that may be used; the event counters are known after the probe
@@ -277,6 +279,10 @@ class Driver:
         return counters
 
     # Counters.
+
+    def probed(self, counters: int, pmceid0: int, pmceid1: int) -> None:
+        """What __armv8pmu_probe_pmu keeps: PMCR_EL0.N, PMCEID0_EL0 and PMCEID1_EL0."""
+        self.counters, self.pmceid0, self.pmceid1 = counters, pmceid0, pmceid1
 
     def implements(self, event: int) -> bool:
         """Is a common event (0 to 0x3f) one of the PMU's?"""

@@ -111,7 +111,7 @@ class PerfEvent:
     on_exec: bool = field(init=False)
     state: int = field(init=False)
     idx: int = -1
-    bits: int = 0  # of the counters that it occupies
+    bits: int = 0  # of the counters that it occupies, or did when it last had any
     placed: int = -1  # entry in which it last went in, if it is `still`
     out: Burst = derived(init=False)  # what takes it off its counter, its cost included
     slot: int = derived(default=0)  # of its counter's value in the burst that is being posted

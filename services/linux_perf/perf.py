@@ -100,7 +100,8 @@ class PerfCpu(CpuContext):
         if arm_pmu not in probed:
             probed[arm_pmu] = await self._probe(cpu)
         found = probed[arm_pmu]
-        self.counters, self.pmu.pmceid0, self.pmu.pmceid1 = found.counters, found.pmceid0, found.pmceid1
+        self.counters = found.counters
+        self.pmu.probed(found.counters, found.pmceid0, found.pmceid1)
         self.pmu.cntr_mask = counter_mask(self.counters)
         if self.config.icntr:
             self.pmu.cntr_mask |= INSTRUCTION_BIT
@@ -145,7 +146,8 @@ class Perf:
         """
         if config.arm_pmu not in self.shared.pmus:
             pmu = self.shared.pmus[config.arm_pmu] = self._driver(config)
-            pmu.pmceid0, pmu.pmceid1, pmu.cntr_mask = probed.pmceid0, probed.pmceid1, cntr_mask
+            pmu.probed(probed.counters, probed.pmceid0, probed.pmceid1)
+            pmu.cntr_mask = cntr_mask
 
     def _driver(self, config: PerfConfig) -> Driver:
         return Driver(
@@ -158,6 +160,7 @@ class Perf:
             config.arm_pmu,
             config.group_throttle,
             config.hpme,
+            config.denied,
         )
 
     def cpu(self, number: int) -> PerfCpu:

@@ -13,9 +13,19 @@ from services import events
 from services.linux_perf.attr import EventAttr, State
 from services.linux_perf.driver import Driver, counter_bits, paired_on
 from services.linux_perf.event import HwEvent
-from services.registers import BR_RETIRED, CHAIN, CPU_CYCLES, CYCLE_BIT, PC_WRITE_RETIRED, PMUVER_NONE
+from services.registers import (
+    BR_RETIRED,
+    CHAIN,
+    CPU_CYCLES,
+    CYCLE_BIT,
+    PC_WRITE_RETIRED,
+    PMUVER_NONE,
+    counter_mask,
+)
 
 Member = tuple[HwEvent, int, EventAttr]  # of the group that an event is to join, the leader first
+
+STALL_SLOTS = range(0x3D, 0x40)  # STALL_SLOT_BACKEND, STALL_SLOT_FRONTEND, STALL_SLOT
 
 _NAMES = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP"}  # which has two names here, and one in the kernel
 
@@ -61,16 +71,28 @@ def map_event(pmu: Driver, attr: EventAttr, task: bool = True) -> int:
         raise OpenError(errno.ENOENT, f"Arm's driver maps {attr.name} to no event of the PMU")
     if not attr.generic or pmu.implements(event):
         return event
-    name = events.architectural_name(event)
-    # What a guest finds in PMCEID is what is left by the VM's filter (kvm_pmu_get_pmceid).
-    why = "" if pmu.hyp else ": the core lacks it, or the VM's filter denies it"
     if event != BR_RETIRED:
-        raise OpenError(errno.ENOENT, f"the PMU has no {name} (PMCEID{event >> 5}_EL0){why}")
+        raise OpenError(errno.ENOENT, _lacks(pmu, event))
     if not pmu.implements(PC_WRITE_RETIRED):
-        raise OpenError(
-            errno.ENOENT, f"the PMU has neither {name} nor PC_WRITE_RETIRED (PMCEID0_EL0, PMCEID1_EL0){why}"
-        )
+        raise OpenError(errno.ENOENT, f"{_lacks(pmu, event)}; {_lacks(pmu, PC_WRITE_RETIRED)}")
     return PC_WRITE_RETIRED
+
+
+def hidden(pmu: Driver, event: int) -> str:
+    """armv8pmu_event_attr_is_visible: why sysfs does not have an event of the architecture; empty if it does."""
+    if pmu.pmuver in PMUVER_NONE:
+        return "the kernel finds no PMU"
+    return "" if pmu.implements(event) else _lacks(pmu, event)
+
+
+def _lacks(pmu: Driver, event: int) -> str:
+    """A guest's kernel finds in PMCEID what KVM and the VM's filter leave of the core's (kvm_pmu_get_pmceid)."""
+    why = ""
+    if event in pmu.denied:
+        why = ": the VM's filter denies it"
+    elif not pmu.hyp:
+        why = ": KVM hides it, or the core lacks it" if event in STALL_SLOTS else ": the core lacks it"
+    return f"the PMU has no {events.architectural_name(event)} (PMCEID{event >> 5}_EL0){why}"
 
 
 def _check_user_access(pmu: Driver, attr: EventAttr, task: bool) -> None:
@@ -116,4 +138,7 @@ def _does_not_fit(pmu: Driver, events: int) -> str:
     counters = f"{(pmu.cntr_mask & (CYCLE_BIT - 1)).bit_count()} event counters"
     if pmu.cntr_mask & CYCLE_BIT:
         counters += " and the cycle counter"
-    return f"{f'a group of {events}' if events > 1 else 'it'} does not fit the PMU's {counters}"
+    every = counter_mask(pmu.counters)
+    withheld = every & ~pmu.cntr_mask
+    theirs = f": {withheld.bit_count()} of {every.bit_count()} are the guests' range" if withheld else ""
+    return f"{f'a group of {events}' if events > 1 else 'it'} does not fit the PMU's {counters}{theirs}"

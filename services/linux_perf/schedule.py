@@ -274,7 +274,7 @@ def _post_in(cc: CpuContext, burst: Burst, ctx: Context, event: PerfEvent) -> bo
 
 def _post_group_in(cc: CpuContext, burst: Burst, ctx: Context, leader: PerfEvent, active: list[PerfEvent]) -> bool:
     """group_can_go_on, group_sched_in: all of the group or, after those that fitted went out again, nothing."""
-    exclusive = leader.hw.exclusive
+    exclusive, ran = leader.hw.exclusive, leader.bits
     if cc.exclusive or (exclusive and active) or not _post_in(cc, burst, ctx, leader):
         return False
     cc.exclusive = exclusive  # before its siblings: they go with it
@@ -283,6 +283,9 @@ def _post_group_in(cc: CpuContext, burst: Burst, ctx: Context, leader: PerfEvent
             for placed in leader.siblings[:index]:
                 post_out(cc, burst, ctx, placed)
             post_out(cc, burst, ctx, leader)
+            if not ran:  # it has yet to
+                for placed in (leader, *leader.siblings):
+                    placed.bits = 0
             return False
     return True
 
@@ -380,7 +383,7 @@ def _starves(cc: CpuContext, unplaced: PerfEvent, leaders: list[PerfEvent]) -> N
     ]
     for leader in leaders[leaders.index(unplaced) :]:
         for event in (leader, *leader.siblings):
-            if event.state == INACTIVE and not event.running:
+            if event.state == INACTIVE and not event.bits:
                 known = cc.starved.setdefault(event.id, [])
                 known += [owner for owner in dict.fromkeys(owners) if owner not in known]
 

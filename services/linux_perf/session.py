@@ -13,7 +13,7 @@ from services.linux_perf.attr import EventAttr
 from services.linux_perf.driver import REGISTERS, Driver
 from services.linux_perf.event import ACTIVE, ERROR, OFF, PerfEvent
 from services.linux_perf.perf import PerfCpu
-from services.linux_perf.pmu import Member, admit, state_of
+from services.linux_perf.pmu import Member, admit, hidden, state_of
 from services.linux_perf.reading import Reading
 from services.linux_perf.ring_buffer import NOBODY, RingBuffer
 from services.linux_perf.shared import NS_PER_S
@@ -93,9 +93,19 @@ class Session:
             self.due = self.began + self.spec.interval
 
     def _opening(self) -> Opening:
+        error = self._syntax_error()
+        if error:
+            return Opening((), {}, error)
         here, covers = self.perf.config.cpu, self.perf.shared.covers
         anywhere = self.task is not None and self.spec.verb == "stat"
         return Tool(self.spec, self.cpus, here, covers.__getitem__, self._check, anywhere=anywhere).run()
+
+    def _syntax_error(self) -> str:
+        """What the tool says of a name that is none of the PMU's in sysfs, and ends; empty if all are there."""
+        for spec in self.spec.events:
+            if spec.sysfs and (why := hidden(self._pmu(spec.pmu), spec.event)):
+                return f"event syntax error: {spec.name!r}: bad event name: {why}"
+        return ""
 
     def _check(self, call: Call, number: int, group: Group) -> None:
         """perf_event_open on a PMU. Raises OpenError."""
@@ -239,7 +249,7 @@ class Session:
             "running": reading.running,
             "samples": event.child_samples + sum(one.samples for one in family),
             "state": ERROR if unread else event.state,
-            "starved": self.perf.starved.get(event.id),
+            "starved": None if any(one.bits for one in family) else self.perf.starved.get(event.id),
             **carried,
             **self._losses(family, reading),
         }

@@ -29,6 +29,7 @@ class PerfConfig:
     high_to_low: bool = False  # allocate event counters from the highest index (partitioned v8 hosts)
     hpme: bool = False  # MDCR_EL2.HPME starts and stops with PMCR_EL0.E (hosts of partitioned v3 to v6)
     group_throttle: bool = False  # it throttles groups, not events (Linux 6.16)
+    denied: tuple[int, ...] = ()  # by the VM's filter: what reports of a guest's kernel go by, which cannot tell
     mux_interval: int = 0  # cycles; 0: perf_event_mux_interval_ms' default, 1000/HZ ms
     record_bytes: int = 48  # of one sample's record: header, ip, tid, time, id, period
     watermark_bytes: int = 256 * 1024  # at which a reader is woken, of the ring buffer of an event without a session

@@ -14,7 +14,7 @@ from tests.linux_perf.bench import CYCLES, INSTRUCTIONS, Kernel
 
 LL_CACHE_RD = 0x36
 
-OF_GUEST = ": the core lacks it, or the VM's filter denies it"  # a guest cannot tell
+OF_GUEST = ": the core lacks it"
 
 
 async def kernel_with(*events: int, counters: int = 6) -> Kernel:
@@ -101,7 +101,24 @@ async def test_counters_that_are_a_guests_are_not_there_for_a_group() -> None:
     leader = await kernel.open(INSTRUCTIONS)
     await kernel.perf.set_counters(kernel.cpu, 0b11, reschedule=False)
     await kernel.open(INSTRUCTIONS, leader=leader)
-    assert refused(kernel, EventAttr(INSTRUCTIONS), leader)[0] == errno.EINVAL
+    number, why = refused(kernel, EventAttr(INSTRUCTIONS), leader)
+    assert number == errno.EINVAL
+    assert why == "EINVAL: a group of 3 does not fit the PMU's 2 event counters: 3 of 5 are the guests' range"
+
+
+async def test_an_event_that_has_had_a_counter_for_no_time_is_not_said_to_have_had_none() -> None:
+    kernel = await Kernel.boot(counters=1, hyp=True, access_cycles=0)
+    of = SessionSpec("stat", (EventSpec("first", 3, 0), EventSpec("second", 4, 1)))
+    made = Session(of, Kernel.TASK, kernel.perf)
+    await made.open(kernel.cpu)
+    assert [event is not None and event.state for event in made.events] == [State.ACTIVE, State.INACTIVE]
+    await kernel.open(5, pinned=True, name="theirs")
+    kernel.bench.work(1000)
+    await kernel.switch()
+    first, second = (await made.report(kernel.cpu))["events"]
+    assert (first["running"], first["count"], second["running"]) == (0, 0, 0)
+    assert first["starved"] is None
+    assert second["starved"] == ["event:first", "event:theirs"]
 
 
 # perf's tools.

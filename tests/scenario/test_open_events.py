@@ -195,8 +195,7 @@ def test_what_the_vms_filter_denies_is_not_there_for_its_perf_but_as_a_raw_numbe
         events = "branch-misses,branches,r10"
     """
     misses, branches, raw = run(tmp_path, text).guests[0].events
-    why = "the core lacks it, or the VM's filter denies it"
-    assert misses.unsupported == f"ENOENT: the PMU has no BR_MIS_PRED (PMCEID0_EL0): {why}"
+    assert misses.unsupported == "ENOENT: the PMU has no BR_MIS_PRED (PMCEID0_EL0): the VM's filter denies it"
     assert whole(branches)
     assert (raw.unsupported, raw.count) == ("", 0)
 
@@ -234,8 +233,7 @@ def test_perf_record_does_not_run_nor_does_the_program_under_it_and_the_rest_goe
     (guest,) = made.guests
     (refused,) = guest.refused_sessions
     assert (refused.session, refused.verb) == ("guest.0.task.0.perf", "record")
-    why = "the core lacks it, or the VM's filter denies it"
-    assert refused.reason == f"LLC-loads: ENOENT: the PMU has no LL_CACHE_RD (PMCEID1_EL0): {why}"
+    assert refused.reason == "LLC-loads: ENOENT: the PMU has no LL_CACHE_RD (PMCEID1_EL0): the core lacks it"
     assert [(event.session, whole(event)) for event in guest.events] == [("guest.0.task.1.perf", True)]
     assert 0.004 < guest.true_user_seconds < 0.0055, "the other program's"
     assert [one.verb for one in made.host.refused_sessions] == ["record"]
@@ -284,6 +282,70 @@ def test_a_host_event_that_never_gets_a_counter_says_who_has_them(tmp_path: Path
     assert [event.starved for event in emulated] == ["", *["r3:D has one; KVM counts for web with some"] * 6]
     assert {event.starved for event in partitioned if not event.unsupported} == {"7 of 7 are the guests' range"}
     assert "\nemulated: r4 never got a counter: r3:D has one; KVM counts for web with some\n" in render(result)
+
+
+SYSFS = """
+    [machine]
+    core = "{core}"
+    [kvm]
+    designs = ["emulated"]
+    [[{of}.task]]
+    workload = "gzip-random"
+    seconds = 0.002
+    [{of}.task.perf]
+    verb = "{verb}"
+    events = ["cycles", "{event}"]
+"""
+
+
+@pytest.mark.parametrize("verb", ["stat", "record"])
+@pytest.mark.parametrize(
+    ("of", "core", "event", "why"),
+    [
+        ("host", "a64fx", "ll_cache_rd", "LL_CACHE_RD (PMCEID1_EL0)"),
+        ("host", "a64fx", "armv8_a64fx/ll_cache_rd/", "LL_CACHE_RD (PMCEID1_EL0)"),
+        ("guest", "a64fx", "ll_cache_rd", "LL_CACHE_RD (PMCEID1_EL0): the core lacks it"),
+        ("guest", "neoverse-v1", "stall_slot", "STALL_SLOT (PMCEID1_EL0): KVM hides it, or the core lacks it"),
+        ("guest", "neoverse-v1", "br_mis_pred", "BR_MIS_PRED (PMCEID0_EL0): the VM's filter denies it"),
+    ],
+)
+def test_a_name_that_sysfs_does_not_have_is_a_syntax_error(
+    tmp_path: Path, of: str, core: str, event: str, why: str, verb: str
+) -> None:
+    """armv8pmu_event_attr_is_visible, parse_events_multi_pmu_add: the tool ends before it opens anything."""
+    text = SYSFS.format(of=of, core=core, event=event, verb=verb)
+    if of == "guest":
+        text = text.replace("[[guest.task]]", '[[guest]]\ndenied = ["br_mis_pred"]\n[[guest.task]]')
+    made = run(tmp_path, text)
+    actor = made.host if of == "host" else made.guests[0]
+    (refused,) = actor.refused_sessions
+    assert refused.reason == f"event syntax error: {event!r}: bad event name: the PMU has no {why}"
+    assert not actor.events
+    assert cli.main(["run", str(tmp_path / "own.toml")]) == 1
+
+
+def test_a_name_of_sysfs_is_opened_on_the_pmus_that_have_it(tmp_path: Path) -> None:
+    text = """
+        [machine]
+        pcpus = 2
+        core = ["a64fx", "neoverse-n1"]
+        [[host.perf]]
+        verb = "stat"
+        events = ["ll_cache_rd", "{ll_cache_rd,inst_retired}"]
+        [[host.task]]
+        workload = "gzip-random"
+        seconds = 0.002
+    """
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    (experiment,) = scenario.load(str(path)).experiments
+    (session,) = experiment.host.cpus[1].sessions
+    assert [(event.name, event.leader) for event in session.events] == [
+        ("armv8_neoverse_n1/ll_cache_rd/", 0),
+        ("armv8_a64fx/inst_retired/", 1),
+        ("armv8_neoverse_n1/ll_cache_rd/", 2),
+        ("armv8_neoverse_n1/inst_retired/", 2),
+    ]
 
 
 def test_a_group_that_is_read_samples_by_its_leader(tmp_path: Path) -> None:

@@ -159,7 +159,8 @@ def test_leaders_count_over_all_arguments() -> None:
 def test_every_listed_name_can_be_asked_for(name: str) -> None:
     generic = events.generic(name)
     number = events.number(name) if generic is None else generic
-    assert parse_events([name]) == (EventSpec(name, number, 0, generic=generic is not None),)
+    by_sysfs = generic is None
+    assert parse_events([name]) == (EventSpec(name, number, 0, generic=not by_sysfs, sysfs=by_sysfs),)
 
 
 def test_architectural_names_round_trip() -> None:
