@@ -182,6 +182,14 @@ class Table:
         """A length of time from `low` to `high` in `unit`s: a number of them, or a text with a unit of its own."""
         return self._duration((*self.path, key), self.data.get(key, default), unit, default, low, high)
 
+    def whole(self, key: str, unit: str, default: int, low: int, high: int) -> int:
+        """Likewise, of what is kept as a whole number of `unit`s."""
+        time = self.duration(key, unit, default, low, high)
+        if time != int(time):
+            problem = f"{_dotted((*self.path, key))} = {self.data[key]!s} is finer than the {unit} in which it is kept"
+            self.refuse(key, problem, f"give a whole number of {unit}")
+        return int(time)
+
     def durations(
         self, key: str, unit: str, default: Sequence[Decimal], low: Decimal | int, high: Decimal | int
     ) -> list[Decimal]:

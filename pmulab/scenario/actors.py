@@ -28,7 +28,7 @@ from services.experiment import (
     VcpuSpec,
 )
 from services.registers import PMUVER_P5
-from services.tables import Table
+from services.tables import Table, near
 
 _HZ = 250  # CONFIG_HZ of arm64's defconfig
 _MAX_HZ = 1000
@@ -70,7 +70,7 @@ def read_host(scenario: Table, machine: Machine, work: Work) -> HostSpec:
 
 def _microseconds(table: Table, machine: Machine, key: str) -> int:
     """In cycles."""
-    return machine.cycles(table.duration(key, "us", 0, 0, 10**9) / 10**6)
+    return machine.length(table, key, "us", 0, 0, 10**9)
 
 
 def _group_throttle(table: Table) -> bool:
@@ -80,6 +80,11 @@ def _group_throttle(table: Table) -> bool:
 
 def _perf_tool(host: Table) -> str:
     """The version of the host's perf tools."""
+    version = host.data.get("perf_tool")
+    if isinstance(version, Decimal):  # what TOML takes a version without quotes for
+        if str(version) not in TOOLS:
+            host.refuse("perf_tool", f"host.perf_tool = {version} is not known", near(str(version), TOOLS))
+        return str(version)
     return host.choice("perf_tool", TOOLS, TOOLS[0])
 
 
@@ -248,7 +253,7 @@ def read_task(table: Table, machine: Machine, work: Work, pmus: Pmus = GUEST_PMU
     phases, turns = work.phases(table)
     read_every = 0
     if "rdpmc_us" in table:
-        read_every = machine.cycles(table.duration("rdpmc_us", "us", 1, Decimal("0.1"), 10**9) / 10**6)
+        read_every = machine.length(table, "rdpmc_us", "us", 1, Decimal("0.1"), 10**9)
     if read_every and not (session and any(event.rdpmc for event in session.events)):
         remedy = 'give it a session with events = "armv8_pmuv3_0/cpu_cycles,rdpmc=1/", or leave it out'
         table.refuse("rdpmc_us", "there is no event that the program may read", remedy)
@@ -257,7 +262,7 @@ def read_task(table: Table, machine: Machine, work: Work, pmus: Pmus = GUEST_PMU
         phases=phases,
         repeat=table.integer("repeat", 1, 1, 2**31),
         session=session,
-        sleep=machine.cycles(table.duration("sleep_ms", "ms", 0, 0, 10**6) / 1000),
+        sleep=machine.length(table, "sleep_ms", "ms", 0, 0, 10**6),
         threads=table.integer("threads", 1, 1, MAX_THREADS),
         turns=turns,
         read_every=read_every,
@@ -286,7 +291,7 @@ def _accounting(table: Table) -> str:
 def _mux_interval(table: Table, machine: Machine) -> int:
     if "mux_interval_ms" not in table:
         return 0
-    return machine.cycles(table.duration("mux_interval_ms", "ms", 4, 1, 10_000) / Decimal(1000))
+    return machine.cycles(Decimal(table.whole("mux_interval_ms", "ms", 4, 1, 10_000)) / 1000)
 
 
 def _sysctls(table: Table) -> PerfSysctls:

@@ -25,10 +25,10 @@ def read_offline(host: Table, machine: Machine) -> list[Spans]:
         pcpu = table.integer("pcpu", 0, 0, pcpus - 1)
         if pcpu == 0:
             table.refuse("pcpu", "pCPU 0 stays online: somebody has to", "take another one")
-        begin = machine.cycles(table.duration("from_ms", "ms", 0, 0, _LONGEST_MS) / 1000)
+        begin = machine.length(table, "from_ms", "ms", 0, 0, _LONGEST_MS)
         end = NEVER
         if "to_ms" in table:
-            end = machine.cycles(table.duration("to_ms", "ms", 0, 0, _LONGEST_MS) / 1000)
+            end = machine.length(table, "to_ms", "ms", 0, 0, _LONGEST_MS)
         last = found[pcpu][-1][1] if found[pcpu] else 0
         if begin <= last:
             table.refuse("from_ms", f"pCPU {pcpu} is not online before that", "put them in order")

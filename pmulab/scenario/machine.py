@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TypeVar
 
 from pmulab.scenario import keys
-from services import cores, costs
+from services import cores, costs, durations
 from services.errors import UserError
 from services.experiment import NO_PARTITION, CpuSpec, ExitSpec
 from services.tables import Table, is_path
@@ -26,6 +26,14 @@ class Machine:
     costs: dict[str, int]  # cycles, by lower-case cost name
     exits: ExitSpec
     assumed_costs: dict[str, str] = field(default_factory=dict)  # those that nobody has measured; what was taken
+
+    def length(self, table: Table, key: str, unit: str, default: int, low: Decimal | int, high: Decimal | int) -> int:
+        """A key's length of time, in cycles: none at all, or at least one."""
+        time = table.duration(key, unit, default, low, high)
+        cycles = self.cycles(time / durations.NANOSECONDS["s"] * durations.NANOSECONDS[unit])
+        if time and not cycles:
+            table.refuse(key, *_no_cycle(key, table.data[key], self.frequency_hz))
+        return cycles
 
     def cycles(self, seconds: Decimal) -> int:
         """A duration in cycles, rounded to the nearest."""
@@ -62,6 +70,13 @@ def read_machine(scenario: Table) -> Machine:
     clock_ghz = table.number("clock_ghz", Decimal("3.0"), Decimal("0.001"), 100)
     frequency_hz = int(clock_ghz * 10**9)
     table_of_costs = _costs(table, _cost_table(table, found))
+    for n, delay in enumerate(pmi_delay):
+        if delay and not _cycles(delay / 10**9, frequency_hz):
+            table.refuse(
+                "pmi_delay",
+                *_no_cycle("pmi_delay", f"{delay} ns", frequency_hz),
+                index=n if isinstance(table.data.get("pmi_delay"), list) else None,
+            )
     cpus = [
         replace(
             _of(found, n).spec,
@@ -109,6 +124,12 @@ def _check_length(table: Table, key: str, values: Sequence[object], pcpus: int) 
 
 def _cycles(seconds: Decimal, frequency_hz: int) -> int:
     return int(seconds * frequency_hz + Decimal("0.5"))
+
+
+def _no_cycle(key: str, written: object, frequency_hz: int) -> tuple[str, str]:
+    """The problem and the remedy of a length of time that is none in cycles."""
+    cycle = Decimal(10**9) / frequency_hz
+    return f"{key} = {written} is no cycle of the machine's clock", f"give 0, or at least {cycle:.3g} ns"
 
 
 def _of(values: Sequence[T], pcpu: int) -> T:

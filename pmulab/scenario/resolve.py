@@ -95,7 +95,7 @@ def resolve(document: Document, chosen: Sequence[str], seed: int | None, every_e
 def _halt_poll(scenario: Table) -> Decimal:
     """In seconds."""
     table = scenario.table("kvm", keys.KVM)
-    return table.duration("halt_poll_ns", "ns", _HALT_POLL_NS, 0, 2**32 - 1) / 10**9
+    return Decimal(table.whole("halt_poll_ns", "ns", _HALT_POLL_NS, 0, 2**32 - 1)) / 10**9
 
 
 def _designs(scenario: Table, experiment: Experiment, chosen: Sequence[str]) -> tuple[list[DesignSpec], list[Failure]]:

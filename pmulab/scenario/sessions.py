@@ -84,10 +84,7 @@ def _interval(table: Table, verb: str) -> int:
         return 0
     if verb == "record":
         table.refuse("interval_ms", "perf record prints nothing at intervals", 'leave it out, or write verb = "stat"')
-    interval = table.duration("interval_ms", "ms", 1000, 1, _MAX_INTERVAL)
-    if interval != int(interval):
-        table.refuse("interval_ms", f"perf stat takes whole ms, not {interval}", "give a whole number of them")
-    return int(interval)
+    return table.whole("interval_ms", "ms", 1000, 1, _MAX_INTERVAL)
 
 
 def _sampling(table: Table, verb: str) -> tuple[int, int]:

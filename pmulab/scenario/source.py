@@ -16,6 +16,7 @@ from services.errors import UserError
 from services.tables import Document, near, written
 from services.toml_lines import Path
 
+_CLOSING = {"(": ")", "{": "}"}
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -81,10 +82,42 @@ def _malformed(override: str) -> UserError:
 
 
 def _value(text: str) -> Any:
+    """TOML, or else a list of elements in brackets, each TOML or plain text, or else plain text."""
+    value = _toml(text)
+    if value is text and text.startswith("[") and text.endswith("]"):
+        elements = _elements(text[1:-1])
+        if elements and all(elements):
+            return [_toml(element) for element in elements]
+    return value
+
+
+def _toml(text: str) -> Any:
+    """The value that TOML reads, or the text itself."""
     try:
         return tomli.loads(f"value = {text}", parse_float=Decimal)["value"]
     except (ValueError, RecursionError):  # not TOML, or beyond what Python reads of it
         return text
+
+
+def _elements(text: str) -> list[str]:
+    """Split at the commas that stand outside quotes, braces and parentheses; nothing if these do not match."""
+    elements, quote, closing = [""], "", ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "\"'":
+            quote = character
+        elif character in _CLOSING:
+            closing += _CLOSING[character]
+        elif closing and character == closing[-1]:
+            closing = closing[:-1]
+        elif character in "[])}":
+            return []
+        elif character == "," and not closing:
+            elements.append("")
+            continue
+        elements[-1] += character
+    return [] if quote or closing else [element.strip() for element in elements]
 
 
 def _from_python(key: str, value: Any) -> Any:

@@ -153,6 +153,31 @@ def test_an_override_reaches_one_guest_or_all(key: str) -> None:
     assert [guest.hz for guest in experiment.guests] == hz
 
 
+def test_a_list_in_an_override_is_of_toml_or_of_text() -> None:
+    settings = [
+        "machine.pcpus=2",
+        "machine.core=[neoverse-n1, cortex-a76]",
+        "machine.pmi_delay=[1us,2us]",
+        "kvm.designs=[emulated,'partitioned,reservation=static']",
+        "guest.task.perf.events=[cycles,{instructions,branches}:u]",
+        "host.perf_tool=6.12",
+    ]
+    loaded = scenario.load("quick", overrides=settings)
+    experiment = loaded.experiments[0]
+    assert [(cpu.model, cpu.pmi_delay) for cpu in experiment.cpus] == [("neoverse-n1", 3000), ("cortex-a76", 6000)]
+    assert [one.design.name for one in loaded.experiments] == ["emulated", "partitioned"]
+    session = experiment.guests[0].vcpus[0].tasks[0].session
+    assert session is not None
+    assert [event.leader for event in session.events] == [0, 1, 1]
+    assert experiment.host.perf_tool == "6.12"
+
+
+@pytest.mark.parametrize("text", ["[1us,,2us]", "[1us,(2us]", "['1us,2us]"])
+def test_what_is_no_list_is_text(text: str) -> None:
+    with pytest.raises(UserError, match="is not a length of time"):
+        scenario.load("quick", overrides=[f"machine.pmi_delay={text}"])
+
+
 def test_overrides_read_as_toml_or_as_text() -> None:
     loaded = scenario.load("quick", overrides=["machine.core=neoverse-n2", "guest.task.ipc=2", "seed = 7"], seed=None)
     assert (loaded.experiments[0].cpus[0].model, loaded.seed) == ("neoverse-n2", 7)
