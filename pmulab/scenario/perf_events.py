@@ -26,7 +26,7 @@ _PMU = re.compile(r"armv8_\w+")
 _WITH_TERMS = re.compile(r"([^/]+)/([^/]*)/")
 _MODIFIERS = "ukhGHDIpPSWe"
 _OTHER_MODIFIERS = {
-    "b": "counting by BPF programs (perf stat --bpf-counters) is not modelled: leave it out",
+    "b": "it has BPF programs count (bperf: one event of a CPU for all sessions), which is not modelled: leave it out",
     "R": "retire latencies are Intel's: leave it out",
 }
 _MOST_PRECISE = 3

@@ -17,6 +17,7 @@ _SUMMED = ("count", "truth", "held", "enabled", "running", "samples")
 _LOSSES = ("lost", "lost_count", "missed", "throttles", "throttled")  # 0 where they are not there
 _WRAP = 1 << 32  # what a counter loses with an overflow that nobody sees
 _NOT_EXCLUDED = "it does not exclude guests (:H)"
+_S64_MIN = -(1 << 63)  # the least number of JSON's writer
 
 
 def events(cpus: Iterable[Mapping[str, Any]], vms: Sequence[str] = ()) -> tuple[Event, ...]:
@@ -109,12 +110,12 @@ def _error(row: Mapping[str, int]) -> CountError:
     printed, seen, ideal = _scaled(count, row), _scaled(count + wraps * _WRAP, row), _scaled(held, row)
     unthrottled = _scaled(count + wraps * _WRAP + row["throttled"], row)
     return CountError(
-        multiplexing=ideal - truth,
-        stopped=min(unthrottled - ideal, 0),
-        throttled=seen - unthrottled,
+        multiplexing=max(ideal - truth, _S64_MIN),
+        stopped=max(min(unthrottled - ideal, 0), _S64_MIN),
+        throttled=max(seen - unthrottled, _S64_MIN),
         surplus=max(unthrottled - ideal, 0),
-        overflow=printed - seen,
-        lost=-_scaled(row["lost_count"], row),
+        overflow=max(printed - seen, _S64_MIN),
+        lost=max(-_scaled(row["lost_count"], row), _S64_MIN),
     )
 
 

@@ -92,7 +92,7 @@ class Kvm:
 
 @dataclass(frozen=True, slots=True)
 class CountError:
-    """`scaled - truth` of an event by cause, in occurrences; the parts add up.
+    """`scaled - truth` of an event by cause, in occurrences; the parts add up, if none is below -2^63, an s64's least.
 
     What `lost` records stood for was counted: the parts with it add up to the error of what perf.data has.
     """
@@ -146,8 +146,8 @@ class Event:
 
 
 def scaled(count: int, enabled_ns: int, running_ns: int) -> int:
-    """As perf computes it: count * enabled / running, to the nearest; at most what 64 bits hold, JSON's everywhere."""
-    return min((2 * count * enabled_ns + running_ns) // (2 * running_ns), (1 << 63) - 1)
+    """As perf computes it: count * enabled / running, to the nearest; at most what a u64 holds."""
+    return min((2 * count * enabled_ns + running_ns) // (2 * running_ns), (1 << 64) - 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ def test_an_event_in_error_has_no_count() -> None:
 
 def test_what_scaling_makes_larger_than_64_bits_hold_is_what_they_hold() -> None:
     one = event(count=2**50, held=2**50, truth=2**50, enabled=2**50, running=1)
-    assert one.scaled == 2**63 - 1
+    assert one.scaled == 2**64 - 1
     assert one.error is not None
     assert sum(asdict(one.error).values()) == one.scaled - one.truth
     orjson.dumps(one)
@@ -67,6 +67,27 @@ def test_counts_are_added_up_as_u64s_and_one_may_be_any() -> None:
     assert of_host(orjson.dumps(report)) == report
     (made,) = events_of([report, report])
     assert made.count == 2**64 - 2
+    orjson.dumps(made)
+
+
+@pytest.mark.parametrize(
+    ("row", "scaled"),
+    [
+        ({"count": 2**64 - 1, "held": 2**64 - 1, "truth": 2**64 - 1, "enabled": 2**64 - 1, "running": 2**64 - 1}, -1),
+        ({"count": 0, "held": 0, "truth": 2**64 - 1, "enabled": 2**64 - 1, "running": 2**54, "lost_count": 1}, 0),
+        ({"count": 2**64 - 1, "held": 0, "truth": 0, "enabled": S, "running": S}, -1),
+    ],
+)
+def test_counts_times_and_truths_are_u64s(row: dict[str, int], scaled: int) -> None:
+    """And so is what they scale to; of the parts of its error only the least is less than it was."""
+    one = {"name": "e", "samples": 2**64 - 1, "state": 1} | row
+    grown = [row["count"], row["truth"], row["enabled"], row["running"], 0]
+    intervals = [{"time": 2**64 - 1, "events": [grown]}]
+    report = {"sessions": [{"name": "host.perf", "events": [one], "intervals": intervals}]}
+    assert of_host(orjson.dumps(report)) == report
+    (made,) = events_of([report])
+    assert (made.truth, made.enabled_ns, made.running_ns) == (row["truth"], row["enabled"], row["running"])
+    assert made.scaled == scaled % 2**64
     orjson.dumps(made)
 
 
