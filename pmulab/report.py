@@ -240,6 +240,11 @@ def _events(actor: str, runs: Sequence[Run], actors: Sequence[Guest | Host]) -> 
     warned = dict.fromkeys(
         f"perf {one.verb} ({one.session}): {one.text}" for of in actors if isinstance(of, Host) for one in of.warnings
     )
+    ended += [
+        f"{name}: {one.task} ({one.session or 'a client'}) was killed by {one.signal}: {one.reason}"
+        for name, of in zip(heads, actors, strict=True)
+        for one in of.killed_tasks
+    ]
     without = {of.no_vpmu for of in actors if isinstance(of, Guest) and of.no_vpmu}
     ended = [*(f"{actor} has no PMU: {why}" for why in without), *warned, *ended]
     if not rows:

@@ -47,6 +47,7 @@ class EntryKind(IntEnum):
     CPUHP = 12  # host only. argument: 1 if the CPU comes online, 0 if it goes offline
     READER = 13  # host only. argument: number of a perf process, which looks at its ring buffers; answered with bytes
     USER = 14  # host only. argument: id of a thread, whose program reads its counters at EL0
+    EXCEPTION = 15  # guest only. argument: ESR_EL1 of the exception that its program's read at EL0 took
 
 
 class CpuPm(IntEnum):
@@ -86,6 +87,8 @@ class Call(IntEnum):
 COUNTER_SHIFT = 5  # a kernel counter's handle: the id of its vCPU's thread above, the guest's counter below
 Row = tuple[int, int, int, int, int]  # a Call and its four operands, unused ones 0
 CALL_COLUMNS = 5  # of a row
+
+OPERATION_SHIFT = 24  # the high byte of a burst's code word is the operation
 
 
 class CounterFlag(IntFlag):

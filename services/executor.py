@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
-from services._pmu import Burst, Executor, Machine, Stop
-from services.cpu import Eventual, TookException
+from services._pmu import OP_USER_MRS, Burst, Executor, Machine, Stop
+from services.cpu import OPERATION_SHIFT, Eventual, TookException
 
 TRAP, EXCEPTION, OPERATION, INTERRUPT = Stop.TRAP, Stop.EXCEPTION, Stop.OPERATION, Stop.INTERRUPT
 
@@ -32,6 +32,10 @@ class BurstCpu(Protocol):
         """An interrupt is pending before the operation, which is executed when this has been awaited."""
         ...
 
+    def program_undefined(self, esr: int) -> None:
+        """A read of the software's program, at EL0, took an exception that is its kernel's: the burst ends there."""
+        ...
+
 
 def executor_of(owner: BurstCpu, machine: Machine, context: int, cpu: int, *, interruptible: bool) -> Executor:
     """Executes the bursts of `owner`'s software (`services.cpu.EntryExecutor`), which is `context`, on CPU `cpu`.
@@ -40,7 +44,7 @@ def executor_of(owner: BurstCpu, machine: Machine, context: int, cpu: int, *, in
     """
 
     def wait(executor: Executor, burst: Burst, stop: Stop) -> Coroutine[Any, Any, int]:
-        return _execute_on(owner, executor, burst, stop, _due(owner, stop))
+        return _execute_on(owner, machine, executor, burst, stop)
 
     return Executor(
         machine,
@@ -53,13 +57,20 @@ def executor_of(owner: BurstCpu, machine: Machine, context: int, cpu: int, *, in
     )
 
 
-async def _execute_on(owner: BurstCpu, executor: Executor, burst: Burst, stop: Stop, due: Due) -> int:
+async def _execute_on(owner: BurstCpu, machine: Machine, executor: Executor, burst: Burst, stop: Stop) -> int:
     """From a stop on that has to be awaited: the time at the burst's end."""
     while True:
-        at = executor.resume(burst, stop, await due)
+        try:
+            value = await _due(owner, stop)
+        except TookException as exc:
+            if burst.arrays()[0][stop.index] >> OPERATION_SHIFT != OP_USER_MRS:
+                raise
+            owner.program_undefined(exc.esr)
+            return machine.now(executor.cpu)
+        at = executor.resume(burst, stop, value)
         if not isinstance(at, Stop):
             return at
-        stop, due = at, _due(owner, at)
+        stop = at
 
 
 def _due(owner: BurstCpu, stop: Stop) -> Due:

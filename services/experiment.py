@@ -96,6 +96,11 @@ class TaskSpec:
         0  # cycles at EL0 after which it reads the counters of its session's rdpmc=1 events there; 0: never
     )
 
+    @property
+    def session_name(self) -> str:
+        """Where the scenario has its session; empty without one, or if a client has brought it."""
+        return "" if self.session is None else self.session.name
+
     def part(self, phase: int, turn: int) -> int:
         """The cycles of a phase in a turn: in the kernel as many in each, at EL0 irregularly many.
 

@@ -18,7 +18,7 @@ from pmulab.exit_status import FAILED, OK, TERMINATED
 from pmulab.progress import Progress
 from services.errors import UserError
 from services.experiment import Experiment
-from services.result import RefusedSession, Result
+from services.result import Guest, Host, Result, Run
 
 _WRITABLE = "give a directory that can be written to"
 
@@ -43,20 +43,27 @@ def main(arguments: argparse.Namespace) -> int:
     sys.stdout.flush()
     for failure in result.failures:
         sys.stderr.write(f"pmulab: {report.head(failure.design, result)}: {failure}\n")
-    for head, where, session in _refused(result):
-        sys.stderr.write(f"pmulab: {head}: {where}: perf {session.verb} ({session.session}): {session.reason}\n")
-    return FAILED if result.failures or any(True for _ in _refused(result)) else OK
+    ended = [*_cut_short(result)]
+    for line in ended:
+        sys.stderr.write(f"pmulab: {line}\n")
+    return FAILED if result.failures or ended else OK
 
 
-def _refused(result: Result) -> Iterator[tuple[str, str, RefusedSession]]:
-    """The perf sessions that did not run: the design's name, whose it was, and the session."""
+def _cut_short(result: Result) -> Iterator[str]:
+    """The perf sessions that did not run and the programs that a signal has killed: under which design, whose, why."""
     for run in result.runs:
         head = report.head(run.design, result)
-        for session in run.host.refused_sessions:
-            yield head, "host", session
-        for guest in run.guests:
-            for session in guest.refused_sessions:
-                yield head, guest.name, session
+        for where, of in _actors(run):
+            for session in of.refused_sessions:
+                yield f"{head}: {where}: perf {session.verb} ({session.session}): {session.reason}"
+            for task in of.killed_tasks:
+                yield f"{head}: {where}: {task.task} ({task.session}) was killed by {task.signal}: {task.reason}"
+
+
+def _actors(run: Run) -> Iterator[tuple[str, Guest | Host]]:
+    yield "host", run.host
+    for guest in run.guests:
+        yield guest.name, guest
 
 
 def _execute_in_processes(experiment: Experiment, progress: Callable[[float, float], None]) -> Result:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services._pmu import OP_DONE
-from services.cpu import CALL_COLUMNS, Entry, EntryKind
+from services.cpu import CALL_COLUMNS, OPERATION_SHIFT, Entry, EntryKind
 from services.wire import attend_pb2 as wire
-
-OPERATION_SHIFT = 24  # a code word's high byte is the operation
 
 
 def ends_entry(codes: Sequence[int]) -> bool:

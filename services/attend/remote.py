@@ -10,9 +10,9 @@ import trio
 from grpc import StatusCode
 
 from services._pmu import OP_DONE, Burst
-from services.attend.messages import OPERATION_SHIFT, ends_entry, entry_message
+from services.attend.messages import ends_entry, entry_message
 from services.attend.seat import COURTESY, SILENCE, PeerGone, Role, Seat
-from services.cpu import BurstError, Entry, Executor, TookException
+from services.cpu import OPERATION_SHIFT, BurstError, Entry, Executor, TookException
 from services.rpc import Abort, Handler, Stream
 from services.wire import attend_pb2 as wire
 from services.wire.methods import ATTEND, PROTOCOL_VERSION

@@ -17,6 +17,7 @@ from services.guest.cputime import CpuTime
 from services.guest.task import Task
 from services.linux_perf import RECORDS_PAGE, Perf, PerfConfig, PerfCpu, RingBuffer, Session
 from services.registers import PMUVER_NONE
+from services.sigill import reason
 from services.state import Objects, Saved, as_frozen, derived, link, restore, save
 
 PMU_IRQ, RESUME = EntryKind.PMU_IRQ, EntryKind.RESUME  # looked up once: these are entered by the million
@@ -133,6 +134,8 @@ class GuestCpu:
                     await self._wake_readers(cpu, woken)
             case EntryKind.RESUME:
                 await self._work_over(cpu)
+            case EntryKind.EXCEPTION:
+                await self._undefined(cpu, entry.argument)
             case EntryKind.BOOT:
                 await self._boot(cpu, entry.now, typed_json.loads(GuestBoot, entry.payload))
             case EntryKind.REQUEST:
@@ -335,6 +338,23 @@ class GuestCpu:
             self._arm_sleep(cpu)
         await self._reschedule(cpu)
 
+    async def _undefined(self, cpu: Cpu, esr: int) -> None:
+        """do_el0_undef: SIGILL. On its way back the task exits (do_group_exit), the others of its program when they run
+        next."""
+        task = self.current
+        if task is None:
+            raise BadRequest(f"an exception from EL0, ESR {esr:#x}, but no task is current")
+        task.undefined = esr
+        for one in self.tasks:
+            if one.program == task.program:
+                one.killed = True
+                if one.asleep_until >= 0:
+                    one.asleep_until = -1
+                    self.queue.append(one)
+        self._arm_sleep(cpu)
+        await self._exit(cpu, task)
+        await self._reschedule(cpu)
+
     async def _exit(self, cpu: Cpu, task: Task) -> None:
         """exit and, with a program's last task, the session's end: perf disables, reads and closes its events."""
         await self.perf.task_exit(cpu, task.id)
@@ -438,6 +458,11 @@ class GuestCpu:
     async def _report(self, cpu: Cpu, now: int) -> None:
         ends = [now if task.ended < 0 else task.ended for task in self.tasks]
         user, system = self.cputime.printed(self.tasks, self.current, now)
+        killed = [
+            {"task": task.spec.name, "session": task.spec.session_name, "reason": reason(task.undefined)}
+            for task in self.tasks
+            if task.undefined
+        ]
         cpu.answer(
             orjson.dumps(
                 {
@@ -452,6 +477,7 @@ class GuestCpu:
                     ],
                     "sessions": [await session.report(cpu) for session in self._sessions()],
                     "max_samples_per_tick": self.perf.shared.limits.max_samples_per_tick,
+                    **({"killed": killed} if killed else {}),
                 }
             )
         )

@@ -25,6 +25,8 @@ class Task:
     utime: int = 0  # as the kernel accounts it; here in cycles, in all three not yet since it was last switched in
     stime: int = 0
     runtime: int = 0  # sum_exec_runtime
+    killed: bool = False  # by a signal, with all of its program
+    undefined: int = 0  # ESR_EL1 of its read that the signal was SIGILL for; 0: it made none such
 
     @property
     def program(self) -> int:
@@ -74,5 +76,5 @@ class Task:
 
     @property
     def over(self) -> bool:
-        """All of it has been run."""
-        return self.repeated >= self.spec.repeat or not self.spec.phases
+        """All of it has been run, or will never be."""
+        return self.killed or self.repeated >= self.spec.repeat or not self.spec.phases

@@ -26,6 +26,7 @@ class HostTaskState:
     blocked: bool = False  # asleep
     computed: int = 0  # cycles of work done
     in_kernel: int = 0  # of these, at EL2
+    undefined: int = 0  # ESR_EL2 of its read that it was killed for by SIGILL; 0: it was not
 
 
 class HostTask(HostTaskState, HostThread):
@@ -85,6 +86,9 @@ class HostTask(HostTaskState, HostThread):
             self.unread = 0
             self.machine.set_running(pcpu.cpu, self.context, 0, phase.profile)
             await pcpu.enter_host(EntryKind.USER, self.id, el=0)
+            if self.undefined:
+                self._exited()
+                return
         stretch = self._stretch(phase)
         done, now, pending = self.machine.work(pcpu.cpu, self.context, phase.el, phase.profile, stretch)
         self.left -= done
@@ -99,8 +103,8 @@ class HostTask(HostTaskState, HostThread):
                 turn, of_turn = divmod(self.phase, len(self.spec.phases))
                 self.left = self.spec.part(of_turn, turn % self.spec.turns)
                 self._sleep(now)
-            elif self.perf != NO_PROCESS:
-                pcpu.rq.arrive(now, self.perf)  # SIGCHLD
+            else:
+                self._exited()
         if pending:
             self.machine.interrupt_cputime(pcpu.cpu)
             pcpu.enter_kernel()
@@ -108,8 +112,17 @@ class HostTask(HostTaskState, HostThread):
         self._own_time()
 
     def kill(self) -> None:
-        """SIGTERM before it has begun: nothing of its work is done."""
+        """By a signal: what is left of its work is not done."""
         self.phase, self.left = self._of_a_run() * self.spec.repeat, 0
+
+    def sigill(self, esr: int) -> None:
+        """force_signal_inject."""
+        self.undefined = esr
+        self.kill()
+
+    def _exited(self) -> None:
+        if self.perf != NO_PROCESS:
+            self.pcpu.rq.arrive(self.pcpu.now, self.perf)  # SIGCHLD
 
     def _own_time(self) -> None:
         """The time is the task's own, from now on."""

@@ -18,6 +18,7 @@ from services.kvm.pcpu import PCpu
 from services.kvm.requests import Taken
 from services.kvm.vcpu import VCpu
 from services.registers import CPU_CYCLES
+from services.sigill import reason
 
 SWAPS = ("loads", "puts", "register_writes", "register_reads")
 
@@ -38,6 +39,11 @@ def result(
     by_ticks = board.experiment.host.accounting not in VTIME
     cputime = _summed(machine.cputime(pcpu.cpu, by_ticks) for pcpu in pcpus)
     irq = cputime.pop("irq")
+    killed = [
+        {"task": task.spec.name, "session": task.spec.session_name, "reason": reason(task.undefined)}
+        for task in tasks
+        if task.undefined
+    ]
     return {
         "log": machine.digest(),
         "virtual_cycles": max(pcpu.now for pcpu in pcpus),
@@ -65,6 +71,7 @@ def result(
             report | {"interrupt_latency": pcpu.latencies.summary()} for pcpu, report in zip(pcpus, hosts, strict=True)
         ],
         "injected": [asdict(taken) for taken in injected],
+        **({"killed": killed} if killed else {}),
     }
 
 

@@ -342,6 +342,12 @@ class PCpu(PCpuState):
     def trapped(self, register: int, write: bool, value: int) -> int:
         raise ProtocolError(f"an access to {register_name(register)} trapped: nothing traps at EL2")
 
+    def program_undefined(self, esr: int) -> None:
+        current = self.rq.current
+        if current is None:
+            raise ProtocolError(f"a read at EL0 on pCPU {self.cpu}, where no program runs")
+        current.sigill(esr)
+
     def interrupted(self, stop: Stop) -> Work:
         raise ProtocolError(f"operation {stop.index}: the host's handlers run with interrupts masked, {stop}")
 

@@ -14,6 +14,7 @@ from services.linux_perf.attr import State
 TIMES = ("elapsed", "user", "system")  # of a guest, in cycles
 _NAMES = {int: "an integer", str: "a string", list: "a list"}
 EVENT = ("count", "truth", "held", "enabled", "running", "samples")
+KILLED = ("task", "session", "reason")  # of a task
 LOSSES = ("lost", "lost_count", "missed", "throttles", "throttled")  # 0 if they are not there
 # Counts and times are a u64 each, as perf has them: a count may be any, where somebody else has written the counter.
 NUMBERS = range(2**64)
@@ -28,6 +29,9 @@ def of_guest(answer: bytes) -> dict[str, Any]:
     for name in TIMES:
         _field(report, name, int, "report")
     _sessions(report)
+    for index, task in enumerate(_optional(report, "killed")):
+        for name in KILLED:
+            _field(task, name, str, f"report.killed[{index}]")
     return report
 
 

@@ -52,7 +52,11 @@ class Thread(Protocol):
     async def switched_out(self) -> None: ...
 
     def kill(self) -> None:
-        """It ends without having done anything. Raises ProtocolError for what cannot."""
+        """It ends without having done anything more. Raises ProtocolError for what cannot."""
+        ...
+
+    def sigill(self, esr: int) -> None:
+        """Its program's read of a counter at EL0 took an exception. Raises ProtocolError for what makes none."""
         ...
 
     def counter_overflow(self, counter: int, raised: int) -> None:
@@ -79,6 +83,9 @@ class HostThread:
 
     def counter_overflow(self, counter: int, raised: int) -> None:
         raise ProtocolError(f"thread {self.id} is {self.what}: KVM has no kernel counters there")
+
+    def sigill(self, esr: int) -> None:
+        raise ProtocolError(f"thread {self.id} is {self.what}: it reads no counter at EL0")
 
     def resync_el0(self) -> None:
         """No vCPU runs, so there is none to ask."""

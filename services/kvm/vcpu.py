@@ -65,6 +65,7 @@ class VCpuState:
     halt: HaltPoll = field(init=False)
     fruitless: int = 0  # handlers in a row: since it last did work, halted, or opened the window that it is in
     compute: tuple[int, int, int] | None = None  # profile, exception level, cycles left
+    undefined: int = 0  # ESR_EL1 of an exception that a program's read has taken and its kernel is yet to see; 0: none
     vgic: Vgic = field(default_factory=Vgic)
     requests: list[bytes] = field(default_factory=list)  # of live clients
     report_due: bool = False
@@ -287,6 +288,9 @@ class VCpu(VCpuState):
     def kill(self) -> None:
         raise ProtocolError(f"thread {self.id} is a vCPU's: it cannot be killed")
 
+    def sigill(self, esr: int) -> None:
+        raise ProtocolError(f"thread {self.id} is a vCPU's: it reads no counter at EL0")
+
     def counter_overflow(self, counter: int, raised: int) -> None:
         """A kernel counter that backs counter `counter` overflowed, at `raised`. Raises ProtocolError."""
         self.vpmu.counter_overflow(counter)
@@ -316,6 +320,8 @@ class VCpu(VCpuState):
         if not self.booted:
             self.booted = True
             return self._enter(EntryKind.BOOT, payload=self.boot)
+        if self.undefined:
+            return self._undefined()
         if vgic.sgis:
             return self._enter(EntryKind.SGI, vgic.take_sgi())
         if vgic.line:
@@ -332,9 +338,14 @@ class VCpu(VCpuState):
             return self._halt() if self.traps_wfi else self._wait_for_interrupt()
         return self._resume()
 
+    async def _undefined(self) -> None:
+        """The guest's kernel takes the exception of its program: no interrupt comes before it."""
+        esr, self.undefined = self.undefined, 0
+        await self._enter(EntryKind.EXCEPTION, esr)
+
     async def _resume(self) -> None:
         await self._enter(EntryKind.RESUME)
-        if not self._occupied():
+        if not (self._occupied() or self.undefined):
             assert self.guest is not None
             raise self.guest.refuse(self._who(), "it was resumed and posted neither COMPUTE nor WFI")
 
@@ -608,6 +619,10 @@ class VCpu(VCpuState):
     async def interrupted(self, stop: Stop) -> None:
         await self._interrupted(1)
         self.machine.set_running(self.cpu, self.context, 1, self.profile)
+
+    def program_undefined(self, esr: int) -> None:
+        """What was to run behind the read is lost with the burst's rest, and what the entry interrupted is over."""
+        self.undefined, self.compute, self.wfi = esr, None, False
 
     def trapped(self, register: int, write: bool, value: int, exited: bool = False) -> Eventual[int]:
         """An access trapped to EL2, and has perhaps `exited` to the host: the design emulates it. The value read."""

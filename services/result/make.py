@@ -18,6 +18,7 @@ from services.result.types import (
     Failure,
     Guest,
     Host,
+    KilledTask,
     Kvm,
     Latency,
     Parts,
@@ -94,6 +95,7 @@ def _run(experiment: Experiment, plain: Mapping[str, Any]) -> Run:
             intervals=intervals(plain["hosts"]),
             warnings=warnings(experiment),
             irq=plain["irq"] / hz if experiment.host.accounting in IRQTIME else None,
+            killed_tasks=_killed([plain]),
         ),
         round_trips=_round_trips(plain),
         assumed_costs={
@@ -125,6 +127,16 @@ def _guest(guest: Mapping[str, Any], hz: int, without: str) -> Guest:
         refused_sessions=refused_sessions(vcpus),
         intervals=intervals(vcpus),
         no_vpmu=without,
+        killed_tasks=_killed(vcpus),
+    )
+
+
+def _killed(parts: Iterable[Mapping[str, Any]]) -> tuple[KilledTask, ...]:
+    """Those whose read of a counter at EL0 was UNDEFINED: what is there only if there are any."""
+    return tuple(
+        KilledTask(one["task"], one["session"], "SIGILL", one["reason"])
+        for part in parts
+        for one in part.get("killed") or []
     )
 
 

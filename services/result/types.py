@@ -191,6 +191,16 @@ class RefusedSession:
 
 
 @dataclass(frozen=True, slots=True)
+class KilledTask:
+    """A program that a signal has killed, with all of its tasks. Its session has ended then, and its counts stand."""
+
+    task: str  # its name
+    session: str  # as in events; "" of a client's
+    signal: str  # "SIGILL"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class SessionWarning:
     """What perf has printed before it began."""
 
@@ -226,6 +236,7 @@ class Guest:
     refused_sessions: tuple[RefusedSession, ...] = ()
     intervals: tuple[Interval, ...] = ()  # of sessions with `interval_ms`, in the order in which perf prints them
     no_vpmu: str = ""  # why it has no PMU: KVM has no vPMU at all, or `pmuver = 0`; "" if it has one
+    killed_tasks: tuple[KilledTask, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +250,7 @@ class Host:
     intervals: tuple[Interval, ...] = ()  # of sessions with `interval_ms`, in the order in which perf prints them
     warnings: tuple[SessionWarning, ...] = ()  # of the scenario's sessions: CPUs on which some of their events are not
     irq: float | None = None  # seconds in its interrupt handlers; None if its kernel does not account them apart
+    killed_tasks: tuple[KilledTask, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

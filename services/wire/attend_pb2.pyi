@@ -29,6 +29,7 @@ class EntryKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ENTRY_CPUHP: _ClassVar[EntryKind]
     ENTRY_READER: _ClassVar[EntryKind]
     ENTRY_USER: _ClassVar[EntryKind]
+    ENTRY_EXCEPTION: _ClassVar[EntryKind]
 ROLE_UNSPECIFIED: Role
 ROLE_HOST: Role
 ROLE_GUEST: Role
@@ -46,6 +47,7 @@ ENTRY_CPU_PM: EntryKind
 ENTRY_CPUHP: EntryKind
 ENTRY_READER: EntryKind
 ENTRY_USER: EntryKind
+ENTRY_EXCEPTION: EntryKind
 
 class Hello(_message.Message):
     __slots__ = ("protocol_version", "role", "name", "cpu")

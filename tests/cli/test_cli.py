@@ -18,6 +18,7 @@ import pytest
 from pmulab import exit_status
 
 SHORT = ("--set", "guest.task.seconds=0.002")
+SIGILL = str(Path(__file__).parents[1] / "repeatability" / "sigill.toml")
 
 
 def pmulab(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -129,6 +130,19 @@ def test_perf_ends_at_an_event_that_a_design_refuses(verb: str, events: str) -> 
     assert ended["verb"] == verb
     assert ended["reason"] == "cycles:G: EOPNOTSUPP: the PMU is the guests', and it does not exclude guests (:H)"
     assert run["guests"][0]["events"][0]["count"], "the rest goes on"
+
+
+def test_a_program_that_a_signal_kills_is_told_and_the_run_goes_on() -> None:
+    done = pmulab("run", SIGILL, "--design", "partitioned-v4", "--design", "partitioned-v5", "--json")
+    whole = json.loads(done.stdout)
+    assert done.returncode == exit_status.FAILED
+    assert whole["failures"] == []
+    killed, none = (run["guests"][0]["killed_tasks"] for run in whole["runs"])
+    assert none == []
+    (one,) = killed
+    assert done.stderr == (
+        f"pmulab: partitioned-v4: vm0: gzip-random (guest.0.task.0.perf) was killed by SIGILL: {one['reason']}\n"
+    )
 
 
 def test_a_design_that_cannot_be_had_says_why_and_the_others_run() -> None:

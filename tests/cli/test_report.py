@@ -102,6 +102,15 @@ def test_a_pinned_event_in_error_is_told(result: dict[str, Any]) -> None:
     assert row.split() == ["partitioned", "<not", "counted>", "3,000,000", "(100.00%)", "ERROR", "0"]
 
 
+@pytest.mark.parametrize("actor", ["host", "vm0"])
+def test_a_program_that_a_signal_has_killed_is_told(result: dict[str, Any], actor: str) -> None:
+    run = result["runs"][1]
+    of = run["host"] if actor == "host" else run["guests"][0]
+    of["killed_tasks"] = [{"task": "gzip", "session": "", "signal": "SIGILL", "reason": "it may not"}]
+    block = next(block for block in render(result).split("\n\n") if block.startswith(f"{actor}: "))
+    assert block.splitlines()[-1] == "partitioned: gzip (a client) was killed by SIGILL: it may not"
+
+
 def test_all_that_the_host_is_refused_is_told(result: dict[str, Any]) -> None:
     names = ["cycles", "instructions"]
     result["runs"][1]["host"]["refused"] = [{"session": "", "event": name, "reason": "it counts"} for name in names]

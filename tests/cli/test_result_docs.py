@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from services.result import Design, Failure, Interval, RefusedEvent
+from services.result import Design, Failure, Interval, KilledTask, RefusedEvent
 
 DOCS = Path(__file__).parents[2] / "docs"
 # Their keys are data, or those of `time`.
@@ -49,6 +49,7 @@ def test_every_field_is_documented(result: dict[str, Any]) -> None:
         | fields(guest["interrupt_latency"][0])
         | fields(asdict(failure) | {"design": None})
         | fields(asdict(refused))
+        | fields(asdict(KilledTask("", "", "", "")))
         | fields(asdict(Interval("", "", 0, 0, None, 0, 0, 0)))
     )
     parents = {name for name in everything for other in everything if other.startswith(f"{name}.")}

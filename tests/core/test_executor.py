@@ -22,6 +22,7 @@ from services.registers import (
     PMOVSCLR_EL0,
     PMOVSSET_EL0,
     PMUSERENR_EL0,
+    PMUSERENR_EN,
     PMXEVCNTR_EL0,
 )
 
@@ -47,6 +48,9 @@ class AsksLater:
         if code == OP_TIMER:
             raise BurstError("no timers here")
         return self._performed() if self.waits else None
+
+    def program_undefined(self, esr: int) -> None:
+        self.asked.append((esr,))
 
     async def interrupted(self, stop: Stop) -> None:
         self.asked.append((stop.index,))
@@ -118,6 +122,36 @@ async def test_an_exception_to_the_own_level_ends_the_burst(machine: Machine) ->
     machine.poke(0, PMUSERENR_EL0, 0)
     with pytest.raises(TookException):
         await awaited(AsksLater(machine).executor.execute(burst))
+
+
+@pytest.mark.parametrize("injected", [False, True])
+async def test_a_program_s_read_that_is_undefined_ends_the_burst_and_its_cpu_is_told(
+    machine: Machine, injected: bool
+) -> None:
+    """The exception is of none of the kernel's operations, and nothing is raised. The CPU has it taken, or KVM does."""
+    cpu = AsksLater(machine)
+    machine.poke(0, PMUSERENR_EL0, PMUSERENR_EN if injected else 0)
+
+    async def undefined() -> int:
+        raise TookException(1 << 25)
+
+    def trapped(register: int, write: bool, value: int) -> Eventual[int]:
+        return undefined()
+
+    cpu.trapped = trapped  # type: ignore[method-assign]
+    cpu.executor = executor_of(cpu, machine, GUEST, 0, interruptible=False)
+    burst = Burst()
+    kept = burst.mrs(PMCR_EL0)
+    lost = [burst.user_mrs(PMOVSCLR_EL0), burst.user_mrs(PMOVSCLR_EL0)]
+    burst.msr(PMCR_EL0, PMCR_E)
+    burst.notify(1, 0)
+    assert await awaited(cpu.executor.execute(burst)) == machine.now(0) == 20
+    (asked,) = cpu.asked
+    assert [esr >> 26 for esr in asked] == [0 if injected else 0x18]
+    values = burst.values()
+    assert values[kept] != 0
+    assert [values[slot] for slot in lost] == [0, 0]
+    assert machine.peek(0, PMCR_EL0) & PMCR_E == 0
 
 
 async def test_what_the_cpu_raises_passes_through(machine: Machine) -> None:

@@ -14,12 +14,13 @@ from services.boot import GuestBoot
 from services.costs import Cost
 from services.cpu import NEVER, EntryKind, Notice
 from services.guest import BadRequest, GuestKernel
-from services.registers import CHAIN
+from services.registers import CHAIN, PMUSERENR_EL0
 from tests.linux_perf.bench import COSTS, CYCLES, HZ, INSTRUCTIONS, Bench
 
 MS = 1_000_000  # cycles
 TICK = 4 * MS
 GUESTS = 0  # the account that guests are charged to
+ESR_PMEVCNTR0 = 0x6230F811  # MRS X0, PMEVCNTR0_EL0, trapped
 
 
 def event(number: int, leader: int, **more: Any) -> ex.EventSpec:
@@ -50,10 +51,13 @@ class Guest:
         sessions: tuple[ex.SessionSpec, ...] = (),
         pmuver: int = 6,
         accounting: str = "tick",
+        sysctls: ex.PerfSysctls = ex.DEFAULT_SYSCTLS,
         **costs: int,
     ) -> Guest:
         guest = cls(Bench(counters=6), GuestKernel())
-        spec = ex.GuestSpec("vm0", 250, 6, 6, (ex.VcpuSpec(0, tasks, sessions),), accounting=accounting)
+        spec = ex.GuestSpec(
+            "vm0", 250, 6, 6, (ex.VcpuSpec(0, tasks, sessions),), accounting=accounting, sysctls=sysctls
+        )
         boot = GuestBoot(vcpu=0, frequency_hz=HZ, costs=COSTS | costs, guest=spec, pmuver=pmuver)
         guest.bench.observe()
         await guest.bench.enter(guest.software, EntryKind.BOOT, payload=typed_json.dumps(boot))
@@ -199,6 +203,42 @@ async def test_a_program_whose_perf_record_cannot_begin_is_killed_and_the_guest_
     assert report["elapsed"] < 2 * MS
     await guest.request(task=task(MS, session=record))
     assert guest.bench.notices == [(Notice.WORK_DONE, 0)]
+
+
+@pytest.mark.parametrize("others", ["waiting", "asleep"])
+async def test_a_program_whose_read_at_el0_is_undefined_is_killed_and_the_guest_goes_on(others: str) -> None:
+    """do_el0_undef, do_group_exit: all its tasks exit, wherever they are, and its perf prints what was counted."""
+    phases, session = (ex.PhaseSpec(0, 3 * MS, 0),), stat(INSTRUCTIONS, rdpmc=True, exclude_kernel=True)
+    sleep = 70 * MS if others == "asleep" else 0
+    program = ex.TaskSpec("reads", phases, 40, session, sleep=sleep, threads=3, read_every=MS)
+    guest = await Guest.boot(program, task(20 * MS), sysctls=ex.PerfSysctls(user_access=True))
+    bench, software = guest.bench, guest.software
+
+    def due() -> bool:
+        reader, threads = software.tasks[0], [one for one in software.tasks if one.parent == 0]
+        found = software.queue if others == "waiting" else [one for one in threads if one.asleep_until >= 0]
+        return software.current is reader and reader.left > 2 * MS and all(one in found for one in threads)
+
+    while not due():
+        await bench.step(software)
+    at = bench.machine.now(0)
+    bench.machine.poke(0, PMUSERENR_EL0, 0)
+    await guest.run()
+    report = await guest.report()
+    assert [(one["name"], one["done"]) for one in report["tasks"]].count(("reads", True)) == 3
+    assert report["elapsed"] < at + 25 * MS
+    assert guest.bench.machine.now(0) > 20 * MS, "the other has run to its end"
+    why = f"PMUSERENR_EL0 on the CPU does not let EL0 read PMEVCNTR0_EL0 (ESR {ESR_PMEVCNTR0:#x})"
+    assert report["killed"] == [{"task": "reads", "session": "", "reason": why}]
+    (result,) = report["sessions"][0]["events"]
+    assert 0 < result["count"] == result["truth"]
+    assert software.sessions[0].ended
+
+
+async def test_an_exception_from_el0_with_nobody_there_is_refused() -> None:
+    guest = await Guest.boot()
+    with pytest.raises(BadRequest, match="no task is current"):
+        await guest.bench.enter(guest.software, EntryKind.EXCEPTION, 1 << 25)
 
 
 async def test_a_cpu_wide_session_sees_all_tasks() -> None:

@@ -9,13 +9,13 @@ import orjson
 
 from services.cpu import Call, Cpu, Entry, Notice, Timer
 from services.experiment import Experiment, HostCpuSpec, PhaseSpec, TaskSpec
-from services.registers import PMEVCNTR, PMEVTYPER
+from services.registers import PMCCNTR_EL0, PMEVCNTR, PMEVTYPER
 from tests.kvm.scripted import INST_RETIRED, Handler, Scripted, ScriptedHost, experiment
 
 VCPU, TASK = 0, 1  # thread ids
 NOBODY = -1  # the host boots
 CURRENT = {"its vCPU being current": VCPU, "a task of the host being current": TASK, "nobody being current": NOBODY}
-Post = Callable[[Cpu], None]
+Post = Callable[[Cpu], object]
 
 
 @dataclass(frozen=True)
@@ -195,6 +195,16 @@ CASES = {
     "a thread that is to be killed and is not there": Case(
         "host", "thread 9, which is to be killed, is not on pCPU 0", host=noticing(Notice.TASK_KILLED, 9)
     ),
+    "a read at EL0 where a vCPU is current": Case(
+        "host",
+        "thread 0 is a vCPU's: it reads no counter at EL0",
+        host=switching(lambda cpu: cpu.burst.user_mrs(PMCCNTR_EL0)),
+    ),
+    "a read at EL0 where nobody is current": Case(
+        "host",
+        "a read at EL0 on pCPU 0, where no program runs",
+        host=switching(lambda cpu: cpu.burst.user_mrs(PMCCNTR_EL0), NOBODY),
+    ),
     "a notice that there is not": Case("host", "notice 77 is not for the host's perf", host=noticing(77, 0)),
     "the tick's timer": Case("host", "timer 0 is not the host's", host=switching(lambda cpu: cpu.burst.timer(0, 1))),
     "a host that waits": Case("host", "is not for the host's kernel", host=switching(lambda cpu: cpu.burst.wfi())),
@@ -233,6 +243,11 @@ CASES = {
         "vm0",
         r"report\.sessions\[0\]: it should be an object, not 5",
         guest=guest_report(b"{" + TIMES + b', "sessions": [5]}'),
+    ),
+    "a guest's report of a killed task, without the reason": Case(
+        "vm0",
+        r"report\.killed\[0\]\.reason: it is missing",
+        guest=guest_report(b"{" + TIMES + b', "killed": [{"task": "reader", "session": ""}]}'),
     ),
     "a guest's report with a time that is negative": Case(
         "vm0",

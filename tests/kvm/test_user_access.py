@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from pmulab import Run, run, scenario
+from pmulab import KilledTask, Run, run, scenario
 from services.embedded import Embedded
 from services.errors import UserError
 from services.experiment import Experiment
 from services.kvm.host_task import HostTask
 from services.registers import PMCCNTR_EL0, PMUSERENR_CR, PMUSERENR_EL0, PMUSERENR_ER
+from services.result import of as result_of
 
 Row = tuple[int, int, int]
 
@@ -132,6 +133,66 @@ async def test_what_a_program_reads_at_el0_traps_as_its_kernel_s_accesses_do(
         clock = 3_000 * EVERY_US  # of the program, and what its own read takes
         grown = [new - old for (_, _, old), (_, _, new) in pairwise(of_guest)]
         assert all(clock <= cycles < clock + 20 for cycles in grown), "at EL0, though others ran meanwhile"
+
+
+UNDEFINED = Path(__file__).parents[1] / "repeatability" / "sigill.toml"
+LOSING = [f"partitioned-v{version}" for version in (1, 2, 3, 4)]  # at vcpu_put they read what the host has written
+WHY = "PMUSERENR_EL0 on the CPU does not let EL0 read PMCCNTR_EL0 (ESR 0x6230e41b)"
+
+
+@pytest.mark.parametrize("design", LOSING)
+def test_a_guest_s_program_whose_read_is_undefined_is_killed_and_all_others_go_on(design: str) -> None:
+    """el0_sys, do_el0_undef, force_signal_inject: SIGILL. Its perf prints what there is, as at any program's end."""
+    (made,) = run(UNDEFINED, designs=[design]).runs
+    (guest,) = made.guests
+    assert guest.killed_tasks == (KilledTask("gzip-random", "guest.0.task.0.perf", "SIGILL", WHY),)
+    (event,) = guest.events
+    assert event.count == event.truth
+    assert 0 < event.enabled_ns < 0.02e9
+    assert guest.true_user_seconds == pytest.approx(0.01 + event.truth / 3e9, rel=0.01), "the other has all of its work"
+    assert made.host.killed_tasks == ()
+    assert made.time.host_user == pytest.approx(0.02, rel=0.01)
+
+
+@pytest.mark.parametrize("design", LOSING)
+async def test_a_lab_restored_between_the_exception_and_its_handler_goes_on_as_the_first(design: str) -> None:
+    (of,) = scenario.load(str(UNDEFINED), designs=[design]).experiments
+    lab = Embedded.of(of)
+    (vcpu,) = lab.simulation.vcpus
+    while not vcpu.undefined:
+        await lab.simulation.step()
+    other = Embedded.from_state(of, lab.state())
+    results = []
+    for one in (lab, other):
+        await one.simulation.run()
+        results.append(await one.simulation.result())
+    assert results[0] == results[1]
+    assert [task["task"] for task in results[0]["guests"][0]["vcpus"][0]["killed"]] == ["gzip-random"]
+
+
+async def test_a_host_s_program_whose_read_is_undefined_is_killed_and_all_others_go_on(tmp_path: Path) -> None:
+    """No design loses the host's value, but any might: its process of `perf stat -I` ends with it, too."""
+    text = READING.replace('verb = "stat"', 'verb = "stat"\ninterval_ms = 3', 1)
+    of = experiment(tmp_path, "partitioned", '[machine]\ncore = "neoverse-v3"\n' + text)
+    lab = Embedded.of(of)
+    simulation = lab.simulation
+    (task,), (pcpu,) = simulation.tasks, simulation.pcpus
+    while task.computed < 0.01 * 3e9 or pcpu.rq.current is not task:
+        await simulation.step()
+    simulation.board.machine.poke(0, PMUSERENR_EL0, 0)
+    done = task.computed
+    await simulation.run()
+    made = result_of(of, simulation.measured(await simulation.result(), 0), "embedded").runs[0]
+    why = "PMUSERENR_EL0 on the CPU does not let EL0 read"
+    (killed,) = made.host.killed_tasks
+    assert (killed.task, killed.session, killed.signal) == ("gzip-random", "host.task.0.perf", "SIGILL")
+    assert killed.reason.startswith(why)
+    assert task.computed - done <= 3_000 * EVERY_US
+    (event,) = made.host.events
+    assert event.count == event.truth == sum(one.count or 0 for one in made.host.intervals)
+    (guest,) = made.guests
+    assert guest.killed_tasks == ()
+    assert guest.events[0].truth > 0.02 * 3e9 * 0.99
 
 
 async def test_without_the_sysctl_or_the_term_a_program_reads_nothing(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ class Bench:
         self.notices: list[tuple[int, int]] = []
         self.compute: tuple[int, int, int] | None = None
         self.wfi = False
+        self.undefined = 0
         self.previous_done = 0
         self.executor = executor_of(self, self.machine, self.context, 0, interruptible=False)
         self.port = Cpu(self.executor)
@@ -89,6 +90,9 @@ class Bench:
 
     def interrupted(self, stop: Stop) -> Work:
         raise BurstError(f"handlers run with interrupts masked, {stop}")
+
+    def program_undefined(self, esr: int) -> None:
+        self.undefined, self.compute, self.wfi = esr, None, False
 
     def operation(self, index: int, code: int, argument: int, operand: int) -> None:
         if code == OP_TIMER:
@@ -186,7 +190,10 @@ class Bench:
         """One entry of `software`, or its work up to the next."""
         machine = self.machine
         expired = [timer for timer, deadline in self.timers.items() if deadline <= machine.now(0)]
-        if self.ipis:
+        if self.undefined:
+            esr, self.undefined = self.undefined, 0
+            await self.enter(software, EntryKind.EXCEPTION, esr)
+        elif self.ipis:
             self.ipis.clear()
             await self.enter(software, EntryKind.SGI, IRQ_WORK_SGI)
         elif machine.interrupt(0):

@@ -11,19 +11,27 @@ import pytest
 import trio
 
 from pmulab import scenario
+from pmulab.exit_status import FAILED, OK
 from services import embedded
 
 READER = str(Path(__file__).parent / "reader.toml")
 INTERVALS = str(Path(__file__).parent / "intervals.toml")
 NMI = str(Path(__file__).parent / "nmi.toml")
 READ = str(Path(__file__).parent / "read.toml")
+SIGILL = str(Path(__file__).parent / "sigill.toml")
 SHORTER = "guest.task.seconds=0.03"  # some ticks, rotations and hundreds of samples
 
 
 def of(
-    name: str, design: str, *, topology: str = "embedded", hash_seed: str = "0", trio_seed: int | None = None
+    name: str,
+    design: str,
+    *,
+    topology: str = "embedded",
+    hash_seed: str = "0",
+    trio_seed: int | None = None,
+    status: int = OK,
 ) -> str:
-    """The digest of a run in a Python of its own."""
+    """The digest of a run in a Python of its own, which ends with `status`."""
     code = "import sys; from pmulab.cli import main; sys.exit(main())"
     if trio_seed is not None:
         code = f"import trio._core._run as run; run._r.seed({trio_seed}); " + code
@@ -33,8 +41,9 @@ def of(
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
         stdout=subprocess.PIPE,
         timeout=120,
-        check=True,
+        check=False,
     )
+    assert done.returncode == status
     (run,) = orjson.loads(done.stdout)["runs"]
     return str(run["digest"])
 
@@ -60,3 +69,8 @@ def test_no_hash_order_reaches_the_simulation(hash_seed: str) -> None:
 @pytest.mark.parametrize("design", ["emulated", "partitioned"])
 def test_processes_give_the_digest_of_the_embedded_run(name: str, design: str) -> None:
     assert of(name, design, topology="processes", trio_seed=random.randrange(2**32)) == here(name, design)
+
+
+def test_processes_give_the_digest_of_the_embedded_run_if_a_program_is_killed() -> None:
+    killed = of(SIGILL, "partitioned-v4", topology="processes", trio_seed=random.randrange(2**32), status=FAILED)
+    assert killed == here(SIGILL, "partitioned-v4")

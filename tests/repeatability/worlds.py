@@ -20,6 +20,7 @@ from tests.repeatability.recorded import SHORTER
 
 NMI = str(Path(__file__).parent / "nmi.toml")
 READ = str(Path(__file__).parent / "read.toml")
+SIGILL = str(Path(__file__).parent / "sigill.toml")
 EVERYTHING = str(Path(__file__).parent / "everything.toml")
 WORLDS = [
     ("quick", "emulated"),
@@ -37,6 +38,7 @@ WORLDS = [
     (EVERYTHING, "partitioned"),
     (NMI, "emulated"),
     (READ, "emulated"),
+    (SIGILL, "partitioned-v3"),
     *((EVERYTHING, f"partitioned-v{n}") for n in (1, 2, 3, 4, 5, 6, 9)),
 ]
 # Whose objects change while a simulation runs.
