@@ -121,8 +121,10 @@ def test_el0_may_what_the_guests_pmuserenr_says(capsys: pytest.CaptureFixture[st
 
 def test_a_trap_without_fgt_goes_by_the_designs_way(capsys: pytest.CaptureFixture[str]) -> None:
     question = ("PMCCNTR_EL0", "--counters", "4", "--feature", "fgt=0", "--design")
-    assert "KVM, on the fast path:\n    PMCCNTR_EL0: 0x0\n" in said(capsys, *question, "partitioned,traps=fast-path")
-    text = said(capsys, *question, "partitioned")
+    assert "KVM, on the fast path:\n    PMCCNTR_EL0: 0x0\n" in said(
+        capsys, *question, "partitioned,swap=eager,traps=fast-path"
+    )
+    text = said(capsys, *question, "partitioned,swap=eager")
     assert "KVM, in the host's kernel:\n    PMCCNTR_EL0: 0x0\n" in text
     assert "falls back: the CPU has no FEAT_FGT" in text
 
