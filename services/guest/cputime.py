@@ -30,6 +30,11 @@ class CpuTime:
     handler: int = -1  # when the interrupt handler began that was the last entry, or -1: counted already, or none
     irqs: int = 0  # that handlers have taken since the last tick
 
+    el0_since: int = (
+        -1
+    )  # with `left`: the program reads counters at EL0 since then, in the burst before its work; -1: not
+    seen: int = 0  # the last entry
+
     period: int = derived(default=0)  # of the tick
     irqtime: bool = derived(default=False)
     vtime: bool = derived(default=False)
@@ -48,9 +53,14 @@ class CpuTime:
         if self.vtime and task is not None:
             el = entry.el if entry.el >= 0 else task.work().el
             if el == 0:
-                task.utime += entry.now - entry.previous_done
+                task.utime += entry.now - (entry.previous_done if self.el0_since < self.seen else self.el0_since)
+            self.seen = entry.now
         if self.irqtime and entry.kind in INTERRUPTS:
             self.handler = entry.now
+
+    def works(self, left: int, el0_since: int = -1) -> None:
+        """A burst of process context ends with so much work of the task's, which it has begun at EL0 if so."""
+        self.left, self.el0_since = left, el0_since
 
     def handler_over(self, now: int) -> None:
         """The interrupt handler has ended, or goes over to process context."""
@@ -62,7 +72,7 @@ class CpuTime:
     def found(self, due: int, entry: Entry, task: Task) -> int:
         """The exception level that a tick has interrupted which was `due` then."""
         if entry.remaining == self.left and due <= entry.previous_done:
-            return 1
+            return 1 if due <= self.el0_since or self.el0_since < 0 else 0
         return entry.el if entry.el >= 0 else task.work().el
 
     def tick(self, task: Task, el: int) -> None:

@@ -116,7 +116,10 @@ class GuestCpu:
         if cputime.exact:
             cputime.entered(entry, self.current)
         if entry.kind is not PMU_IRQ:
-            return None if entry.kind is RESUME and self._next_phase(cpu) else self._handle(cpu, entry)
+            task = self.current
+            if entry.kind is RESUME and task is not None and not task.spec.read_every and self._next_phase(cpu, task):
+                return None
+            return self._handle(cpu, entry)
         self._interrupt(cpu)
         self.handler_began = entry.now + self.irq_entry
         return self.perf.handle_irq(cpu)
@@ -133,7 +136,10 @@ class GuestCpu:
                     await self._leave_handler(cpu, entry)
                     await self._wake_readers(cpu, woken)
             case EntryKind.RESUME:
-                await self._work_over(cpu)
+                if self.current is not None and self.current.spec.read_every:
+                    await self._reader_resumed(cpu, self.current)
+                else:
+                    await self._work_over(cpu)
             case EntryKind.EXCEPTION:
                 await self._undefined(cpu, entry.argument)
             case EntryKind.BOOT:
@@ -221,7 +227,7 @@ class GuestCpu:
     async def _request(self, cpu: Cpu, entry: Entry, request: dict[str, Any]) -> None:
         """A user's task or session, from now on. KVM takes this vCPU to be working until it says otherwise."""
         self.working = True
-        self.cputime.left = entry.remaining
+        self.cputime.works(entry.remaining)
         if set(request) == {"task"}:
             await self._start(cpu, typed_json.read(TaskSpec, request["task"]), entry.now)
         elif set(request) == {"session"}:
@@ -289,8 +295,9 @@ class GuestCpu:
             await self.perf.task_out(cpu, task.id)
         for session in due:
             await session.print_interval(cpu)
+            observed = next((one for one in self.tasks if self.sessions.get(one.id) is session), None)
+            self.cputime.switch(observed, await self._now(cpu))  # `time perf stat` has perf's own time, too
         self._arm_sleep(cpu)
-        self.cputime.since = await self._now(cpu)
         self._charge(cpu, Cost.CONTEXT_SWITCH)
         if task is not None:
             await self.perf.task_in(cpu, task.id, from_idle=True)  # from perf, as little known to it as its reader
@@ -313,21 +320,20 @@ class GuestCpu:
 
     # The scheduler.
 
-    def _next_phase(self, cpu: Cpu) -> bool:
+    def _next_phase(self, cpu: Cpu, task: Task) -> bool:
         """The current task's COMPUTE has come to its end: on to its next phase, if it has one now."""
-        task = self.current
-        if task is None:
-            return False
-        if task.spec.read_every:
-            task.worked(task.stretch())
-            if task.left or task.advance(cpu.now):
-                self._run_reader(cpu, task)
-                return True
-            return False
         if not task.advance(cpu.now):
             return False
         self._run(cpu, task)
         return True
+
+    async def _reader_resumed(self, cpu: Cpu, task: Task) -> None:
+        """Likewise that of a task that reads its counters: on to the next stretch, or the next phase."""
+        task.worked(task.stretch())
+        if task.left or task.advance(cpu.now):
+            await self._run_reader(cpu, task)
+        else:
+            await self._work_over(cpu)
 
     async def _work_over(self, cpu: Cpu) -> None:
         """It has none, or there is no current task."""
@@ -368,7 +374,7 @@ class GuestCpu:
 
     async def _leave_handler(self, cpu: Cpu, entry: Entry) -> None:
         """From here on an entry runs in process context, after which the work goes on that it has interrupted."""
-        self.cputime.left = entry.remaining
+        self.cputime.works(entry.remaining)
         if self.cputime.handler >= 0:
             self.cputime.handler_over(await self._now(cpu))
 
@@ -420,10 +426,15 @@ class GuestCpu:
         if task.over:  # a program without work
             await self._exit(cpu, task)
             await self._reschedule(cpu)
-        elif task.left:
-            (self._run_reader if task.spec.read_every else self._run)(cpu, task)
-        elif not self._next_phase(cpu):
-            await self._work_over(cpu)
+        elif not task.left:
+            if task.spec.read_every:
+                await self._reader_resumed(cpu, task)
+            elif not self._next_phase(cpu, task):
+                await self._work_over(cpu)
+        elif task.spec.read_every:
+            await self._run_reader(cpu, task)
+        else:
+            self._run(cpu, task)
 
     def _fork(self, cpu: Cpu, parent: Task) -> None:
         """The program's other tasks, which inherit its events."""
@@ -435,23 +446,29 @@ class GuestCpu:
 
     def _run(self, cpu: Cpu, task: Task) -> None:
         phase = task.work()
-        self.cputime.left = task.left
+        self.cputime.works(task.left)
         cpu.burst.compute(phase.profile, phase.el, task.left)
 
-    def _run_reader(self, cpu: Cpu, task: Task) -> None:
+    async def _run_reader(self, cpu: Cpu, task: Task) -> None:
         """The same of one that reads its counters at EL0, up to where it does so next."""
         phase = task.work()
+        since = -1
         if task.unread == task.spec.read_every and not phase.el:
-            self._read_at_el0(cpu, task)
-        self.cputime.left = left = task.stretch()
+            since = await self._read_at_el0(cpu, task)
+        left = task.stretch()
+        self.cputime.works(left, since)
         cpu.burst.compute(phase.profile, phase.el, left)
 
-    def _read_at_el0(self, cpu: Cpu, task: Task) -> None:
-        """perf_mmap__read_self: the program reads those of its session's counters that their pages let it."""
+    async def _read_at_el0(self, cpu: Cpu, task: Task) -> int:
+        """perf_mmap__read_self: the program reads those of its session's counters that their pages let it. When it has
+        begun, or -1 if it reads none."""
         task.unread = 0
         session = None if task.parent >= 0 else self.sessions.get(task.id)
-        for register in () if session is None else session.user_readable():
+        registers = [] if session is None else session.user_readable()
+        since = await self._now(cpu) if registers else -1
+        for register in registers:
             cpu.burst.user_mrs(register)
+        return since
 
     # Results.
 

@@ -195,6 +195,19 @@ async def test_a_host_s_program_whose_read_is_undefined_is_killed_and_all_others
     assert guest.events[0].truth > 0.02 * 3e9 * 0.99
 
 
+@pytest.mark.parametrize("accounting", ["tick", "vtime"])
+def test_what_a_read_at_el0_takes_is_user_time_trapped_or_not(tmp_path: Path, accounting: str) -> None:
+    """user_mode(regs): a tick that comes while KVM has a read of the program's finds EL0, and so does vtime."""
+    text = READING.replace(f"rdpmc_us = {EVERY_US}", "rdpmc_us = 2\nkernel_share = 0")
+    path = tmp_path / "own.toml"
+    path.write_text(text[text.index("[[guest]]") :])
+    of_guest = {"guest.accounting": accounting, "guest.hz": 1000}
+    (one,) = run(path, designs=["emulated-6.15"], overrides=of_guest).runs
+    (guest,) = one.guests
+    assert guest.elapsed_seconds > 1.25 * guest.true_user_seconds, "the reads take long"
+    assert guest.system_seconds < 0.03 * guest.elapsed_seconds
+
+
 async def test_without_the_sysctl_or_the_term_a_program_reads_nothing(tmp_path: Path) -> None:
     """armv8pmu_user_event_idx is 0: the library falls back to read(2), of which nothing is modelled."""
     text = READING.replace("perf_user_access = 1", "perf_user_access = 0")
