@@ -45,7 +45,7 @@ class Cost(IntEnum):
     EVENT_OUT = auto()  # software time of event_sched_out
     EVENT_IN = auto()  # software time of event_sched_in
     PERF_READ = auto()  # software time of perf_event_read_value
-    PERF_RESCHED = auto()  # software time of perf_pmu_resched_update itself, its events' aside
+    PERF_RESCHED = auto()  # software time of perf_pmu_resched_update, or loading and putting a guest's, without events'
     HOST_PMI = auto()  # software time of the PMU interrupt handler, no sample
     SAMPLE = auto()  # writing one sample record
     PERF_READER = auto()  # perf record's process looks at its ring buffers: poll, the mmaps, what write does once

@@ -429,7 +429,7 @@ class PCpu(PCpuState):
         """Why overflow flags cannot be a guest's, whether or not a vCPU is current."""
         possible = self.policy.guest_flags
         if not possible:
-            return f"under {self.board.experiment.design.name} no guest has counters of its own"
+            return f"under {self.board.experiment.design.name} the host finds none of a guest's"
         if flags & ~possible:
             return f"no guest has a counter on pCPU {self.cpu} for {flags & ~possible:#x}"
         return "none is set"
@@ -578,6 +578,8 @@ class PCpu(PCpuState):
         self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
         self.enter_kernel()
         self.machine.set_account(self.cpu, Account.SWITCH)
+        if previous.at_entry:
+            await previous.leave_guest()
         await self.enter_host(EntryKind.TASK_OUT, previous.id, el=2)
         await previous.switched_out()
         self.machine.set_account(self.cpu, Account.KERNEL)

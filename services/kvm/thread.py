@@ -19,6 +19,11 @@ class Thread(Protocol):
     def cpu(self) -> int: ...
 
     @property
+    def at_entry(self) -> bool:
+        """Is it a vCPU whose PMU changes hands at every VM entry and exit?"""
+        ...
+
+    @property
     def floats(self) -> bool:
         """May it run on any pCPU?"""
         ...
@@ -47,6 +52,10 @@ class Thread(Protocol):
     def next_interaction(self) -> int: ...
     async def switched_in(self) -> None:
         """It is the current thread from now on, and says what the host's cycles are charged to."""
+        ...
+
+    async def leave_guest(self) -> None:
+        """It is to be switched out: before that, a vCPU leaves the guest if that has something to be done."""
         ...
 
     async def switched_out(self) -> None: ...
@@ -80,6 +89,10 @@ class HostThread:
     id: int
     what: ClassVar[str]  # for errors
     timer_deadline: ClassVar[int] = NEVER  # the run queue wakes it
+    at_entry: ClassVar[bool] = False
+
+    async def leave_guest(self) -> None:
+        """It is none's."""
 
     def counter_overflow(self, counter: int, raised: int) -> None:
         raise ProtocolError(f"thread {self.id} is {self.what}: KVM has no kernel counters there")

@@ -60,6 +60,7 @@ class VCpuState:
     working: bool = True
     blocked: bool = False
     wfi: bool = False
+    entered: bool = False  # its guest has the PMU, under a design that is `at_entry`
     reload_due: bool = True  # KVM_REQ_RELOAD_PMU
     resync_due: bool = False  # KVM_REQ_RESYNC_PMU_EL0
     halt: HaltPoll = field(init=False)
@@ -101,6 +102,8 @@ class VCpu(VCpuState):
         "pcpu",
         "fast_path",  # its vPMU's, on that pCPU
         "status_on_cpu",  # its design's
+        "at_entry",
+        "serve_interrupts",  # on that pCPU, behind what an exit begins with
         # For the pCPU that it is on: kernel-counter operations (`PCpu.call`), and calls of the machine: an access of
         # KVM's own, at EL2, and the ways out and in.
         "call",
@@ -159,6 +162,7 @@ class VCpu(VCpuState):
         self.pcpus = pcpus
         self.siblings = siblings  # the vCPUs of the same VM, this one too
         self.status_on_cpu = design.status_on_cpu and spec.pmuver != 0
+        self.at_entry = design.at_entry and spec.pmuver != 0
         self.set_task_cpu(cpu)
         self.vpmu = design.vpmu(self) if spec.pmuver else WithoutPmu(design, self)
         self.fast_path = self.vpmu.fast_path
@@ -186,6 +190,7 @@ class VCpu(VCpuState):
         self.cpu = cpu
         self.executor.set_task_cpu(cpu)
         self.pcpu, self.call = pcpu, pcpu.call
+        self.serve_interrupts: Callable[[int], Coroutine[Any, Any, None]] = pcpu.serve_interrupts
         self.read, self.write = partial(machine.read, cpu), partial(machine.write, cpu)
         host, (null_out, null, null_into) = (cpu, pcpu.context, pcpu.profile), pcpu.exit_null
         sysreg_out, sysreg, sysreg_into = pcpu.exit_sysreg
@@ -197,6 +202,11 @@ class VCpu(VCpuState):
         if self.status_on_cpu:
             self.exit_irq, self.trap_null, self.trap_sysreg = map(
                 self._synced, (self.exit_irq, self.trap_null, self.trap_sysreg)
+            )
+        if self.at_entry:
+            self.serve_interrupts = self._left
+            self.exit_irq, self.trap_null, self.trap_sysreg = map(
+                _behind, (self.exit_irq, self.trap_null, self.trap_sysreg)
             )
         self.enter_null = partial(machine.guest_timing_enter, cpu, EXIT_FULL_NULL, null_into)
         self.enter_el1 = partial(machine.enter_guest, cpu, self.context, self.profile, EXIT_FULL_SYSREG, sysreg_into)
@@ -210,6 +220,29 @@ class VCpu(VCpuState):
             return pending
 
         return synced
+
+    async def _left(self, el: int) -> None:
+        """What an exit begins with where the PMU has been the guest's up to it; then what is pending."""
+        await self._leave()
+        if self.machine.pending_interrupt(self.cpu):
+            await self.pcpu.serve_interrupts(el)
+
+    async def _leave(self) -> None:
+        machine = self.machine
+        if machine.interrupt(self.cpu):  # its guest's, on a vector of its own; the flags go into memory
+            self.vgic.overflow(machine.raised(self.cpu))
+            self.pcpu.charge(Cost.IRQ_ENTRY)
+        self.entered = False
+        await self.vpmu.leave()
+
+    async def _give_pmu(self) -> None:
+        self.entered = True
+        await self.vpmu.enter()
+
+    async def leave_guest(self) -> None:
+        """It has been entered, and is preempted at once."""
+        if self.entered:
+            await self._leave()
 
     async def switched_in(self) -> None:
         """KVM's sched_in notifier: vcpu_load, and back into the guest. Interrupts are on since finish_lock_switch."""
@@ -246,6 +279,8 @@ class VCpu(VCpuState):
         if self._takes_resync():
             await self._resync_pmu_el0()
         self._flush()
+        if self.at_entry:
+            await self._give_pmu()
         self.machine.guest_timing_enter(self.cpu, EXIT_FULL_NULL, 0)  # that exit has been charged when it was
 
     async def switched_out(self) -> None:
@@ -501,11 +536,14 @@ class VCpu(VCpuState):
     async def _interrupted(self, el: int) -> None:
         """A physical interrupt: out to the host, which serves it, and back."""
         if self.exit_irq():
-            await self.pcpu.serve_interrupts(el)
+            await self.serve_interrupts(el)
         self.exit_irq_on()
         if self._takes_resync():
             await self._resync_pmu_el0()
-        self._enter_guest()
+        self._flush()
+        if self.at_entry:
+            await self._give_pmu()
+        self.enter_null()
 
     def _takes_resync(self) -> bool:
         """check_vcpu_requests: KVM_REQ_RESYNC_PMU_EL0, and if it changes anything.
@@ -521,11 +559,6 @@ class VCpu(VCpuState):
         before = self.pcpu.perf_bursts
         await awaited(self.vpmu.restore_el0(guest=True))
         self.swap_bursts += self.pcpu.perf_bursts - before
-
-    def _enter_guest(self) -> None:
-        """Back into the guest after an exit at which nothing was to be emulated."""
-        self._flush()
-        self.enter_null()
 
     def _flush(self) -> None:
         """Make pending what has become due."""
@@ -569,6 +602,8 @@ class VCpu(VCpuState):
         pcpu = self.pcpu
         self.fruitless = 0
         self.trap_null()
+        if self.at_entry:
+            await self._leave()
         self.halt.begin(pcpu.now, not pcpu.rq.waiting)
         if self.halt.until >= 0:
             await pcpu.serve_interrupts(-1)
@@ -612,6 +647,8 @@ class VCpu(VCpuState):
             await self._resync_pmu_el0()
         if self.status_on_cpu:
             self._flush_pmu()
+        if self.at_entry:
+            await self._give_pmu()
         self.enter_null()
 
     # The guest's bursts, at EL1 (`services.executor.BurstCpu`).
@@ -646,7 +683,7 @@ class VCpu(VCpuState):
         return access
 
     async def _trapped_interrupted(self, register: int, write: bool, value: int) -> int:
-        await self.pcpu.serve_interrupts(1)
+        await self.serve_interrupts(1)
         return await awaited(self.trapped(register, write, value, exited=True))
 
     async def _emulated(self, access: Eventual[int]) -> int:
@@ -659,6 +696,8 @@ class VCpu(VCpuState):
         if self._takes_resync():
             await self._resync_pmu_el0()
         self._flush_pmu()
+        if self.at_entry:
+            await self._give_pmu()
         if not self.enter_el1(self.vgic.timer_deadline):
             self._enter_expired()
         if undefined:
@@ -697,7 +736,7 @@ class VCpu(VCpuState):
             self.machine.set_running(self.cpu, self.context, 1, self.profile)
             return
         if self.trap_sysreg():
-            await self.pcpu.serve_interrupts(1)
+            await self.serve_interrupts(1)
         self._send_sgi(target)
         await self._emulated(target)
 
@@ -757,10 +796,13 @@ class VCpu(VCpuState):
 
     async def _hypercall(self) -> None:
         if self.trap_null():
-            await self.pcpu.serve_interrupts(1)
+            await self.serve_interrupts(1)
         if self._takes_resync():
             await self._resync_pmu_el0()
-        self._enter_guest()
+        self._flush()
+        if self.at_entry:
+            await self._give_pmu()
+        self.enter_null()
         self.machine.set_running(self.cpu, self.context, 1, self.profile)
 
     def _check(self, index: int, what: str, value: int, limit: int) -> None:
@@ -781,6 +823,16 @@ class VCpu(VCpuState):
         self.pmu.derive()
         self.vpmu.derive()
         self.fast_path = self.vpmu.fast_path
+
+
+def _behind(leave: Callable[[], bool]) -> Callable[[], bool]:
+    """A way out of the guest behind which there is something to be done, an interrupt or none."""
+
+    def left() -> bool:
+        leave()
+        return True
+
+    return left
 
 
 async def _raised(exc: InjectUndef) -> int:

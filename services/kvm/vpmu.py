@@ -176,6 +176,12 @@ class Vpmu(ABC):
     def user_wrote(self, n: int) -> None:  # noqa: B027 - most have no other copy
         """KVM_SET_ONE_REG has written counter `n` in memory."""
 
+    async def enter(self) -> None:  # noqa: B027 - most have no more to do than at a load
+        """Before each VM entry, under a design that is `at_entry`: interrupts are off."""
+
+    async def leave(self) -> None:  # noqa: B027 - nor than at a put
+        """And after each VM exit, before anything else."""
+
     @abstractmethod
     def access(self, register: int, write: bool, value: int) -> Access:
         """Emulate a trapped access; the value read. Raises InjectUndef."""
@@ -247,6 +253,9 @@ class Design(ABC):
 
     # Its guests' interrupt condition is on the CPU: `Vpmu.level` is asked at every entry and exit, flag or no flag.
     status_on_cpu: ClassVar[bool] = False
+
+    # Its PMU changes hands at every VM entry and exit (`Vpmu.enter`, `Vpmu.leave`); an access is always awaited.
+    at_entry: ClassVar[bool] = False
 
     guest_range: int = 0  # the counters that the machine's guests want, one bit each
 

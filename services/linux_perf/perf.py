@@ -46,9 +46,9 @@ class PerfCpu(CpuContext):
     not of `cpu`.
 
     Charged here are perf_event_enable and disable (PERF_CALL), creation and release of KVM's counters
-    (PERF_RELEASE_CREATE, one half each), read (PERF_READ), perf_pmu_resched_update (PERF_RESCHED), event_sched_out
-    and in (EVENT_OUT, EVENT_IN), the interrupt handler (HOST_PMI) and a sample's record (SAMPLE). IRQ_ENTRY, TICK and
-    CONTEXT_SWITCH are the kernel's around it.
+    (PERF_RELEASE_CREATE, one half each), read (PERF_READ), perf_pmu_resched_update (PERF_RESCHED, one half each
+    for perf_load_guest_context and perf_put_guest_context), event_sched_out and in (EVENT_OUT, EVENT_IN), the interrupt
+    handler (HOST_PMI) and a sample's record (SAMPLE). IRQ_ENTRY, TICK and CONTEXT_SWITCH are the kernel's around it.
     """
 
     __slots__ = ()

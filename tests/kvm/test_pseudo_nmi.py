@@ -47,8 +47,8 @@ class Host(ScriptedHost):
         cpu.burst.ipi(0)
 
 
-def with_nmi(design: str, *, on: bool = True, vcpus: tuple[int, ...] = (0,), counters: int = 6) -> Simulation:
-    of = experiment(design, vcpus=vcpus, counters=counters)
+def with_nmi(design: str, *, on: bool = True, vcpus: tuple[int, ...] = (0,), **axes: str) -> Simulation:
+    of = experiment(design, vcpus=vcpus, axes=axes)
     return simulation(replace(of, host=replace(of.host, pseudo_nmi=on)), Scripted())
 
 
@@ -90,7 +90,7 @@ async def test_a_sample_lands_inside_a_vcpu_load() -> None:
     """kvm_arch_vcpu_load by kvm_sched_in has interrupts on: it takes longer by the handler, an NMI or not."""
     taken = {}
     for on in (False, True):
-        made, host = with_nmi("mediated", on=on, counters=10), Host("call")
+        made, host = with_nmi("partitioned", on=on, swap="eager"), Host("call")
         made.attend_host(0, LocalSoftware(host))
         await made.step()  # boots
         await made.step()  # switches to the vCPU
@@ -99,7 +99,7 @@ async def test_a_sample_lands_inside_a_vcpu_load() -> None:
             *(EntryKind.BOOT, EntryKind.TASK_IN),
             *(EntryKind.CALL, EntryKind.PMU_IRQ),
         ]
-    quiet = with_nmi("mediated", on=False, counters=10)
+    quiet = with_nmi("partitioned", on=False, swap="eager")
     await quiet.step()
     await quiet.step()
     assert min(taken.values()) >= max(quiet.vcpus[0].load_times.times) + quiet.pcpus[0].costs[Cost.IRQ_ENTRY]

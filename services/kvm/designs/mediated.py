@@ -1,103 +1,204 @@
-"""`mediated`: while a vCPU is loaded the whole PMU is its guest's, as KVM does it on x86."""
+"""`mediated`: the whole PMU is the guest's from each VM entry to the exit, as KVM has had it on x86 since Linux 7.0.
+
+kvm_mediated_pmu_load and kvm_mediated_pmu_put: at an entry the events of the host go off the PMU and their clocks stop;
+at the exit both go on. A register that has its value already is not written: where nobody else uses the PMU, a guest's
+counters and types stay where they are.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import ClassVar
 
 from services import registers as r
+from services._pmu import Burst
 from services.boot import HostPolicy
-from services.cpu import Call, Row, awaited
+from services.cpu import Call, awaited
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accesses, trap_controls
-from services.kvm.designs.partitioned.accesses import Accesses
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.guest_range import guest_range, host_counters
-from services.kvm.designs.partitioned.host_pmcr import HostPmcr
-from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
+from services.kvm.designs.partitioned.swap import without_el2
 from services.kvm.designs.partitioned.trap_controls import Traps
-from services.kvm.vpmu import Access, Design, DesignError, KvmVcpu, SetN, Vpmu, axis
+from services.kvm.guest_pmu import OF_COUNTERS, PMCR_WRITABLE
+from services.kvm.trap_setup import HostTraps
+from services.kvm.vpmu import Design, DesignError, KvmVcpu, SetN, Vpmu, axis
+from services.registers import CYCLE_COUNTER, MASK32, MASK64
 from services.state import derived
 
 ACCESSES = accesses.ON_CPU | accesses.types_written_through()
-UNSPLIT = ACCESSES | accesses.UNSPLIT
 
 
 @dataclass(eq=False)
 class MediatedPmu(Vpmu):
-    """Every counter of the CPU, swapped whole; the host's events go out at the load and come back at the put."""
+    """Every counter of the CPU is the guest's while it is entered; its registers are in memory otherwise."""
 
     design: Mediated = derived()
-    context: PmuContext = field(default_factory=partial(PmuContext, owned=True), init=False)
-    host_pmcr: HostPmcr = field(default_factory=HostPmcr, init=False)
-    trapped: Accesses = derived(init=False)
+    context: PmuContext = field(default_factory=partial(PmuContext, owned=True), init=False)  # loaded: entered
+    host: HostTraps = field(default_factory=HostTraps, init=False)
+    host_pmcr: int = 0  # as the last entry found it
+    host_out: bool = False  # the host's events have been taken off the PMU for this entry
+    on_load: Burst = derived(init=False)  # what an entry reads
+    on_put: Burst = derived(init=False)  # and an exit
 
     def derive(self) -> None:
         super().derive()
-        cpu = self.vcpu.spec
+        cpu, context = self.vcpu.spec, self.context
         on = guest_range(cpu, cpu.counters, fgt=self.design.traps is Traps.FGT)
-        self.context.fit(self, on, n=self.pmu.counters)
-        self.trapped = ACCESSES if on.split else UNSPLIT
+        context.fit(self, replace(on, split=True), n=self.pmu.counters)
+        if not context.loaded:
+            context.read, context.write = self._read, self._write
         self.fast_path = self.design.traps is Traps.FAST_PATH
+        self.on_load, self.on_put = Burst(), Burst()
+        for register, _ in self._swapped():
+            self.on_load.mrs(register)
+        for register in (r.PMCR_EL0, r.PMOVSSET_EL0, r.PMCNTENSET_EL0, r.PMINTENSET_EL1):
+            self.on_load.mrs(register)
+        for register in (*on.counters, r.PMCCNTR_EL0, r.PMSELR_EL0, r.PMUSERENR_EL0, r.PMCR_EL0):
+            self.on_put.mrs(register)
+        for register in (r.PMOVSSET_EL0, r.PMCNTENSET_EL0, r.PMINTENSET_EL1):
+            self.on_put.mrs(register)
+
+    def _swapped(self) -> list[tuple[int, int]]:
+        """What the guest has of its own on the CPU, its enables and flags aside: registers and their values."""
+        pmu, on = self.pmu, self.context.on
+        return [
+            *((register, without_el2(pmu, n)) for n, register in enumerate(on.types)),
+            (r.PMCCFILTR_EL0, without_el2(pmu, CYCLE_COUNTER)),
+            *zip(on.counters, pmu.counter, strict=False),
+            (r.PMCCNTR_EL0, pmu.counter[CYCLE_COUNTER]),
+            (r.PMSELR_EL0, pmu.selr),
+            (r.PMUSERENR_EL0, pmu.userenr),
+        ]
+
+    def el0_switched(self) -> bool:
+        """No event of the host's counts while the guest is entered."""
+        return False
+
+    def activate_traps(self) -> None:
+        """Nothing is forbidden at EL2, where the host counts during an exit: the guest's event types exclude it."""
+        self.derive()
+        on = self.context.on
+        mdcr = on.hpmn if on.untrapped else on.hpmn | r.PMU_TRAPS
+        self.host.load_2026(self.vcpu, mdcr, trap_controls.fine_grained(on.untrapped))
 
     async def load(self) -> None:
-        self.derive()
-        context, on = self.context, self.context.on
-        context.loaded = True
-        rows: list[Row] = [(Call.GUEST_COUNTERS, host_counters(on.cpu), int(on.split), 0, 0)]
-        if self.el0_switched():
-            rows.append((Call.EL0_FILTER, 1, 0, 0, 0))
-        await awaited(self.vcpu.call(rows, Account.RESERVE))
-        self.host_pmcr.keep(context)
-        await context.set_traps(trap_controls.owned(on) | self.host_pmcr.hpme(context))
-        swap_in = SwapIn(context)
-        swap_in.types()
-        swap_in.counters()
-        swap_in.selr()
-        swap_in.pmcr()
-        swap_in.clear_overflows()
-        swap_in.cnten()
-        swap_in.inten()
-        swap_in.userenr()
-        await swap_in.done()
+        """The PMU is still the host's."""
+
+    def deactivate_traps(self) -> None:
+        self.host.put_2026(self.vcpu)
 
     async def put(self) -> None:
-        context = self.context
-        self.host_pmcr.follow(context)
-        swap_out = SwapOut(context)
-        swap_out.counters()
-        swap_out.selr()
-        swap_out.pmcr()
-        swap_out.cnten()
-        swap_out.inten()
-        swap_out.overflows()
-        swap_out.userenr()
-        swap_out.clear_overflows()
-        swap_out.disable()
-        swap_out.host(r.PMUSERENR_EL0, 0)
-        swap_out.host(r.PMCR_EL0, self.host_pmcr.value)
-        await swap_out.done()
-        context.loaded = False
-        await context.lift_traps()
-        await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE))
+        """It is so again."""
 
-    def access(self, register: int, write: bool, value: int) -> Access:
-        return self.trapped.perform(self.context, register, write, value)
+    async def enter(self) -> None:
+        """kvm_mediated_pmu_load."""
+        vcpu, context, swaps = self.vcpu, self.context, self.context.swaps
+        self.host_out = vcpu.host_has_events
+        if self.host_out:
+            await awaited(vcpu.call([(Call.GUEST_CONTEXT, 1, 0, 0, 0)], Account.RESERVE))
+        account = vcpu.set_account(Account.SWAP)
+        *found, pmcr, flags, cnten, inten = self._execute(self.on_load)
+        writes = Burst()
+        self.host_pmcr = pmcr & PMCR_WRITABLE
+        if pmcr & r.PMCR_E:
+            writes.msr(r.PMCR_EL0, self.host_pmcr & ~r.PMCR_E)
+        for (register, value), there in zip(self._swapped(), found, strict=True):
+            if value != there:
+                writes.msr(register, value)
+        mask = context.on.mask
+        if flags & mask:
+            writes.msr(r.PMOVSCLR_EL0, flags & mask)
+        self._enable(writes, (r.PMCNTENSET_EL0, r.PMCNTENCLR_EL0), self.pmu.cnten, cnten & mask)
+        self._enable(writes, (r.PMINTENSET_EL1, r.PMINTENCLR_EL1), self.pmu.inten, inten & mask)
+        guests = self.pmu.pmcr & PMCR_WRITABLE
+        if guests != self.host_pmcr & ~r.PMCR_E:
+            writes.msr(r.PMCR_EL0, guests)
+        self._execute(writes)
+        swaps.loads += 1
+        context.loaded = True
+        context.read, context.write = vcpu.read, vcpu.write
+        vcpu.set_account(Account(account))
+
+    def _enable(self, writes: Burst, registers: tuple[int, int], wanted: int, there: int) -> None:
+        for register, bits in zip(registers, (wanted & ~there, there & ~wanted), strict=True):
+            if bits:
+                writes.msr(register, bits)
+
+    async def leave(self) -> None:
+        """kvm_mediated_pmu_put."""
+        vcpu, context, pmu = self.vcpu, self.context, self.pmu
+        account = vcpu.set_account(Account.SWAP)
+        on = context.on
+        *counters, cycles, selr, userenr, pmcr, flags, cnten, inten = self._execute(self.on_put)
+        pmu.counter[: on.hpmn], pmu.counter[CYCLE_COUNTER] = counters, cycles
+        pmu.selr, pmu.userenr, pmu.pmcr = selr, userenr, pmcr & PMCR_WRITABLE
+        pmu.cnten, pmu.inten = cnten & on.mask, inten & on.mask
+        pmu.ovs |= flags & on.mask
+        writes = Burst()
+        for register, bits in (
+            (r.PMCNTENCLR_EL0, pmu.cnten),
+            (r.PMINTENCLR_EL1, pmu.inten),
+            (r.PMOVSCLR_EL0, flags & on.mask),
+        ):
+            if bits:
+                writes.msr(register, bits)
+        if pmu.pmcr != self.host_pmcr:
+            writes.msr(r.PMCR_EL0, self.host_pmcr)
+        self._execute(writes)
+        context.swaps.puts += 1
+        context.loaded = False
+        context.read, context.write = self._read, self._write
+        vcpu.set_account(Account(account))
+        if self.host_out:
+            await awaited(vcpu.call([(Call.GUEST_CONTEXT, 0, 0, 0, 0)], Account.RESERVE))
+
+    def _execute(self, burst: Burst) -> list[int]:
+        """With interrupts off, as all around a VM entry."""
+        values = self.vcpu.kvm_irqs_off(burst)
+        swaps = self.context.swaps
+        swaps.register_reads += len(values)
+        swaps.register_writes += len(burst) - len(values)
+        return values
+
+    async def access(self, register: int, write: bool, value: int) -> int:
+        """After an exit in memory; within the hypervisor's own code (traps=fast-path) on the CPU."""
+        return ACCESSES.perform(self.context, register, write, value)
+
+    def _read(self, register: int) -> int:
+        """A register in memory; of what is not the guest's own, the CPU's."""
+        n, is_type = OF_COUNTERS.get(register, (None, True))
+        if n is not None and not is_type:
+            return self.pmu.counter[n]
+        value = self.pmu.read(register)
+        return self.vcpu.read(register) if value is None else value
+
+    def _write(self, register: int, value: int) -> None:
+        """Likewise. Of an event type that is what the next entry makes of it."""
+        n, is_type = OF_COUNTERS.get(register, (None, True))
+        if n is None or is_type:
+            self.pmu.write(register, value)
+        else:
+            wide = n == CYCLE_COUNTER or self.vcpu.spec.pmuver >= r.PMUVER_P5
+            self.pmu.counter[n] = value & (MASK64 if wide else MASK32)
+
+    def fast(self) -> bool:
+        return self.context.resident
 
     def level(self) -> bool:
         return self.context.overflow_status()
 
-    def guest_overflow(self, mask: int) -> None:
-        self.context.take_overflows(mask)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Mediated(Design):
-    """The guest owns the whole PMU while it is loaded."""
+    """The guest owns the whole PMU while it is entered."""
 
     name = "mediated"
-    why = "the whole PMU changes hands at vcpu_load and vcpu_put; host events must exclude guests"
+    why = "the whole PMU changes hands at every VM entry and exit; host events must exclude guests, and their clocks do"
+
+    at_entry: ClassVar[bool] = True
 
     traps: Traps = axis(Traps.FGT, trap_controls.TRAPS)
 
@@ -111,7 +212,11 @@ class Mediated(Design):
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """Every counter, for events that exclude guests."""
-        return HostPolicy(host_counters(cpu), host_counters(cpu), split_irq=True, refuses_guests=True)
+        return HostPolicy(host_counters(cpu), guest_flags=0, refuses_guests=True)
+
+    @property
+    def per_vcpu_traps(self) -> bool:
+        return True
 
     @property
     def set_n(self) -> SetN:
