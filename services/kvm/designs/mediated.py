@@ -196,7 +196,7 @@ class Mediated(Design):
     """The guest owns the whole PMU while it is entered."""
 
     name = "mediated"
-    why = "the whole PMU changes hands at every VM entry and exit; host events must exclude guests, and their clocks do"
+    why = "the whole PMU changes hands at every VM entry and exit; host events exclude guests, their clocks too"
 
     at_entry: ClassVar[bool] = True
 
