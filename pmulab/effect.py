@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from services import _pmu
 from services import registers as r
@@ -10,7 +10,7 @@ from services._pmu import Burst, Machine, Stop
 
 # Other views of what a register beside them holds.
 _VIEWS = frozenset({"PMCNTENCLR_EL0", "PMINTENCLR_EL1", "PMOVSCLR_EL0", "PMXEVCNTR_EL0", "PMXEVTYPER_EL0"})
-_STARTED = 1  # what the counters have, so that a reset shows
+STARTED = 1  # what the counters have, so that a reset shows
 
 
 def of_write(name: str, value: int, el: int, features: Mapping[str, int], settings: Mapping[str, int]) -> list[str]:
@@ -22,22 +22,28 @@ def of_write(name: str, value: int, el: int, features: Mapping[str, int], settin
     if features.get("icntr"):
         counters.append(r.PMICNTR_EL0)
     for counter in counters:
-        machine.poke(0, counter, _STARTED)
+        machine.poke(0, counter, STARTED)
     machine.set_running(0, host if el == 2 else guest, el, profile)
     for setting, content in settings.items():
-        machine.poke(0, _pmu.register_encoding(setting), content)
+        register = _pmu.register_encoding(setting)
+        if content or setting == name or not (register in counters or setting in _VIEWS):
+            machine.poke(0, register, content)
     before = _state(machine)
     burst = Burst()
     burst.msr(_pmu.register_encoding(name), value)
     if type(machine.execute(0, burst, 0, False)) is Stop:
         return []
-    after = _state(machine)
-    changed = {one: (before[one], after[one]) for one in before if before[one] != after[one]}
-    others = (_pmu.register_name(counter) for counter in counters)
-    reset = [one for one in others if one != name and after[one] == 0 != before[one]]
+    others = [_pmu.register_name(counter) for counter in counters]
+    return changes(before, _state(machine), [one for one in others if one != name]) or ["changes nothing"]
+
+
+def changes(before: Mapping[str, int], after: Mapping[str, int], counters: Iterable[str]) -> list[str]:
+    """A line for each register that has changed, and one for all of `counters` that were reset."""
+    reset = [one for one in counters if after[one] == 0 != before[one]]
     lines = [f"resets {_listed(reset)}"] if reset else []
-    lines += [f"{one} {was:#x} -> {now:#x}" for one, (was, now) in changed.items() if one not in reset]
-    return lines or ["changes nothing"]
+    return lines + [
+        f"{one} {was:#x} -> {after[one]:#x}" for one, was in before.items() if after[one] != was and one not in reset
+    ]
 
 
 def _state(machine: Machine) -> dict[str, int]:

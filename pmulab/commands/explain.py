@@ -25,6 +25,8 @@ _NO_WRITE, _NO_VALUE = None, ""  # of --write
 
 
 def main(arguments: argparse.Namespace) -> int:
+    if arguments.write and arguments.register[:1].isdigit():  # --write REGISTER VALUE
+        arguments.register, arguments.value, arguments.write = arguments.write, arguments.register, _NO_VALUE
     name = register(arguments.register)
     value = _value(arguments)
     if arguments.design is None and (arguments.vcpu is not None or arguments.counters is not None):
@@ -180,7 +182,10 @@ async def _emulated(
     if emulated.value is None:
         return [*lines, "    injects an UNDEFINED exception"]
     if write:
-        return lines if emulated.told else [*lines, "    memory only"]
+        changed = emulated.changed or ([] if emulated.told else ["nothing changes"])
+        for one in changed:
+            lines += textwrap.wrap(f"in memory: {one}", WIDTH, initial_indent="    ", subsequent_indent="      ")
+        return lines
     return [*lines, f"    the guest reads {emulated.value:#x}"]
 
 

@@ -108,7 +108,7 @@ def test_an_emulated_access_names_what_kvm_asks_of_perf(capsys: pytest.CaptureFi
     text = said(capsys, "PMCNTENCLR_EL0", "--write", "1", "--design", "emulated-6.15", *running)
     assert "    perf_event_disable(counter 0)\n    kvm_vcpu_pmu_restore_guest()\n" in text
     text = said(capsys, "PMINTENSET_EL1", "--write", "1", "--design", "emulated")
-    assert text.endswith("KVM, in the host's kernel:\n    memory only\n")
+    assert text.endswith("KVM, in the host's kernel:\n    in memory: PMINTENSET_EL1 0x0 -> 0x1\n")
     text = said(capsys, "PMEVCNTR5_EL0", "--design", "emulated", "--counters", "4")
     assert text.endswith("    injects an UNDEFINED exception\n")
 
@@ -156,3 +156,37 @@ def test_a_vcpu_is_a_designs(capsys: pytest.CaptureFixture[str]) -> None:
     text = refused(capsys, "PMCR_EL0", "--el", "1", "--vcpu", "free")
     assert "they are of a design's vCPU; add --design NAME" in text
     assert "unknown design 'emulate'" in refused(capsys, "PMCR_EL0", "--design", "emulate")
+
+
+@pytest.mark.parametrize("design", ["partitioned-v8", "partitioned-v9", "mediated", "partitioned,swap=eager"])
+def test_under_a_design_that_lets_pmcr_through_a_write_says_which_counters_it_resets(
+    capsys: pytest.CaptureFixture[str], design: str
+) -> None:
+    text = said(capsys, "PMCR_EL0", "--write", "2", "--design", design, "--counters", "6")
+    assert "\n  resets PMEVCNTR0_EL0 to PMEVCNTR5_EL0\n" in text
+    assert "PMCCNTR_EL0" in said(capsys, "PMCR_EL0", "--write", "6", "--design", design, "--counters", "6")
+
+
+def test_a_trapped_write_says_what_it_resets_in_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "PMCR_EL0", "--write", "0x42", "--design", "emulated", "--set", "PMEVCNTR0_EL0=5")
+    assert text.endswith(
+        "    in memory: resets PMEVCNTR0_EL0 to PMEVCNTR5_EL0\n    in memory: PMCR_EL0 0x3000 -> 0x3040\n"
+    )
+
+
+def test_v6_is_loaded_whole_though_an_access_of_its_list_is_undefined(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "PMCNTENSET_EL0", "--design", "partitioned-v6", "--set", "PMCNTENSET_EL0=0x80000003")
+    assert "\n  reads 0x80000003\n" in text
+
+
+def test_v7_is_owned_after_a_first_write(capsys: pytest.CaptureFixture[str]) -> None:
+    """A read makes nothing of it."""
+    text = said(capsys, "PMEVTYPER0_EL0", "--write", "8", "--design", "partitioned-v7")
+    assert "    MDCR_EL2 0x820086," in text
+    assert "MDCR_EL2 <-" not in text
+
+
+def test_the_register_may_stand_behind_write(capsys: pytest.CaptureFixture[str]) -> None:
+    rest = ("--el", "1")
+    given = said(capsys, "PMUSERENR_EL0", "--write", "0xf", *rest)
+    assert said(capsys, *rest, "--write", "PMUSERENR_EL0", "0xf") == given
