@@ -106,10 +106,16 @@ def page(rows: dict[str, Row]) -> str:
     """The Markdown of it."""
     accesses = len(trio.run(traffic, world("raw")).trapped)
     lines = (
-        f"| `{name}` | " + " | ".join("" if value is None else f"{value:,}" for value in asdict(row).values()) + " |"
+        f"| `{name}`{_mark(name)} | "
+        + " | ".join("" if value is None else f"{value:,}" for value in asdict(row).values())
+        + " |"
         for name, row in rows.items()
     )
     return TEXT.format(accesses=accesses, events=HOST_EVENTS, rows="\n".join(lines))
+
+
+def _mark(name: str) -> str:
+    return " (unverified)" if designs()[name.partition(",")[0]].unverified else ""
 
 
 def data(rows: dict[str, Row]) -> bytes:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pmulab import scenario
 from pmulab.batch import run_designs
 from pmulab.command import Parser, carry_out
-from pmulab.designs import label
+from pmulab.designs import heading
 from pmulab.exit_status import FAILED, OK
 from pmulab.report import assumed_costs
 from services.errors import UserError
@@ -161,15 +161,15 @@ def rows(
     """The lines of the table, its head first, each as soon as its run has ended. Raises UserError."""
     grid = points(keys)
     loaded = [scenario.load(name, designs=designs, overrides=[*fixed, *overrides(point)]) for point in grid]
-    longest = max(len(label(experiment.design)) for at in loaded for experiment in at.experiments)
+    longest = max(len(heading(experiment.design)) for at in loaded for experiment in at.experiments)
     yield Row([*grid[0], "design".ljust(longest), *shown])
     for point, at in zip(grid, loaded, strict=True):
         result = run_designs(at, jobs=1)
         for run in result.runs:
-            design = label(DesignSpec(run.design.name, run.design.axes))
+            design = heading(DesignSpec(run.design.name, run.design.axes))
             yield Row([*point.values(), design, *(measure(run, name) for name in shown)], run)
         for failure in result.failures:
-            design = label(DesignSpec(failure.design.name, failure.design.axes))
+            design = heading(DesignSpec(failure.design.name, failure.design.axes))
             yield Row([*point.values(), design, str(failure), *([""] * (len(shown) - 1))])
 
 

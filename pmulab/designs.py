@@ -27,3 +27,8 @@ def label(design: DesignSpec) -> str:
     axes = named(design.name).axes()
     chosen = [f"{axis}={value}" for axis, value in design.axes.items() if value != axes[axis].texts[0]]
     return ",".join([design.name, *chosen])
+
+
+def heading(design: DesignSpec) -> str:
+    """`label` as it is printed: with a mark if much of the design is inferred."""
+    return f"{label(design)} (unverified)" if named(design.name).unverified else label(design)

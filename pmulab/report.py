@@ -73,7 +73,8 @@ def _designs(result: Result) -> list[Design]:
 def _head(design: Design, designs: Iterable[Design]) -> str:
     others = [other.axes for other in designs if other.name == design.name]
     differing = [axis for axis in design.axes if any(other.get(axis) != design.axes[axis] for other in others)]
-    return ",".join([design.name, *(f"{axis}={design.axes[axis]}" for axis in differing)])
+    name = ",".join([design.name, *(f"{axis}={design.axes[axis]}" for axis in differing)])
+    return f"{name} (unverified)" if design.unverified else name
 
 
 def columns(runs: Sequence[Run]) -> list[str]:

@@ -10,13 +10,15 @@ from typing import Any
 import orjson
 
 from services._pmu import register_name
-from services.experiment import VTIME
+from services.experiment import VTIME, Experiment
 from services.kvm import bill
 from services.kvm.board import Board
 from services.kvm.host_task import HostTask
+from services.kvm.parts import parts
 from services.kvm.pcpu import PCpu
 from services.kvm.requests import Taken
 from services.kvm.vcpu import VCpu
+from services.kvm.vpmu import Design
 from services.registers import CPU_CYCLES
 from services.sigill import reason
 
@@ -78,7 +80,8 @@ def result(
 def measured(
     result: dict[str, Any],
     wall_seconds: float,
-    parts: Iterable[dict[str, Any]],
+    design: Design,
+    experiment: Experiment,
     pcpus: Sequence[PCpu],
     vcpus: Sequence[VCpu],
 ) -> dict[str, Any]:
@@ -86,7 +89,8 @@ def measured(
     return {
         "digest": digest(result),
         "wall_seconds": wall_seconds,
-        "parts": list(parts),
+        "unverified": design.unverified,
+        "parts": list(parts(design, experiment)),
         "round_trips": round_trips(pcpus, vcpus),
         **result,
     }

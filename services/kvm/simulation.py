@@ -15,7 +15,6 @@ from services.kvm import designs, outcome, without_pmu
 from services.kvm.attendant import Attendant
 from services.kvm.board import Board
 from services.kvm.host_task import HostTask
-from services.kvm.parts import parts
 from services.kvm.pcpu import PCpu
 from services.kvm.perf_process import PerfProcess
 from services.kvm.perf_reader import PerfReaders
@@ -301,8 +300,7 @@ class Simulation:
 
     def measured(self, result: dict[str, Any], wall_seconds: float) -> dict[str, Any]:
         """What `result` gave, with its digest and what is outside of that."""
-        divided = parts(self.design, self.board.experiment)
-        return outcome.measured(result, wall_seconds, divided, self.pcpus, self.vcpus)
+        return outcome.measured(result, wall_seconds, self.design, self.board.experiment, self.pcpus, self.vcpus)
 
     # State.
 

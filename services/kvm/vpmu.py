@@ -257,6 +257,9 @@ class Design(ABC):
     # Its PMU changes hands at every VM entry and exit (`Vpmu.enter`, `Vpmu.leave`); an access is always awaited.
     at_entry: ClassVar[bool] = False
 
+    # Much of it is inferred: it is said wherever its name is printed.
+    unverified: ClassVar[bool] = False
+
     guest_range: int = 0  # the counters that the machine's guests want, one bit each
 
     @classmethod

@@ -69,6 +69,7 @@ def _run(experiment: Experiment, plain: Mapping[str, Any]) -> Run:
             experiment.design.name,
             dict(experiment.design.axes),
             tuple(plain["fallbacks"]),
+            plain["unverified"],
             tuple(Parts(**part) for part in plain["parts"]),
         ),
         choices=plain["choices"],

@@ -31,6 +31,7 @@ class Design:
     name: str
     axes: dict[str, str]  # every axis with its value
     fallbacks: tuple[str, ...] = ()  # what it fell back on for want of a feature of the CPU, in words
+    unverified: bool = False  # much of it is inferred
     parts: tuple[Parts, ...] = ()  # of each guest with a PMU and each kind of CPU that it may run on
 
 

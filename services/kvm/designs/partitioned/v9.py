@@ -169,6 +169,7 @@ class V9(Posted):
     name = "partitioned-v9"
     why = "v9 (September 2026), unverified: as v8; sized by each VM, types written through, the host's mask per CPU"
 
+    unverified = True
     parameter = False  # inferred: each VM's number is its partition
 
     traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.SLOW_PATH))
