@@ -18,8 +18,7 @@ class HostPolicy:
     counters: int  # that it may allocate while no vCPU is loaded, one bit each, the cycle counter bit 31
     guest_flags: int  # the overflow flags that it may find to be a guest's, one bit each; 0: no guest has a counter
     high_to_low: bool = False  # it allocates its event counters from the highest index
-    enabled_flags: bool = False  # its interrupt handler sees the flags of counters that interrupt, and no others
-    split_irq: bool = False  # it leaves a guest's overflow flags to KVM
+    split_irq: bool = False  # its interrupt handler leaves a guest's overflow flags to KVM
     own_flags: int = MASK64  # and of the others clears these only
     fixed_flags: bool = False  # whether or not a guest is resident: it leaves all of `guest_flags` to KVM
     shared_counters: bool = False  # what a guest takes on one CPU is taken on every CPU of that PMU

@@ -234,7 +234,7 @@ class HostCpu:
         self.configure(boot)
         perf, policy = self.perf, boot.policy
         await perf.probe(cpu)
-        perf.enabled_flags, perf.split_irq, perf.own_flags = policy.enabled_flags, policy.split_irq, policy.own_flags
+        perf.split_irq, perf.own_flags = policy.split_irq, policy.own_flags
         perf.fixed_flags = policy.fixed_flags
         perf.pmu.guests = policy.guest_flags if policy.swaps_pinned else 0
         self.reserved = perf.pmu.cntr_mask & ~policy.counters

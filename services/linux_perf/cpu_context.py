@@ -34,7 +34,6 @@ class CpuContext:
     range_only: bool = False  # PMCR_EL0.E is a guest's: the host's range stops and starts by MDCR_EL2.HPME
     guest_loaded: bool = False  # a guest has the PMU: contexts' time is the guest's, too (guest_ctx_loaded)
     guest_mask: int = 0  # counters whose overflow flags are a guest's, not the host's
-    enabled_flags: bool = False  # flags of counters that do not interrupt are neither seen nor cleared
     split_irq: bool = False  # KVM clears the guest's flags, after the host's events
     own_flags: int = MASK64  # then: of the others, those that the handler clears
     fixed_flags: bool = False  # then: KVM is told of each interrupt, and `guest_mask` never changes

@@ -59,8 +59,7 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
     pmu = cc.pmu
     burst = cpu.burst
     burst.extend(pmu.host_pmi)
-    by_enabled = cc.enabled_flags or cc.split_irq
-    if by_enabled:
+    if cc.split_irq:
         slot, enabled = burst.mrs(PMOVSCLR_EL0), burst.mrs(PMINTENSET_EL1)
     else:
         slot = enabled = burst.extend(pmu.clear_flags)
@@ -70,8 +69,8 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
     flags = values[slot] & values[enabled]
     if not flags:
         return False
-    if by_enabled:
-        cpu.burst.msr(PMOVSCLR_EL0, flags & cc.own_flags & ~cc.guest_mask if cc.split_irq else flags)
+    if cc.split_irq:
+        cpu.burst.msr(PMOVSCLR_EL0, flags & cc.own_flags & ~cc.guest_mask)
     cpu.burst.extend(off(cc))
     pending = flags & pmu.cntr_mask
     while pending:

@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 
+from pmulab import run
+from pmulab.curve import rows
+from pmulab.report import render
 from services import registers as r
 from services.cpu import awaited
 from services.experiment import CpuSpec, DesignSpec
@@ -88,7 +91,6 @@ def test_the_hosts_driver(design: str) -> None:
     policy = made(design)[0].design.host_policy(FGT)
     assert policy.guest_flags & r.MASK32 == MASK
     assert policy.split_irq is (design >= "partitioned-v6")
-    assert policy.enabled_flags is (design < "partitioned-v6")
     assert policy.fixed_flags is ("partitioned-v6" <= design < "partitioned-v9")
     assert policy.shared_counters is (design in ("partitioned-v7", "partitioned-v8"))
     assert policy.high_to_low is (design >= "partitioned-v8")
@@ -317,3 +319,13 @@ def test_every_version_is_a_design_with_its_name() -> None:
     for name in VERSIONS:
         assert designs.make(DesignSpec(name)).name == name
         assert list(designs.named(name).axes()) == ["traps", "irq_mask"][: 2 if name == "partitioned-v9" else 1]
+
+
+def test_v9_is_said_to_be_unverified_wherever_it_is_printed() -> None:
+    result = run("quick", designs=["partitioned-v9", "partitioned-v8"], overrides={"guest.task.seconds": 0.005}, jobs=1)
+    assert [one.design.unverified for one in result.runs] == [True, False]
+    printed = [line for line in render(result).splitlines() if "partitioned-v9" in line]
+    assert printed
+    assert all("unverified" in line for line in printed)
+    curve = rows("quick", ["guest.task.seconds=0.005"], ["partitioned-v9"], [], ["guest-got"])
+    assert all("unverified" in str(row.cells) for row in curve if row.run is not None)

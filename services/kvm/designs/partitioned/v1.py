@@ -136,7 +136,7 @@ class V1(Posted):
         if not self.partitions(cpu):
             return self._emulated().host_policy(cpu)
         guests = partition(cpu, self.guest_counters(cpu)).mask
-        return HostPolicy(every_counter(cpu) & ~guests, guest_flags(cpu, guests), enabled_flags=True)
+        return HostPolicy(every_counter(cpu) & ~guests, guest_flags(cpu, guests))
 
     @property
     def set_n(self) -> SetN:

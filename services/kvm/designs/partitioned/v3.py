@@ -26,7 +26,7 @@ class V3(Posted):
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """The partition is the guests' from boot on; the host's handler clears all overflow flags at once."""
         guests = partition(cpu, self.guest_counters(cpu)).mask
-        return HostPolicy(every_counter(cpu) & ~guests, guest_flags(cpu, guests), enabled_flags=True, hpme=True)
+        return HostPolicy(every_counter(cpu) & ~guests, guest_flags(cpu, guests), hpme=True)
 
     @property
     def set_n(self) -> SetN:
