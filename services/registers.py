@@ -47,6 +47,7 @@ INSTRUCTION_BIT: Final = 1 << INSTRUCTION_COUNTER
 
 MASK32: Final = (1 << 32) - 1  # a counter's values, by its width
 MASK64: Final = (1 << 64) - 1
+S64_MIN: Final = -(1 << 63)
 
 
 def PMEVCNTR(n: int) -> int:  # noqa: N802 - the architectural name

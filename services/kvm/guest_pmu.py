@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from services import registers as r
-from services.registers import CYCLE_COUNTER, MASK64
+from services.registers import CYCLE_COUNTER, MASK32, MASK64
 from services.state import derived
 
-# PMEVTYPER<n>_EL0.evtCount is 16 bits from FEAT_PMUv3p1 on, 10 bits before; P, U, NSK, NSU, NSH, MT above it.
-EVTYPER_FILTER = 0xFE00_0000
+# PMEVTYPER<n>_EL0.evtCount is 16 bits from FEAT_PMUv3p1 on, 10 bits before; P, U, NSK, NSU, NSH, M above it.
+EVTYPER_FILTER = 0xFC00_0000
+
+# What a register of UNKNOWN reset value starts with (reset_unknown).
+UNKNOWN = 0x1DE7_EC7E_DBAD_C0DE
 
 # What a guest may keep set in PMCR_EL0 and PMUSERENR_EL0 (ARMV8_PMU_PMCR_MASK, ARMV8_PMU_USERENR_MASK).
 PMCR_WRITABLE = r.PMCR_E | r.PMCR_D | r.PMCR_X | r.PMCR_DP | r.PMCR_LC | r.PMCR_LP
@@ -46,10 +49,20 @@ class GuestPmu:
         self.mask = r.counter_mask(self.counters)
         self.event_mask = EVTYPER_FILTER | (r.PMEVTYPER_EVTCOUNT if self.pmuver > 1 else 0x3FF)
 
+    def reset(self) -> None:
+        """KVM_ARM_VCPU_INIT (kvm_reset_sys_regs). PMCR_EL0, PMUSERENR_EL0 and PMCCFILTR_EL0 are 0."""
+        self.cnten = self.inten = self.ovs = UNKNOWN & self.mask
+        self.selr = UNKNOWN & 0x1F
+        self.typer = [UNKNOWN & self.event_mask] * CYCLE_COUNTER + [0]
+        self.counter = [UNKNOWN & MASK32] * CYCLE_COUNTER + [UNKNOWN]
+
     def set_counters(self, counters: int) -> None:
-        """Userspace sets the number of event counters."""
+        """Userspace sets the number of event counters, before or after a reset."""
         self.counters = counters
         self.derive()
+        self.cnten &= self.mask
+        self.inten &= self.mask
+        self.ovs &= self.mask
 
     def read(self, register: int) -> int | None:
         """What a read of `register` finds in memory; None if it is not kept here, or is a counter or its type."""

@@ -140,6 +140,7 @@ class VCpu(VCpuState):
         spec = experiment.guests[vm]
         counters = design.nr_counters(spec.allowed(experiment.cpus), spec.counters)
         super().__init__(cpu, GuestPmu(counters, spec.pmuver, list(spec.denied)))
+        self.pmu.reset()
         self.id = thread_id
         self.vm = vm
         self.index = index

@@ -11,7 +11,7 @@ from dataclasses import InitVar, dataclass, field
 from services._pmu import Burst
 from services.linux_perf.attr import EventAttr, State
 from services.linux_perf.ring_buffer import RingBuffer
-from services.registers import MASK64
+from services.registers import MASK64, S64_MIN
 from services.state import derived, link
 
 THROTTLED = -1  # value of `interrupts` (MAX_INTERRUPTS): stands still until the next tick or sched_in
@@ -32,9 +32,6 @@ SWEVENT = -1  # value of `pmu`: the event is on none that has counters (perf_swe
 HARDWARE = 1
 SOFTWARE = 2
 EVERY_PMU = HARDWARE | SOFTWARE
-
-
-S64_MIN = -(1 << 63)
 
 
 def signed64(value: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from services.experiment import Experiment, SessionSpec
 from services.linux_perf.attr import State
-from services.registers import MASK64
+from services.registers import MASK64, S64_MIN
 from services.result.types import CountError, Event, Interval, RefusedEvent, RefusedSession, SessionWarning, scaled
 
 _ERROR = int(State.ERROR)
@@ -17,7 +17,6 @@ _SUMMED = ("count", "truth", "held", "enabled", "running", "samples")
 _LOSSES = ("lost", "lost_count", "missed", "throttles", "throttled")  # 0 where they are not there
 _WRAP = 1 << 32  # what a counter loses with an overflow that nobody sees
 _NOT_EXCLUDED = "it does not exclude guests (:H)"
-_S64_MIN = -(1 << 63)  # the least number of JSON's writer
 
 
 def events(cpus: Iterable[Mapping[str, Any]], vms: Sequence[str] = ()) -> tuple[Event, ...]:
@@ -110,12 +109,12 @@ def _error(row: Mapping[str, int]) -> CountError:
     printed, seen, ideal = _scaled(count, row), _scaled(count + wraps * _WRAP, row), _scaled(held, row)
     unthrottled = _scaled(count + wraps * _WRAP + row["throttled"], row)
     return CountError(
-        multiplexing=max(ideal - truth, _S64_MIN),
-        stopped=max(min(unthrottled - ideal, 0), _S64_MIN),
-        throttled=max(seen - unthrottled, _S64_MIN),
+        multiplexing=max(ideal - truth, S64_MIN),
+        stopped=max(min(unthrottled - ideal, 0), S64_MIN),
+        throttled=max(seen - unthrottled, S64_MIN),
         surplus=max(unthrottled - ideal, 0),
-        overflow=max(printed - seen, _S64_MIN),
-        lost=max(-_scaled(row["lost_count"], row), _S64_MIN),
+        overflow=max(printed - seen, S64_MIN),
+        lost=max(-_scaled(row["lost_count"], row), S64_MIN),
     )
 
 

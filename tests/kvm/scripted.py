@@ -16,6 +16,7 @@ from services.experiment import (
     VcpuSpec,
 )
 from services.kvm.attendant import LocalSoftware
+from services.kvm.guest_pmu import GuestPmu
 from services.kvm.simulation import Simulation
 
 HZ = 3_000_000_000
@@ -54,6 +55,12 @@ def experiment(
     )
 
 
+def clear(pmu: GuestPmu) -> None:
+    """As by KVM_SET_ONE_REG of 0: at reset most registers are UNKNOWN, and a guest that is a test's resets none."""
+    pmu.pmcr = pmu.cnten = pmu.inten = pmu.ovs = pmu.selr = pmu.userenr = 0
+    pmu.typer, pmu.counter = [0] * len(pmu.typer), [0] * len(pmu.counter)
+
+
 class Scripted:
     """Software whose handlers are a test's functions, by kind of entry; it idles otherwise."""
 
@@ -82,8 +89,10 @@ class ScriptedHost(Scripted):
 
 
 def simulation(of: Experiment, guest: Scripted, host: ScriptedHost | None = None) -> Simulation:
-    """`of` with one guest and a host that does nothing of its own."""
+    """`of` with one guest, whose PMU the VMM has cleared, and a host that does nothing of its own."""
     made = Simulation(of)
+    for vcpu in made.vcpus:
+        clear(vcpu.pmu)
     for pcpu in made.pcpus:
         made.attend_host(pcpu.cpu, LocalSoftware(host or ScriptedHost()))
     for vcpu in made.vcpus:
