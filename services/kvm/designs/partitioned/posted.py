@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from services import registers as r
 from services.experiment import CpuSpec
+from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.guest_range import check_partition, clamped, left_to_guests
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.vpmu import Design, DesignError
@@ -62,6 +63,12 @@ class Posted(Design):
 def status(pmcr: int, inten: int, flags: int) -> bool:
     """Do flags of a guest's counters make its PMU's interrupt, by PMCR_EL0 and PMINTENSET_EL1?"""
     return bool(pmcr & r.PMCR_E and inten & flags)
+
+
+def status_on_cpu(context: PmuContext) -> bool:
+    """kvm_pmu_part_overflow_status: the flags in memory by the CPU's registers, which are read in any case."""
+    inten, pmcr = context.read(r.PMINTENSET_EL1), context.read(r.PMCR_EL0)
+    return status(pmcr, inten, context.pmu.ovs & context.on.mask)
 
 
 def hpmn_up_to_v5(cpu: CpuSpec, counters: int, partition: int) -> int:

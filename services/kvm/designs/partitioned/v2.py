@@ -11,7 +11,7 @@ from services.experiment import CpuSpec
 from services.kvm.designs.partitioned import swap, trap_controls
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.guest_range import every_counter, guest_flags, partition, partition_up_to_v5
-from services.kvm.designs.partitioned.posted import Posted, hpmn_up_to_v5, status
+from services.kvm.designs.partitioned.posted import Posted, hpmn_up_to_v5, status_on_cpu
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.designs.partitioned.write_through import write_through
@@ -91,9 +91,7 @@ class V2Pmu(Vpmu):
 
     def level(self) -> bool:
         """kvm_pmu_part_overflow_status."""
-        context = self.context
-        inten, pmcr = context.read(r.PMINTENSET_EL1), context.read(r.PMCR_EL0)
-        return status(pmcr, inten, self.pmu.ovs & context.on.mask)
+        return status_on_cpu(self.context)
 
     def guest_overflow(self, mask: int) -> None:
         """kvm_pmu_handle_guest_irq."""

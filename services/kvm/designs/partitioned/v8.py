@@ -13,7 +13,7 @@ from services.kvm.designs.partitioned import accessors, trap_controls
 from services.kvm.designs.partitioned.backed import BackedPmu
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.guest_range import every_counter, host_counters, partition
-from services.kvm.designs.partitioned.posted import Posted, status
+from services.kvm.designs.partitioned.posted import Posted, status, status_on_cpu
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.trap_setup import HostTraps
@@ -21,6 +21,32 @@ from services.kvm.vpmu import Access, KvmVcpu, SetN, axis
 from services.state import derived
 
 EVERYTHING_TRAPS = r.PMU_TRAPS | r.MDCR_EL2_HPME | r.MDCR_EL2_HPMD | r.MDCR_EL2_HCCD
+
+
+async def swap_in(context: PmuContext) -> None:
+    """The list of kvm_pmu_load()."""
+    into = SwapIn(context)
+    into.types()  # kvm_pmu_apply_event_filter
+    into.counters()
+    into.selr()
+    into.pmcr()
+    into.clear_overflows()
+    into.cnten()
+    into.inten()
+    await into.done()
+
+
+async def swap_out(context: PmuContext) -> None:
+    """The list of kvm_pmu_put()."""
+    out = SwapOut(context)
+    out.counters()
+    out.selr()
+    out.pmcr()
+    out.cnten()
+    out.inten()
+    out.drain()
+    out.disable()
+    await out.done()
 
 
 @dataclass(eq=False)
@@ -49,15 +75,7 @@ class V8Pmu(BackedPmu):
             return
         # kvm_pmu_set_guest_counters
         await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, context.on.mask, 0, 0, 0)], Account.RESERVE))
-        swap_in = SwapIn(context)
-        swap_in.types()  # kvm_pmu_apply_event_filter
-        swap_in.counters()
-        swap_in.selr()
-        swap_in.pmcr()
-        swap_in.clear_overflows()
-        swap_in.cnten()
-        swap_in.inten()
-        await swap_in.done()
+        await swap_in(context)
 
     def deactivate_traps(self) -> None:
         self.host.put_2026(self.vcpu)
@@ -68,15 +86,7 @@ class V8Pmu(BackedPmu):
         context.loaded = False
         if not context.owned:
             return
-        swap_out = SwapOut(context)
-        swap_out.counters()
-        swap_out.selr()
-        swap_out.pmcr()
-        swap_out.cnten()
-        swap_out.inten()
-        swap_out.drain()
-        swap_out.disable()
-        await swap_out.done()
+        await swap_out(context)
         # kvm_pmu_set_guest_counters
         await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE))
 
@@ -105,8 +115,7 @@ class V8Pmu(BackedPmu):
             if not status(pmu.pmcr, pmu.inten, flags):
                 return False
             self._own()
-        inten, pmcr = context.read(r.PMINTENSET_EL1), context.read(r.PMCR_EL0)
-        return status(pmcr, inten, flags)
+        return status_on_cpu(context)
 
     def guest_overflow(self, mask: int) -> None:
         """kvm_pmu_handle_guest_irq, in whatever state the vCPU is. The host's driver has the PMU stopped."""

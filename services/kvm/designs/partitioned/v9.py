@@ -18,15 +18,14 @@ from services.kvm.designs.partitioned.accesses import Accesses, by_register, by_
 from services.kvm.designs.partitioned.backed import BackedPmu
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.guest_range import host_counters, partition
-from services.kvm.designs.partitioned.posted import Posted, status
-from services.kvm.designs.partitioned.swap import SwapIn, SwapOut, without_el2
+from services.kvm.designs.partitioned.posted import Posted, status, status_on_cpu
+from services.kvm.designs.partitioned.swap import without_el2
 from services.kvm.designs.partitioned.trap_controls import Traps
+from services.kvm.designs.partitioned.v8 import EVERYTHING_TRAPS, swap_in, swap_out
 from services.kvm.trap_setup import HostTraps
 from services.kvm.vpmu import Access, KvmVcpu, SetN, axis
 from services.registers import CYCLE_COUNTER
 from services.state import derived
-
-EVERYTHING_TRAPS = r.PMU_TRAPS | r.MDCR_EL2_HPME | r.MDCR_EL2_HPMD | r.MDCR_EL2_HCCD
 
 
 class IrqMask(Enum):
@@ -94,15 +93,7 @@ class V9Pmu(BackedPmu):
             await self._reserve((Call.GUEST_COUNTERS, mask, 0, flags, 0))
         if not context.owned:
             return
-        swap_in = SwapIn(context)
-        swap_in.types()  # kvm_pmu_apply_event_filter
-        swap_in.counters()
-        swap_in.selr()
-        swap_in.pmcr()
-        swap_in.clear_overflows()
-        swap_in.cnten()
-        swap_in.inten()
-        await swap_in.done()
+        await swap_in(context)
 
     def deactivate_traps(self) -> None:
         self.host.put_2026(self.vcpu)
@@ -112,15 +103,7 @@ class V9Pmu(BackedPmu):
         context = self.context
         context.loaded = False
         if context.owned:
-            swap_out = SwapOut(context)
-            swap_out.counters()
-            swap_out.selr()
-            swap_out.pmcr()
-            swap_out.cnten()
-            swap_out.inten()
-            swap_out.drain()
-            swap_out.disable()
-            await swap_out.done()
+            await swap_out(context)
         if context.owned or self.design.irq_mask is IrqMask.VCPU:
             await self._reserve((Call.GUEST_COUNTERS, 0, 0, 0, 0))
 
@@ -152,8 +135,7 @@ class V9Pmu(BackedPmu):
             if not status(pmu.pmcr, pmu.inten, flags):
                 return False
             self._own()
-        inten, pmcr = context.read(r.PMINTENSET_EL1), context.read(r.PMCR_EL0)
-        return status(pmcr, inten, flags)
+        return status_on_cpu(context)
 
     def guest_overflow(self, mask: int) -> None:
         """kvm_pmu_handle_guest_irq."""
