@@ -22,7 +22,18 @@ Rows = list[list[str]]
 def fitted(runs: Sequence[Run], kind: str) -> bool:
     """Were the published numbers of this kind what the scenario's fitted numbers were fitted to, all of them?"""
     found = [run.published for run in runs if run.published is not None and getattr(run.published, kind) is not None]
-    return bool(found) and all(kind in published.fitted for published in found)
+    return bool(found) and all(_is_fitted(published, kind) for published in found)
+
+
+def _is_fitted(published: Published, kind: str) -> bool:
+    """With another setting than the scenario's, what comes out is a prediction."""
+    return kind in published.fitted and not published.changed
+
+
+def changed(runs: Sequence[Run]) -> str:
+    """By what the runs differ from what was published, a line; or nothing."""
+    found = next((run.published.changed for run in runs if run.published is not None), ())
+    return "Published was another setting: here --set " + " --set ".join(found) if found else ""
 
 
 def rows(runs: Sequence[Run]) -> Rows:
@@ -59,7 +70,7 @@ def _heading(name: str, kind: str, runs: Sequence[Run]) -> str:
 
 def _times(name: str, kind: str, runs: Sequence[Run], numbers: Sequence[float | None]) -> Rows:
     ours: list[float] = [getattr(run.guests[0], kind) for run in runs]
-    alone = [not fitted(runs, kind) and run.published is not None and kind in run.published.fitted for run in runs]
+    alone = [not fitted(runs, kind) and run.published is not None and _is_fitted(run.published, kind) for run in runs]
     cells = [f"{'(fitted) ' if is_fitted else ''}{our:.3f} s" for our, is_fitted in zip(ours, alone, strict=True)]
     deviations = [
         f"{100 * (our - number) / number:+.1f} %" if number else "" for our, number in zip(ours, numbers, strict=True)

@@ -31,7 +31,7 @@ def render(result: Result, *, why: bool = False) -> str:
     runs = result.runs
     blocks = [
         f"{result.scenario}: seed {result.seed}, {result.topology}, pmulab {result.version}",
-        _side_by_side("Published numbers", runs, compared) if (compared := comparison.rows(runs)) else "",
+        *_published(runs),
         _summary(result),
     ]
     if runs:
@@ -55,6 +55,11 @@ def render(result: Result, *, why: bool = False) -> str:
         _notes("Fitted", result.fitted),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _published(runs: Sequence[Run]) -> list[str]:
+    compared = comparison.rows(runs)
+    return [_side_by_side("Published numbers", runs, compared), comparison.changed(runs)] if compared else []
 
 
 def head(design: Design, result: Result) -> str:

@@ -39,6 +39,7 @@ class Document:
         self.name = name
         self.directory = directory
         self.overrides: dict[Path, str] = {}  # keys that `--set` has replaced, with its text
+        self.changed: list[str] = []  # the texts of those that gave a key another value than the document does
         self._text = text
         try:
             self.data: dict[str, Any] = tomli.loads(text, parse_float=Decimal)

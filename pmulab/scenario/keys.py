@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# No setting of the experiment: with other ones it is still what was published.
+BESIDE = (("published",), ("assumed",), ("fitted",), ("kvm", "designs"), ("seed",))
 SCENARIO = ("seed", "machine", "host", "kvm", "guest", "published", "assumed", "fitted")
 MACHINE = (
     "pcpus",

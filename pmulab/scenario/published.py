@@ -37,6 +37,7 @@ def read_published(scenario: Table) -> dict[str, Published]:
             table.text("source"),
             fitted=tuple(kind for kind in of_design if kind in fitted or f"{kind}.{design}" in fitted),
             relative_to=relative_to,
+            changed=tuple(dict.fromkeys(scenario.document.changed)),
             **of_design,
         )
         for design, of_design in times.items()

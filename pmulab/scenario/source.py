@@ -12,6 +12,7 @@ from typing import Any
 
 import tomli
 
+from pmulab.scenario import keys
 from services.errors import UserError
 from services.tables import Document, near, written
 from services.toml_lines import Path
@@ -73,6 +74,10 @@ def _set(document: Document, key: str, value: Any, override: str) -> None:
             parent = parent.setdefault(step, {}) if isinstance(parent, dict) else parent[step]
             if not isinstance(parent, (dict, list)):
                 raise UserError(where, f"{step!r} has no keys of its own", "name a key of a section")
+        if not any(path[: len(beside)] == beside for beside in keys.BESIDE):
+            known = path[-1] in parent if isinstance(parent, dict) else True
+            if not known or parent[path[-1]] != value:
+                document.changed.append(override)
         parent[path[-1]] = value
         document.overrides[path] = override
 

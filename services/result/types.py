@@ -275,6 +275,7 @@ class Published:
     host_kernel_percent: float | None = None  # of the host's CPU time, as it prints it
     guest_percent: float | None = None
     relative_to: str = ""  # a design: the run is of another length, times are to be compared with that design's
+    changed: tuple[str, ...] = ()  # settings, each `key=value`, by which this run is not what the scenario has
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,7 +228,8 @@ def test_published_numbers_stand_beside_the_designs_that_have_them() -> None:
     (run,) = json.loads(done.stdout)["runs"]
     assert (run["published"]["elapsed_seconds"], run["published"]["system_seconds"]) == (3.139, 0.110)
     text = pmulab("run", "gzip-record", "--design", "partitioned-v1", "--set", "guest.task.repeat=1").stdout
-    assert re.search(r"^real, fitted .*\n  published +3\.139 s$", text, re.MULTILINE)
+    assert re.search(r"^real, predicted .*\n  published +3\.139 s$", text, re.MULTILINE)
+    assert "\nPublished was another setting: here --set guest.task.repeat=1\n" in text
     assert "\nAssumed\n" in text
     assert "\nFitted\n" in text
 

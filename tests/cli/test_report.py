@@ -45,6 +45,16 @@ def test_designs_of_one_name_are_told_apart_by_the_axes_they_differ_in(result: d
     assert report.columns(read(result).runs) == heads
 
 
+def test_published_numbers_of_another_setting_say_so(result: dict[str, Any]) -> None:
+    assert "another setting" not in render(result)
+    for run in result["runs"]:
+        run["published"]["changed"] = ["guest.hz=250", "guest.task.repeat=1"]
+    text = render(result)
+    assert "Published was another setting: here --set guest.hz=250 --set guest.task.repeat=1\n" in text
+    assert "real, predicted" in text
+    assert "(fitted)" not in text
+
+
 def test_nothing_published_nothing_compared(result: dict[str, Any]) -> None:
     for run in result["runs"]:
         run["published"] = None

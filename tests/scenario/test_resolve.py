@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +80,21 @@ def test_a_length_of_time_may_have_its_own_unit(sleep: str, tmp_path: Path) -> N
     assert experiment.host.mux_interval == 24_000_000
     assert sum(phase.cycles for phase in task.phases) == pytest.approx(60_000_000, abs=2)
     assert (experiment.costs["exit_user"], experiment.costs["isb"]) == (6000, 4500)
+
+
+@pytest.mark.parametrize(
+    ("given", "changed"),
+    [
+        (["guest.hz=250"], ("guest.hz=250",)),
+        (["guest.hz=1000"], ()),
+        ({"guest.0.task.0.repeat": 1, "guest.vm0.hz": 1000}, ("guest.0.task.0.repeat=1",)),
+        (["machine.perf_factor=2", "guest.task.ipc=1"], ("machine.perf_factor=2", "guest.task.ipc=1")),
+        (["seed=5", 'kvm.designs=["emulated-6.15"]', "published.source=me", "assumed.this=that"], ()),
+    ],
+)
+def test_a_setting_that_is_not_the_published_one_is_known(given: Any, changed: tuple[str, ...]) -> None:
+    for published in scenario.load("gzip-record", overrides=given).published.values():
+        assert published.changed == changed
 
 
 def test_published_times_may_have_their_own_unit(tmp_path: Path) -> None:
