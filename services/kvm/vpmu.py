@@ -277,8 +277,10 @@ class Design(ABC):
                 raise DesignError(f"design {cls.name!r} has no axis {name!r}", cls.known_axes())
             found = next((value for value in axes[name].values if value.value == text), None)
             if found is None:
+                only = axes[name].texts if len(axes[name].texts) == 1 else ()
                 raise DesignError(
-                    f"axis {name!r} of design {cls.name!r} has no value {text!r}", near(text, axes[name].texts)
+                    f"axis {name!r} of design {cls.name!r} has no value {text!r}",
+                    f"{cls.name} is {name}={only[0]}" if only else near(text, axes[name].texts),
                 )
             values[name] = found
         return cls(guest_range=guest_range, **values)

@@ -87,6 +87,8 @@ REFUSED = [
     (GUEST + '[kvm]\ndesigns = [\n  "emulated",\n  "partitioned,swap"]\n', 7, "'swap' in design", "its axes are"),
     (GUEST + '[kvm]\ndesigns = ["emulated,a=b"]\n', 5, "no axis 'a'", "its axes are"),
     (GUEST + '[kvm]\ndesigns = ["partitioned,reservation=x"]\n', 5, "has no value 'x'", "static"),
+    (GUEST + '[kvm]\ndesigns = ["emulated-6.12.0,kernel=6.15"]\n', 5, "has no value '6.15'", "is kernel=6.12.0"),
+    (GUEST + '[kvm]\ndesigns = ["emulated-6.15,strict=yes"]\n', 5, "has no value 'yes'", "is strict=no"),
     (GUEST + '[kvm]\ndesigns = ["emulated", "emulated"]\n', 5, "given twice", "leave one out"),
     (GUEST + "[kvm]\ndesigns = []\n", 5, "designs is empty", '["emulated", "partitioned"]'),
     (GUEST + "[kvm]\ndesigns = [1]\n", 5, "must be a string, not an integer", "designs = ["),

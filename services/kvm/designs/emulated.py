@@ -476,7 +476,8 @@ class Emulated6120(Emulated):
     name = "emulated-6.12.0"
     why = "Linux 6.12.0: as 6.12.117, but an overflow interrupts only while its counter is enabled (PMCNTENSET_EL0)"
 
-    kernel: Kernel = axis(Kernel.LINUX_6_12_0, KERNEL)
+    kernel: Kernel = axis(Kernel.LINUX_6_12_0, KERNEL, values=(Kernel.LINUX_6_12_0,))
+    strict: Strict = axis(Strict.NO, STRICT, values=(Strict.NO,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -489,7 +490,8 @@ class Emulated615(Emulated):
         "events, too; what the VMM writes has the backing events made anew, and all views of a register assign"
     )
 
-    kernel: Kernel = axis(Kernel.LINUX_6_15, KERNEL)
+    kernel: Kernel = axis(Kernel.LINUX_6_15, KERNEL, values=(Kernel.LINUX_6_15,))
+    strict: Strict = axis(Strict.NO, STRICT, values=(Strict.NO,))
 
 
 VERSIONS = (Emulated6120, Emulated615)
