@@ -116,7 +116,8 @@ class CostTable:
         return ExitSpec(out, into)
 
     def cycles(self, frequency_hz: int) -> dict[str, int]:
-        """Each cost but UNBILLED, by its lower-case name, in cycles of a clock of `frequency_hz`, rounded half up.
+        """Each cost but UNBILLED, by its lower-case name, in cycles of a clock of `frequency_hz`, rounded half up,
+        but 1 where that is 0: on a slow clock, too, nothing is done in no time that costs any.
 
         Figures in ns take as many cycles as the clock makes of them; figures in cycles stay what they are.
         """
@@ -125,7 +126,7 @@ class CostTable:
             exact[name] = max(Fraction(0), exact[name] - sum(exact[part] for part in self.figures[name].contains))
         for cost in PERF_SOFTWARE:
             exact[cost.name.lower()] *= self.perf_factor
-        return {name: int(exact[name] + Fraction(1, 2)) for name in NAMES}
+        return {name: max(int(exact[name] + Fraction(1, 2)), int(exact[name] > 0)) for name in NAMES}
 
     def assumed(self) -> dict[str, str]:
         """The costs that nobody has measured: what was taken instead, and why."""

@@ -54,6 +54,11 @@ def test_cycles_are_rounded_to_the_nearest() -> None:
     assert costs.load("altra-n1-vhe").cycles(2_500_000_000)["isb"] == 33
 
 
+def test_what_costs_any_time_takes_a_cycle_on_a_slow_clock_too() -> None:
+    slow = costs.load("altra-n1-vhe", {"msr": "0 ns"}).cycles(1_000_000)
+    assert {name for name, cycles in slow.items() if not cycles} == {"msr"}
+
+
 def test_what_a_measured_number_contains_is_not_charged_twice() -> None:
     cycles = costs.load("altra-n1-vhe").cycles(1_000_000_000)
     assert cycles["exit_full_null"] + cycles["irq_entry"] + cycles["virq_inject"] == 902
