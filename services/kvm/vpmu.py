@@ -277,18 +277,27 @@ class Design(ABC):
                 raise DesignError(f"design {cls.name!r} has no axis {name!r}", cls.known_axes())
             found = next((value for value in axes[name].values if value.value == text), None)
             if found is None:
-                only = axes[name].texts if len(axes[name].texts) == 1 else ()
-                raise DesignError(
-                    f"axis {name!r} of design {cls.name!r} has no value {text!r}",
-                    f"{cls.name} is {name}={only[0]}" if only else near(text, axes[name].texts),
-                )
+                raise DesignError(*cls._refused(name, text))
             values[name] = found
         return cls(guest_range=guest_range, **values)
 
     @classmethod
+    def _refused(cls, axis: str, text: str) -> tuple[str, str]:
+        """Why it does not admit this value of an axis, and what would do: of a preset, the design that it is of."""
+        texts = cls.axes()[axis].texts
+        for wider in cls.__bases__:
+            if issubclass(wider, Design) and axis in wider.axes() and text in wider.axes()[axis].texts:
+                fixed = f"{axis}={'|'.join(texts)}"
+                return (
+                    f"{cls.name!r} is {wider.name!r} with {fixed}, which {axis}={text} contradicts",
+                    f"write {wider.name},{axis}={text}",
+                )
+        return f"axis {axis!r} of design {cls.name!r} has no value {text!r}", near(text, texts)
+
+    @classmethod
     def known_axes(cls) -> str:
-        """What axes there are, as a remedy."""
-        axes = cls.axes()
+        """What axes there are to choose from, as a remedy."""
+        axes = {name: one for name, one in cls.axes().items() if len(one.texts) > 1}
         if not axes:
             return f"{cls.name} has no axes: write {cls.name} alone"
         return "its axes are " + ", ".join(f"{name}={'|'.join(one.texts)}" for name, one in axes.items())

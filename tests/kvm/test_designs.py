@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from pmulab.designs import parse_design
+from pmulab.designs import label, parse_design
 from services import registers as r
 from services.cpu import Cpu, Entry, Notice, TookException
 from services.experiment import (
@@ -292,6 +292,17 @@ async def test_the_filters_of_events_that_a_reservation_moves_are_kept_and_as_po
 def test_an_axis_that_is_given_twice_is_refused() -> None:
     with pytest.raises(DesignError, match="'swap' is given twice"):
         parse_design("partitioned,swap=lazy,swap=eager")
+
+
+def test_what_a_preset_fixes_may_be_said() -> None:
+    assert label(parse_design("emulated-6.15,kernel=6.15")) == "emulated-6.15"
+
+
+def test_counters_on_all_pmus_and_a_pmu_named_by_the_vmm_contradict_each_other_under_every_kernel() -> None:
+    for kernel in ("6.12.117", "7.3"):
+        spec = parse_design(f"emulated,kernel={kernel},strict=yes,counters=fixed")
+        with pytest.raises(DesignError, match="leave one of them out"):
+            designs.make(spec).check(CpuSpec(model="n1", counters=6, pmuver=4), 0)
 
 
 async def test_v5_without_fgt_swaps_nothing_and_trapped_accesses_reach_the_cpu() -> None:

@@ -450,14 +450,14 @@ class Emulated(Design):
                 f"a guest with {counters} event counters on a CPU that has {cpu.counters}",
                 f"give the guest at most {cpu.counters} counters",
             )
+        if self.any_pmu and self.one_pmu:
+            raise DesignError(
+                "strict=yes has the VMM name a PMU, counters=fixed counts on all", "leave one of them out"
+            )
         if self.one_pmu and self.kernel is not Kernel.LINUX_7_3:
             raise DesignError(
                 f"strict=yes is a feature of vCPUs that Linux {self.kernel.value} does not have",
                 "write emulated,kernel=7.3,strict=yes",
-            )
-        if self.any_pmu and self.one_pmu:
-            raise DesignError(
-                "strict=yes has the VMM name a PMU, counters=fixed counts on all", "leave one of them out"
             )
         return ["counters=fixed: PMCR_EL0.N is 0"] if self.any_pmu and counters else []
 
