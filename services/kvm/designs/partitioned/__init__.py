@@ -8,6 +8,7 @@ faults included, as a list of shared steps; and `reviewed.py`, what its reviews 
     context.py        where the live copy of a guest's registers is
     swap.py           the steps of kvm_pmu_load() and kvm_pmu_put()
     posted.py         what the posted designs have in common
+    up_to_v5.py       what v1 to v5 have, whose partition is the guests' from boot on
     backed.py         the kernel counters that a restored guest has besides
     host_pmcr.py      the host's PMCR_EL0 meanwhile
     accesses.py       what trapped accesses do

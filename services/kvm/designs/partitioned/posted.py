@@ -69,9 +69,3 @@ def status_on_cpu(context: PmuContext) -> bool:
     """kvm_pmu_part_overflow_status: the flags in memory by the CPU's registers, which are read in any case."""
     inten, pmcr = context.read(r.PMINTENSET_EL1), context.read(r.PMCR_EL0)
     return status(pmcr, inten, context.pmu.ovs & context.on.mask)
-
-
-def hpmn_up_to_v5(cpu: CpuSpec, counters: int, partition: int) -> int:
-    """kvm_pmu_hpmn: a VM's number of counters, but no more than the partition has; all of it where 0 cannot be."""
-    hpmn = min(counters, partition)
-    return hpmn if hpmn or cpu.hpmn0 else partition

@@ -9,11 +9,11 @@ from services import registers as r
 from services.boot import HostPolicy
 from services.experiment import NO_PARTITION, CpuSpec
 from services.kvm.designs.emulated import Emulated615
-from services.kvm.designs.partitioned import trap_controls
+from services.kvm.designs.partitioned import trap_controls, up_to_v5
 from services.kvm.designs.partitioned.context import PmuContext
-from services.kvm.designs.partitioned.guest_range import every_counter, guest_flags, partition, partition_up_to_v5
+from services.kvm.designs.partitioned.guest_range import partition_up_to_v5
 from services.kvm.designs.partitioned.posted import Posted, status_on_cpu
-from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
+from services.kvm.designs.partitioned.swap import SwapIn
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.designs.partitioned.write_through import write_through
 from services.kvm.guest_pmu import GuestPmu
@@ -62,31 +62,17 @@ class V1Pmu(Vpmu):
         swap_in = SwapIn(context)
         swap_in.counters()
         swap_in.icntr(self.icntr)
-        swap_in.userenr()
-        swap_in.selr()
-        swap_in.pmcr_raw()
-        swap_in.cnten()
-        swap_in.inten()
+        up_to_v5.registers_in(swap_in, SwapIn.pmcr_raw)
         await swap_in.done()
 
     def deactivate_traps(self) -> None:
         self.host.put_6_12(self.vcpu, trap_controls.fine_grained(self.swapped))
 
     async def put(self) -> None:
-        """kvm_pmu_put, which finds the host's PMUSERENR_EL0. PMCNTEN and PMINTEN stay as the guest had them."""
-        context = self.context
-        context.loaded = False
-        if not self.swapped:
-            return
-        swap_out = SwapOut(context)
-        swap_out.counters()
-        swap_out.icntr(self._keep_icntr)
-        swap_out.userenr()
-        swap_out.selr()
-        swap_out.pmcr()
-        swap_out.cnten()
-        swap_out.inten()
-        await swap_out.done()
+        """kvm_pmu_put."""
+        self.context.loaded = False
+        if self.swapped:
+            await up_to_v5.swap_out(self.context, self._keep_icntr).done()
 
     def _keep_icntr(self, value: int) -> None:
         self.icntr = value
@@ -130,11 +116,9 @@ class V1(Posted):
         return fallbacks
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
-        """The partition is the guests' from boot on; the host's handler clears all overflow flags at once."""
         if not self.partitions(cpu):
             return self._emulated().host_policy(cpu)
-        guests = partition(cpu, self.guest_counters(cpu)).mask
-        return HostPolicy(every_counter(cpu) & ~guests, guest_flags(cpu, guests))
+        return up_to_v5.host_policy(cpu, self.guest_counters(cpu), hpme=False)
 
     @property
     def set_n(self) -> SetN:

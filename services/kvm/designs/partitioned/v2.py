@@ -8,11 +8,11 @@ from functools import partial
 from services import registers as r
 from services.boot import HostPolicy
 from services.experiment import CpuSpec
-from services.kvm.designs.partitioned import swap, trap_controls
+from services.kvm.designs.partitioned import swap, trap_controls, up_to_v5
 from services.kvm.designs.partitioned.context import PmuContext
-from services.kvm.designs.partitioned.guest_range import every_counter, guest_flags, partition, partition_up_to_v5
-from services.kvm.designs.partitioned.posted import Posted, hpmn_up_to_v5, status_on_cpu
-from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
+from services.kvm.designs.partitioned.guest_range import partition_up_to_v5
+from services.kvm.designs.partitioned.posted import Posted, status_on_cpu
+from services.kvm.designs.partitioned.swap import SwapIn
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.designs.partitioned.write_through import write_through
 from services.kvm.trap_setup import HostTraps
@@ -54,36 +54,23 @@ class V2Pmu(Vpmu):
         swap_in = SwapIn(context)
         swap_in.types(swap.whole_type_denied)  # kvm_pmu_apply_event_filter
         swap_in.counters()
-        swap_in.userenr()
-        swap_in.selr()
-        swap_in.pmcr_raw()
-        swap_in.cnten()
-        swap_in.inten()
+        up_to_v5.registers_in(swap_in, SwapIn.pmcr_raw)
         await swap_in.done()
 
     def deactivate_traps(self) -> None:
         self.host.put_6_12(self.vcpu, trap_controls.fine_grained(self.swapped))
 
     async def put(self) -> None:
-        """kvm_pmu_put, which finds the host's PMUSERENR_EL0. PMCNTEN and PMINTEN stay as the guest had them."""
-        context = self.context
-        context.loaded = False
-        if not self.swapped:
-            return
-        swap_out = SwapOut(context)
-        swap_out.counters()
-        swap_out.userenr()
-        swap_out.selr()
-        swap_out.pmcr()
-        swap_out.cnten()
-        swap_out.inten()
-        await swap_out.done()
+        """kvm_pmu_put."""
+        self.context.loaded = False
+        if self.swapped:
+            await up_to_v5.swap_out(self.context).done()
 
     def _mdcr(self) -> int:
         """kvm_arm_setup_mdcr_el2, without HPME: the host's counters stop."""
         cpu = self.vcpu.spec
         traps = 0 if self.swapped else r.PMU_TRAPS
-        hpmn = hpmn_up_to_v5(cpu, self.pmu.counters, self.context.on.hpmn)
+        hpmn = up_to_v5.hpmn(cpu, self.pmu.counters, self.context.on.hpmn)
         return hpmn | traps | trap_controls.nothing_at_el2(cpu)
 
     def access(self, register: int, write: bool, value: int) -> Access:
@@ -108,9 +95,7 @@ class V2(Posted):
     traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.FAST_PATH))
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
-        """The partition is the guests' from boot on; the host's handler clears all overflow flags at once."""
-        guests = partition(cpu, self.guest_counters(cpu)).mask
-        return HostPolicy(every_counter(cpu) & ~guests, guest_flags(cpu, guests))
+        return up_to_v5.host_policy(cpu, self.guest_counters(cpu), hpme=False)
 
     @property
     def set_n(self) -> SetN:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from services.boot import HostPolicy
 from services.experiment import CpuSpec
-from services.kvm.designs.partitioned import trap_controls
-from services.kvm.designs.partitioned.guest_range import every_counter, guest_flags, partition
+from services.kvm.designs.partitioned import trap_controls, up_to_v5
 from services.kvm.designs.partitioned.posted import Posted
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.designs.partitioned.v2 import V2Pmu
@@ -24,9 +23,7 @@ class V3(Posted):
     traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.FAST_PATH))
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
-        """The partition is the guests' from boot on; the host's handler clears all overflow flags at once."""
-        guests = partition(cpu, self.guest_counters(cpu)).mask
-        return HostPolicy(every_counter(cpu) & ~guests, guest_flags(cpu, guests), hpme=True)
+        return up_to_v5.host_policy(cpu, self.guest_counters(cpu), hpme=True)
 
     @property
     def set_n(self) -> SetN:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from services import registers as r
 from services.boot import HostPolicy
 from services.experiment import CpuSpec
-from services.kvm.designs.partitioned import swap, trap_controls
+from services.kvm.designs.partitioned import swap, trap_controls, up_to_v5
 from services.kvm.designs.partitioned.context import PmuContext
-from services.kvm.designs.partitioned.guest_range import every_counter, guest_flags, partition, partition_up_to_v5
-from services.kvm.designs.partitioned.posted import Posted, hpmn_up_to_v5, status_on_cpu
-from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
+from services.kvm.designs.partitioned.guest_range import partition_up_to_v5
+from services.kvm.designs.partitioned.posted import Posted, status_on_cpu
+from services.kvm.designs.partitioned.swap import SwapIn
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.designs.partitioned.write_through import write_pmcr_v5, write_through
 from services.kvm.trap_setup import HostTraps
@@ -58,36 +58,23 @@ class V5Pmu(Vpmu):
         swap_in = SwapIn(self.context)
         swap_in.types()  # kvm_pmu_apply_event_filter
         swap_in.counters()
-        swap_in.userenr()
-        swap_in.selr()
-        swap_in.pmcr()
-        swap_in.cnten()
-        swap_in.inten()
+        up_to_v5.registers_in(swap_in, SwapIn.pmcr)
         return swap_in
 
     def deactivate_traps(self) -> None:
         self.host.put_6_12(self.vcpu, trap_controls.FINE_GRAINED, userenr=False)
 
     async def put(self) -> None:
-        """kvm_pmu_put. PMUSERENR_EL0, PMCNTEN and PMINTEN stay as the guest had them."""
-        context = self.context
-        context.loaded = False
-        if not self.swapped:
-            return
-        swap_out = SwapOut(context)
-        swap_out.counters()
-        swap_out.userenr()
-        swap_out.selr()
-        swap_out.pmcr()
-        swap_out.cnten()
-        swap_out.inten()
-        await swap_out.done()
+        """kvm_pmu_put. PMUSERENR_EL0 stays as the guest had it, too."""
+        self.context.loaded = False
+        if self.swapped:
+            await up_to_v5.swap_out(self.context).done()
 
     def _mdcr(self) -> int:
         """kvm_arm_setup_mdcr_el2."""
         cpu = self.vcpu.spec
         traps = 0 if self.swapped else r.PMU_TRAPS
-        hpmn = hpmn_up_to_v5(cpu, self.pmu.counters, self.context.on.hpmn)
+        hpmn = up_to_v5.hpmn(cpu, self.pmu.counters, self.context.on.hpmn)
         return hpmn | traps | r.MDCR_EL2_HPME | trap_controls.nothing_at_el2(cpu)
 
     def access(self, register: int, write: bool, value: int) -> Access:
@@ -124,9 +111,7 @@ class V5(Posted):
     traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.SLOW_PATH))
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
-        """The partition is the guests' from boot on; the host's handler clears all overflow flags at once."""
-        guests = partition(cpu, self.guest_counters(cpu)).mask
-        return HostPolicy(every_counter(cpu) & ~guests, guest_flags(cpu, guests), hpme=True)
+        return up_to_v5.host_policy(cpu, self.guest_counters(cpu), hpme=True)
 
     @property
     def set_n(self) -> SetN:
