@@ -13,7 +13,7 @@ from services._pmu import OP_MRS, Burst, Machine, Stop
 from services.cpu import Call, Row, awaited
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
-from services.kvm.errors import InjectUndef
+from services.kvm.errors import InjectUndef, RetryAccess
 from services.kvm.guest_pmu import GuestPmu, counter_of, is_typer
 from services.kvm.vpmu import Design, Vpmu
 from services.registers import bits
@@ -80,6 +80,9 @@ class ToldVcpu:
     def set_account(self, account: Account) -> int:
         return self.machine.set_account(0, account)
 
+    def deactivate_interrupt(self) -> None:
+        """None is active."""
+
     def kick(self) -> None:
         """Nothing waits."""
 
@@ -114,7 +117,7 @@ class Explained:
         """With `saved` in the guest's registers; `used`: after a first access and a put."""
         if used:
             await self._load()
-            with suppress(InjectUndef):  # of a design under which nothing of a PMU traps
+            with suppress(InjectUndef, RetryAccess):  # of a design under which nothing of a PMU traps, or no longer
                 await awaited(self.vpmu.access(r.PMCR_EL0, True, self.vcpu.pmu.pmcr))
             self.vpmu.deactivate_traps()
             await self.vpmu.put()
@@ -152,11 +155,28 @@ class Explained:
         if write:
             counters[:] = [count or STARTED for count in counters]
         before = self._memory()
-        with suppress(InjectUndef):
+        try:
             emulated.value = await awaited(self.vpmu.access(_pmu.register_encoding(name), write, value))
+        except InjectUndef:
+            pass
+        except RetryAccess:
+            emulated.value = self._again(name, write, value)
         others = (_pmu.register_name(n) for n in (*map(r.PMEVCNTR, range(r.EVENT_COUNTERS)), r.PMCCNTR_EL0))
         emulated.changed = changes(before, self._memory(), [one for one in others if one != name])
         return emulated
+
+    def _again(self, name: str, write: bool, value: int) -> int | None:
+        """The guest makes the access once more, and it does not trap; None if it is UNDEFINED."""
+        self.vcpu.told.append("the access is executed again")
+        burst, encoding = Burst(), _pmu.register_encoding(name)
+        if write:
+            burst.msr(encoding, value)
+        else:
+            burst.mrs(encoding)
+        self.machine.set_running(0, self.guest, 1, self.profile)
+        stop = self.machine.execute(0, burst, 0, False)
+        self.machine.set_running(0, self.host, 2, self.profile)
+        return None if isinstance(stop, Stop) else (value if write else burst.values()[0])
 
     def _memory(self) -> dict[str, int]:
         """The guest's registers as KVM has them, each once."""

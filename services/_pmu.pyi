@@ -267,7 +267,11 @@ class Machine:
     def idle_stop(self, cpu: int, until: int) -> int:
         """The time at which `idle(cpu, until)` would end, or earlier if PMCCNTR_EL0 overflows without an interrupt."""
     def interrupt(self, cpu: int) -> bool:
-        """Has the PMU interrupt reached the CPU?"""
+        """Has the PMU interrupt reached the CPU, and is it not active?"""
+    def acknowledge(self, cpu: int) -> None:
+        """The PMU interrupt, if it has reached the CPU, is active from now on (ICC_IAR1_EL1, ICC_EOIR1_EL1)."""
+    def deactivate(self, cpu: int) -> bool:
+        """It is active no longer (ICC_DIR_EL1), and pending if its line is high. Was it active?"""
     def pending_interrupt(self, cpu: int) -> bool:
         """Is `interrupt` high or the deadline reached?"""
     def arrives(self, cpu: int) -> int:
@@ -349,7 +353,7 @@ class Executor:
         cpu: int,
         *,
         interruptible: bool,
-        trapped: Callable[[int, bool, int], int | Coroutine[Any, Any, int]],
+        trapped: Callable[[int, bool, int], int | Coroutine[Any, Any, int | None]],
         operation: Callable[[int, int, int, int], Coroutine[Any, Any, None] | None],
         wait: Callable[[Executor, Burst, Stop], Coroutine[Any, Any, int]],
     ) -> Self:
@@ -371,7 +375,8 @@ class Executor:
         then. The `answer` is for executors on a stream."""
     def resume(self, burst: Burst, stop: Stop, value: int | None) -> int | Stop:
         """Go on from `stop`: behind an access that trapped and has been emulated, with the `value` that it has read, if
-        it reads; behind an operation that has been performed; with the one that was interrupted.
+        it reads, with the access itself if that is None; behind an operation that has been performed; with the one
+        that was interrupted.
 
         The time at the end, or the next stop that has to be awaited."""
 

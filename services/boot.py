@@ -18,6 +18,7 @@ class HostPolicy:
     counters: int  # that it may allocate while no vCPU is loaded, one bit each, the cycle counter bit 31
     guest_flags: int  # the overflow flags that it may find to be a guest's, one bit each; 0: no guest has a counter
     high_to_low: bool = False  # it allocates its event counters from the highest index
+    forwarded_irq: bool = False  # it has no interrupt: the hypervisor forwards that to the vCPU that is loaded
     split_irq: bool = False  # its interrupt handler leaves a guest's overflow flags to KVM
     own_flags: int = MASK64  # and of the others clears these only
     fixed_flags: bool = False  # whether or not a guest is resident: it leaves all of `guest_flags` to KVM

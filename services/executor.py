@@ -6,12 +6,12 @@ from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from services._pmu import OP_USER_MRS, Burst, Executor, Machine, Stop
-from services.cpu import OPERATION_SHIFT, Eventual, TookException
+from services.cpu import OPERATION_SHIFT, TookException
 
 TRAP, EXCEPTION, OPERATION, INTERRUPT = Stop.TRAP, Stop.EXCEPTION, Stop.OPERATION, Stop.INTERRUPT
 
 Work = Coroutine[Any, Any, None]
-Due = Coroutine[Any, Any, int | None]  # what a stop waits for; the value of a trapped access
+Due = Coroutine[Any, Any, int | None]  # what a stop waits for; the value of a trapped access, or None to retry it
 
 
 class BurstCpu(Protocol):
@@ -20,8 +20,9 @@ class BurstCpu(Protocol):
     What it does not execute, and a stop that it cannot have, it refuses with a `services.cpu.BurstError`.
     """
 
-    def trapped(self, register: int, write: bool, value: int) -> Eventual[int]:
-        """An access trapped to EL2 and is to be emulated; the value read."""
+    def trapped(self, register: int, write: bool, value: int) -> int | Due:
+        """An access trapped to EL2 and is to be emulated; the value read. None, of what is awaited: the access is
+        executed again."""
         ...
 
     def operation(self, index: int, code: int, argument: int, operand: int) -> Work | None:

@@ -19,3 +19,7 @@ class ProtocolError(SimulationError, BurstError):
 
 class InjectUndef(Exception):
     """A guest's access is UNDEFINED: the guest takes an exception to EL1."""
+
+
+class RetryAccess(Exception):
+    """A guest's access that has trapped is executed again: it does not trap now."""

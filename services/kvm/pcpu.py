@@ -471,6 +471,10 @@ class PCpu(PCpuState):
             taken = machine.take_interrupt(cpu, IRQ_ENTRY, irq_entry, IN_PMU_IRQ)
             if taken is not None:
                 raised, entered, before = taken
+                if self.policy.forwarded_irq:
+                    self._forward(raised)
+                    machine.set_account(cpu, before)
+                    continue
                 self.noticed = False
                 await self.enter_host(PMU_IRQ, 0, el)
                 machine.set_account(cpu, before)
@@ -513,6 +517,12 @@ class PCpu(PCpuState):
             raise Livelock(f"pCPU {cpu} at cycle {machine.now(cpu)}: interrupt after interrupt, without end (I12)")
         if self.irqtime:
             machine.end_handler(cpu)
+
+    def _forward(self, raised: int) -> None:
+        """The PMU's interrupt is no business of the host's."""
+        self.machine.acknowledge(self.cpu)
+        if self.rq.current is not None:
+            self.rq.current.pmu_interrupt(raised)
 
     def _expired(self, now: int) -> int:
         """The timers of the host's perf that have expired, one bit each, the tick among them."""

@@ -80,6 +80,10 @@ class Thread(Protocol):
         """The host's handler found overflow flags in the guests' range while it runs. Are they its guest's?"""
         ...
 
+    def pmu_interrupt(self, raised: int) -> None:
+        """The PMU's interrupt, which the host does not have, has been acknowledged while it runs."""
+        ...
+
 
 class HostThread:
     """What KVM and the host's driver ask of the current thread, where that is no vCPU's."""
@@ -105,3 +109,6 @@ class HostThread:
 
     def guest_overflow(self, mask: int, raised: int) -> bool:
         return False
+
+    def pmu_interrupt(self, raised: int) -> None:
+        """It was under way to a vCPU, whose put has had its line fall."""

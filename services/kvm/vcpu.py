@@ -23,13 +23,13 @@ from services._pmu import (
 )
 from services.costs import Cost
 from services.cpu import NEVER, Entry, EntryKind, Eventual, Notice, Timer, TookException, awaited
-from services.executor import Work, executor_of
+from services.executor import Due, Work, executor_of
 from services.experiment import CpuSpec
 from services.kvm import reports
 from services.kvm.attendant import Attendant
 from services.kvm.bill import Account
 from services.kvm.board import Board
-from services.kvm.errors import InjectUndef, Livelock, ProtocolError, SimulationError
+from services.kvm.errors import InjectUndef, Livelock, ProtocolError, RetryAccess, SimulationError
 from services.kvm.guest_pmu import GuestPmu
 from services.kvm.halt_poll import HaltPoll
 from services.kvm.irqs import Irqs
@@ -103,6 +103,7 @@ class VCpu(VCpuState):
         "fast_path",  # its vPMU's, on that pCPU
         "status_on_cpu",  # its design's
         "at_entry",
+        "forwarded_irq",
         "serve_interrupts",  # on that pCPU, behind what an exit begins with
         # For the pCPU that it is on: kernel-counter operations (`PCpu.call`), and calls of the machine: an access of
         # KVM's own, at EL2, and the ways out and in.
@@ -140,7 +141,8 @@ class VCpu(VCpuState):
         spec = experiment.guests[vm]
         counters = design.nr_counters(spec.allowed(experiment.cpus), spec.counters)
         super().__init__(cpu, GuestPmu(counters, spec.pmuver, list(spec.denied)))
-        self.pmu.reset()
+        if design.resets_unknown:
+            self.pmu.reset()
         self.id = thread_id
         self.vm = vm
         self.index = index
@@ -164,6 +166,7 @@ class VCpu(VCpuState):
         self.siblings = siblings  # the vCPUs of the same VM, this one too
         self.status_on_cpu = design.status_on_cpu and spec.pmuver != 0
         self.at_entry = design.at_entry and spec.pmuver != 0
+        self.forwarded_irq = pcpus[cpu].policy.forwarded_irq
         self.set_task_cpu(cpu)
         self.vpmu = design.vpmu(self) if spec.pmuver else WithoutPmu(design, self)
         self.fast_path = self.vpmu.fast_path
@@ -345,6 +348,10 @@ class VCpu(VCpuState):
             self.vgic.overflow(raised)
         return True
 
+    def pmu_interrupt(self, raised: int) -> None:
+        if self.vpmu.pmu_interrupt():
+            self.vgic.overflow(raised)
+
     def step(self) -> Coroutine[Any, Any, object] | None:
         """One interaction: one handler of the guest, or its work up to an interrupt."""
         vgic = self.vgic
@@ -471,6 +478,11 @@ class VCpu(VCpuState):
         """The account to which the host's cycles are charged from now on; the one before."""
         return self.machine.set_account(self.cpu, account)
 
+    def deactivate_interrupt(self) -> None:
+        """Deactivate the PMU's interrupt on that pCPU, if it is active there."""
+        if self.machine.deactivate(self.cpu):
+            self.pcpu.charge(Cost.MSR)
+
     def kick(self) -> None:
         """kvm_vcpu_kick by the PMU's interrupt on the pCPU that it is on: if that is an NMI, by irq_work."""
         if self.pcpu.pseudo_nmi:
@@ -510,6 +522,7 @@ class VCpu(VCpuState):
         await self._enter(PMU_IRQ)
         self.irq_bursts += self.executor.bursts - before
         if vgic.line:  # the EOI of a level that KVM still holds high: a maintenance interrupt has KVM look again
+            self.vpmu.eoi()
             await self._interrupted(1)
 
     async def _report(self) -> None:
@@ -573,7 +586,8 @@ class VCpu(VCpuState):
     def _flush_pmu(self) -> None:
         """kvm_pmu_flush_hwstate, and kvm_pmu_sync_hwstate: the level of the PMU interrupt."""
         vgic = self.vgic
-        if not self.pmu.ovs:  # nor is any due that the guest has cleared without having been interrupted
+        # Without a flag nor is any due that the guest has cleared without having been interrupted.
+        if not (self.pmu.ovs or self.forwarded_irq):
             if self.status_on_cpu:
                 self.vpmu.level()
             vgic.line, vgic.overflowed = False, -1
@@ -662,7 +676,7 @@ class VCpu(VCpuState):
         """What was to run behind the read is lost with the burst's rest, and what the entry interrupted is over."""
         self.undefined, self.compute, self.wfi = esr, None, False
 
-    def trapped(self, register: int, write: bool, value: int, exited: bool = False) -> Eventual[int]:
+    def trapped(self, register: int, write: bool, value: int, exited: bool = False) -> int | Due:
         """An access trapped to EL2, and has perhaps `exited` to the host: the design emulates it. The value read."""
         if not exited:
             if self.fast_path and self.vpmu.fast():
@@ -672,8 +686,8 @@ class VCpu(VCpuState):
         access: Eventual[int]
         try:
             access = self.vpmu.access(register, write, value)
-        except InjectUndef as undef:
-            access = _raised(undef)
+        except (InjectUndef, RetryAccess) as exc:
+            access = _raised(exc)
         if self.resync_due or not isinstance(access, int):
             return self._emulated(access)
         vgic = self.vgic
@@ -683,17 +697,19 @@ class VCpu(VCpuState):
             self._enter_expired()
         return access
 
-    async def _trapped_interrupted(self, register: int, write: bool, value: int) -> int:
+    async def _trapped_interrupted(self, register: int, write: bool, value: int) -> int | None:
         await self.serve_interrupts(1)
         return await awaited(self.trapped(register, write, value, exited=True))
 
-    async def _emulated(self, access: Eventual[int]) -> int:
+    async def _emulated(self, access: Eventual[int]) -> int | None:
         """Back into the guest with what an access gives that waits, or after which the host's perf has run."""
-        undefined = False
+        value, undefined = None, False
         try:
             value = access if isinstance(access, int) else await access
         except InjectUndef:
-            value, undefined = 0, True
+            undefined = True
+        except RetryAccess:
+            pass
         if self._takes_resync():
             await self._resync_pmu_el0()
         self._flush_pmu()
@@ -836,6 +852,6 @@ def _behind(leave: Callable[[], bool]) -> Callable[[], bool]:
     return left
 
 
-async def _raised(exc: InjectUndef) -> int:
+async def _raised(exc: InjectUndef | RetryAccess) -> int:
     """An access that raised at once, as one that raises when it is awaited."""
     raise exc

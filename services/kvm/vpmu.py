@@ -117,6 +117,10 @@ class KvmVcpu(Protocol):
         """The account to which the host's cycles are charged from now on; the one before."""
         ...
 
+    def deactivate_interrupt(self) -> None:
+        """Deactivate the PMU's interrupt on the pCPU (ICC_DIR_EL1), if it is active there: `Vpmu.pmu_interrupt`."""
+        ...
+
     def kick(self) -> None:
         """kvm_vcpu_kick: have the vCPU look at what is pending."""
         ...
@@ -184,13 +188,14 @@ class Vpmu(ABC):
 
     @abstractmethod
     def access(self, register: int, write: bool, value: int) -> Access:
-        """Emulate a trapped access; the value read. Raises InjectUndef."""
+        """Emulate a trapped access; the value read. Raises InjectUndef, or RetryAccess to have it executed again."""
 
     @abstractmethod
     def level(self) -> bool:
         """Is the guest's PMU interrupt condition true (kvm_pmu_update_state)?
 
-        Asked at every entry with a flag in `pmu.ovs`; under a design with `status_on_cpu` at every entry and exit.
+        Asked at every entry with a flag in `pmu.ovs`, with `HostPolicy.forwarded_irq` at every one; under a design with
+        `status_on_cpu` at every entry and exit.
         """
 
     def counter_overflow(self, counter: int) -> None:
@@ -201,6 +206,14 @@ class Vpmu(ABC):
         """The host's handler found overflow flags, some of its policy's `guest_flags`, on the pCPU that this vCPU is
         loaded on."""
         raise NotImplementedError(f"{self.design.name} has guest_flags in its HostPolicy, and no guest_overflow")
+
+    def pmu_interrupt(self) -> bool:
+        """The PMU's interrupt has been acknowledged (`HostPolicy.forwarded_irq`): is it the guest's? Until the design
+        deactivates it, it is active, and not taken again."""
+        raise NotImplementedError(f"{self.design.name} has forwarded_irq in its HostPolicy, and no pmu_interrupt")
+
+    def eoi(self) -> None:  # noqa: B027 - most ask for the level at every entry
+        """The guest has ended a PMU interrupt whose level was high as of its last entry."""
 
     def el0_switched(self) -> bool:
         """Are there events whose EL0 filter has to differ between host and guest?"""
@@ -256,6 +269,12 @@ class Design(ABC):
 
     # Its PMU changes hands at every VM entry and exit (`Vpmu.enter`, `Vpmu.leave`); an access is always awaited.
     at_entry: ClassVar[bool] = False
+
+    # Do registers that are UNKNOWN at reset start with KVM's pattern (reset_unknown), and not with 0?
+    resets_unknown: ClassVar[bool] = True
+
+    # Does it enforce the VM's event filter (KVM_ARM_VCPU_PMU_V3_FILTER)?
+    filters_events: ClassVar[bool] = True
 
     # Much of it is inferred: it is said wherever its name is printed.
     unverified: ClassVar[bool] = False

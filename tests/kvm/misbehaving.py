@@ -158,7 +158,7 @@ CASES = {
             design,
             host=switching(lambda cpu: cpu.burst.notify(OF_GUEST, 1), to),
         )
-        for design in ("emulated", "mediated")
+        for design in ("emulated", "mediated", "gunyah")
         for when, to in CURRENT.items()
     },
     **{
@@ -168,7 +168,7 @@ CASES = {
             design,
             host=switching(lambda cpu: cpu.burst.notify(OF_GUEST, 1 << 63 | 1 << 10 | 1), to),
         )
-        for design in ("partitioned", "partitioned-v7", "gunyah", "raw")
+        for design in ("partitioned", "partitioned-v7", "raw")
         for when, to in CURRENT.items()
     },
     **{

@@ -28,7 +28,7 @@ async def test_software_that_answers_wrongly_ends_the_run(case: Case) -> None:
         await run()
 
 
-@pytest.mark.parametrize("design", ["partitioned", "partitioned-v7", "gunyah", "raw"])
+@pytest.mark.parametrize("design", ["partitioned", "partitioned-v7", "raw"])
 @pytest.mark.parametrize("to", [thread for thread in CURRENT.values() if thread != VCPU])
 async def test_a_guests_overflow_that_is_found_while_its_vcpu_is_not_current_is_nobodys(design: str, to: int) -> None:
     case = Case("host", "", design, host=switching(lambda cpu: cpu.burst.notify(Notice.GUEST_OVERFLOW, 1), to))

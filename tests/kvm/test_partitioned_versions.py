@@ -292,7 +292,7 @@ async def test_a_counter_that_is_not_the_guests_is_undefined(design: str) -> Non
         await access(vpmu, r.PMXEVTYPER_EL0, True, 0)
 
 
-@pytest.mark.parametrize("design", [*VERSIONS, "partitioned", "gunyah"])
+@pytest.mark.parametrize("design", [*VERSIONS, "partitioned"])
 async def test_a_vcpu_is_restored_onto_another_cpu_than_it_was_made_on(design: str) -> None:
     vpmu, vcpu = await owned(design)
     other, elsewhere = made(design, NO_FGT if design != "partitioned-v1" else vcpu.spec)  # which is emulated there

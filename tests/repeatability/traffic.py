@@ -60,7 +60,6 @@ BESIDE = (
     "partitioned-v6,traps=fast-path",
     "partitioned-v7,traps=slow-path",
     "partitioned-v8,traps=slow-path",
-    "gunyah,traps=slow-path",
     "mediated,traps=fast-path",
 )
 

@@ -177,7 +177,7 @@ def test_perf_record_does_not_run_by_one(tmp_path: Path) -> None:
         assert refused.reason.startswith("L1-dcache-stores: ENOENT: Arm's driver maps L1-dcache-stores to no event")
 
 
-@pytest.mark.parametrize("design", ["emulated", "partitioned", "mediated", "gunyah", "partitioned-v5"])
+@pytest.mark.parametrize("design", ["emulated", "partitioned", "mediated", "partitioned-v5"])
 def test_what_the_vms_filter_denies_is_not_there_for_its_perf_but_as_a_raw_number(tmp_path: Path, design: str) -> None:
     """kvm_pmu_get_pmceid masks by the filter, and hides STALL_SLOT*, which make no sense without PMMIR_EL1."""
     text = f"""

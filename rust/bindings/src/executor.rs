@@ -153,9 +153,11 @@ impl Executor {
         value: Option<u64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = burst.py();
-        let (at, next) = stop.place();
-        if let Some(value) = value {
-            burst.try_borrow_mut()?.set_value(at, value);
+        let (at, mut next) = stop.place();
+        match value {
+            Some(value) => burst.try_borrow_mut()?.set_value(at, value),
+            None if stop.is_trap() => next = at,
+            None => {}
         }
         match self.run(burst, next)? {
             At::End(time) => Ok(time.into_pyobject(py)?.into_any()),

@@ -271,6 +271,15 @@ impl Machine {
         Ok(self.inner.cpu(cpu).map_err(value_error)?.interrupt())
     }
 
+    fn acknowledge(&mut self, cpu: usize) -> PyResult<()> {
+        self.inner.cpu_mut(cpu).map_err(value_error)?.acknowledge();
+        Ok(())
+    }
+
+    fn deactivate(&mut self, cpu: usize) -> PyResult<bool> {
+        Ok(self.inner.cpu_mut(cpu).map_err(value_error)?.deactivate())
+    }
+
     fn pending_interrupt(&self, cpu: usize) -> PyResult<bool> {
         Ok(self.inner.cpu(cpu).map_err(value_error)?.pending_interrupt())
     }

@@ -60,6 +60,11 @@ impl Stop {
         let done = self.reason != Self::INTERRUPT;
         (self.index, self.index.saturating_add(usize::from(done)))
     }
+
+    /// An access trapped.
+    pub fn is_trap(&self) -> bool {
+        self.reason == Self::TRAP
+    }
 }
 
 #[pymethods]

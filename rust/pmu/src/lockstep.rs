@@ -261,6 +261,18 @@ impl Pair {
         }
     }
 
+    /// Acknowledges or deactivates the interrupt.
+    fn gic(&mut self, acknowledge: bool) {
+        let cpu = self.machine.cpu_mut(0).expect("there is one");
+        if acknowledge {
+            cpu.acknowledge();
+            self.reference.acknowledge();
+        } else {
+            cpu.deactivate();
+            self.reference.deactivate();
+        }
+    }
+
     fn restore(&mut self) {
         let state = self.machine.state().expect("the state can be written");
         self.machine = Machine::from_state(&state).expect("the state can be read");
@@ -276,7 +288,8 @@ pub fn run(bytes: &[u8]) {
     let mut choices = Choices(bytes);
     let mut pair = Pair::new(&mut choices);
     while !choices.0.is_empty() {
-        match choices.byte() % 16 {
+        let byte = choices.byte();
+        match byte % 16 {
             0..=8 => {
                 let register = choices.register();
                 let write = (choices.byte() % 4 != 0).then(|| choices.value(register.kind()));
@@ -296,6 +309,7 @@ pub fn run(bytes: &[u8]) {
                 assert!(stop <= pair.reference.now, "the stop of WFI");
             }
             14 => pair.switch(choices.byte(), choices.byte()),
+            _ if byte & 0x80 != 0 => pair.gic(byte & 0x40 == 0),
             _ => pair.restore(),
         }
         pair.compare();

@@ -5,7 +5,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::machine::Machine;
 
 /// First bytes of a snapshot: name and version of its format.
-const MAGIC: &[u8; 8] = b"pmulab/4";
+const MAGIC: &[u8; 8] = b"pmulab/5";
 const HEADER: usize = MAGIC.len() + 8;
 
 /// Bytes that are no snapshot of this version.

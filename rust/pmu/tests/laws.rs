@@ -227,6 +227,54 @@ proptest! {
     }
 
     #[test]
+    fn an_active_interrupt_changes_nothing_but_that_it_is_not_taken(
+        mut features in features(),
+        pmi_delay in 0u64..40,
+        below in 1u64..200,
+        steps in prop::collection::vec((0u8..6, 1u64..100), 1..40),
+    ) {
+        features.counters = 1;
+        features.th = false;
+        features.pmi_delay = pmi_delay;
+        let mut plain = Bench::new(features.clone(), ONE);
+        plain.write(Kind::Pmintenset, 2, 1);
+        plain.write_to(Register::pmevtyper(0), NSH | u64::from(EVENT));
+        plain.write_to(Register::pmevcntr(0), (1 << 32) - below);
+        plain.write(Kind::Pmcntenset, 2, 1);
+        plain.write(Kind::Pmcr, 2, 1);
+        let mut forwarded = Bench::new(features, ONE);
+        forwarded.cpu = plain.cpu.clone();
+        forwarded.world = plain.world.clone();
+        let mut active = false;
+        for (action, cycles) in steps {
+            match action {
+                0 => {
+                    active |= plain.cpu.interrupt();
+                    forwarded.cpu.acknowledge();
+                }
+                1 => {
+                    active = false;
+                    forwarded.cpu.deactivate();
+                }
+                _ => {
+                    for bench in [&mut plain, &mut forwarded] {
+                        match action {
+                            2 => bench.write(Kind::Pmovsclr, 2, 1),
+                            3 => bench.write_to(Register::pmevcntr(0), (1 << 32) - below),
+                            _ => bench.pass(cycles),
+                        }
+                    }
+                }
+            }
+            prop_assert_eq!(forwarded.cpu.interrupt(), plain.cpu.interrupt() && !active);
+            prop_assert_eq!(forwarded.cpu.registers(), plain.cpu.registers());
+            prop_assert_eq!(forwarded.cpu.counter(0), plain.cpu.counter(0));
+            prop_assert_eq!(forwarded.cpu.arrives(), plain.cpu.arrives());
+            prop_assert_eq!(forwarded.cpu.raised(), plain.cpu.raised());
+        }
+    }
+
+    #[test]
     fn a_long_time_is_the_sum_of_its_parts(
         mut features in features(),
         rate in 0u64..3 << 32,

@@ -65,8 +65,12 @@ def fallbacks(design: Design, experiment: Experiment) -> list[str]:
             )
         cpus = guest.allowed(experiment.cpus)
         counters = design.nr_counters(cpus, guest.counters)
-        if counters != guest.counters:
+        if counters < guest.counters:
             found.add(f"{guest.name} gets {counters} event counters: reserved_host_counters leaves no more")
+        elif counters > guest.counters:
+            found.add(f"{guest.name} gets {counters} event counters, not {guest.counters}: PMCR_EL0 does not trap")
+        if guest.denied and not design.filters_events:
+            found.add(f"{guest.name}'s event filter is not enforced: what its counters count does not trap")
         for cpu in cpus:
             found.update(design.check(cpu, counters))
     return sorted(found)

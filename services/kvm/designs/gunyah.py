@@ -1,120 +1,166 @@
-"""`gunyah`: semi-lazy. The first access of a time slice traps and loads the guest's PMU for the rest of it."""
+"""`gunyah`: semi-lazy, as the Gunyah hypervisor has it (hyp/vm/arm_vm_pmu, hyp/platform/pmu).
+
+The first access of a time slice traps, loads the guest's PMU and is executed again; from there on nothing traps until
+the vCPU is switched out. A vCPU with a counter enabled has its PMU from its switch-in on. Overflow flags are on the
+CPU. The PMU's interrupt is the hypervisor's, which asserts the guest's and leaves its own active until it finds, at the
+end of the guest's handler, that no flag with its PMINTENSET_EL1 bit is set.
+
+What follows from that, and is so there: a guest has every counter of the CPU (PMCR_EL0.N is HPMN = N), and no event of
+them is filtered; its cycle counter counts at EL2 if its PMCCFILTR_EL0.NSH says so, as HPMD is not for that one; a
+program of it that the kernel lets read counters finds PMUSERENR_EL0 so only while its PMU is on the CPU; a vCPU that is
+switched out with a flag set whose interrupt is still under way is not woken for it, and has it at its next switch-in.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 from services import registers as r
+from services._pmu import Burst
 from services.boot import HostPolicy
-from services.cpu import Call, Row, awaited
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
-from services.kvm.designs.partitioned import accesses, trap_controls
-from services.kvm.designs.partitioned.accesses import Accesses
-from services.kvm.designs.partitioned.context import PmuContext
-from services.kvm.designs.partitioned.guest_range import guest_range, host_counters
-from services.kvm.designs.partitioned.host_pmcr import HostPmcr
-from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
-from services.kvm.designs.partitioned.trap_controls import Traps
-from services.kvm.vpmu import Access, Design, KvmVcpu, SetN, Vpmu, axis
+from services.kvm.designs.partitioned.accesses import ON_CPU
+from services.kvm.errors import InjectUndef, RetryAccess
+from services.kvm.guest_pmu import PMCR_WRITABLE
+from services.kvm.vpmu import Access, Design, KvmVcpu, SetN, Vpmu
+from services.registers import CYCLE_COUNTER, MASK32
 from services.state import derived
 
-ACCESSES = accesses.ON_CPU | accesses.types_written_through()
-UNSPLIT = ACCESSES | accesses.UNSPLIT
+PMU_REGISTERS = (ON_CPU.reads.keys() | ON_CPU.writes.keys()) - {r.PMMIR_EL1}
 
 
 @dataclass(eq=False)
 class GunyahPmu(Vpmu):
-    """MDCR_EL2.HPMN = N and HPMD = 1: nothing counts at EL2, and nothing for the host at all."""
+    """On the CPU from the first access of a time slice to its end, or all of it; in memory otherwise."""
 
     design: Gunyah = derived()
-    context: PmuContext = field(default_factory=PmuContext, init=False)
-    host_pmcr: HostPmcr = field(default_factory=HostPmcr, init=False)
-    trapped: Accesses = derived(init=False)
+    resident: bool = False
+    asserted: bool = False  # the guest's interrupt
+    ended: bool = False  # its handler has, and the hypervisor is yet to look
 
-    def derive(self) -> None:
-        super().derive()
-        cpu = self.vcpu.spec
-        on = guest_range(cpu, cpu.counters, fgt=self.design.traps is Traps.FGT)
-        self.context.fit(self, on, n=self.pmu.counters)
-        self.trapped = ACCESSES if on.split else UNSPLIT
-        self.fast_path = self.design.traps is Traps.FAST_PATH
+    def el0_switched(self) -> bool:
+        """The host counts nothing."""
+        return False
 
     async def load(self) -> None:
-        """The switch-in: access is kept, without a trap, iff PMCR.E and an enabled counter."""
+        """The switch-in: thread_context_switch_post and thread_load_state."""
         self.derive()
-        context, pmu = self.context, self.pmu
-        context.loaded = True
-        context.owned = bool(pmu.pmcr & r.PMCR_E and pmu.cnten & context.on.mask)
-        if context.owned:
-            await self._reside()
-        else:
-            await context.set_traps(trap_controls.free(context.on.cpu))
+        vcpu, pmu = self.vcpu, self.pmu
+        if not self.asserted:
+            vcpu.deactivate_interrupt()
+        self.resident = bool(pmu.pmcr & r.PMCR_E and pmu.cnten)
+        if self.resident:
+            self._load_state()
+            return
+        burst = Burst()
+        burst.msr(r.MDCR_EL2, self._mdcr() | r.PMU_TRAPS)
+        _disable(burst)
+        vcpu.kvm_irqs_off(burst)
+        self._count(burst)
 
-    async def _reside(self) -> None:
-        """The registers go onto the CPU."""
-        context, on = self.context, self.context.on
-        if on.split:
-            rows: list[Row] = [(Call.GUEST_COUNTERS, on.mask, 1, 0, 0)]
-            if self.el0_switched():
-                rows.append((Call.EL0_FILTER, 1, 0, 0, 0))
-            await awaited(self.vcpu.call(rows, Account.RESERVE))
-        self.host_pmcr.keep(context)
-        await context.set_traps(trap_controls.owned(on) | self.host_pmcr.hpme(context))
-        swap_in = SwapIn(context)
-        swap_in.types()
-        swap_in.counters()
-        swap_in.selr()
-        swap_in.pmcr()
-        swap_in.clear_overflows()
-        swap_in.cnten()
-        swap_in.inten()
-        swap_in.userenr()
-        await swap_in.done()
+    def _mdcr(self) -> int:
+        cpu = self.vcpu.spec
+        return cpu.counters | (r.MDCR_EL2_HPMD if cpu.pmuver >= r.PMUVER_P1 else 0)
+
+    def _load_state(self) -> None:
+        """The traps go, and every register is written."""
+        pmu, burst = self.pmu, Burst()
+        burst.msr(r.MDCR_EL2, self._mdcr())
+        for n in range(self.vcpu.spec.counters):
+            burst.msr(r.PMEVCNTR(n), pmu.counter[n])
+            burst.msr(r.PMEVTYPER(n), pmu.typer[n])
+        burst.msr(r.PMINTENCLR_EL1, ~pmu.inten & MASK32)
+        burst.msr(r.PMINTENSET_EL1, pmu.inten)
+        burst.msr(r.PMOVSCLR_EL0, ~pmu.ovs & MASK32)
+        burst.msr(r.PMOVSSET_EL0, pmu.ovs)
+        burst.msr(r.PMCR_EL0, pmu.pmcr)
+        burst.msr(r.PMCCNTR_EL0, pmu.counter[CYCLE_COUNTER])
+        burst.msr(r.PMSELR_EL0, pmu.selr)
+        burst.msr(r.PMUSERENR_EL0, pmu.userenr)
+        burst.msr(r.PMCCFILTR_EL0, pmu.typer[CYCLE_COUNTER])
+        burst.msr(r.PMCNTENCLR_EL0, ~pmu.cnten & MASK32)
+        burst.msr(r.PMCNTENSET_EL0, pmu.cnten)
+        self.vcpu.kvm_irqs_off(burst)
+        self._count(burst)
+        self.swaps.loads += 1
 
     async def put(self) -> None:
-        """The switch-out."""
-        context = self.context
-        if context.owned:
-            self.host_pmcr.follow(context)
-            swap_out = SwapOut(context)
-            swap_out.counters()
-            swap_out.selr()
-            swap_out.pmcr()
-            swap_out.cnten()
-            swap_out.inten()
-            swap_out.overflows()
-            swap_out.userenr()
-            swap_out.clear_overflows()
-            swap_out.disable()
-            swap_out.host(r.PMUSERENR_EL0, 0)
-            swap_out.host(r.PMCR_EL0, self.host_pmcr.value)
-            await swap_out.done()
-        context.loaded = False
-        await context.lift_traps()
-        if context.owned and context.on.split:
-            await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE))
+        """The switch-out: thread_save_state, and what the switch to a thread that is no vCPU stops."""
+        vcpu, pmu, burst = self.vcpu, self.pmu, Burst()
+        counters = vcpu.spec.counters
+        if self.resident:
+            for register in (r.PMINTENSET_EL1, r.PMCNTENSET_EL0, r.PMCR_EL0, r.PMCCNTR_EL0, r.PMSELR_EL0):
+                burst.mrs(register)
+            for register in (r.PMUSERENR_EL0, r.PMCCFILTR_EL0):
+                burst.mrs(register)
+            for n in range(counters):
+                burst.mrs(r.PMEVCNTR(n))
+                burst.mrs(r.PMEVTYPER(n))
+            burst.mrs(r.PMOVSSET_EL0)
+        _disable(burst)
+        burst.msr(r.MDCR_EL2, counters)
+        if self.resident:
+            burst.msr(r.PMUSERENR_EL0, vcpu.host_userenr)
+        values = vcpu.kvm_irqs_off(burst)
+        self._count(burst, len(values))
+        if self.resident:
+            pmu.inten, pmu.cnten, pmcr, cycles, pmu.selr, pmu.userenr, filter_, *rest, pmu.ovs = values
+            pmu.pmcr = pmcr & PMCR_WRITABLE
+            pmu.counter[:counters], pmu.typer[:counters] = rest[::2], rest[1::2]
+            pmu.counter[CYCLE_COUNTER], pmu.typer[CYCLE_COUNTER] = cycles, filter_
+            self.swaps.puts += 1
+        self.resident = False
 
     def access(self, register: int, write: bool, value: int) -> Access:
-        if not self.context.resident:
-            return self._first_access(register, write, value)
-        return self.trapped.perform(self.context, register, write, value)
+        """The first of the time slice; whatever traps behind it is no register of the guest's."""
+        if self.resident or register not in PMU_REGISTERS:
+            raise InjectUndef
+        account = self.vcpu.set_account(Account.SWAP)
+        self.resident = True
+        self._load_state()
+        self.vcpu.set_account(Account(account))
+        raise RetryAccess
 
-    async def _first_access(self, register: int, write: bool, value: int) -> int:
-        context = self.context
-        context.owned = True
-        with context.charged_to_swap():
-            await self._reside()
-        return self.trapped.perform(context, register, write, value)
+    def pmu_interrupt(self) -> bool:
+        pending = self._pending()
+        if pending:
+            self.asserted = True
+        else:
+            self.vcpu.deactivate_interrupt()
+        return pending
 
-    def fast(self) -> bool:
-        return self.context.resident
+    def _pending(self) -> bool:
+        """platform_pmu_is_hw_irq_pending: PMCR_EL0.E is not asked for."""
+        burst = Burst()
+        burst.mrs(r.PMINTENSET_EL1)
+        burst.mrs(r.PMOVSSET_EL0)
+        inten, flags = self.vcpu.kvm_irqs_off(burst)
+        return bool(inten & flags)
+
+    def eoi(self) -> None:
+        self.ended = True
 
     def level(self) -> bool:
-        return self.context.overflow_status()
+        """As it was asserted, until the guest has ended it and nothing is pending: virq_check_pending."""
+        if self.ended:
+            self.ended = False
+            self.asserted = self._pending()
+            if not self.asserted:
+                self.vcpu.deactivate_interrupt()
+        return self.asserted
 
-    def guest_overflow(self, mask: int) -> None:
-        self.context.take_overflows(mask)
+    def _count(self, burst: Burst, reads: int = 0) -> None:
+        self.swaps.register_reads += reads
+        self.swaps.register_writes += len(burst) - reads
+
+
+def _disable(burst: Burst) -> None:
+    """As for the idle thread, and for a vCPU that does not use its PMU."""
+    burst.msr(r.PMINTENCLR_EL1, MASK32)
+    burst.msr(r.PMCNTENCLR_EL0, MASK32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,14 +170,21 @@ class Gunyah(Design):
     name = "gunyah"
     why = "trap the first access of a time slice, keep access at switch-in iff a counter runs; the host counts nothing"
 
-    traps: Traps = axis(Traps.FGT, trap_controls.TRAPS)
+    filters_events: ClassVar[bool] = False
+    resets_unknown: ClassVar[bool] = False
+
+    def nr_counters(self, cpus: Sequence[CpuSpec], wanted: int) -> int:
+        """PMCR_EL0 does not trap, and HPMN is N."""
+        return max(cpu.counters for cpu in cpus)
 
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
-        return trap_controls.check(self.traps, cpu, counters)
+        if cpu.pmuver >= r.PMUVER_P1:
+            return []
+        return [f"{cpu.model} has no FEAT_PMUv3p1: what a guest counts at EL2 is not prohibited there"]
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
-        """The host has no counters."""
-        return HostPolicy(0, host_counters(cpu), split_irq=True)
+        """The host has no counters, and no interrupt of theirs."""
+        return HostPolicy(0, guest_flags=0, forwarded_irq=True)
 
     @property
     def set_n(self) -> SetN:

@@ -110,8 +110,10 @@ pub struct Cpu {
     raised: u64,
     /// When its level reaches the CPU: [`NEVER`] while it is low, and once it has.
     arrives: u64,
-    /// The level has reached the CPU.
+    /// The level has reached the CPU, and the interrupt can be taken: it is pending and not active.
     interrupt: bool,
+    /// The interrupt has been acknowledged and not been deactivated.
+    active: bool,
     class_cycles: [u64; CLASSES],
     idle_cycles: u64,
     /// Up to when `class_cycles` are accounted.
@@ -169,6 +171,7 @@ impl Cpu {
             raised: 0,
             arrives: NEVER,
             interrupt: false,
+            active: false,
             class_cycles: [0; CLASSES],
             idle_cycles: 0,
             accounted: 0,
@@ -221,7 +224,7 @@ impl Cpu {
         if level {
             self.raised = self.now;
             match self.registers.features.pmi_delay {
-                0 => self.interrupt = true,
+                0 => self.interrupt = !self.active,
                 delay => {
                     self.arrives = self.now.saturating_add(delay);
                     self.next_due = self.next_due.min(self.arrives);
@@ -235,8 +238,25 @@ impl Cpu {
     fn arrive(&mut self) {
         if self.arrives <= self.now {
             self.arrives = NEVER;
-            self.interrupt = true;
+            self.interrupt = !self.active;
         }
+    }
+
+    /// The interrupt is acknowledged (`ICC_IAR1_EL1`), and its priority dropped: until it is deactivated it is active,
+    /// and as a level high or not it is not taken again (Arm GIC architecture specification, interrupt states). What
+    /// is not pending stays inactive: such a read is of the spurious interrupt.
+    pub fn acknowledge(&mut self) {
+        if self.interrupt {
+            self.interrupt = false;
+            self.active = true;
+        }
+    }
+
+    /// The interrupt is deactivated (`ICC_DIR_EL1`): if its level is there, it is pending. Was it active?
+    pub fn deactivate(&mut self) -> bool {
+        let active = std::mem::take(&mut self.active);
+        self.interrupt = self.line && self.arrives == NEVER;
+        active
     }
 
     /// The registers.
@@ -252,7 +272,8 @@ impl Cpu {
         self.running
     }
 
-    /// Has the interrupt reached the CPU: is its line high, and has been for as long as its level takes?
+    /// Has the interrupt reached the CPU: is its line high, and has been for as long as its level takes? Not while it is
+    /// active.
     #[inline]
     #[must_use]
     pub fn interrupt(&self) -> bool {
@@ -483,6 +504,30 @@ mod tests {
         idle.idle(1000);
         assert_eq!((idle.now(), idle.interrupt()), (110, true));
         bench.cpu.advance(110);
+        assert!(bench.cpu.interrupt());
+    }
+
+    #[test]
+    fn an_active_interrupt_is_not_taken_again_until_it_is_deactivated() {
+        let mut bench = Bench::new(Features { pmi_delay: 7, ..Features::default() });
+        bench.counter_of(0, CPU_CYCLES, ALMOST - 9);
+        bench.write_to(Kind::Pmintenset, 1);
+        bench.enable();
+        bench.cpu.acknowledge();
+        bench.pass(17);
+        assert!(bench.cpu.interrupt(), "what was not pending has not become active");
+        bench.cpu.acknowledge();
+        bench.cpu.advance_to_interrupt(100);
+        assert_eq!((bench.cpu.now(), bench.cpu.interrupt()), (100, false), "though its line is high");
+        bench.cpu.deactivate();
+        assert!(bench.cpu.interrupt(), "its line is still high");
+        bench.cpu.acknowledge();
+        bench.write_to(Kind::Pmovsclr, 1);
+        bench.write(Register::pmevcntr(0), ALMOST);
+        bench.pass(3);
+        bench.cpu.deactivate();
+        assert!(!bench.cpu.interrupt(), "a new one is under way");
+        bench.pass(5);
         assert!(bench.cpu.interrupt());
     }
 

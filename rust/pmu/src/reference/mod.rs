@@ -35,6 +35,8 @@ pub struct Reference {
     values: Vec<u64>,
     /// Since when the interrupt line has been high.
     high_since: Option<u64>,
+    /// The interrupt has been acknowledged and not been deactivated.
+    active: bool,
 }
 
 fn set(value: u64, bit: u64) -> bool {
@@ -57,6 +59,7 @@ impl Reference {
             running: None,
             elapsed: 0,
             high_since: None,
+            active: false,
         }
     }
 
@@ -252,10 +255,24 @@ impl Reference {
         self.high_since = self.line().then(|| self.high_since.unwrap_or(now));
     }
 
-    /// Has the interrupt reached the CPU?
+    fn pending(&self) -> bool {
+        self.high_since.is_some_and(|since| self.now - since >= self.registers.features.pmi_delay)
+    }
+
+    /// Has the interrupt reached the CPU, and is not active?
     #[must_use]
     pub fn interrupt(&self) -> bool {
-        self.high_since.is_some_and(|since| self.now - since >= self.registers.features.pmi_delay)
+        self.pending() && !self.active
+    }
+
+    /// An interrupt that is pending becomes active, and so stays if its level does.
+    pub fn acknowledge(&mut self) {
+        self.active |= self.pending();
+    }
+
+    /// It is no longer active.
+    pub fn deactivate(&mut self) {
+        self.active = false;
     }
 }
 
