@@ -164,6 +164,10 @@ class GuestSpec:
         pinned = sorted({vcpu.pcpu for vcpu in self.vcpus})
         return tuple(cpus) if pinned[0] < 0 else tuple(cpus[pcpu] for pcpu in pinned)
 
+    def may_run_on(self, pcpu: int) -> bool:
+        """May a vCPU of its run on that pCPU?"""
+        return any(vcpu.pcpu in (pcpu, -1) for vcpu in self.vcpus)
+
 
 @dataclass(frozen=True, slots=True)
 class HostCpuSpec:
@@ -172,6 +176,14 @@ class HostCpuSpec:
     tasks: tuple[TaskSpec, ...] = ()
     sessions: tuple[SessionSpec, ...] = ()
     offline: tuple[tuple[int, int], ...] = ()  # from a time up to another, in cycles, in order
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterWrite:
+    """An operator writes `reserved_host_counters` in sysfs."""
+
+    time: int  # cycles
+    reserved: tuple[int, ...]  # of each pCPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +198,7 @@ class HostSpec:
     sysctls: PerfSysctls = DEFAULT_SYSCTLS
     group_throttle: bool = False  # as a guest's
     pseudo_nmi: bool = False  # irqchip.gicv3_pseudo_nmi: the PMU's interrupt is one
+    parameter_writes: tuple[ParameterWrite, ...] = ()  # in order
 
 
 NO_PARTITION: Final = -1

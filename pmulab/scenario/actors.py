@@ -11,6 +11,7 @@ from pmulab.scenario.hotplug import read_offline
 from pmulab.scenario.machine import Machine
 from pmulab.scenario.perf_events import GUEST_PMUS, MAX_FREQUENCY, TOOLS, EventSyntaxError, Pmus, parse_events
 from pmulab.scenario.sessions import host_pmus, read_session
+from pmulab.scenario.sysfs import read_parameter_writes
 from pmulab.scenario.work import Work
 from services import cores, events
 from services.core_pmus import core_pmus, no_vpmu
@@ -65,6 +66,7 @@ def read_host(scenario: Table, machine: Machine, work: Work) -> HostSpec:
         powerdown_exit=_microseconds(table, machine, "powerdown_exit_us"),
         accounting=_accounting(table),
         pseudo_nmi=table.boolean("pseudo_nmi", False),
+        parameter_writes=read_parameter_writes(table, machine),
     )
 
 

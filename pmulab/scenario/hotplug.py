@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pmulab.scenario import keys
-from pmulab.scenario.machine import Machine
+from pmulab.scenario.machine import LONGEST_MS, Machine
 from services.cpu import NEVER
 from services.experiment import GuestSpec, HostCpuSpec
 from services.tables import Table
 
 Spans = tuple[tuple[int, int], ...]
-
-_LONGEST_MS = 10**9
 
 
 def read_offline(host: Table, machine: Machine) -> list[Spans]:
@@ -25,10 +23,10 @@ def read_offline(host: Table, machine: Machine) -> list[Spans]:
         pcpu = table.integer("pcpu", 0, 0, pcpus - 1)
         if pcpu == 0:
             table.refuse("pcpu", "pCPU 0 stays online: somebody has to", "take another one")
-        begin = machine.length(table, "from_ms", "ms", 0, 0, _LONGEST_MS)
+        begin = machine.length(table, "from_ms", "ms", 0, 0, LONGEST_MS)
         end = NEVER
         if "to_ms" in table:
-            end = machine.length(table, "to_ms", "ms", 0, 0, _LONGEST_MS)
+            end = machine.length(table, "to_ms", "ms", 0, 0, LONGEST_MS)
         last = found[pcpu][-1][1] if found[pcpu] else 0
         if begin <= last:
             table.refuse("from_ms", f"pCPU {pcpu} is not online before that", "put them in order")

@@ -33,10 +33,12 @@ HOST = (
     "pseudo_nmi",
     "reserved_host_counters",
     *POWERDOWN,
+    "sysfs",
     "offline",
     "task",
     "perf",
 )
+SYSFS = ("at_ms", "reserved_host_counters")
 OFFLINE = ("pcpu", "from_ms", "to_ms")
 HOST_TASK = (
     "pcpu",

@@ -15,8 +15,10 @@ from services.tables import Table, is_path
 
 T = TypeVar("T")
 
+LONGEST_MS = 10**9  # until something happens
 _MAX_PCPUS = 512
 _DEFAULT_CORE = "maximal"
+_RESERVED = "reserved_host_counters"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +103,24 @@ def read_machine(scenario: Table) -> Machine:
 
 def _reserved(host: Table, cpus: Sequence[CpuSpec]) -> tuple[CpuSpec, ...]:
     """The CPUs with `[host] reserved_host_counters`: one value for all, or one for each."""
-    key = "reserved_host_counters"
-    if key not in host:
+    if _RESERVED not in host:
         return tuple(cpus)
-    values = host.integers(key, [], NO_PARTITION, 31)
-    _check_length(host, key, values, len(cpus))
+    reserved = read_reserved(host, cpus)
+    return tuple(replace(cpu, reserved_host_counters=one) for cpu, one in zip(cpus, reserved, strict=True))
+
+
+def read_reserved(table: Table, cpus: Sequence[CpuSpec]) -> tuple[int, ...]:
+    """`reserved_host_counters` of each pCPU."""
+    values = table.integers(_RESERVED, [], NO_PARTITION, 31)
+    _check_length(table, _RESERVED, values, len(cpus))
     for number, cpu in enumerate(cpus):
         if _of(values, number) > cpu.counters:
-            host.refuse(
-                key,
-                f"{key} is {_of(values, number)}, but pCPU {number} has {cpu.counters} event counters",
+            table.refuse(
+                _RESERVED,
+                f"{_RESERVED} is {_of(values, number)}, but pCPU {number} has {cpu.counters} event counters",
                 f"give from 0 to {cpu.counters}, or -1 for no partition",
             )
-    return tuple(replace(cpu, reserved_host_counters=_of(values, number)) for number, cpu in enumerate(cpus))
+    return tuple(_of(values, number) for number in range(len(cpus)))
 
 
 def _check_length(table: Table, key: str, values: Sequence[object], pcpus: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from services import typed_json
-from services.boot import NO_PROCESS, CpuSession, HostBoot, ThreadSession
+from services.boot import NO_PROCESS, CpuSession, HostBoot, HostPolicy, ThreadSession
 from services.cpu import Call, Cpu, CpuPm, Entry, EntryKind, Notice, Row, Timer
 from services.experiment import ANY_PMU, SessionSpec
 from services.linux_perf import NOBODY, Perf, PerfConfig, PerfCpu, PerfEvent, Probed, Session
@@ -236,8 +236,7 @@ class HostCpu:
         await perf.probe(cpu)
         perf.split_irq, perf.own_flags = policy.split_irq, policy.own_flags
         perf.fixed_flags = policy.fixed_flags
-        perf.pmu.guests = policy.guest_flags if policy.swaps_pinned else 0
-        self.reserved = perf.pmu.cntr_mask & ~policy.counters
+        self._reserve(perf.pmu.cntr_mask, policy)
         perf.guest_mask = policy.guest_flags if policy.fixed_flags else self.reserved
         await perf.set_counters(cpu, policy.counters, reschedule=False)
         for of_cpu in boot.sessions:
@@ -246,6 +245,26 @@ class HostCpu:
             ended = await self._open(cpu, of_thread, of_thread.thread)
             if ended and of_thread.thread not in self.vcpu_threads:
                 cpu.burst.notify(Notice.TASK_KILLED, of_thread.thread)  # evlist__cancel_workload
+
+    def _reserve(self, counters: int, policy: HostPolicy) -> None:
+        """What of the PMU's `counters` is the guests' for good."""
+        self.perf.pmu.guests = policy.guest_flags if policy.swaps_pinned else 0
+        self.reserved = counters & ~policy.counters
+
+    async def _parameter_written(self, cpu: Cpu, policy: HostPolicy) -> None:
+        """`reserved_host_counters` is another: perf_pmu_resched_update. No counter of a VM is concerned, whether or not
+        one of its vCPUs is loaded."""
+        assert self.boot is not None
+        assert self.host.perf is not None
+        perf = self.perf
+        self._reserve(self.boot.policy.counters | self.reserved, policy)
+        self.boot = replace(self.boot, policy=policy)
+        if not perf.range_only:
+            perf.guest_mask = self.reserved
+        perf.waiting = False
+        await perf.set_counters(cpu, policy.counters, reschedule=True, guest_loaded=perf.guest_loaded)
+        if self.index == self.boot.pmus[self.boot.arm_pmu].cpus[0]:
+            self.host.perf.driver(self.boot.arm_pmu).cntr_mask = policy.counters  # what groups are validated against
 
     async def _open(self, cpu: Cpu, of: CpuSession | ThreadSession, task: int | None) -> bool:
         """Did the tool end, as it could not open an event?"""
@@ -274,7 +293,11 @@ class HostCpu:
         return bool(session.refused)
 
     async def _request(self, cpu: Cpu, request: dict[str, Any]) -> None:
-        """A user's `perf stat -a` or `perf record -a`, from now on; or what a perf reads of its session, once more."""
+        """A user's `perf stat -a` or `perf record -a`, from now on; what a perf reads of its session, once more; or
+        what is the host's since an operator has written so."""
+        if set(request) == {"policy"}:
+            await self._parameter_written(cpu, typed_json.read(HostPolicy, request["policy"]))
+            return
         if set(request) == {"interval", "last"}:
             await self._interval(cpu, request["interval"], last=request["last"])
             return

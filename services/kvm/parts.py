@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from services.experiment import Experiment
+from services.kvm import parameter
 from services.kvm.vpmu import Design
 
 # Arm Base System Architecture, and Virtual BSA.
@@ -15,11 +17,14 @@ FOR_A_VIRTUAL_PE = 2
 
 
 def parts(design: Design, experiment: Experiment) -> Iterator[dict[str, Any]]:
-    """Of each guest and each kind of CPU that it may run on; none under a design that does not divide them."""
+    """Of each guest and each kind of CPU that it may run on, and where an operator moves the line, as it is from then
+    on, too; none under a design that does not divide them."""
+    writes = [reserved for _, reserved in parameter.effective(design, experiment)]
     for guest in experiment.guests:
         cpus = guest.allowed(experiment.cpus)
         counters = design.nr_counters(cpus, guest.counters)
-        for cpu in dict.fromkeys(cpus) if guest.pmuver else ():
+        later = [guest.allowed(tuple(map(parameter.with_reserved, experiment.cpus, reserved))) for reserved in writes]
+        for cpu in dict.fromkeys(chain(cpus, *later)) if guest.pmuver else ():
             kept = design.host_keeps(cpu, counters)
             if kept is not None:
                 yield {

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from services import state
+from services import state, typed_json
 from services._pmu import (
     CPUTIME_HOST_KERNEL,
     CPUTIME_IDLE,
@@ -35,13 +35,14 @@ from services.cpu import (
     awaited,
 )
 from services.executor import Work, executor_of
-from services.experiment import IRQTIME
+from services.experiment import IRQTIME, CpuSpec
 from services.kvm import cpuhp, reports
 from services.kvm.attendant import Attendant
 from services.kvm.bill import Account
 from services.kvm.board import Board
 from services.kvm.errors import Livelock, ProtocolError, SimulationError
 from services.kvm.latency import Latencies
+from services.kvm.parameter import with_reserved
 from services.kvm.runqueue import RunQueue
 from services.kvm.thread import Thread
 from services.registers import PMUSERENR_CR, PMUSERENR_ER, PMXEVCNTR_EL0
@@ -73,6 +74,8 @@ class PCpuState:
     going: bool = False  # offline, as soon as what runs can be taken off
     offline: bool = False  # it has been taken offline
     hotplugs: int = 0  # how often
+    reserved_host_counters: int | None = None  # as written last
+    parameter_writes: list[tuple[int, int]] = field(default_factory=list)  # still to come: when, in cycles, and what
     tick: int = NEVER
     deadline: int = NEVER  # the earliest of all that is due here, as of the last rearm()
     timers: dict[int, int] = field(default_factory=dict)  # set by the host's perf
@@ -91,6 +94,7 @@ class PCpu(PCpuState):
         "cpu",
         "arm_pmu",  # which of the host's PMUs covers it
         "context",
+        "host_policy",  # the design's
         "policy",
         "board",
         "machine",
@@ -124,7 +128,7 @@ class PCpu(PCpuState):
         board: Board,
         cpu: int,
         context: int,
-        policy: HostPolicy,
+        host_policy: Callable[[CpuSpec], HostPolicy],
         threads: list[Thread],
         queues: list[RunQueue],
         arm_pmu: int,
@@ -137,12 +141,15 @@ class PCpu(PCpuState):
         self.cpu = cpu
         self.arm_pmu = arm_pmu
         self.context = context
-        self.policy = policy
+        self.host_policy = host_policy
         self.board = board
         self.machine = board.machine
         # The host's kernel unmasks interrupts by WINDOW.
         self.executor = executor_of(self, board.machine, context, cpu, interruptible=False)
-        self.spec = experiment.cpus[cpu]
+        self.reserved_host_counters = experiment.cpus[cpu].reserved_host_counters
+        self.spec: CpuSpec
+        self.policy: HostPolicy
+        self._find_policy()
         self.costs = board.costs
         self.irqtime = experiment.host.accounting in IRQTIME
         self.pseudo_nmi = experiment.host.pseudo_nmi
@@ -171,6 +178,11 @@ class PCpu(PCpuState):
         else:
             self.hotplug_time = spans[self.hotplugs][0] if self.hotplugs < len(spans) and not self.going else NEVER
 
+    def _find_policy(self) -> None:
+        """What the design asks of the host's driver, with what the parameter is."""
+        self.spec = with_reserved(self.board.experiment.cpus[self.cpu], self.reserved_host_counters)
+        self.policy = self.host_policy(self.spec)
+
     @property
     def now(self) -> int:
         """The pCPU's clock, in cycles."""
@@ -186,6 +198,8 @@ class PCpu(PCpuState):
         deadline = 0 if self.requests or self.irq_work or self.overflow_work else self.tick
         for time in self.timers.values():
             deadline = min(deadline, time)
+        if self.parameter_writes:
+            deadline = min(deadline, self.parameter_writes[0][0])
         deadline = min(deadline, self.rq.next_event(), self.hotplug_time)
         self.deadline = deadline
         self.machine.set_deadline(self.cpu, deadline)
@@ -500,6 +514,10 @@ class PCpu(PCpuState):
                 self.charge(IRQ_ENTRY)
                 await self.enter_host(EntryKind.REQUEST, el=el, payload=self.requests.pop(0))
                 continue
+            if self.parameter_writes and self.parameter_writes[0][0] <= now:
+                self.charge(IRQ_ENTRY)
+                await self._parameter_written(el)
+                continue
             if self.rq.arrived(now):
                 self.charge(IRQ_ENTRY)
                 continue
@@ -523,6 +541,13 @@ class PCpu(PCpuState):
         self.machine.acknowledge(self.cpu)
         if self.rq.current is not None:
             self.rq.current.pmu_interrupt(raised)
+
+    async def _parameter_written(self, el: int) -> None:
+        """The IPI by which a write of `reserved_host_counters` has each CPU's events rescheduled."""
+        _, self.reserved_host_counters = self.parameter_writes.pop(0)
+        self._find_policy()
+        self.rearm()
+        await self.enter_host(EntryKind.REQUEST, el=el, payload=typed_json.dumps({"policy": self.policy}))
 
     def _expired(self, now: int) -> int:
         """The timers of the host's perf that have expired, one bit each, the tick among them."""
@@ -657,5 +682,6 @@ class PCpu(PCpuState):
     def restore(self, saved: state.Saved, objects: state.Objects) -> None:
         """Take up what `save` gave; the machine, with its deadline, has been restored."""
         state.restore(self, saved, objects)
+        self._find_policy()
         self.find_hotplug()
         self.reads_due = 0  # whatever a handler that failed has left unanswered

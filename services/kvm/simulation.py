@@ -11,7 +11,7 @@ from services import experiment as ex
 from services import typed_json
 from services.boot import NO_PROCESS, ArmPmu, CpuSession, GuestBoot, HostBoot, ThreadSession
 from services.core_pmus import core_pmus
-from services.kvm import designs, outcome, without_pmu
+from services.kvm import designs, outcome, parameter, without_pmu
 from services.kvm.attendant import Attendant
 from services.kvm.board import Board
 from services.kvm.host_task import HostTask
@@ -60,10 +60,13 @@ class Simulation:
         queues: list[RunQueue] = []
         shared = not experiment.guests or any(guest.pmuver for guest in experiment.guests)
         host_policy = self.design.host_policy if shared else without_pmu.host_policy
-        for cpu, spec in enumerate(experiment.cpus):
-            policy, context = host_policy(spec), board.machine.add_context(False)
-            self.pcpus.append(PCpu(board, cpu, context, policy, self.threads, queues, self._arm_pmu(cpu)))
+        for cpu in range(len(experiment.cpus)):
+            context = board.machine.add_context(False)
+            self.pcpus.append(PCpu(board, cpu, context, host_policy, self.threads, queues, self._arm_pmu(cpu)))
             queues.append(self.pcpus[cpu].rq)
+        for time, reserved in parameter.effective(self.design, experiment):
+            for pcpu in self.pcpus:
+                pcpu.parameter_writes.append((time, reserved[pcpu.cpu]))
         self.alone = self.pcpus[0] if len(self.pcpus) == 1 else None  # the pCPU whose turn it always is
         self.vcpus: list[VCpu] = []
         for vm in range(len(experiment.guests)):

@@ -353,6 +353,11 @@ class Design(ABC):
         return False
 
     @property
+    def parameter_writable(self) -> bool:
+        """Can an operator write `reserved_host_counters` while VMs run (`services.kvm.parameter`)?"""
+        return False
+
+    @property
     def any_pmu(self) -> bool:
         """Do its backing events count on the CPUs of all PMUs of the host, each made anew where the vCPU comes to
         another's, instead of on those of the VM's own?"""

@@ -57,6 +57,7 @@ AXES = (
     "partitioned,traps=fast-path",
     "partitioned,traps=slow-path",
     "partitioned,reservation=static",
+    "partitioned,reservation=sysfs",
     "partitioned,host_time=less-guest",
     "partitioned,pmcr=trapped",
     "partitioned,swap=eager,traps=slow-path,reservation=static,pmcr=trapped",

@@ -18,6 +18,7 @@ READER = str(Path(__file__).parent / "reader.toml")
 INTERVALS = str(Path(__file__).parent / "intervals.toml")
 NMI = str(Path(__file__).parent / "nmi.toml")
 READ = str(Path(__file__).parent / "read.toml")
+RESERVED = str(Path(__file__).parent / "reserved.toml")
 SIGILL = str(Path(__file__).parent / "sigill.toml")
 SHORTER = "guest.task.seconds=0.03"  # some ticks, rotations and hundreds of samples
 
@@ -69,6 +70,12 @@ def test_no_hash_order_reaches_the_simulation(hash_seed: str) -> None:
 @pytest.mark.parametrize("design", ["emulated", "partitioned"])
 def test_processes_give_the_digest_of_the_embedded_run(name: str, design: str) -> None:
     assert of(name, design, topology="processes", trio_seed=random.randrange(2**32)) == here(name, design)
+
+
+@pytest.mark.parametrize("reservation", ["sysfs"])
+def test_processes_give_the_digest_of_the_embedded_run_by_reservation(reservation: str) -> None:
+    design = f"partitioned,reservation={reservation}"
+    assert of(RESERVED, design, topology="processes", trio_seed=random.randrange(2**32)) == here(RESERVED, design)
 
 
 def test_processes_give_the_digest_of_the_embedded_run_if_a_program_is_killed() -> None:

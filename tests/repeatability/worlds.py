@@ -36,6 +36,7 @@ WORLDS = [
     ("watchdog", "partitioned-v8"),
     (EVERYTHING, "emulated"),
     (EVERYTHING, "partitioned"),
+    (EVERYTHING, "partitioned,reservation=sysfs"),
     (NMI, "emulated"),
     (READ, "emulated"),
     (SIGILL, "partitioned-v3"),

@@ -18,6 +18,7 @@ SECTIONS = {
     "`[[guest]]`": keys.GUEST,
     "Tasks": {*keys.GUEST_TASK, *keys.HOST_TASK},
     "Sessions": {*keys.GUEST_PERF, *keys.HOST_PERF},
+    "The parameter in sysfs": keys.SYSFS,
     "CPU hotplug": keys.OFFLINE,
     "`[published]`": keys.PUBLISHED,
 }

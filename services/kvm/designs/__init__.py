@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 
 from services.core_pmus import core_pmus
 from services.experiment import DesignSpec, Experiment, GuestSpec
+from services.kvm import parameter
 from services.kvm.designs import emulated, partitioned
 from services.kvm.vpmu import Design, DesignError
 from services.registers import counter_mask
@@ -73,4 +74,4 @@ def fallbacks(design: Design, experiment: Experiment) -> list[str]:
             found.add(f"{guest.name}'s event filter is not enforced: what its counters count does not trap")
         for cpu in cpus:
             found.update(design.check(cpu, counters))
-    return sorted(found)
+    return [*sorted(found), *parameter.failures(design, experiment)]

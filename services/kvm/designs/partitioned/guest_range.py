@@ -69,7 +69,9 @@ def partition_up_to_v5(cpu: CpuSpec, counters: int) -> GuestRange:
 
 def left_to_guests(cpu: CpuSpec, wanted: int) -> int:
     """The guests' part of a PMU, one bit for each counter: what the host's parameter leaves them, or without it what
-    they want."""
+    they want. None where the PMU has no partition."""
+    if cpu.reserved_host_counters == NO_PARTITION:
+        return 0
     most = cpu.max_guest_counters
     return wanted if most is None else r.counter_mask(most)
 
@@ -103,7 +105,7 @@ def taken_from_host(cpu: CpuSpec, counters: int) -> int:
 
     PMICNTR_EL0 is among it: like the cycle counter it stops by PMCR_EL0.E, which is the guest's then.
     """
-    return counters | _pmicntr(cpu)
+    return counters | _pmicntr(cpu) if counters else 0
 
 
 def guest_flags(cpu: CpuSpec, counters: int) -> int:

@@ -54,8 +54,9 @@ class Swap(Enum):
 class Reservation(Enum):
     """When the host gives the guests' range up."""
 
-    STATIC = "static"
     DYNAMIC = "dynamic"
+    STATIC = "static"
+    SYSFS = "sysfs"
 
 
 class Pinned(Enum):
@@ -218,7 +219,9 @@ class Partitioned(Design):
     )
     traps: Traps = axis(Traps.FGT, trap_controls.TRAPS)
     reservation: Reservation = axis(
-        Reservation.DYNAMIC, "when the host gives the guest's range up: while a vCPU is resident, or at boot"
+        Reservation.DYNAMIC,
+        "when the host gives the guest's range up: while a vCPU is resident; at boot; or at boot and whenever an "
+        "operator writes reserved_host_counters ([[host.sysfs]]), but nothing of what a VM has",
     )
     pinned: Pinned = axis(
         Pinned.SWAP,
@@ -251,11 +254,15 @@ class Partitioned(Design):
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """The host's handler leaves the overflow flags of a guest's range to KVM."""
         kept, guests = host_counters(cpu), left_to_guests(cpu, self.guest_range)
-        if self.reservation is Reservation.STATIC:
+        if self.reservation is not Reservation.DYNAMIC:
             kept &= ~taken_from_host(cpu, guests)
         return HostPolicy(
             kept, guest_flags(cpu, guests), high_to_low=True, split_irq=True, swaps_pinned=self.pinned is Pinned.SWAP
         )
+
+    @property
+    def parameter_writable(self) -> bool:
+        return self.reservation is Reservation.SYSFS
 
     @property
     def set_n(self) -> SetN:
