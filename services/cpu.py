@@ -66,6 +66,7 @@ class Timer(IntEnum):
     TICK = 0
     MUX = 1
     SLEEP = 2  # guest only: the earliest of its sleeping tasks
+    SWEVENT = 3  # the earliest hrtimer of perf's clocks that sample
 
 
 class Call(IntEnum):

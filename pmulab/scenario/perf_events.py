@@ -1,6 +1,6 @@
 """perf's event syntax (`perf record -e …`) to the `perf_event_attr` of each event.
 
-Accepted: perf's generic names, software events that count, PMUv3 names as sysfs has them (`inst_retired`), raw events
+Accepted: perf's generic names, software events, PMUv3 names as sysfs has them (`inst_retired`), raw events
 (`r11`), `armv8_pmuv3_0/event=0x11,long=1/` and `armv8_pmuv3_0/inst_retired/`, of each the terms `freq=` and `period=`
 (`cycles/period=100000/u`), the modifiers of `man perf-list` but `b` and `R`, and groups `{a,b}:u`. On a host with
 several core PMUs, a name without one stands for one event on each of them, in the order of their names, and a group

@@ -58,10 +58,6 @@ def read_session(
         events = parse_events(table.strings("events"), frequency=frequency, period=period, pmus=pmus, tool=tool)
     except EventSyntaxError as error:
         table.refuse("events", error.problem, error.remedy, index=error.argument)
-    for event in events:
-        if event.software and (event.frequency or event.period):
-            remedy = 'count it (verb = "stat"), or have another event sample for it: {cycles,task-clock}:S'
-            table.refuse("events", f"sampling by {event.name!r}, a software event, is not modelled", remedy)
     name = ".".join(str(key) for key in table.path)
     interval = _interval(table, verb) * frequency_hz // 1000
     events, warned = (events, ()) if maps is None else maps.propagate(events, verb)

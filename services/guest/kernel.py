@@ -245,6 +245,9 @@ class GuestCpu:
         if expired >> Timer.SLEEP & 1:
             self._wake_sleepers(cpu, entry.now)
             due = [session for session in self._sessions() if session.due <= entry.now]
+        if expired >> Timer.SWEVENT & 1:
+            user = self.current is not None and not self.cputime.found(self.perf.hrtimers_due, entry, self.current)
+            await self.perf.hrtimers_expired(cpu, user=user)
         preempt = False
         if expired >> Timer.TICK & 1:
             await self._tick(cpu, entry)

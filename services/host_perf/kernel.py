@@ -170,6 +170,8 @@ class HostCpu:
             self.perf.in_interrupt = entry.kind in INTERRUPTS
         match entry.kind:
             case EntryKind.TIMER:
+                if entry.argument >> Timer.SWEVENT & 1:
+                    await self.perf.hrtimers_expired(cpu, user=entry.el == 0 and self.thread not in self.vcpu_threads)
                 if entry.argument >> Timer.TICK & 1:
                     await self.perf.tick(cpu)
                 if entry.argument >> Timer.MUX & 1:

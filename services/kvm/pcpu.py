@@ -369,7 +369,7 @@ class PCpu(PCpuState):
         if code == OP_NOTIFY:
             self._notice(index, argument, operand)
         elif code == OP_TIMER:
-            if argument != Timer.MUX:
+            if argument not in (Timer.MUX, Timer.SWEVENT):
                 raise ProtocolError(f"operation {index}: timer {argument} is not the host's perf's")
             self.timers[argument] = operand
             self.rearm()
@@ -379,6 +379,7 @@ class PCpu(PCpuState):
             if argument != self.cpu:
                 raise ProtocolError(f"operation {index}: an IPI to pCPU {argument}, not irq_work on pCPU {self.cpu}")
             self.irq_work = True
+            self.rearm()  # where the scheduler raises it, no handler of an interrupt is about to look
         elif code != OP_DONE:
             raise ProtocolError(f"operation {index} is not for the host's kernel: code {code}")
         return None

@@ -195,8 +195,6 @@ def _check_session(session: ex.SessionSpec, where: str, tallied: tuple[int, ...]
         if event.software:
             if event.event not in [*Software]:
                 raise ValueError(f"{where}.events[{index}].event: there is no software event {event.event}")
-            if event.frequency or event.period:
-                raise ValueError(f"{where}.events[{index}]: sampling by a software event is not modelled")
         elif event.event not in tallied and not (event.generic and event.event == UNMAPPED):
             raise ValueError(f"{where}.events[{index}].event: {event.event:#x} is not simulated here")
         if not ex.ANY_PMU <= event.pmu < pmus:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from services.cpu import NEVER
 from services.linux_perf.driver import Driver
 from services.linux_perf.event import Context, PerfEvent
 from services.linux_perf.ring_buffer import RingBuffer
@@ -47,6 +48,8 @@ class CpuContext:
     mux_active: bool = False
     mux_expires: int = 0
     # Sampling.
+    hrtimers: list[PerfEvent] = link(default_factory=list)  # clocks whose hrtimer runs here
+    hrtimers_due: int = NEVER  # as Timer.SWEVENT is set for them, in cycles
     throttled_seq: int = 0  # perf_throttled_seq, one per tick
     throttled_count: int = 0  # perf_throttled_count, since the last tick
     running_sample_length: int = 0

@@ -118,7 +118,8 @@ class PerfEvent:
     sampling: bool = field(init=False)
     sample_period: int = field(init=False)
     last_period: int = field(init=False)
-    period_left: int = field(init=False)
+    period_left: int = field(init=False)  # counts down, that of a software event that is no clock up; ns of a clock
+    expires: int = 0  # of a clock that samples: when its hrtimer does, ns of the CPU's clock
     stopped: bool = False  # PERF_HES_STOPPED: with its group, throttled
     interrupts: int = 0
     restarted: bool = False  # throttled, but its counter runs again, since CPU_PM_EXIT
@@ -186,6 +187,8 @@ class PerfEvent:
     @property
     def overflows_missed(self) -> int:
         """Overflows without a sample so far, the one that it has gone out with among them."""
+        if self.hw.software:
+            return 0
         return self.missed + (self.sampling and self.period_left <= 0 and self.state != ACTIVE)
 
     @property

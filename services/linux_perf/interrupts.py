@@ -7,15 +7,14 @@ for rotation, which takes events off, it waits for what it has posted and no mor
 from __future__ import annotations
 
 from services.cpu import Cpu, Notice
-from services.linux_perf import software
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import read_of
 from services.linux_perf.event import ACTIVE, THROTTLED, Context, PerfEvent, signed64
 from services.linux_perf.lifecycle import update
 from services.linux_perf.ring_buffer import RingBuffer
+from services.linux_perf.sampling import adjust_period, period_over, raise_wakeup, read_group, sample
 from services.linux_perf.schedule import (
     forward_mux,
-    now_ns,
     of_pmu,
     off,
     on,
@@ -41,7 +40,6 @@ from services.registers import MASK32, MASK64, PMINTENSET_EL1, PMOVSCLR_EL0
 
 # As plain integers: an enum's member is looked up each time.
 COUNTER_OVERFLOW, GUEST_OVERFLOW = int(Notice.COUNTER_OVERFLOW), int(Notice.GUEST_OVERFLOW)
-VALUE_BYTES = 24  # of one event's count in a sample: the count, the event's id and its lost samples
 ACCUMULATED_SAMPLES = 128  # window of the running average of the handler's length
 
 # The PMU interrupt.
@@ -88,7 +86,7 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
         if throttle and pmu.group_throttle:
             await throttle_group(cc, cpu, event)
             throttle = False
-        if event.attr.frequency and _period_over(cc, cpu, event):
+        if event.attr.frequency and period_over(cc, cpu, event):
             await stop(cc, cpu, event)
             await withheld_ends(cc, cpu, event)
             event.period_left = 0
@@ -97,8 +95,8 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
             await _kvm_overflow(cc, cpu, event)
         else:
             if event.attr.sample_read:
-                await _read_group(cc, cpu, event)
-            _sample(cc, cpu, event)
+                await read_group(cc, cpu, event)
+            sample(cc, cpu, event)
         if throttle:
             cpu.burst.extend(pmu.disable_of(event))
             await withheld_begins(cc, cpu, event)
@@ -108,66 +106,8 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
             cpu.burst.msr(PMOVSCLR_EL0, guest)
         cpu.burst.notify(GUEST_OVERFLOW, guest)
     cpu.burst.extend(on(cc))
-    if cc.wakeups and not cc.wakeup_raised:
-        cc.wakeup_raised = True
-        cpu.burst.ipi(cc.config.cpu)
+    raise_wakeup(cc, cpu)
     return True
-
-
-def _period_over(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> bool:
-    """__perf_event_account_interrupt of a frequency event: its period follows from the time since its last overflow.
-
-    Is the present one so long that it is to end now?
-    """
-    now = now_ns(cc, cpu)
-    elapsed = now - event.freq_time_stamp
-    event.freq_time_stamp = now
-    return 0 < elapsed < 2 * cc.shared.tick_ns and _adjust_period(event, elapsed, event.last_period)
-
-
-async def _read_group(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
-    """perf_output_read_group: the sample has the counts of the whole group, each read for it.
-
-    perf report takes what each has grown by since the sample before (deliver_sample_value): in all, the last one.
-    """
-    leader = event.leader
-    for one in (leader, *leader.siblings):
-        if one is not event and one.state == ACTIVE:
-            if one.hw.software:
-                await _read_clock(cc, cpu, one)
-            else:
-                slot = read_of(cpu.burst, one)
-                values = cpu.execute()
-                update(one, slot, values if isinstance(values, list) else await values)
-        one.sampled = one.count
-
-
-async def _read_clock(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
-    """perf_pmu_read of a software event: of a clock, after what was read before it."""
-    assert event.ctx is not None
-    await wait(cc, cpu)
-    update_time(cc, cpu, event.ctx)
-    software.update(event, event.ctx)
-
-
-def _sample(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
-    """perf_event_output: one record; the reader of the buffer is woken each time the watermark is crossed."""
-    opened = event.parent or event
-    rb = opened.rb
-    assert rb is not None
-    size = cc.config.record_bytes
-    if event.attr.sample_read:
-        members = 1 + len(event.leader.siblings)
-        size += VALUE_BYTES * members + (8 if members > 1 else 0)
-    wakes = rb.output(size)
-    if wakes is None:
-        opened.lost += 1
-        opened.lost_count += event.last_period
-        return
-    event.samples += 1
-    cpu.burst.extend(cc.pmu.sample)
-    if wakes and rb not in cc.wakeups:
-        cc.wakeups.append(rb)
 
 
 async def _kvm_overflow(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
@@ -182,22 +122,6 @@ async def _kvm_overflow(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     event.period_left = 0
     cpu.burst.notify(COUNTER_OVERFLOW, event.handle)
     start(cc, cpu, event)
-
-
-def _adjust_period(event: PerfEvent, ns: int, count: int) -> bool:
-    """perf_adjust_period: `count` occurrences took `ns`; is the present period so long that it is to end now?"""
-    event.sample_period = adapted_period(event.sample_period, event.attr.frequency, ns, count)
-    return event.period_left > 8 * event.sample_period
-
-
-def adapted_period(period: int, frequency: int, ns: int, count: int) -> int:
-    """perf_calculate_period and the low-pass filter of perf_adjust_period: an eighth of the way to the ideal period.
-
-    `count` occurrences took `ns`; `frequency` samples per second are wanted.
-    """
-    gap = count * NS_PER_S // (ns * frequency) - period
-    step = (gap + 7) // 8 if gap >= 0 else -((7 - gap) // 8)
-    return period + step or 1
 
 
 def irq_work(cc: CpuContext) -> list[RingBuffer]:
@@ -237,14 +161,13 @@ async def tick(cc: CpuContext, cpu: Cpu) -> None:
 async def _adjust_context(cc: CpuContext, cpu: Cpu, ctx: Context, unthrottle: bool) -> None:
     """perf_adjust_freq_unthr_context."""
     leaders = ctx.pinned_active + ctx.flexible_active
-    if not leaders:
-        return
-    if not unthrottle and not any(_has_frequency(leader) for leader in leaders):
-        return
-    post_off(cc, cpu.burst)
-    for event in leaders:  # only leaders: perf_adjust_freq_unthr_events walks the active groups
+    if leaders and (unthrottle or any(_has_frequency(leader) for leader in leaders)):
+        post_off(cc, cpu.burst)
+        for event in leaders:  # only leaders: perf_adjust_freq_unthr_events walks the active groups
+            await _adjust_event(cc, cpu, event)
+        post_on(cc, cpu.burst)
+    for event in ctx.software_active:
         await _adjust_event(cc, cpu, event)
-    post_on(cc, cpu.burst)
 
 
 async def _adjust_event(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
@@ -253,13 +176,16 @@ async def _adjust_event(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
         await unthrottle(cc, cpu, event)
     if not frequency:
         return
-    await stop(cc, cpu, event)
-    event.missed += event.period_left <= 0  # its flag is cleared
+    of_pmu = not event.hw.software
+    if of_pmu:
+        await stop(cc, cpu, event)
+        event.missed += event.period_left <= 0  # its flag is cleared
     delta = event.count - event.freq_count_stamp
     event.freq_count_stamp = event.count
-    if delta > 0 and _adjust_period(event, cc.shared.tick_ns, delta):
+    if delta > 0 and adjust_period(event, cc.shared.tick_ns, delta):
         event.period_left = 0
-    start(cc, cpu, event)
+    if of_pmu:
+        start(cc, cpu, event)
 
 
 def _has_frequency(leader: PerfEvent) -> bool:

@@ -15,6 +15,7 @@ from services.linux_perf import (
     lifecycle,
     reading,
     schedule,
+    swevent,
     switch,
 )
 from services.linux_perf.attr import EventAttr
@@ -78,6 +79,7 @@ class PerfCpu(CpuContext):
     irq_work = interrupts.irq_work
     tick = interrupts.tick
     mux_timer = interrupts.mux_timer
+    hrtimers_expired = swevent.hrtimers_expired
 
     reset = cpu_pm.reset
     cpu_pm_enter = cpu_pm.enter

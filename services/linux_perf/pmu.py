@@ -13,6 +13,7 @@ from services import events
 from services.linux_perf.attr import EventAttr, State
 from services.linux_perf.driver import Driver, counter_bits, paired_on
 from services.linux_perf.event import HwEvent
+from services.linux_perf.software import event_init
 from services.registers import (
     BR_RETIRED,
     CHAIN,
@@ -41,12 +42,13 @@ class OpenError(Exception):
 
 
 def admit(pmu: Driver, attr: EventAttr, group: Sequence[Member], *, of_task: bool) -> EventAttr:
-    """armpmu_event_init: what the PMU that is asked for makes of an event's attributes. Raises OpenError.
+    """armpmu_event_init, perf_swevent_init: what the PMU that is asked for makes of an event's attributes.
 
-    It may be another CPU's: an event of a task is not of a CPU, and stands still where its PMU is not.
+    It may be another CPU's: an event of a task is not of a CPU, and stands still where its PMU is not. Raises
+    OpenError.
     """
     if attr.software:
-        return attr
+        return event_init(attr)
     if pmu.pmuver in PMUVER_NONE:
         raise OpenError(errno.ENOENT, "the kernel finds no PMU")
     number = map_event(pmu, attr, of_task)

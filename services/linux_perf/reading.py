@@ -82,7 +82,7 @@ async def _refresh(cc: CpuContext, cpu: Cpu, group: Sequence[PerfEvent]) -> list
                 event.tstamp = ctx.time_of(event)
             if active and leader.state == ACTIVE:
                 if hw.software:
-                    software.update(event, ctx)
+                    software.update(event, ctx.time)
                 else:
                     counters[index] = read_of(cpu.burst, event)
             if hw.scope and (active or event.truth_open):

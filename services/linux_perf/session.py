@@ -97,8 +97,8 @@ class Session:
         if error:
             return Opening((), {}, error)
         here, covers = self.perf.config.cpu, self.perf.shared.covers
-        anywhere = self.task is not None and self.spec.verb == "stat"
-        return Tool(self.spec, self.cpus, here, covers.__getitem__, self._check, anywhere=anywhere).run()
+        of_task = self.task is not None
+        return Tool(self.spec, self.cpus, here, covers.__getitem__, self._check, of_task=of_task).run()
 
     def _syntax_error(self) -> str:
         """What the tool says of a name that is none of the PMU's in sysfs, and ends; empty if all are there."""
@@ -183,7 +183,7 @@ class Session:
 
     def _attr(self, call: Call) -> EventAttr:
         """What the tool opens for an event."""
-        spec = self.spec.events[call.index]
+        spec = call.event
         return EventAttr.of_spec(
             replace(spec, frequency=min(spec.frequency, self.perf.shared.limits.max_sample_rate)),
             disabled=call.alone,

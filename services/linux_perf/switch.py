@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from services.cpu import Cpu
 from services.events import Software
-from services.linux_perf import software
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.event import ALL, FLEXIBLE, Context
 from services.linux_perf.schedule import (
@@ -18,6 +17,7 @@ from services.linux_perf.schedule import (
     truth_ends,
     wait,
 )
+from services.linux_perf.swevent import happened
 
 
 async def task_in(cc: CpuContext, cpu: Cpu, task: int, *, from_idle: bool = False) -> None:
@@ -25,14 +25,14 @@ async def task_in(cc: CpuContext, cpu: Cpu, task: int, *, from_idle: bool = Fals
     shared = cc.shared
     cc.current = task
     if from_idle:
-        software.happened(Software.CONTEXT_SWITCHES, cc.ctx)
+        await happened(cc, cpu, Software.CONTEXT_SWITCHES, cc.ctx)
     migrated = shared.last_cpu.get(task, cc.config.cpu) != cc.config.cpu
     shared.last_cpu[task] = cc.config.cpu
     ctx = shared.tasks.get(task)
     if ctx is not None:
         await _context_in(cc, cpu, ctx)
     if migrated:
-        software.happened(Software.CPU_MIGRATIONS, cc.ctx, ctx)
+        await happened(cc, cpu, Software.CPU_MIGRATIONS, cc.ctx, ctx)
 
 
 async def _context_in(cc: CpuContext, cpu: Cpu, ctx: Context) -> None:
@@ -66,7 +66,7 @@ async def task_out(cc: CpuContext, cpu: Cpu, task: int, following: int | None = 
     """perf_event_task_sched_out, with the task that runs next. Counts are there after `settle`."""
     cc.current = None
     ctx = cc.task_ctx
-    software.happened(Software.CONTEXT_SWITCHES, cc.ctx, ctx)
+    await happened(cc, cpu, Software.CONTEXT_SWITCHES, cc.ctx, ctx)
     if ctx is None or ctx.task != task:
         return
     burst = cpu.burst

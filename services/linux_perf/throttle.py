@@ -47,13 +47,18 @@ def set_period(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> bool:
     return renewed
 
 
-def throttles(cc: CpuContext, event: PerfEvent) -> bool:
-    """__perf_event_account_interrupt, as armpmu's interrupt handler has it: is the event to be throttled?"""
+def account_interrupt(cc: CpuContext, event: PerfEvent) -> None:
+    """The first part of __perf_event_account_interrupt: the event's overflows since the last tick."""
     if event.interrupts_seq != cc.throttled_seq:
         event.interrupts_seq = cc.throttled_seq
         event.interrupts = 1
     else:
         event.interrupts += 1
+
+
+def throttles(cc: CpuContext, event: PerfEvent) -> bool:
+    """__perf_event_account_interrupt, of an overflow of perf_event_overflow: is the event to be throttled?"""
+    account_interrupt(cc, event)
     if event.interrupts < cc.shared.limits.max_samples_per_tick:
         return False
     cc.throttled_count += 1
@@ -73,10 +78,12 @@ async def throttle_group(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     for one in (leader, *leader.siblings):
         if one.state == ACTIVE:
             one.interrupts = THROTTLED
-            if not one.hw.software:
-                await stop(cc, cpu, one)
-                cc.pmu.stopped = True
-                await withheld_begins(cc, cpu, one)
+            if one.hw.software:
+                software.stop(cc, cpu.burst, one)
+                continue
+            await stop(cc, cpu, one)
+            cc.pmu.stopped = True
+            await withheld_begins(cc, cpu, one)
             one.stopped = True
 
 
@@ -88,7 +95,9 @@ async def unthrottle(cc: CpuContext, cpu: Cpu, leader: PerfEvent) -> None:
     if not cc.pmu.group_throttle:
         leader.interrupts = 0
         await withheld_ends(cc, cpu, leader)
-        if not leader.attr.frequency:
+        if leader.hw.software:
+            software.restart(cc, cpu, leader)
+        elif not leader.attr.frequency:
             start(cc, cpu, leader)
         return
     for one in (leader, *leader.siblings):
@@ -96,7 +105,7 @@ async def unthrottle(cc: CpuContext, cpu: Cpu, leader: PerfEvent) -> None:
             one.interrupts = 0
             await withheld_ends(cc, cpu, one)
             if one.hw.software:
-                software.restart(one)
+                software.restart(cc, cpu, one)
             elif one is not leader or not leader.attr.frequency:
                 start(cc, cpu, one)
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from services.experiment import ANY_PMU, SessionSpec
+from services.events import Software
+from services.experiment import ANY_PMU, EventSpec, SessionSpec
 from services.linux_perf.pmu import OpenError
+from services.registers import CPU_CYCLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,7 @@ class Call:
     """perf_event_open of an event, by its place in the session, or close."""
 
     index: int
+    event: EventSpec
     closes: bool = False
     alone: bool = True  # it leads its group, or has none
     grouped: bool = False  # it has one
@@ -47,12 +50,12 @@ class Tool:
         covers: Callable[[int], int],
         check: Callable[[Call, int, Group], None],
         *,
-        anywhere: bool,
+        of_task: bool,
     ) -> None:
         """`here` is the CPU whose calls are wanted.
 
-        `covers` gives a CPU's PMU; `check` raises OpenError where perf_event_open on a PMU does. `anywhere`: events are
-        of no CPU, so each is opened whatever PMU it is bound to.
+        `covers` gives a CPU's PMU; `check` raises OpenError where perf_event_open on a PMU does. `of_task`: events are
+        of a task, which perf stat opens on no CPU, so each whatever PMU it is bound to.
         """
         pmus = {covers(cpu): cpu for cpu in reversed([*cpus])}
         # A PMU's CPUs all answer alike, and what the first has refused is not tried on others: it stands for them.
@@ -61,7 +64,8 @@ class Tool:
         self.here = here
         self.covers = covers
         self.check = check
-        self.anywhere = anywhere
+        self.of_task = of_task
+        self.events = [*spec.events]  # as they are opened
         self.alone = [event.leader == index for index, event in enumerate(spec.events)]
         self.opened: dict[int, dict[int, Call]] = {cpu: {} for cpu in self.cpus}
         self.calls: list[Call] = []
@@ -121,6 +125,8 @@ class Tool:
                 for cpu in self.cpus:
                     self._open(index, cpu)
             except OpenError as error:
+                if self._falls_back(index, error):
+                    continue
                 if not self._breaks_up(index, error):
                     self.unsupported[index] = str(error)
                     raise self._ends(index, error) from None
@@ -131,6 +137,21 @@ class Tool:
                     self.alone[member] = True
                 continue
             index += 1
+
+    def _falls_back(self, index: int, error: OpenError) -> bool:
+        """evsel__fallback: of cycles that there are not, to a clock. What has been opened on some CPUs is closed.
+
+        perf stat never gets there: it takes ENOENT for <not supported> first (stat_handle_error).
+        """
+        event = self.events[index]
+        if error.number != errno.ENOENT or not event.generic or event.event != CPU_CYCLES or event.pmu != ANY_PMU:
+            return False
+        self._close([index])
+        clock = Software.TASK_CLOCK if self.of_task else Software.CPU_CLOCK
+        _, separator, modifiers = event.name.rpartition("/" if "/" in event.name else ":")
+        name = f"{clock.name.lower().replace('_', '-')}:{modifiers.removeprefix(':') if separator else ''}"
+        self.events[index] = replace(event, name=name.removesuffix(":"), event=clock, software=True, generic=False)
+        return True
 
     def _breaks_up(self, index: int, error: OpenError) -> bool:
         return not self.alone[index] and self.spec.events[index].weak and error.number == errno.EINVAL
@@ -144,13 +165,14 @@ class Tool:
 
     def _open(self, index: int, cpu: int) -> None:
         """On a CPU that its PMU covers (perf_evlist__propagate_maps)."""
-        event = self.spec.events[index]
+        event = self.events[index]
         pmu = self.covers(cpu) if event.pmu == ANY_PMU else event.pmu
-        if not (self.anywhere or pmu == self.covers(cpu)):
+        anywhere = self.of_task and self.spec.verb == "stat"
+        if not (anywhere or pmu == self.covers(cpu)):
             return
         opened = self.opened[cpu]
         grouped = not all(self.alone[one] for one in self._members(event.leader))
-        call = Call(index, alone=self.alone[index], grouped=grouped)
+        call = Call(index, event, alone=self.alone[index], grouped=grouped)
         group: list[Call] = []
         if not call.alone:
             if event.leader not in opened:
@@ -167,5 +189,6 @@ class Tool:
 
     def _close_on(self, cpu: int, members: Sequence[int]) -> None:
         for index in members:
-            if self.opened[cpu].pop(index, None) is not None and cpu == self.here:
-                self.calls.append(Call(index, closes=True))
+            call = self.opened[cpu].pop(index, None)
+            if call is not None and cpu == self.here:
+                self.calls.append(Call(index, call.event, closes=True))

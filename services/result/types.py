@@ -111,7 +111,7 @@ class Event:
     """A perf event: what was counted beside what happened. Counts are occurrences, summed over the session's CPUs."""
 
     session: str  # where the scenario has the session: "guest.0.task.0.perf"; "" for one of a client
-    event: str  # as the scenario has it, modifiers included
+    event: str  # as the scenario has it, modifiers included; or the clock that the tool falls back to
     count: int | None  # raw; None if it ended in ERROR: perf's read of it returns end of file
     scaled: int | None  # count * enabled / running, as perf scales it; None if it has no count or never ran
     truth: int  # that happened in the contexts that its filters admit while it was open and enabled

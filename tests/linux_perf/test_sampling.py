@@ -12,7 +12,7 @@ from services.cpu import CounterFlag, Notice
 from services.events import Software
 from services.experiment import PerfSysctls
 from services.linux_perf import PerfEvent, State
-from services.linux_perf.interrupts import adapted_period
+from services.linux_perf.sampling import adapted_period
 from services.linux_perf.shared import SampleLimits
 from services.registers import PMEVCNTR
 from tests.linux_perf.bench import COSTS, INSTRUCTIONS, Kernel

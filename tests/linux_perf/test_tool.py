@@ -28,7 +28,7 @@ def opening(
     *failures: tuple[int, int],
     number: int = errno.EINVAL,
     members: tuple[int, int] = (9, 9),
-    anywhere: bool = False,
+    of_task: bool = False,
 ) -> Opening:
     """On all CPUs. `failures`: events that a PMU refuses; besides, no group on it has more than so many `members`."""
 
@@ -37,7 +37,7 @@ def opening(
             raise OpenError(number, "no")
 
     spec = SessionSpec(verb, of)
-    return Tool(spec, range(5), here, COVERS.__getitem__, check, anywhere=anywhere).run()
+    return Tool(spec, range(5), here, COVERS.__getitem__, check, of_task=of_task).run()
 
 
 def calls(of: Opening) -> list[int]:
@@ -90,5 +90,5 @@ def test_an_event_is_opened_on_the_cpus_of_its_pmu_alone_or_for_a_task_on_none_i
     of = events(0, 1, 2, pmus=(0, 1, -1))
     assert calls(opening("stat", of, 1)) == [0, 2]
     assert calls(opening("stat", of, 2)) == [1, 2]
-    assert calls(opening("stat", of, 2, anywhere=True)) == [0, 1, 2]
-    assert opening("stat", of, 2, (0, 0), anywhere=True).unsupported == {0: "EINVAL: no"}
+    assert calls(opening("stat", of, 2, of_task=True)) == [0, 1, 2]
+    assert opening("stat", of, 2, (0, 0), of_task=True).unsupported == {0: "EINVAL: no"}

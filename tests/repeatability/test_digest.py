@@ -19,6 +19,7 @@ INTERVALS = str(Path(__file__).parent / "intervals.toml")
 NMI = str(Path(__file__).parent / "nmi.toml")
 READ = str(Path(__file__).parent / "read.toml")
 RESERVED = str(Path(__file__).parent / "reserved.toml")
+SWEVENT = str(Path(__file__).parent / "swevent.toml")
 SIGILL = str(Path(__file__).parent / "sigill.toml")
 SHORTER = "guest.task.seconds=0.03"  # some ticks, rotations and hundreds of samples
 
@@ -66,7 +67,9 @@ def test_no_hash_order_reaches_the_simulation(hash_seed: str) -> None:
     assert of("two-vms", "emulated", hash_seed=hash_seed) == here("two-vms", "emulated")
 
 
-@pytest.mark.parametrize("name", ["quick", "two-vms", READER, INTERVALS, NMI, READ], ids=lambda name: Path(name).stem)
+@pytest.mark.parametrize(
+    "name", ["quick", "two-vms", READER, INTERVALS, NMI, READ, SWEVENT], ids=lambda name: Path(name).stem
+)
 @pytest.mark.parametrize("design", ["emulated", "partitioned"])
 def test_processes_give_the_digest_of_the_embedded_run(name: str, design: str) -> None:
     assert of(name, design, topology="processes", trio_seed=random.randrange(2**32)) == here(name, design)

@@ -20,6 +20,7 @@ from tests.repeatability.recorded import SHORTER
 
 NMI = str(Path(__file__).parent / "nmi.toml")
 READ = str(Path(__file__).parent / "read.toml")
+SWEVENT = str(Path(__file__).parent / "swevent.toml")
 SIGILL = str(Path(__file__).parent / "sigill.toml")
 EVERYTHING = str(Path(__file__).parent / "everything.toml")
 WORLDS = [
@@ -39,6 +40,8 @@ WORLDS = [
     (EVERYTHING, "partitioned,reservation=sysfs"),
     (NMI, "emulated"),
     (READ, "emulated"),
+    (SWEVENT, "emulated"),
+    (SWEVENT, "partitioned"),
     (SIGILL, "partitioned-v3"),
     *((EVERYTHING, f"partitioned-v{n}") for n in (1, 2, 3, 4, 5, 6, 9)),
 ]

@@ -79,8 +79,21 @@ def test_a_guest_that_is_given_no_pmu_runs_its_program_and_supports_no_event(tmp
 
 
 def test_perf_record_does_not_run_in_a_guest_without_a_vpmu(tmp_path: Path) -> None:
-    (run,) = result_of(tmp_path, DIFFERENT.replace('"stat"', '"record"').format("emulated")).runs
-    assert run.guests[0].refused_sessions[0].reason == "cycles: ENOENT: the kernel finds no PMU"
+    text = DIFFERENT.replace('"stat"', '"record"').replace('"cycles"', '"instructions"').format("emulated")
+    (run,) = result_of(tmp_path, text).runs
+    assert run.guests[0].refused_sessions[0].reason == "instructions: ENOENT: the kernel finds no PMU"
+
+
+def test_perf_record_of_cycles_falls_back_to_task_clock_there(tmp_path: Path) -> None:
+    """evsel__fallback, which keeps the modifiers; perf record's default event is one such."""
+    text = DIFFERENT.replace('"stat"', '"record"').replace('"cycles"', '"cycles", "cpu-cycles/freq=10000/u"')
+    (run,) = result_of(tmp_path, text.format("emulated")).runs
+    (guest,) = run.guests
+    assert [event.event for event in guest.events] == ["task-clock", "task-clock:u"]
+    assert not guest.refused_sessions
+    samples = [(event.count or 0) // period for event, period in zip(guest.events, (250_000, 100_000), strict=True)]
+    assert guest.events[0].samples == samples[0] > 5
+    assert samples[1] * 0.9 < guest.events[1].samples <= samples[1], "those that found the kernel are left out"
 
 
 def test_a_pmuver_that_no_guest_can_have_is_refused(tmp_path: Path) -> None:

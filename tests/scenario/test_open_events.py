@@ -9,7 +9,6 @@ import pytest
 from pmulab import cli, scenario
 from pmulab.batch import run_designs
 from pmulab.report import render
-from services.errors import UserError
 from services.result import Event, Result, Run
 
 FLUSHES = 'workload = "gzip-random"\nseconds = 0.005\n'
@@ -399,16 +398,39 @@ def test_software_events_count_on_a_guest_and_on_its_host_without_a_pmu_even(tmp
     assert cycles.running == 1
 
 
-def test_what_cannot_sample_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="sampling by 'task-clock', a software event, is not modelled"):
-        run(tmp_path, SAMPLES_CLOCK)
-
-
-SAMPLES_CLOCK = f"""
-    [[guest]]
-    [[guest.task]]
-    {FLUSHES}
-    [guest.task.perf]
-    verb = "record"
-    events = "task-clock"
-"""
+def test_host_and_guest_sample_by_software_events(tmp_path: Path) -> None:
+    """Without a PMU in the guest, even; on the host a clock of a CPU samples idle time and guests, as the kernel's."""
+    text = """
+        [machine]
+        core = "neoverse-n1"
+        [[host.perf]]
+        verb = "record"
+        period = 100_000
+        events = ["cpu-clock", "cpu-clock:I", "cpu-clock:u", "context-switches/period=2/"]
+        [[guest]]
+        pin = [0]
+        pmuver = 0
+        [[guest.task]]
+        workload = "gzip-random"
+        seconds = "1 ms"
+        repeat = 5
+        sleep_ms = 3
+        [guest.task.perf]
+        verb = "record"
+        frequency = 10_000
+        events = ["{task-clock,cpu-clock}:S", "cpu-clock:u", "cs"]
+    """
+    made = run(tmp_path, text)
+    clock, busy, user, switches = made.host.events
+    (guest,) = made.guests
+    assert clock.samples == (clock.count or 0) // 100_000
+    assert clock.truth == pytest.approx(guest.elapsed_seconds * 1e9, rel=0.01), "it samples idle time, too"
+    assert 0 < busy.samples < clock.samples
+    assert user.samples == 0
+    assert switches.samples == (switches.count or 0) // 2 > 0
+    leader, member, of_user, slept = guest.events
+    assert leader.samples == (leader.count or 0) // 100_000 > 40
+    assert (leader.sampled or 0) // 100_000 == (member.sampled or 0) // 100_000 == leader.samples
+    assert member.samples == 0
+    assert 0 < of_user.samples <= leader.samples
+    assert slept.samples == slept.count == 4
