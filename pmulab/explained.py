@@ -10,11 +10,13 @@ from pmulab.effect import STARTED, changes
 from services import _pmu
 from services import registers as r
 from services._pmu import OP_MRS, Burst, Machine, Stop
+from services.costs import Cost
 from services.cpu import Call, Row, awaited
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.errors import InjectUndef, RetryAccess
 from services.kvm.guest_pmu import GuestPmu, counter_of, is_typer
+from services.kvm.irqs import Irqs
 from services.kvm.vpmu import Design, Vpmu
 from services.registers import bits
 
@@ -42,6 +44,7 @@ class ToldVcpu:
         self.host_has_events = False
         self.host_userenr = 0
         self.preemptible = True
+        self.irqs = Irqs.ON
         self.told: list[str] = []
 
     def kvm(self, burst: Burst, again: Callable[[], Burst] | None = None) -> list[int]:
@@ -58,14 +61,20 @@ class ToldVcpu:
 
     kvm_irqs_off = kvm
 
-    def read(self, register: int) -> int:
+    async def read(self, register: int) -> int:
         value = self.machine.read(0, register)
         self.told.append(f"{_pmu.register_name(register)}: {value:#x}")
         return value
 
-    def write(self, register: int, value: int) -> None:
+    async def write(self, register: int, value: int) -> None:
         self.told.append(f"{_pmu.register_name(register)} <- {value:#x}")
         self.machine.write(0, register, value)
+
+    async def charge(self, cost: Cost) -> None:
+        """Software time takes none here."""
+
+    def local_irq_save(self) -> Irqs:
+        return self.irqs
 
     def call(self, rows: list[Row], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0) -> list[int]:
         for code, first, *operands in rows:

@@ -12,9 +12,10 @@ processes a gRPC stream (`services.attend`).
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Generator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from types import coroutine
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from services._pmu import Burst
@@ -28,6 +29,47 @@ Eventual: TypeAlias = T | Coroutine[Any, Any, T]
 async def awaited(value: Eventual[T]) -> T:
     """The value, whichever it is."""
     return await value if isinstance(value, Coroutine) else value
+
+
+def begun(value: Eventual[T]) -> Eventual[T]:
+    """The value if it need not be waited for, or what is to be awaited of it."""
+    if not isinstance(value, Coroutine):
+        return value
+    try:
+        trap = value.send(None)
+    except StopIteration as done:
+        found: T = done.value
+        return found
+    return going_on(value, trap)
+
+
+def at_once(value: Eventual[T]) -> T:
+    """The value, which need not be waited for: interrupts are masked."""
+    found = begun(value)
+    if isinstance(found, Coroutine):
+        found.close()
+        raise RuntimeError("something is waited for where interrupts are masked")
+    return found
+
+
+async def going_on(work: Coroutine[Any, Any, T], trap: object, up_to: type | tuple[()] = ()) -> Any:
+    """The rest of `work`, which waits for `trap`, and its value; or up to where it waits for an `up_to`, which is
+    returned."""
+    return await _going_on(work, trap, up_to)
+
+
+@coroutine
+def _going_on(work: Coroutine[Any, Any, T], trap: object, up_to: type | tuple[()]) -> Generator[Any, Any, Any]:
+    while not isinstance(trap, up_to):
+        try:
+            resume, sent = work.send, (yield trap)
+        except BaseException as exc:
+            resume, sent = work.throw, exc
+        try:
+            trap = resume(sent)
+        except StopIteration as done:
+            return done.value
+    return trap
 
 
 class EntryKind(IntEnum):

@@ -9,6 +9,8 @@ from collections.abc import Coroutine, Generator
 from types import coroutine
 from typing import Any
 
+from services.cpu import going_on
+
 Work = Coroutine[Any, Any, object]
 
 
@@ -40,18 +42,6 @@ class Preempted:
 
 async def rest(work: Work, trap: object) -> None:
     """Of an interaction that waits for `trap`: up to its end, or to where its thread is preempted."""
-    await _from(work, trap)
-
-
-@coroutine
-def _from(work: Work, trap: object) -> Generator[Any, Any, None]:
-    while not isinstance(trap, Preempted):
-        try:
-            resume, sent = work.send, (yield trap)
-        except BaseException as exc:
-            resume, sent = work.throw, exc
-        try:
-            trap = resume(sent)
-        except StopIteration:
-            return
-    trap.work = work
+    end = await going_on(work, trap, Preempted)
+    if isinstance(end, Preempted):
+        end.work = work

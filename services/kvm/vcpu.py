@@ -22,7 +22,7 @@ from services._pmu import (
     Stop,
 )
 from services.costs import Cost
-from services.cpu import NEVER, Entry, EntryKind, Eventual, Notice, Timer, TookException, awaited
+from services.cpu import NEVER, Entry, EntryKind, Eventual, Notice, Timer, TookException, at_once, awaited, begun
 from services.executor import Due, Work, executor_of
 from services.experiment import CpuSpec
 from services.kvm import reports
@@ -105,11 +105,9 @@ class VCpu(VCpuState):
         "at_entry",
         "forwarded_irq",
         "serve_interrupts",  # on that pCPU, behind what an exit begins with
-        # For the pCPU that it is on: kernel-counter operations (`PCpu.call`), and calls of the machine: an access of
-        # KVM's own, at EL2, and the ways out and in.
+        # For the pCPU that it is on: kernel-counter operations (`PCpu.call`), and calls of the machine: the ways out
+        # and in.
         "call",
-        "read",
-        "write",
         "exit_irq",
         "exit_irq_on",
         "trap_null",
@@ -195,7 +193,6 @@ class VCpu(VCpuState):
         self.executor.set_task_cpu(cpu)
         self.pcpu, self.call = pcpu, pcpu.call
         self.serve_interrupts: Callable[[int], Coroutine[Any, Any, None]] = pcpu.serve_interrupts
-        self.read, self.write = partial(machine.read, cpu), partial(machine.write, cpu)
         host, (null_out, null, null_into) = (cpu, pcpu.context, pcpu.profile), pcpu.exit_null
         sysreg_out, sysreg, sysreg_into = pcpu.exit_sysreg
         self.exit_irq: Callable[[], bool] = partial(machine.exit_guest, *host, EXIT_FULL_NULL, null_out)
@@ -220,7 +217,10 @@ class VCpu(VCpuState):
 
         def synced() -> bool:
             pending = leave()
-            self._flush_pmu()
+            irqs, self.irqs = self.irqs, Irqs.MASKED
+            sync: Eventual[None] = self._update_pmu()
+            at_once(sync)
+            self.irqs = irqs
             return pending
 
         return synced
@@ -282,14 +282,15 @@ class VCpu(VCpuState):
             await awaited(self.vpmu.reload())
         if self._takes_resync():
             await self._resync_pmu_el0()
-        self._flush()
+        await self._flush()
         if self.at_entry:
             await self._give_pmu()
         self.machine.guest_timing_enter(self.cpu, EXIT_FULL_NULL, 0)  # that exit has been charged when it was
 
     async def switched_out(self) -> None:
         """KVM's sched_out notifier: vcpu_put, with interrupts off."""
-        self.irqs, self.preemptible = Irqs.OFF if self.pcpu.pseudo_nmi else Irqs.MASKED, False
+        self.preemptible = False
+        self.local_irq_save()
         began, before = self.pcpu.now, self.pcpu.perf_bursts
         self.machine.set_account(self.cpu, Account.SWAP)
         self.vpmu.deactivate_traps()
@@ -300,7 +301,7 @@ class VCpu(VCpuState):
         pcpu = self.pcpu
         if pcpu.host_userenr or pcpu.userenr_kept:  # __deactivate_traps_common
             pcpu.userenr_kept = False
-            self.write(PMUSERENR_EL0, pcpu.host_userenr)
+            await self.write(PMUSERENR_EL0, pcpu.host_userenr)
         self.put_times.add(began, self.pcpu.now)
         self.swap_bursts += self.pcpu.perf_bursts - before
         self.irqs, self.preemptible = Irqs.ON, True
@@ -343,7 +344,9 @@ class VCpu(VCpuState):
         """The host's handler found overflow flags in the guests' range, of `raised`; or, with fixed flags, none."""
         if not self.running:
             return False
-        self.vpmu.guest_overflow(mask)
+        irqs, self.irqs = self.irqs, Irqs.MASKED
+        at_once(self.vpmu.guest_overflow(mask))
+        self.irqs = irqs
         if mask:
             self.vgic.overflow(raised)
         return True
@@ -449,6 +452,41 @@ class VCpu(VCpuState):
             stop = self.machine.execute(self.cpu, burst, index, self.irqs)
         return burst.values()
 
+    async def read(self, register: int) -> int:
+        """Execute one MRS of KVM's own, at EL2."""
+        if self._interrupt_pending():
+            await self._served()
+        return self.machine.read(self.cpu, register)
+
+    async def write(self, register: int, value: int) -> None:
+        """Execute one MSR of KVM's own, at EL2."""
+        if self._interrupt_pending():
+            await self._served()
+        self.machine.write(self.cpu, register, value)
+
+    async def charge(self, cost: Cost) -> None:
+        """Software time of KVM's own."""
+        self.pcpu.charge(cost)
+        if self._interrupt_pending():
+            await self._served()
+
+    def local_irq_save(self) -> Irqs:
+        """From here on interrupts are off, as the host masks them; which were on before."""
+        irqs, self.irqs = self.irqs, Irqs.OFF if self.pcpu.pseudo_nmi else Irqs.MASKED
+        return irqs
+
+    def _interrupt_pending(self) -> bool:
+        """Is there one to be taken before KVM's next operation?"""
+        if self.irqs is Irqs.ON:
+            return self.machine.pending_interrupt(self.cpu)
+        return self.irqs is Irqs.OFF and self.machine.interrupt(self.cpu)
+
+    async def _served(self) -> None:
+        """And preempted, if what has been taken asks for it."""
+        await self._take_interrupts()
+        if self._to_be_preempted():
+            await self._preempt()
+
     def _to_be_preempted(self) -> bool:
         return self.preemptible and (self.pcpu.rq.need_resched or self.pcpu.going)
 
@@ -508,7 +546,7 @@ class VCpu(VCpuState):
                 answer = await answer
         except TookException as exc:
             raise SimulationError(f"{self._who()}: {exc}, and its handler has ended") from None
-        self.previous_done = machine.now(cpu)
+        self.previous_done = machine.now(self.cpu)
         return answer
 
     def _livelock(self) -> Livelock:
@@ -554,7 +592,7 @@ class VCpu(VCpuState):
         self.exit_irq_on()
         if self._takes_resync():
             await self._resync_pmu_el0()
-        self._flush()
+        await self._flush()
         if self.at_entry:
             await self._give_pmu()
         self.enter_null()
@@ -574,25 +612,28 @@ class VCpu(VCpuState):
         await awaited(self.vpmu.restore_el0(guest=True))
         self.swap_bursts += self.pcpu.perf_bursts - before
 
-    def _flush(self) -> None:
+    async def _flush(self) -> None:
         """Make pending what has become due."""
-        self._flush_pmu()
+        await self._flush_pmu()
         self._flush_due_timers()
 
     def _flush_due_timers(self) -> None:
         if self.vgic.timer_deadline <= self.machine.now(self.cpu):
             self._flush_timers()
 
-    def _flush_pmu(self) -> None:
-        """kvm_pmu_flush_hwstate, and kvm_pmu_sync_hwstate: the level of the PMU interrupt."""
-        vgic = self.vgic
-        # Without a flag nor is any due that the guest has cleared without having been interrupted.
+    async def _flush_pmu(self) -> None:
+        """kvm_pmu_flush_hwstate: interrupts are on, preemption is off."""
+        before, self.preemptible = self.preemptible, False
+        await self._update_pmu()
+        self.preemptible = before
+
+    async def _update_pmu(self) -> None:
+        """kvm_pmu_update_state: the level of the PMU interrupt."""
+        vgic, level = self.vgic, False
+        if self.pmu.ovs or self.forwarded_irq or self.status_on_cpu:
+            level = await awaited(self.vpmu.level())
         if not (self.pmu.ovs or self.forwarded_irq):
-            if self.status_on_cpu:
-                self.vpmu.level()
-            vgic.line, vgic.overflowed = False, -1
-            return
-        level = self.vpmu.level()
+            vgic.overflowed = -1  # nor is any due that the guest has cleared without having been interrupted
         if level and not vgic.line:
             vgic.injected += 1
             self.pcpu.charge(VIRQ_INJECT)
@@ -651,7 +692,7 @@ class VCpu(VCpuState):
     async def _resumed(self) -> None:
         """Back into the guest, unless there is nothing for it."""
         if not self.status_on_cpu:  # else kvm_vcpu_check_block goes by what the sync has found
-            self._flush_pmu()
+            await self._flush_pmu()
         self._flush_due_timers()
         self.blocked = not self._pending()
         if self.blocked:  # the way back in is charged here, too: a load charges none
@@ -661,7 +702,7 @@ class VCpu(VCpuState):
         if self._takes_resync():
             await self._resync_pmu_el0()
         if self.status_on_cpu:
-            self._flush_pmu()
+            await self._flush_pmu()
         if self.at_entry:
             await self._give_pmu()
         self.enter_null()
@@ -685,14 +726,17 @@ class VCpu(VCpuState):
                 return self._trapped_interrupted(register, write, value)
         access: Eventual[int]
         try:
-            access = self.vpmu.access(register, write, value)
+            access = begun(self.vpmu.access(register, write, value))
         except (InjectUndef, RetryAccess) as exc:
             access = _raised(exc)
-        if self.resync_due or not isinstance(access, int):
+        if self.resync_due or self.at_entry or not isinstance(access, int):
             return self._emulated(access)
         vgic = self.vgic
         if self.pmu.ovs or vgic.line or vgic.overflowed >= 0 or self.status_on_cpu:  # else it changes nothing
-            self._flush_pmu()
+            flush: Eventual[None] = self._flush_pmu()
+            flush = begun(flush)
+            if flush is not None:
+                return self._emulated(access, flush)
         if not self.enter_el1(vgic.timer_deadline):
             self._enter_expired()
         return access
@@ -701,8 +745,11 @@ class VCpu(VCpuState):
         await self.serve_interrupts(1)
         return await awaited(self.trapped(register, write, value, exited=True))
 
-    async def _emulated(self, access: Eventual[int]) -> int | None:
-        """Back into the guest with what an access gives that waits, or after which the host's perf has run."""
+    async def _emulated(self, access: Eventual[int], flush: Eventual[None] = None) -> int | None:
+        """Back into the guest with what an access gives that waits, or after which the host's perf has run.
+
+        `flush`: it is under way, and waits.
+        """
         value, undefined = None, False
         try:
             value = access if isinstance(access, int) else await access
@@ -710,9 +757,12 @@ class VCpu(VCpuState):
             undefined = True
         except RetryAccess:
             pass
-        if self._takes_resync():
-            await self._resync_pmu_el0()
-        self._flush_pmu()
+        if flush is None:
+            if self._takes_resync():
+                await self._resync_pmu_el0()
+            await self._flush_pmu()
+        else:
+            await flush
         if self.at_entry:
             await self._give_pmu()
         if not self.enter_el1(self.vgic.timer_deadline):
@@ -816,7 +866,7 @@ class VCpu(VCpuState):
             await self.serve_interrupts(1)
         if self._takes_resync():
             await self._resync_pmu_el0()
-        self._flush()
+        await self._flush()
         if self.at_entry:
             await self._give_pmu()
         self.enter_null()

@@ -27,12 +27,14 @@ from typing import Any, ClassVar, Protocol, Self, TypeAlias, TypeVar
 
 from services._pmu import Burst
 from services.boot import HostPolicy
+from services.costs import Cost
 from services.cpu import Call, Eventual, Row
 from services.errors import UserError
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.errors import ProtocolError
 from services.kvm.guest_pmu import GuestPmu
+from services.kvm.irqs import Irqs
 from services.state import derived
 from services.tables import near
 
@@ -82,7 +84,10 @@ class KvmVcpu(Protocol):
         """PMUSERENR_EL0 as the host's driver wants it on the pCPU for the host's EL0, whoever's is in the register."""
         ...
 
-    preemptible: bool  # in the step under way; one that is not to be preempted turns it off (preempt_disable)
+    # In the step under way, between two of its operations: one that is not to be preempted turns that off
+    # (preempt_disable), and what is to be on behind a local_irq_save is put back.
+    preemptible: bool
+    irqs: Irqs
 
     def kvm(self, burst: Burst, again: Callable[[], Burst] | None = None) -> Eventual[list[int]]:
         """Execute KVM's own accesses, at EL2; the values read. What is pending, and not masked in the step that makes
@@ -96,12 +101,21 @@ class KvmVcpu(Protocol):
         """As `kvm`, with interrupts off from the first to the last (local_irq_save); a pseudo-NMI waits, too."""
         ...
 
-    def read(self, register: int) -> int:
-        """Execute one MRS of KVM's own, at EL2."""
+    async def read(self, register: int) -> int:
+        """Execute one MRS of KVM's own, at EL2, once what is pending has been taken; if the step is preempted, on the
+        pCPU that the vCPU is on then."""
         ...
 
-    def write(self, register: int, value: int) -> None:
-        """Execute one MSR of KVM's own, at EL2."""
+    async def write(self, register: int, value: int) -> None:
+        """Execute one MSR of KVM's own likewise."""
+        ...
+
+    async def charge(self, cost: Cost) -> None:
+        """Software time of KVM's own, at whose end what is pending is taken."""
+        ...
+
+    def local_irq_save(self) -> Irqs:
+        """From here on interrupts are off in the step under way, pseudo-NMIs aside; which were on before."""
         ...
 
     def call(
@@ -191,20 +205,20 @@ class Vpmu(ABC):
         """Emulate a trapped access; the value read. Raises InjectUndef, or RetryAccess to have it executed again."""
 
     @abstractmethod
-    def level(self) -> bool:
+    def level(self) -> Eventual[bool]:
         """Is the guest's PMU interrupt condition true (kvm_pmu_update_state)?
 
-        Asked at every entry with a flag in `pmu.ovs`, with `HostPolicy.forwarded_irq` at every one; under a design with
-        `status_on_cpu` at every entry and exit.
+        Asked at every entry with a flag in `pmu.ovs`, with `HostPolicy.forwarded_irq` at every one, with interrupts on;
+        under a design with `status_on_cpu` at every entry and exit, at that with interrupts masked.
         """
 
     def counter_overflow(self, counter: int) -> None:
         """A backing kernel counter overflowed. Raises ProtocolError where there is none."""
         raise ProtocolError(f"no kernel counter backs counter {counter} of a guest under {self.design.name}")
 
-    def guest_overflow(self, mask: int) -> None:
+    def guest_overflow(self, mask: int) -> Eventual[None]:
         """The host's handler found overflow flags, some of its policy's `guest_flags`, on the pCPU that this vCPU is
-        loaded on."""
+        loaded on. Interrupts are masked."""
         raise NotImplementedError(f"{self.design.name} has guest_flags in its HostPolicy, and no guest_overflow")
 
     def pmu_interrupt(self) -> bool:

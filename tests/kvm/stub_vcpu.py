@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from services._pmu import OP_MRS, Burst, Machine, Stop, register_name
+from services.costs import Cost
 from services.cpu import Call, Row
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.errors import InjectUndef, RetryAccess
 from services.kvm.guest_pmu import GuestPmu
+from services.kvm.irqs import Irqs
 
 
 class StubVcpu:
@@ -26,6 +28,7 @@ class StubVcpu:
         self.told: list[str] = []
         self.kicks = 0
         self.preemptible = True
+        self.irqs = Irqs.ON
         features = {"counters": spec.counters, "pmuver": spec.pmuver, "fgt": spec.fgt, "hpmn0": int(spec.hpmn0)}
         self.machine = Machine([features], [], mrs_cycles=1, msr_cycles=1, isb_cycles=1)
         self.host, self.guest = self.machine.add_context(False), self.machine.add_context(True)
@@ -42,13 +45,19 @@ class StubVcpu:
 
     kvm_irqs_off = kvm
 
-    def read(self, register: int) -> int:
+    async def read(self, register: int) -> int:
         self.told.append(f"r {register_name(register)}")
         return self.machine.read(0, register)
 
-    def write(self, register: int, value: int) -> None:
+    async def write(self, register: int, value: int) -> None:
         self.told.append(f"w {register_name(register)}")
         self.machine.write(0, register, value)
+
+    async def charge(self, cost: Cost) -> None:
+        """It takes none."""
+
+    def local_irq_save(self) -> Irqs:
+        return self.irqs
 
     def call(self, rows: list[Row], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0) -> list[int]:
         for code, first, *_ in rows:

@@ -127,7 +127,11 @@ async def test_a_strict_pmu_shows_its_slots(axes: dict[str, str], strict: bool) 
     """KVM_ARM_VCPU_PMU_V3_STRICT (7.3)."""
     vpmu, vcpu = made("emulated", **axes)
     hardware = {r.PMMIR_EL1: 0x1_0000_0108, r.PMCEID1_EL0: 0xE000_0001}
-    vcpu.read = hardware.__getitem__  # type: ignore[assignment, method-assign]
+
+    async def read(register: int) -> int:
+        return hardware[register]
+
+    vcpu.read = read  # type: ignore[method-assign]
     await vpmu.load()
     assert await access(vpmu, r.PMMIR_EL1, False, 0) == (0x08 if strict else 0)
     assert await access(vpmu, r.PMCEID1_EL0, False, 0) == (0xE000_0001 if strict else 1)

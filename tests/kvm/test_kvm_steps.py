@@ -53,7 +53,7 @@ def overflowing() -> Burst:
 
 
 async def executed(vcpu: VCpu) -> list[int]:
-    vcpu.write(r.PMCR_EL0, r.PMCR_E)
+    await vcpu.write(r.PMCR_EL0, r.PMCR_E)
     vcpu.pcpu.enter_kernel()
     values = vcpu.kvm(overflowing())
     return values if isinstance(values, list) else await values

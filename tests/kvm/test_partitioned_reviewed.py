@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from services import registers as r
+from services.cpu import awaited
 from services.experiment import CpuSpec, EventSpec, SessionSpec
 from services.host_perf.kernel import HostPerf
 from services.kvm import designs
@@ -84,7 +85,7 @@ async def test_a_flag_that_does_not_interrupt_waits_on_the_cpu_for_its_enable(
     vcpu.pmu.pmcr, vcpu.pmu.inten, vcpu.pmu.ovs = pmcr, inten, 0b10
     await vcpu_load(vpmu)
     assert (vcpu.peek(r.PMOVSSET_EL0), vcpu.pmu.ovs) == (on_cpu, 0b10 & ~on_cpu)
-    assert vpmu.level() == (not on_cpu)
+    assert await awaited(vpmu.level()) == (not on_cpu)
     await vcpu_put(vpmu)
     assert (vcpu.peek(r.PMOVSSET_EL0), vcpu.pmu.ovs) == (0, 0b10)
 

@@ -213,15 +213,15 @@ async def test_what_the_hosts_handler_finds_interrupts_the_guest_that_has_enable
     """By the CPU's PMINTENSET_EL1 and PMCR_EL0, which every flush and sync reads."""
     vpmu, vcpu = await owned(design)
     vcpu.tell()
-    vpmu.guest_overflow(0b010)
+    await awaited(vpmu.guest_overflow(0b010))
     assert vcpu.pmu.ovs == 0b010
     vcpu.tell()
-    assert not vpmu.level()
+    assert not await awaited(vpmu.level())
     assert vcpu.tell() == ["r PMINTENSET_EL1", "r PMCR_EL0"]
     vcpu.machine.poke(0, r.PMINTENSET_EL1, 0b010)
-    assert not vpmu.level()
+    assert not await awaited(vpmu.level())
     vcpu.machine.poke(0, r.PMCR_EL0, r.PMCR_E)
-    assert vpmu.level()
+    assert await awaited(vpmu.level())
 
 
 @pytest.mark.parametrize("design", LAZY)
@@ -229,14 +229,14 @@ async def test_what_a_vcpu_that_is_free_is_told_of_is_its_own(design: str) -> No
     """The masks are the PMU's. Whether it interrupts: by the CPU's registers, never, or by the saved ones."""
     vpmu, vcpu = made(design)
     await vcpu_load(vpmu)
-    vpmu.guest_overflow(0b010)
+    await awaited(vpmu.guest_overflow(0b010))
     assert vcpu.pmu.ovs == 0b010
     vcpu.machine.poke(0, r.PMINTENSET_EL1, 0b010)
     vcpu.machine.poke(0, r.PMCR_EL0, r.PMCR_E)
-    assert vpmu.level() is (design < "partitioned-v6")
+    assert await awaited(vpmu.level()) is (design < "partitioned-v6")
     vcpu.machine.poke(0, r.PMINTENSET_EL1, 0b010)
     vcpu.pmu.inten, vcpu.pmu.pmcr = 0b010, r.PMCR_E
-    assert vpmu.level() is (design not in ("partitioned-v6", "partitioned-v7"))
+    assert await awaited(vpmu.level()) is (design not in ("partitioned-v6", "partitioned-v7"))
     owns = design >= "partitioned-v8"  # by that alone, and loads nothing
     assert bool(vcpu.peek(r.MDCR_EL2) & TPM) is not owns
 

@@ -46,15 +46,17 @@ class World:
         return amid
 
 
-def world(design: str, before: int, *, pcpus: int = 1) -> World:
+def world(
+    design: str, before: int, *, pcpus: int = 1, register: int = r.PMOVSSET_EL0, axes: dict[str, str] | None = None
+) -> World:
     read: list[int] = []
 
     async def boot(cpu: Cpu, entry: Entry) -> None:
         cpu.burst.charge(Cost.TICK, TICK - entry.now - before)
-        read.append(await cpu.mrs(r.PMOVSSET_EL0))
+        read.append(await cpu.mrs(register))
         cpu.burst.wfi()
 
-    axes = {"swap": "lazy-sticky"} if design == "partitioned" else {}
+    axes = {"swap": "lazy-sticky"} | (axes or {}) if design == "partitioned" else axes
     made = simulation(experiment(design, axes=axes, vcpus=(-1, 0), pcpus=pcpus), Scripted())
     kernel = Scripted(boot=boot)
     made.attend_guest("vm0", 0, LocalSoftware(kernel))
@@ -87,6 +89,30 @@ async def test_a_load_that_disables_preemption_is_whole(pcpus: int) -> None:
         found = world("partitioned", before, pcpus=pcpus)
         assert not await found.preempted()
         assert found.counters() == RESTORED
+
+
+async def counters_read(design: str, pcpus: int) -> set[tuple[bool, int]]:
+    """Was the access preempted, and what did it read? Counter 2, by a vCPU that has its registers on the CPU; every
+    access of its traps, and the tick comes anywhere in it."""
+    found = set()
+    for before in LOAD:
+        of = world(design, before, pcpus=pcpus, register=PMEVCNTR(2), axes={"traps": "slow-path"})
+        of.vcpu.vpmu.context.owned = True  # type: ignore[attr-defined]
+        found.add((await of.preempted(), of.read[0]))
+    return found
+
+
+@pytest.mark.parametrize("pcpus", [1, 2])
+async def test_v7_selects_a_counter_on_a_cpu_that_it_may_be_taken_from(pcpus: int) -> None:
+    """B61: PMSELR_EL0 is the CPU's. Put and loaded after writing it, the vCPU reads what the load has left selected."""
+    last = RESTORED[COUNTERS - 1]  # by the load's own loop
+    assert await counters_read("partitioned-v7", pcpus) == {(False, RESTORED[2]), (True, RESTORED[2]), (True, last)}
+
+
+@pytest.mark.parametrize("pcpus", [1, 2])
+@pytest.mark.parametrize("design", ["partitioned-v8", "partitioned-v9", "partitioned"])
+async def test_v8_and_later_are_preempted_in_no_access(design: str, pcpus: int) -> None:
+    assert await counters_read(design, pcpus) == {(False, RESTORED[2])}
 
 
 async def test_while_a_vcpu_is_preempted_so_a_restore_forgets_it() -> None:

@@ -78,10 +78,10 @@ def test_6_12_117_writes_a_fine_grained_trap_register_only_where_a_bit_is_wanted
     assert (vcpu.peek(r.HDFGRTR_EL2), vcpu.peek(r.HDFGWTR_EL2)) == (0, 0)
 
 
-def test_the_kernels_of_2026_begin_with_mdcr_el2_and_write_the_fine_grained_traps_at_each_load_and_put() -> None:
+async def test_the_kernels_of_2026_begin_with_mdcr_el2_and_write_the_fine_grained_traps_at_each_load_and_put() -> None:
     vcpu, host = StubVcpu(FGT, 6), HostTraps()
-    vcpu.write(r.MDCR_EL2, 6 | r.MDCR_EL2_HPME)
-    vcpu.write(r.HDFGRTR_EL2, OVS.reads)
+    await vcpu.write(r.MDCR_EL2, 6 | r.MDCR_EL2_HPME)
+    await vcpu.write(r.HDFGRTR_EL2, OVS.reads)
     vcpu.tell()
     host.load_2026(vcpu, EVERYTHING)
     fine = ["r HDFGRTR_EL2", "w HDFGRTR_EL2", "r HDFGWTR_EL2", "w HDFGWTR_EL2"]

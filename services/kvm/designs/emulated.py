@@ -209,17 +209,18 @@ class EmulatedPmu(Vpmu):
         self._restore_guest()
         return self._perf(counted) if self.rows else counted
 
-    def _read(self, register: int) -> int:
+    def _read(self, register: int) -> Access:
         value = self.pmu.read(register)
-        if value is not None:
-            return value
+        return self._identification(register) if value is None else value
+
+    async def _identification(self, register: int) -> int:
         match register:
             case r.PMCEID0_EL0:
-                return self.pmu.pmceid(0, self.vcpu.read(r.PMCEID0_EL0))
+                return self.pmu.pmceid(0, await self.vcpu.read(r.PMCEID0_EL0))
             case r.PMCEID1_EL0:
-                return self.pmu.pmceid(1, self.vcpu.read(r.PMCEID1_EL0), slots=self.design.one_pmu)
+                return self.pmu.pmceid(1, await self.vcpu.read(r.PMCEID1_EL0), slots=self.design.one_pmu)
             case r.PMMIR_EL1:
-                return self.vcpu.read(r.PMMIR_EL1) & r.PMMIR_SLOTS if self.design.one_pmu else 0
+                return await self.vcpu.read(r.PMMIR_EL1) & r.PMMIR_SLOTS if self.design.one_pmu else 0
         raise InjectUndef
 
     def _write_pmcntenset(self, value: int) -> None:

@@ -14,7 +14,7 @@ from typing import ClassVar
 from services import registers as r
 from services._pmu import Burst
 from services.boot import HostPolicy
-from services.cpu import Call, awaited
+from services.cpu import Call, Eventual, awaited
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accesses, trap_controls
@@ -165,17 +165,17 @@ class MediatedPmu(Vpmu):
 
     async def access(self, register: int, write: bool, value: int) -> int:
         """After an exit in memory; within the hypervisor's own code (traps=fast-path) on the CPU."""
-        return ACCESSES.perform(self.context, register, write, value)
+        return await ACCESSES.perform(self.context, register, write, value)
 
-    def _read(self, register: int) -> int:
+    async def _read(self, register: int) -> int:
         """A register in memory; of what is not the guest's own, the CPU's."""
         n, is_type = OF_COUNTERS.get(register, (None, True))
         if n is not None and not is_type:
             return self.pmu.counter[n]
         value = self.pmu.read(register)
-        return self.vcpu.read(register) if value is None else value
+        return await self.vcpu.read(register) if value is None else value
 
-    def _write(self, register: int, value: int) -> None:
+    async def _write(self, register: int, value: int) -> None:
         """Likewise. Of an event type that is what the next entry makes of it."""
         n, is_type = OF_COUNTERS.get(register, (None, True))
         if n is None or is_type:
@@ -187,7 +187,7 @@ class MediatedPmu(Vpmu):
     def fast(self) -> bool:
         return self.context.resident
 
-    def level(self) -> bool:
+    def level(self) -> Eventual[bool]:
         return self.context.overflow_status()
 
 

@@ -18,7 +18,7 @@ class RawPmu(Vpmu):
     """No traps, no swap, no interrupts: whoever runs finds what the last one left."""
 
     async def load(self) -> None:
-        self.vcpu.write(r.MDCR_EL2, self.vcpu.spec.counters)
+        await self.vcpu.write(r.MDCR_EL2, self.vcpu.spec.counters)
 
     async def put(self) -> None:
         """Nothing is saved."""

@@ -1,13 +1,14 @@
 """What a trapped access does while the guest's registers are on the CPU (access_pmcr() ... access_pmuserenr()).
 
-Tables, of which each version composes its own with `|`: what stands further right wins.
+Tables, of which each version composes its own with `|`: what stands further right wins. Between two operations of a
+handler, what is pending is taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from services import registers as r
 from services.kvm.designs.partitioned.context import PmuContext
@@ -17,8 +18,8 @@ from services.kvm.guest_pmu import PMCR_WRITABLE
 from services.registers import CYCLE_BIT, CYCLE_COUNTER, MASK32, MASK64, bits
 
 # They are given the register, or the number of the counter that it belongs to; a write, the value as well.
-Read = Callable[[PmuContext, int], int]
-Write = Callable[[PmuContext, int, int], None]
+Read = Callable[[PmuContext, int], Coroutine[Any, Any, int]]
+Write = Callable[[PmuContext, int, int], Coroutine[Any, Any, None]]
 F = TypeVar("F")
 
 
@@ -32,20 +33,20 @@ class Accesses:
     def __or__(self, other: Accesses) -> Accesses:
         return Accesses({**self.reads, **other.reads}, {**self.writes, **other.writes})
 
-    def perform(self, context: PmuContext, register: int, write: bool, value: int) -> int:
+    async def perform(self, context: PmuContext, register: int, write: bool, value: int) -> int:
         """The value read, or the one written. Raises InjectUndef."""
         if write:
             try:
                 perform_write, which = self.writes[register]
             except KeyError:
                 raise InjectUndef from None
-            perform_write(context, which, value)
+            await perform_write(context, which, value)
             return value
         try:
             perform_read, which = self.reads[register]
         except KeyError:
             raise InjectUndef from None
-        return perform_read(context, which)
+        return await perform_read(context, which)
 
 
 def by_register(function: F, *registers: int) -> dict[int, tuple[F, int]]:
@@ -65,24 +66,27 @@ def by_type(function: F) -> dict[int, tuple[F, int]]:
     }
 
 
-def selr_on_cpu(context: PmuContext) -> int:
+async def selected(context: PmuContext) -> int:
     """PMSELR_EL0.SEL."""
-    return context.read(r.PMSELR_EL0) & 0x1F
+    return await context.read(r.PMSELR_EL0) & 0x1F
 
 
-def selr_in_memory(context: PmuContext) -> int:
-    """PMSELR_EL0.SEL of a guest whose registers are not on the CPU."""
-    return context.pmu.selr
-
-
-def selected_read(function: Read, selr: Callable[[PmuContext], int] = selr_on_cpu) -> tuple[Read, int]:
+def selected_read(function: Read) -> tuple[Read, int]:
     """The entry of PMXEVCNTR_EL0 or PMXEVTYPER_EL0: `function` for the counter that is selected."""
-    return lambda context, _: function(context, selr(context)), 0
+
+    async def read(context: PmuContext, _: int) -> int:
+        return await function(context, await selected(context))
+
+    return read, 0
 
 
-def selected_write(function: Write, selr: Callable[[PmuContext], int] = selr_on_cpu) -> tuple[Write, int]:
+def selected_write(function: Write) -> tuple[Write, int]:
     """The entry of PMXEVCNTR_EL0 or PMXEVTYPER_EL0: `function` for the counter that is selected."""
-    return lambda context, _, value: function(context, selr(context), value), 0
+
+    async def write(context: PmuContext, _: int, value: int) -> None:
+        await function(context, await selected(context), value)
+
+    return write, 0
 
 
 def has_counter(context: PmuContext, n: int) -> None:
@@ -94,22 +98,22 @@ def has_counter(context: PmuContext, n: int) -> None:
 # Counters and their types.
 
 
-def read_counter(context: PmuContext, n: int) -> int:
+async def read_counter(context: PmuContext, n: int) -> int:
     has_counter(context, n)
-    return context.read(r.PMCCNTR_EL0 if n == CYCLE_COUNTER else r.PMEVCNTR(n))
+    return await context.read(r.PMCCNTR_EL0 if n == CYCLE_COUNTER else r.PMEVCNTR(n))
 
 
-def write_counter(context: PmuContext, n: int, value: int) -> None:
+async def write_counter(context: PmuContext, n: int, value: int) -> None:
     has_counter(context, n)
-    context.write(r.PMCCNTR_EL0 if n == CYCLE_COUNTER else r.PMEVCNTR(n), value)
+    await context.write(r.PMCCNTR_EL0 if n == CYCLE_COUNTER else r.PMEVCNTR(n), value)
 
 
-def read_type(context: PmuContext, n: int) -> int:
+async def read_type(context: PmuContext, n: int) -> int:
     has_counter(context, n)
     return context.pmu.typer[n]
 
 
-def write_type(context: PmuContext, n: int, value: int) -> None:
+async def write_type(context: PmuContext, n: int, value: int) -> None:
     """Into memory: the CPU gets it at the next load."""
     has_counter(context, n)
     mask = context.pmu.event_mask
@@ -119,9 +123,9 @@ def write_type(context: PmuContext, n: int, value: int) -> None:
 def types_written_through(hardware_type: HardwareType = without_el2) -> Accesses:
     """An event type that is written goes into memory, and onto the CPU at once."""
 
-    def write(context: PmuContext, n: int, value: int) -> None:
-        write_type(context, n, value)
-        context.write(r.PMCCFILTR_EL0 if n == CYCLE_COUNTER else r.PMEVTYPER(n), hardware_type(context.pmu, n))
+    async def write(context: PmuContext, n: int, value: int) -> None:
+        await write_type(context, n, value)
+        await context.write(r.PMCCFILTR_EL0 if n == CYCLE_COUNTER else r.PMEVTYPER(n), hardware_type(context.pmu, n))
 
     return Accesses(writes={**by_type(write), r.PMXEVTYPER_EL0: selected_write(write)})
 
@@ -129,115 +133,117 @@ def types_written_through(hardware_type: HardwareType = without_el2) -> Accesses
 # Overflow flags: in memory, where the host's interrupt handler puts them, and on the CPU until it runs.
 
 
-def read_overflows(context: PmuContext, register: int) -> int:
-    return context.pmu.ovs | context.read(register) & context.on.mask
+async def read_overflows(context: PmuContext, register: int) -> int:
+    on_cpu = await context.read(register) & context.on.mask
+    return context.pmu.ovs | on_cpu
 
 
-def clear_overflows(context: PmuContext, register: int, value: int) -> None:
+async def clear_overflows(context: PmuContext, register: int, value: int) -> None:
+    """On the CPU first: an interrupt in between finds nothing there that it would put into memory again."""
+    await context.write(register, value & context.on.mask)
     context.pmu.ovs &= ~value
-    context.write(register, value & context.on.mask)
 
 
-def read_overflows_in_memory(context: PmuContext, register: int) -> int:
-    context.read(register)
+async def read_overflows_in_memory(context: PmuContext, register: int) -> int:
+    await context.read(register)
     return context.pmu.ovs
 
 
-def clear_overflows_in_memory(context: PmuContext, register: int, value: int) -> None:
+async def clear_overflows_in_memory(context: PmuContext, register: int, value: int) -> None:
     context.pmu.ovs &= ~value
 
 
-def set_overflows(context: PmuContext, register: int, value: int) -> None:
+async def set_overflows(context: PmuContext, register: int, value: int) -> None:
     context.pmu.ovs |= value & context.on.mask
 
 
 # PMSWINC_EL0: executed again at EL2, where the guest's counters do not count, it would do nothing.
 
 
-def software_increment(context: PmuContext, register: int, value: int) -> None:
+async def software_increment(context: PmuContext, register: int, value: int) -> None:
     """What the hardware would do for the guest: count, overflow, and chain."""
     pmu, on = context.pmu, context.on
     if on.split:
-        pmcr, cnten = context.read(r.PMCR_EL0), context.read(r.PMCNTENSET_EL0)
+        pmcr, cnten = await context.read(r.PMCR_EL0), await context.read(r.PMCNTENSET_EL0)
     else:
         pmcr, cnten = pmu.pmcr, pmu.cnten
     counting = cnten & on.mask & ~CYCLE_BIT if pmcr & r.PMCR_E else 0
     long = on.cpu.pmuver >= r.PMUVER_P5 and pmcr & r.PMCR_LP
     overflows = MASK64 if long else MASK32
     for n in bits(value & counting):
-        if pmu.event(n) == r.SW_INCR and _increment(context, n, overflows):
+        if pmu.event(n) == r.SW_INCR and await _increment(context, n, overflows):
             above = n + 1
             chains = not long and n % 2 == 0 and counting >> above & 1 and pmu.event(above) == r.CHAIN
             if chains:
-                _increment(context, above, overflows)
+                await _increment(context, above, overflows)
 
 
-def _increment(context: PmuContext, n: int, overflows: int) -> bool:
+async def _increment(context: PmuContext, n: int, overflows: int) -> bool:
     """Has it overflowed? Its flag is set as the hardware's own would be."""
-    count = context.read(r.PMEVCNTR(n)) + 1
-    context.write(r.PMEVCNTR(n), count)
+    count = await context.read(r.PMEVCNTR(n)) + 1
+    await context.write(r.PMEVCNTR(n), count)
     if count & overflows:
         return False
-    context.write(r.PMOVSSET_EL0, 1 << n)
+    await context.write(r.PMOVSSET_EL0, 1 << n)
     return True
 
 
 # The others.
 
 
-def read_register(context: PmuContext, register: int) -> int:
-    return context.read(register)
+async def read_register(context: PmuContext, register: int) -> int:
+    return await context.read(register)
 
 
-def read_mask(context: PmuContext, register: int) -> int:
+async def read_mask(context: PmuContext, register: int) -> int:
     """A register with a bit for each counter."""
-    return context.read(register) & context.on.mask
+    return await context.read(register) & context.on.mask
 
 
-def write_mask(context: PmuContext, register: int, value: int) -> None:
-    context.write(register, value & context.on.mask)
+async def write_mask(context: PmuContext, register: int, value: int) -> None:
+    await context.write(register, value & context.on.mask)
 
 
-def write_register(context: PmuContext, register: int, value: int) -> None:
-    context.write(register, value)
+async def write_register(context: PmuContext, register: int, value: int) -> None:
+    await context.write(register, value)
 
 
-def write_selr(context: PmuContext, register: int, value: int) -> None:
+async def write_selr(context: PmuContext, register: int, value: int) -> None:
     context.pmu.selr = value & 0x1F
-    context.write(register, value)
+    await context.write(register, value)
 
 
-def read_pmcr(context: PmuContext, register: int) -> int:
-    return context.read(register) & ~r.PMCR_N | context.n << r.PMCR_N_SHIFT
+async def read_pmcr(context: PmuContext, register: int) -> int:
+    return await context.read(register) & ~r.PMCR_N | context.n << r.PMCR_N_SHIFT
 
 
-def write_pmcr(context: PmuContext, register: int, value: int) -> None:
-    context.write(register, value & ~(r.PMCR_P | r.PMCR_C))
-    reset_counters(context, value)
+async def write_pmcr(context: PmuContext, register: int, value: int) -> None:
+    await context.write(register, value & ~(r.PMCR_P | r.PMCR_C))
+    await reset_counters(context, value)
 
 
-def reset_counters(context: PmuContext, pmcr: int) -> None:
+async def reset_counters(context: PmuContext, pmcr: int) -> None:
     """P from EL2 would reset the host's counters too, so the guest's are written one by one."""
     if pmcr & r.PMCR_P:
         for n in range(context.on.hpmn):
-            context.write(r.PMEVCNTR(n), 0)
+            await context.write(r.PMEVCNTR(n), 0)
     if pmcr & r.PMCR_C:
-        context.write(r.PMCCNTR_EL0, 0)
+        await context.write(r.PMCCNTR_EL0, 0)
 
 
-def read_pmceid0(context: PmuContext, register: int) -> int:
-    return context.pmu.pmceid(0, context.read(register))
+async def read_pmceid0(context: PmuContext, register: int) -> int:
+    return context.pmu.pmceid(0, await context.read(register))
 
 
-def read_pmceid1(context: PmuContext, register: int) -> int:
-    return context.pmu.pmceid(1, context.read(register))
+async def read_pmceid1(context: PmuContext, register: int) -> int:
+    return context.pmu.pmceid(1, await context.read(register))
 
 
-def read_zero(context: PmuContext, register: int) -> int:
+async def read_zero(context: PmuContext, register: int) -> int:
     return 0
 
 
-def ignore_write(context: PmuContext, register: int, value: int) -> None:
+async def ignore_write(context: PmuContext, register: int, value: int) -> None:
     """PMMIR_EL1 is read-only, and its trap leaves it at that."""
 
 
@@ -280,36 +286,36 @@ OVERFLOWS_IN_MEMORY = Accesses(
 # Where HPMN cannot be 0 nothing is split off, and PMCR_EL0 is the host's: what the guest wants is in memory.
 
 
-def read_pmcr_in_memory(context: PmuContext, register: int) -> int:
-    context.read(register)
+async def read_pmcr_in_memory(context: PmuContext, register: int) -> int:
+    await context.read(register)
     return context.pmu.pmcr & PMCR_WRITABLE | context.n << r.PMCR_N_SHIFT
 
 
-def write_pmcr_in_memory(context: PmuContext, register: int, value: int) -> None:
+async def write_pmcr_in_memory(context: PmuContext, register: int, value: int) -> None:
     context.pmu.pmcr = value & PMCR_WRITABLE
-    apply_enables(context)
-    reset_counters(context, value)
+    await apply_enables(context)
+    await reset_counters(context, value)
 
 
-def read_cnten_in_memory(context: PmuContext, register: int) -> int:
-    context.read(register)
+async def read_cnten_in_memory(context: PmuContext, register: int) -> int:
+    await context.read(register)
     return context.pmu.cnten
 
 
-def set_cnten_in_memory(context: PmuContext, register: int, value: int) -> None:
+async def set_cnten_in_memory(context: PmuContext, register: int, value: int) -> None:
     context.pmu.cnten |= value & context.on.mask
-    apply_enables(context)
+    await apply_enables(context)
 
 
-def clear_cnten_in_memory(context: PmuContext, register: int, value: int) -> None:
+async def clear_cnten_in_memory(context: PmuContext, register: int, value: int) -> None:
     context.pmu.cnten &= ~(value & context.on.mask)
-    apply_enables(context)
+    await apply_enables(context)
 
 
-def apply_enables(context: PmuContext) -> None:
+async def apply_enables(context: PmuContext) -> None:
     value = enables(context)
-    context.write(r.PMCNTENSET_EL0, value)
-    context.write(r.PMCNTENCLR_EL0, ~value & context.on.mask)
+    await context.write(r.PMCNTENSET_EL0, value)
+    await context.write(r.PMCNTENCLR_EL0, ~value & context.on.mask)
 
 
 UNSPLIT = Accesses(

@@ -7,26 +7,22 @@ the PMUSERENR_EL0 that is on the CPU (check_pmu_access_disabled), so that nearly
 from __future__ import annotations
 
 from services import registers as r
-from services.kvm.designs.partitioned.accesses import Accesses, by_counter, by_register, by_type
+from services.kvm.designs.partitioned.accesses import Accesses, by_counter, by_register, by_type, selected
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.errors import InjectUndef
 from services.kvm.guest_pmu import PMCR_MASK, USERENR_ALL
 from services.registers import CYCLE_COUNTER
 
 
-def check_access(context: PmuContext) -> None:
+async def check_access(context: PmuContext) -> None:
     """check_pmu_access_disabled."""
-    context.read(r.PMUSERENR_EL0)
+    await context.read(r.PMUSERENR_EL0)
 
 
 def exists(context: PmuContext, n: int) -> None:
     """pmu_counter_idx_valid: by the VM's own number."""
     if n != CYCLE_COUNTER and n >= context.pmu.counters:
         raise InjectUndef
-
-
-def selected(context: PmuContext) -> int:
-    return context.read(r.PMSELR_EL0) & 0x1F
 
 
 def _register(n: int) -> int:
@@ -36,173 +32,173 @@ def _register(n: int) -> int:
 # access_pmu_evcntr
 
 
-def read_counter(context: PmuContext, n: int) -> int:
-    check_access(context)
-    return _read_counter(context, n)
+async def read_counter(context: PmuContext, n: int) -> int:
+    await check_access(context)
+    return await _read_counter(context, n)
 
 
-def _read_counter(context: PmuContext, n: int) -> int:
+async def _read_counter(context: PmuContext, n: int) -> int:
     exists(context, n)
-    return context.read(_register(n))
+    return await context.read(_register(n))
 
 
-def write_counter(context: PmuContext, n: int, value: int) -> None:
-    check_access(context)
-    _write_counter(context, n, value)
+async def write_counter(context: PmuContext, n: int, value: int) -> None:
+    await check_access(context)
+    await _write_counter(context, n, value)
 
 
-def _write_counter(context: PmuContext, n: int, value: int) -> None:
+async def _write_counter(context: PmuContext, n: int, value: int) -> None:
     exists(context, n)
-    check_access(context)  # once more, as access_pmu_evcntr does before a write
-    context.write(_register(n), value)
+    await check_access(context)  # once more, as access_pmu_evcntr does before a write
+    await context.write(_register(n), value)
 
 
-def read_selected_counter(context: PmuContext, _: int) -> int:
-    check_access(context)
-    return _read_counter(context, selected(context))
+async def read_selected_counter(context: PmuContext, _: int) -> int:
+    await check_access(context)
+    return await _read_counter(context, await selected(context))
 
 
-def write_selected_counter(context: PmuContext, _: int, value: int) -> None:
-    check_access(context)
-    _write_counter(context, selected(context), value)
+async def write_selected_counter(context: PmuContext, _: int, value: int) -> None:
+    await check_access(context)
+    await _write_counter(context, await selected(context), value)
 
 
 # access_pmu_evtyper
 
 
-def read_type(context: PmuContext, n: int) -> int:
-    check_access(context)
+async def read_type(context: PmuContext, n: int) -> int:
+    await check_access(context)
     exists(context, n)
     return context.pmu.typer[n]
 
 
-def checked_write_type(context: PmuContext, n: int, value: int) -> None:
-    check_access(context)
-    write_type(context, n, value)
+async def checked_write_type(context: PmuContext, n: int, value: int) -> None:
+    await check_access(context)
+    await write_type(context, n, value)
 
 
-def write_type(context: PmuContext, n: int, value: int) -> None:
+async def write_type(context: PmuContext, n: int, value: int) -> None:
     exists(context, n)
     context.pmu.typer[n] = value & context.pmu.event_mask
 
 
-def read_selected_type(context: PmuContext, _: int) -> int:
-    check_access(context)
-    n = selected(context)
+async def read_selected_type(context: PmuContext, _: int) -> int:
+    await check_access(context)
+    n = await selected(context)
     exists(context, n)
     return context.pmu.typer[n]
 
 
-def write_selected_type(context: PmuContext, _: int, value: int) -> None:
-    check_access(context)
-    write_type(context, selected(context), value)
+async def write_selected_type(context: PmuContext, _: int, value: int) -> None:
+    await check_access(context)
+    await write_type(context, await selected(context), value)
 
 
 # access_pmcr
 
 
-def vm_pmcr(context: PmuContext) -> int:
+async def vm_pmcr(context: PmuContext) -> int:
     """kvm_pmu_direct_pmcr_read: N is the VM's."""
-    return context.read(r.PMCR_EL0) & ~r.PMCR_N | context.pmu.counters << r.PMCR_N_SHIFT
+    return await context.read(r.PMCR_EL0) & ~r.PMCR_N | context.pmu.counters << r.PMCR_N_SHIFT
 
 
-def read_pmcr(context: PmuContext, _: int) -> int:
-    check_access(context)
-    return vm_pmcr(context) & ~(r.PMCR_P | r.PMCR_C)
+async def read_pmcr(context: PmuContext, _: int) -> int:
+    await check_access(context)
+    return await vm_pmcr(context) & ~(r.PMCR_P | r.PMCR_C)
 
 
-def write_pmcr(context: PmuContext, register: int, value: int) -> None:
+async def write_pmcr(context: PmuContext, register: int, value: int) -> None:
     """kvm_pmu_direct_pmcr_write: P from EL2 would reset the host's counters too, so the VM's are written one by one."""
-    check_access(context)
-    context.write(register, (vm_pmcr(context) & ~PMCR_MASK | value & PMCR_MASK) & ~r.PMCR_P)
+    await check_access(context)
+    await context.write(register, (await vm_pmcr(context) & ~PMCR_MASK | value & PMCR_MASK) & ~r.PMCR_P)
     if value & r.PMCR_P:
         for n in range(context.pmu.counters):
-            context.write(r.PMEVCNTR(n), 0)
+            await context.write(r.PMEVCNTR(n), 0)
 
 
 # access_pmcnten, access_pminten
 
 
-def read_mask(context: PmuContext, register: int) -> int:
-    check_access(context)
-    return context.read(register) & context.on.mask
+async def read_mask(context: PmuContext, register: int) -> int:
+    await check_access(context)
+    return await context.read(register) & context.on.mask
 
 
-def read_cnten(context: PmuContext, _: int) -> int:
-    return read_mask(context, r.PMCNTENSET_EL0)
+async def read_cnten(context: PmuContext, _: int) -> int:
+    return await read_mask(context, r.PMCNTENSET_EL0)
 
 
-def read_inten(context: PmuContext, _: int) -> int:
-    return read_mask(context, r.PMINTENSET_EL1)
+async def read_inten(context: PmuContext, _: int) -> int:
+    return await read_mask(context, r.PMINTENSET_EL1)
 
 
-def write_mask(context: PmuContext, register: int, value: int) -> None:
-    check_access(context)
-    context.write(register, value & context.pmu.mask)
+async def write_mask(context: PmuContext, register: int, value: int) -> None:
+    await check_access(context)
+    await context.write(register, value & context.pmu.mask)
 
 
 # access_pmovs
 
 
-def read_overflows(context: PmuContext, _: int) -> int:
-    check_access(context)
+async def read_overflows(context: PmuContext, _: int) -> int:
+    await check_access(context)
     return context.pmu.ovs
 
 
-def clear_overflows(context: PmuContext, _: int, value: int) -> None:
-    check_access(context)
-    context.pmu.ovs &= ~(value & context.pmu.mask)
+async def clear_overflows(context: PmuContext, _: int, value: int) -> None:
+    await check_access(context)
+    await context.change_overflows_irqs_off(lambda flags: flags & ~(value & context.pmu.mask))
 
 
-def set_overflows(context: PmuContext, _: int, value: int) -> None:
-    check_access(context)
-    context.pmu.ovs |= value & context.pmu.mask
+async def set_overflows(context: PmuContext, _: int, value: int) -> None:
+    await check_access(context)
+    await context.change_overflows_irqs_off(lambda flags: flags | value & context.pmu.mask)
 
 
 # access_pmswinc
 
 
-def software_increment(context: PmuContext, _: int, value: int) -> None:
+async def software_increment(context: PmuContext, _: int, value: int) -> None:
     """It goes to the emulation's counters, in memory, which the next put writes over: lost."""
-    check_access(context)
+    await check_access(context)
 
 
 # access_pmselr, access_pmuserenr, access_pmceid, PMMIR_EL1
 
 
-def read_selr(context: PmuContext, register: int) -> int:
-    check_access(context)
-    return context.read(register) & 0x1F
+async def read_selr(context: PmuContext, register: int) -> int:
+    await check_access(context)
+    return await context.read(register) & 0x1F
 
 
-def write_selr(context: PmuContext, register: int, value: int) -> None:
-    check_access(context)
-    context.write(register, value)
+async def write_selr(context: PmuContext, register: int, value: int) -> None:
+    await check_access(context)
+    await context.write(register, value)
 
 
-def read_userenr(context: PmuContext, register: int) -> int:
-    return context.read(register) & USERENR_ALL
+async def read_userenr(context: PmuContext, register: int) -> int:
+    return await context.read(register) & USERENR_ALL
 
 
-def write_userenr(context: PmuContext, register: int, value: int) -> None:
-    context.write(register, value & USERENR_ALL)
+async def write_userenr(context: PmuContext, register: int, value: int) -> None:
+    await context.write(register, value & USERENR_ALL)
 
 
-def read_pmceid0(context: PmuContext, register: int) -> int:
-    check_access(context)
-    return context.pmu.pmceid(0, context.read(register))
+async def read_pmceid0(context: PmuContext, register: int) -> int:
+    await check_access(context)
+    return context.pmu.pmceid(0, await context.read(register))
 
 
-def read_pmceid1(context: PmuContext, register: int) -> int:
-    check_access(context)
-    return context.pmu.pmceid(1, context.read(register))
+async def read_pmceid1(context: PmuContext, register: int) -> int:
+    await check_access(context)
+    return context.pmu.pmceid(1, await context.read(register))
 
 
-def read_zero(context: PmuContext, register: int) -> int:
+async def read_zero(context: PmuContext, register: int) -> int:
     return 0
 
 
-def ignore_write(context: PmuContext, register: int, value: int) -> None:
+async def ignore_write(context: PmuContext, register: int, value: int) -> None:
     """PMMIR_EL1 is read-only, and its trap leaves it at that."""
 
 

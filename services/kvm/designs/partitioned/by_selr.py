@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from services import registers as r
 from services._pmu import Burst
-from services.kvm.designs.partitioned.accesses import Accesses, by_counter, by_register, by_type
+from services.cpu import awaited
+from services.kvm.designs.partitioned.accesses import Accesses, by_counter, by_register, by_type, selected
 from services.kvm.designs.partitioned.accessors import (
     V8,
     check_access,
     exists,
     read_userenr,
-    selected,
     vm_pmcr,
     write_type,
     write_userenr,
@@ -24,7 +24,8 @@ from services.kvm.guest_pmu import PMCR_MASK
 from services.registers import CYCLE_COUNTER
 
 
-def _through_selr(context: PmuContext, n: int, value: int | None) -> int:
+async def _through_selr(context: PmuContext, n: int, value: int | None) -> int:
+    """A put and a load that come in between leave PMSELR_EL0 as the load has it."""
     burst = Burst()
     selr = burst.mrs(r.PMSELR_EL0)
     burst.msr(r.PMSELR_EL0, n)
@@ -33,59 +34,69 @@ def _through_selr(context: PmuContext, n: int, value: int | None) -> int:
     else:
         burst.msr(r.PMXEVCNTR_EL0, value)
     burst.write_back(r.PMSELR_EL0, selr, r.MASK64, 0)
-    return context.vcpu.kvm_irqs_off(burst)[-1]
+    return (await awaited(context.vcpu.kvm(burst)))[-1]
 
 
-def _v7_counter(context: PmuContext, n: int, value: int | None) -> int:
+async def _v7_counter(context: PmuContext, n: int, value: int | None) -> int:
     exists(context, n)
     if value is not None:
-        check_access(context)
+        await check_access(context)
     if n != CYCLE_COUNTER:
-        return _through_selr(context, n, value)
+        return await _through_selr(context, n, value)
     if value is None:
-        return context.read(r.PMCCNTR_EL0)
-    context.write(r.PMCCNTR_EL0, value)
+        return await context.read(r.PMCCNTR_EL0)
+    await context.write(r.PMCCNTR_EL0, value)
     return value
 
 
-def v7_read_counter(context: PmuContext, n: int) -> int:
-    check_access(context)
-    return _v7_counter(context, n, None)
+async def v7_read_counter(context: PmuContext, n: int) -> int:
+    await check_access(context)
+    return await _v7_counter(context, n, None)
 
 
-def v7_write_counter(context: PmuContext, n: int, value: int) -> None:
-    check_access(context)
-    _v7_counter(context, n, value)
+async def v7_write_counter(context: PmuContext, n: int, value: int) -> None:
+    await check_access(context)
+    await _v7_counter(context, n, value)
 
 
-def v7_read_selected_counter(context: PmuContext, _: int) -> int:
-    check_access(context)
-    return _v7_counter(context, selected(context), None)
+async def v7_read_selected_counter(context: PmuContext, _: int) -> int:
+    await check_access(context)
+    return await _v7_counter(context, await selected(context), None)
 
 
-def v7_write_selected_counter(context: PmuContext, _: int, value: int) -> None:
-    check_access(context)
-    _v7_counter(context, selected(context), value)
+async def v7_write_selected_counter(context: PmuContext, _: int, value: int) -> None:
+    await check_access(context)
+    await _v7_counter(context, await selected(context), value)
 
 
-def v7_write_pmcr(context: PmuContext, register: int, value: int) -> None:
+async def v7_write_pmcr(context: PmuContext, register: int, value: int) -> None:
     """P and C are written as they come: from EL2, P resets the host's counters too."""
-    check_access(context)
-    context.write(register, vm_pmcr(context) & ~PMCR_MASK | value & PMCR_MASK)
+    await check_access(context)
+    await context.write(register, await vm_pmcr(context) & ~PMCR_MASK | value & PMCR_MASK)
 
 
-def v7_read_mask(context: PmuContext, register: int) -> int:
+async def v7_read_mask(context: PmuContext, register: int) -> int:
     """The host's bits, too."""
-    check_access(context)
-    return context.read(register)
+    await check_access(context)
+    return await context.read(register)
 
 
-def v7_read_cnten(context: PmuContext, _: int) -> int:
-    return v7_read_mask(context, r.PMCNTENSET_EL0)
+async def v7_read_cnten(context: PmuContext, _: int) -> int:
+    return await v7_read_mask(context, r.PMCNTENSET_EL0)
 
 
-def v7_read_inten(context: PmuContext, _: int) -> int:
-    return v7_read_mask(context, r.PMINTENSET_EL1)
+async def v7_read_inten(context: PmuContext, _: int) -> int:
+    return await v7_read_mask(context, r.PMINTENSET_EL1)
+
+
+async def v7_clear_overflows(context: PmuContext, _: int, value: int) -> None:
+    await check_access(context)
+    await context.change_overflows(lambda flags: flags & ~(value & context.pmu.mask))
+
+
+async def v7_set_overflows(context: PmuContext, _: int, value: int) -> None:
+    await check_access(context)
+    await context.change_overflows(lambda flags: flags | value & context.pmu.mask)
 
 
 V7 = V8 | Accesses(
@@ -99,78 +110,80 @@ V7 = V8 | Accesses(
         **by_counter(v7_write_counter),
         r.PMXEVCNTR_EL0: (v7_write_selected_counter, 0),
         **by_register(v7_write_pmcr, r.PMCR_EL0),
+        **by_register(v7_clear_overflows, r.PMOVSCLR_EL0),
+        **by_register(v7_set_overflows, r.PMOVSSET_EL0),
     },
 )
 
 
-def _v6_counter(context: PmuContext, n: int, value: int | None) -> int:
+async def _v6_counter(context: PmuContext, n: int, value: int | None) -> int:
     exists(context, n)
-    return _through_selr(context, n, value)
+    return await _through_selr(context, n, value)
 
 
-def v6_read_counter(context: PmuContext, n: int) -> int:
-    return _v6_counter(context, n, None)
+async def v6_read_counter(context: PmuContext, n: int) -> int:
+    return await _v6_counter(context, n, None)
 
 
-def v6_write_counter(context: PmuContext, n: int, value: int) -> None:
-    _v6_counter(context, n, value)
+async def v6_write_counter(context: PmuContext, n: int, value: int) -> None:
+    await _v6_counter(context, n, value)
 
 
-def v6_read_selected_counter(context: PmuContext, _: int) -> int:
-    return _v6_counter(context, selected(context), None)
+async def v6_read_selected_counter(context: PmuContext, _: int) -> int:
+    return await _v6_counter(context, await selected(context), None)
 
 
-def v6_write_selected_counter(context: PmuContext, _: int, value: int) -> None:
-    _v6_counter(context, selected(context), value)
+async def v6_write_selected_counter(context: PmuContext, _: int, value: int) -> None:
+    await _v6_counter(context, await selected(context), value)
 
 
-def v6_read_pmcr(context: PmuContext, _: int) -> int:
-    return vm_pmcr(context)
+async def v6_read_pmcr(context: PmuContext, _: int) -> int:
+    return await vm_pmcr(context)
 
 
-def v6_write_pmcr(context: PmuContext, register: int, value: int) -> None:
-    context.write(register, value & PMCR_MASK)
+async def v6_write_pmcr(context: PmuContext, register: int, value: int) -> None:
+    await context.write(register, value & PMCR_MASK)
 
 
-def v6_read_mask(context: PmuContext, register: int) -> int:
-    return context.read(register) & context.pmu.mask
+async def v6_read_mask(context: PmuContext, register: int) -> int:
+    return await context.read(register) & context.pmu.mask
 
 
-def v6_write_mask(context: PmuContext, register: int, value: int) -> None:
-    context.write(register, value & context.pmu.mask)
+async def v6_write_mask(context: PmuContext, register: int, value: int) -> None:
+    await context.write(register, value & context.pmu.mask)
 
 
-def v6_read_overflows(context: PmuContext, _: int) -> int:
+async def v6_read_overflows(context: PmuContext, _: int) -> int:
     return context.pmu.ovs & context.pmu.mask
 
 
-def v6_clear_overflows(context: PmuContext, _: int, value: int) -> None:
+async def v6_clear_overflows(context: PmuContext, _: int, value: int) -> None:
     context.pmu.ovs &= ~(value & context.pmu.mask)
 
 
-def v6_set_overflows(context: PmuContext, _: int, value: int) -> None:
+async def v6_set_overflows(context: PmuContext, _: int, value: int) -> None:
     context.pmu.ovs |= value & context.pmu.mask
 
 
-def v6_read_type(context: PmuContext, n: int) -> int:
+async def v6_read_type(context: PmuContext, n: int) -> int:
     exists(context, n)
     return context.pmu.typer[n]
 
 
-def v6_read_selected_type(context: PmuContext, _: int) -> int:
-    return v6_read_type(context, selected(context))
+async def v6_read_selected_type(context: PmuContext, _: int) -> int:
+    return await v6_read_type(context, await selected(context))
 
 
-def v6_write_selected_type(context: PmuContext, _: int, value: int) -> None:
-    write_type(context, selected(context), value)
+async def v6_write_selected_type(context: PmuContext, _: int, value: int) -> None:
+    await write_type(context, await selected(context), value)
 
 
-def v6_read_selr(context: PmuContext, register: int) -> int:
-    return context.read(register) & 0x1F
+async def v6_read_selr(context: PmuContext, register: int) -> int:
+    return await context.read(register) & 0x1F
 
 
-def v6_write_selr(context: PmuContext, register: int, value: int) -> None:
-    context.write(register, value & 0x1F)
+async def v6_write_selr(context: PmuContext, register: int, value: int) -> None:
+    await context.write(register, value & 0x1F)
 
 
 HYP = Accesses(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from services import registers as r
 from services._pmu import Burst
+from services.costs import Cost
 from services.cpu import awaited
 from services.kvm.bill import Account
 from services.kvm.designs.partitioned.guest_range import GuestRange
@@ -29,8 +31,9 @@ class PmuContext:
     swaps: Swaps = derived(init=False)
     on: GuestRange = derived(init=False)  # what is its on the CPU that the vCPU is on; CPUs may differ
     n: int = derived(init=False)  # PMCR_EL0.N as a trapped read finds it
-    read: Callable[[int], int] = derived(init=False)  # one register of the CPU
-    write: Callable[[int, int], None] = derived(init=False)
+    # One register of the CPU.
+    read: Callable[[int], Coroutine[Any, Any, int]] = derived(init=False)
+    write: Callable[[int, int], Coroutine[Any, Any, None]] = derived(init=False)
 
     def fit(self, of: Vpmu, on: GuestRange, n: int) -> None:
         """To the CPU that the vCPU is on."""
@@ -60,29 +63,49 @@ class PmuContext:
         await awaited(self.vcpu.kvm(burst))
 
     @contextmanager
-    def charged_to_swap(self, *, preemptible: bool = False) -> Iterator[None]:
-        """A swap within a trap is not the trap's cost; but for v5's it has preemption off, as all others."""
-        vcpu = self.vcpu
-        before, preempted = vcpu.set_account(Account.SWAP), vcpu.preemptible
-        vcpu.preemptible = preemptible
+    def charged_to_swap(self) -> Iterator[None]:
+        """A swap within a trap is not the trap's cost."""
+        before = self.vcpu.set_account(Account.SWAP)
         yield
-        vcpu.preemptible = preempted
-        vcpu.set_account(Account(before))
+        self.vcpu.set_account(Account(before))
+
+    @contextmanager
+    def preempt_disabled(self) -> Iterator[None]:
+        """In what a trap handler does here."""
+        vcpu = self.vcpu
+        before, vcpu.preemptible = vcpu.preemptible, False
+        try:
+            yield
+        finally:
+            vcpu.preemptible = before
+
+    async def change_overflows(self, change: Callable[[int], int]) -> None:
+        """Read PMOVSSET_EL0 in memory, and write back what `change` makes of it: a load, taken to last as long as the
+        read of a register, then a store, which undoes what an interrupt has stored in between."""
+        flags = self.pmu.ovs
+        await self.vcpu.charge(Cost.MRS)
+        self.pmu.ovs = change(flags)
+
+    async def change_overflows_irqs_off(self, change: Callable[[int], int]) -> None:
+        """The same within local_irq_save(), which leaves pseudo-NMIs."""
+        vcpu = self.vcpu
+        irqs = vcpu.local_irq_save()
+        await self.change_overflows(change)
+        vcpu.irqs = irqs
 
     # The guest's interrupt.
 
-    def overflow_status(self) -> bool:
+    async def overflow_status(self) -> bool:
         """kvm_pmu_part_overflow_status: the flags are in memory, the enables on the CPU while resident."""
         pmu, on = self.pmu, self.on
-        flags = pmu.ovs & on.mask
-        if not flags:
+        if not pmu.ovs & on.mask:
             return False
         if not (self.owned and self.loaded):
-            return bool(pmu.pmcr & r.PMCR_E and flags & pmu.inten)
-        inten, pmcr = self.read(r.PMINTENSET_EL1), self.read(r.PMCR_EL0)
+            return bool(pmu.pmcr & r.PMCR_E and pmu.ovs & pmu.inten & on.mask)
+        inten, pmcr = await self.read(r.PMINTENSET_EL1), await self.read(r.PMCR_EL0)
         if not on.split:
             pmcr = pmu.pmcr
-        return bool(pmcr & r.PMCR_E and flags & inten)
+        return bool(pmcr & r.PMCR_E and pmu.ovs & inten & on.mask)
 
     def take_overflows(self, mask: int) -> None:
         """kvm_pmu_handle_guest_irq: the flags, which the host's handler has cleared, go into memory."""

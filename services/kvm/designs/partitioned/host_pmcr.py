@@ -16,9 +16,9 @@ class HostPmcr:
 
     value: int = 0
 
-    def keep(self, context: PmuContext) -> None:
+    async def keep(self, context: PmuContext) -> None:
         """At the load, before the guest's is written."""
-        self.value = context.read(r.PMCR_EL0) & PMCR_WRITABLE
+        self.value = await context.read(r.PMCR_EL0) & PMCR_WRITABLE
         context.swaps.register_reads += 1
 
     def hpme(self, context: PmuContext) -> int:
@@ -29,8 +29,8 @@ class HostPmcr:
         """MDCR_EL2.HLP: the host's events overflow at the bit at which its own PMCR_EL0.LP has them overflow."""
         return r.MDCR_EL2_HLP if self.value & r.PMCR_LP and context.on.split else 0
 
-    def follow(self, context: PmuContext) -> None:
+    async def follow(self, context: PmuContext) -> None:
         """At the put, while the guest's MDCR_EL2 is live: what the host's driver has left its enable at."""
         if context.on.split:
-            running = context.read(r.MDCR_EL2) & r.MDCR_EL2_HPME
+            running = await context.read(r.MDCR_EL2) & r.MDCR_EL2_HPME
             self.value = self.value & ~r.PMCR_E | (r.PMCR_E if running else 0)

@@ -65,7 +65,7 @@ def status(pmcr: int, inten: int, flags: int) -> bool:
     return bool(pmcr & r.PMCR_E and inten & flags)
 
 
-def status_on_cpu(context: PmuContext) -> bool:
+async def status_on_cpu(context: PmuContext) -> bool:
     """kvm_pmu_part_overflow_status: the flags in memory by the CPU's registers, which are read in any case."""
-    inten, pmcr = context.read(r.PMINTENSET_EL1), context.read(r.PMCR_EL0)
+    inten, pmcr = await context.read(r.PMINTENSET_EL1), await context.read(r.PMCR_EL0)
     return status(pmcr, inten, context.pmu.ovs & context.on.mask)

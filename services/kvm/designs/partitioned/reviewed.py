@@ -18,7 +18,7 @@ from enum import Enum
 
 from services import registers as r
 from services.boot import HostPolicy
-from services.cpu import Call, Row, awaited
+from services.cpu import Call, Eventual, Row, awaited
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accesses, trap_controls
@@ -36,7 +36,7 @@ from services.kvm.designs.partitioned.guest_range import (
 from services.kvm.designs.partitioned.host_pmcr import HostPmcr
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
-from services.kvm.vpmu import Access, Design, KvmVcpu, SetN, Vpmu, axis
+from services.kvm.vpmu import Design, KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
 
 ACCESSES = accesses.ON_CPU | accesses.types_written_through()
@@ -117,13 +117,13 @@ class PartitionedPmu(Vpmu):
             await self._reside()
         else:
             await context.set_traps(trap_controls.free(context.on.cpu))
-            self._free_userenr(self.pmu.userenr, self.vcpu.host_userenr)
+            await self._free_userenr(self.pmu.userenr, self.vcpu.host_userenr)
 
-    def _free_userenr(self, wanted: int, found: int) -> None:
+    async def _free_userenr(self, wanted: int, found: int) -> None:
         """PMUSERENR_EL0 is the guest's while everything else is in memory, too: it decides at which exception level an
         access from EL0 traps."""
         if wanted != found:
-            self.vcpu.write(r.PMUSERENR_EL0, wanted)
+            await self.vcpu.write(r.PMUSERENR_EL0, wanted)
 
     def _in_use(self) -> bool:
         """The debug registers' rule: decided from the saved state, afresh at each load."""
@@ -139,7 +139,7 @@ class PartitionedPmu(Vpmu):
             if self.el0_switched():  # what that reschedules comes back with the host's filters
                 rows.append((Call.EL0_FILTER, 1, 0, 0, 0))
             await awaited(self.vcpu.call(rows, Account.RESERVE))
-        self.host_pmcr.keep(context)
+        await self.host_pmcr.keep(context)
         pmcr = r.MDCR_EL2_TPMCR if self.design.pmcr is Pmcr.TRAPPED else 0
         host = self.host_pmcr.hpme(context) | self.host_pmcr.hlp(context)
         await context.set_traps(trap_controls.owned(on) | host | pmcr)  # kvm_arm_setup_mdcr_el2
@@ -158,7 +158,7 @@ class PartitionedPmu(Vpmu):
         """kvm_arch_vcpu_put."""
         context = self.context
         if context.owned:
-            self.host_pmcr.follow(context)
+            await self.host_pmcr.follow(context)
             swap_out = SwapOut(context)  # kvm_pmu_put
             swap_out.counters()
             swap_out.selr()
@@ -173,32 +173,31 @@ class PartitionedPmu(Vpmu):
             swap_out.host(r.PMCR_EL0, self.host_pmcr.value)
             await swap_out.done()
         else:
-            self._free_userenr(0, self.pmu.userenr)
+            await self._free_userenr(0, self.pmu.userenr)
         context.loaded = False
-        if (
-            context.overflow_status()
-        ):  # perhaps by a flag that the put has found: a vCPU that blocks does not sleep over it
+        # Perhaps by a flag that the put has found: a vCPU that blocks does not sleep over it.
+        if await context.overflow_status():
             self.vcpu.kick()
         await context.lift_traps()  # kvm_vcpu_put_vhe
         if context.owned and self.calls_host:  # kvm_pmu_set_guest_counters
             await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE))
 
-    def access(self, register: int, write: bool, value: int) -> Access:
-        if not self.context.owned:
-            return self._first_access(register, write, value)
-        return self.trapped.perform(self.context, register, write, value)
+    async def access(self, register: int, write: bool, value: int) -> int:
+        with self.context.preempt_disabled():  # what is resident now is so up to the end
+            if not self.context.owned:
+                await self._first_access()
+            return await self.trapped.perform(self.context, register, write, value)
 
-    async def _first_access(self, register: int, write: bool, value: int) -> int:
+    async def _first_access(self) -> None:
         context = self.context
         context.owned = True
         with context.charged_to_swap():
             await self._reside()
-        return self.trapped.perform(context, register, write, value)
 
     def fast(self) -> bool:
         return self.context.resident
 
-    def level(self) -> bool:
+    def level(self) -> Eventual[bool]:
         return self.context.overflow_status()
 
     def guest_overflow(self, mask: int) -> None:

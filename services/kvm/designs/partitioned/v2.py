@@ -76,9 +76,9 @@ class V2Pmu(Vpmu):
     def access(self, register: int, write: bool, value: int) -> Access:
         return ACCESSES.perform(self.context, register, write, value)
 
-    def level(self) -> bool:
+    async def level(self) -> bool:
         """kvm_pmu_part_overflow_status."""
-        return status_on_cpu(self.context)
+        return await status_on_cpu(self.context)
 
     def guest_overflow(self, mask: int) -> None:
         """kvm_pmu_handle_guest_irq."""

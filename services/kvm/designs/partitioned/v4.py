@@ -15,7 +15,7 @@ from services.kvm.designs.partitioned.swap import SwapIn
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.designs.partitioned.write_through import write_through
 from services.kvm.trap_setup import HostTraps
-from services.kvm.vpmu import Access, KvmVcpu, SetN, Vpmu, axis
+from services.kvm.vpmu import KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
 
 ACCESSES = write_through(swap.whole_type_denied)
@@ -76,16 +76,16 @@ class V4Pmu(Vpmu):
         hpmn = up_to_v5.hpmn(cpu, self.pmu.counters, self.context.on.hpmn)
         return hpmn | traps | trap_controls.nothing_at_el2(cpu)
 
-    def access(self, register: int, write: bool, value: int) -> Access:
+    async def access(self, register: int, write: bool, value: int) -> int:
         context = self.context
         if not context.owned:
             context.owned = True  # kvm_pmu_regs_set_guest_owned
-            self.vcpu.write(r.MDCR_EL2, self._mdcr())
-        return ACCESSES.perform(context, register, write, value)
+            await self.vcpu.write(r.MDCR_EL2, self._mdcr())
+        return await ACCESSES.perform(context, register, write, value)
 
-    def level(self) -> bool:
+    async def level(self) -> bool:
         """kvm_pmu_part_overflow_status, by the CPU's registers in whatever state the vCPU is."""
-        return status_on_cpu(self.context)
+        return await status_on_cpu(self.context)
 
     def guest_overflow(self, mask: int) -> None:
         """kvm_pmu_handle_guest_irq."""

@@ -15,7 +15,7 @@ from services.kvm.designs.partitioned.swap import SwapIn
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.designs.partitioned.write_through import write_pmcr_v5, write_through
 from services.kvm.trap_setup import HostTraps
-from services.kvm.vpmu import Access, KvmVcpu, SetN, Vpmu, axis
+from services.kvm.vpmu import KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
 
 ACCESSES = write_through(swap.without_el2, write_pmcr_v5)
@@ -77,24 +77,23 @@ class V5Pmu(Vpmu):
         hpmn = up_to_v5.hpmn(cpu, self.pmu.counters, self.context.on.hpmn)
         return hpmn | traps | r.MDCR_EL2_HPME | trap_controls.nothing_at_el2(cpu)
 
-    def access(self, register: int, write: bool, value: int) -> Access:
-        found = ACCESSES.perform(self.context, register, write, value)
-        if self.context.owned or register in NOT_OWNING:
-            return found
-        return self._own(found)
-
-    async def _own(self, found: int) -> int:
-        """kvm_pmu_set_physical_access, after the access."""
-        context = self.context
-        context.owned = True
-        self.vcpu.write(r.MDCR_EL2, self._mdcr())
-        with context.charged_to_swap(preemptible=True):
-            await self.load()
+    async def access(self, register: int, write: bool, value: int) -> int:
+        found = await ACCESSES.perform(self.context, register, write, value)
+        if not (self.context.owned or register in NOT_OWNING):
+            await self._own()
         return found
 
-    def level(self) -> bool:
+    async def _own(self) -> None:
+        """kvm_pmu_set_physical_access, after the access; preemptible, as no other version's load is."""
+        context = self.context
+        context.owned = True
+        await self.vcpu.write(r.MDCR_EL2, self._mdcr())
+        with context.charged_to_swap():
+            await self.load()
+
+    async def level(self) -> bool:
         """kvm_pmu_part_overflow_status, by the CPU's registers in whatever state the vCPU is."""
-        return status_on_cpu(self.context)
+        return await status_on_cpu(self.context)
 
     def guest_overflow(self, mask: int) -> None:
         """kvm_pmu_handle_guest_irq."""

@@ -12,11 +12,11 @@ from services.kvm.bill import Account
 from services.kvm.designs.partitioned import by_selr, trap_controls
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.guest_range import every_counter, host_counters, partition
-from services.kvm.designs.partitioned.posted import Posted, status
+from services.kvm.designs.partitioned.posted import Posted, status_on_cpu
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.trap_setup import HostTraps
-from services.kvm.vpmu import Access, KvmVcpu, SetN, Vpmu, axis
+from services.kvm.vpmu import KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
 
 # Writes of PMUSERENR_EL0 and PMSWINC_EL0 make a vCPU GUEST_OWNED no more than reads do.
@@ -85,19 +85,15 @@ class V7Pmu(Vpmu):
         hpmn = n if n or cpu.hpmn0 else cpu.counters
         return hpmn | traps | r.MDCR_EL2_HPME | trap_controls.nothing_at_el2(cpu)
 
-    def access(self, register: int, write: bool, value: int) -> Access:
+    async def access(self, register: int, write: bool, value: int) -> int:
         if write and not self.context.owned and register not in NOT_OWNING:
             self.context.owned = True  # kvm_pmu_set_guest_owned, which loads nothing
-            self.vcpu.write(r.MDCR_EL2, self._mdcr())
-        return by_selr.V7.perform(self.context, register, write, value)
+            await self.vcpu.write(r.MDCR_EL2, self._mdcr())
+        return await by_selr.V7.perform(self.context, register, write, value)
 
-    def level(self) -> bool:
+    async def level(self) -> bool:
         """kvm_pmu_part_overflow_status: never of a vCPU that is FREE."""
-        context = self.context
-        if not context.owned:
-            return False
-        inten, pmcr = context.read(r.PMINTENSET_EL1), context.read(r.PMCR_EL0)
-        return status(pmcr, inten, self.pmu.ovs & context.on.mask)
+        return self.context.owned and await status_on_cpu(self.context)
 
     def guest_overflow(self, mask: int) -> None:
         """kvm_pmu_handle_guest_irq, in whatever state the vCPU is, which nobody kicks."""

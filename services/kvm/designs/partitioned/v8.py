@@ -17,7 +17,7 @@ from services.kvm.designs.partitioned.posted import Posted, status, status_on_cp
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.trap_setup import HostTraps
-from services.kvm.vpmu import Access, KvmVcpu, SetN, axis
+from services.kvm.vpmu import KvmVcpu, SetN, axis
 from services.state import derived
 
 EVERYTHING_TRAPS = r.PMU_TRAPS | r.MDCR_EL2_HPME | r.MDCR_EL2_HPMD | r.MDCR_EL2_HCCD
@@ -97,30 +97,31 @@ class V8Pmu(BackedPmu):
             return EVERYTHING_TRAPS & ~r.PMU_TRAPS | hpmn
         return EVERYTHING_TRAPS | cpu.counters
 
-    def _own(self) -> None:
+    async def _own(self) -> None:
         """kvm_pmu_set_guest_owned, which loads nothing."""
         self.context.owned = True
-        self.vcpu.write(r.MDCR_EL2, self._mdcr())
+        await self.vcpu.write(r.MDCR_EL2, self._mdcr())
 
-    def access(self, register: int, write: bool, value: int) -> Access:
-        if not self.context.owned:
-            self._own()
-        return accessors.V8.perform(self.context, register, write, value)
+    async def access(self, register: int, write: bool, value: int) -> int:
+        with self.context.preempt_disabled():
+            if not self.context.owned:
+                await self._own()
+            return await accessors.V8.perform(self.context, register, write, value)
 
-    def level(self) -> bool:
+    async def level(self) -> bool:
         """kvm_pmu_part_overflow_status: of a vCPU that is FREE by its saved registers, which make it GUEST_OWNED."""
         context, pmu = self.context, self.pmu
         flags = pmu.ovs & context.on.mask
         if not context.owned:
             if not status(pmu.pmcr, pmu.inten, flags):
                 return False
-            self._own()
-        return status_on_cpu(context)
+            await self._own()
+        return await status_on_cpu(context)
 
-    def guest_overflow(self, mask: int) -> None:
+    async def guest_overflow(self, mask: int) -> None:
         """kvm_pmu_handle_guest_irq, in whatever state the vCPU is. The host's driver has the PMU stopped."""
         self.pmu.ovs |= mask
-        if self.level():
+        if await self.level():
             self.vcpu.kick()
 
 

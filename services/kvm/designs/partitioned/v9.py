@@ -14,7 +14,7 @@ from services.cpu import Call, Row, awaited
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accessors, trap_controls
-from services.kvm.designs.partitioned.accesses import Accesses, by_register, by_type
+from services.kvm.designs.partitioned.accesses import Accesses, by_register, by_type, selected
 from services.kvm.designs.partitioned.backed import BackedPmu
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.guest_range import host_counters, partition
@@ -23,7 +23,7 @@ from services.kvm.designs.partitioned.swap import without_el2
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.designs.partitioned.v8 import EVERYTHING_TRAPS, swap_in, swap_out
 from services.kvm.trap_setup import HostTraps
-from services.kvm.vpmu import Access, KvmVcpu, SetN, axis
+from services.kvm.vpmu import KvmVcpu, SetN, axis
 from services.registers import CYCLE_COUNTER
 from services.state import derived
 
@@ -35,27 +35,27 @@ class IrqMask(Enum):
     HPMN = "hpmn"
 
 
-def clear_overflows(context: PmuContext, register: int, value: int) -> None:
+async def clear_overflows(context: PmuContext, register: int, value: int) -> None:
     """In memory and on the CPU."""
-    accessors.clear_overflows(context, register, value)
-    context.write(register, value & context.pmu.mask)
+    await accessors.clear_overflows(context, register, value)
+    await context.write(register, value & context.pmu.mask)
 
 
-def _filtered(context: PmuContext, n: int) -> None:
-    context.write(r.PMCCFILTR_EL0 if n == CYCLE_COUNTER else r.PMEVTYPER(n), without_el2(context.pmu, n))
+async def _filtered(context: PmuContext, n: int) -> None:
+    await context.write(r.PMCCFILTR_EL0 if n == CYCLE_COUNTER else r.PMEVTYPER(n), without_el2(context.pmu, n))
 
 
-def write_type(context: PmuContext, n: int, value: int) -> None:
+async def write_type(context: PmuContext, n: int, value: int) -> None:
     """Into memory, and by the event filter onto the CPU."""
-    accessors.checked_write_type(context, n, value)
-    _filtered(context, n)
+    await accessors.checked_write_type(context, n, value)
+    await _filtered(context, n)
 
 
-def write_selected_type(context: PmuContext, _: int, value: int) -> None:
-    accessors.check_access(context)
-    n = accessors.selected(context)
-    accessors.write_type(context, n, value)
-    _filtered(context, n)
+async def write_selected_type(context: PmuContext, _: int, value: int) -> None:
+    await accessors.check_access(context)
+    n = await selected(context)
+    await accessors.write_type(context, n, value)
+    await _filtered(context, n)
 
 
 ACCESSES = accessors.V8 | Accesses(
@@ -118,29 +118,30 @@ class V9Pmu(BackedPmu):
             return EVERYTHING_TRAPS & ~r.PMU_TRAPS | hpmn
         return EVERYTHING_TRAPS | cpu.counters
 
-    def _own(self) -> None:
+    async def _own(self) -> None:
         self.context.owned = True
-        self.vcpu.write(r.MDCR_EL2, self._mdcr())
+        await self.vcpu.write(r.MDCR_EL2, self._mdcr())
 
-    def access(self, register: int, write: bool, value: int) -> Access:
-        if not self.context.owned:
-            self._own()
-        return ACCESSES.perform(self.context, register, write, value)
+    async def access(self, register: int, write: bool, value: int) -> int:
+        with self.context.preempt_disabled():
+            if not self.context.owned:
+                await self._own()
+            return await ACCESSES.perform(self.context, register, write, value)
 
-    def level(self) -> bool:
+    async def level(self) -> bool:
         """kvm_pmu_part_overflow_status."""
         context, pmu = self.context, self.pmu
         flags = pmu.ovs & context.on.mask
         if not context.owned:
             if not status(pmu.pmcr, pmu.inten, flags):
                 return False
-            self._own()
-        return status_on_cpu(context)
+            await self._own()
+        return await status_on_cpu(context)
 
-    def guest_overflow(self, mask: int) -> None:
+    async def guest_overflow(self, mask: int) -> None:
         """kvm_pmu_handle_guest_irq."""
         self.pmu.ovs |= mask
-        if self.level():
+        if await self.level():
             self.vcpu.kick()
 
 

@@ -6,11 +6,9 @@ sys_regs.c; whether EL0 may make an access is asked of the PMUSERENR_EL0 in memo
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from services import registers as r
 from services.kvm.designs.partitioned import accesses
-from services.kvm.designs.partitioned.accesses import Accesses, Write, by_counter, by_register, by_type
+from services.kvm.designs.partitioned.accesses import Accesses, Write, by_counter, by_register, by_type, selected
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.swap import HardwareType
 from services.kvm.errors import InjectUndef
@@ -23,95 +21,101 @@ def _exists(context: PmuContext, n: int) -> None:
         raise InjectUndef
 
 
-def _selected(context: PmuContext) -> int:
-    return context.read(r.PMSELR_EL0) & 0x1F
-
-
-def read_counter(context: PmuContext, n: int) -> int:
+async def read_counter(context: PmuContext, n: int) -> int:
     _exists(context, n)
-    return context.read(r.PMCCNTR_EL0 if n == CYCLE_COUNTER else r.PMEVCNTR(n))
+    return await context.read(r.PMCCNTR_EL0 if n == CYCLE_COUNTER else r.PMEVCNTR(n))
 
 
-def write_counter(context: PmuContext, n: int, value: int) -> None:
+async def write_counter(context: PmuContext, n: int, value: int) -> None:
     _exists(context, n)
     context.pmu.counter[n] = value
-    context.write(r.PMCCNTR_EL0 if n == CYCLE_COUNTER else r.PMEVCNTR(n), value)
+    await context.write(r.PMCCNTR_EL0 if n == CYCLE_COUNTER else r.PMEVCNTR(n), value)
 
 
-def read_selected_counter(context: PmuContext, register: int) -> int:
-    _exists(context, _selected(context))
-    return context.read(register)
+async def read_selected_counter(context: PmuContext, register: int) -> int:
+    _exists(context, await selected(context))
+    return await context.read(register)
 
 
-def write_selected_counter(context: PmuContext, register: int, value: int) -> None:
-    n = _selected(context)
+async def write_selected_counter(context: PmuContext, register: int, value: int) -> None:
+    n = await selected(context)
     _exists(context, n)
     context.pmu.counter[n] = value
-    context.write(register, value)
+    await context.write(register, value)
 
 
-def read_type(context: PmuContext, n: int) -> int:
+async def read_type(context: PmuContext, n: int) -> int:
     _exists(context, n)
     return context.pmu.typer[n]
 
 
-def read_selected_type(context: PmuContext, _: int) -> int:
-    return read_type(context, _selected(context))
+async def read_selected_type(context: PmuContext, _: int) -> int:
+    return await read_type(context, await selected(context))
 
 
-def read_pmcr(context: PmuContext, register: int) -> int:
-    return context.read(register) & ~r.PMCR_N | context.n << r.PMCR_N_SHIFT
+async def read_pmcr(context: PmuContext, register: int) -> int:
+    return await context.read(register) & ~r.PMCR_N | context.n << r.PMCR_N_SHIFT
 
 
-def write_pmcr(context: PmuContext, register: int, value: int) -> None:
+async def write_pmcr(context: PmuContext, register: int, value: int) -> None:
     """Raw, so that P, from EL2, resets the host's counters too; what the CPU has kept goes into memory (v4)."""
-    context.write(register, value & PMCR_MASK)
-    context.pmu.write(register, context.read(register))
+    await context.write(register, value & PMCR_MASK)
+    context.pmu.write(register, await context.read(register))
 
 
-def write_pmcr_v5(context: PmuContext, register: int, value: int) -> None:
-    context.write(register, value)
+async def write_pmcr_v5(context: PmuContext, register: int, value: int) -> None:
+    await context.write(register, value)
     context.pmu.write(register, value)
 
 
-def read_register(context: PmuContext, register: int) -> int:
-    return context.read(register)
+async def read_register(context: PmuContext, register: int) -> int:
+    return await context.read(register)
 
 
-def write_selr(context: PmuContext, register: int, value: int) -> None:
+async def write_selr(context: PmuContext, register: int, value: int) -> None:
     context.pmu.write(register, value)
-    context.write(register, value & 0x1F)
+    await context.write(register, value & 0x1F)
 
 
-def write_userenr(context: PmuContext, register: int, value: int) -> None:
+async def write_userenr(context: PmuContext, register: int, value: int) -> None:
     context.pmu.write(register, value)
-    context.write(register, value & USERENR_ALL)
+    await context.write(register, value & USERENR_ALL)
 
 
-def read_mask(context: PmuContext, register: int) -> int:
-    return context.read(register) & context.pmu.mask
+async def read_mask(context: PmuContext, register: int) -> int:
+    return await context.read(register) & context.pmu.mask
 
 
-def write_mask(context: PmuContext, register: int, value: int) -> None:
+async def write_mask(context: PmuContext, register: int, value: int) -> None:
     context.pmu.write(register, value)
-    context.write(register, value & context.pmu.mask)
+    await context.write(register, value & context.pmu.mask)
 
 
-def read_overflows(context: PmuContext, _: int) -> int:
+async def read_overflows(context: PmuContext, _: int) -> int:
     return context.pmu.ovs
 
 
+async def clear_overflows(context: PmuContext, register: int, value: int) -> None:
+    await context.change_overflows(lambda flags: flags & ~(value & context.pmu.mask))
+    await context.write(register, value & context.pmu.mask)
+
+
+async def set_overflows(context: PmuContext, register: int, value: int) -> None:
+    await context.change_overflows(lambda flags: flags | value & context.pmu.mask)
+    await context.write(register, value & context.pmu.mask)
+
+
 def _write_type(hardware_type: HardwareType) -> Write:
-    def write(context: PmuContext, n: int, value: int) -> None:
+    async def write(context: PmuContext, n: int, value: int) -> None:
         _exists(context, n)
         context.pmu.typer[n] = value & context.pmu.event_mask
         register = r.PMCCFILTR_EL0 if n == CYCLE_COUNTER else r.PMEVTYPER(n)
-        context.write(register, hardware_type(context.pmu, n))
+        await context.write(register, hardware_type(context.pmu, n))
 
     return write
 
 
-def write_through(hardware_type: HardwareType, pmcr: Callable[[PmuContext, int, int], None] = write_pmcr) -> Accesses:
+def write_through(hardware_type: HardwareType, pmcr: Write = write_pmcr) -> Accesses:
     """With what the CPU gets for an event type, and how PMCR_EL0 is written."""
     write_type = _write_type(hardware_type)
     masks = (r.PMCNTENSET_EL0, r.PMCNTENCLR_EL0, r.PMINTENSET_EL1, r.PMINTENCLR_EL1)
@@ -130,9 +134,11 @@ def write_through(hardware_type: HardwareType, pmcr: Callable[[PmuContext, int, 
             **by_counter(write_counter),
             **by_type(write_type),
             **by_register(write_selected_counter, r.PMXEVCNTR_EL0),
-            r.PMXEVTYPER_EL0: (lambda context, _, value: write_type(context, _selected(context), value), 0),
+            r.PMXEVTYPER_EL0: accesses.selected_write(write_type),
             **by_register(pmcr, r.PMCR_EL0),
-            **by_register(write_mask, *masks, r.PMOVSSET_EL0, r.PMOVSCLR_EL0),
+            **by_register(write_mask, *masks),
+            **by_register(set_overflows, r.PMOVSSET_EL0),
+            **by_register(clear_overflows, r.PMOVSCLR_EL0),
             **by_register(write_selr, r.PMSELR_EL0),
             **by_register(write_userenr, r.PMUSERENR_EL0),
         },
