@@ -70,7 +70,6 @@ class PCpuState:
     rq: RunQueue
     host_has_events: bool = False  # of its own: their EL0 filters are flipped while a vCPU is loaded
     host_userenr: int = 0  # PMUSERENR_EL0 as the host's driver wants it for the host's EL0
-    userenr_kept: bool = False  # it has changed while a thread was here, perhaps a vCPU with its own in the register
     going: bool = False  # offline, as soon as what runs can be taken off
     offline: bool = False  # it has been taken offline
     hotplugs: int = 0  # how often
@@ -436,7 +435,7 @@ class PCpu(PCpuState):
                 raise ProtocolError(
                     f"operation {index}: PMUSERENR_EL0 = {value:#x}: Linux lets EL0 read, by ER and CR, or not"
                 )
-            self.host_userenr, self.userenr_kept = value, self.rq.current is not None
+            self.host_userenr = value
         else:
             raise ProtocolError(f"operation {index}: notice {code} is not for the host's perf")
 

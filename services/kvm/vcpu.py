@@ -39,7 +39,7 @@ from services.kvm.preemption import Preempted
 from services.kvm.vgic import Vgic
 from services.kvm.vpmu import Design, Vpmu
 from services.kvm.without_pmu import WithoutPmu
-from services.registers import ICC_SGI1R_EL1, PMUSERENR_EL0
+from services.registers import ICC_SGI1R_EL1
 
 ESR_UNKNOWN = 1 << 25  # EC 0 (unknown reason), IL: what an UNDEFINED access takes to EL1
 COMPUTE_PROFILE = (1 << COMPUTE_EL_SHIFT) - 1
@@ -298,10 +298,6 @@ class VCpu(VCpuState):
             await awaited(self.vpmu.restore_el0(guest=False))
         self.machine.set_account(self.cpu, Account.SWAP)
         await self.vpmu.put()
-        pcpu = self.pcpu
-        if pcpu.host_userenr or pcpu.userenr_kept:  # __deactivate_traps_common
-            pcpu.userenr_kept = False
-            await self.write(PMUSERENR_EL0, pcpu.host_userenr)
         self.put_times.add(began, self.pcpu.now)
         self.swap_bursts += self.pcpu.perf_bursts - before
         self.irqs, self.preemptible = Irqs.ON, True

@@ -72,6 +72,8 @@ async def test_a_guest_s_programs_have_its_pmuserenr_though_its_registers_are_in
     vcpu.pmu.userenr = 0
     await vcpu_load(vpmu)
     assert vcpu.peek(r.PMUSERENR_EL0) == 0
+    await vcpu_put(vpmu)
+    assert vcpu.peek(r.PMUSERENR_EL0) == vcpu.host_userenr
 
 
 @pytest.mark.parametrize(

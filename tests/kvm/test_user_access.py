@@ -62,6 +62,20 @@ async def test_a_host_s_program_may_read_and_a_vcpu_has_its_own_register(tmp_pat
     assert seen[False] == expected[design], "the guest's own, unless it is emulated or has v4 and made no access"
 
 
+@pytest.mark.parametrize("design", ["emulated", "partitioned,swap=eager", "partitioned-v8"])
+async def test_a_put_writes_the_host_s_value_once(tmp_path: Path, design: str) -> None:
+    simulation = Embedded.of(experiment(tmp_path, design)).simulation
+    machine, (pcpu,), (vcpu,) = simulation.board.machine, simulation.pcpus, simulation.vcpus
+    while pcpu.rq.current is not vcpu:
+        await simulation.step()
+    pcpu.enter_kernel()
+    pcpu.host_userenr = READS  # kvm_set_pmuserenr, meanwhile
+    machine.observe(True)
+    await vcpu.switched_out()
+    written = [value for *_, code, register, value in machine.observed() if (code, register) == (1, PMUSERENR_EL0)]
+    assert written == [READS]
+
+
 async def test_a_restored_host_goes_on_with_its_value(tmp_path: Path) -> None:
     of = experiment(tmp_path, "emulated")
     lab = Embedded.of(of)

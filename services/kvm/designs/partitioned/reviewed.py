@@ -169,11 +169,11 @@ class PartitionedPmu(Vpmu):
             swap_out.userenr()
             swap_out.clear_overflows()
             swap_out.disable()
-            swap_out.host(r.PMUSERENR_EL0, 0)
+            swap_out.host(r.PMUSERENR_EL0, self.vcpu.host_userenr)
             swap_out.host(r.PMCR_EL0, self.host_pmcr.value)
             await swap_out.done()
         else:
-            await self._free_userenr(0, self.pmu.userenr)
+            await self._free_userenr(self.vcpu.host_userenr, self.pmu.userenr)
         context.loaded = False
         # Perhaps by a flag that the put has found: a vCPU that blocks does not sleep over it.
         if await context.overflow_status():
