@@ -8,8 +8,8 @@ what passed at EL0, all other run time is system time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from services.cpu import Entry, EntryKind
 from services.experiment import IRQTIME, VTIME
@@ -29,6 +29,8 @@ class CpuTime:
     since: int = 0  # when the current task was switched in, later by what handlers have taken of its run time
     handler: int = -1  # when the interrupt handler began that was the last entry, or -1: counted already, or none
     irqs: int = 0  # that handlers have taken since the last tick
+
+    perf: list[list[int]] = field(default_factory=list)  # since when, to when and whose perf has run in that burst
 
     el0_since: int = (
         -1
@@ -61,6 +63,7 @@ class CpuTime:
     def works(self, left: int, el0_since: int = -1) -> None:
         """A burst of process context ends with so much work of the task's, which it has begun at EL0 if so."""
         self.left, self.el0_since = left, el0_since
+        self.perf.clear()
 
     def handler_over(self, now: int) -> None:
         """The interrupt handler has ended, or goes over to process context."""
@@ -75,7 +78,14 @@ class CpuTime:
             return 1 if due <= self.el0_since or self.el0_since < 0 else 0
         return entry.el if entry.el >= 0 else task.work().el
 
-    def tick(self, task: Task, el: int) -> None:
+    def whose(self, due: int, current: Task, tasks: Mapping[int, Task]) -> Task | None:
+        """The task that a tick has interrupted which was `due` then: perf's are its program's, or nobody's."""
+        for since, until, program in self.perf:
+            if since < due <= until:
+                return tasks.get(program)
+        return current
+
+    def tick(self, task: Task | None, el: int) -> None:
         """account_process_tick; with irqtime a tick that handlers took more than all of charges nothing, and what is
         left over is lost."""
         if self.vtime:
@@ -84,6 +94,8 @@ class CpuTime:
         if self.irqtime:
             cycles = max(0, cycles - self.irqs)
             self.irqs = 0
+        if task is None:
+            return
         if el:
             task.stime += cycles
         else:
@@ -96,6 +108,11 @@ class CpuTime:
         if previous is not None:
             previous.runtime += now - self.since
         self.since = now
+
+    def perf_ran(self, program: Task | None, now: int) -> None:
+        """Up to now, that is: `time perf record -- gzip` has its time, too; None: `perf record -a`, for no task."""
+        self.perf.append([self.since, now, -1 if program is None else program.id])
+        self.switch(program, now)
 
     def printed(self, tasks: Iterable[Task], current: Task | None, now: int) -> tuple[int, int]:
         """user and sys of all programs, each as wait4 gives it (thread_group_cputime_adjusted)."""

@@ -267,9 +267,10 @@ class GuestCpu:
     async def _tick(self, cpu: Cpu, entry: Entry) -> None:
         """tick_nohz_handler: account, have perf adjust, go on. A tick that comes late counts once."""
         self._charge(cpu, Cost.TICK)
-        task = self.current
-        if task is not None:
-            self.cputime.tick(task, self.cputime.found(self.tick_deadline, entry, task))
+        current = self.current
+        if current is not None:
+            el = self.cputime.found(self.tick_deadline, entry, current)
+            self.cputime.tick(self.cputime.whose(self.tick_deadline, current, self.kernel.tasks), el)
         missed = max(0, entry.now - self.tick_deadline) // self.period
         self.tick_deadline += (missed + 1) * self.period
         cpu.burst.timer(Timer.TICK, self.tick_deadline)
@@ -298,16 +299,20 @@ class GuestCpu:
             await self.perf.task_out(cpu, task.id)
         for session in due:
             await session.print_interval(cpu)
-            observed = next((one for one in self.tasks if self.sessions.get(one.id) is session), None)
-            self.cputime.switch(observed, await self._now(cpu))  # `time perf stat` has perf's own time, too
+            self.cputime.perf_ran(self._observed(session), await self._now(cpu))
         self._arm_sleep(cpu)
         self._charge(cpu, Cost.CONTEXT_SWITCH)
         if task is not None:
             await self.perf.task_in(cpu, task.id, from_idle=True)  # from perf, as little known to it as its reader
 
+    def _observed(self, session: Session | None) -> Task | None:
+        """The program that perf has started for the session; None, of a CPU: it has started none."""
+        return next((task for task in self.tasks if self.sessions.get(task.id) is session), None)
+
     async def _wake_readers(self, cpu: Cpu, woken: list[RingBuffer]) -> None:
         """The readers of ring buffers run in the current task's place, until there is nothing new, and sleep again."""
         task = self.current
+        self.cputime.switch(task, await self._now(cpu))
         if task is not None:
             await self.perf.task_out(cpu, task.id)
         for rb in woken:
@@ -317,6 +322,8 @@ class GuestCpu:
                 self._charge(cpu, Cost.PERF_READER_PAGE)
             rb.read()
             self._charge(cpu, Cost.PERF_READER)
+            session = next((one for one in self._sessions() if one.buffer is rb), None)
+            self.cputime.perf_ran(self._observed(session), await self._now(cpu))
         self._charge(cpu, Cost.CONTEXT_SWITCH)
         if task is not None:
             await self.perf.task_in(cpu, task.id, from_idle=True)  # from the reader, as little known to perf

@@ -97,6 +97,33 @@ async def test_a_tick_that_falls_due_while_perf_opens_or_reads_is_system_time() 
     assert accounted(reader)[1] == 2 * TICK
 
 
+def recording(*, cpu_wide: bool = False) -> ex.SessionSpec:
+    """Its reader is woken once in 60 ms of work."""
+    return ex.SessionSpec("record", (event(INSTRUCTIONS, 0, period=11_000),), cpu_wide=cpu_wide)
+
+
+async def test_the_time_of_perf_record_on_a_cpu_is_no_task_s() -> None:
+    other = ex.TaskSpec("other", (ex.PhaseSpec(0, 80 * MS, 0),))
+    sleeper, session = task(MS, repeat=9, sleep=30 * MS), recording(cpu_wide=True)
+    guest = await Guest.boot(sleeper, other, sessions=(session,), perf_reader=2 * TICK)
+    await guest.run()
+    elapsed = max(one.ended for one in guest.software.tasks)
+    assert elapsed > 9 * MS + 8 * 30 * MS
+    for one, work in zip(guest.software.tasks, (9 * MS, 80 * MS), strict=True):
+        assert work <= one.runtime < work + MS // 10
+        assert one.stime == 0
+
+
+@pytest.mark.parametrize("accounting", ["tick", "tick+irq"])
+async def test_the_time_of_perf_record_of_a_program_is_the_program_s(accounting: str) -> None:
+    """`time perf record -- program`: wait4 of perf has its own and its child's."""
+    guest = await Guest.boot(task(70 * MS, session=recording()), perf_reader=2 * TICK, accounting=accounting)
+    await guest.run()
+    (program,) = guest.software.tasks
+    assert program.runtime == pytest.approx(70 * MS + 4 * TICK, abs=MS // 10)
+    assert program.stime == pytest.approx(TICK, abs=1000), "4 ticks in one burst are one, with irqtime less handlers"
+
+
 async def test_a_tick_that_falls_due_in_an_exit_is_system_time_of_the_next_task() -> None:
     # perf disables, reads and closes the first task's events when it exits, half a tick after a tick.
     first = task(TICK // 2, session=stat(INSTRUCTIONS))
