@@ -24,6 +24,7 @@ class HostPolicy:
     fixed_flags: bool = False  # whether or not a guest is resident: it leaves all of `guest_flags` to KVM
     shared_counters: bool = False  # what a guest takes on one CPU is taken on every CPU of that PMU
     hpme: bool = False  # it starts and stops the PMU by MDCR_EL2.HPME, too
+    resched_irqs_on: bool = False  # perf_pmu_resched_update() takes the lock of perf's contexts with interrupts on
     # Pinned events have counters out of the guests' range as long as there are any, and where a guest has taken what
     # one would need it waits for that, and is not in ERROR.
     swaps_pinned: bool = False

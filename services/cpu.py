@@ -157,6 +157,15 @@ class Notice(IntEnum):
     TASK_KILLED = 6
     HOST_PMUSERENR = 7  # host; value: what PMUSERENR_EL0 is to be for its own EL0, whoever's is in the register
     WAKEUP = 8  # host; value: number of the perf process whose ring buffer has reached its watermark
+    DEADLOCK = 9  # host; value: the ContextLock that its perf waits for, which this CPU holds itself
+
+
+class ContextLock(IntEnum):
+    """Where an interrupt's handler takes the lock of the CPU's perf contexts (perf_ctx_lock, Linux 6.12)."""
+
+    TICK = 0  # perf_adjust_freq_unthr_context
+    MUX = 1  # perf_rotate_context
+    IPI = 2  # event_function
 
 
 class TruthScope(IntFlag):

@@ -10,7 +10,7 @@ import orjson
 
 from services import typed_json
 from services.boot import NO_PROCESS, CpuSession, HostBoot, HostPolicy, ThreadSession
-from services.cpu import Call, Cpu, CpuPm, Entry, EntryKind, Notice, Row, Timer
+from services.cpu import Call, ContextLock, Cpu, CpuPm, Entry, EntryKind, Notice, Row, Timer
 from services.experiment import ANY_PMU, SessionSpec
 from services.linux_perf import NOBODY, Perf, PerfConfig, PerfCpu, PerfEvent, Probed, Session
 from services.linux_perf.driver import Driver
@@ -193,6 +193,7 @@ class HostCpu:
             case EntryKind.BOOT:
                 await self._boot(cpu, typed_json.loads(HostBoot, entry.payload))
             case EntryKind.REQUEST:
+                await self.perf.ctx_lock(cpu, ContextLock.IPI)
                 await self._request(cpu, orjson.loads(entry.payload))
             case EntryKind.CPU_PM:
                 await (self.perf.cpu_pm_exit if entry.argument == CpuPm.EXIT else self.perf.cpu_pm_enter)(cpu)
@@ -369,6 +370,8 @@ class HostCpu:
         reschedule = squeezed or self.squeezed or perf.waiting
         perf.lent, perf.waiting = policy.swaps_pinned and mask != 0, False
         await perf.set_counters(cpu, counters, reschedule=reschedule, guest_loaded=guest_time)
+        if reschedule and mask and policy.resched_irqs_on:  # vcpu_put, by kvm_sched_out, has them off
+            await self._interrupted_with_lock(cpu)
         self.squeezed = squeezed
         if policy.shared_counters:
             assert self.host.perf is not None
@@ -378,6 +381,17 @@ class HostCpu:
                 if other.boot is not None and other.boot.arm_pmu == self.boot.arm_pmu:
                     other.perf.pmu.cntr_mask = counters
         perf.range_only = range_only
+
+    async def _interrupted_with_lock(self, cpu: Cpu) -> None:
+        """What has come since perf_ctx_lock() is taken before the unlock: all of it here."""
+        perf = self.perf
+        await perf.settle(cpu)
+        perf.ctx_locked = True
+        await cpu.window()
+        perf.ctx_locked = perf.in_interrupt = False
+        if self.handler_began >= 0:
+            perf.handler_took(self.handler_began, cpu.now)
+            self.handler_began = -1
 
     # Results.
 

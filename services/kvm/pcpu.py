@@ -25,6 +25,7 @@ from services.cpu import (
     CALL_COLUMNS,
     COUNTER_SHIFT,
     NEVER,
+    ContextLock,
     Entry,
     EntryKind,
     Eventual,
@@ -57,8 +58,13 @@ WITHOUT_NMI = (PMU_IRQ, EntryKind.TASK_IN, EntryKind.REPORT, EntryKind.USER)
 RESULT, COUNTER_OVERFLOW, GUEST_OVERFLOW = Notice.RESULT, Notice.COUNTER_OVERFLOW, Notice.GUEST_OVERFLOW
 COUNTER_MASK = (1 << COUNTER_SHIFT) - 1
 RESYNC_EL0, TASK_KILLED = Notice.RESYNC_EL0, Notice.TASK_KILLED
-HOST_PMUSERENR, WAKEUP = Notice.HOST_PMUSERENR, Notice.WAKEUP
+HOST_PMUSERENR, WAKEUP, DEADLOCK = Notice.HOST_PMUSERENR, Notice.WAKEUP, Notice.DEADLOCK
 USER_ACCESS = PMUSERENR_ER | PMUSERENR_CR
+LOCKERS: dict[int, str] = {
+    ContextLock.TICK: "the tick (perf_adjust_freq_unthr_context)",
+    ContextLock.MUX: "the mux timer (perf_rotate_context)",
+    ContextLock.IPI: "an IPI (event_function)",
+}
 IRQ_WORK_SGI = 5  # Linux arm64 IPI_IRQ_WORK
 IRQ_ENTRY, IN_PMU_IRQ = int(Cost.IRQ_ENTRY), int(Account.PMU_IRQ)
 
@@ -401,6 +407,8 @@ class PCpu(PCpuState):
         elif code == RESYNC_EL0:
             if self.rq.current is not None:
                 self.rq.current.resync_el0()
+        elif code == DEADLOCK:
+            raise Livelock(self._deadlock(index, value))
         elif code == WAKEUP:
             self.wake_reader(value, self.cpu)
         elif code == COUNTER_OVERFLOW:
@@ -438,6 +446,14 @@ class PCpu(PCpuState):
             self.host_userenr = value
         else:
             raise ProtocolError(f"operation {index}: notice {code} is not for the host's perf")
+
+    def _deadlock(self, index: int, where: int) -> str:
+        if where not in LOCKERS:
+            raise ProtocolError(f"operation {index}: a deadlock at {where}, where no handler takes a lock")
+        return (
+            f"pCPU {self.cpu} at cycle {self.now}: {LOCKERS[where]} waits for the lock of perf's contexts, which "
+            "perf_pmu_resched_update() holds on this CPU with interrupts on: a deadlock (I12)"
+        )
 
     def _not_a_guests(self, flags: int) -> str:
         """Why overflow flags cannot be a guest's, whether or not a vCPU is current."""

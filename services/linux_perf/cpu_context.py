@@ -31,6 +31,7 @@ class CpuContext:
     entry: int = 0  # counts entries, by their `settle`
     # The host's, beside KVM.
     in_interrupt: bool = derived(default=False)  # the entry is one in interrupt context
+    ctx_locked: bool = derived(default=False)  # the entry that this one interrupts has the lock of the contexts
     pmuserenr_on_cpu: bool = False  # a vCPU is loaded: PMUSERENR_EL0 is the guest's, KVM keeps the host's
     range_only: bool = False  # PMCR_EL0.E is a guest's: the host's range stops and starts by MDCR_EL2.HPME
     guest_loaded: bool = False  # a guest has the PMU: contexts' time is the guest's, too (guest_ctx_loaded)

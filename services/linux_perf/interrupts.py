@@ -6,7 +6,7 @@ for rotation, which takes events off, it waits for what it has posted and no mor
 
 from __future__ import annotations
 
-from services.cpu import Cpu, Notice
+from services.cpu import ContextLock, Cpu, Notice
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import read_of
 from services.linux_perf.event import ACTIVE, THROTTLED, Context, PerfEvent, signed64
@@ -14,6 +14,7 @@ from services.linux_perf.lifecycle import update
 from services.linux_perf.ring_buffer import RingBuffer
 from services.linux_perf.sampling import adjust_period, period_over, raise_wakeup, read_group, sample
 from services.linux_perf.schedule import (
+    ctx_lock,
     forward_mux,
     of_pmu,
     off,
@@ -162,6 +163,7 @@ async def _adjust_context(cc: CpuContext, cpu: Cpu, ctx: Context, unthrottle: bo
     """perf_adjust_freq_unthr_context."""
     leaders = ctx.pinned_active + ctx.flexible_active
     if leaders and (unthrottle or any(_has_frequency(leader) for leader in leaders)):
+        await ctx_lock(cc, cpu, ContextLock.TICK)
         post_off(cc, cpu.burst)
         for event in leaders:  # only leaders: perf_adjust_freq_unthr_events walks the active groups
             await _adjust_event(cc, cpu, event)
@@ -212,6 +214,7 @@ async def _rotate(cc: CpuContext, cpu: Cpu) -> bool:
     task_rotates = task is not None and task.rotate_necessary
     if not cpu_rotates and not task_rotates:
         return False
+    await ctx_lock(cc, cpu, ContextLock.MUX)
     post_off(cc, cpu.burst)
     cpu_event = _event_to_rotate(cc, ctx) if cpu_rotates else None
     task_event = _event_to_rotate(cc, task) if task is not None and task_rotates else None

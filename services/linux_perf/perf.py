@@ -56,6 +56,7 @@ class PerfCpu(CpuContext):
 
     wait = schedule.wait
     settle = schedule.settle
+    ctx_lock = schedule.ctx_lock
 
     task_in = switch.task_in
     task_out = switch.task_out

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from services._pmu import Burst
 from services.costs import Cost
-from services.cpu import Cpu, Timer
+from services.cpu import ContextLock, Cpu, Notice, Timer
 from services.linux_perf import software
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import GENERAL, REGISTERS
@@ -52,6 +52,13 @@ def update_time(cc: CpuContext, cpu: Cpu, ctx: Context) -> None:
         if cc.guest_loaded:
             ctx.guest_time += now - ctx.stamp
         ctx.stamp = now
+
+
+async def ctx_lock(cc: CpuContext, cpu: Cpu, where: ContextLock) -> None:
+    """perf_ctx_lock in an interrupt's handler: if what it interrupts on this CPU has the lock, it spins for ever."""
+    if cc.ctx_locked:
+        cpu.burst.notify(Notice.DEADLOCK, where)
+        await cpu.wait()
 
 
 async def wait(cc: CpuContext, cpu: Cpu) -> list[int]:

@@ -122,6 +122,7 @@ class V7(Posted):
             own_flags=every_counter(cpu) & ~guests,
             fixed_flags=True,
             shared_counters=True,
+            resched_irqs_on=True,
         )
 
     @property

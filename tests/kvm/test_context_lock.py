@@ -1,0 +1,53 @@
+"""perf_pmu_resched_update() of v7 takes the lock of perf's contexts with interrupts on, v8 with interrupts off."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.cpu import Timer
+from services.host_perf import HostPerf
+from services.kvm.attendant import LocalSoftware
+from services.kvm.errors import Livelock
+from tests.kvm.scripted import Scripted, experiment, simulation
+from tests.kvm.test_designs import INSTRUCTIONS, with_host
+
+MULTIPLEXED = [INSTRUCTIONS] * 12  # on ten counters
+DELAYS = range(0, 60_000, 2_000)  # cycles from before the switch to a vCPU: up to behind its load
+
+
+async def load(design: str, delay: int) -> None:
+    """A vCPU that owns its range is loaded, and the host's mux timer is due `delay` from before that on."""
+    made = simulation(with_host(experiment(design), *MULTIPLEXED), Scripted())
+    made.attend_host(0, LocalSoftware(HostPerf().attend(0)))
+    await made.step()  # boots
+    (pcpu,), (vcpu,) = made.pcpus, made.vcpus
+    vcpu.vpmu.context.owned = True  # type: ignore[attr-defined]
+    pcpu.timers[Timer.MUX] = pcpu.now + delay
+    pcpu.rearm()
+    while pcpu.rq.current is not vcpu:
+        await made.step()
+
+
+async def ends(design: str) -> set[str]:
+    """How the loads end, wherever the timer expires: what the deadlock is said to be, or nothing."""
+    seen = set()
+    for delay in DELAYS:
+        try:
+            await load(design, delay)
+        except Livelock as exc:
+            seen.add(str(exc).partition(": ")[2])
+        else:
+            seen.add("")
+    return seen
+
+
+DEADLOCK = (
+    "the mux timer (perf_rotate_context) waits for the lock of perf's contexts, which perf_pmu_resched_update() holds "
+    "on this CPU with interrupts on: a deadlock (I12)"
+)
+
+
+@pytest.mark.parametrize(("design", "found"), [("partitioned-v7", {"", DEADLOCK}), ("partitioned-v8", {""})])
+async def test_a_timer_s_handler_spins_on_the_lock_that_v7_s_load_holds(design: str, found: set[str]) -> None:
+    """B56: a deadlock of the CPU with itself, where the timer expires while the host's events are rescheduled."""
+    assert await ends(design) == found
