@@ -363,16 +363,18 @@ class HostCpu:
         assert self.boot is not None
         perf, policy = self.perf, self.boot.policy
         squeezed = bool(perf.pmu.used & mask)
+        grows = mask != 0 and perf.range_only  # a vCPU that is loaded takes more
         if not policy.fixed_flags:
             perf.guest_mask = flags or self.reserved
-        perf.range_only = False  # vcpu_load has yet to set HPMN, vcpu_put has taken it back
+        if not grows:
+            perf.range_only = False  # vcpu_load has yet to set HPMN, vcpu_put has taken it back
         counters = policy.counters & ~mask
-        reschedule = squeezed or self.squeezed or perf.waiting
+        reschedule = squeezed or perf.waiting or (self.squeezed and not grows)
         perf.lent, perf.waiting = policy.swaps_pinned and mask != 0, False
         await perf.set_counters(cpu, counters, reschedule=reschedule, guest_loaded=guest_time)
         if reschedule and mask and policy.resched_irqs_on:  # vcpu_put, by kvm_sched_out, has them off
             await self._interrupted_with_lock(cpu)
-        self.squeezed = squeezed
+        self.squeezed = squeezed or (self.squeezed and grows)
         if policy.shared_counters:
             assert self.host.perf is not None
             # arm_pmu.cntr_mask: the other CPUs find out when they schedule next.

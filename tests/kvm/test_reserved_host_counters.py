@@ -30,11 +30,11 @@ def with_reserved(
     return replace(of, cpus=tuple(replace(CPU, reserved_host_counters=one) for one in reserved))
 
 
-@pytest.mark.parametrize("reservation", ["static", "dynamic"])
+@pytest.mark.parametrize("reservation", ["static", "sysfs", "dynamic", "grow"])
 def test_a_vm_gets_no_more_than_the_parameter_leaves(reservation: str) -> None:
     made = Simulation(with_reserved(8, reservation=reservation))
     assert made.vcpus[0].pmu.counters == 2
-    assert made.fallbacks == ["vm0 gets 2 event counters: reserved_host_counters leaves no more"]
+    assert "vm0 gets 2 event counters: reserved_host_counters leaves no more" in made.fallbacks
     with pytest.raises(OSError, match="a guest may have 2"):
         one_reg.set_nr_counters(made.vcpus[0], 3)
 
@@ -50,7 +50,13 @@ def test_of_several_cpus_it_gets_the_fewest_that_it_may_meet() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reservation", "kept"), [("static", r.counter_mask(10) & ~r.counter_mask(7)), ("dynamic", r.counter_mask(10))]
+    ("reservation", "kept"),
+    [
+        ("static", r.counter_mask(10) & ~r.counter_mask(7)),
+        ("sysfs", r.counter_mask(10) & ~r.counter_mask(7)),
+        ("dynamic", r.counter_mask(10)),
+        ("grow", r.counter_mask(10)),
+    ],
 )
 def test_the_host_keeps_what_is_reserved_for_it(reservation: str, kept: int) -> None:
     """Static reservation is the parameter's, whatever guests want of the rest."""
@@ -111,7 +117,7 @@ def test_v9_sizes_the_partition_by_the_vm() -> None:
         (9, 1, (1, 9, False, False)),
     ],
 )
-@pytest.mark.parametrize("reservation", ["static", "dynamic"])
+@pytest.mark.parametrize("reservation", ["static", "sysfs", "dynamic", "grow"])
 def test_what_is_left_is_held_against_arms_base_architectures(
     reserved: int, counters: int, expected: tuple[int, int, bool, bool], reservation: str
 ) -> None:

@@ -58,6 +58,8 @@ AXES = (
     "partitioned,traps=slow-path",
     "partitioned,reservation=static",
     "partitioned,reservation=sysfs",
+    "partitioned,reservation=grow",
+    "partitioned,swap=eager,traps=slow-path,reservation=grow",
     "partitioned,host_time=less-guest",
     "partitioned,pmcr=trapped",
     "partitioned,swap=eager,traps=slow-path,reservation=static,pmcr=trapped",

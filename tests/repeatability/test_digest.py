@@ -75,7 +75,7 @@ def test_processes_give_the_digest_of_the_embedded_run(name: str, design: str) -
     assert of(name, design, topology="processes", trio_seed=random.randrange(2**32)) == here(name, design)
 
 
-@pytest.mark.parametrize("reservation", ["sysfs"])
+@pytest.mark.parametrize("reservation", ["sysfs", "grow"])
 def test_processes_give_the_digest_of_the_embedded_run_by_reservation(reservation: str) -> None:
     design = f"partitioned,reservation={reservation}"
     assert of(RESERVED, design, topology="processes", trio_seed=random.randrange(2**32)) == here(RESERVED, design)

@@ -38,6 +38,7 @@ WORLDS = [
     (EVERYTHING, "emulated"),
     (EVERYTHING, "partitioned"),
     (EVERYTHING, "partitioned,reservation=sysfs"),
+    (EVERYTHING, "partitioned,reservation=grow"),
     (NMI, "emulated"),
     (READ, "emulated"),
     (SWEVENT, "emulated"),

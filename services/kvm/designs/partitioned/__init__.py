@@ -10,6 +10,7 @@ faults included, as a list of shared steps; and `reviewed.py`, what its reviews 
     posted.py         what the posted designs have in common
     up_to_v5.py       what v1 to v5 have, whose partition is the guests' from boot on
     backed.py         the kernel counters that a restored guest has besides
+    growth.py         a range that grows as the guest uses its counters
     host_pmcr.py      the host's PMCR_EL0 meanwhile
     accesses.py       what trapped accesses do
     write_through.py, by_selr.py, accessors.py    the same up to v5, in v6 and v7, and from v8 on

@@ -116,6 +116,11 @@ async def read_type(context: PmuContext, n: int) -> int:
 async def write_type(context: PmuContext, n: int, value: int) -> None:
     """Into memory: the CPU gets it at the next load."""
     has_counter(context, n)
+    keep_type(context, n, value)
+
+
+def keep_type(context: PmuContext, n: int, value: int) -> None:
+    """What memory keeps of it."""
     mask = context.pmu.event_mask
     context.pmu.typer[n] = value & (mask if n != CYCLE_COUNTER else mask & ~r.PMEVTYPER_EVTCOUNT)
 

@@ -13,8 +13,9 @@ from services.costs import Cost
 from services.cpu import awaited
 from services.kvm.bill import Account
 from services.kvm.designs.partitioned.guest_range import GuestRange
-from services.kvm.designs.partitioned.trap_controls import TRAPPED_READS, TRAPPED_WRITES
+from services.kvm.designs.partitioned.trap_controls import TRAPPED_READS, TRAPPED_WRITES, UNTIL_FULL
 from services.kvm.guest_pmu import GuestPmu
+from services.kvm.trap_setup import NONE
 from services.kvm.vpmu import KvmVcpu, Swaps, Vpmu
 from services.state import derived
 
@@ -31,15 +32,23 @@ class PmuContext:
     swaps: Swaps = derived(init=False)
     on: GuestRange = derived(init=False)  # what is its on the CPU that the vCPU is on; CPUs may differ
     n: int = derived(init=False)  # PMCR_EL0.N as a trapped read finds it
+    most: int = derived(init=False)  # event counters that `on` may come to have while the vCPU is loaded
+    beyond: int = derived(init=False)  # those that it does not have yet, one bit each: they are in memory
     # One register of the CPU.
     read: Callable[[int], Coroutine[Any, Any, int]] = derived(init=False)
     write: Callable[[int, int], Coroutine[Any, Any, None]] = derived(init=False)
 
-    def fit(self, of: Vpmu, on: GuestRange, n: int) -> None:
-        """To the CPU that the vCPU is on."""
+    def fit(self, of: Vpmu, on: GuestRange, n: int, most: int | None = None) -> None:
+        """To the CPU that the vCPU is on. `most`: None if it has them all."""
         self.vcpu, self.pmu, self.swaps = of.vcpu, of.pmu, of.swaps
         self.read, self.write = of.vcpu.read, of.vcpu.write
-        self.on, self.n = on, n
+        self.on, self.n, self.most = on, n, on.hpmn if most is None else most
+        self.beyond = (1 << self.most) - (1 << on.hpmn)
+
+    @property
+    def full(self) -> bool:
+        """Has it all the event counters that it may come to have?"""
+        return self.on.hpmn == self.most
 
     @property
     def resident(self) -> bool:
@@ -48,7 +57,8 @@ class PmuContext:
 
     async def set_traps(self, mdcr: int) -> None:
         """The trap controls while the vCPU is loaded: MDCR_EL2, and the fine-grained ones where there are any."""
-        await self._set_traps(mdcr, TRAPPED_READS, TRAPPED_WRITES)
+        more = NONE if self.full else UNTIL_FULL
+        await self._set_traps(mdcr, TRAPPED_READS | more.reads, TRAPPED_WRITES | more.writes)
 
     async def lift_traps(self) -> None:
         """The host's trap controls: none, and every counter is in its range."""

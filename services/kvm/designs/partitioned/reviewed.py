@@ -21,7 +21,7 @@ from services.boot import HostPolicy
 from services.cpu import Call, Eventual, Row, awaited
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
-from services.kvm.designs.partitioned import accesses, trap_controls
+from services.kvm.designs.partitioned import accesses, growth, trap_controls
 from services.kvm.designs.partitioned.accesses import Accesses
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.guest_range import (
@@ -41,6 +41,7 @@ from services.state import derived
 
 ACCESSES = accesses.ON_CPU | accesses.types_written_through()
 UNSPLIT = ACCESSES | accesses.UNSPLIT
+GROWING = ACCESSES | growth.GROWING
 
 
 class Swap(Enum):
@@ -57,6 +58,10 @@ class Reservation(Enum):
     DYNAMIC = "dynamic"
     STATIC = "static"
     SYSFS = "sysfs"
+    GROW = "grow"
+
+
+AT_BOOT = (Reservation.STATIC, Reservation.SYSFS)
 
 
 class Pinned(Enum):
@@ -88,6 +93,8 @@ class PartitionedPmu(Vpmu):
     context: PmuContext = field(default_factory=PmuContext, init=False)
     host_pmcr: HostPmcr = field(default_factory=HostPmcr, init=False)
     trapped: Accesses = derived(init=False)
+    hpmn: int = field(default=0, init=False)  # event counters that it has come to have since the load, if it grows
+    grows: bool = derived(init=False)
     calls_host: bool = derived(init=False)  # to give the range up, to stop its own by HPME, or for its clocks
     guest_time: bool = derived(init=False)  # its clocks leave out the residency
 
@@ -98,16 +105,22 @@ class PartitionedPmu(Vpmu):
     def derive(self) -> None:
         super().derive()
         design, cpu = self.design, self.vcpu.spec
-        on = guest_range(cpu, design.hpmn(cpu, self.pmu.counters), fgt=design.traps is Traps.FGT)
+        fgt = design.traps is Traps.FGT
+        on = guest_range(cpu, design.hpmn(cpu, self.pmu.counters), fgt=fgt)
+        most = on.hpmn
+        self.grows = design.reservation is Reservation.GROW and on.split
+        if self.grows:
+            on = guest_range(cpu, min(max(self.hpmn, growth.least(cpu)), most), fgt=fgt)
         # Untrapped reads find HPMN, and so does one that traps, because the vCPU is FREE or for want of FEAT_FGT.
-        self.context.fit(self, on, n=self.pmu.counters if design.pmcr is Pmcr.TRAPPED else on.hpmn)
-        self.trapped = ACCESSES if on.split else UNSPLIT
+        self.context.fit(self, on, n=self.pmu.counters if design.pmcr is Pmcr.TRAPPED else most, most=most)
+        self.trapped = (GROWING if self.grows else ACCESSES) if on.split else UNSPLIT
         self.fast_path = design.traps is Traps.FAST_PATH
         self.guest_time = design.host_time is HostTime.LESS_GUEST
-        self.calls_host = design.reservation is Reservation.DYNAMIC or on.split or self.guest_time
+        self.calls_host = design.reservation not in AT_BOOT or on.split or self.guest_time
 
     async def load(self) -> None:
         """kvm_arch_vcpu_load."""
+        self.hpmn = growth.used(self.pmu)
         self.derive()
         context = self.context
         context.loaded = True
@@ -132,17 +145,10 @@ class PartitionedPmu(Vpmu):
 
     async def _reside(self) -> None:
         """The registers go onto the CPU."""
-        context, on = self.context, self.context.on
-        if self.calls_host:  # kvm_pmu_set_guest_counters
-            taken = taken_from_host(on.cpu, on.mask)
-            rows: list[Row] = [(Call.GUEST_COUNTERS, taken, int(on.split), 0, int(self.guest_time))]
-            if self.el0_switched():  # what that reschedules comes back with the host's filters
-                rows.append((Call.EL0_FILTER, 1, 0, 0, 0))
-            await awaited(self.vcpu.call(rows, Account.RESERVE))
+        context = self.context
+        await self._take_from_host()
         await self.host_pmcr.keep(context)
-        pmcr = r.MDCR_EL2_TPMCR if self.design.pmcr is Pmcr.TRAPPED else 0
-        host = self.host_pmcr.hpme(context) | self.host_pmcr.hlp(context)
-        await context.set_traps(trap_controls.owned(on) | host | pmcr)  # kvm_arm_setup_mdcr_el2
+        await self._set_traps()
         swap_in = SwapIn(context)  # kvm_pmu_load
         swap_in.types()  # kvm_pmu_apply_event_filter
         swap_in.counters()
@@ -153,6 +159,35 @@ class PartitionedPmu(Vpmu):
         swap_in.inten()
         swap_in.userenr()
         await swap_in.done()
+
+    async def _take_from_host(self) -> None:
+        """kvm_pmu_set_guest_counters, where the host has any of it."""
+        if self.calls_host:
+            on = self.context.on
+            taken = taken_from_host(on.cpu, on.mask)
+            rows: list[Row] = [(Call.GUEST_COUNTERS, taken, int(on.split), 0, int(self.guest_time))]
+            if self.el0_switched():  # what that reschedules comes back with the host's filters
+                rows.append((Call.EL0_FILTER, 1, 0, 0, 0))
+            await awaited(self.vcpu.call(rows, Account.RESERVE))
+
+    async def _set_traps(self) -> None:
+        """kvm_arm_setup_mdcr_el2."""
+        context = self.context
+        pmcr = 0 if self.design.pmcr is Pmcr.UNTRAPPED and context.full else r.MDCR_EL2_TPMCR
+        host = self.host_pmcr.hpme(context) | self.host_pmcr.hlp(context)
+        await context.set_traps(trap_controls.owned(context.on) | host | pmcr)
+
+    async def _grow(self, hpmn: int) -> None:
+        """More of its counters go onto the CPU, while it is resident."""
+        context, before = self.context, self.context.on.hpmn
+        self.hpmn = hpmn
+        self.derive()
+        await self._take_from_host()
+        await self.host_pmcr.follow(context)
+        await self._set_traps()
+        burst = growth.counters_in(context, before)
+        context.swaps.register_writes += len(burst)
+        await awaited(self.vcpu.kvm(burst))
 
     async def put(self) -> None:
         """kvm_arch_vcpu_put."""
@@ -183,19 +218,27 @@ class PartitionedPmu(Vpmu):
             await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE))
 
     async def access(self, register: int, write: bool, value: int) -> int:
-        with self.context.preempt_disabled():  # what is resident now is so up to the end
-            if not self.context.owned:
-                await self._first_access()
-            return await self.trapped.perform(self.context, register, write, value)
-
-    async def _first_access(self) -> None:
         context = self.context
-        context.owned = True
-        with context.charged_to_swap():
-            await self._reside()
+        with context.preempt_disabled():  # what is resident now is so up to the end
+            hpmn = growth.used_after(context, register, value) if write and self.grows else 0
+            if not context.owned or hpmn > context.on.hpmn:
+                await self._first_access(hpmn)
+            return await self.trapped.perform(context, register, write, value)
+
+    async def _first_access(self, hpmn: int) -> None:
+        """To its PMU since it was loaded, or one that needs this HPMN."""
+        with self.context.charged_to_swap():
+            if self.context.owned:
+                await self._grow(hpmn)
+            else:
+                self.context.owned = True
+                self.hpmn = max(self.hpmn, hpmn)
+                self.derive()
+                await self._reside()
 
     def fast(self) -> bool:
-        return self.context.resident
+        """What may make it grow needs the host's perf."""
+        return self.context.resident and self.context.full
 
     def level(self) -> Eventual[bool]:
         return self.context.overflow_status()
@@ -219,8 +262,10 @@ class Partitioned(Design):
     traps: Traps = axis(Traps.FGT, trap_controls.TRAPS)
     reservation: Reservation = axis(
         Reservation.DYNAMIC,
-        "when the host gives the guest's range up: while a vCPU is resident; at boot; or at boot and whenever an "
-        "operator writes reserved_host_counters ([[host.sysfs]]), but nothing of what a VM has",
+        "when the host gives the guest's range up: while a vCPU is resident; at boot; at boot and whenever an "
+        "operator writes reserved_host_counters ([[host.sysfs]]), but nothing of what a VM has; or while a vCPU is "
+        "resident and as far as it has used its counters, by traps until HPMN is full, PMCR_EL0.N being that from the "
+        "beginning",
     )
     pinned: Pinned = axis(
         Pinned.SWAP,
@@ -242,18 +287,21 @@ class Partitioned(Design):
         return clamped(cpus, wanted)
 
     def host_keeps(self, cpu: CpuSpec, counters: int) -> int | None:
-        if self.reservation is Reservation.DYNAMIC:
+        if self.reservation not in AT_BOOT:
             return cpu.counters - counters
         return cpu.counters - (left_to_guests(cpu, self.guest_range) & ~r.CYCLE_BIT).bit_count()
 
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
         check_partition(cpu)
-        return trap_controls.check(self.traps, cpu, counters)
+        fallbacks = trap_controls.check(self.traps, cpu, counters)
+        if self.reservation is Reservation.GROW and counters and not cpu.hpmn0:
+            fallbacks.append(f"{cpu.model} has no FEAT_HPMN0: HPMN is 1 at least, counter 0 is not waited for")
+        return fallbacks
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """The host's handler leaves the overflow flags of a guest's range to KVM."""
         kept, guests = host_counters(cpu), left_to_guests(cpu, self.guest_range)
-        if self.reservation is not Reservation.DYNAMIC:
+        if self.reservation in AT_BOOT:
             kept &= ~taken_from_host(cpu, guests)
         return HostPolicy(
             kept, guest_flags(cpu, guests), high_to_low=True, split_irq=True, swaps_pinned=self.pinned is Pinned.SWAP

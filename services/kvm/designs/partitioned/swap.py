@@ -243,10 +243,10 @@ class SwapOut:
 
     def _keep_cnten(self, values: list[int], slot: int) -> None:
         if self.context.on.split:
-            self.pmu.cnten = values[slot] & self.context.on.mask
+            self.pmu.cnten = self.pmu.cnten & self.context.beyond | values[slot] & self.context.on.mask
 
     def _keep_inten(self, values: list[int], slot: int) -> None:
-        self.pmu.inten = values[slot] & self.context.on.mask
+        self.pmu.inten = self.pmu.inten & self.context.beyond | values[slot] & self.context.on.mask
 
     def _keep_overflows(self, values: list[int], slot: int) -> None:
         self.pmu.ovs |= values[slot] & self.context.on.mask

@@ -17,6 +17,10 @@ TRAPPED_READS = TRAPPED_WRITES | r.HDFGRTR_PMCEIDN | r.HDFGRTR_PMMIR
 
 FINE_GRAINED = FineGrained(TRAPPED_READS, TRAPPED_WRITES)
 
+# And until HPMN is the VM's number of counters, where it grows, whatever could meet one above it.
+COUNTERS = r.HDFG_PMEVCNTRN | r.HDFG_PMCNTEN | r.HDFG_PMINTEN
+UNTIL_FULL = FineGrained(COUNTERS, COUNTERS)
+
 NOTHING_AT_EL2 = r.MDCR_EL2_HPMD | r.MDCR_EL2_HCCD
 
 
