@@ -340,10 +340,10 @@ def register_names() -> list[str]: ...
 class Executor:
     """Executes the bursts of a context's software on a CPU.
 
-    `trapped(register, is it written, what is written)` emulates an access, `operation(index, code, argument, operand)`
-    performs what the core does not: at once (the value read; None), or when what is returned has been awaited. Either
-    may have any CPU of the machine execute other bursts. `wait` makes of a stop that has to be awaited what gives the
-    time at the end of the burst.
+    `trapped(register, is it written, what is written, is it the program's, at EL0)` emulates an access,
+    `operation(index, code, argument, operand)` performs what the core does not: at once (the value read; None), or when
+    what is returned has been awaited. Either may have any CPU of the machine execute other bursts. `wait` makes of a
+    stop that has to be awaited what gives the time at the end of the burst.
     """
 
     def __new__(
@@ -353,7 +353,7 @@ class Executor:
         cpu: int,
         *,
         interruptible: bool,
-        trapped: Callable[[int, bool, int], int | Coroutine[Any, Any, int | None]],
+        trapped: Callable[[int, bool, int, bool], int | Coroutine[Any, Any, int | None]],
         operation: Callable[[int, int, int, int], Coroutine[Any, Any, None] | None],
         wait: Callable[[Executor, Burst, Stop], Coroutine[Any, Any, int]],
     ) -> Self:

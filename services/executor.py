@@ -20,9 +20,9 @@ class BurstCpu(Protocol):
     What it does not execute, and a stop that it cannot have, it refuses with a `services.cpu.BurstError`.
     """
 
-    def trapped(self, register: int, write: bool, value: int) -> int | Due:
-        """An access trapped to EL2 and is to be emulated; the value read. None, of what is awaited: the access is
-        executed again."""
+    def trapped(self, register: int, write: bool, value: int, program: bool) -> int | Due:
+        """An access trapped to EL2, perhaps of the software's `program` at EL0, and is to be emulated; the value read.
+        None, of what is awaited: the access is executed again."""
         ...
 
     def operation(self, index: int, code: int, argument: int, operand: int) -> Work | None:

@@ -107,6 +107,21 @@ class GuestPmu:
                 return False
         return True
 
+    def el0_may(self, register: int, *, write: bool) -> bool:
+        """pmu_access_el0_disabled and its siblings: does PMUSERENR_EL0 let EL0 make an access that has trapped?"""
+        if register == r.PMUSERENR_EL0:
+            return not write
+        allowing = r.PMUSERENR_EN
+        if register == r.PMSWINC_EL0:
+            allowing |= r.PMUSERENR_SW
+        elif register == r.PMSELR_EL0:
+            allowing |= r.PMUSERENR_ER
+        elif not write and register == r.PMCCNTR_EL0:
+            allowing |= r.PMUSERENR_CR
+        elif not write and register in OF_COUNTERS and not is_typer(register):
+            allowing |= r.PMUSERENR_ER
+        return bool(self.userenr & allowing)
+
     def pmceid(self, half: int, hardware: int, *, slots: bool = False) -> int:
         """kvm_pmu_get_pmceid: PMCEID<half>_EL0 for the guest, of what `hardware` has.
 

@@ -358,7 +358,7 @@ class PCpu(PCpuState):
 
     # The host's bursts (`services.executor.BurstCpu`).
 
-    def trapped(self, register: int, write: bool, value: int) -> int:
+    def trapped(self, register: int, write: bool, value: int, program: bool) -> int:
         raise ProtocolError(f"an access to {register_name(register)} trapped: nothing traps at EL2")
 
     def program_undefined(self, esr: int) -> None:

@@ -713,15 +713,17 @@ class VCpu(VCpuState):
         """What was to run behind the read is lost with the burst's rest, and what the entry interrupted is over."""
         self.undefined, self.compute, self.wfi = esr, None, False
 
-    def trapped(self, register: int, write: bool, value: int, exited: bool = False) -> int | Due:
+    def trapped(self, register: int, write: bool, value: int, program: bool, exited: bool = False) -> int | Due:
         """An access trapped to EL2, and has perhaps `exited` to the host: the design emulates it. The value read."""
         if not exited:
             if self.fast_path and self.vpmu.fast():
-                return self._trapped_fast(register, write, value)
+                return self._trapped_fast(register, write, value, program)
             if self.trap_sysreg():
-                return self._trapped_interrupted(register, write, value)
+                return self._trapped_interrupted(register, write, value, program)
         access: Eventual[int]
         try:
+            if program:
+                self._check_el0(register, write)
             access = begun(self.vpmu.access(register, write, value))
         except (InjectUndef, RetryAccess) as exc:
             access = _raised(exc)
@@ -737,9 +739,14 @@ class VCpu(VCpuState):
             self._enter_expired()
         return access
 
-    async def _trapped_interrupted(self, register: int, write: bool, value: int) -> int | None:
+    async def _trapped_interrupted(self, register: int, write: bool, value: int, program: bool) -> int | None:
         await self.serve_interrupts(1)
-        return await awaited(self.trapped(register, write, value, exited=True))
+        return await awaited(self.trapped(register, write, value, program, exited=True))
+
+    def _check_el0(self, register: int, write: bool) -> None:
+        """check_pmu_access_disabled. Raises InjectUndef."""
+        if self.vpmu.userenr_in_memory and not self.pmu.el0_may(register, write=write):
+            raise InjectUndef
 
     async def _emulated(self, access: Eventual[int], flush: Eventual[None] = None) -> int | None:
         """Back into the guest with what an access gives that waits, or after which the host's perf has run.
@@ -772,11 +779,13 @@ class VCpu(VCpuState):
         self._flush_timers()
         self.enter_el1(NEVER)
 
-    async def _trapped_fast(self, register: int, write: bool, value: int) -> int:
+    async def _trapped_fast(self, register: int, write: bool, value: int, program: bool) -> int:
         """Within the hypervisor's own code: no interrupt window, no vGIC, the time is the guest's."""
         self._exit_fast()
         self.irqs = Irqs.MASKED
         try:
+            if program:
+                self._check_el0(register, write)
             return await awaited(self.vpmu.access(register, write, value))
         except InjectUndef:
             raise TookException(ESR_UNKNOWN) from None

@@ -154,6 +154,10 @@ class Swaps:
 class Vpmu(ABC):
     """One vCPU's PMU under a design. Called on the pCPU that the vCPU is on, at EL2."""
 
+    # Whether KVM asks the guest's PMUSERENR_EL0 in memory if EL0 may make an access that has trapped. Elsewhere it is
+    # the one on the CPU, which has let the access get as far as EL2.
+    userenr_in_memory: ClassVar[bool] = False
+
     design: Design = derived()
     vcpu: KvmVcpu = derived()
     pmu: GuestPmu = derived(init=False)

@@ -39,7 +39,7 @@ class AsksLater:
         self.asked: list[tuple[int, ...]] = []
         self.executor = executor_of(self, machine, GUEST, 0, interruptible=interruptible)
 
-    def trapped(self, register: int, write: bool, value: int) -> Eventual[int]:
+    def trapped(self, register: int, write: bool, value: int, program: bool) -> Eventual[int]:
         self.asked.append((register, write, value))
         return self._later(EMULATED) if self.waits else EMULATED
 
@@ -135,7 +135,7 @@ async def test_a_program_s_read_that_is_undefined_ends_the_burst_and_its_cpu_is_
     async def undefined() -> int:
         raise TookException(1 << 25)
 
-    def trapped(register: int, write: bool, value: int) -> Eventual[int]:
+    def trapped(register: int, write: bool, value: int, program: bool) -> Eventual[int]:
         return undefined()
 
     cpu.trapped = trapped  # type: ignore[method-assign]

@@ -85,7 +85,7 @@ class Bench:
 
     # The kernel's bursts (`services.executor.BurstCpu`).
 
-    def trapped(self, register: int, write: bool, value: int) -> int:
+    def trapped(self, register: int, write: bool, value: int, program: bool) -> int:
         raise BurstError(f"nothing traps here, not {register_name(register)}")
 
     def interrupted(self, stop: Stop) -> Work:

@@ -9,7 +9,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use crate::burst::Burst;
 use crate::machine::Machine;
-use crate::stop::{Stop, access};
+use crate::stop::{Stop, access, of_program};
 
 /// Executes the bursts of a context's software. What a stop is for, it asks Python.
 #[pyclass(module = "services._pmu", frozen)]
@@ -53,8 +53,12 @@ impl Executor {
             };
             let due = match stop {
                 CoreStop::Trap { index, value, .. } => {
-                    let (register, write) = access(&burst.try_borrow()?.inner, index);
-                    let emulated = self.trapped.bind(py).call1((register, write, value))?;
+                    let (register, write, program) = {
+                        let burst = &burst.try_borrow()?.inner;
+                        let (register, write) = access(burst, index);
+                        (register, write, of_program(burst, index))
+                    };
+                    let emulated = self.trapped.bind(py).call1((register, write, value, program))?;
                     if emulated.is_exact_instance_of::<PyInt>() {
                         burst.try_borrow_mut()?.set_value(index, emulated.extract()?);
                         next = index + 1;

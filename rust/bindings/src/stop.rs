@@ -27,6 +27,12 @@ pub fn access(burst: &Burst, index: usize) -> (u16, bool) {
     })
 }
 
+/// Whether the access at `index` of `burst` is the software's program's, at EL0.
+#[inline]
+pub fn of_program(burst: &Burst, index: usize) -> bool {
+    burst.ops().get(index).is_some_and(|op| op.operation == Operation::UserMrs)
+}
+
 impl Stop {
     /// What Python is told of a stop of `burst`, with what is `due` for a trap or an operation. Of the burst's end there
     /// is nothing to tell.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 from services import registers as r
 from services.boot import HostPolicy
@@ -76,6 +76,8 @@ COUNTERS = (
 @dataclass(eq=False)
 class EmulatedPmu(Vpmu):
     """A vCPU's PMU in memory, each counter backed by a kernel counter of the vCPU's thread."""
+
+    userenr_in_memory: ClassVar[bool] = True
 
     design: Emulated = derived()
     host: HostTraps = field(default_factory=HostTraps, init=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import ClassVar
 
 from services import registers as r
 from services.boot import HostPolicy
@@ -33,6 +34,8 @@ ACCESSES = write_through(_as_written)
 @dataclass(eq=False)
 class V1Pmu(Vpmu):
     """An event type is on the CPU since the guest wrote it, whoever has been there in between."""
+
+    userenr_in_memory: ClassVar[bool] = True
 
     design: V1 = derived()
     host: HostTraps = field(default_factory=HostTraps, init=False)

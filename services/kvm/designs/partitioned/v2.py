@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import ClassVar
 
 from services import registers as r
 from services.boot import HostPolicy
@@ -25,6 +26,8 @@ ACCESSES = write_through(swap.whole_type_denied)
 @dataclass(eq=False)
 class V2Pmu(Vpmu):
     """On the CPU whenever it is loaded; without FEAT_FGT nothing is swapped: what is written through stays there."""
+
+    userenr_in_memory: ClassVar[bool] = True
 
     design: Posted = derived()
     host: HostTraps = field(default_factory=HostTraps, init=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from services import registers as r
 from services.boot import HostPolicy
@@ -24,6 +25,8 @@ ACCESSES = write_through(swap.whole_type_denied)
 @dataclass(eq=False)
 class V4Pmu(Vpmu):
     """The first access lifts MDCR_EL2's traps and loads nothing; from the next load on it is swapped."""
+
+    userenr_in_memory: ClassVar[bool] = True
 
     design: V4 = derived()
     host: HostTraps = field(default_factory=HostTraps, init=False)

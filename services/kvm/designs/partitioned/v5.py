@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from services import registers as r
 from services.boot import HostPolicy
@@ -26,6 +27,8 @@ NOT_OWNING = (r.PMCEID0_EL0, r.PMCEID1_EL0, r.PMMIR_EL1, r.PMSWINC_EL0)
 @dataclass(eq=False)
 class V5Pmu(Vpmu):
     """VCPU_PMU_ACCESS_VIRTUAL up to the first access, then PHYSICAL for good. Without FEAT_FGT nothing is swapped."""
+
+    userenr_in_memory: ClassVar[bool] = True
 
     design: V5 = derived()
     host: HostTraps = field(default_factory=HostTraps, init=False)
