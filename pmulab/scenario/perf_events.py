@@ -2,9 +2,9 @@
 
 Accepted: perf's generic names, software events, PMUv3 names as sysfs has them (`inst_retired`), raw events
 (`r11`), `armv8_pmuv3_0/event=0x11,long=1/` and `armv8_pmuv3_0/inst_retired/`, of each the terms `freq=` and `period=`
-(`cycles/period=100000/u`), the modifiers of `man perf-list` but `b` and `R`, and groups `{a,b}:u`. On a host with
-several core PMUs, a name without one stands for one event on each of them, in the order of their names, and a group
-for one group on each (parse_events_add_numeric, parse_events_multi_pmu_add,
+(`cycles/period=100000/u`), the modifiers of `man perf-list` but `R`, and for perf stat but `b`, and groups `{a,b}:u`.
+On a host with several core PMUs, a name without one stands for one event on each of them, in the order of their names,
+and a group for one group on each (parse_events_add_numeric, parse_events_multi_pmu_add,
 parse_events__sort_events_and_fix_groups). A raw event is one event, and a software event goes with its group's first.
 Source: `man perf-list` (Linux 6.12), tools/perf/util/parse-events.c behaviour.
 """
@@ -113,7 +113,7 @@ def parse_events(
     for number, argument in enumerate(arguments):
         try:
             for item in _split(argument):
-                specs.extend(_item(item, len(specs), pmus, tool))
+                specs.extend(_item(item, len(specs), pmus, tool, counts=not (frequency or period)))
         except EventSyntaxError as error:
             error.argument = number
             raise
@@ -152,16 +152,16 @@ def _split(text: str) -> list[str]:
     return [item.strip() for item in [*items, current]]
 
 
-def _item(item: str, first: int, pmus: Pmus | None, tool: str) -> list[EventSpec]:
+def _item(item: str, first: int, pmus: Pmus | None, tool: str, *, counts: bool) -> list[EventSpec]:
     if not item.startswith("{"):
         found: list[EventSpec] = []
-        for event in _on_each(_event(item, first, pmus, tool), pmus):
+        for event in _on_each(_event(item, first, pmus, tool, counts=counts), pmus):
             found.append(replace(event, leader=first + len(found)))
         return found
     body, _, after = item[1:].rpartition("}")
     if after and not after.startswith(":"):
         raise EventSyntaxError(f"{after!r} after the group {item!r}", "a group's modifiers follow a colon: {a,b}:u")
-    group = [_event(member, first, pmus, tool, after[1:]) for member in _split(body)]
+    group = [_event(member, first, pmus, tool, after[1:], counts=counts) for member in _split(body)]
     pinned, exclusive = group[0][0].pinned, group[0][0].exclusive  # of a leader; its members go with it
     of_pmu: dict[int, list[EventSpec]] = {}
     members = [event for member in group for event in _on_each(member, pmus)]
@@ -188,7 +188,7 @@ def _on_each(event: _Parsed, pmus: Pmus | None) -> list[EventSpec]:
     return [replace(spec, pmu=pmu, name=f"{pmus.names[pmu]}/{spec.name}/") for pmu in pmus.each(spec)]
 
 
-def _event(text: str, leader: int, pmus: Pmus | None, tool: str, group_modifiers: str = "") -> _Parsed:
+def _event(text: str, leader: int, pmus: Pmus | None, tool: str, group_modifiers: str = "", *, counts: bool) -> _Parsed:
     if "/" in text:
         head, slash, modifiers = text.rpartition("/")
         name = head + slash
@@ -200,7 +200,7 @@ def _event(text: str, leader: int, pmus: Pmus | None, tool: str, group_modifiers
             f"modifier 'W' of {text!r}: only a group can be weak", "write it after the group: {a,b}:W"
         )
     attr = _attr(name, pmus)
-    spec = _modify(text, attr, modifiers + group_modifiers, leader)
+    spec = _modify(text, attr, modifiers + group_modifiers, leader, counts=counts)
     if tool == "6.12" and not set(modifiers + group_modifiers) & set("GH"):
         # event_attr_init excludes guests; an event's own modifiers begin afresh, of which `u` and `p` do so again.
         spec = replace(spec, exclude_guest=not modifiers or bool(set(modifiers + group_modifiers) & set("up")))
@@ -323,9 +323,9 @@ def _in_range(name: str, event: int) -> int:
     return event
 
 
-def _modify(text: str, attr: _Attr, modifiers: str, leader: int) -> EventSpec:
+def _modify(text: str, attr: _Attr, modifiers: str, leader: int, *, counts: bool) -> EventSpec:
     for modifier in modifiers:
-        if modifier not in _MODIFIERS:
+        if modifier not in _MODIFIERS and (counts or modifier != "b"):  # only perf stat loads BPF programs for it
             remedy = _OTHER_MODIFIERS.get(modifier, f"there are {_MODIFIERS}")
             raise EventSyntaxError(f"modifier {modifier!r} of {text!r} is not supported", remedy)
     if modifiers.count("p") > _MOST_PRECISE:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pmulab import scenario
-from pmulab.scenario.perf_events import GUEST_PMUS, Pmus, parse_events
+from pmulab.scenario.perf_events import GUEST_PMUS, EventSyntaxError, Pmus, parse_events
 from services import events
 from services.errors import UserError
 from services.experiment import ANY_PMU, EventSpec
@@ -282,3 +284,13 @@ def test_config1_is_long_and_rdpmc() -> None:
     for wrong in ("rdpmc=2", "config1=8", "long=-1"):
         with pytest.raises(UserError):
             parse_events([f"armv8_pmuv3_0/cpu_cycles,{wrong}/"])
+
+
+def test_perf_record_does_not_look_at_b() -> None:
+    """bpf_counter__load is perf stat's."""
+    (plain, members) = parse_events(["cycles:b", "{cycles}:bu"], period=1000)
+    assert replace(plain, name="") == replace(parse_events(["cycles"], period=1000)[0], name="")
+    assert members.exclude_kernel
+    for event in ("cycles:b", "{cycles}:b"):
+        with pytest.raises(EventSyntaxError, match="modifier 'b'"):
+            parse_events([event])
