@@ -22,6 +22,7 @@ class HostPolicy:
     split_irq: bool = False  # its interrupt handler leaves a guest's overflow flags to KVM
     own_flags: int = MASK64  # and of the others clears these only
     fixed_flags: bool = False  # whether or not a guest is resident: it leaves all of `guest_flags` to KVM
+    hpmn_flags: bool = False  # a guest's are those of counters below MDCR_EL2.HPMN as its handler finds it
     shared_counters: bool = False  # what a guest takes on one CPU is taken on every CPU of that PMU
     hpme: bool = False  # it starts and stops the PMU by MDCR_EL2.HPME, too
     resched_irqs_on: bool = False  # perf_pmu_resched_update() takes the lock of perf's contexts with interrupts on

@@ -171,7 +171,8 @@ async def _emulated(
 ) -> list[str]:
     """What KVM makes of an access that has trapped to it."""
     vpmu = explained.vpmu
-    way = "on the fast path" if vpmu.fast_path and vpmu.fast() else "in the host's kernel"
+    fast = vpmu.fast_path and vpmu.fast(_pmu.register_encoding(name), write)
+    way = "on the fast path" if fast else "in the host's kernel"
     if el == 0:
         allowed = {"PMUSERENR_EL0": explained.vcpu.pmu.userenr}
         if _explain(name, 0, write, features, allowed).outcome == "trapped":

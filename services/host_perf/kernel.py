@@ -238,7 +238,7 @@ class HostCpu:
         perf, policy = self.perf, boot.policy
         await perf.probe(cpu)
         perf.split_irq, perf.own_flags = policy.split_irq, policy.own_flags
-        perf.fixed_flags = policy.fixed_flags
+        perf.fixed_flags, perf.hpmn_flags = policy.fixed_flags, policy.hpmn_flags
         self._reserve(perf.pmu.cntr_mask, policy)
         perf.guest_mask = policy.guest_flags if policy.fixed_flags else self.reserved
         await perf.set_counters(cpu, policy.counters, reschedule=False)

@@ -122,6 +122,28 @@ class GuestPmu:
             allowing |= r.PMUSERENR_ER
         return bool(self.userenr & allowing)
 
+    def increment(self, mask: int, event: int) -> None:
+        """kvm_pmu_counter_increment: those of the counters in `mask` that are enabled and have `event`, SW_INCR or
+        CHAIN, which KVM counts itself."""
+        if not self.pmcr & r.PMCR_E:
+            return
+        for n in r.bits(mask & self.cnten & self.mask & ~r.CYCLE_BIT):
+            if self.typer[n] & r.PMEVTYPER_EVTCOUNT != event:
+                continue
+            self.counter[n] = self.counter[n] + 1 & (MASK64 if self.pmuver >= r.PMUVER_P5 else MASK32)
+            if self.counter[n] & (MASK64 if self._overflows_long(n) else MASK32):
+                continue
+            self.ovs |= 1 << n
+            if self.can_chain(n):
+                self.increment(1 << (n + 1), r.CHAIN)
+
+    def can_chain(self, n: int) -> bool:
+        """kvm_pmu_counter_can_chain: an even one that overflows from bit 31, into an event counter."""
+        return n % 2 == 0 and n + 1 < CYCLE_COUNTER and not self._overflows_long(n)
+
+    def _overflows_long(self, n: int) -> bool:
+        return bool(self.pmcr & (r.PMCR_LC if n == CYCLE_COUNTER else r.PMCR_LP))
+
     def pmceid(self, half: int, hardware: int, *, slots: bool = False) -> int:
         """kvm_pmu_get_pmceid: PMCEID<half>_EL0 for the guest, of what `hardware` has.
 

@@ -716,7 +716,7 @@ class VCpu(VCpuState):
     def trapped(self, register: int, write: bool, value: int, program: bool, exited: bool = False) -> int | Due:
         """An access trapped to EL2, and has perhaps `exited` to the host: the design emulates it. The value read."""
         if not exited:
-            if self.fast_path and self.vpmu.fast():
+            if self.fast_path and self.vpmu.fast(register, write):
                 return self._trapped_fast(register, write, value, program)
             if self.trap_sysreg():
                 return self._trapped_interrupted(register, write, value, program)
@@ -781,7 +781,9 @@ class VCpu(VCpuState):
 
     async def _trapped_fast(self, register: int, write: bool, value: int, program: bool) -> int:
         """Within the hypervisor's own code: no interrupt window, no vGIC, the time is the guest's."""
-        self._exit_fast()
+        pcpu = self.pcpu
+        pcpu.enter_kernel()
+        pcpu.charge(Cost.EXIT_FAST)
         self.irqs = Irqs.MASKED
         try:
             if program:
@@ -793,20 +795,10 @@ class VCpu(VCpuState):
             self.irqs = Irqs.ON
             self.machine.set_running(self.cpu, self.context, 1, self.profile)
 
-    def _exit_fast(self) -> None:
-        pcpu = self.pcpu
-        pcpu.enter_kernel()
-        pcpu.charge(Cost.EXIT_FAST)
-
     async def _ipi(self, target: int) -> None:
-        """The guest's write of ICC_SGI1R_EL1, which traps as an access to its PMU does."""
+        """The guest's write of ICC_SGI1R_EL1, which traps to access_gic_sgi(): no fast path has it."""
         self.pcpu.charge(Cost.MSR)
         self.machine.trap(self.context, ICC_SGI1R_EL1, True)
-        if self.fast_path and self.vpmu.fast():
-            self._exit_fast()
-            self._send_sgi(target)
-            self.machine.set_running(self.cpu, self.context, 1, self.profile)
-            return
         if self.trap_sysreg():
             await self.serve_interrupts(1)
         self._send_sgi(target)

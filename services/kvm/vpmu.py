@@ -241,8 +241,8 @@ class Vpmu(ABC):
         """kvm_vcpu_pmu_restore_guest and kvm_vcpu_pmu_restore_host, where filters are switched."""
         return self.vcpu.call([(Call.EL0_FILTER, int(guest), 0, 0, 0)])
 
-    def fast(self) -> bool:
-        """With a `fast_path`: are trapped accesses completed now without leaving the hypervisor's own code?"""
+    def fast(self, register: int, write: bool) -> bool:
+        """With a `fast_path`: is this trapped access completed now without leaving the hypervisor's own code?"""
         return True
 
 

@@ -39,6 +39,7 @@ class CpuContext:
     split_irq: bool = False  # KVM clears the guest's flags, after the host's events
     own_flags: int = MASK64  # then: of the others, those that the handler clears
     fixed_flags: bool = False  # then: KVM is told of each interrupt, and `guest_mask` never changes
+    hpmn_flags: bool = False  # then: each interrupt finds out `guest_mask` by MDCR_EL2.HPMN
     lent: bool = False  # a guest has counters of the PMU, for which pinned events wait
     waiting: bool = False  # one does
     # Of a host's events that have never had a counter, by id, who had them when it was their turn: `range:K/N` (K of N

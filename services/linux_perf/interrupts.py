@@ -37,7 +37,15 @@ from services.linux_perf.throttle import (
     withheld_begins,
     withheld_ends,
 )
-from services.registers import MASK32, MASK64, PMINTENSET_EL1, PMOVSCLR_EL0
+from services.registers import (
+    MASK32,
+    MASK64,
+    MDCR_EL2,
+    MDCR_EL2_HPMN,
+    PMINTENSET_EL1,
+    PMOVSCLR_EL0,
+    counter_mask,
+)
 
 # As plain integers: an enum's member is looked up each time.
 COUNTER_OVERFLOW, GUEST_OVERFLOW = int(Notice.COUNTER_OVERFLOW), int(Notice.GUEST_OVERFLOW)
@@ -60,6 +68,8 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
     burst.extend(pmu.host_pmi)
     if cc.split_irq:
         slot, enabled = burst.mrs(PMOVSCLR_EL0), burst.mrs(PMINTENSET_EL1)
+        if cc.hpmn_flags:
+            burst.mrs(MDCR_EL2)
     else:
         slot = enabled = burst.extend(pmu.clear_flags)
     values = cpu.execute()
@@ -68,6 +78,9 @@ async def handle_irq(cc: CpuContext, cpu: Cpu) -> bool:
     flags = values[slot] & values[enabled]
     if not flags:
         return False
+    if cc.hpmn_flags:  # nothing is a guest's where HPMN is N, as for the host
+        hpmn = values[-1] & MDCR_EL2_HPMN
+        cc.guest_mask = counter_mask(hpmn) if hpmn < cc.counters else 0
     if cc.split_irq:
         cpu.burst.msr(PMOVSCLR_EL0, flags & cc.own_flags & ~cc.guest_mask)
     cpu.burst.extend(off(cc))

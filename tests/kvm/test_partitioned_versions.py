@@ -1,5 +1,6 @@
 """Each posted version of the partitioned vPMU, driven alone: its steps, its traps, its transitions."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,12 +9,16 @@ from pmulab import run
 from pmulab.curve import rows
 from pmulab.report import render
 from services import registers as r
-from services.cpu import awaited
+from services.cpu import Cpu, Entry, awaited
 from services.experiment import CpuSpec, DesignSpec
+from services.host_perf import HostPerf
 from services.kvm import designs
+from services.kvm.attendant import LocalSoftware
+from services.kvm.designs.emulated import EmulatedPmu
 from services.kvm.errors import InjectUndef
 from services.registers import CYCLE_BIT, PMEVCNTR, PMEVTYPER
 from services.state import restore, save
+from tests.kvm.scripted import Scripted, experiment, simulation
 from tests.kvm.stub_vcpu import StubVcpu, access, vcpu_load, vcpu_put
 
 H = 2  # the guest's event counters
@@ -262,19 +267,102 @@ async def test_up_to_v5_nothing_is_swapped_without_fgt(design: str) -> None:
     assert vcpu.tell() == ["w PMEVCNTR0_EL0"]
     assert vcpu.pmu.counter[0] == 41
     assert vpmu.swaps.loads == vpmu.swaps.puts == 0
-    assert vpmu.fast_path is (design < "partitioned-v5")
 
 
-@pytest.mark.parametrize("irq_mask", ["vcpu", "hpmn"])
-async def test_v9_tells_the_host_whose_flags_an_interrupt_finds(irq_mask: str) -> None:
-    """By the vCPU that runs: from its load on, FREE or not; by HPMN, while that is the guest's."""
-    vpmu, vcpu = made("partitioned-v9", irq_mask=irq_mask)
+@pytest.mark.parametrize("cpu", [FGT, NO_FGT])
+@pytest.mark.parametrize("design", VERSIONS)
+async def test_from_v2_to_v6_what_fgt_untraps_is_completed_in_the_hypervisor_if_it_traps(
+    design: str, cpu: CpuSpec
+) -> None:
+    """kvm_hyp_handle_pmu_regs(), without FEAT_FGT or before the first access. v6 leaves more to it, and what it would
+    refuse to sys_regs.c."""
+    vpmu, _ = made(design, cpu)
+    if design == "partitioned-v1" and not cpu.fgt:
+        assert not vpmu.fast_path
+        return
     await vcpu_load(vpmu)
-    assert ("GUEST_COUNTERS 0x0" in vcpu.tell()) is (irq_mask == "vcpu")
+    fast = "partitioned-v2" <= design <= "partitioned-v6"
+    assert vpmu.fast_path is fast
+    if not fast:
+        return
+    v6 = design == "partitioned-v6"
+    for register in (r.PMCR_EL0, r.PMCNTENCLR_EL0, PMEVCNTR(0), r.PMXEVCNTR_EL0, r.PMCCNTR_EL0, r.PMUSERENR_EL0):
+        assert vpmu.fast(register, False)
+    for register in (PMEVTYPER(0), r.PMCCFILTR_EL0, r.PMXEVTYPER_EL0, r.PMOVSCLR_EL0):
+        assert vpmu.fast(register, True) is v6
+    assert not any(vpmu.fast(register, False) for register in (r.PMCEID0_EL0, r.PMMIR_EL1))
+    assert vpmu.fast(PMEVCNTR(H), False) is not v6
+
+
+async def test_v6_s_fast_path_leaves_a_vcpu_as_it_is_where_it_refuses() -> None:
+    vpmu, vcpu = made("partitioned-v6")
+    await vcpu_load(vpmu)
+    with pytest.raises(InjectUndef):
+        await access(vpmu, PMEVCNTR(H), False, 0)
+    assert vcpu.peek(r.MDCR_EL2) & TPM
+
+
+async def test_v5_loads_from_the_fast_path_and_from_the_handlers_of_event_types_and_overflow_flags() -> None:
+    for register in (r.PMCR_EL0, r.PMSWINC_EL0, PMEVTYPER(0), r.PMOVSSET_EL0, r.PMCEID0_EL0):
+        vpmu, _ = made("partitioned-v5")
+        await vcpu_load(vpmu)
+        await access(vpmu, register, register == r.PMSWINC_EL0, 0)
+        assert vpmu.swaps.loads == (register != r.PMCEID0_EL0)
+
+
+@pytest.mark.parametrize(
+    ("irq_mask", "touched", "guests"),
+    [("vcpu", False, True), ("vcpu", True, True), ("hpmn", False, False), ("hpmn", True, True)],
+)
+async def test_whose_flag_an_interrupt_finds_in_v9(irq_mask: str, touched: bool, guests: bool) -> None:
+    """By the vCPU that runs: from its load on, FREE or not; by HPMN: from the first access on, before it is loaded."""
+
+    async def boot(cpu: Cpu, entry: Entry) -> None:
+        if touched:
+            await cpu.mrs(r.PMSELR_EL0)
+        cpu.burst.compute(1, 1, 1_000_000)
+
+    found = simulation(experiment("partitioned-v9", axes={"irq_mask": irq_mask}), Scripted(boot=boot))
+    found.attend_host(0, LocalSoftware(HostPerf().attend(0)))
+    (vcpu,), machine = found.vcpus, found.board.machine
+    while vcpu.compute is None:
+        await found.step()
+    assert vcpu.vpmu.swaps.loads == 0
+    for register, value in ((r.PMINTENSET_EL1, 1), (r.PMOVSSET_EL0, 1), (r.PMCR_EL0, r.PMCR_E)):
+        machine.poke(0, register, value)
+    machine.observe(True)
+    await found.step()
+    assert vcpu.pmu.ovs == guests
+    assert machine.peek(0, r.PMOVSSET_EL0) == 0
+    read = [register for *_, code, register, _ in machine.observed() if code == 0]
+    assert (r.MDCR_EL2 in read) is (irq_mask == "hpmn")
+
+
+@pytest.mark.parametrize("hpmn0", [False, True])
+@pytest.mark.parametrize("design", VERSIONS)
+async def test_a_partition_without_event_counters(design: str, hpmn0: bool) -> None:
+    """HPMN = 0 needs FEAT_HPMN0. Without it v1 has no partition, v2 to v5 write it, and v6 on leave HPMN as it is;
+    every access traps, and up to v5 nothing is swapped."""
+    cpu = replace(FGT, hpmn0=hpmn0)
+    vcpu = StubVcpu(cpu, 0)
+    vpmu: Any = designs.named(design).make({}, guest_range=CYCLE_BIT).vpmu(vcpu)
+    await vcpu_load(vpmu)
     await access(vpmu, r.PMSELR_EL0, True, 0)
     await vcpu_put(vpmu)
     await vcpu_load(vpmu)
-    assert f"GUEST_COUNTERS {MASK:#x}" in vcpu.tell()
+    writes_zero = "partitioned-v2" <= design <= "partitioned-v5"
+    assert vcpu.peek(r.MDCR_EL2) & r.MDCR_EL2_HPMN == (0 if hpmn0 or writes_zero else cpu.counters)
+    assert bool(vcpu.peek(r.MDCR_EL2) & TPM) is not hpmn0
+    assert isinstance(vpmu, EmulatedPmu) is (design == "partitioned-v1" and not hpmn0)
+    assert bool(vpmu.swaps.loads) is (hpmn0 or design > "partitioned-v5")
+    assert bool(vcpu.machine.choices_made(0)["bad_hpmn"]) is (writes_zero and not hpmn0)
+    told = " ".join(designs.named(design).make({}, guest_range=CYCLE_BIT).check(cpu, 0))
+    assert ("UNPREDICTABLE" in told) is (writes_zero and not hpmn0)
+    assert ("FEAT_HPMN0" in told) is not hpmn0
+
+
+def test_what_is_inferred_of_v9_is_said_to_be() -> None:
+    vpmu, _ = made("partitioned-v9")
     assert any("unverified" in fallback for fallback in vpmu.design.check(FGT, H))
     assert "unverified" in vpmu.design.why
 

@@ -8,9 +8,11 @@ from services import registers as r
 from services.cpu import Cpu, Entry, Notice
 from services.experiment import CpuSpec
 from services.host_perf import HostPerf
+from services.kvm import designs
 from services.kvm.attendant import LocalSoftware
 from services.registers import PMEVCNTR, PMEVTYPER
 from tests.kvm.scripted import Scripted, experiment, simulation
+from tests.kvm.stub_vcpu import StubVcpu, access, vcpu_load, vcpu_put
 
 NO_FGT = CpuSpec(model="no FEAT_FGT", counters=10, pmuver=6)
 FGT = CpuSpec(model="FEAT_FGT", counters=10, pmuver=6, fgt=1)
@@ -64,7 +66,13 @@ DESIGNS = [
     ("partitioned", {"traps": "slow-path", "swap": "lazy"}, FGT),
     ("mediated", {"traps": "slow-path"}, FGT),
     ("gunyah", {}, FGT),
+    ("partitioned-v1", {}, NO_FGT),
     ("partitioned-v2", {}, NO_FGT),
+    ("partitioned-v3", {}, NO_FGT),
+    ("partitioned-v4", {}, NO_FGT),
+    ("partitioned-v5", {}, NO_FGT),
+    ("partitioned-v6", {}, NO_FGT),
+    ("partitioned-v7", {}, NO_FGT),
 ]
 
 
@@ -108,3 +116,32 @@ class TestSoftwareIncrement:
         )
         assert guest.counts[:2] == [ALMOST + 100, 0]
         assert guest.flags | sum(guest.irqs) == 0
+
+
+@pytest.mark.parametrize("design", ["partitioned-v8", "partitioned-v9"])
+class TestOfV8:
+    """Without FEAT_FGT: kvm_pmu_software_increment() counts in memory, where the guest's registers are not."""
+
+    async def test_its_guest_s_counter_stands_still(self, design: str) -> None:
+        guest = await ran(design, {}, NO_FGT, Increments({0: r.SW_INCR}, {}, mask=1))
+        assert (guest.counts[0], guest.flags, guest.irqs) == (0, 0, [])
+
+    async def test_what_it_counts_is_there_for_the_vmm_up_to_the_next_put(self, design: str) -> None:
+        """As PMCR_EL0 and PMCNTEN have been since the last put; an overflow is in memory for good."""
+        vcpu = StubVcpu(NO_FGT, 2)
+        vpmu = designs.named(design).make({}, guest_range=0b11 | r.CYCLE_BIT).vpmu(vcpu)
+        pmu = vcpu.pmu
+        await vcpu_load(vpmu)
+        for register, value in ((r.PMCR_EL0, r.PMCR_E), (r.PMCNTENSET_EL0, 0b11), (PMEVCNTR(1), 2**32 - 1)):
+            await access(vpmu, register, True, value)
+        await access(vpmu, r.PMSWINC_EL0, True, 0b11)
+        assert pmu.counter[:2] == [0, 0], "memory does not know yet that they are enabled"
+        await vcpu_put(vpmu)
+        await vcpu_load(vpmu)
+        vcpu.tell()
+        await access(vpmu, r.PMSWINC_EL0, True, 0b11)
+        assert vcpu.tell() == ["r PMUSERENR_EL0"]
+        assert (pmu.counter[:2], pmu.ovs) == ([1, 0 if NO_FGT.pmuver < r.PMUVER_P5 else 2**32], 0b10)
+        assert [await access(vpmu, PMEVCNTR(n), False, 0) for n in (0, 1)] == [0, 2**32 - 1]
+        await vcpu_put(vpmu)
+        assert (pmu.counter[:2], pmu.ovs) == ([0, 2**32 - 1], 0b10)

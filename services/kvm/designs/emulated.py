@@ -165,8 +165,8 @@ class EmulatedPmu(Vpmu):
         if not self.backed >> counter & 1:
             raise ProtocolError(f"no kernel counter backs counter {counter} of the guest")
         self.pmu.ovs |= 1 << counter
-        if self._can_chain(counter):
-            self._count(1 << (counter + 1), r.CHAIN)
+        if self.pmu.can_chain(counter):
+            self.pmu.increment(1 << (counter + 1), r.CHAIN)
         if self.level():  # kvm_pmu_overflow_status
             self.vcpu.kick()
 
@@ -245,7 +245,7 @@ class EmulatedPmu(Vpmu):
             self._ask(DISABLE, counters & self.backed)
 
     def _write_pmswinc(self, value: int) -> None:
-        self._count(value & self.pmu.mask & ~CYCLE_BIT, r.SW_INCR)
+        self.pmu.increment(value, r.SW_INCR)
 
     def _write_pmcr(self, value: int) -> None:
         """kvm_pmu_handle_pmcr: P and C are not kept, LP only from PMUv3p5 on."""
@@ -274,13 +274,6 @@ class EmulatedPmu(Vpmu):
             self._reprogram(pmu.mask)
 
     # The backing events.
-
-    def _long_overflow(self, n: int) -> bool:
-        return bool(self.pmu.pmcr & (r.PMCR_LC if n == CYCLE_COUNTER else r.PMCR_LP))
-
-    def _can_chain(self, n: int) -> bool:
-        """kvm_pmu_counter_can_chain: an even one that overflows from bit 31, into an event counter."""
-        return n % 2 == 0 and n + 1 < CYCLE_COUNTER and not self._long_overflow(n)
 
     def _enable(self, mask: int) -> None:
         """kvm_pmu_enable_counter_mask: nothing while PMCR_EL0.E is clear."""
@@ -357,21 +350,6 @@ class EmulatedPmu(Vpmu):
 
     async def _value_after(self, n: int, counted: Coroutine[Any, Any, list[int]]) -> int:
         return self.pmu.counter[n] + (await counted)[0] & self.widths[n]
-
-    def _count(self, mask: int, event: int) -> None:
-        """kvm_pmu_counter_increment: SW_INCR and CHAIN are counted in memory."""
-        pmu = self.pmu
-        if not pmu.pmcr & r.PMCR_E:
-            return
-        for n in bits(mask & pmu.cnten & pmu.mask & ~CYCLE_BIT):
-            if pmu.typer[n] & PMEVTYPER_EVTCOUNT != event:
-                continue
-            pmu.counter[n] = pmu.counter[n] + 1 & self.widths[n]
-            if pmu.counter[n] & (MASK64 if self._long_overflow(n) else MASK32):
-                continue
-            pmu.ovs |= 1 << n
-            if self._can_chain(n):
-                self._count(1 << (n + 1), r.CHAIN)
 
     def el0_switched(self) -> bool:
         """Backing events exclude the host, so theirs has: at EL0 the hardware cannot tell host from guest."""

@@ -184,7 +184,7 @@ class MediatedPmu(Vpmu):
             wide = n == CYCLE_COUNTER or self.vcpu.spec.pmuver >= r.PMUVER_P5
             self.pmu.counter[n] = value & (MASK64 if wide else MASK32)
 
-    def fast(self) -> bool:
+    def fast(self, register: int, write: bool) -> bool:
         return self.context.resident
 
     def level(self) -> Eventual[bool]:

@@ -159,8 +159,10 @@ async def set_overflows(context: PmuContext, _: int, value: int) -> None:
 
 
 async def software_increment(context: PmuContext, _: int, value: int) -> None:
-    """It goes to the emulation's counters, in memory, which the next put writes over: lost."""
+    """kvm_pmu_software_increment, the emulation's: it counts in memory, by PMCR_EL0 and PMCNTEN as the last put has
+    left them there, and the next put writes over the counts. What overflows has its flag where flags are kept."""
     await check_access(context)
+    context.pmu.increment(value, r.SW_INCR)
 
 
 # access_pmselr, access_pmuserenr, access_pmceid, PMMIR_EL1

@@ -1,7 +1,9 @@
 """Trapped accesses in v7 and v6: event counters are reached through PMSELR_EL0, which is put back.
 
 V7: the handlers of sys_regs.c, otherwise as v8's. HYP: kvm_hyp_handle_pmu_regs() of v6, in the hypervisor's fast path,
-which has read PMUSERENR_EL0 once before.
+which has read PMUSERENR_EL0 once before; V6: the handlers of sys_regs.c, for what that leaves to them.
+
+PMSWINC_EL0 increments the CPU's counters: of no version but v8 is it known that memory's are incremented.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from services import registers as r
 from services._pmu import Burst
 from services.cpu import awaited
+from services.kvm.designs.partitioned import accesses
 from services.kvm.designs.partitioned.accesses import Accesses, by_counter, by_register, by_type, selected
 from services.kvm.designs.partitioned.accessors import (
     V8,
@@ -99,7 +102,14 @@ async def v7_set_overflows(context: PmuContext, _: int, value: int) -> None:
     await context.change_overflows(lambda flags: flags | value & context.pmu.mask)
 
 
-V7 = V8 | Accesses(
+async def software_increment(context: PmuContext, register: int, value: int) -> None:
+    await check_access(context)
+    await accesses.software_increment(context, register, value)
+
+
+V6 = V8 | Accesses(writes=by_register(software_increment, r.PMSWINC_EL0))
+
+V7 = V6 | Accesses(
     reads={
         **by_counter(v7_read_counter),
         r.PMXEVCNTR_EL0: (v7_read_selected_counter, 0),

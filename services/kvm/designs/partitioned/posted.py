@@ -25,6 +25,9 @@ class Posted(Design):
     # The host's driver reads reserved_host_counters.
     parameter: ClassVar[bool] = True
 
+    # kvm_pmu_hpmn gives 0 for a partition without event counters, on a CPU without FEAT_HPMN0, too.
+    hpmn_unchecked: ClassVar[bool] = False
+
     traps: Traps = Traps.FGT  # an axis of each version
 
     def guest_counters(self, cpu: CpuSpec) -> int:
@@ -57,6 +60,10 @@ class Posted(Design):
             fallbacks.append(f"{cpu.model} has no FEAT_FGT: every PMU access traps (MDCR_EL2.TPM)")
         if counters == 0 and not cpu.hpmn0:
             fallbacks.append(f"{cpu.model} has no FEAT_HPMN0: every PMU access traps")
+        if self.hpmn_unchecked and not cpu.hpmn0 and not self.guest_counters(cpu):
+            fallbacks.append(
+                f"it sets MDCR_EL2.HPMN to 0 all the same, which is UNPREDICTABLE: this CPU takes it as {cpu.counters}"
+            )
         return fallbacks
 
 

@@ -236,7 +236,7 @@ class PartitionedPmu(Vpmu):
                 self.derive()
                 await self._reside()
 
-    def fast(self) -> bool:
+    def fast(self, register: int, write: bool) -> bool:
         """What may make it grow needs the host's perf."""
         return self.context.resident and self.context.full
 

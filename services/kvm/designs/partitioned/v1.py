@@ -114,9 +114,11 @@ class V1(Posted):
         if cpu.reserved_host_counters in (0, NO_PARTITION):
             return ["reserved_host_counters leaves the host's PMU in one piece: the guest's vPMU is emulated"]
         fallbacks = super().check(cpu, counters)
-        if self.traps is Traps.FGT and not cpu.fgt:
-            fallbacks[0] = f"{cpu.model} has no FEAT_FGT: the guest's vPMU is emulated"
-        return fallbacks
+        if self.partitions(cpu):
+            return fallbacks
+        if self.traps is not Traps.FGT:
+            return ["traps=slow-path: the guest's vPMU is emulated, as without FEAT_FGT"]
+        return [f"{cpu.model} has no {'FEAT_HPMN0' if cpu.fgt else 'FEAT_FGT'}: the guest's vPMU is emulated"]
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         if not self.partitions(cpu):
@@ -131,8 +133,10 @@ class V1(Posted):
         return V1Pmu(self, vcpu) if self.partitions(vcpu.spec) else self._emulated().vpmu(vcpu)
 
     def partitions(self, cpu: CpuSpec) -> bool:
-        """Without FEAT_FGT it is not partitioned, nor where the host is to have no counter for itself."""
-        return self.traps is Traps.FGT and cpu.fgt > 0 and cpu.reserved_host_counters not in (0, NO_PARTITION)
+        """Not where the host is to have no counter for itself, nor where HPMN cannot have the value that it has to."""
+        if cpu.reserved_host_counters in (0, NO_PARTITION):
+            return False
+        return self.fine_grained(cpu, self.guest_counters(cpu))
 
     def _emulated(self) -> Emulated615:
         return Emulated615(guest_range=self.guest_range)

@@ -15,7 +15,7 @@ from services.kvm.designs.partitioned.guest_range import partition_up_to_v5
 from services.kvm.designs.partitioned.posted import Posted, status_on_cpu
 from services.kvm.designs.partitioned.swap import SwapIn
 from services.kvm.designs.partitioned.trap_controls import Traps
-from services.kvm.designs.partitioned.write_through import write_through
+from services.kvm.designs.partitioned.write_through import FAST, write_through
 from services.kvm.trap_setup import HostTraps
 from services.kvm.vpmu import Access, KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
@@ -37,7 +37,7 @@ class V2Pmu(Vpmu):
         super().derive()
         on = partition_up_to_v5(self.vcpu.spec, self.design.guest_counters(self.vcpu.spec))
         self.context.fit(self, on, n=min(self.pmu.counters, on.hpmn))
-        self.fast_path = not self.swapped
+        self.fast_path = True
 
     @property
     def swapped(self) -> bool:
@@ -76,6 +76,9 @@ class V2Pmu(Vpmu):
         hpmn = up_to_v5.hpmn(cpu, self.pmu.counters, self.context.on.hpmn)
         return hpmn | traps | trap_controls.nothing_at_el2(cpu)
 
+    def fast(self, register: int, write: bool) -> bool:
+        return register in FAST
+
     def access(self, register: int, write: bool, value: int) -> Access:
         return ACCESSES.perform(self.context, register, write, value)
 
@@ -94,6 +97,8 @@ class V2(Posted):
 
     name = "partitioned-v2"
     why = "v2 (June 2025): as v1, N settable, types by the filter at load; without FEAT_FGT in the hyp's fast path"
+
+    hpmn_unchecked = True
 
     traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.FAST_PATH))
 

@@ -20,6 +20,8 @@ class V3(Posted):
     name = "partitioned-v3"
     why = "v3 (June 2025): as v2; the host's driver stops and starts its counters by MDCR_EL2.HPME and PMCR_EL0.E"
 
+    hpmn_unchecked = True
+
     traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.FAST_PATH))
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:

@@ -14,7 +14,7 @@ from services.kvm.designs.partitioned.guest_range import partition_up_to_v5
 from services.kvm.designs.partitioned.posted import Posted, status_on_cpu
 from services.kvm.designs.partitioned.swap import SwapIn
 from services.kvm.designs.partitioned.trap_controls import Traps
-from services.kvm.designs.partitioned.write_through import write_through
+from services.kvm.designs.partitioned.write_through import FAST, write_through
 from services.kvm.trap_setup import HostTraps
 from services.kvm.vpmu import KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
@@ -36,7 +36,7 @@ class V4Pmu(Vpmu):
         super().derive()
         on = partition_up_to_v5(self.vcpu.spec, self.design.guest_counters(self.vcpu.spec))
         self.context.fit(self, on, n=min(self.pmu.counters, on.hpmn))
-        self.fast_path = not self.fgt
+        self.fast_path = True
 
     @property
     def fgt(self) -> bool:
@@ -79,6 +79,9 @@ class V4Pmu(Vpmu):
         hpmn = up_to_v5.hpmn(cpu, self.pmu.counters, self.context.on.hpmn)
         return hpmn | traps | trap_controls.nothing_at_el2(cpu)
 
+    def fast(self, register: int, write: bool) -> bool:
+        return register in FAST
+
     async def access(self, register: int, write: bool, value: int) -> int:
         context = self.context
         if not context.owned:
@@ -101,6 +104,8 @@ class V4(Posted):
 
     name = "partitioned-v4"
     why = "v4 (July 2025): as v3, but swapped only from the load after the guest's first access on, then for good"
+
+    hpmn_unchecked = True
 
     traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.FAST_PATH))
 

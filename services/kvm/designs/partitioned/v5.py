@@ -14,14 +14,14 @@ from services.kvm.designs.partitioned.guest_range import partition_up_to_v5
 from services.kvm.designs.partitioned.posted import Posted, status_on_cpu
 from services.kvm.designs.partitioned.swap import SwapIn
 from services.kvm.designs.partitioned.trap_controls import Traps
-from services.kvm.designs.partitioned.write_through import write_pmcr_v5, write_through
+from services.kvm.designs.partitioned.write_through import FAST, write_pmcr_v5, write_through
 from services.kvm.trap_setup import HostTraps
 from services.kvm.vpmu import KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
 
 ACCESSES = write_through(swap.without_el2, write_pmcr_v5)
 # The handlers of these are not those that call kvm_pmu_set_physical_access().
-NOT_OWNING = (r.PMCEID0_EL0, r.PMCEID1_EL0, r.PMMIR_EL1, r.PMSWINC_EL0)
+NOT_OWNING = (r.PMCEID0_EL0, r.PMCEID1_EL0, r.PMMIR_EL1)
 
 
 @dataclass(eq=False)
@@ -38,6 +38,7 @@ class V5Pmu(Vpmu):
         super().derive()
         on = partition_up_to_v5(self.vcpu.spec, self.design.guest_counters(self.vcpu.spec))
         self.context.fit(self, on, n=min(self.pmu.counters, on.hpmn))
+        self.fast_path = True
 
     @property
     def swapped(self) -> bool:
@@ -80,6 +81,9 @@ class V5Pmu(Vpmu):
         hpmn = up_to_v5.hpmn(cpu, self.pmu.counters, self.context.on.hpmn)
         return hpmn | traps | r.MDCR_EL2_HPME | trap_controls.nothing_at_el2(cpu)
 
+    def fast(self, register: int, write: bool) -> bool:
+        return register in FAST
+
     async def access(self, register: int, write: bool, value: int) -> int:
         found = await ACCESSES.perform(self.context, register, write, value)
         if not (self.context.owned or register in NOT_OWNING):
@@ -87,7 +91,8 @@ class V5Pmu(Vpmu):
         return found
 
     async def _own(self) -> None:
-        """kvm_pmu_set_physical_access, after the access; preemptible, as no other version's load is."""
+        """kvm_pmu_set_physical_access, after the access; preemptible, as no other version's load is, but on the fast
+        path, which has interrupts masked."""
         context = self.context
         context.owned = True
         await self.vcpu.write(r.MDCR_EL2, self._mdcr())
@@ -110,7 +115,9 @@ class V5(Posted):
     name = "partitioned-v5"
     why = "v5 (December 2025): as v4, with HPME set, and loaded after the first access; PMUSERENR_EL0 stays on the CPU"
 
-    traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.SLOW_PATH))
+    hpmn_unchecked = True
+
+    traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.FAST_PATH))
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         return up_to_v5.host_policy(cpu, self.guest_counters(cpu), hpme=True)

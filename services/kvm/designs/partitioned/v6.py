@@ -13,8 +13,10 @@ from services.kvm.designs.partitioned.guest_range import every_counter, partitio
 from services.kvm.designs.partitioned.posted import Posted, status_on_cpu
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
+from services.kvm.guest_pmu import counter_of
 from services.kvm.trap_setup import HostTraps
 from services.kvm.vpmu import KvmVcpu, SetN, Vpmu, axis
+from services.registers import CYCLE_COUNTER
 from services.state import derived
 
 
@@ -73,10 +75,16 @@ class V6Pmu(Vpmu):
         hpmn = n if n or cpu.hpmn0 else cpu.counters
         return hpmn | traps | r.MDCR_EL2_HPME | trap_controls.nothing_at_el2(cpu)
 
+    def fast(self, register: int, write: bool) -> bool:
+        """kvm_hyp_handle_pmu_regs of the VHE exit handler leaves what it would refuse to the handlers of sys_regs.c."""
+        n = counter_of(register, CYCLE_COUNTER)
+        refused = n is not None and n != CYCLE_COUNTER and n >= self.pmu.counters
+        return register in (by_selr.HYP.writes if write else by_selr.HYP.reads) and not refused
+
     async def access(self, register: int, write: bool, value: int) -> int:
         context = self.context
-        if register not in (by_selr.HYP.writes if write else by_selr.HYP.reads):
-            return await accessors.V8.perform(context, register, write, value)
+        if not self.fast(register, write):
+            return await by_selr.V6.perform(context, register, write, value)
         await accessors.check_access(context)
         if not context.owned:
             context.owned = True  # kvm_pmu_set_physical_access

@@ -88,8 +88,8 @@ class V9Pmu(BackedPmu):
         context = self.context
         context.loaded = True
         mask = context.on.mask if context.owned else 0
-        flags = mask if self.design.irq_mask is IrqMask.HPMN else context.on.mask
-        if flags:
+        flags = 0 if self.design.irq_mask is IrqMask.HPMN else context.on.mask
+        if mask or flags:
             await self._reserve((Call.GUEST_COUNTERS, mask, 0, flags, 0))
         if not context.owned:
             return
@@ -158,7 +158,7 @@ class V9(Posted):
     traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.SLOW_PATH))
     irq_mask: IrqMask = axis(
         IrqMask.VCPU,
-        "unverified: whose flags an interrupt finds, by the vCPU that runs, FREE or not; or by MDCR_EL2.HPMN",
+        "unverified: whose flags an interrupt finds, by the vCPU that runs, FREE or not; or by the CPU's MDCR_EL2.HPMN",
     )
 
     def host_keeps(self, cpu: CpuSpec, counters: int) -> int | None:
@@ -170,7 +170,8 @@ class V9(Posted):
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """The host gives a VM's counters up at vcpu_load, on that CPU alone."""
         guests = partition(cpu, self.guest_counters(cpu)).mask
-        return HostPolicy(host_counters(cpu), guests, high_to_low=True, split_irq=True)
+        by_hpmn = self.irq_mask is IrqMask.HPMN
+        return HostPolicy(host_counters(cpu), guests, high_to_low=True, split_irq=True, hpmn_flags=by_hpmn)
 
     @property
     def set_n(self) -> SetN:

@@ -1,7 +1,8 @@
 """Trapped accesses up to v5: what is written goes into memory and onto the CPU, what is read is the CPU's.
 
-But event types and overflow flags, which are read from memory alone. kvm_hyp_handle_pmu_regs(), and the handlers of
-sys_regs.c; whether EL0 may make an access is asked of the PMUSERENR_EL0 in memory.
+But event types and overflow flags, which are read from memory alone: these have handlers in sys_regs.c. What
+fine-grained traps leave to the hardware is completed in the hypervisor where it traps all the same, FEAT_FGT or not
+(kvm_hyp_handle_pmu_regs): an exception, too, is injected there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,15 @@ from services.kvm.designs.partitioned.swap import HardwareType
 from services.kvm.errors import InjectUndef
 from services.kvm.guest_pmu import PMCR_MASK, USERENR_ALL
 from services.registers import CYCLE_COUNTER
+
+# What kvm_hyp_handle_pmu_regs() knows.
+FAST = frozenset(
+    (
+        *(r.PMCR_EL0, r.PMSELR_EL0, r.PMUSERENR_EL0, r.PMSWINC_EL0, r.PMCCNTR_EL0, r.PMXEVCNTR_EL0),
+        *(r.PMCNTENSET_EL0, r.PMCNTENCLR_EL0, r.PMINTENSET_EL1, r.PMINTENCLR_EL1),
+        *map(r.PMEVCNTR, range(r.EVENT_COUNTERS)),
+    )
+)
 
 
 def _exists(context: PmuContext, n: int) -> None:
