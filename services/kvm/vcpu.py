@@ -656,6 +656,10 @@ class VCpu(VCpuState):
         self.trap_null()
         if self.at_entry:
             await self._leave()
+            await self._flush_pmu()
+            if self.vgic.line:  # kvm_vcpu_check_block
+                await self._resumed()
+                return
         self.halt.begin(pcpu.now, not pcpu.rq.waiting)
         if self.halt.until >= 0:
             await pcpu.serve_interrupts(-1)

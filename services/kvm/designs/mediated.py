@@ -20,7 +20,7 @@ from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accesses, trap_controls
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.guest_range import guest_range, host_counters
-from services.kvm.designs.partitioned.swap import without_el2
+from services.kvm.designs.partitioned.swap import quiet, without_el2
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.guest_pmu import OF_COUNTERS, PMCR_WRITABLE
 from services.kvm.trap_setup import HostTraps
@@ -109,8 +109,9 @@ class MediatedPmu(Vpmu):
             if value != there:
                 writes.msr(register, value)
         mask = context.on.mask
-        if flags & mask:
-            writes.msr(r.PMOVSCLR_EL0, flags & mask)
+        wanted = quiet(self.pmu, mask)  # the others are in memory, for injection
+        self._enable(writes, (r.PMOVSSET_EL0, r.PMOVSCLR_EL0), wanted, flags & mask)
+        self.pmu.ovs &= ~wanted
         self._enable(writes, (r.PMCNTENSET_EL0, r.PMCNTENCLR_EL0), self.pmu.cnten, cnten & mask)
         self._enable(writes, (r.PMINTENSET_EL1, r.PMINTENCLR_EL1), self.pmu.inten, inten & mask)
         guests = self.pmu.pmcr & PMCR_WRITABLE

@@ -1,4 +1,8 @@
-"""`raw`: guests access the PMU directly, nothing is saved or restored (Xen on Arm, `vpmu=1`). A negative control."""
+"""`raw`: guests access the PMU directly, nothing is saved or restored (Xen on Arm, `vpmu=1`). A negative control.
+
+Xen leaves the PMU's interrupt disabled, and has no perf. Here the host has one, whose driver takes the interrupt as its
+own and clears every flag; guests have none either way.
+"""
 
 from __future__ import annotations
 

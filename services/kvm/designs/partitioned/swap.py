@@ -45,6 +45,11 @@ def enables(context: PmuContext) -> int:
     return pmu.cnten & context.on.mask if context.on.split or pmu.pmcr & r.PMCR_E else 0
 
 
+def quiet(pmu: GuestPmu, mask: int) -> int:
+    """Overflow flags in memory, of `mask`, that do not interrupt as PMINTENSET_EL1 and PMCR_EL0.E are there."""
+    return pmu.ovs & mask & ~(pmu.inten if pmu.pmcr & r.PMCR_E else 0)
+
+
 class SwapIn:
     """A guest's registers from memory onto the CPU."""
 
@@ -119,10 +124,10 @@ class SwapIn:
         self.clear_overflows()
         pmu = self.pmu
         if self.context.on.split:
-            quiet = pmu.ovs & self.context.on.mask & ~(pmu.inten if pmu.pmcr & r.PMCR_E else 0)
-            if quiet:
-                self.burst.msr(r.PMOVSSET_EL0, quiet)
-                pmu.ovs &= ~quiet
+            flags = quiet(pmu, self.context.on.mask)
+            if flags:
+                self.burst.msr(r.PMOVSSET_EL0, flags)
+                pmu.ovs &= ~flags
 
     def cnten(self) -> None:
         """PMCNTENSET_EL0 and PMCNTENCLR_EL0."""
