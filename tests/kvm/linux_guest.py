@@ -118,6 +118,10 @@ async def traffic(of: Experiment) -> Traffic:
     """Run the guest in `world`."""
     made = Simulation(of)
     machine, (vcpu,) = made.board.machine, made.vcpus
+    cleared = r.counter_mask(COUNTERS)  # by the recorded armv8pmu_reset, which of more counters would clear all
+    vcpu.pmu.cnten, vcpu.pmu.inten, vcpu.pmu.ovs = (
+        bits & cleared for bits in (vcpu.pmu.cnten, vcpu.pmu.inten, vcpu.pmu.ovs)
+    )
     guest = LinuxGuest("emulated" if of.design.name.startswith("emulated") else "partitioned")
     made.attend_host(0, LocalSoftware(HostPerf().attend(0)))
     made.attend_guest("vm0", 0, LocalSoftware(guest))
