@@ -23,7 +23,7 @@ import grpc
 import orjson
 from google.protobuf.message import Message
 
-from services.experiment import SessionSpec, TaskSpec
+from services.experiment import ReservedHostCounters, SessionSpec, TaskSpec
 from services.result import Result, read
 from services.rpc import TIMEOUT, Address, Channel, RpcError, Tls, Unary, open_loop
 from services.rpc import connect as connect_channel
@@ -53,6 +53,7 @@ A = TypeVar("A", bound=Message)
 # Seconds that `result(wait=True)` waits for the end of all work, unless the caller says otherwise.
 PATIENCE = 3600.0
 
+Work = TaskSpec | SessionSpec | ReservedHostCounters
 Rates = Sequence[tuple[int, int]]  # (PMUv3 event number, occurrences per cycle as Q32.32)
 
 
@@ -67,9 +68,15 @@ class TrioLab:
         return await self._channel.call(DESCRIBE, DescribeRequest())
 
     async def inject(
-        self, target: str, work: TaskSpec | SessionSpec, *, cpu: int = 0, profiles: Sequence[Rates] = ()
+        self,
+        target: str,
+        work: Work,
+        *,
+        cpu: int = 0,
+        profiles: Sequence[Rates] = (),
     ) -> Injected:
-        """Give a workload or a perf session to a CPU of `target` ("host", or a VM); when it took effect.
+        """Give a workload or a perf session to a CPU of `target` ("host", or a VM), or write the host's parameter (on
+        whichever CPU); when it took effect.
 
         The phases of a task index into `profiles`.
         """
@@ -118,9 +125,15 @@ class Lab:
         return self._call(DESCRIBE, DescribeRequest())
 
     def inject(
-        self, target: str, work: TaskSpec | SessionSpec, *, cpu: int = 0, profiles: Sequence[Rates] = ()
+        self,
+        target: str,
+        work: Work,
+        *,
+        cpu: int = 0,
+        profiles: Sequence[Rates] = (),
     ) -> Injected:
-        """Give a workload or a perf session to a CPU of `target` ("host", or a VM); when it took effect.
+        """Give a workload or a perf session to a CPU of `target` ("host", or a VM), or write the host's parameter (on
+        whichever CPU); when it took effect.
 
         The phases of a task index into `profiles`.
         """
@@ -178,14 +191,16 @@ def connect(address: str, *, tls: Tls | None = None) -> Iterator[Lab]:
         yield Lab(channel, f"kvm at {parsed}")
 
 
-def _injection(target: str, work: TaskSpec | SessionSpec, cpu: int, profiles: Sequence[Rates]) -> InjectRequest:
+def _injection(target: str, work: Work, cpu: int, profiles: Sequence[Rates]) -> InjectRequest:
     request = InjectRequest(target=target, cpu=cpu)
     for rates in profiles:
         request.profiles.append(Profile(events=[event for event, _ in rates], rates=[rate for _, rate in rates]))
     if isinstance(work, TaskSpec):
         request.task = dumps(work).decode()
-    else:
+    elif isinstance(work, SessionSpec):
         request.session = dumps(work).decode()
+    else:
+        request.parameter = dumps(work).decode()
     return request
 
 

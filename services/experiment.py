@@ -179,6 +179,13 @@ class HostCpuSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ReservedHostCounters:
+    """What an operator writes to `reserved_host_counters` in sysfs."""
+
+    values: tuple[int, ...]  # of each pCPU
+
+
+@dataclass(frozen=True, slots=True)
 class ParameterWrite:
     """An operator writes `reserved_host_counters` in sysfs."""
 

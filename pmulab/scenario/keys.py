@@ -38,7 +38,8 @@ HOST = (
     "task",
     "perf",
 )
-SYSFS = ("at_ms", "reserved_host_counters")
+SYSFS_NOW = ("reserved_host_counters",)
+SYSFS = ("at_ms", *SYSFS_NOW)
 OFFLINE = ("pcpu", "from_ms", "to_ms")
 HOST_TASK = (
     "pcpu",
@@ -77,4 +78,4 @@ GUEST_PERF = ("vcpu", *TASK_PERF)
 PUBLISHED_TIMES = ("elapsed_seconds", "user_seconds", "system_seconds")
 PUBLISHED_SHARES = ("host_kernel_percent", "guest_percent")
 PUBLISHED = ("source", *PUBLISHED_TIMES, *PUBLISHED_SHARES, "relative_to", "fitted")
-INJECTION = ("task", "perf")
+INJECTION = ("task", "perf", "sysfs")

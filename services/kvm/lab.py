@@ -277,6 +277,7 @@ def wire_request(request: Request) -> lab_pb2.InjectRequest:
         ],
         task=None if request.task is None else typed_json.dumps(request.task).decode(),
         session=None if request.session is None else typed_json.dumps(request.session).decode(),
+        parameter=None if request.parameter is None else typed_json.dumps(request.parameter).decode(),
     )
 
 
@@ -294,6 +295,9 @@ def request_of(message: lab_pb2.InjectRequest) -> Request:
             task=typed_json.loads(ex.TaskSpec, message.task.encode(), "task") if work == "task" else None,
             session=typed_json.loads(ex.SessionSpec, message.session.encode(), "session")
             if work == "session"
+            else None,
+            parameter=typed_json.loads(ex.ReservedHostCounters, message.parameter.encode(), "parameter")
+            if work == "parameter"
             else None,
         )
     except orjson.JSONDecodeError as exc:

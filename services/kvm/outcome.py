@@ -72,7 +72,7 @@ def result(
         "hosts": [
             report | {"interrupt_latency": pcpu.latencies.summary()} for pcpu, report in zip(pcpus, hosts, strict=True)
         ],
-        "injected": [asdict(taken) for taken in injected],
+        "injected": [_taken(taken) for taken in injected],
         **({"killed": killed} if killed else {}),
     }
 
@@ -84,16 +84,25 @@ def measured(
     experiment: Experiment,
     pcpus: Sequence[PCpu],
     vcpus: Sequence[VCpu],
+    written: Iterable[tuple[int, ...]],
 ) -> dict[str, Any]:
     """`result` with its digest and what is outside of that."""
     return {
         "digest": digest(result),
         "wall_seconds": wall_seconds,
         "unverified": design.unverified,
-        "parts": list(parts(design, experiment)),
+        "parts": list(parts(design, experiment, written)),
         "round_trips": round_trips(pcpus, vcpus),
         **result,
     }
+
+
+def _taken(taken: Taken) -> dict[str, Any]:
+    """As plain data, without what it leaves open that not every version could ask for."""
+    plain = asdict(taken)
+    if taken.request.parameter is None:
+        del plain["request"]["parameter"]
+    return plain
 
 
 def digest(result: dict[str, Any]) -> str:

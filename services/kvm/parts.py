@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -16,10 +16,10 @@ FOR_A_HYPERVISOR = 2
 FOR_A_VIRTUAL_PE = 2
 
 
-def parts(design: Design, experiment: Experiment) -> Iterator[dict[str, Any]]:
+def parts(design: Design, experiment: Experiment, written: Iterable[tuple[int, ...]] = ()) -> Iterator[dict[str, Any]]:
     """Of each guest and each kind of CPU that it may run on, and where an operator moves the line, as it is from then
-    on, too; none under a design that does not divide them."""
-    writes = [reserved for _, reserved in parameter.effective(design, experiment)]
+    on, too (`written`: by live clients); none under a design that does not divide them."""
+    writes = [*(reserved for _, reserved in parameter.effective(design, experiment)), *written]
     for guest in experiment.guests:
         cpus = guest.allowed(experiment.cpus)
         counters = design.nr_counters(cpus, guest.counters)

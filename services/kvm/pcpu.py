@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -557,6 +558,11 @@ class PCpu(PCpuState):
         self.machine.acknowledge(self.cpu)
         if self.rq.current is not None:
             self.rq.current.pmu_interrupt(raised)
+
+    def write_parameter(self, reserved: int) -> None:
+        """`reserved_host_counters` is written now."""
+        bisect.insort(self.parameter_writes, (self.now, reserved), key=lambda write: write[0])
+        self.rearm()
 
     async def _parameter_written(self, el: int) -> None:
         """The IPI by which a write of `reserved_host_counters` has each CPU's events rescheduled."""

@@ -11,9 +11,11 @@ from services import state, typed_json
 from services.boot import CpuSession
 from services.core_pmus import core_pmus
 from services.events import UNMAPPED, Software
+from services.kvm import parameter
 from services.kvm.board import Board
 from services.kvm.pcpu import PCpu
 from services.kvm.vcpu import VCpu
+from services.kvm.vpmu import Design
 
 HOST = "host"  # as the target of a request
 MARK = 64  # in the ordered log; entries are marked with their kind
@@ -25,13 +27,14 @@ MAX_CYCLES = 1 << 62  # of all phases and repetitions of a task, and of a sleep
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A task or a perf session, on one CPU of the host or of a guest."""
+    """A task or a perf session, on one CPU of the host or of a guest; or of the host, what an operator writes."""
 
     target: str  # "host" or a guest's name
     cpu: int
     profiles: tuple[tuple[tuple[int, int], ...], ...] = ()  # what the task's phases index into
     task: ex.TaskSpec | None = None
     session: ex.SessionSpec | None = None
+    parameter: ex.ReservedHostCounters | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,13 @@ class RequestsState:
 class Requests(RequestsState):
     """The requests of one simulation."""
 
-    DERIVED = ("board", "pcpus", "vcpus", "perf_process")
+    DERIVED = ("board", "design", "pcpus", "vcpus", "perf_process")
     __slots__ = DERIVED
 
     def __init__(
         self,
         board: Board,
+        design: Design,
         pcpus: Sequence[PCpu],
         vcpus: Sequence[VCpu],
         perf_process: Callable[[PCpu, ex.SessionSpec], int],
@@ -67,6 +71,7 @@ class Requests(RequestsState):
         """`perf_process` gives the thread of the host's perf that is to print a session's counts at intervals."""
         super().__init__()
         self.board = board
+        self.design = design
         self.pcpus = pcpus
         self.vcpus = vcpus
         self.perf_process = perf_process
@@ -86,6 +91,12 @@ class Requests(RequestsState):
             if taken.request.task is not None:
                 yield taken.request.task
 
+    def parameters(self) -> Iterator[tuple[int, ...]]:
+        """What live clients have written to `reserved_host_counters`, of each pCPU."""
+        for taken in self.taken:
+            if taken.request.parameter is not None:
+                yield taken.request.parameter.values
+
     def take(self) -> None:
         """Take up what is waiting."""
         board = self.board
@@ -94,7 +105,11 @@ class Requests(RequestsState):
             for rates in request.profiles:
                 board.machine.add_profile(rates)
             board.profiles += len(request.profiles)
-            if request.target == HOST:
+            if request.parameter is not None:
+                pcpu = self.pcpus[request.cpu]
+                for one, reserved in zip(self.pcpus, request.parameter.values, strict=True):
+                    one.write_parameter(reserved)
+            elif request.target == HOST:
                 pcpu = self.pcpus[request.cpu]
                 pcpu.requests.append(self._host_work(pcpu, request))
                 pcpu.host_has_events = True
@@ -123,8 +138,8 @@ class Requests(RequestsState):
     def _check(self, request: Request) -> None:
         for index, profile in enumerate(request.profiles):
             _check_profile(profile, f"profiles[{index}]")
-        if (request.task is None) is (request.session is None):
-            raise ValueError("work: give either a task or a session")
+        if [request.task, request.session, request.parameter].count(None) != 2:
+            raise ValueError("work: give a task, a session or a parameter, and one of them")
         session, where = request.session, "session"
         if request.task is not None:
             _check_task(request.task, len(request.profiles))
@@ -135,14 +150,28 @@ class Requests(RequestsState):
             _check_session(session, where, experiment.events, pmus)
         if request.target != HOST:
             self._vcpu(request.target, request.cpu)
+            if request.parameter is not None:
+                raise ValueError("parameter: reserved_host_counters is the host's")
         elif not 0 <= request.cpu < len(self.pcpus):
             raise KeyError(f"the host has {len(self.pcpus)} pCPUs, there is no {request.cpu}")
+        elif request.parameter is not None:
+            self._check_parameter(request.parameter)
         elif self.pcpus[request.cpu].offline:
             raise ValueError(f"cpu: pCPU {request.cpu} is offline (ENODEV)")
         elif session is not None and session.interval and self.board.experiment.host.cpus[request.cpu].offline:
             raise ValueError(f"{where}.interval: pCPU {request.cpu} goes offline, perf could not read there")
         elif request.task is not None:
             raise ValueError("task: the host takes perf sessions only; its tasks are the scenario's")
+
+    def _check_parameter(self, written: ex.ReservedHostCounters) -> None:
+        experiment = self.board.experiment
+        if len(written.values) != len(self.pcpus):
+            raise ValueError(f"parameter.values: {len(written.values)} of them, for {len(self.pcpus)} pCPUs")
+        if min(written.values) < ex.NO_PARTITION:
+            raise ValueError(f"parameter.values: {min(written.values)}, where -1 is no partition")
+        why = parameter.refused(self.design, experiment, written.values)
+        if why:
+            raise ValueError(f"parameter.values: {why}")
 
     def save(self) -> state.Saved:
         return state.save(self)

@@ -80,7 +80,7 @@ class Simulation:
         self.readers = PerfReaders(board, self.pcpus, self.threads, len(experiment.host_recording()))
         for pcpu in self.pcpus:
             pcpu.wake_reader = self.readers.wake
-        self.requests = Requests(board, self.pcpus, self.vcpus, self._perf_process)
+        self.requests = Requests(board, self.design, self.pcpus, self.vcpus, self._perf_process)
         self.at_boot = len(self.threads), len(self.readers.known), len(self.processes)
         self.entered = False  # a handler is running, or a vCPU preempted in one of KVM's, so not all state is data
 
@@ -303,7 +303,10 @@ class Simulation:
 
     def measured(self, result: dict[str, Any], wall_seconds: float) -> dict[str, Any]:
         """What `result` gave, with its digest and what is outside of that."""
-        return outcome.measured(result, wall_seconds, self.design, self.board.experiment, self.pcpus, self.vcpus)
+        written = self.requests.parameters()
+        return outcome.measured(
+            result, wall_seconds, self.design, self.board.experiment, self.pcpus, self.vcpus, written
+        )
 
     # State.
 

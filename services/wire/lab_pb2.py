@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17services/wire/lab.proto\x12\tpmulab.v1\"\x11\n\x0f\x44\x65scribeRequest\"\xfb\x01\n\x0b\x44\x65scription\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08scenario\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65sign\x18\x04 \x01(\t\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x14\n\x0c\x66requency_hz\x18\x06 \x01(\x04\x12\r\n\x05pcpus\x18\x07 \x01(\r\x12\"\n\x07targets\x18\x08 \x03(\x0b\x32\x11.pmulab.v1.Target\x12\x0b\n\x03now\x18\t \x01(\x04\x12+\n\x08services\x18\n \x03(\x0b\x32\x19.pmulab.v1.ServiceAddress\x12\x0e\n\x06launch\x18\x0b \x01(\t\"6\n\x06Target\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x63pus\x18\x02 \x01(\r\x12\x10\n\x08\x61ttended\x18\x03 \x01(\x08\"0\n\x0eServiceAddress\x12\r\n\x05\x61\x63tor\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"}\n\rInjectRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0b\n\x03\x63pu\x18\x02 \x01(\r\x12$\n\x08profiles\x18\x03 \x03(\x0b\x32\x12.pmulab.v1.Profile\x12\x0e\n\x04task\x18\x04 \x01(\tH\x00\x12\x11\n\x07session\x18\x05 \x01(\tH\x00\x42\x06\n\x04work\"(\n\x07Profile\x12\x0e\n\x06\x65vents\x18\x01 \x03(\r\x12\r\n\x05rates\x18\x02 \x03(\x04\"2\n\x08Injected\x12\n\n\x02id\x18\x01 \x01(\r\x12\r\n\x05\x65ntry\x18\x02 \x01(\x04\x12\x0b\n\x03now\x18\x03 \x01(\x04\"\x1d\n\rResultRequest\x12\x0c\n\x04wait\x18\x01 \x01(\x08\")\n\x0bResultReply\x12\x0c\n\x04json\x18\x01 \x01(\x0c\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\"#\n\x0cWatchRequest\x12\x13\n\x0binterval_ms\x18\x01 \x01(\r\"d\n\x08Progress\x12\x0b\n\x03now\x18\x01 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x02 \x01(\x04\x12\r\n\x05total\x18\x03 \x01(\x04\x12\x0c\n\x04left\x18\x04 \x01(\x04\x12\x0f\n\x07running\x18\x05 \x01(\r\x12\x0c\n\x04\x64one\x18\x06 \x01(\x08\"\x0c\n\nLogRequest\">\n\x0cInjectionLog\x12.\n\ninjections\x18\x01 \x03(\x0b\x32\x1a.pmulab.v1.LoggedInjection\"c\n\x0fLoggedInjection\x12%\n\x08injected\x18\x01 \x01(\x0b\x32\x13.pmulab.v1.Injected\x12)\n\x07request\x18\x02 \x01(\x0b\x32\x18.pmulab.v1.InjectRequest\"\x11\n\x0fShutdownRequest\"\x1c\n\rShutdownReply\x12\x0b\n\x03now\x18\x01 \x01(\x04\x32\xec\x02\n\x03Lab\x12>\n\x08\x44\x65scribe\x12\x1a.pmulab.v1.DescribeRequest\x1a\x16.pmulab.v1.Description\x12\x37\n\x06Inject\x12\x18.pmulab.v1.InjectRequest\x1a\x13.pmulab.v1.Injected\x12:\n\x06Result\x12\x18.pmulab.v1.ResultRequest\x1a\x16.pmulab.v1.ResultReply\x12\x37\n\x05Watch\x12\x17.pmulab.v1.WatchRequest\x1a\x13.pmulab.v1.Progress0\x01\x12\x35\n\x03Log\x12\x15.pmulab.v1.LogRequest\x1a\x17.pmulab.v1.InjectionLog\x12@\n\x08Shutdown\x12\x1a.pmulab.v1.ShutdownRequest\x1a\x18.pmulab.v1.ShutdownReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17services/wire/lab.proto\x12\tpmulab.v1\"\x11\n\x0f\x44\x65scribeRequest\"\xfb\x01\n\x0b\x44\x65scription\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08scenario\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65sign\x18\x04 \x01(\t\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x14\n\x0c\x66requency_hz\x18\x06 \x01(\x04\x12\r\n\x05pcpus\x18\x07 \x01(\r\x12\"\n\x07targets\x18\x08 \x03(\x0b\x32\x11.pmulab.v1.Target\x12\x0b\n\x03now\x18\t \x01(\x04\x12+\n\x08services\x18\n \x03(\x0b\x32\x19.pmulab.v1.ServiceAddress\x12\x0e\n\x06launch\x18\x0b \x01(\t\"6\n\x06Target\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x63pus\x18\x02 \x01(\r\x12\x10\n\x08\x61ttended\x18\x03 \x01(\x08\"0\n\x0eServiceAddress\x12\r\n\x05\x61\x63tor\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\x92\x01\n\rInjectRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0b\n\x03\x63pu\x18\x02 \x01(\r\x12$\n\x08profiles\x18\x03 \x03(\x0b\x32\x12.pmulab.v1.Profile\x12\x0e\n\x04task\x18\x04 \x01(\tH\x00\x12\x11\n\x07session\x18\x05 \x01(\tH\x00\x12\x13\n\tparameter\x18\x06 \x01(\tH\x00\x42\x06\n\x04work\"(\n\x07Profile\x12\x0e\n\x06\x65vents\x18\x01 \x03(\r\x12\r\n\x05rates\x18\x02 \x03(\x04\"2\n\x08Injected\x12\n\n\x02id\x18\x01 \x01(\r\x12\r\n\x05\x65ntry\x18\x02 \x01(\x04\x12\x0b\n\x03now\x18\x03 \x01(\x04\"\x1d\n\rResultRequest\x12\x0c\n\x04wait\x18\x01 \x01(\x08\")\n\x0bResultReply\x12\x0c\n\x04json\x18\x01 \x01(\x0c\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\"#\n\x0cWatchRequest\x12\x13\n\x0binterval_ms\x18\x01 \x01(\r\"d\n\x08Progress\x12\x0b\n\x03now\x18\x01 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x02 \x01(\x04\x12\r\n\x05total\x18\x03 \x01(\x04\x12\x0c\n\x04left\x18\x04 \x01(\x04\x12\x0f\n\x07running\x18\x05 \x01(\r\x12\x0c\n\x04\x64one\x18\x06 \x01(\x08\"\x0c\n\nLogRequest\">\n\x0cInjectionLog\x12.\n\ninjections\x18\x01 \x03(\x0b\x32\x1a.pmulab.v1.LoggedInjection\"c\n\x0fLoggedInjection\x12%\n\x08injected\x18\x01 \x01(\x0b\x32\x13.pmulab.v1.Injected\x12)\n\x07request\x18\x02 \x01(\x0b\x32\x18.pmulab.v1.InjectRequest\"\x11\n\x0fShutdownRequest\"\x1c\n\rShutdownReply\x12\x0b\n\x03now\x18\x01 \x01(\x04\x32\xec\x02\n\x03Lab\x12>\n\x08\x44\x65scribe\x12\x1a.pmulab.v1.DescribeRequest\x1a\x16.pmulab.v1.Description\x12\x37\n\x06Inject\x12\x18.pmulab.v1.InjectRequest\x1a\x13.pmulab.v1.Injected\x12:\n\x06Result\x12\x18.pmulab.v1.ResultRequest\x1a\x16.pmulab.v1.ResultReply\x12\x37\n\x05Watch\x12\x17.pmulab.v1.WatchRequest\x1a\x13.pmulab.v1.Progress0\x01\x12\x35\n\x03Log\x12\x15.pmulab.v1.LogRequest\x1a\x17.pmulab.v1.InjectionLog\x12@\n\x08Shutdown\x12\x1a.pmulab.v1.ShutdownRequest\x1a\x18.pmulab.v1.ShutdownReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,30 +39,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TARGET']._serialized_end=365
   _globals['_SERVICEADDRESS']._serialized_start=367
   _globals['_SERVICEADDRESS']._serialized_end=415
-  _globals['_INJECTREQUEST']._serialized_start=417
-  _globals['_INJECTREQUEST']._serialized_end=542
-  _globals['_PROFILE']._serialized_start=544
-  _globals['_PROFILE']._serialized_end=584
-  _globals['_INJECTED']._serialized_start=586
-  _globals['_INJECTED']._serialized_end=636
-  _globals['_RESULTREQUEST']._serialized_start=638
-  _globals['_RESULTREQUEST']._serialized_end=667
-  _globals['_RESULTREPLY']._serialized_start=669
-  _globals['_RESULTREPLY']._serialized_end=710
-  _globals['_WATCHREQUEST']._serialized_start=712
-  _globals['_WATCHREQUEST']._serialized_end=747
-  _globals['_PROGRESS']._serialized_start=749
-  _globals['_PROGRESS']._serialized_end=849
-  _globals['_LOGREQUEST']._serialized_start=851
-  _globals['_LOGREQUEST']._serialized_end=863
-  _globals['_INJECTIONLOG']._serialized_start=865
-  _globals['_INJECTIONLOG']._serialized_end=927
-  _globals['_LOGGEDINJECTION']._serialized_start=929
-  _globals['_LOGGEDINJECTION']._serialized_end=1028
-  _globals['_SHUTDOWNREQUEST']._serialized_start=1030
-  _globals['_SHUTDOWNREQUEST']._serialized_end=1047
-  _globals['_SHUTDOWNREPLY']._serialized_start=1049
-  _globals['_SHUTDOWNREPLY']._serialized_end=1077
-  _globals['_LAB']._serialized_start=1080
-  _globals['_LAB']._serialized_end=1444
+  _globals['_INJECTREQUEST']._serialized_start=418
+  _globals['_INJECTREQUEST']._serialized_end=564
+  _globals['_PROFILE']._serialized_start=566
+  _globals['_PROFILE']._serialized_end=606
+  _globals['_INJECTED']._serialized_start=608
+  _globals['_INJECTED']._serialized_end=658
+  _globals['_RESULTREQUEST']._serialized_start=660
+  _globals['_RESULTREQUEST']._serialized_end=689
+  _globals['_RESULTREPLY']._serialized_start=691
+  _globals['_RESULTREPLY']._serialized_end=732
+  _globals['_WATCHREQUEST']._serialized_start=734
+  _globals['_WATCHREQUEST']._serialized_end=769
+  _globals['_PROGRESS']._serialized_start=771
+  _globals['_PROGRESS']._serialized_end=871
+  _globals['_LOGREQUEST']._serialized_start=873
+  _globals['_LOGREQUEST']._serialized_end=885
+  _globals['_INJECTIONLOG']._serialized_start=887
+  _globals['_INJECTIONLOG']._serialized_end=949
+  _globals['_LOGGEDINJECTION']._serialized_start=951
+  _globals['_LOGGEDINJECTION']._serialized_end=1050
+  _globals['_SHUTDOWNREQUEST']._serialized_start=1052
+  _globals['_SHUTDOWNREQUEST']._serialized_end=1069
+  _globals['_SHUTDOWNREPLY']._serialized_start=1071
+  _globals['_SHUTDOWNREPLY']._serialized_end=1099
+  _globals['_LAB']._serialized_start=1102
+  _globals['_LAB']._serialized_end=1466
 # @@protoc_insertion_point(module_scope)

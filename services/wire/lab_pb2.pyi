@@ -55,18 +55,20 @@ class ServiceAddress(_message.Message):
     def __init__(self, actor: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
 
 class InjectRequest(_message.Message):
-    __slots__ = ("target", "cpu", "profiles", "task", "session")
+    __slots__ = ("target", "cpu", "profiles", "task", "session", "parameter")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     CPU_FIELD_NUMBER: _ClassVar[int]
     PROFILES_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
+    PARAMETER_FIELD_NUMBER: _ClassVar[int]
     target: str
     cpu: int
     profiles: _containers.RepeatedCompositeFieldContainer[Profile]
     task: str
     session: str
-    def __init__(self, target: _Optional[str] = ..., cpu: _Optional[int] = ..., profiles: _Optional[_Iterable[_Union[Profile, _Mapping]]] = ..., task: _Optional[str] = ..., session: _Optional[str] = ...) -> None: ...
+    parameter: str
+    def __init__(self, target: _Optional[str] = ..., cpu: _Optional[int] = ..., profiles: _Optional[_Iterable[_Union[Profile, _Mapping]]] = ..., task: _Optional[str] = ..., session: _Optional[str] = ..., parameter: _Optional[str] = ...) -> None: ...
 
 class Profile(_message.Message):
     __slots__ = ("events", "rates")

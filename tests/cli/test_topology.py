@@ -107,7 +107,9 @@ WRONG = [
     ("vm0/x", "", "'x' is not the number of a CPU"),
     ("vm0/4294967296", "", "'4294967296' is not the number of a CPU"),
     ("vm0", '[perf]\nverb = "stat"\nevents = "cylces"\n', ":3: unknown event 'cylces'"),
-    ("vm0", "[perf]\n[task]\n", ":2: it must hold one table, [task] or [perf]"),
+    ("vm0", "[perf]\n[task]\n", ":2: it must hold one table, [task], [perf] or [sysfs]"),
+    ("host", "[sysfs]\nreserved_host_counters = 1\n", "EACCES: it is read at boot only"),
+    ("vm0", "[sysfs]\nreserved_host_counters = 1\n", "reserved_host_counters is the host's"),
     ("vm0", None, "no such file"),
 ]
 

@@ -10,10 +10,13 @@ import pytest
 
 import pmulab
 from pmulab import Run, scenario
+from pmulab.scenario import injection
 from services.embedded import Embedded
 from services.errors import UserError
-from services.experiment import Experiment, ParameterWrite
+from services.experiment import Experiment, ParameterWrite, ReservedHostCounters
+from services.kvm.lab import request_of, wire_request
 from services.kvm.parts import parts
+from services.kvm.requests import Request
 from services.kvm.simulation import Simulation
 from services.registers import MDCR_EL2, MDCR_EL2_HPMN, PMCNTENSET_EL0, counter_mask
 from tests.kvm.test_reserved_host_counters import with_reserved
@@ -189,3 +192,57 @@ async def test_what_is_written_is_state(tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused(tmp_path: Path, old: str, new: str, problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         experiment_of(tmp_path, TEXT.replace(old, new, 1))
+
+
+# By a live client.
+
+
+async def test_a_client_writes_it_at_once_and_is_told_why_not(tmp_path: Path) -> None:
+    of = experiment_of(tmp_path, TEXT.replace("at_ms = 10", "at_ms = 1000"))
+    lab = Embedded.of(of)
+    simulation, pcpus = lab.simulation, lab.simulation.pcpus
+    while simulation.now < 4 * MS or simulation.entered:
+        await simulation.step()
+    for values, why in (
+        ((5, 1), "EBUSY: vm0 has 2"),
+        ((1,), "1 of them, for 2 pCPUs"),
+        ((-2, 1), "-1 is no partition"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            simulation.requests.add(Request("host", 0, parameter=ReservedHostCounters(values)))
+    with pytest.raises(ValueError, match="is the host's"):
+        simulation.requests.add(Request("vm0", 0, parameter=ReservedHostCounters((4, 4))))
+    request = Request("host", 0, parameter=ReservedHostCounters((4, 3)))
+    assert request_of(wire_request(request)) == request
+    simulation.requests.add(request)
+    began = simulation.now
+    while any(pcpu.reserved_host_counters == 1 for pcpu in pcpus) or simulation.entered:
+        assert simulation.now < began + 0.1 * MS
+        await simulation.step()
+    saved = lab.state()
+    await simulation.run()
+    result = simulation.measured(await simulation.result(), 0)
+    assert [pcpu.reserved_host_counters for pcpu in pcpus] == [4, 3]
+    again = Embedded.from_state(of, saved)
+    await again.simulation.run()
+    assert again.simulation.measured(await again.simulation.result(), 0)["digest"] == result["digest"]
+
+
+async def test_what_a_client_leaves_is_held_against_arms_base_architectures(tmp_path: Path) -> None:
+    written = TEXT[TEXT.index("[[host.sysfs]]") : TEXT.index("[[host.perf]]")]
+    lab = Embedded.of(experiment_of(tmp_path, TEXT.replace(written, "")))
+    await lab.simulation.step()
+    lab.simulation.requests.add(Request("host", 0, parameter=ReservedHostCounters((4, 3))))
+    await lab.simulation.run()
+    result = lab.simulation.measured(await lab.simulation.result(), 0)
+    assert [one["host_counters"] for one in result["parts"]] == [1, 4]
+
+
+def test_pmulab_inject_reads_it(tmp_path: Path) -> None:
+    of = experiment_of(tmp_path, TEXT)
+    path = tmp_path / "write.toml"
+    path.write_text("[sysfs]\nreserved_host_counters = 3\n")
+    assert injection.load(str(path), of, "host", 0) == (ReservedHostCounters((3, 3)), [])
+    path.write_text("[sysfs]\nreserved_host_counters = 7\n")
+    with pytest.raises(UserError, match="pCPU 0 has 6 event counters"):
+        injection.load(str(path), of, "host", 0)
