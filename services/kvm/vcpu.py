@@ -44,6 +44,8 @@ from services.registers import ICC_SGI1R_EL1
 ESR_UNKNOWN = 1 << 25  # EC 0 (unknown reason), IL: what an UNDEFINED access takes to EL1
 COMPUTE_PROFILE = (1 << COMPUTE_EL_SHIFT) - 1
 PMU_IRQ = EntryKind.PMU_IRQ
+# An enum's member is looked up each time.
+MASKED, ON, OFF = Irqs.MASKED, Irqs.ON, Irqs.OFF
 VIRQ_INJECT = Cost.VIRQ_INJECT
 EXIT_FULL_NULL, EXIT_FULL_SYSREG = int(Cost.EXIT_FULL_NULL), int(Cost.EXIT_FULL_SYSREG)
 
@@ -156,7 +158,7 @@ class VCpu(VCpuState):
         self.boot = boot  # the payload of its BOOT entry
         self.guest: Attendant | None = None
         self.windows = 0
-        self.irqs = Irqs.ON
+        self.irqs = ON
         self.preemptible = True
         self.running = True
         self.preempted = Preempted()
@@ -217,7 +219,7 @@ class VCpu(VCpuState):
 
         def synced() -> bool:
             pending = leave()
-            irqs, self.irqs = self.irqs, Irqs.MASKED
+            irqs, self.irqs = self.irqs, MASKED
             sync: Eventual[None] = self._update_pmu()
             at_once(sync)
             self.irqs = irqs
@@ -251,7 +253,7 @@ class VCpu(VCpuState):
     async def switched_in(self) -> None:
         """KVM's sched_in notifier: vcpu_load, and back into the guest. Interrupts are on since finish_lock_switch."""
         self.ran = True
-        self.irqs, self.preemptible = Irqs.ON, False
+        self.irqs, self.preemptible = ON, False
         if self.machine.pending_interrupt(self.cpu):
             self.running = False
             await self._take_interrupts()
@@ -300,7 +302,7 @@ class VCpu(VCpuState):
         await self.vpmu.put()
         self.put_times.add(began, self.pcpu.now)
         self.swap_bursts += self.pcpu.perf_bursts - before
-        self.irqs, self.preemptible = Irqs.ON, True
+        self.irqs, self.preemptible = ON, True
 
     def next_interaction(self) -> int:
         """The time of what happens next on this vCPU, while it is the current thread."""
@@ -340,7 +342,7 @@ class VCpu(VCpuState):
         """The host's handler found overflow flags in the guests' range, of `raised`; or, with fixed flags, none."""
         if not self.running:
             return False
-        irqs, self.irqs = self.irqs, Irqs.MASKED
+        irqs, self.irqs = self.irqs, MASKED
         at_once(self.vpmu.guest_overflow(mask))
         self.irqs = irqs
         if mask:
@@ -450,13 +452,13 @@ class VCpu(VCpuState):
 
     async def read(self, register: int) -> int:
         """Execute one MRS of KVM's own, at EL2."""
-        if self._interrupt_pending():
+        if self.irqs is not MASKED and self._interrupt_pending():
             await self._served()
         return self.machine.read(self.cpu, register)
 
     async def write(self, register: int, value: int) -> None:
         """Execute one MSR of KVM's own, at EL2."""
-        if self._interrupt_pending():
+        if self.irqs is not MASKED and self._interrupt_pending():
             await self._served()
         self.machine.write(self.cpu, register, value)
 
@@ -468,14 +470,14 @@ class VCpu(VCpuState):
 
     def local_irq_save(self) -> Irqs:
         """From here on interrupts are off, as the host masks them; which were on before."""
-        irqs, self.irqs = self.irqs, Irqs.OFF if self.pcpu.pseudo_nmi else Irqs.MASKED
+        irqs, self.irqs = self.irqs, OFF if self.pcpu.pseudo_nmi else MASKED
         return irqs
 
     def _interrupt_pending(self) -> bool:
         """Is there one to be taken before KVM's next operation?"""
-        if self.irqs is Irqs.ON:
+        if self.irqs is ON:
             return self.machine.pending_interrupt(self.cpu)
-        return self.irqs is Irqs.OFF and self.machine.interrupt(self.cpu)
+        return self.irqs is OFF and self.machine.interrupt(self.cpu)
 
     async def _served(self) -> None:
         """And preempted, if what has been taken asks for it."""
@@ -497,7 +499,7 @@ class VCpu(VCpuState):
     async def _take_interrupts(self) -> None:
         """Within KVM's own steps: what is pending, as `irqs` has it."""
         pcpu = self.pcpu
-        if self.irqs is Irqs.OFF:
+        if self.irqs is OFF:
             await pcpu.nmi()
             return
         await pcpu.serve_interrupts(2)
@@ -627,7 +629,8 @@ class VCpu(VCpuState):
         """kvm_pmu_update_state: the level of the PMU interrupt."""
         vgic, level = self.vgic, False
         if self.pmu.ovs or self.forwarded_irq or self.status_on_cpu:
-            level = await awaited(self.vpmu.level())
+            found = self.vpmu.level()
+            level = found if isinstance(found, bool) else await found
         if not (self.pmu.ovs or self.forwarded_irq):
             vgic.overflowed = -1  # nor is any due that the guest has cleared without having been interrupted
         if level and not vgic.line:
@@ -788,7 +791,7 @@ class VCpu(VCpuState):
         pcpu = self.pcpu
         pcpu.enter_kernel()
         pcpu.charge(Cost.EXIT_FAST)
-        self.irqs = Irqs.MASKED
+        self.irqs = MASKED
         try:
             if program:
                 self._check_el0(register, write)
@@ -796,7 +799,7 @@ class VCpu(VCpuState):
         except InjectUndef:
             raise TookException(ESR_UNKNOWN) from None
         finally:
-            self.irqs = Irqs.ON
+            self.irqs = ON
             self.machine.set_running(self.cpu, self.context, 1, self.profile)
 
     async def _ipi(self, target: int) -> None:
@@ -884,7 +887,7 @@ class VCpu(VCpuState):
 
     def restore(self, saved: state.Saved) -> None:
         """Take up what `save` gave."""
-        self.windows, self.irqs, self.preemptible, self.running = 0, Irqs.ON, True, True
+        self.windows, self.irqs, self.preemptible, self.running = 0, ON, True, True
         state.restore(self, saved)
         self.set_task_cpu(self.cpu)
         self.vgic.derive()

@@ -79,16 +79,6 @@ class PmuContext:
         yield
         self.vcpu.set_account(Account(before))
 
-    @contextmanager
-    def preempt_disabled(self) -> Iterator[None]:
-        """In what a trap handler does here."""
-        vcpu = self.vcpu
-        before, vcpu.preemptible = vcpu.preemptible, False
-        try:
-            yield
-        finally:
-            vcpu.preemptible = before
-
     async def change_overflows(self, change: Callable[[int], int]) -> None:
         """Read PMOVSSET_EL0 in memory, and write back what `change` makes of it: a load, taken to last as long as the
         read of a register, then a store, which undoes what an interrupt has stored in between."""

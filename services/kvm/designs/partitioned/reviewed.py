@@ -222,12 +222,15 @@ class PartitionedPmu(Vpmu):
             await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE))
 
     async def access(self, register: int, write: bool, value: int) -> int:
-        context = self.context
-        with context.preempt_disabled():  # what is resident now is so up to the end
+        context, vcpu = self.context, self.vcpu
+        before, vcpu.preemptible = vcpu.preemptible, False  # what is resident now is so up to the end
+        try:
             hpmn = growth.used_after(context, register, value) if write and self.grows else 0
             if not context.owned or hpmn > context.on.hpmn:
                 await self._first_access(hpmn)
             return await self.trapped.perform(context, register, write, value)
+        finally:
+            vcpu.preemptible = before
 
     async def _first_access(self, hpmn: int) -> None:
         """To its PMU since it was loaded, or one that needs this HPMN."""

@@ -103,10 +103,14 @@ class V8Pmu(BackedPmu):
         await self.vcpu.write(r.MDCR_EL2, self._mdcr())
 
     async def access(self, register: int, write: bool, value: int) -> int:
-        with self.context.preempt_disabled():
+        vcpu = self.vcpu
+        before, vcpu.preemptible = vcpu.preemptible, False
+        try:
             if not self.context.owned:
                 await self._own()
             return await accessors.V8.perform(self.context, register, write, value)
+        finally:
+            vcpu.preemptible = before
 
     async def level(self) -> bool:
         """kvm_pmu_part_overflow_status: of a vCPU that is FREE by its saved registers, which make it GUEST_OWNED."""
