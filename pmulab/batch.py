@@ -24,7 +24,8 @@ from services.experiment import Experiment
 from services.kvm.errors import SimulationError
 from services.result import Design, Failure, Result
 
-# Called with the label of a design, the share of its work that is done (0 to 1), and the virtual time in seconds.
+# Called with the label of a design, the share of its work that is done (0 to 1, and 1 once it has ended), and its
+# virtual time in seconds.
 Progress = Callable[[str, float, float], None]
 
 # Runs one experiment in this process; called with what to tell of its progress. Raises SimulationError, TopologyError.
@@ -44,7 +45,7 @@ def run(
     `designs`, each as `NAME[,axis=value…]`, replace the scenario's own; `overrides` are values by the scenario's keys,
     as in `{"guest.hz": 1000, "machine.core": "neoverse-n2"}`. At most `jobs` designs run at once, each in a process of
     its own: by default as many as there are cores. `progress` is called with the label of a design, the share of its
-    work that is done (0 to 1) and its virtual time in seconds.
+    work that is done (0 to 1, and 1 once it has ended) and its virtual time in seconds.
 
     Blocks until every run has ended, also where an event loop runs. A design that cannot be had with these settings,
     or whose run fails, is among the result's `failures`. Raises UserError for what does not fit, and if none of the
@@ -80,6 +81,11 @@ def _by_key(overrides: Any) -> Mapping[str, Any]:
     return overrides
 
 
+def at_once(loaded: Scenario, jobs: int | None) -> int:
+    """How many designs of a scenario run at once, each in a process of its own."""
+    return min(jobs or len(os.sched_getaffinity(0)), len(loaded.experiments))
+
+
 def run_designs(
     loaded: Scenario,
     *,
@@ -93,19 +99,22 @@ def run_designs(
     With `execute` they run one after another in this process, by it.
     """
     outcomes: dict[int, Result | str] = {}
+    reached = [0.0] * len(loaded.experiments)  # in virtual seconds
 
     def tell(index: int, share: float, seconds: float) -> None:
+        reached[index] = seconds
         if progress is not None:
             progress(label(loaded.experiments[index].design), share, seconds)
 
     def end(index: int, outcome: Result | str) -> None:
         outcomes[index] = outcome
+        tell(index, 1.0, reached[index] if isinstance(outcome, str) else outcome.runs[0].virtual_seconds)
         if finished is not None:
             finished(_join(loaded, outcomes))
 
-    at_once = min(jobs or len(os.sched_getaffinity(0)), len(loaded.experiments))
-    if execute is None and (at_once > 1 or _in_event_loop()):
-        workers.run(loaded.experiments, at_once, tell, end)
+    several = at_once(loaded, jobs)
+    if execute is None and (several > 1 or _in_event_loop()):
+        workers.run(loaded.experiments, several, tell, end)
     else:
         _run_here(loaded.experiments, execute or _execute_embedded, tell, end)
     return _join(loaded, outcomes)

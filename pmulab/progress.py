@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import shutil
 import sys
 import time
@@ -12,13 +13,49 @@ INTERVAL = 0.1  # seconds between two drawings, in wall time
 _WIDEST, _NARROWEST = 30, 5  # of a bar
 
 
+class Estimate:
+    """How long designs will take that run `at_once` at a time, in wall seconds from the beginning."""
+
+    def __init__(self, designs: Sequence[str], at_once: int) -> None:
+        self._at_once = min(at_once, len(designs))
+        self._waiting = set(designs)
+        self._began: dict[str, tuple[float, float]] = {}  # when a design was first heard of, and its share then
+        self._last: dict[str, tuple[float, float]] = {}  # when its share last grew, and its share since then
+
+    def tell(self, design: str, share: float, wall_seconds: float) -> None:
+        """`share` of the work of a design is done, 1 at its end."""
+        self._waiting.discard(design)
+        self._began.setdefault(design, (wall_seconds, share))
+        if share > self._last.get(design, (0.0, -1.0))[1]:
+            self._last[design] = wall_seconds, share
+
+    def left(self, wall_seconds: float) -> float | None:
+        """Wall seconds up to the end of all: each design goes on as it has, and one that waits takes as long as those
+        that have begun take on average, as soon as another has ended. None while there is nothing to go by.
+        """
+        whole: dict[str, float] = {}
+        for design, (began, before) in self._began.items():
+            at, share = self._last[design]
+            if share > before:
+                whole[design] = ((at if share == 1 else wall_seconds) - began) / (share - before)
+        if not whole:
+            return None
+        average = sum(whole.values()) / len(whole)
+        running = [whole.get(design, average) * (1 - share) for design, (_, share) in self._last.items() if share < 1]
+        places = [*running, *[0.0] * (self._at_once - len(running))]
+        heapq.heapify(places)
+        for _ in self._waiting:
+            heapq.heapreplace(places, places[0] + average)
+        return max(places)
+
+
 class Progress:
     """One line on standard error with a bar for each design, redrawn in place and cleared at the end."""
 
-    def __init__(self, designs: Sequence[str]) -> None:
+    def __init__(self, designs: Sequence[str], at_once: int = 1) -> None:
         self._shares = dict.fromkeys(designs, 0.0)
         self._virtual_seconds = dict.fromkeys(designs, 0.0)
-        self._first: dict[str, float] = {}  # when a design was first heard of, in wall seconds from the beginning
+        self._estimate = Estimate(designs, at_once)
         self._shown = sys.stderr.isatty()
         self._began = time.monotonic()
         self._drawn = 0.0
@@ -33,11 +70,11 @@ class Progress:
             self._write("\r\x1b[K")
 
     def update(self, design: str, share: float, virtual_seconds: float) -> None:
-        """`share` of the work of a design is done, 0 to 1."""
-        self._shares[design] = min(max(share, 0.0), 1.0)
+        """`share` of the work of a design is done, 0 to 1, and 1 once it has ended."""
+        self._shares[design] = share = min(max(share, 0.0), 1.0)
         self._virtual_seconds[design] = virtual_seconds
         now = time.monotonic()
-        self._first.setdefault(design, now - self._began)
+        self._estimate.tell(design, share, now - self._began)
         if self._shown and now - self._drawn >= INTERVAL:
             self._drawn = now
             self._write(f"\r{self.line(shutil.get_terminal_size().columns - 1, now - self._began)}\x1b[K")
@@ -49,7 +86,7 @@ class Progress:
             end = f"  {seconds:.2f} s virtual, {wall_seconds:.0f} s"
         else:
             end = f"  {wall_seconds:.0f} s"
-        left = self._left(wall_seconds)
+        left = self._estimate.left(wall_seconds)
         if left is not None:
             end += f", {left:.0f} s left"
         for width in range(_WIDEST, _NARROWEST - 1, -1):
@@ -58,18 +95,6 @@ class Progress:
                 return bars + end
         whole = sum(self._shares.values()) / len(self._shares)
         return f"{len(self._shares)} designs {_bar(whole, _NARROWEST)}{end}"[:columns]
-
-    def _left(self, wall_seconds: float) -> float | None:
-        """Wall seconds up to the end, each design going on as it has: those that wait take as long as the others and
-        run in their places. None while there is nothing to go by.
-        """
-        running = {design: share for design, share in self._shares.items() if design in self._first and 0 < share < 1}
-        if not running:
-            return None
-        whole = {design: (wall_seconds - self._first[design]) / share for design, share in running.items()}
-        left = [whole[design] * (1 - share) for design, share in running.items()]
-        waiting = (len(self._shares) - len(self._first)) * sum(whole.values()) / len(whole)
-        return max(*left, (sum(left) + waiting) / len(left))
 
     def _write(self, text: str) -> None:
         sys.stderr.write(text)

@@ -158,6 +158,7 @@ class Notice(IntEnum):
     HOST_PMUSERENR = 7  # host; value: what PMUSERENR_EL0 is to be for its own EL0, whoever's is in the register
     WAKEUP = 8  # host; value: number of the perf process whose ring buffer has reached its watermark
     DEADLOCK = 9  # host; value: the ContextLock that its perf waits for, which this CPU holds itself
+    WORK_UNDONE = 10  # guest; value: cycles of work that a task will not do, as a signal kills it
 
 
 class ContextLock(IntEnum):

@@ -28,12 +28,14 @@ def main(arguments: argparse.Namespace) -> int:
         arguments.scenario, designs=arguments.design, overrides=arguments.overrides, seed=arguments.seed
     )
     out = None if arguments.out is None else _directory(arguments.out)
-    with Progress([label(experiment.design) for experiment in loaded.experiments]) as progress:
+    execute = None if arguments.topology == "embedded" else _execute_in_processes
+    at_once = batch.at_once(loaded, arguments.jobs) if execute is None else 1
+    with Progress([label(experiment.design) for experiment in loaded.experiments], at_once) as progress:
         result = batch.run_designs(
             loaded,
             jobs=arguments.jobs,
             progress=progress.update,
-            execute=None if arguments.topology == "embedded" else _execute_in_processes,
+            execute=execute,
             finished=None if out is None else lambda so_far: _write(out / "result.json", so_far),
         )
     if arguments.json:

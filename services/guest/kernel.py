@@ -209,6 +209,7 @@ class GuestCpu:
             await self._open(cpu, task, spec.session)
             if self.sessions[task.id].refused:  # evlist__cancel_workload: the child is killed before it execs
                 task.ended = await self._now(cpu)
+                cpu.burst.notify(Notice.WORK_UNDONE, spec.threads * task.undone())
                 return
         self.queue.append(task)
 
@@ -362,8 +363,9 @@ class GuestCpu:
             raise BadRequest(f"an exception from EL0, ESR {esr:#x}, but no task is current")
         task.undefined = esr
         for one in self.tasks:
-            if one.program == task.program:
+            if one.program == task.program and one.ended < 0:
                 one.killed = True
+                cpu.burst.notify(Notice.WORK_UNDONE, one.undone())
                 if one.asleep_until >= 0:
                     one.asleep_until = -1
                     self.queue.append(one)

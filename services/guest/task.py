@@ -69,6 +69,17 @@ class Task:
             return False
         return True
 
+    def undone(self) -> int:
+        """The cycles of its work that are left, those of its forks aside."""
+        spec = self.spec
+        if self.repeated >= spec.repeat or not spec.phases:
+            return 0
+        phases = range(len(spec.phases))
+        parts = [*((phase, turn) for turn in range(self.turn) for phase in phases)]
+        parts += ((phase, self.turn) for phase in phases[: self.phase + (self.left >= 0)])
+        done = sum(spec.part(*part) for part in parts) - max(self.left, 0)
+        return (spec.repeat - self.repeated) * sum(phase.cycles for phase in spec.phases) - done
+
     @property
     def fresh(self) -> bool:
         """It has not run yet."""

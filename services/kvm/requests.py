@@ -85,11 +85,12 @@ class Requests(RequestsState):
         self.waiting.append(request)
         return len(self.taken) + len(self.waiting)
 
-    def tasks(self) -> Iterator[ex.TaskSpec]:
-        """The tasks that live clients have brought."""
+    def tasks(self, vcpu: VCpu) -> Iterator[ex.TaskSpec]:
+        """The tasks that live clients have brought to a guest's vCPU."""
         for taken in self.taken:
-            if taken.request.task is not None:
-                yield taken.request.task
+            request = taken.request
+            if request.task is not None and (request.target, request.cpu) == (vcpu.name, vcpu.index):
+                yield request.task
 
     def parameters(self) -> Iterator[tuple[int, ...]]:
         """What live clients have written to `reserved_host_counters`, of each pCPU."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import trio
@@ -269,18 +269,18 @@ class Simulation:
         return rest(work, trap)
 
     def progress(self) -> tuple[int, int]:
-        """Cycles of work that tasks were given and how many of them are left."""
-        total = sum(_cycles(task) for task in self._work())
-        done = sum(vcpu.computed for vcpu in self.vcpus) + sum(task.computed for task in self.tasks)
-        return total, max(total - done, 0)
-
-    def _work(self) -> Iterator[ex.TaskSpec]:
-        for guest in self.board.experiment.guests:
-            for vcpu in guest.vcpus:
-                yield from vcpu.tasks
-        for host in self.board.experiment.host.cpus:
-            yield from host.tasks
-        yield from self.requests.tasks()
+        """Cycles of work that tasks have done or will do, and how many of them are left."""
+        total, left = 0, 0
+        for vcpu in self.vcpus:
+            tasks = (*self.board.experiment.guests[vcpu.vm].vcpus[vcpu.index].tasks, *self.requests.tasks(vcpu))
+            given = sum(map(_cycles, tasks)) - vcpu.undone
+            total += given
+            left += max(given - vcpu.computed, 0)
+        for task in self.tasks:
+            rest = 0 if task.finished else _cycles(task.spec) - task.computed
+            total += task.computed + rest
+            left += rest
+        return total, left
 
     async def result(self) -> dict[str, Any]:
         """Have everybody report; all that is in the digest (`services.kvm.outcome`)."""

@@ -77,6 +77,7 @@ class VCpuState:
     load_times: Latencies = field(default_factory=Latencies)
     put_times: Latencies = field(default_factory=Latencies)
     computed: int = 0  # cycles of its tasks' work done
+    undone: int = 0  # and of what will not be, as a task was killed
     irq_bursts: int = 0  # of its guest's bursts, those in its PMU interrupt handler
     swap_bursts: int = 0  # of the host's perf, for its loads and puts and what is switched with them
 
@@ -840,9 +841,12 @@ class VCpu(VCpuState):
         elif code == OP_IPI:
             return self._ipi(argument)
         elif code == OP_NOTIFY:
-            if argument not in (Notice.WORK_DONE, Notice.WORK_BEGUN):
+            if argument == Notice.WORK_UNDONE:
+                self.undone += operand
+            elif argument in (Notice.WORK_DONE, Notice.WORK_BEGUN):
+                self.working = argument == Notice.WORK_BEGUN
+            else:
                 raise ProtocolError(f"operation {index}: notice {argument} is not for a guest")
-            self.working = argument == Notice.WORK_BEGUN
         elif code == OP_WINDOW:
             return self._window(index)
         elif code == OP_HVC:

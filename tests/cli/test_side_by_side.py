@@ -17,7 +17,7 @@ import pytest
 
 from pmulab import batch, exit_status, scenario
 from pmulab.embedded import run_embedded
-from pmulab.progress import Progress
+from pmulab.progress import Estimate, Progress
 from services import typed_json
 from services.experiment import Experiment
 from services.kvm.errors import SimulationError
@@ -179,9 +179,43 @@ def test_one_bar_shows_all_designs_in_the_width_of_the_terminal() -> None:
     progress = Progress(["emulated", "partitioned"])
     progress.update("emulated", 0.5, 1.0)
     line = progress.line(79, 12.3)
-    assert re.fullmatch(r"emulated \[#+\.+\]  50 %  partitioned \[\.+\]   0 %  12 s, 37 s left", line), "12 and 25 s"
+    assert re.fullmatch(r"emulated \[#+\.+\]  50 %  partitioned \[\.+\]   0 %  12 s", line)
     assert len(line) <= 79
     many = Progress([f"partitioned,swap=lazy,pmcr={number}" for number in range(9)])
+    many.update("partitioned,swap=lazy,pmcr=1", 0.0, 0.0)
     many.update("partitioned,swap=lazy,pmcr=1", 0.9, 1.0)
-    assert re.fullmatch(r"9 designs \[\.{5}\]  10 %  12 s, 111 s left", many.line(79, 12.3))
+    assert re.fullmatch(r"9 designs \[\.{5}\]  10 %  12 s, 111 s left", many.line(79, 12.3)), "1.4 and 8 times 13.7"
     assert len(many.line(20, 12.3)) <= 20
+
+
+def test_the_end_is_estimated_from_what_has_been_done_since_a_design_was_first_heard_of() -> None:
+    estimate = Estimate(["emulated"], 1)
+    estimate.tell("emulated", 0.25, 1.0)
+    assert estimate.left(1.0) is None
+    estimate.tell("emulated", 0.5, 3.0)
+    assert estimate.left(3.0) == 4.0
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_designs_of_equal_length_end_when_they_were_estimated_to(at_once: int) -> None:
+    """Four of ten seconds each, which tell of their progress once a second, the last time before they have ended."""
+    designs, length = ["a", "b", "c", "d"], 10
+    estimate = Estimate(designs, at_once)
+    end = length * len(designs) // at_once
+    for second in range(end):
+        begun = second // length * at_once
+        for design in designs[:begun][-at_once:] if second % length == 0 else []:
+            estimate.tell(design, 1.0, second)
+        for design in designs[begun : begun + at_once]:
+            estimate.tell(design, second % length / length, second)
+        if second:
+            assert estimate.left(second) == pytest.approx(end - second)
+
+
+def test_a_design_that_waits_begins_as_soon_as_another_has_ended() -> None:
+    estimate = Estimate(["short", "long", "next"], 2)
+    for design in ("short", "long"):
+        estimate.tell(design, 0.0, 0.0)
+    estimate.tell("short", 1.0, 4.0)
+    estimate.tell("long", 0.4, 4.0)
+    assert estimate.left(4.0) == 7, "(4 + 10) / 2 for the one that has not begun, and 6 of the long one"

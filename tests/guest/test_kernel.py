@@ -202,7 +202,7 @@ async def test_a_program_whose_perf_record_cannot_begin_is_killed_and_the_guest_
     assert [(one["done"], one["elapsed"] >= MS) for one in report["tasks"]] == [(True, False), (True, True)]
     assert report["elapsed"] < 2 * MS
     await guest.request(task=task(MS, session=record))
-    assert guest.bench.notices == [(Notice.WORK_DONE, 0)]
+    assert guest.bench.notices == [(Notice.WORK_UNDONE, 1_000_000), (Notice.WORK_DONE, 0)]
 
 
 @pytest.mark.parametrize("others", ["waiting", "asleep"])

@@ -170,6 +170,20 @@ def test_a_guest_s_program_whose_read_is_undefined_is_killed_and_all_others_go_o
     assert made.time.host_user == pytest.approx(0.02, rel=0.01)
 
 
+async def test_work_that_a_killed_program_will_not_do_is_not_waited_for(tmp_path: Path) -> None:
+    """Of two threads of which one is killed for its read, and of a task whose perf does not run."""
+    text = UNDEFINED.read_text().replace("[guest.task.perf]", "threads = 2\nrepeat = 2\n\n[guest.task.perf]", 1)
+    text = text.replace("hz = 100", 'hz = 100\ndenied = ["branches"]', 1)
+    text += 'perf = { verb = "record", events = "branches" }\n'
+    simulation = Embedded.of(experiment(tmp_path, "partitioned-v1", text)).simulation
+    (vcpu,), (task,) = simulation.vcpus, simulation.tasks
+    given, left = simulation.progress()
+    assert given == left == pytest.approx((0.02 + 4 * 0.02 + 0.01) * 3e9, rel=0.001)
+    await simulation.run()
+    assert vcpu.computed < 0.04 * 3e9
+    assert simulation.progress() == (vcpu.computed + task.computed, 0)
+
+
 @pytest.mark.parametrize("design", LOSING)
 async def test_a_lab_restored_between_the_exception_and_its_handler_goes_on_as_the_first(design: str) -> None:
     (of,) = scenario.load(str(UNDEFINED), designs=[design]).experiments
