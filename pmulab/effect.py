@@ -10,7 +10,11 @@ from services._pmu import Burst, Machine, Stop
 
 # Other views of what a register beside them holds.
 _VIEWS = frozenset({"PMCNTENCLR_EL0", "PMINTENCLR_EL1", "PMOVSCLR_EL0", "PMXEVCNTR_EL0", "PMXEVTYPER_EL0"})
-STARTED = 1  # what the counters have, so that a reset shows
+
+
+def start(name: str, value: int) -> int:
+    """What counters have before this write: a value that shows where one of them is reset."""
+    return int(name == "PMZR_EL0" or (name == "PMCR_EL0" and value & (r.PMCR_P | r.PMCR_C) != 0))
 
 
 def of_write(name: str, value: int, el: int, features: Mapping[str, int], settings: Mapping[str, int]) -> list[str]:
@@ -22,7 +26,7 @@ def of_write(name: str, value: int, el: int, features: Mapping[str, int], settin
     if features.get("icntr"):
         counters.append(r.PMICNTR_EL0)
     for counter in counters:
-        machine.poke(0, counter, STARTED)
+        machine.poke(0, counter, start(name, value))
     machine.set_running(0, host if el == 2 else guest, el, profile)
     for setting, content in settings.items():
         register = _pmu.register_encoding(setting)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from pmulab.effect import STARTED, changes
+from pmulab import effect
 from services import _pmu
 from services import registers as r
 from services._pmu import OP_MRS, Burst, Machine, Stop
@@ -162,7 +162,7 @@ class Explained:
         emulated = Emulated(self.vcpu.told)
         counters = self.vcpu.pmu.counter
         if write:
-            counters[:] = [count or STARTED for count in counters]
+            counters[:] = [count or effect.start(name, value) for count in counters]
         before = self._memory()
         try:
             emulated.value = await awaited(self.vpmu.access(_pmu.register_encoding(name), write, value))
@@ -171,7 +171,7 @@ class Explained:
         except RetryAccess:
             emulated.value = self._again(name, write, value)
         others = (_pmu.register_name(n) for n in (*map(r.PMEVCNTR, range(r.EVENT_COUNTERS)), r.PMCCNTR_EL0))
-        emulated.changed = changes(before, self._memory(), [one for one in others if one != name])
+        emulated.changed = effect.changes(before, self._memory(), [one for one in others if one != name])
         return emulated
 
     def _again(self, name: str, write: bool, value: int) -> int | None:

@@ -19,7 +19,7 @@ from services import _pmu
 from services.errors import UserError
 from services.experiment import CpuSpec
 from services.kvm.designs import named
-from services.registers import EVENT_COUNTERS, counter_mask
+from services.registers import EVENT_COUNTERS, MASK64, counter_mask
 
 _NO_WRITE, _NO_VALUE = None, ""  # of --write
 
@@ -31,6 +31,8 @@ def main(arguments: argparse.Namespace) -> int:
     value = _value(arguments)
     if arguments.design is None and (arguments.vcpu is not None or arguments.counters is not None):
         raise UserError("--vcpu, --counters", "they are of a design's vCPU", "add --design NAME")
+    if arguments.design is None and arguments.el is None and (arguments.settings or arguments.features):
+        raise UserError("--set, --feature", "they say where an access is made", "add for example --el 1")
     lines = _about(name)
     if value is not None:
         lines += _fields(name, value)
@@ -85,10 +87,7 @@ def _access(name: str, value: int | None, arguments: argparse.Namespace) -> list
 
 
 def _explain(name: str, el: int, write: bool, features: dict[str, int], settings: dict[str, int]) -> _pmu.Explanation:
-    try:
-        return _pmu.explain(name, el, write=write, features=features, settings=settings)
-    except ValueError as error:
-        raise UserError("--feature", str(error), "docs/pmu.md lists the features and their values") from None
+    return _pmu.explain(name, el, write=write, features=features, settings=settings)
 
 
 def _answer(
@@ -141,7 +140,10 @@ async def _under_design(name: str, value: int | None, arguments: argparse.Namesp
     features = _features(arguments)
     spec = _spec(features)
     saved = _settings(arguments, features)
-    chosen = parse_design(arguments.design)
+    try:
+        chosen = parse_design(arguments.design)
+    except UserError as error:
+        raise error.within(f"--design {arguments.design}") from None
     counters = spec.counters if arguments.counters is None else arguments.counters
     if not 0 <= counters <= EVENT_COUNTERS:
         raise UserError("--counters", f"{counters} event counters", f"give 0 to {EVENT_COUNTERS}")
@@ -179,6 +181,8 @@ async def _emulated(
             return [f"  KVM, {way}: UNDEFINED at EL1, as the guest's PMUSERENR_EL0 has it (pmu_access_el0_disabled)"]
     emulated = await explained.trapped(name, write, value or 0)
     of_what = " of 0, as no value is given" if write and value is None else ""
+    if write and effect.start(name, value or 0):
+        of_what = ", the guest's counters not being 0"
     lines = [f"  KVM, {way}{of_what}:", *(f"    {told}" for told in emulated.told)]
     if emulated.value is None:
         return [*lines, "    injects an UNDEFINED exception"]
@@ -206,24 +210,42 @@ def _spec(features: Mapping[str, int]) -> CpuSpec:
 
 
 def _features(arguments: argparse.Namespace) -> dict[str, int]:
-    return dict(_assignment(text, "--feature", "pmuver=9") for text in arguments.features)
+    features: dict[str, int] = {}
+    for text in arguments.features:
+        name, value = _assignment(text, "--feature", "pmuver=9")
+        if name in features:
+            raise UserError(f"--feature {text}", f"{name} is given twice", "leave one out")
+        features[name] = value
+    try:
+        _pmu.explain("PMCR_EL0", 2, write=False, features=features, settings={})
+    except ValueError as error:
+        raise UserError("--feature", str(error), "docs/pmu.md lists the features and their values") from None
+    return features
 
 
 def _settings(arguments: argparse.Namespace, features: dict[str, int]) -> dict[str, int]:
+    """A field that is set leaves the rest of its register as it is after a reset."""
     settings: dict[str, int] = {}
+    given: dict[str, int] = {}  # the bits
     for text in arguments.settings:
-        _set(settings, text, features)
+        name, mask, value = _setting(text)
+        if given.setdefault(name, 0) & mask:
+            raise UserError(f"--set {text}", "it is set twice", "leave one out")
+        given[name] |= mask
+        if name not in settings:
+            reset = _explain(name, 2, False, features, {})
+            settings[name] = reset.value or 0
+        settings[name] = settings[name] & ~mask | value
     return settings
 
 
-def _set(settings: dict[str, int], text: str, features: dict[str, int]) -> None:
-    """Put one assignment into `settings`; a field leaves the rest of its register as it is after a reset."""
+def _setting(text: str) -> tuple[str, int, int]:
+    """The register, and which bits of it become what."""
     target, value = _assignment(text, "--set", "MDCR_EL2.HPMN=4")
     named_register, dot, field_name = target.partition(".")
     name = register(named_register)
     if not dot:
-        settings[name] = value
-        return
+        return name, MASK64, value
     found = field(name, field_name)
     if found is None:
         known = ", ".join(one.name for one in _pmu.register_fields(name)) or "none"
@@ -233,10 +255,7 @@ def _set(settings: dict[str, int], text: str, features: dict[str, int]) -> None:
         raise UserError(
             f"--set {text}", f"{value:#x} does not fit {found.name}", f"it holds at most {found.mask >> shift:#x}"
         )
-    if name not in settings:
-        reset = _pmu.explain(name, 2, write=False, features=features, settings={})
-        settings[name] = reset.value or 0
-    settings[name] = settings[name] & ~found.mask | value << shift
+    return name, found.mask, value << shift
 
 
 def _assignment(text: str, option: str, example: str) -> tuple[str, int]:

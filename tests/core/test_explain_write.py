@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pmulab.cli import main
+from services import registers as r
 from services.kvm import designs
 
 
@@ -57,13 +58,44 @@ def test_a_write_that_traps_or_changes_nothing_says_so(capsys: pytest.CaptureFix
 def test_a_software_increment_counts(capsys: pytest.CaptureFixture[str]) -> None:
     enabled = ("--set", "PMCR_EL0.E=1", "--set", "PMCNTENSET_EL0=0b101")
     text = said(capsys, "PMSWINC_EL0", "--write", "3", "--el", "1", *enabled)
-    assert "\n  PMEVCNTR0_EL0 0x1 -> 0x2\n  by no rule" in text
+    assert "\n  PMEVCNTR0_EL0 0x0 -> 0x1\n  by no rule" in text
 
 
 def test_a_write_without_a_level_or_with_two_values_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "from which exception level?; add for example --el 1" in refused(capsys, "PMCR_EL0", "--write", "1")
     assert "0x2, and before it 0x1" in refused(capsys, "PMCR_EL0", "0x1", "--write", "0x2", "--el", "1")
     assert "--write: 'many' is not a number" in refused(capsys, "PMCR_EL0", "--write", "many", "--el", "1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--feature", "pmuver=15"), "--feature: pmuver = 15: 1, or 4 to 9"),
+        (("--feature", "counters=32", "--set", "PMCR_EL0.E=1"), "--feature: counters = 32: 0 to 31"),
+        (("--feature", "fgt=3"), "--feature: fgt = 3: 0, 1 (FEAT_FGT) or 2"),
+        (("--feature", "sve=1"), "--feature: unknown feature sve"),
+        (("--feature", "fgt=1", "--feature", "fgt=0"), "--feature fgt=0: fgt is given twice; leave one out"),
+        (("--set", "PMCR_EL0.E=1", "--set", "pmcr_el0.e=0"), "--set pmcr_el0.e=0: it is set twice; leave one out"),
+        (("--set", "PMCR_EL0.E=1", "--set", "PMCR_EL0=0"), "--set PMCR_EL0=0: it is set twice; leave one out"),
+    ],
+)
+@pytest.mark.parametrize("of", [("--el", "1"), ("--design", "emulated")])
+def test_a_cpu_that_cannot_be_is_refused_and_so_is_what_contradicts_itself(
+    of: tuple[str, ...], arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refused(capsys, "PMCR_EL0", *of, *arguments)
+
+
+def test_fields_of_one_register_are_set_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "PMCR_EL0", "--el", "1", "--set", "PMCR_EL0.E=1", "--set", "PMCR_EL0.LP=1")
+    assert f"\n  reads {0x4100_3040 | r.PMCR_E | r.PMCR_LP:#x}\n" in text
+
+
+@pytest.mark.parametrize("option", [("--set", "PMCR_EL0.E=1"), ("--feature", "fgt=0")])
+def test_what_says_where_an_access_is_made_needs_one(
+    option: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "they say where an access is made; add for example --el 1" in refused(capsys, "PMCR_EL0", "1", *option)
 
 
 # How a register is named.
@@ -155,7 +187,15 @@ def test_what_a_design_cannot_be_asked(
 def test_a_vcpu_is_a_designs(capsys: pytest.CaptureFixture[str]) -> None:
     text = refused(capsys, "PMCR_EL0", "--el", "1", "--vcpu", "free")
     assert "they are of a design's vCPU; add --design NAME" in text
-    assert "unknown design 'emulate'" in refused(capsys, "PMCR_EL0", "--design", "emulate")
+    assert "--design emulate: unknown design 'emulate'" in refused(capsys, "PMCR_EL0", "--design", "emulate")
+
+
+def test_the_counters_are_other_than_0_only_where_a_reset_is_to_show(capsys: pytest.CaptureFixture[str]) -> None:
+    question = ("PMCR_EL0", "--design", "partitioned", "--vcpu", "free")
+    reset = said(capsys, *question, "--write", "0x3")
+    assert "kernel, the guest's counters not being 0:\n" in reset
+    assert "\n    PMEVCNTR5_EL0 <- 0x1\n" in reset
+    assert "PMEVCNTR5_EL0 <- 0x1\n" not in said(capsys, *question, "--write", "0x1")
 
 
 @pytest.mark.parametrize("design", ["partitioned-v8", "partitioned-v9", "mediated", "partitioned,swap=eager"])
