@@ -78,6 +78,12 @@ class Document:
                     return f"--set {text}"
         return f"{self.name}:{next((self._lines[prefix] for prefix in prefixes if prefix in self._lines), 1)}"
 
+    def file(self, path: Path, name: str) -> FilePath:
+        """The file that is meant by `name` at a path: relative to where the document is, or if a `--set` gave the name
+        to where that was given."""
+        overridden = any(path[:length] in self.overrides for length in range(1, len(path) + 1))
+        return FilePath(name) if overridden else self.directory / name
+
 
 class Table:
     """One table of a document: only `keys` may be in it, or any if they are None."""
@@ -103,6 +109,10 @@ class Table:
     def refuse(self, key: str, problem: str, remedy: str, *, index: int | None = None) -> NoReturn:
         """Raise UserError at the place of `key`, or of the element `index` of the array at it."""
         raise UserError(self.where(key, index), problem, remedy)
+
+    def file(self, key: str, name: str) -> FilePath:
+        """The file that is meant by `name` at `key`."""
+        return self.document.file((*self.path, key), name)
 
     @contextmanager
     def blamed(self, key: str, index: int | None = None) -> Iterator[None]:

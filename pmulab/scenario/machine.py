@@ -186,5 +186,5 @@ def _costs(table: Table, default: str) -> costs.CostTable:
 
 
 def _path(table: Table, key: str, name: str) -> str:
-    """The name of a table in the catalogue, unchanged, or the path of a file, relative to the scenario."""
-    return str(table.document.directory / name) if key in table and is_path(name) else name
+    """The name of a table in the catalogue, unchanged, or the path of a file."""
+    return str(table.file(key, name)) if key in table and is_path(name) else name

@@ -50,9 +50,9 @@ class Work:
 
 
 def _load(table: Table) -> workload.Workload:
-    """The workload of a task: a shipped one, or a file of the user's beside the scenario."""
+    """The workload of a task: a shipped one, or a file of the user's."""
     name = table.text("workload")
-    path = table.document.directory / name
+    path = table.file("workload", name)
     if measured.is_perf_stat(name):
         for key in ("ipc", "kernel_share"):
             if key in table:

@@ -97,6 +97,22 @@ def test_a_setting_that_is_not_the_published_one_is_known(given: Any, changed: t
         assert published.changed == changed
 
 
+def test_a_path_is_relative_to_who_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scenario, or a `--set`, which may be of a shipped one."""
+    there = tmp_path / "there"
+    there.mkdir()
+    for directory, msr in ((there, 70), (tmp_path, 40)):
+        (directory / "mine.toml").write_text(
+            f'base = "altra-n1-vhe"\nclock_hz = 3_000_000_000\nmsr = {{ value = {msr}, unit = "ns", source = "me" }}\n'
+        )
+    (there / "one.toml").write_text('[machine]\ncosts = "mine.toml"\n' + GUEST)
+    monkeypatch.chdir(tmp_path)
+    (own,) = scenario.load("there/one.toml").experiments
+    (overridden,) = scenario.load("there/one.toml", overrides=["machine.costs=mine.toml"]).experiments
+    shipped = scenario.load("quick", overrides={"machine.costs": "there/mine.toml"}).experiments[0]
+    assert [one.costs["msr"] for one in (own, overridden, shipped)] == [210, 120, 210]
+
+
 def test_published_times_may_have_their_own_unit(tmp_path: Path) -> None:
     path = tmp_path / "one.toml"
     path.write_text(GUEST + '[published]\nsource = "x"\nelapsed_seconds = { emulated = "250 ms" }\n')
