@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from decimal import Decimal
 from importlib.resources import files
 from numbers import Integral, Real
@@ -41,13 +42,30 @@ def open_source(scenario: str, overrides: Sequence[str] | Mapping[str, Any] = ()
     else:
         entry = files("pmulab").joinpath("scenarios", f"{scenario}.toml")
         document = Document(f"{scenario}.toml", FilePath(str(entry)).parent, entry.read_text(encoding="utf-8"))
+    published = deepcopy(document.data)
     if isinstance(overrides, Mapping):
         for key, value in overrides.items():
             _set(document, key, _from_python(key, value), f"{key}={written(value)}")
     else:
         for text in overrides:
             _set_text(document, text)
+    document.changed = [
+        text
+        for path, text in document.overrides.items()
+        if not any(path[: len(beside)] == beside for beside in keys.BESIDE)
+        and _at(document.data, path) != _at(published, path)
+    ]
     return document
+
+
+def _at(data: Any, path: Path) -> Any:
+    """The value at a path, None if there is none."""
+    for step in path:
+        known = step in data if isinstance(data, dict) else isinstance(data, list) and int(step) < len(data)
+        if not known:
+            return None
+        data = data[step]
+    return data
 
 
 def _set_text(document: Document, override: str) -> None:
@@ -74,10 +92,6 @@ def _set(document: Document, key: str, value: Any, override: str) -> None:
             parent = parent.setdefault(step, {}) if isinstance(parent, dict) else parent[step]
             if not isinstance(parent, (dict, list)):
                 raise UserError(where, f"{step!r} has no keys of its own", "name a key of a section")
-        if not any(path[: len(beside)] == beside for beside in keys.BESIDE):
-            known = path[-1] in parent if isinstance(parent, dict) else True
-            if not known or parent[path[-1]] != value:
-                document.changed.append(override)
         parent[path[-1]] = value
         document.overrides[path] = override
 

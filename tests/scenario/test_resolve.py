@@ -87,6 +87,8 @@ def test_a_length_of_time_may_have_its_own_unit(sleep: str, tmp_path: Path) -> N
     [
         (["guest.hz=250"], ("guest.hz=250",)),
         (["guest.hz=1000"], ()),
+        (["guest.hz=250", "guest.vm0.hz=1000"], ()),
+        (["guest.hz=100", "guest.hz=250"], ("guest.hz=250",)),
         ({"guest.0.task.0.repeat": 1, "guest.vm0.hz": 1000}, ("guest.0.task.0.repeat=1",)),
         (["machine.perf_factor=2", "guest.task.ipc=1"], ("machine.perf_factor=2", "guest.task.ipc=1")),
         (["seed=5", 'kvm.designs=["emulated-6.15"]', "published.source=me", "assumed.this=that"], ()),
