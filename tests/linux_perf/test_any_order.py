@@ -58,6 +58,7 @@ class Session:
         self.kernel = kernel
         self.task = kernel.TASK
         self.open: list[PerfEvent] = []
+        self.counted: dict[PerfEvent, int] = {}
 
     async def step(self, what: str, number: int, attributes: dict[str, Any]) -> None:
         kernel, perf, cpu = self.kernel, self.kernel.perf, self.kernel.cpu
@@ -115,7 +116,8 @@ class Session:
             assert (event.state == State.ACTIVE) == (event in perf.pmu.events)
             enabled, running = event.times()
             assert 0 <= running <= enabled
-            assert event.count >= 0
+            assert self.counted.get(event, 0) <= event.count < 1 << 63, "a count never goes back"
+            self.counted[event] = event.count
             leader = event.leader
             if leader is not event and event.state == State.ACTIVE:
                 assert leader.state == State.ACTIVE
