@@ -24,6 +24,7 @@ FOR_DESIGNS = {
     "services.kvm.bill",
     "services.kvm.irqs",
     "services.kvm.trap_setup",
+    "services.kvm.parameter",  # of their package
 }
 
 
