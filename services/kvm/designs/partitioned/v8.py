@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 from services import registers as r
 from services.boot import HostPolicy
-from services.cpu import Call, awaited
+from services.cpu import Call, Eventual, awaited
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accessors, trap_controls
@@ -49,6 +51,24 @@ async def swap_out(context: PmuContext) -> None:
     await out.done()
 
 
+def mdcr(context: PmuContext, design: Posted) -> int:
+    """kvm_arm_setup_mdcr_el2. The VM's own number is HPMN where fine-grained traps are; else that stays N."""
+    cpu, hpmn = context.vcpu.spec, context.pmu.counters
+    if context.owned and design.fine_grained(cpu, hpmn):
+        return EVERYTHING_TRAPS & ~r.PMU_TRAPS | hpmn
+    return EVERYTHING_TRAPS | cpu.counters
+
+
+async def overflow_status(context: PmuContext, own: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+    """kvm_pmu_part_overflow_status: of a vCPU that is FREE by its saved registers, which make it GUEST_OWNED: `own`."""
+    pmu = context.pmu
+    if not context.owned:
+        if not status(pmu.pmcr, pmu.inten, pmu.ovs & context.on.mask):
+            return False
+        await own()
+    return await status_on_cpu(context)
+
+
 @dataclass(eq=False)
 class V8Pmu(BackedPmu):
     """The first access makes it GUEST_OWNED for good, but its registers go onto the CPU at the next load."""
@@ -65,7 +85,7 @@ class V8Pmu(BackedPmu):
 
     def activate_traps(self) -> None:
         self.derive()
-        self.host.load_2026(self.vcpu, self._mdcr(), trap_controls.FINE_GRAINED)
+        self.host.load_2026(self.vcpu, mdcr(self.context, self.design), trap_controls.FINE_GRAINED)
 
     async def load(self) -> None:
         """kvm_pmu_load."""
@@ -90,17 +110,10 @@ class V8Pmu(BackedPmu):
         # kvm_pmu_set_guest_counters
         await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE))
 
-    def _mdcr(self) -> int:
-        """kvm_arm_setup_mdcr_el2. The VM's own number is HPMN where fine-grained traps are; else that stays N."""
-        cpu, hpmn = self.vcpu.spec, self.pmu.counters
-        if self.context.owned and self.design.fine_grained(cpu, hpmn):
-            return EVERYTHING_TRAPS & ~r.PMU_TRAPS | hpmn
-        return EVERYTHING_TRAPS | cpu.counters
-
     async def _own(self) -> None:
         """kvm_pmu_set_guest_owned, which loads nothing."""
         self.context.owned = True
-        await self.vcpu.write(r.MDCR_EL2, self._mdcr())
+        await self.vcpu.write(r.MDCR_EL2, mdcr(self.context, self.design))
 
     async def access(self, register: int, write: bool, value: int) -> int:
         vcpu = self.vcpu
@@ -112,20 +125,13 @@ class V8Pmu(BackedPmu):
         finally:
             vcpu.preemptible = before
 
-    async def level(self) -> bool:
-        """kvm_pmu_part_overflow_status: of a vCPU that is FREE by its saved registers, which make it GUEST_OWNED."""
-        context, pmu = self.context, self.pmu
-        flags = pmu.ovs & context.on.mask
-        if not context.owned:
-            if not status(pmu.pmcr, pmu.inten, flags):
-                return False
-            await self._own()
-        return await status_on_cpu(context)
+    def level(self) -> Eventual[bool]:
+        return overflow_status(self.context, self._own)
 
     async def guest_overflow(self, mask: int) -> None:
         """kvm_pmu_handle_guest_irq, in whatever state the vCPU is. The host's driver has the PMU stopped."""
         self.pmu.ovs |= mask
-        if await self.level():
+        if await awaited(self.level()):
             self.vcpu.kick()
 
 

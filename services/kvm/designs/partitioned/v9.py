@@ -10,7 +10,7 @@ from enum import Enum
 
 from services import registers as r
 from services.boot import HostPolicy
-from services.cpu import Call, Row, awaited
+from services.cpu import Call, Eventual, Row, awaited
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accessors, trap_controls
@@ -18,10 +18,10 @@ from services.kvm.designs.partitioned.accesses import Accesses, by_register, by_
 from services.kvm.designs.partitioned.backed import BackedPmu
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.guest_range import host_counters, partition
-from services.kvm.designs.partitioned.posted import Posted, status, status_on_cpu
+from services.kvm.designs.partitioned.posted import Posted
 from services.kvm.designs.partitioned.swap import without_el2
 from services.kvm.designs.partitioned.trap_controls import Traps
-from services.kvm.designs.partitioned.v8 import EVERYTHING_TRAPS, swap_in, swap_out
+from services.kvm.designs.partitioned.v8 import mdcr, overflow_status, swap_in, swap_out
 from services.kvm.trap_setup import HostTraps
 from services.kvm.vpmu import KvmVcpu, SetN, axis
 from services.registers import CYCLE_COUNTER
@@ -81,7 +81,7 @@ class V9Pmu(BackedPmu):
 
     def activate_traps(self) -> None:
         self.derive()
-        self.host.load_2026(self.vcpu, self._mdcr(), trap_controls.FINE_GRAINED)
+        self.host.load_2026(self.vcpu, mdcr(self.context, self.design), trap_controls.FINE_GRAINED)
 
     async def load(self) -> None:
         """kvm_pmu_load."""
@@ -111,16 +111,9 @@ class V9Pmu(BackedPmu):
         """kvm_pmu_set_guest_counters, and which flags are a guest's from now on."""
         await awaited(self.vcpu.call([row], Account.RESERVE))
 
-    def _mdcr(self) -> int:
-        """kvm_arm_setup_mdcr_el2."""
-        cpu, hpmn = self.vcpu.spec, self.pmu.counters
-        if self.context.owned and self.design.fine_grained(cpu, hpmn):
-            return EVERYTHING_TRAPS & ~r.PMU_TRAPS | hpmn
-        return EVERYTHING_TRAPS | cpu.counters
-
     async def _own(self) -> None:
         self.context.owned = True
-        await self.vcpu.write(r.MDCR_EL2, self._mdcr())
+        await self.vcpu.write(r.MDCR_EL2, mdcr(self.context, self.design))
 
     async def access(self, register: int, write: bool, value: int) -> int:
         vcpu = self.vcpu
@@ -132,20 +125,13 @@ class V9Pmu(BackedPmu):
         finally:
             vcpu.preemptible = before
 
-    async def level(self) -> bool:
-        """kvm_pmu_part_overflow_status."""
-        context, pmu = self.context, self.pmu
-        flags = pmu.ovs & context.on.mask
-        if not context.owned:
-            if not status(pmu.pmcr, pmu.inten, flags):
-                return False
-            await self._own()
-        return await status_on_cpu(context)
+    def level(self) -> Eventual[bool]:
+        return overflow_status(self.context, self._own)
 
     async def guest_overflow(self, mask: int) -> None:
         """kvm_pmu_handle_guest_irq."""
         self.pmu.ovs |= mask
-        if await self.level():
+        if await awaited(self.level()):
             self.vcpu.kick()
 
 
