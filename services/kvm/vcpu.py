@@ -221,8 +221,7 @@ class VCpu(VCpuState):
         def synced() -> bool:
             pending = leave()
             irqs, self.irqs = self.irqs, MASKED
-            sync: Eventual[None] = self._update_pmu()
-            at_once(sync)
+            at_once(self._update_pmu())
             self.irqs = irqs
             return pending
 
@@ -613,25 +612,40 @@ class VCpu(VCpuState):
 
     async def _flush(self) -> None:
         """Make pending what has become due."""
-        await self._flush_pmu()
+        await awaited(self._flush_pmu())
         self._flush_due_timers()
 
     def _flush_due_timers(self) -> None:
         if self.vgic.timer_deadline <= self.machine.now(self.cpu):
             self._flush_timers()
 
-    async def _flush_pmu(self) -> None:
+    def _flush_pmu(self) -> Eventual[None]:
         """kvm_pmu_flush_hwstate: interrupts are on, preemption is off."""
         before, self.preemptible = self.preemptible, False
-        await self._update_pmu()
+        update = self._update_pmu()
+        if update is not None:
+            return self._flushing(update, before)
         self.preemptible = before
+        return None
 
-    async def _update_pmu(self) -> None:
+    async def _flushing(self, update: Coroutine[Any, Any, None], preemptible: bool) -> None:
+        await update
+        self.preemptible = preemptible
+
+    def _update_pmu(self) -> Eventual[None]:
         """kvm_pmu_update_state: the level of the PMU interrupt."""
-        vgic, level = self.vgic, False
-        if self.pmu.ovs or self.forwarded_irq or self.status_on_cpu:
-            found = self.vpmu.level()
-            level = found if isinstance(found, bool) else await found
+        asked = self.pmu.ovs or self.forwarded_irq or self.status_on_cpu
+        level = begun(self.vpmu.level()) if asked else False
+        if isinstance(level, bool):
+            self._set_level(level)
+            return None
+        return self._updating(level)
+
+    async def _updating(self, level: Coroutine[Any, Any, bool]) -> None:
+        self._set_level(await level)
+
+    def _set_level(self, level: bool) -> None:
+        vgic = self.vgic
         if not (self.pmu.ovs or self.forwarded_irq):
             vgic.overflowed = -1  # nor is any due that the guest has cleared without having been interrupted
         if level and not vgic.line:
@@ -660,7 +674,7 @@ class VCpu(VCpuState):
         self.trap_null()
         if self.at_entry:
             await self._leave()
-            await self._flush_pmu()
+            await awaited(self._flush_pmu())
             if self.vgic.line:  # kvm_vcpu_check_block
                 await self._resumed()
                 return
@@ -696,7 +710,7 @@ class VCpu(VCpuState):
     async def _resumed(self) -> None:
         """Back into the guest, unless there is nothing for it."""
         if not self.status_on_cpu:  # else kvm_vcpu_check_block goes by what the sync has found
-            await self._flush_pmu()
+            await awaited(self._flush_pmu())
         self._flush_due_timers()
         self.blocked = not self._pending()
         if self.blocked:  # the way back in is charged here, too: a load charges none
@@ -706,7 +720,7 @@ class VCpu(VCpuState):
         if self._takes_resync():
             await self._resync_pmu_el0()
         if self.status_on_cpu:
-            await self._flush_pmu()
+            await awaited(self._flush_pmu())
         if self.at_entry:
             await self._give_pmu()
         self.enter_null()
@@ -739,8 +753,7 @@ class VCpu(VCpuState):
             return self._emulated(access)
         vgic = self.vgic
         if self.pmu.ovs or vgic.line or vgic.overflowed >= 0 or self.status_on_cpu:  # else it changes nothing
-            flush: Eventual[None] = self._flush_pmu()
-            flush = begun(flush)
+            flush = self._flush_pmu()
             if flush is not None:
                 return self._emulated(access, flush)
         if not self.enter_el1(vgic.timer_deadline):
@@ -771,7 +784,7 @@ class VCpu(VCpuState):
         if flush is None:
             if self._takes_resync():
                 await self._resync_pmu_el0()
-            await self._flush_pmu()
+            await awaited(self._flush_pmu())
         else:
             await flush
         if self.at_entry:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from services import registers as r
+from services._pmu import Burst
+from services.cpu import Eventual
 from services.experiment import CpuSpec
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.guest_range import check_partition, clamped, left_to_guests
@@ -72,7 +74,19 @@ def status(pmcr: int, inten: int, flags: int) -> bool:
     return bool(pmcr & r.PMCR_E and inten & flags)
 
 
-async def status_on_cpu(context: PmuContext) -> bool:
+def status_on_cpu(context: PmuContext) -> Eventual[bool]:
     """kvm_pmu_part_overflow_status: the flags in memory by the CPU's registers, which are read in any case."""
-    inten, pmcr = await context.read(r.PMINTENSET_EL1), await context.read(r.PMCR_EL0)
+    burst = Burst()
+    burst.mrs(r.PMINTENSET_EL1)
+    burst.mrs(r.PMCR_EL0)
+    found = context.vcpu.kvm(burst)
+    return _status(context, found) if isinstance(found, list) else _status_later(context, found)
+
+
+async def _status_later(context: PmuContext, found: Coroutine[Any, Any, list[int]]) -> bool:
+    return _status(context, await found)
+
+
+def _status(context: PmuContext, found: list[int]) -> bool:
+    inten, pmcr = found
     return status(pmcr, inten, context.pmu.ovs & context.on.mask)

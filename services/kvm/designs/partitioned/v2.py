@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from services import registers as r
 from services.boot import HostPolicy
+from services.cpu import Eventual
 from services.experiment import CpuSpec
 from services.kvm.designs.partitioned import swap, trap_controls, up_to_v5
 from services.kvm.designs.partitioned.context import PmuContext
@@ -82,9 +83,9 @@ class V2Pmu(Vpmu):
     def access(self, register: int, write: bool, value: int) -> Access:
         return ACCESSES.perform(self.context, register, write, value)
 
-    async def level(self) -> bool:
+    def level(self) -> Eventual[bool]:
         """kvm_pmu_part_overflow_status."""
-        return await status_on_cpu(self.context)
+        return status_on_cpu(self.context)
 
     def guest_overflow(self, mask: int) -> None:
         """kvm_pmu_handle_guest_irq."""

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from services import registers as r
 from services.boot import HostPolicy
+from services.cpu import Eventual
 from services.experiment import CpuSpec
 from services.kvm.designs.partitioned import swap, trap_controls, up_to_v5
 from services.kvm.designs.partitioned.context import PmuContext
@@ -89,9 +90,9 @@ class V4Pmu(Vpmu):
             await self.vcpu.write(r.MDCR_EL2, self._mdcr())
         return await ACCESSES.perform(context, register, write, value)
 
-    async def level(self) -> bool:
+    def level(self) -> Eventual[bool]:
         """kvm_pmu_part_overflow_status, by the CPU's registers in whatever state the vCPU is."""
-        return await status_on_cpu(self.context)
+        return status_on_cpu(self.context)
 
     def guest_overflow(self, mask: int) -> None:
         """kvm_pmu_handle_guest_irq."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from services import registers as r
 from services.boot import HostPolicy
+from services.cpu import Eventual
 from services.experiment import CpuSpec
 from services.kvm.designs.partitioned import accessors, by_selr, trap_controls
 from services.kvm.designs.partitioned.context import PmuContext
@@ -91,9 +92,9 @@ class V6Pmu(Vpmu):
             await self.vcpu.write(r.MDCR_EL2, self._mdcr())
         return await by_selr.HYP.perform(context, register, write, value)
 
-    async def level(self) -> bool:
+    def level(self) -> Eventual[bool]:
         """kvm_pmu_part_overflow_status: never of a vCPU that is FREE."""
-        return self.context.owned and await status_on_cpu(self.context)
+        return self.context.owned and status_on_cpu(self.context)
 
     def guest_overflow(self, mask: int) -> None:
         """kvm_pmu_handle_guest_irq, in whatever state the vCPU is, which nobody kicks."""

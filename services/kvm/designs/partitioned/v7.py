@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from services import registers as r
 from services.boot import HostPolicy
-from services.cpu import Call, awaited
+from services.cpu import Call, Eventual, awaited
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.designs.partitioned import by_selr, trap_controls
@@ -91,9 +91,9 @@ class V7Pmu(Vpmu):
             await self.vcpu.write(r.MDCR_EL2, self._mdcr())
         return await by_selr.V7.perform(self.context, register, write, value)
 
-    async def level(self) -> bool:
+    def level(self) -> Eventual[bool]:
         """kvm_pmu_part_overflow_status: never of a vCPU that is FREE."""
-        return self.context.owned and await status_on_cpu(self.context)
+        return self.context.owned and status_on_cpu(self.context)
 
     def guest_overflow(self, mask: int) -> None:
         """kvm_pmu_handle_guest_irq, in whatever state the vCPU is, which nobody kicks."""

@@ -66,7 +66,7 @@ async def overflow_status(context: PmuContext, own: Callable[[], Coroutine[Any, 
         if not status(pmu.pmcr, pmu.inten, pmu.ovs & context.on.mask):
             return False
         await own()
-    return await status_on_cpu(context)
+    return await awaited(status_on_cpu(context))
 
 
 @dataclass(eq=False)
