@@ -66,14 +66,26 @@ class Row:
 
 
 def settings() -> list[Setting]:
-    return [Setting(hz, counters, costs) for hz in HZ for counters in COUNTERS for costs in COSTS]
+    return [Setting(hz, counters, costs) for costs in COSTS for hz in HZ for counters in COUNTERS]
 
 
 def rows(scenario: str, start: Numbers) -> Iterator[Row]:
-    """A row for each setting, in order: as many at once as there are cores."""
+    """A row for each setting, in order: as many at once as there are cores. A fit under changed costs starts from the
+    one with those shipped, if there is one."""
     ignored = (signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for who asks for the rows, and ends the pool
+    shipped: dict[tuple[int, int], Numbers] = {}
     with multiprocessing.Pool(len(os.sched_getaffinity(0)), signal.signal, ignored) as pool:
-        yield from pool.imap(partial(row, scenario, start), settings())
+        for changed in (False, True):
+            of = [setting for setting in settings() if bool(COSTS[setting.costs]) == changed]
+            starts = [shipped.get((setting.hz, setting.counters), start) for setting in of]
+            for found in pool.imap(partial(_row, scenario), zip(starts, of, strict=True)):
+                if found.numbers is not None and not changed:
+                    shipped[found.setting.hz, found.setting.counters] = found.numbers
+                yield found
+
+
+def _row(scenario: str, of: tuple[Numbers, Setting]) -> Row:
+    return row(scenario, *of)
 
 
 def row(scenario: str, start: Numbers, setting: Setting) -> Row:
