@@ -149,20 +149,20 @@ def test_a_design_that_cannot_be_had_says_why_and_the_others_run() -> None:
     done = pmulab("run", scenario("one-design-refuses"), "--json")
     whole = json.loads(done.stdout)
     assert done.returncode == exit_status.FAILED
-    assert [run["design"]["name"] for run in whole["runs"]] == ["emulated", "partitioned"]
+    assert [run["design"]["name"] for run in whole["runs"]] == ["emulated", "mediated"]
     (failure,) = whole["failures"]
-    assert (failure["index"], failure["design"]["name"], failure["refused"]) == (2, "mediated", True)
-    assert "it cannot have 4" in failure["problem"]
-    assert done.stderr.startswith("pmulab: mediated: ")
+    assert (failure["index"], failure["design"]["name"], failure["refused"]) == (2, "partitioned", True)
+    assert "its PMU has no partition" in failure["problem"]
+    assert done.stderr.startswith("pmulab: partitioned: ")
     assert done.stderr.count("\n") == 1
     text = pmulab("run", scenario("one-design-refuses")).stdout
-    assert text.splitlines()[2].split() == ["emulated", "partitioned", "mediated"]
+    assert text.splitlines()[2].split() == ["emulated", "mediated", "partitioned"]
 
 
 def test_if_no_design_can_be_had_it_is_the_users_mistake() -> None:
-    done = pmulab("run", scenario("one-design-refuses"), "--design", "mediated")
+    done = pmulab("run", scenario("one-design-refuses"), "--design", "partitioned")
     assert (done.returncode, done.stdout) == (exit_status.BAD_INPUT, "")
-    assert done.stderr.startswith("pmulab: --design mediated: ")
+    assert done.stderr.startswith("pmulab: --design partitioned: ")
     assert done.stderr.count("\n") == 1
 
 

@@ -17,7 +17,7 @@ REFUSAL = {
     "index": 1,
     "design": {"name": "mediated", "axes": {"swap": "eager"}, "fallbacks": []},
     "refused": True,
-    "problem": "the guest owns all 6 event counters, it cannot have 4",
+    "problem": "the CPU lacks what it needs",
     "remedy": "change the design",
 }
 
@@ -224,7 +224,7 @@ def test_a_design_that_cannot_be_had_is_a_column_that_says_why(result: dict[str,
     summary = text.split("\n\n")[2]
     assert summary.splitlines()[0].split() == ["emulated", "mediated", "partitioned"]
     told = [line.removeprefix("not available").strip() for line in summary.splitlines()[-4:]]
-    assert " ".join(told).endswith("the guest owns all 6 event counters, it cannot have 4; change the design")
+    assert " ".join(told).endswith("the CPU lacks what it needs; change the design")
     assert "mediated" not in text.split("\n\n", 3)[3]
 
 

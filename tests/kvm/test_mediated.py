@@ -78,6 +78,33 @@ async def test_an_event_that_excludes_guests_counts_at_exits_by_a_clock_without_
     assert counted == [WORK // 2]
 
 
+async def test_counters_beyond_the_guests_are_hidden_from_it_and_the_hosts_at_its_exits() -> None:
+    """MDCR_EL2.HPMN is 2 for the guest, and the CPU's N at EL2: there PMCR_EL0.E starts and stops all of them."""
+    seen: list[int] = []
+
+    async def boot(cpu: Cpu, entry: Entry) -> None:
+        cpu.burst.msr(r.PMCNTENSET_EL0, r.MASK32)
+        seen.append(await cpu.mrs(r.PMCR_EL0) >> r.PMCR_N_SHIFT & 0x1F)
+        seen.append(await cpu.mrs(r.PMCNTENSET_EL0))
+        for _ in range(100):
+            cpu.burst.hvc(0)
+        cpu.burst.notify(Notice.WORK_DONE, 0)
+        cpu.burst.wfi()
+
+    of = experiment("mediated", counters=2)
+    events = (HOSTS,) * of.cpus[0].counters
+    of = replace(of, host=replace(of.host, cpus=(HostCpuSpec(sessions=(host_session(*events),)),)))
+    made = simulation(of, Scripted(boot=boot))
+    made.attend_host(0, LocalSoftware(HostPerf().attend(0)))
+    await made.run()
+    assert seen == [2, r.counter_mask(2)]
+    (session,) = orjson.loads(orjson.dumps(await made.result()))["hosts"][0]["sessions"]
+    counts = [event["count"] for event in session["events"]]
+    assert len(counts) == COUNTERS
+    assert min(counts) > 100 * 100
+    assert max(counts) < 1.05 * min(counts)
+
+
 async def test_a_preempted_vcpu_has_left_its_guest() -> None:
     """Its registers are in memory and the host's events on the PMU before the next thread is there."""
     of = experiment("mediated", counters=COUNTERS, vcpus=(0, 0))

@@ -68,16 +68,17 @@ def test_a_scenario_without_a_guest_has_no_elapsed_time(tmp_path: Path, capsys: 
 
 def test_a_design_that_cannot_be_had_at_a_point_says_why_there(capsys: pytest.CaptureFixture[str]) -> None:
     designs = ["--design", "mediated", *SHORT]
-    assert curve.main(["quick", "guest.counters=4,6", "--show", "traps,swaps", *designs]) == exit_status.FAILED
+    points = ["quick", "host.reserved_host_counters=-1,0", "--show", "traps,swaps"]
+    assert curve.main([*points, *designs]) == exit_status.FAILED
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:5]]
     assert [line[:2] for line in lines] == [
-        ["4", "partitioned"],
-        ["4", "mediated"],
-        ["6", "mediated"],
-        ["6", "partitioned"],
+        ["-1", "mediated"],
+        ["-1", "partitioned"],
+        ["0", "mediated"],
+        ["0", "partitioned"],
     ]
-    assert " ".join(lines[1][2:]).startswith("the guest owns all 6 event counters")
-    assert lines[2][2].isdecimal()
+    assert " ".join(lines[1][2:]).startswith("the host is booted with reserved_host_counters = -1")
+    assert lines[3][2].isdecimal()
 
 
 @pytest.mark.parametrize(

@@ -216,10 +216,10 @@ def test_an_override_is_checked_like_the_file(override: str, problem: str, remed
     assert remedy in caught.value.remedy
 
 
-def test_a_design_that_gives_all_counters_away_says_what_to_set() -> None:
-    with pytest.raises(UserError, match=r"^--design mediated: .* 6; .*: guest\.counters = 10$"):
-        scenario.load("gzip-record", designs=["mediated"])
-    scenario.load("gzip-record", designs=["mediated"], overrides=["guest.counters=10"])
+def test_a_design_that_needs_a_partition_says_what_to_set() -> None:
+    with pytest.raises(UserError, match=r"^--design partitioned: .* has no partition; give it from 0 to 10"):
+        scenario.load("gzip-record", designs=["partitioned"], overrides=["host.reserved_host_counters=-1"])
+    scenario.load("gzip-record", designs=["mediated"], overrides=["host.reserved_host_counters=-1"])
 
 
 def test_a_design_on_the_command_line_is_checked() -> None:

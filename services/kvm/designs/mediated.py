@@ -2,7 +2,7 @@
 
 kvm_mediated_pmu_load and kvm_mediated_pmu_put: at an entry the events of the host go off the PMU and their clocks stop;
 at the exit both go on. A register that has its value already is not written: where nobody else uses the PMU, a guest's
-counters and types stay where they are.
+counters and types stay where they are. HPMN hides counters beyond the guest's from it, and is N at EL2.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from services.kvm.designs.partitioned.swap import quiet, without_el2
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.guest_pmu import OF_COUNTERS, PMCR_WRITABLE
 from services.kvm.trap_setup import HostTraps
-from services.kvm.vpmu import Design, DesignError, KvmVcpu, SetN, Vpmu, axis
+from services.kvm.vpmu import Design, KvmVcpu, SetN, Vpmu, axis
 from services.registers import CYCLE_COUNTER, MASK32, MASK64
 from services.state import derived
 
@@ -33,21 +33,23 @@ ACCESSES = accesses.ON_CPU | accesses.types_written_through()
 
 @dataclass(eq=False)
 class MediatedPmu(Vpmu):
-    """Every counter of the CPU is the guest's while it is entered; its registers are in memory otherwise."""
+    """The PMU is the guest's while it is entered; its registers are in memory otherwise."""
 
     design: Mediated = derived()
     context: PmuContext = field(default_factory=partial(PmuContext, owned=True), init=False)  # loaded: entered
     host: HostTraps = field(default_factory=HostTraps, init=False)
     host_pmcr: int = 0  # as the last entry found it
     host_out: bool = False  # the host's events have been taken off the PMU for this entry
+    hides: bool = derived(init=False)  # event counters of the CPU from the guest: by MDCR_EL2.HPMN
     on_load: Burst = derived(init=False)  # what an entry reads
     on_put: Burst = derived(init=False)  # and an exit
 
     def derive(self) -> None:
         super().derive()
         cpu, context = self.vcpu.spec, self.context
-        on = guest_range(cpu, cpu.counters, fgt=self.design.traps is Traps.FGT)
-        context.fit(self, replace(on, split=True), n=self.pmu.counters)
+        on = guest_range(cpu, self.pmu.counters, fgt=self.design.traps is Traps.FGT)
+        self.hides = on.split and on.hpmn < cpu.counters
+        context.fit(self, replace(on, split=True), n=self.pmu.counters)  # PMCR_EL0.E is the guest's in any case
         if not context.loaded:
             context.read, context.write = self._read, self._write
         self.fast_path = self.design.traps is Traps.FAST_PATH
@@ -80,9 +82,11 @@ class MediatedPmu(Vpmu):
     def activate_traps(self) -> None:
         """Nothing is forbidden at EL2, where the host counts during an exit: the guest's event types exclude it."""
         self.derive()
-        on = self.context.on
-        mdcr = on.hpmn if on.untrapped else on.hpmn | r.PMU_TRAPS
-        self.host.load_2026(self.vcpu, mdcr, trap_controls.fine_grained(on.untrapped))
+        mdcr = self._mdcr(self.vcpu.spec.counters)
+        self.host.load_2026(self.vcpu, mdcr, trap_controls.fine_grained(self.context.on.untrapped))
+
+    def _mdcr(self, hpmn: int) -> int:
+        return hpmn if self.context.on.untrapped else hpmn | r.PMU_TRAPS
 
     async def load(self) -> None:
         """The PMU is still the host's."""
@@ -105,6 +109,8 @@ class MediatedPmu(Vpmu):
         self.host_pmcr = pmcr & PMCR_WRITABLE
         if pmcr & r.PMCR_E:
             writes.msr(r.PMCR_EL0, self.host_pmcr & ~r.PMCR_E)
+        if self.hides:
+            writes.msr(r.MDCR_EL2, self._mdcr(context.on.hpmn))
         for (register, value), there in zip(self._swapped(), found, strict=True):
             if value != there:
                 writes.msr(register, value)
@@ -146,6 +152,8 @@ class MediatedPmu(Vpmu):
         ):
             if bits:
                 writes.msr(register, bits)
+        if self.hides:
+            writes.msr(r.MDCR_EL2, self._mdcr(self.vcpu.spec.counters))
         if pmu.pmcr != self.host_pmcr:
             writes.msr(r.PMCR_EL0, self.host_pmcr)
         self._execute(writes)
@@ -204,11 +212,6 @@ class Mediated(Design):
     traps: Traps = axis(Traps.FGT, trap_controls.TRAPS)
 
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
-        if counters != cpu.counters:
-            raise DesignError(
-                f"the guest owns all {cpu.counters} event counters of {cpu.model}, it cannot have {counters}",
-                f"give the guest all of them: guest.counters = {cpu.counters}",
-            )
         return trap_controls.check(self.traps, cpu, counters)
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
