@@ -113,7 +113,14 @@ async def test_a_cpu_without_fgt_falls_back_and_says_so() -> None:
     n1 = CpuSpec(model="n1", counters=6, pmuver=4)
     made, guest, _, _ = await ran(experiment("partitioned", counters=4, cpu=n1))
     assert made.fallbacks == ["n1 has no FEAT_FGT: every PMU access traps (MDCR_EL2.TPM)"]
+
     assert guest.count == WORK // 2
+
+
+def test_an_axis_that_changes_nothing_beside_another_says_so() -> None:
+    axes = {"reservation": "static", "pinned": "error"}
+    made = simulation(experiment("partitioned", counters=4, axes=axes), Scripted())
+    assert made.fallbacks == ["reservation=static squeezes no event of the host: pinned=error changes nothing"]
 
 
 async def test_icntr_is_hidden_by_fgt2_or_by_trapping_everything() -> None:

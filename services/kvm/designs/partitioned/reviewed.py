@@ -287,7 +287,8 @@ class Partitioned(Design):
     pinned: Pinned = axis(
         Pinned.SWAP,
         "a pinned event of the host is in the host's range, where a flexible one makes room, and without any waits for "
-        "the guest's put; or it is anywhere, and left without a counter goes to ERROR for good",
+        "the guest's put; or it is anywhere, and left without a counter goes to ERROR for good; with "
+        "reservation=static nothing is squeezed",
     )
     host_time: HostTime = axis(
         HostTime.CTX,
@@ -313,6 +314,8 @@ class Partitioned(Design):
         fallbacks = trap_controls.check(self.traps, cpu, counters)
         if self.reservation is Reservation.GROW and counters and not cpu.hpmn0:
             fallbacks.append(f"{cpu.model} has no FEAT_HPMN0: HPMN is 1 at least, counter 0 is not waited for")
+        if self.reservation is Reservation.STATIC and self.pinned is Pinned.ERROR:
+            fallbacks.append("reservation=static squeezes no event of the host: pinned=error changes nothing")
         return fallbacks
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
