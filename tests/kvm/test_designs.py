@@ -113,7 +113,6 @@ async def test_a_cpu_without_fgt_falls_back_and_says_so() -> None:
     n1 = CpuSpec(model="n1", counters=6, pmuver=4)
     made, guest, _, _ = await ran(experiment("partitioned", counters=4, cpu=n1))
     assert made.fallbacks == ["n1 has no FEAT_FGT: every PMU access traps (MDCR_EL2.TPM)"]
-
     assert guest.count == WORK // 2
 
 
