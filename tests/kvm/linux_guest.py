@@ -105,7 +105,7 @@ class Traffic:
 def world(design: str, cpu: CpuSpec = FGT, host_events: int = 0) -> Experiment:
     """One vCPU with three counters, alone on `cpu`, under a host that counts so many events there, guests excluded."""
     spec = parse_design(design)
-    counters = cpu.counters if spec.name in ("raw", "mediated") else COUNTERS
+    counters = cpu.counters if spec.name == "raw" else COUNTERS
     of = experiment(spec.name, counters=counters, cpu=cpu, axes=spec.axes)
     if not host_events:
         return of
