@@ -635,7 +635,9 @@ class VCpu(VCpuState):
     def _update_pmu(self) -> Eventual[None]:
         """kvm_pmu_update_state: the level of the PMU interrupt."""
         asked = self.pmu.ovs or self.forwarded_irq or self.status_on_cpu
-        level = begun(self.vpmu.level()) if asked else False
+        level = self.vpmu.level() if asked else False
+        if not isinstance(level, bool):
+            level = begun(level)
         if isinstance(level, bool):
             self._set_level(level)
             return None

@@ -10,7 +10,7 @@ from typing import Any
 from services import registers as r
 from services._pmu import Burst
 from services.costs import Cost
-from services.cpu import awaited
+from services.cpu import Eventual, awaited
 from services.kvm.bill import Account
 from services.kvm.designs.partitioned.guest_range import GuestRange
 from services.kvm.designs.partitioned.trap_controls import TRAPPED_READS, TRAPPED_WRITES, UNTIL_FULL
@@ -37,6 +37,7 @@ class PmuContext:
     # One register of the CPU.
     read: Callable[[int], Coroutine[Any, Any, int]] = derived(init=False)
     write: Callable[[int, int], Coroutine[Any, Any, None]] = derived(init=False)
+    on_status: Burst = derived(init=False)  # what `enables` reads
 
     def fit(self, of: Vpmu, on: GuestRange, n: int, most: int | None = None) -> None:
         """To the CPU that the vCPU is on. `most`: None if it has them all."""
@@ -44,6 +45,9 @@ class PmuContext:
         self.read, self.write = of.vcpu.read, of.vcpu.write
         self.on, self.n, self.most = on, n, on.hpmn if most is None else most
         self.beyond = (1 << self.most) - (1 << on.hpmn)
+        self.on_status = Burst()
+        self.on_status.mrs(r.PMINTENSET_EL1)
+        self.on_status.mrs(r.PMCR_EL0)
 
     @property
     def full(self) -> bool:
@@ -95,6 +99,10 @@ class PmuContext:
 
     # The guest's interrupt.
 
+    def enables(self) -> Eventual[list[int]]:
+        """PMINTENSET_EL1 and PMCR_EL0 of the CPU, which make the guest's interrupt of its flags."""
+        return self.vcpu.kvm(self.on_status)
+
     async def overflow_status(self) -> bool:
         """kvm_pmu_part_overflow_status: the flags are in memory, the enables on the CPU while resident."""
         pmu, on = self.pmu, self.on
@@ -102,7 +110,7 @@ class PmuContext:
             return False
         if not (self.owned and self.loaded):
             return bool(pmu.pmcr & r.PMCR_E and pmu.ovs & pmu.inten & on.mask)
-        inten, pmcr = await self.read(r.PMINTENSET_EL1), await self.read(r.PMCR_EL0)
+        inten, pmcr = await awaited(self.enables())
         if not on.split:
             pmcr = pmu.pmcr
         return bool(pmcr & r.PMCR_E and pmu.ovs & inten & on.mask)

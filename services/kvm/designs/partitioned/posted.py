@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from services import registers as r
-from services._pmu import Burst
 from services.cpu import Eventual
 from services.experiment import CpuSpec
 from services.kvm.designs.partitioned.context import PmuContext
@@ -76,17 +75,13 @@ def status(pmcr: int, inten: int, flags: int) -> bool:
 
 def status_on_cpu(context: PmuContext) -> Eventual[bool]:
     """kvm_pmu_part_overflow_status: the flags in memory by the CPU's registers, which are read in any case."""
-    burst = Burst()
-    burst.mrs(r.PMINTENSET_EL1)
-    burst.mrs(r.PMCR_EL0)
-    found = context.vcpu.kvm(burst)
-    return _status(context, found) if isinstance(found, list) else _status_later(context, found)
+    enables = context.enables()
+    if not isinstance(enables, list):
+        return _status_later(context, enables)
+    inten, pmcr = enables
+    return status(pmcr, inten, context.pmu.ovs & context.on.mask)
 
 
-async def _status_later(context: PmuContext, found: Coroutine[Any, Any, list[int]]) -> bool:
-    return _status(context, await found)
-
-
-def _status(context: PmuContext, found: list[int]) -> bool:
-    inten, pmcr = found
+async def _status_later(context: PmuContext, enables: Coroutine[Any, Any, list[int]]) -> bool:
+    inten, pmcr = await enables
     return status(pmcr, inten, context.pmu.ovs & context.on.mask)
