@@ -21,6 +21,8 @@ from services import durations
 from services.errors import UserError
 from services.toml_lines import Path, lines_of
 
+_TELLING = 3  # letters: fewer are in too many names to be what somebody meant
+_MOST_MEANT = 8
 _KINDS = {
     str: "a string",
     bool: "a boolean",
@@ -309,8 +311,9 @@ def meant(name: str, names: Iterable[str]) -> str:
     known = {candidate.lower(): candidate for candidate in names}
     wanted = name.lower()
     matches = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
-    matches += [candidate for candidate in known if wanted and wanted in candidate and candidate not in matches]
-    return f"did you mean {' or '.join(known[match] for match in matches)}?" if matches else ""
+    if len(wanted) >= _TELLING:
+        matches += [candidate for candidate in known if wanted in candidate and candidate not in matches]
+    return f"did you mean {' or '.join(known[match] for match in matches[:_MOST_MEANT])}?" if matches else ""
 
 
 def written(value: Any) -> str:

@@ -161,10 +161,15 @@ def _item(item: str, first: int, pmus: Pmus | None, tool: str, *, counts: bool) 
     body, _, after = item[1:].rpartition("}")
     if after and not after.startswith(":"):
         raise EventSyntaxError(f"{after!r} after the group {item!r}", "a group's modifiers follow a colon: {a,b}:u")
-    group = [_event(member, first, pmus, tool, after[1:], counts=counts) for member in _split(body)]
-    pinned, exclusive = group[0][0].pinned, group[0][0].exclusive  # of a leader; its members go with it
+    of_group = after[1:]
+    group = [_event(member, first, pmus, tool, of_group, counts=counts) for member in _split(body)]
     of_pmu: dict[int, list[EventSpec]] = {}
     members = [event for member in group for event in _on_each(member, pmus)]
+    # D and e behind a group are of its first event alone, even where it will be a group on each PMU.
+    first_of_all = members[0]
+    members[0] = replace(
+        first_of_all, pinned=first_of_all.pinned or "D" in of_group, exclusive=first_of_all.exclusive or "e" in of_group
+    )
     first_pmu = next((event.pmu for event in members if not event.software), ANY_PMU)
     for event in members:  # a software event where the first of the others is (evsel__compute_group_pmu_name)
         pmu = first_pmu if event.software else event.pmu
@@ -175,8 +180,7 @@ def _item(item: str, first: int, pmus: Pmus | None, tool: str, *, counts: bool) 
         numbers.sort(key=pmus.names.__getitem__)  # evlist__cmp
     for pmu in numbers:
         leader = first + len(found)
-        found += [replace(event, leader=leader, pinned=False, exclusive=False) for event in of_pmu[pmu]]
-        found[leader - first] = replace(found[leader - first], pinned=pinned, exclusive=exclusive)
+        found += [replace(event, leader=leader) for event in of_pmu[pmu]]
     return found
 
 
@@ -200,7 +204,9 @@ def _event(text: str, leader: int, pmus: Pmus | None, tool: str, group_modifiers
             f"modifier 'W' of {text!r}: only a group can be weak", "write it after the group: {a,b}:W"
         )
     attr = _attr(name, pmus)
-    spec = _modify(text, attr, modifiers + group_modifiers, leader, counts=counts)
+    for given in (modifiers, group_modifiers):
+        _check_modifiers(text, given, counts=counts)
+    spec = _modify(text, attr, modifiers, group_modifiers, leader)
     if tool == "6.12" and not set(modifiers + group_modifiers) & set("GH"):
         # event_attr_init excludes guests; an event's own modifiers begin afresh, of which `u` and `p` do so again.
         spec = replace(spec, exclude_guest=not modifiers or bool(set(modifiers + group_modifiers) & set("up")))
@@ -323,11 +329,18 @@ def _in_range(name: str, event: int) -> int:
     return event
 
 
-def _modify(text: str, attr: _Attr, modifiers: str, leader: int, *, counts: bool) -> EventSpec:
+def _check_modifiers(text: str, modifiers: str, *, counts: bool) -> None:
     for modifier in modifiers:
         if modifier not in _MODIFIERS and (counts or modifier != "b"):  # only perf stat loads BPF programs for it
             remedy = _OTHER_MODIFIERS.get(modifier, f"there are {_MODIFIERS}")
             raise EventSyntaxError(f"modifier {modifier!r} of {text!r} is not supported", remedy)
+        if modifier != "p" and modifiers.count(modifier) > 1:
+            raise EventSyntaxError(f"modifier {modifier!r} of {text!r} is there twice", "write it once")
+
+
+def _modify(text: str, attr: _Attr, own: str, of_group: str, leader: int) -> EventSpec:
+    """parse_events__modifier_list; of its group's modifiers an event does not have what is the leader's alone."""
+    modifiers = own + of_group
     if modifiers.count("p") > _MOST_PRECISE:
         raise EventSyntaxError(f"{text!r}: the most precise level is {_MOST_PRECISE}", "write p three times at most")
     # Any of u, k, h excludes the levels that are not named; any of G, H the side that is not named.
@@ -338,8 +351,8 @@ def _modify(text: str, attr: _Attr, modifiers: str, leader: int, *, counts: bool
         leader=leader,
         frequency=attr.frequency,
         period=attr.period,
-        pinned="D" in modifiers,
-        exclusive="e" in modifiers,
+        pinned="D" in own,
+        exclusive="e" in own,
         weak="W" in modifiers,
         sample_read="S" in modifiers,
         exclude_idle="I" in modifiers,
@@ -347,8 +360,7 @@ def _modify(text: str, attr: _Attr, modifiers: str, leader: int, *, counts: bool
         exclude_kernel=bool(levels) and "k" not in levels,
         exclude_hv=bool(levels) and "h" not in levels,
         exclude_host=bool(sides) and "H" not in sides,
-        # The tool has a precise event exclude guests, unless it names a side; a PMUv3 knows no precision beyond that.
-        exclude_guest="G" not in sides if sides else "p" in modifiers,
+        exclude_guest=bool(sides) and "G" not in sides,
         long=attr.long,
         rdpmc=attr.rdpmc,
         pmu=attr.pmu,

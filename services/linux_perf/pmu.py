@@ -42,13 +42,19 @@ class OpenError(Exception):
 
 
 def admit(pmu: Driver, attr: EventAttr, group: Sequence[Member], *, of_task: bool) -> EventAttr:
-    """armpmu_event_init, perf_swevent_init: what the PMU that is asked for makes of an event's attributes.
+    """armpmu_event_init, perf_swevent_init: what the PMU that is asked for makes of an event's attributes, and
+    perf_event_open of their place in the group.
 
     It may be another CPU's: an event of a task is not of a CPU, and stands still where its PMU is not. Raises
     OpenError.
     """
-    if attr.software:
-        return event_init(attr)
+    attr = event_init(attr) if attr.software else _event_init(pmu, attr, group, of_task)
+    if group and (attr.pinned or attr.exclusive):
+        raise OpenError(errno.EINVAL, "only the leader of a group can be pinned (D) or exclusive (e)")
+    return attr
+
+
+def _event_init(pmu: Driver, attr: EventAttr, group: Sequence[Member], of_task: bool) -> EventAttr:
     if pmu.pmuver in PMUVER_NONE:
         raise OpenError(errno.ENOENT, "the kernel finds no PMU")
     number = map_event(pmu, attr, of_task)

@@ -85,6 +85,15 @@ async def test_a_leader_that_is_off_without_enable_on_exec_is_not_counted_in_its
     assert refused(kernel, EventAttr(INSTRUCTIONS), leader)[0] == errno.EINVAL, "three without the leader"
 
 
+@pytest.mark.parametrize("attr", [EventAttr(INSTRUCTIONS, pinned=True), EventAttr(0, software=True, exclusive=True)])
+async def test_only_the_leader_of_a_group_can_be_pinned_or_exclusive(attr: EventAttr) -> None:
+    """perf_event_open."""
+    kernel = await Kernel.boot()
+    leader = await kernel.open(CYCLES)
+    assert refused(kernel, attr, leader)[0] == errno.EINVAL
+    kernel.perf.open(attr)
+
+
 async def test_other_events_on_the_pmu_do_not_matter_and_pairs_and_pmicntr_do() -> None:
     kernel = await Kernel.boot(counters=2, pmuver=5, hyp=True, icntr=True)
     for _ in range(5):
