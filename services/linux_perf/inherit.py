@@ -51,7 +51,7 @@ def _inherit(shared: Shared, parent: PerfEvent, leader: PerfEvent | None, ctx: C
     event.state = INACTIVE if parent.state >= INACTIVE else OFF
     event.wanted = parent.wanted
     event.on_exec = origin.on_exec
-    event.sample_period = event.last_period = event.period_left = parent.sample_period
+    event.sample_period = event.last_period = event.period_left = origin.sample_period
     add_to_context(event, ctx)
     return event
 

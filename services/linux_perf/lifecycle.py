@@ -72,13 +72,13 @@ async def install(cc: CpuContext, cpu: Cpu, event: PerfEvent, task: int | None) 
     here = task is None or task == cc.current
     leader = event.leader
     off = (leader.state if leader.state <= OFF else event.state) == OFF  # __perf_effective_state
-    first = not ctx.events
-    if here:
+    reschedules = here and not (off and ctx.events)
+    if reschedules:
         update_time(cc, cpu, ctx)
     add_to_context(event, ctx)
     if here:
         truth_begins(cc, cpu.burst, event)
-        if first or not off:
+        if reschedules:
             await resched(cc, cpu, cc.task_ctx if task is None else ctx, event.group_type(), groups_of(cc, event), ctx)
 
 
@@ -99,7 +99,10 @@ async def enable(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
 
 
 def disable(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
-    """perf_event_disable: the event's or group's bracket, no reschedule. The count is there after `settle`."""
+    """perf_event_disable: the event's or group's bracket, no reschedule. The count is there after `settle`.
+
+    If its task does not run the bracket is around nothing, on the CPU of whoever asks (event_function_call).
+    """
     burst = cpu.burst
     burst.extend(cc.pmu.call)
     ctx = event.ctx
@@ -107,7 +110,7 @@ def disable(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
         return
     if event.state >= INACTIVE:
         here = is_here(cc, ctx)
-        touches = here and event.pmu == cc.config.arm_pmu
+        touches = event.pmu == cc.config.arm_pmu
         if touches:
             post_off(cc, burst)
         if here:

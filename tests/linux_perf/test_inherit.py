@@ -97,6 +97,20 @@ async def test_a_child_inherits_that_its_parents_event_has_been_enabled_on_exec(
     assert (event.state, child.state) == (State.OFF, State.OFF)
 
 
+async def test_a_grandchild_has_the_period_of_the_event_that_its_parents_is_inherited_from() -> None:
+    """inherit_event."""
+    kernel = await Kernel.boot()
+    event = await kernel.open(INSTRUCTIONS, frequency=1000, inherit=True)
+    await kernel.open(INSTRUCTIONS)  # not inherited: the contexts are not swapped
+    kernel.perf.fork(kernel.cpu, kernel.TASK, CHILD)
+    await change(kernel, kernel.TASK, CHILD)
+    kernel.bench.kernel_works(1_000_000)
+    await kernel.tick()
+    kernel.perf.fork(kernel.cpu, CHILD, CHILD + 1)
+    child, grandchild = event.children
+    assert child.sample_period > event.sample_period == grandchild.sample_period
+
+
 async def test_an_exiting_childs_sibling_below_a_leader_that_is_off_counts_as_enabled() -> None:
     """perf_event_exit_event takes the leader first: its siblings are updated by their own state."""
     kernel = await Kernel.boot()

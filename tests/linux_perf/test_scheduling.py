@@ -333,6 +333,30 @@ async def test_a_sibling_of_a_leader_that_is_closed_off_has_been_enabled_since_i
     assert running == 0
 
 
+async def test_a_sibling_that_has_joined_a_leader_that_is_off_has_its_contexts_last_time() -> None:
+    """perf_install_in_context updates none where it does not reschedule: the rest is the sibling's own, then."""
+    kernel = await Kernel.boot()
+    leader = await kernel.open(INSTRUCTIONS)
+    await kernel.disable(leader)
+    kernel.bench.work(2_000_000)
+    sibling = await kernel.open(INSTRUCTIONS, leader=leader)
+    kernel.bench.work(1_000_000)
+    await kernel.perf.release(kernel.cpu, leader)
+    await kernel.done()
+    assert 3_000_000 <= sibling.times()[0] < 3_000_200
+
+
+async def test_disabling_an_event_of_a_task_that_does_not_run_stops_the_pmu_for_nothing() -> None:
+    """event_function_call: __perf_event_disable is called where the user is."""
+    kernel = await Kernel.boot()
+    await kernel.open(INSTRUCTIONS, task=None)
+    asleep = await kernel.open(INSTRUCTIONS, task=kernel.TASK + 1)
+    kernel.accesses()
+    await kernel.disable(asleep)
+    assert kernel.accesses() == ["r PMCR_EL0", "w PMCR_EL0", "w PMUSERENR_EL0", "r PMCR_EL0", "w PMCR_EL0"]
+    assert asleep.state == State.OFF
+
+
 async def test_a_sibling_of_a_leader_that_is_closed_in_error_likewise() -> None:
     kernel = await Kernel.boot(counters=1)
     await kernel.open(INSTRUCTIONS, pinned=True)
