@@ -305,7 +305,7 @@ class Context:
         self.users -= event.hw.user_read
         self.swevents -= event.hw.software
         self.no_switch_fast -= event.attr.inherit and event.attr.sample_read
-        self.unclone()
+        self.generation += 1  # what it was cloned from remains: others may have lost the same
         event.ctx = None
 
     def equivalent(self, other: Context) -> bool:

@@ -74,6 +74,22 @@ async def test_a_context_that_has_been_changed_is_nobodys_clone() -> None:
     assert kernel.accesses().count("w PMOVSCLR_EL0") == 2
 
 
+async def test_children_that_have_lost_the_same_event_are_clones_of_each_other_though_not_of_their_parent() -> None:
+    """list_del_event counts a context's generation, and context_equiv does not compare that of two children."""
+    kernel = await Kernel.boot()
+    leaves = await kernel.open(INSTRUCTIONS, inherit=True)
+    await kernel.open(INSTRUCTIONS, inherit=True)
+    for child in (CHILD, CHILD + 1):
+        kernel.perf.fork(kernel.cpu, kernel.TASK, child)
+    await kernel.perf.release(kernel.cpu, leaves)
+    await kernel.done()
+    kernel.accesses()
+    await change(kernel, kernel.TASK, CHILD)
+    assert kernel.accesses().count("w PMOVSCLR_EL0") == 1
+    await change(kernel, CHILD, CHILD + 1)
+    assert kernel.accesses() == [*BRACKET, *BRACKET]
+
+
 async def test_an_event_that_is_not_inherited_stays_with_its_task() -> None:
     kernel = await Kernel.boot()
     event = await kernel.open(INSTRUCTIONS)
