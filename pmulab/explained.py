@@ -45,6 +45,7 @@ class ToldVcpu:
         self.host_userenr = 0
         self.preemptible = True
         self.irqs = Irqs.ON
+        self.backed: set[int] = set()  # the counters that have a kernel counter
         self.told: list[str] = []
 
     def kvm(self, burst: Burst, again: Callable[[], Burst] | None = None) -> list[int]:
@@ -80,8 +81,15 @@ class ToldVcpu:
         for code, first, *operands in rows:
             if code in (Call.ENABLE, Call.DISABLE):
                 self.told += [f"{_CALLS[Call(code)]}(counter {n})" for n in bits(operands[0])]
-            elif code in (Call.CREATE, Call.RELEASE, Call.READ):
-                self.told.append(f"{_CALLS[Call(code)]}(counter {first})")
+            elif code in (Call.CREATE, Call.RELEASE):
+                if first in self.backed:  # Call.CREATE takes the place of one that there is
+                    self.told.append(f"{_CALLS[Call.RELEASE]}(counter {first})")
+                self.backed.discard(first)
+                if code == Call.CREATE:
+                    self.told.append(f"{_CALLS[Call.CREATE]}(counter {first})")
+                    self.backed.add(first)
+            elif code == Call.READ:
+                self.told.append(f"{_CALLS[Call.READ]}(counter {first})")
             elif _CALLS[Call(code)]:
                 self.told.append(f"{_CALLS[Call(code)]}()")
         return [0] * reads
@@ -116,6 +124,7 @@ class Explained:
         machine.set_running(0, self.host, 2, self.profile)
         self.vcpu = ToldVcpu(spec, counters, min(spec.pmuver, r.PMUVER_P5), machine)
         self.vpmu: Vpmu = design.vpmu(self.vcpu)
+        self.at_entry = design.at_entry
 
     def has(self, name: str) -> bool:
         """Is it a register of the guest's PMU that memory keeps?"""
@@ -142,6 +151,8 @@ class Explained:
                 pmu.counter[counter] = value
         await self._load()
         await awaited(self.vpmu.reload())
+        if self.at_entry:
+            await self.vpmu.enter()
         self.vcpu.told.clear()
 
     async def _load(self) -> None:
@@ -157,9 +168,20 @@ class Explained:
             del found[view]
         return found
 
+    def fast(self, name: str, write: bool) -> bool:
+        """Is the access, which has trapped, completed in the hypervisor's own code?"""
+        return self.vpmu.fast_path and self.vpmu.fast(_pmu.register_encoding(name), write)
+
+    def el0_disabled(self, name: str, write: bool) -> bool:
+        """Does KVM find that the guest's PMUSERENR_EL0 does not let EL0 make the access, which has trapped?"""
+        return self.vpmu.el0_disabled(_pmu.register_encoding(name), write)
+
     async def trapped(self, name: str, write: bool, value: int) -> Emulated:
-        """The access at EL2."""
+        """The access at EL2, with what an exit and an entry around it take."""
         emulated = Emulated(self.vcpu.told)
+        exits = self.at_entry and not self.fast(name, write)
+        if exits:
+            await self.vpmu.leave()
         counters = self.vcpu.pmu.counter
         if write:
             counters[:] = [count or effect.start(name, value) for count in counters]
@@ -172,6 +194,8 @@ class Explained:
             emulated.value = self._again(name, write, value)
         others = (_pmu.register_name(n) for n in (*map(r.PMEVCNTR, range(r.EVENT_COUNTERS)), r.PMCCNTR_EL0))
         emulated.changed = effect.changes(before, self._memory(), [one for one in others if one != name])
+        if exits:
+            await self.vpmu.enter()
         return emulated
 
     def _again(self, name: str, write: bool, value: int) -> int | None:

@@ -8,6 +8,7 @@ from functools import cache
 from services import _pmu
 from services.errors import UserError
 from services.registers import encoding
+from services.tables import meant
 
 _GENERIC = re.compile(r"S(\d+)_(\d+)_C(\d+)_C(\d+)_(\d+)", re.IGNORECASE)
 _LIMITS = (4, 8, 16, 16, 8)  # of op0, op1, CRn, CRm, op2
@@ -32,7 +33,8 @@ def register(text: str) -> str:
         if all(part < limit for part, limit in zip(parts, _LIMITS, strict=True)):
             name = _by_encoding().get(encoding(*parts))
     if name is None:
-        raise UserError("", f"no register {text}", "`pmulab registers` lists them, with n for the counter")
+        listed = "`pmulab registers` lists them, with n for the counter"
+        raise UserError("", f"no register {text}", meant(text, _names().values()) or listed)
     return name
 
 

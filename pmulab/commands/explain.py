@@ -164,21 +164,15 @@ async def _under_design(name: str, value: int | None, arguments: argparse.Namesp
     lines += [f"    falls back: {fallback}" for fallback in fallbacks]
     lines += _answer(name, value, el, answer, features, settings, write=write)
     if answer.outcome == "trapped" and answer.target == 2:
-        lines += await _emulated(explained, name, value, el, features, write=write)
+        lines += await _emulated(explained, name, value, el, write=write)
     return lines
 
 
-async def _emulated(
-    explained: Explained, name: str, value: int | None, el: int, features: dict[str, int], *, write: bool
-) -> list[str]:
+async def _emulated(explained: Explained, name: str, value: int | None, el: int, *, write: bool) -> list[str]:
     """What KVM makes of an access that has trapped to it."""
-    vpmu = explained.vpmu
-    fast = vpmu.fast_path and vpmu.fast(_pmu.register_encoding(name), write)
-    way = "on the fast path" if fast else "in the host's kernel"
-    if el == 0:
-        allowed = {"PMUSERENR_EL0": explained.vcpu.pmu.userenr}
-        if _explain(name, 0, write, features, allowed).outcome == "trapped":
-            return [f"  KVM, {way}: UNDEFINED at EL1, as the guest's PMUSERENR_EL0 has it (pmu_access_el0_disabled)"]
+    way = "on the fast path" if explained.fast(name, write) else "in the host's kernel"
+    if el == 0 and explained.el0_disabled(name, write):
+        return [f"  KVM, {way}: UNDEFINED at EL1, as the guest's PMUSERENR_EL0 has it (check_pmu_access_disabled)"]
     emulated = await explained.trapped(name, write, value or 0)
     of_what = " of 0, as no value is given" if write and value is None else ""
     if write and effect.start(name, value or 0):

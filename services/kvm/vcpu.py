@@ -746,8 +746,8 @@ class VCpu(VCpuState):
                 return self._trapped_interrupted(register, write, value, program)
         access: Eventual[int]
         try:
-            if program:
-                self._check_el0(register, write)
+            if program and self.vpmu.el0_disabled(register, write):
+                raise InjectUndef
             access = begun(self.vpmu.access(register, write, value))
         except (InjectUndef, RetryAccess) as exc:
             access = _raised(exc)
@@ -765,11 +765,6 @@ class VCpu(VCpuState):
     async def _trapped_interrupted(self, register: int, write: bool, value: int, program: bool) -> int | None:
         await self.serve_interrupts(1)
         return await awaited(self.trapped(register, write, value, program, exited=True))
-
-    def _check_el0(self, register: int, write: bool) -> None:
-        """check_pmu_access_disabled. Raises InjectUndef."""
-        if self.vpmu.userenr_in_memory and not self.pmu.el0_may(register, write=write):
-            raise InjectUndef
 
     async def _emulated(self, access: Eventual[int], flush: Eventual[None] = None) -> int | None:
         """Back into the guest with what an access gives that waits, or after which the host's perf has run.
@@ -809,8 +804,8 @@ class VCpu(VCpuState):
         pcpu.charge(Cost.EXIT_FAST)
         self.irqs = MASKED
         try:
-            if program:
-                self._check_el0(register, write)
+            if program and self.vpmu.el0_disabled(register, write):
+                raise InjectUndef
             return await awaited(self.vpmu.access(register, write, value))
         except InjectUndef:
             raise TookException(ESR_UNKNOWN) from None

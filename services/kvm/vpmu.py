@@ -216,6 +216,10 @@ class Vpmu(ABC):
         under a design with `status_on_cpu` at every entry and exit, at that with interrupts masked.
         """
 
+    def el0_disabled(self, register: int, write: bool) -> bool:
+        """check_pmu_access_disabled, of an access that EL0 has made and that has trapped."""
+        return self.userenr_in_memory and not self.pmu.el0_may(register, write=write)
+
     def counter_overflow(self, counter: int) -> None:
         """A backing kernel counter overflowed. Raises ProtocolError where there is none."""
         raise ProtocolError(f"no kernel counter backs counter {counter} of a guest under {self.design.name}")

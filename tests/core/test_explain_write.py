@@ -117,6 +117,12 @@ def test_what_names_no_register_is_refused(name: str, capsys: pytest.CaptureFixt
     assert f"no register {name}" in refused(capsys, name)
 
 
+def test_a_name_of_aarch32_or_a_slip_is_answered_with_what_may_be_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean PMXEVTYPER_EL0" in refused(capsys, "PMXEVTYPER")
+    assert "did you mean PMOVSCLR_EL0 or PMOVSSET_EL0" in refused(capsys, "PMOVSR")
+    assert "`pmulab registers` lists them" in refused(capsys, "S3_3_C9_C12_9")
+
+
 # Under a design.
 
 
@@ -149,6 +155,34 @@ def test_el0_may_what_the_guests_pmuserenr_says(capsys: pytest.CaptureFixture[st
     question = ("PMCCNTR_EL0", "--el", "0", "--design", "emulated")
     assert "UNDEFINED at EL1, as the guest's PMUSERENR_EL0 has it" in said(capsys, *question)
     assert "the guest reads 0x0" in said(capsys, *question, "--set", "PMUSERENR_EL0.CR=1")
+
+
+@pytest.mark.parametrize("design", ["partitioned-v6", "partitioned-v8", "partitioned-v9"])
+def test_where_pmuserenr_on_the_cpu_decides_the_one_in_memory_does_not(
+    design: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A vcpu_load has written all ones, and with them an access of EL0's gets as far as EL2."""
+    text = said(capsys, "PMOVSCLR_EL0", "--el", "0", "--design", design)
+    assert "read at EL0: trapped to EL2" in text
+    assert "the guest reads 0x0" in text
+
+
+def test_a_mediated_pmu_is_asked_as_it_is_within_the_guest(capsys: pytest.CaptureFixture[str]) -> None:
+    guests = ("--design", "mediated", "--set", "PMEVCNTR0_EL0=5", "--set", "PMUSERENR_EL0=1")
+    text = said(capsys, "PMEVCNTR0_EL0", *guests)
+    assert "PMUSERENR_EL0 0x1," in text
+    assert "read at EL1: executed\n  reads 0x5\n" in text
+    trapped = said(capsys, "PMOVSCLR_EL0", *guests).split("KVM, in the host's kernel:\n")[1]
+    assert trapped.startswith("    PMEVCNTR0_EL0: 0x5\n"), "the exit reads it back"
+    assert trapped.endswith("    the guest reads 0x0\n")
+    fast = said(capsys, "PMEVCNTR0_EL0", "--design", "mediated,traps=fast-path", "--set", "PMEVCNTR0_EL0=5")
+    assert fast.endswith("KVM, on the fast path:\n    PMEVCNTR0_EL0: 0x5\n    the guest reads 0x5\n"), "without an exit"
+
+
+def test_a_kernel_counter_that_is_made_anew_is_released_first(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "PMCR_EL0", "--write", "0x5", "--design", "emulated", "--set", "PMCNTENSET_EL0=0x80000000")
+    create, release = "perf_event_create_kernel_counter(counter 31)", "perf_event_release_kernel(counter 31)"
+    assert f"    {create}\n    {release}\n    {create}\n" in text, "E, then C"
 
 
 def test_a_trap_without_fgt_goes_by_the_designs_way(capsys: pytest.CaptureFixture[str]) -> None:
