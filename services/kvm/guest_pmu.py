@@ -39,7 +39,7 @@ class GuestPmu:
     counter: list[int] = field(default_factory=lambda: [0] * 32)  # [31] is PMCCNTR_EL0
 
     mask: int = derived(init=False)  # the counters that exist for the guest, one bit each
-    event_mask: int = derived(init=False)  # what PMEVTYPER<n>_EL0 keeps of a write (kvm_pmu_evtyper_mask)
+    event_mask: int = derived(init=False)  # what a type, PMCCFILTR_EL0 too, keeps of a write (kvm_pmu_evtyper_mask)
 
     def __post_init__(self) -> None:
         self.derive()
@@ -128,7 +128,7 @@ class GuestPmu:
         if not self.pmcr & r.PMCR_E:
             return
         for n in r.bits(mask & self.cnten & self.mask & ~r.CYCLE_BIT):
-            if self.typer[n] & r.PMEVTYPER_EVTCOUNT != event:
+            if self.event(n) != event:
                 continue
             self.counter[n] = self.counter[n] + 1 & (MASK64 if self.pmuver >= r.PMUVER_P5 else MASK32)
             if self.counter[n] & (MASK64 if self._overflows_long(n) else MASK32):

@@ -7,10 +7,9 @@ import errno
 from services import registers as r
 from services._pmu import register_name
 from services.cpu import Eventual
-from services.kvm.guest_pmu import PMCR_RESETS, PMCR_WRITABLE, USERENR_ALL, GuestPmu, counter_of, is_typer
+from services.kvm.guest_pmu import PMCR_RESETS, PMCR_WRITABLE, USERENR_ALL, counter_of, is_typer
 from services.kvm.vcpu import VCpu
 from services.kvm.vpmu import SetN
-from services.registers import CYCLE_COUNTER
 
 # KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM64_SYSREG (include/uapi/linux/kvm.h, arch/arm64/include/uapi/asm/kvm.h);
 # the low 16 bits are the register's encoding.
@@ -22,10 +21,14 @@ def reg_id(register: int) -> int:
     return SYSREG | register
 
 
-def _register(reg: int, pmu: GuestPmu) -> int:
-    register = reg & 0xFFFF
-    if reg != SYSREG | register or (pmu.read(register) is None and counter_of(register, 0) is None):
+def _register(reg: int, vcpu: VCpu) -> int:
+    """pmu_visibility, and what memory has. PMSWINC_EL0 is RAZ/WI, for VMMs that have saved it."""
+    register, pmu = reg & 0xFFFF, vcpu.pmu
+    kept = register == r.PMSWINC_EL0 or pmu.read(register) is not None or counter_of(register, 0) is not None
+    if reg != SYSREG | register or not kept:
         raise OSError(errno.ENOENT, f"ONE_REG id {reg:#x} names no PMU register of a vCPU")
+    if not pmu.pmuver:
+        raise OSError(errno.ENOENT, f"{vcpu.name} has no PMU (pmuver = 0), and no {register_name(register)}")
     if register in (r.PMXEVCNTR_EL0, r.PMXEVTYPER_EL0):
         raise OSError(errno.ENOENT, f"{register_name(register)} is a view of another register: it has no ONE_REG id")
     return register
@@ -33,9 +36,11 @@ def _register(reg: int, pmu: GuestPmu) -> int:
 
 def get_one_reg(vcpu: VCpu, reg: int) -> Eventual[int]:
     """KVM_GET_ONE_REG of a vCPU that is not loaded. Raises OSError: ENOENT for an unknown id."""
-    register, pmu = _register(reg, vcpu.pmu), vcpu.pmu
+    register, pmu = _register(reg, vcpu), vcpu.pmu
     _not_loaded(vcpu)
     counter = counter_of(register, 0)
+    if register == r.PMSWINC_EL0:
+        return 0
     if register == r.PMCR_EL0:  # get_pmcr: P and C that a VMM has set, too
         return pmu.pmcr | pmu.counters << r.PMCR_N_SHIFT
     if counter is None:
@@ -54,14 +59,15 @@ def set_one_reg(vcpu: VCpu, reg: int, value: int) -> None:
     What becomes of PMCR_EL0.N is the design's (`Design.set_n`): until the VM has run it may be set up to what the CPU
     has; afterwards, or where N is set by attribute only or fixed, it is ignored.
     """
-    register, pmu, design = _register(reg, vcpu.pmu), vcpu.pmu, vcpu.vpmu.design
+    register, pmu, design = _register(reg, vcpu), vcpu.pmu, vcpu.vpmu.design
     _not_loaded(vcpu)
+    if register == r.PMSWINC_EL0:
+        return
     vcpu.reload_due |= design.reloads_on_user_write
     counter = counter_of(register, 0)
     if counter is not None:
         if is_typer(register):
-            mask = pmu.event_mask
-            pmu.typer[counter] = value & (mask if counter != CYCLE_COUNTER else mask & ~r.PMEVTYPER_EVTCOUNT)
+            pmu.typer[counter] = value & pmu.event_mask
         else:
             pmu.counter[counter] = value & r.MASK64
             vcpu.vpmu.user_wrote(counter)
@@ -87,7 +93,11 @@ def set_one_reg(vcpu: VCpu, reg: int, value: int) -> None:
 
 
 def set_nr_counters(vcpu: VCpu, counters: int) -> None:
-    """KVM_ARM_VCPU_PMU_V3_SET_NR_COUNTERS. Raises OSError: EBUSY once the VM has run, EINVAL above what it may have."""
+    """KVM_ARM_VCPU_PMU_V3_SET_NR_COUNTERS.
+
+    Raises OSError: ENODEV without a PMU, EBUSY once the VM has run, EINVAL above what it may have.
+    """
+    _has_pmu(vcpu)
     if vcpu.ran:
         raise OSError(errno.EBUSY, "the VM has run: its number of counters is fixed")
     if counters and vcpu.vpmu.design.any_pmu:
@@ -98,14 +108,26 @@ def set_nr_counters(vcpu: VCpu, counters: int) -> None:
 
 
 def set_filter(vcpu: VCpu, base: int, count: int, *, deny: bool) -> None:
-    """KVM_ARM_VCPU_PMU_V3_FILTER for events from `base` on. Raises OSError: EBUSY once the VM has run, EINVAL."""
+    """KVM_ARM_VCPU_PMU_V3_FILTER for events from `base` on. What the first filter does not name is as it says not.
+
+    Raises OSError: ENODEV without a PMU, EBUSY once the VM has run, EINVAL.
+    """
+    _has_pmu(vcpu)
+    bits = 16 if min(pcpu.spec.pmuver for pcpu in vcpu.pcpus) >= r.PMUVER_P1 else 10
+    if base < 0 or count < 0 or base + count > 1 << bits:
+        raise OSError(errno.EINVAL, f"{count} events from {base:#x} on: the host's event numbers have {bits} bits")
     if vcpu.ran:
         raise OSError(errno.EBUSY, "the VM has run: its event filter is fixed")
-    if base < 0 or count < 1 or base + count > 1 << 16:
-        raise OSError(errno.EINVAL, f"events {base:#x} to {base + count - 1:#x}: event numbers have 16 bits")
-    events = range(base, base + count)
-    denied = set(vcpu.pmu.denied) | set(events) if deny else set(vcpu.pmu.denied) - set(events)
-    vcpu.pmu.denied = sorted(denied)
+    pmu, events = vcpu.pmu, range(base, base + count)
+    denied = set(pmu.denied)
+    if not deny and not denied:
+        denied.update(range(1 << bits))
+    pmu.denied = sorted(denied.union(events) if deny else denied.difference(events))
+
+
+def _has_pmu(vcpu: VCpu) -> None:
+    if not vcpu.pmu.pmuver:
+        raise OSError(errno.ENODEV, f"{vcpu.name} has no PMU (pmuver = 0)")
 
 
 def _limit(vcpu: VCpu) -> int:

@@ -248,6 +248,15 @@ def test_a_trapped_write_says_what_it_resets_in_memory(capsys: pytest.CaptureFix
     )
 
 
+@pytest.mark.parametrize("design", ["emulated", "partitioned-v8"])
+def test_the_cycle_counters_filter_keeps_the_event_that_is_written_to_it(
+    design: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """kvm_pmu_set_counter_event_type has one mask for all; a Linux guest writes 0x11 (armv8pmu_write_event_type)."""
+    text = said(capsys, "PMCCFILTR_EL0", "--write", "0x40000011", "--design", design)
+    assert text.endswith("    in memory: PMCCFILTR_EL0 0x0 -> 0x40000011\n")
+
+
 def test_v6_is_loaded_whole_though_an_access_of_its_list_is_undefined(capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, "PMCNTENSET_EL0", "--design", "partitioned-v6", "--set", "PMCNTENSET_EL0=0x80000003")
     assert "\n  reads 0x80000003\n" in text

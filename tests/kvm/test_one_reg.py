@@ -1,6 +1,8 @@
 """What a VMM reads and sets, before a VM has run and afterwards; PMCR_EL0.N as each published version has it."""
 
 import errno
+from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -17,8 +19,8 @@ from tests.kvm.scripted import INST_RETIRED, Scripted, experiment, simulation
 WORK = 1_000_000
 
 
-def lab(design: str, guest: Scripted) -> Simulation:
-    made = simulation(experiment(design, counters=6), guest)
+def lab(design: str, guest: Scripted, axes: Mapping[str, str] | None = None) -> Simulation:
+    made = simulation(experiment(design, counters=6, axes=axes), guest)
     host = HostPerf()
     made.attend_host(0, LocalSoftware(host.attend(0)))
     return made
@@ -97,6 +99,36 @@ def test_a_register_that_has_no_id_is_refused(register: int) -> None:
     assert caught.value.errno == errno.ENOENT
 
 
+@pytest.mark.parametrize("design", ["emulated", "partitioned", "partitioned-v1"])
+async def test_a_guest_without_a_pmu_has_no_registers_and_no_attributes_of_one(design: str) -> None:
+    of = experiment(design)
+    made = Simulation(replace(of, guests=tuple(replace(one, pmuver=0) for one in of.guests)))
+    (vcpu,) = made.vcpus
+    with pytest.raises(OSError, match="has no PMU") as caught:
+        await one_reg(vcpu, r.PMCR_EL0)
+    assert caught.value.errno == errno.ENOENT
+    with pytest.raises(OSError, match="has no PMU") as caught:
+        set_one_reg(vcpu, reg_id(r.PMSWINC_EL0), 1)
+    assert caught.value.errno == errno.ENOENT
+    with pytest.raises(OSError, match="has no PMU") as caught:
+        set_nr_counters(vcpu, 1)
+    assert caught.value.errno == errno.ENODEV
+    with pytest.raises(OSError, match="has no PMU") as caught:
+        set_filter(vcpu, 0x08, 1, deny=True)
+    assert caught.value.errno == errno.ENODEV
+
+
+@pytest.mark.parametrize("design", ["emulated", "partitioned"])
+async def test_pmswinc_is_raz_wi_to_a_vmm(design: str) -> None:
+    made = lab(design, Reader())
+    (vcpu,) = made.vcpus
+    for register, value in {PMEVTYPER(0): r.SW_INCR, PMEVCNTR(0): 5, r.PMCNTENSET_EL0: 1, r.PMCR_EL0: ENABLED}.items():
+        set_one_reg(vcpu, reg_id(register), value)
+    set_one_reg(vcpu, reg_id(r.PMSWINC_EL0), 1)
+    assert await one_reg(vcpu, r.PMSWINC_EL0) == 0
+    assert await one_reg(vcpu, PMEVCNTR(0)) == 5
+
+
 @pytest.mark.parametrize("design", ["emulated", "partitioned", "partitioned-v6"])
 async def test_what_is_set_is_read_back_and_reaches_the_guest(design: str) -> None:
     seen: list[int] = []
@@ -128,28 +160,78 @@ async def test_what_is_set_is_read_back_and_reaches_the_guest(design: str) -> No
     assert [await one_reg(vcpu, register) for register in given] == list(given.values())
 
 
-@pytest.mark.parametrize("design", ["emulated", "emulated-6.15", "partitioned", "partitioned-v5"])
-@pytest.mark.parametrize("deny", [False, True])
-async def test_a_denied_event_does_not_count(design: str, deny: bool) -> None:
-    counts: list[int] = []
+class Counter(Scripted):
+    """A guest that counts the instructions of its user work by an event type of its own."""
 
-    async def boot(cpu: Cpu, entry: Entry) -> None:
-        cpu.burst.msr(PMEVTYPER(0), INST_RETIRED | r.PMEVTYPER_P)
+    def __init__(self, typer: int = INST_RETIRED | r.PMEVTYPER_P) -> None:
+        super().__init__(boot=self.boot, resume=self.resume)
+        self.typer = typer
+        self.count = -1
+
+    async def boot(self, cpu: Cpu, entry: Entry) -> None:
+        cpu.burst.msr(PMEVTYPER(0), self.typer)
         cpu.burst.msr(PMEVCNTR(0), 0)
         cpu.burst.msr(r.PMCNTENSET_EL0, 1)
         cpu.burst.msr(r.PMCR_EL0, r.PMCR_LC | r.PMCR_E)
         cpu.burst.compute(2, 0, WORK)
 
-    async def resume(cpu: Cpu, entry: Entry) -> None:
-        counts.append(await cpu.mrs(PMEVCNTR(0)))
+    async def resume(self, cpu: Cpu, entry: Entry) -> None:
+        self.count = await cpu.mrs(PMEVCNTR(0))
         cpu.burst.notify(Notice.WORK_DONE, 0)
         cpu.burst.wfi()
 
-    made = lab(design, Scripted(boot=boot, resume=resume))
+
+@pytest.mark.parametrize("design", ["emulated", "emulated-6.15", "partitioned", "partitioned-v5"])
+@pytest.mark.parametrize("deny", [False, True])
+async def test_a_denied_event_does_not_count(design: str, deny: bool) -> None:
+    guest = Counter()
+    made = lab(design, guest)
     if deny:
         set_filter(made.vcpus[0], INST_RETIRED, 1, deny=True)
     await made.run()
-    assert counts == [0 if deny else WORK // 2]
+    assert guest.count == (0 if deny else WORK // 2)
+
+
+@pytest.mark.parametrize("design", ["emulated", "partitioned"])
+@pytest.mark.parametrize(("allowed", "counted"), [(INST_RETIRED, WORK // 2), (r.CPU_CYCLES, 0)])
+async def test_where_the_first_filter_allows_all_else_is_denied(design: str, allowed: int, counted: int) -> None:
+    guest = Counter()
+    made = lab(design, guest)
+    set_filter(made.vcpus[0], allowed, 1, deny=False)
+    await made.run()
+    assert guest.count == counted
+
+
+NON_SECURE = r.PMEVTYPER_NSU | r.PMEVTYPER_NSK
+
+
+@pytest.mark.parametrize("design", ["emulated", "emulated-6.15", "partitioned", "partitioned-v1", "gunyah"])
+@pytest.mark.parametrize(
+    ("filters", "counts"),
+    [
+        (r.PMEVTYPER_P | r.PMEVTYPER_U, False),
+        (r.PMEVTYPER_P | r.PMEVTYPER_U | NON_SECURE, True),
+        (NON_SECURE, False),
+        (r.PMEVTYPER_P | r.PMEVTYPER_NSU, False),
+        (r.PMEVTYPER_P | r.PMEVTYPER_NSK, True),
+    ],
+)
+async def test_the_filters_of_non_secure_state_turn_the_others_round(design: str, filters: int, counts: bool) -> None:
+    guest = Counter(INST_RETIRED | filters)
+    await lab(design, guest).run()
+    assert (guest.count >= WORK // 2) is counts
+
+
+@pytest.mark.parametrize(
+    ("design", "axes"),
+    [("emulated", {}), ("partitioned", {}), ("partitioned", {"reservation": "grow"}), ("mediated", {})],
+)
+async def test_they_bring_back_nothing_that_is_denied(design: str, axes: dict[str, str]) -> None:
+    guest = Counter(INST_RETIRED | NON_SECURE)
+    made = lab(design, guest, axes)
+    set_filter(made.vcpus[0], INST_RETIRED, 1, deny=True)
+    await made.run()
+    assert guest.count == 0
 
 
 EMULATED = ["emulated", "emulated-6.12.0", "emulated-6.15"]

@@ -24,10 +24,11 @@ def with_reserved(
     vcpus: tuple[int, ...] = (0,),
     design: str = "partitioned",
     reservation: str | None = None,
+    cpu: CpuSpec = CPU,
 ) -> Experiment:
     axes = {} if reservation is None else {"reservation": reservation}
     of = experiment(design, pcpus=len(reserved), vcpus=vcpus, counters=counters, axes=axes)
-    return replace(of, cpus=tuple(replace(CPU, reserved_host_counters=one) for one in reserved))
+    return replace(of, cpus=tuple(replace(cpu, reserved_host_counters=one) for one in reserved))
 
 
 @pytest.mark.parametrize("reservation", ["static", "sysfs", "dynamic", "grow"])
@@ -93,6 +94,14 @@ def test_v1_without_a_counter_for_the_host_has_no_partition() -> None:
     assert made.fallbacks == ["reserved_host_counters leaves the host's PMU in one piece: the guest's vPMU is emulated"]
     assert made.design.host_policy(made.board.experiment.cpus[0]).guest_flags == 0
     assert Simulation(with_reserved(0, counters=10, design="partitioned-v2")).vcpus[0].pmu.counters == 10
+
+
+@pytest.mark.parametrize("cpu", [CpuSpec("test", 10, 6), CpuSpec("test", 10, 6, fgt=1)], ids=["no FGT", "no HPMN0"])
+def test_an_emulated_guest_of_v1_has_what_it_wants(cpu: CpuSpec) -> None:
+    """Of a host without a partition: one of no counters needs FEAT_HPMN0, each FEAT_FGT."""
+    made = Simulation(with_reserved(10, counters=6, design="partitioned-v1", cpu=cpu))
+    assert any("the guest's vPMU is emulated" in said for said in made.fallbacks)
+    assert made.vcpus[0].pmu.counters == 6
 
 
 @pytest.mark.parametrize("design", [f"partitioned-v{n}" for n in range(2, 9)])

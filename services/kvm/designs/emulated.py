@@ -197,8 +197,7 @@ class EmulatedPmu(Vpmu):
         return self._perf(value) if self.rows else value
 
     def _write_type(self, n: int, value: int) -> Access:
-        pmu = self.pmu
-        pmu.typer[n] = value & (pmu.event_mask if n != CYCLE_COUNTER else pmu.event_mask & ~PMEVTYPER_EVTCOUNT)
+        self.pmu.typer[n] = value & self.pmu.event_mask
         counted = self._value(n)  # the new event goes on from what the old one has counted
         return self._new_event(n, counted) if isinstance(counted, int) else self._new_event_after(n, counted)
 
@@ -318,9 +317,10 @@ class EmulatedPmu(Vpmu):
             if had:
                 self._release(n)
             return
-        if typer & r.PMEVTYPER_U:
+        # In Non-secure state NSU and NSK turn U and P round.
+        if bool(typer & r.PMEVTYPER_U) is not bool(typer & r.PMEVTYPER_NSU):
             flags |= EXCLUDE_USER
-        if typer & r.PMEVTYPER_P:
+        if bool(typer & r.PMEVTYPER_P) is not bool(typer & r.PMEVTYPER_NSK):
             flags |= EXCLUDE_KERNEL
         if not (pmcr & r.PMCR_E and pmu.cnten & bit):
             flags |= DISABLED

@@ -20,7 +20,7 @@ from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accesses, trap_controls
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.guest_range import guest_range, host_counters
-from services.kvm.designs.partitioned.swap import quiet, without_el2
+from services.kvm.designs.partitioned.swap import enforced, quiet
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.guest_pmu import OF_COUNTERS, PMCR_WRITABLE
 from services.kvm.trap_setup import HostTraps
@@ -67,8 +67,8 @@ class MediatedPmu(Vpmu):
         """What the guest has of its own on the CPU, its enables and flags aside: registers and their values."""
         pmu, on = self.pmu, self.context.on
         return [
-            *((register, without_el2(pmu, n)) for n, register in enumerate(on.types)),
-            (r.PMCCFILTR_EL0, without_el2(pmu, CYCLE_COUNTER)),
+            *((register, enforced(pmu, n)) for n, register in enumerate(on.types)),
+            (r.PMCCFILTR_EL0, enforced(pmu, CYCLE_COUNTER)),
             *zip(on.counters, pmu.counter, strict=False),
             (r.PMCCNTR_EL0, pmu.counter[CYCLE_COUNTER]),
             (r.PMSELR_EL0, pmu.selr),

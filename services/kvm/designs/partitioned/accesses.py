@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from services import registers as r
 from services.kvm.designs.partitioned.context import PmuContext
-from services.kvm.designs.partitioned.swap import HardwareType, enables, without_el2
+from services.kvm.designs.partitioned.swap import HardwareType, enables, enforced
 from services.kvm.errors import InjectUndef
 from services.kvm.guest_pmu import PMCR_WRITABLE
 from services.registers import CYCLE_BIT, CYCLE_COUNTER, MASK32, MASK64, bits
@@ -121,11 +121,10 @@ async def write_type(context: PmuContext, n: int, value: int) -> None:
 
 def keep_type(context: PmuContext, n: int, value: int) -> None:
     """What memory keeps of it."""
-    mask = context.pmu.event_mask
-    context.pmu.typer[n] = value & (mask if n != CYCLE_COUNTER else mask & ~r.PMEVTYPER_EVTCOUNT)
+    context.pmu.typer[n] = value & context.pmu.event_mask
 
 
-def types_written_through(hardware_type: HardwareType = without_el2) -> Accesses:
+def types_written_through(hardware_type: HardwareType = enforced) -> Accesses:
     """An event type that is written goes into memory, and onto the CPU at once."""
 
     async def write(context: PmuContext, n: int, value: int) -> None:

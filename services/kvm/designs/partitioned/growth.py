@@ -21,7 +21,7 @@ from services.kvm.designs.partitioned.accesses import (
     selected_write,
 )
 from services.kvm.designs.partitioned.context import PmuContext
-from services.kvm.designs.partitioned.swap import without_el2
+from services.kvm.designs.partitioned.swap import enforced
 from services.kvm.errors import InjectUndef
 from services.kvm.guest_pmu import PMCR_WRITABLE, GuestPmu
 from services.registers import CYCLE_COUNTER, MASK32, MASK64
@@ -56,7 +56,7 @@ def counters_in(context: PmuContext, first: int) -> Burst:
     that flags of those that interrupt stay in memory, for injection, as at a load."""
     pmu, on, burst = context.pmu, context.on, Burst()
     for n in range(first, on.hpmn):
-        burst.msr(r.PMEVTYPER(n), without_el2(pmu, n))
+        burst.msr(r.PMEVTYPER(n), enforced(pmu, n))
         burst.msr(r.PMEVCNTR(n), pmu.counter[n])
     new = on.mask & ~r.counter_mask(first)
     burst.msr(r.PMOVSCLR_EL0, new)
@@ -101,7 +101,7 @@ async def write_type(context: PmuContext, n: int, value: int) -> None:
     there = _on_cpu(context, n)
     accesses.keep_type(context, n, value)
     if there:
-        await context.write(r.PMCCFILTR_EL0 if n == CYCLE_COUNTER else r.PMEVTYPER(n), without_el2(context.pmu, n))
+        await context.write(r.PMCCFILTR_EL0 if n == CYCLE_COUNTER else r.PMEVTYPER(n), enforced(context.pmu, n))
 
 
 async def write_pmcr(context: PmuContext, register: int, value: int) -> None:

@@ -38,7 +38,7 @@ from services.kvm.designs.partitioned.guest_range import (
     taken_from_host,
 )
 from services.kvm.designs.partitioned.host_pmcr import HostPmcr
-from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
+from services.kvm.designs.partitioned.swap import SwapIn, SwapOut, enforced
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.vpmu import Design, KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
@@ -154,7 +154,7 @@ class PartitionedPmu(Vpmu):
         await self.host_pmcr.keep(context)
         await self._set_traps()
         swap_in = SwapIn(context)  # kvm_pmu_load
-        swap_in.types()  # kvm_pmu_apply_event_filter
+        swap_in.types(enforced)  # kvm_pmu_apply_event_filter
         swap_in.counters()
         swap_in.selr()
         swap_in.pmcr(self.host_pmcr.value)

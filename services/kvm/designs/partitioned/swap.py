@@ -39,6 +39,15 @@ def without_el2(pmu: GuestPmu, n: int) -> int:
     return as_written(pmu, n) & NOT_EL2
 
 
+def enforced(pmu: GuestPmu, n: int) -> int:
+    """The same, and of a denied event neither in Non-secure state: there NSU and NSK would undo U and P, which no
+    posted version heeds."""
+    value = without_el2(pmu, n)
+    if pmu.denied and pmu.event(n) in pmu.denied:
+        value &= ~(r.PMEVTYPER_NSK | r.PMEVTYPER_NSU)
+    return value
+
+
 def enables(context: PmuContext) -> int:
     """PMCNTEN for the CPU: without a split PMCR_EL0.E is the host's, so the guest's acts through these."""
     pmu = context.pmu

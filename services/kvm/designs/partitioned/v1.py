@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
@@ -107,6 +108,10 @@ class V1(Posted):
     why = "v1 (June 2025): swapped at each load, event types as the guest wrote them; N is the host's one partition"
 
     traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.SLOW_PATH))
+
+    def nr_counters(self, cpus: Sequence[CpuSpec], wanted: int) -> int:
+        """An emulated vPMU is not the partition's."""
+        return super().nr_counters([cpu for cpu in cpus if self.partitions(cpu)], wanted)
 
     def host_keeps(self, cpu: CpuSpec, counters: int) -> int | None:
         return super().host_keeps(cpu, counters) if self.partitions(cpu) else None
