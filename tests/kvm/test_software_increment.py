@@ -100,6 +100,14 @@ class TestSoftwareIncrement:
         guest = await ran(design, axes, cpu, Increments({0: r.SW_INCR}, {}, mask=1, pmcr=0))
         assert (guest.counts[0], guest.flags) == (0, 0)
 
+    async def test_it_counts_at_el1_as_its_filters_say_but_kvm_has_no_look_at_them_where_it_counts_itself(
+        self, design: str, axes: Mapping[str, str], cpu: CpuSpec
+    ) -> None:
+        types = {0: r.SW_INCR | r.PMEVTYPER_P, 1: r.SW_INCR | r.PMEVTYPER_U}
+        guest = await ran(design, axes, cpu, Increments(types, {}, mask=0b11))
+        emulated = design.startswith("emulated") or (design == "partitioned-v1" and not cpu.fgt)
+        assert guest.counts[:2] == [100 if emulated else 0, 100]
+
     async def test_it_overflows_and_interrupts_and_an_even_counter_chains(
         self, design: str, axes: Mapping[str, str], cpu: CpuSpec
     ) -> None:

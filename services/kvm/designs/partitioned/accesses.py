@@ -14,7 +14,7 @@ from services import registers as r
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.swap import HardwareType, enables, enforced
 from services.kvm.errors import InjectUndef
-from services.kvm.guest_pmu import PMCR_WRITABLE
+from services.kvm.guest_pmu import PMCR_WRITABLE, GuestPmu
 from services.registers import CYCLE_BIT, CYCLE_COUNTER, MASK32, MASK64, bits
 
 # They are given the register, or the number of the counter that it belongs to; a write, the value as well.
@@ -175,11 +175,17 @@ async def software_increment(context: PmuContext, register: int, value: int) -> 
     long = on.cpu.pmuver >= r.PMUVER_P5 and pmcr & r.PMCR_LP
     overflows = MASK64 if long else MASK32
     for n in bits(value & counting):
-        if pmu.event(n) == r.SW_INCR and await _increment(context, n, overflows):
+        if _counts_at_el1(pmu, n, r.SW_INCR) and await _increment(context, n, overflows):
             above = n + 1
-            chains = not long and n % 2 == 0 and counting >> above & 1 and pmu.event(above) == r.CHAIN
+            chains = not long and n % 2 == 0 and counting >> above & 1 and _counts_at_el1(pmu, above, r.CHAIN)
             if chains:
                 await _increment(context, above, overflows)
+
+
+def _counts_at_el1(pmu: GuestPmu, n: int, event: int) -> bool:
+    """Does counter `n` have that event, and its filters let it count where the access was made?"""
+    filters = enforced(pmu, n)
+    return pmu.event(n) == event and bool(filters & r.PMEVTYPER_P) is bool(filters & r.PMEVTYPER_NSK)
 
 
 async def _increment(context: PmuContext, n: int, overflows: int) -> bool:
