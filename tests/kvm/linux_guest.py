@@ -1,6 +1,6 @@
 """A Linux guest's own accesses to its PMU, as recorded, made again under any design.
 
-`posted-v8-traffic.json.xz` (`tests.kvm.posted_traffic`) has them of an unpatched Linux 7.2.13 with three counters,
+`posted-v8-traffic.json.xz` (`tests.kvm.recordings`) has them of an unpatched Linux 7.2.13 with three counters,
 under v8 and under the emulated vPMU: its driver's probe; W1, one event around a loop; W2, a group of three; and 33
 switches of W5, two programs that count `cycles` and play ping-pong over a pipe. Of the whole W5 there are counts: 138
 vcpu_loads for its 401 switches. Where in between they came is not recorded. Here the guest idles, and its vCPU
@@ -20,7 +20,7 @@ from services.experiment import CpuSpec, EventSpec, Experiment, HostCpuSpec, Ses
 from services.host_perf import HostPerf
 from services.kvm.attendant import LocalSoftware
 from services.kvm.simulation import Simulation
-from tests.kvm.posted_traffic import RECORDINGS, encoding
+from tests.kvm.recordings import RECORDINGS, Seen, sequence
 from tests.kvm.scripted import INST_RETIRED, Scripted, experiment
 
 FGT = CpuSpec(model="max", counters=6, pmuver=6, fgt=1, hpmn0=True)
@@ -32,24 +32,10 @@ WORKLOADS = ("boot", "W1", "W2", "W5-steady")
 READ, WRITE, TRAPPED_READ, TRAPPED_WRITE = range(4)  # codes of the observer's rows
 
 
-@dataclass(frozen=True)
-class Access:
-    """One of the guest's; a read has no value."""
-
-    trapped: bool
-    register: int
-    value: int | None
-
-
-def recorded(design: str, workload: str) -> list[Access]:
+def recorded(design: str, workload: str) -> list[Seen]:
     """`design` is "partitioned" (v8) or "emulated"."""
     (found,) = (one for one in RECORDINGS if one["name"] == f"linux guest {design} {workload}")
-    return [_access(text) for text in found["guest_sequence"]]
-
-
-def _access(text: str) -> Access:
-    name, direction, *value = text[1:].split()
-    return Access(text[0] == "T", encoding(name), int(value[0], 16) if direction == "w" else None)
+    return sequence(found)
 
 
 class LinuxGuest(Scripted):
@@ -61,13 +47,13 @@ class LinuxGuest(Scripted):
         self.steps = self._steps()
         self.began = self.ended = -1
 
-    def _steps(self) -> Iterator[Access | None]:
+    def _steps(self) -> Iterator[Seen | None]:
         """The accesses, and None where the guest idles."""
         begins = sum(len(recorded("partitioned", workload)) for workload in WORKLOADS[:-1])
         switches = 0
         for number, access in enumerate(self.accesses):
             yield access
-            if number >= begins and access.register == r.PMCCNTR_EL0 and access.value is None:
+            if number >= begins and access.register == r.PMCCNTR_EL0 and not access.write:
                 switches += 1
                 if switches % BLOCKS_AT == 0:
                     yield None
@@ -80,11 +66,12 @@ class LinuxGuest(Scripted):
                 cpu.burst.timer(Timer.SLEEP, cpu.now + SLEEP)
                 cpu.burst.wfi()
                 return
-            if step.value is None:
-                await cpu.mrs(step.register)
-            else:
+            if step.write:
+                assert step.value is not None
                 cpu.burst.msr(step.register, step.value)
                 await cpu.wait()
+            else:
+                await cpu.mrs(step.register)
         self.ended = cpu.now
         cpu.burst.notify(Notice.WORK_DONE, 0)
         cpu.burst.wfi()

@@ -1,130 +1,109 @@
-"""What v8's own code did on an emulated CPU, and the same done here.
+"""What was done in a recording of v8's own code (`tests.kvm.recordings`), done here.
 
-`posted-v8-traffic.json.xz`: recordings of a Linux 7.2.13 with the 21 patches of "ARM64 PMU Partitioning" v8 under QEMU
-10.0.13 (VHE), with `reserved_host_counters=3` of 6 counters; one instruction is one cycle and one ns. Of a bare guest
-program `accesses` are [phase, function, "r" or "w", register, value], "guest-trapped" those of the guest's that trap.
-Of a Linux guest there are its own accesses, trapped (`T`) or not, and counts.
-
-Here the guest makes the accesses that it made there, leaves the kernel where it did, and what KVM and the host's
-driver do is compared, access by access. Three things are not compared: what is no PMU's in MDCR_EL2 and HDFG*_EL2, who
-made the CPU (PMCR_EL0.IMP and IDCODE), and what a counter has counted where it counts. Two are otherwise there:
+The guest makes the accesses that it made there, leaves the kernel where it did, and what KVM and the host's driver do
+is compared, access by access; then what the VMM reads. Three things are not compared: what is no PMU's in MDCR_EL2 and
+HDFG*_EL2, who made the CPU (PMCR_EL0.IMP and IDCODE), and what a counter has counted where it counts. Time is not
+replayed either: a counter that overflowed overflows where its interrupt came, or its flag was found. Two are otherwise
+there:
 
 - the host's driver is Linux 6.12's: armv8pmu_enable_event clears PMCNTEN before it writes the type, 7.2's does not;
 - QEMU lets EL1 reach counters and bits of HPMN and above, which the architecture hides: that is done in its stead.
+
+A VM that is not partitioned has `emulated,kernel=7.3` or no PMU, on a host whose driver is v8's nevertheless, and with
+what v8 changes for every VM.
 """
 
 from __future__ import annotations
 
-import lzma
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
-
-import orjson
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from unittest import mock
 
 from services import registers as r
-from services._pmu import register_encoding, register_name
-from services.cpu import Cpu, Entry, EntryKind, TookException
-from services.experiment import CpuSpec, EventSpec, HostCpuSpec, SessionSpec
+from services.boot import HostPolicy
+from services.cpu import Cpu, Entry, EntryKind, Eventual, TookException, awaited
+from services.experiment import CpuSpec, Experiment, HostCpuSpec, SessionSpec
 from services.host_perf import HostPerf
+from services.kvm import designs, without_pmu
 from services.kvm.attendant import LocalSoftware
+from services.kvm.designs.emulated import Emulated, EmulatedPmu
+from services.kvm.designs.partitioned.trap_controls import FINE_GRAINED
+from services.kvm.designs.partitioned.v8 import V8
 from services.kvm.guest_pmu import GuestPmu
+from services.kvm.one_reg import get_one_reg, reg_id
 from services.kvm.simulation import Simulation
-from tests.kvm.scripted import ONE_PER_CYCLE, Scripted, experiment, simulation
-
-RECORDINGS: list[dict[str, Any]] = orjson.loads(
-    lzma.decompress(Path(__file__).with_name("posted-v8-traffic.json.xz").read_bytes())
+from services.kvm.vpmu import Access, KvmVcpu
+from tests.kvm.recordings import (
+    COUNTERS,
+    GET_ONE_REG,
+    SLEEP,
+    TYPES,
+    Do,
+    Recording,
+    Residency,
+    Seen,
+    Situation,
+    Vm,
+    found_on_cpu,
+    one_reg,
+    registers_before,
+    residencies,
+    situation,
 )
-MAX = CpuSpec(model="max", counters=6, pmuver=6, fgt=1, hpmn0=True)
-NEOVERSE_V1 = CpuSpec(model="neoverse-v1", counters=6, pmuver=5)
+from tests.kvm.scripted import INST_RETIRED, ONE_PER_CYCLE, Scripted, experiment, simulation
+
 GHZ = 1_000_000_000
-MDCR = r.MDCR_EL2_HPMN | r.PMU_TRAPS | r.MDCR_EL2_HPME | r.MDCR_EL2_HPMD | r.MDCR_EL2_HCCD
-HDFG = r.HDFG_PMEVTYPERN | r.HDFG_PMCCFILTR | r.HDFG_PMOVS | r.HDFGRTR_PMMIR | r.HDFGRTR_PMCEIDN
-COMPARED = {r.MDCR_EL2: MDCR, r.HDFGRTR_EL2: HDFG, r.HDFGWTR_EL2: HDFG, r.PMCR_EL0: 0xFFFF}
+MDCR = r.MDCR_EL2_HPMN | r.PMU_TRAPS | r.MDCR_EL2_HPMD | r.MDCR_EL2_HCCD
+COMPARED = {
+    r.HDFGRTR_EL2: r.HDFGRTR_PMU,
+    r.HDFGWTR_EL2: r.HDFGWTR_PMU,
+    r.PMCR_EL0: 0xFFFF,
+}
 MASKS = {r.PMCNTENSET_EL0, r.PMCNTENCLR_EL0, r.PMINTENSET_EL1, r.PMINTENCLR_EL1, r.PMOVSSET_EL0, r.PMOVSCLR_EL0}
-COUNTERS = {**{r.PMEVCNTR(n): n for n in range(31)}, r.PMCCNTR_EL0: 31}
-TYPES = {*map(r.PMEVTYPER, range(31)), r.PMCCFILTR_EL0}
-LAST = (1 << 32) - 1  # value of a counter before it overflows
-ELSEWHERE = ("guest-mark", "vcpu-ioctl", "host-other", "host-sched")
+PMINTEN = (r.PMINTENSET_EL1, r.PMINTENCLR_EL1)
+STEPS = 10_000  # of a residency, which takes some hundreds
+TO_OVERFLOW = 64  # cycles, in which a counter that is about to overflow does
 
 
-def encoding(name: str) -> int:
-    """Of a register by the name that the recordings have."""
-    if not name.endswith("_EL2"):
-        name += "_EL1" if name.startswith(("PMINTEN", "PMMIR")) else "_EL0"
-    return register_encoding(name)
+class BesidePartitionedPmu(EmulatedPmu):
+    """The fine-grained traps are every VM's; pmu_reg_write() reprograms counters at PMINTENSET and PMINTENCLR; and
+    kvm_pmu_handle_guest_irq() asks for no kind of VM."""
+
+    def activate_traps(self) -> None:
+        self.host.load_2026(self.vcpu, r.PMU_TRAPS | self.vcpu.spec.counters, FINE_GRAINED)
+
+    def access(self, register: int, write: bool, value: int) -> Access:
+        if not (write and register in PMINTEN):
+            return super().access(register, write, value)
+        self.pmu.write(register, value)
+        self._reprogram(value & self.pmu.mask)
+        return self._perf(value) if self.rows else value
+
+    def guest_overflow(self, mask: int) -> Eventual[None]:
+        self.pmu.ovs |= mask
+        return None
 
 
-@dataclass(frozen=True)
-class Seen:
-    """One access."""
-
-    guest: bool
-    trapped: bool
-    write: bool
-    register: int
-    value: int | None  # none of a trapped read
-
-    def __str__(self) -> str:
-        who = f"{'guest ' if self.guest else ''}{'trapped ' if self.trapped else ''}{'w' if self.write else 'r'}"
-        return f"{who} {register_name(self.register)}{'' if self.value is None else f' {self.value:#x}'}"
+def host_of_v8(cpu: CpuSpec) -> HostPolicy:
+    return V8().host_policy(cpu)
 
 
-@dataclass
-class Do:
-    """What the guest does: an access, or work up to an interrupt, or a call that KVM answers itself."""
+@dataclass(frozen=True, kw_only=True)
+class BesidePartitioned(Emulated):
+    """An emulated VM on a host with v8."""
 
-    access: Seen | None = None
-    works: bool = False
+    name = "beside-partitioned"
 
+    def host_policy(self, cpu: CpuSpec) -> HostPolicy:
+        return host_of_v8(cpu)
 
-@dataclass
-class Residency:
-    """What the guest does between a load and a put, and what is to be seen from the load's begin to the put's end."""
-
-    acts: list[Do] = field(default_factory=list)
-    seen: list[Seen] = field(default_factory=list)
-
-
-def residencies(accesses: Sequence[Sequence[Any]]) -> list[Residency]:
-    """A recording, cut before each load."""
-    found: list[Residency] = []
-    rows = [row for row in accesses if row[0] not in ELSEWHERE]
-    trapped = False  # the handling of a trapped access is under way
-    for at, (phase, _, way, name, value) in enumerate(rows):
-        before = rows[at - 1][0] if at else ""
-        if phase.startswith("load") and phase != before:
-            found.append(Residency())
-        here = found[-1]
-        one = Seen(
-            phase.startswith("guest"),
-            phase == "guest-trapped",
-            way == "w",
-            encoding(name),
-            None if value is None else int(value, 16),
-        )
-        here.seen.append(one)
-        if one.guest:
-            here.acts.append(Do(one))
-            trapped = one.trapped
-        elif phase == "sync" and (way, name) == ("r", "PMINTENSET") and not (trapped and before == "guest-trapped"):
-            trapped = False
-            after = next((row[0] for row in rows[at:] if row[0] != "sync"), "")
-            if after in ("flush", "irq"):
-                here.acts.append(Do(works=after == "irq"))
-        elif phase == "irq" and before != "irq" and trapped:
-            # It counts a cycle up to its overflow during the trapped access, instead of thousands before.
-            last = next(act for act in reversed(here.acts) if act.access and act.access.register in COUNTERS)
-            assert last.access is not None
-            sooner = replace(last.access, value=LAST)
-            here.seen[len(here.seen) - 1 - here.seen[::-1].index(last.access)] = last.access = sooner
-    return found
+    def vpmu(self, vcpu: KvmVcpu) -> EmulatedPmu:
+        return BesidePartitionedPmu(self, vcpu)
 
 
 class Program(Scripted):
-    """A guest that does what it is told."""
+    """A guest that does what it is told, with interrupts masked but where it waits for one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,9 +123,10 @@ class Program(Scripted):
         self.works = False
         while self.acts:
             act = self.acts.popleft()
+            self._about_to_overflow(act.overflows)
             if act.works:
                 self.works = True
-                cpu.burst.compute(1, 1, 1 << 20)
+                cpu.burst.compute(1, 1, TO_OVERFLOW)
                 return
             if act.access is None:
                 cpu.burst.hvc(0)
@@ -155,6 +135,12 @@ class Program(Scripted):
                 await self._access(cpu, act.access)
         cpu.burst.compute(1, 1, 1)
 
+    def _about_to_overflow(self, counters: int) -> None:
+        machine = self.simulation.board.machine
+        for register, n in COUNTERS.items():
+            if counters >> n & 1:
+                machine.poke(0, register, r.MASK64)
+
     def hides(self, one: Seen) -> bool:
         """Is it an access to a counter of HPMN or above, which QEMU lets EL1 make?"""
         (vcpu,) = self.simulation.vcpus
@@ -162,10 +148,11 @@ class Program(Scripted):
 
     async def _access(self, cpu: Cpu, one: Seen) -> None:
         machine, (vcpu,) = self.simulation.board.machine, self.simulation.vcpus
-        hidden = ~vcpu.pmu.mask & (1 << 32) - 1
+        hidden = ~vcpu.pmu.mask & r.MASK32
         if self.hides(one):
-            assert one.value is not None
-            machine.poke(0, one.register, one.value)
+            if one.write:
+                assert one.value is not None
+                machine.poke(0, one.register, one.value)
             return
         try:
             if one.write:
@@ -189,36 +176,13 @@ def seen(rows: Sequence[tuple[int, int, int, int, int, int]]) -> list[Seen]:
     ]
 
 
-def host_events(observed: Sequence[str]) -> tuple[EventSpec, ...]:
-    """The host's events of a recording: CPU-wide ones."""
-    found: list[EventSpec] = []
-    for line in observed:
-        if line.startswith("event "):
-            name, event = line.split()[1], int(line.split()[3], 16)
-            found.append(
-                EventSpec(name, event, len(found), pinned=name.endswith("pinned"), exclude_guest="hostonly" in name)
-            )
-    return tuple(found)
-
-
-def one_reg(observed: Sequence[str], when: str) -> dict[str, int]:
-    """The registers that the VMM read by KVM_GET_ONE_REG."""
-    line = next((line for line in observed if line.startswith(f"ONE_REG {when}:")), "")
-    return {name: int(value, 16) for name, _, value in (word.partition("=") for word in line.split() if "=" in word)}
-
-
-def set_registers(pmu: GuestPmu, values: dict[str, int]) -> None:
-    """As reset and VMM have left them."""
-    for name, value in values.items():
-        register = encoding(name)
+def set_registers(pmu: GuestPmu, recording: Recording) -> None:
+    """As reset and the VMM have left them."""
+    for register, value in registers_before(recording):
         if register in COUNTERS:
             pmu.counter[COUNTERS[register]] = value
         elif register in TYPES:
-            if register == r.PMCCFILTR_EL0:
-                pmu.typer[31] = value
-            else:  # the one that was read stands for all
-                pmu.typer[:31] = [0 if value == 8 else value] * 31
-                pmu.typer[0] = value
+            pmu.typer[TYPES[register]] = value
         elif register == r.PMINTENSET_EL1:
             pmu.inten = value
         elif register == r.PMCNTENSET_EL0:
@@ -229,76 +193,125 @@ def set_registers(pmu: GuestPmu, values: dict[str, int]) -> None:
             pmu.write(register, value)
 
 
-@dataclass
-class Replayed:
-    """A recording, done again."""
+def world(of: Situation) -> Experiment:
+    """One VM of the kind, alone on the CPU."""
+    names = {Vm.PARTITIONED: V8.name, Vm.EMULATED: BesidePartitioned.name, Vm.WITHOUT_PMU: BesidePartitioned.name}
+    axes = {} if of.vm is Vm.PARTITIONED else {"kernel": "7.3"}
+    made = experiment(names[of.vm], counters=of.counters, cpu=of.cpu, axes=axes)
+    made = replace(made, frequency_hz=GHZ, profiles=(((INST_RETIRED, ONE_PER_CYCLE),),) * 3)
+    pmuver = 0 if of.vm is Vm.WITHOUT_PMU else min(of.cpu.pmuver, r.PMUVER_P5)  # ID_AA64DFR0_EL1.PMUVer, as KVM has it
+    made = replace(made, guests=tuple(replace(guest, pmuver=pmuver) for guest in made.guests))
+    if of.events:
+        sessions = (SessionSpec("stat", of.events, cpu_wide=True),)
+        made = replace(made, host=replace(made.host, cpus=(HostCpuSpec(sessions=sessions),)))
+    return made
 
-    simulation: Simulation
-    program: Program
-    difference: str  # in words; empty if there is none
+
+def simulated(of: Experiment, program: Scripted) -> Simulation:
+    """On a host with v8, whatever the VM."""
+    with (
+        mock.patch.dict(designs.designs(), {BesidePartitioned.name: BesidePartitioned}),
+        mock.patch.object(without_pmu, "host_policy", host_of_v8),
+    ):
+        return simulation(of, program)
 
 
-async def replay(recording: dict[str, Any], design: str = "partitioned-v8") -> Replayed:
-    """Have a guest do what it did in a recording, and compare what is seen."""
-    parts = residencies(recording["accesses"])
-    fgt = recording["run"] == "with FEAT_FGT"
-    of = experiment(design, counters=3, cpu=MAX if fgt else NEOVERSE_V1)
-    of = replace(of, frequency_hz=GHZ, profiles=(((0x08, ONE_PER_CYCLE),),) * 3)
-    events = host_events(recording["observed"])
-    if events:
-        session = SessionSpec("stat", events, cpu_wide=True)
-        of = replace(of, host=replace(of.host, cpus=(HostCpuSpec(sessions=(session,)),)))
-    program = Program()
-    made = program.simulation = simulation(of, program)
-    host = HostPerf().attend(0)
-    made.attend_host(0, LocalSoftware(host))
-    (vcpu,), (pcpu,), machine = made.vcpus, made.pcpus, made.board.machine
-    before = one_reg(recording["observed"], "before")
-    vcpu.pmu.set_counters((before.get("PMCR", 0x1800) & r.PMCR_N) >> r.PMCR_N_SHIFT)
-    if "filter" in recording["name"]:
-        vcpu.pmu.denied = [0x08, 0x11]
-    set_registers(vcpu.pmu, before)
-    await made.step()  # the host boots
-    running = machine.peek(0, r.PMCNTENSET_EL0)
-    for register, value in _found_there(recording["accesses"]):
-        if not (events and register in MASKS | TYPES) and not running >> COUNTERS.get(register, 32) & 1:
-            machine.poke(0, register, value)
-    machine.observe(True)
-    by = Comparison(vcpu.pmu.mask, running)
-    for number, part in enumerate(parts):
+class Replay:
+    """A recording, done again. `difference`: the first, in words; empty if there is none."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self.parts = residencies(recording["accesses"])
+        self.situation = situation(recording)
+        self.program = Program()
+        self.simulation = self.program.simulation = simulated(world(self.situation), self.program)
+        self.host = HostPerf().attend(0)
+        self.simulation.attend_host(0, LocalSoftware(self.host))
+        (self.vcpu,), self.machine = self.simulation.vcpus, self.simulation.board.machine
+        self.by: Comparison
+        self.counted = 0  # the VM's counters that may have counted, one bit each
+        self.difference = ""
+
+    async def run(self) -> None:
+        await self._boot()
+        for number, part in enumerate(self.parts, 1):
+            self.difference = await self._residency(number, part)
+            if self.difference:
+                self.difference = f"residency {number}, {self.difference}"
+                return
+
+    async def _boot(self) -> None:
+        """The host's; then the CPU is as it was found."""
+        pmu, machine = self.vcpu.pmu, self.machine
+        pmu.set_counters(self.situation.counters)
+        pmu.denied = list(self.situation.denied)
+        set_registers(pmu, self.recording)
+        await self.simulation.step()
+        running = machine.peek(0, r.PMCNTENSET_EL0)
+        for register, value in found_on_cpu(self.recording["accesses"]):
+            of_host = self.situation.events and register in MASKS | TYPES.keys()
+            if not of_host and not running >> COUNTERS.get(register, r.INSTRUCTION_COUNTER) & 1:
+                machine.poke(0, register, value)
+        machine.observe(True)
+        hpme = r.MDCR_EL2_HPME if self.situation.vm is Vm.PARTITIONED else 0  # which v8 sets for every VM
+        self.by = Comparison(pmu.mask, running, MDCR | hpme)
+        self.counted = pmu.cnten
+
+    async def _residency(self, number: int, part: Residency) -> str:
+        """Load, what the guest does, and put: that of an exit to userspace, whose thread stays, as do its events."""
+        vcpu, machine, program = self.vcpu, self.machine, self.program
         machine.observed()
         program.acts = deque(part.acts)
-        if number:
-            host.perf.pmuserenr_on_cpu = True
+        if number > 1:
+            self.host.perf.pmuserenr_on_cpu = True
+            vcpu.reload_due |= part.reloads
             await vcpu.switched_in()
         else:
-            await made.step()
-        while True:
-            vcpu.vgic.line &= program.works  # the guest has interrupts masked, but where it waits for one
-            await made.step()
-            if not program.acts:
+            await self.simulation.step()
+        for _ in range(STEPS):
+            vcpu.vgic.line &= program.works
+            await self.simulation.step()
+            if not program.acts and not program.works:
                 break
+        else:
+            return f"its guest has still to do {program.acts[0]}"
         vcpu.trap_null()
-        pcpu.enter_kernel()
-        host.perf.pmuserenr_on_cpu = False
-        await vcpu.switched_out()  # vcpu_put() of an exit to userspace: its thread stays, and the events of that
+        vcpu.pcpu.enter_kernel()
+        self.host.perf.pmuserenr_on_cpu = False
+        if part.flags:
+            machine.poke(0, r.PMOVSSET_EL0, part.flags)
+        await vcpu.switched_out()
         recorded = [one for one in part.seen if not program.hides(one)]
-        difference = compare(without_6_12(seen(machine.observed())), recorded, by)
-        if difference:
-            return Replayed(made, program, f"residency {number + 1}, {difference}")
-    return Replayed(made, program, "")
+        for one in recorded:
+            if one.guest and one.write and one.register == r.PMCNTENSET_EL0:
+                self.counted |= one.value or 0
+        difference = compare(without_6_12(seen(machine.observed())), recorded, self.by)
+        when = f"exit{number}" if number < len(self.parts) else "after"
+        for phase, behind in part.behind or [(GET_ONE_REG, [])]:
+            if not difference:
+                difference = await (self._sleep(behind) if phase == SLEEP else self._one_reg(when, behind))
+        return difference
 
+    async def _sleep(self, recorded: Sequence[Seen]) -> str:
+        """The VMM does, and its thread's events with it."""
+        pcpu = self.vcpu.pcpu
+        await pcpu.enter_host(EntryKind.TASK_OUT, self.vcpu.id, el=2)
+        await pcpu.enter_host(EntryKind.TASK_IN, self.vcpu.id, el=-1)
+        return compare(without_6_12(seen(self.machine.observed())), recorded, self.by)
 
-def _found_there(accesses: Sequence[Sequence[Any]]) -> Iterator[tuple[int, int]]:
-    """What the CPU had in registers that are read before they are written."""
-    known = {r.MDCR_EL2, r.HDFGRTR_EL2, r.HDFGWTR_EL2}
-    for phase, _, way, name, value in accesses:
-        if phase in ("guest-mark", "guest-trapped"):
-            continue
-        register = encoding(name)
-        if way == "r" and register not in known:
-            yield register, int(value, 16) & (0xFF if register == r.PMCR_EL0 else r.MASK64)
-        known.add(register)
+    async def _one_reg(self, when: str, recorded: Sequence[Seen]) -> str:
+        """What the VMM reads, and what is seen of it."""
+        vcpu = self.vcpu
+        for register, value in one_reg(self.recording, when).items():
+            vcpu.pcpu.rq.current = None
+            found = await awaited(get_one_reg(vcpu, reg_id(register)))
+            vcpu.pcpu.rq.current = vcpu
+            if self.counted >> COUNTERS.get(register, r.INSTRUCTION_COUNTER) & 1:
+                continue
+            mask = vcpu.pmu.mask if register in MASKS else COMPARED.get(register, r.MASK64)
+            if (found ^ value) & mask and self.by.of(register, value) != found:
+                return f"KVM_GET_ONE_REG {when}: {Seen(False, False, False, register, found)}, recorded {value:#x}"
+        return compare(seen(self.machine.observed()), recorded, self.by)
 
 
 def without_6_12(ours: list[Seen]) -> list[Seen]:
@@ -313,7 +326,8 @@ def without_6_12(ours: list[Seen]) -> list[Seen]:
 class Comparison:
     """Of what is seen here with what was recorded."""
 
-    def __init__(self, vm: int, enabled: int) -> None:
+    def __init__(self, vm: int, enabled: int, mdcr: int) -> None:
+        self.compared = {**COMPARED, r.MDCR_EL2: mdcr}
         self.vm = vm  # the counters of the VM, one bit each
         self.enabled = enabled  # PMCNTEN
         self.counted = dict.fromkeys(r.bits(enabled), True)  # by counter: has it counted since it was written?
@@ -333,7 +347,7 @@ class Comparison:
                 self.counted[n] = True
         elif ours.register == r.PMCNTENCLR_EL0:
             self.enabled &= ~recorded.value
-        mask = COMPARED.get(ours.register, r.MASK64)
+        mask = self.compared.get(ours.register, r.MASK64)
         if ours.guest and ours.register in MASKS:
             mask &= self.vm
         return bool((ours.value ^ recorded.value) & mask)
@@ -349,6 +363,10 @@ class Comparison:
             return ours.value != self.ours.get((n, recorded), recorded)
         self.ours[n, recorded] = ours.value
         return False
+
+    def of(self, register: int, recorded: int) -> int:
+        """What there is here where a counter had `recorded` there."""
+        return self.ours.get((COUNTERS.get(register, -1), recorded), recorded)
 
     def moved(self, recorded: int, default: int) -> int:
         """What an event of the host's that was on another counter had there."""
@@ -368,3 +386,10 @@ def compare(ours: Sequence[Seen], recorded: Sequence[Seen], by: Comparison) -> s
         longer = ours if len(ours) > len(recorded) else recorded
         return f"{len(ours)} accesses, recorded {len(recorded)}; then {longer[min(len(ours), len(recorded))]}"
     return ""
+
+
+async def replay(recording: Recording) -> Replay:
+    """Have a guest do what it did in a recording, and compare what is seen."""
+    made = Replay(recording)
+    await made.run()
+    return made

@@ -1,10 +1,5 @@
 """kvm_vcpu_load_vhe() and kvm_vcpu_put_vhe(): the trap set-up, access by access, under two kernels."""
 
-import json
-import lzma
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from services import registers as r
@@ -12,7 +7,6 @@ from services.cpu import Cpu, Entry, Notice, Timer
 from services.experiment import CpuSpec
 from services.kvm import designs
 from services.kvm.trap_setup import FineGrained, HostTraps
-from services.kvm.vpmu import Vpmu
 from services.kvm.without_pmu import WithoutPmu
 from tests.kvm.scripted import Scripted, experiment, simulation
 from tests.kvm.stub_vcpu import StubVcpu
@@ -113,71 +107,3 @@ async def test_a_vcpu_has_its_traps_when_the_hosts_el0_filters_are_flipped_and_n
     vpmu.restore_el0 = restore_el0  # type: ignore[method-assign]
     await made.run()
     assert mdcr == [r.PMU_TRAPS | 10, 10, r.PMU_TRAPS | 10]
-
-
-# Linux 7.2.13 with v8 applied, VMs that v8 does not concern. It has bits of v8's in all VMs' fine-grained traps.
-RECORDINGS: list[dict[str, Any]] = json.loads(
-    lzma.decompress(Path(__file__).with_name("posted-v8-traffic.json.xz").read_bytes())
-)
-SET_UP = {
-    "kvm_vcpu_load_debug",
-    "kvm_arm_setup_mdcr_el2",
-    "kvm_vcpu_load_vhe",
-    "kvm_vcpu_put_debug",
-    "kvm_vcpu_put_vhe",
-}
-
-
-def recorded(recording: dict[str, Any], phase: str) -> list[tuple[str, int]]:
-    """What the trap set-up does in a phase, as `StubVcpu` tells it, with the bits of the PMU."""
-    return [
-        (f"{way} {name if name.endswith('_EL2') else name + '_EL0'}", int(value, 16) & PMU_BITS.get(name, r.MASK64))
-        for where, function, way, name, value in recording["accesses"]
-        if where.split(".")[0] == phase and function in SET_UP
-    ]
-
-
-PMU_BITS = {
-    "MDCR_EL2": r.MDCR_EL2_HPMN | r.PMU_TRAPS | r.MDCR_EL2_HPMD | r.MDCR_EL2_HCCD,
-    "HDFGRTR_EL2": r.HDFGRTR_PMU,
-    "HDFGWTR_EL2": r.HDFGWTR_PMU,
-}
-
-
-class ValuesVcpu(StubVcpu):
-    """With the value behind each access."""
-
-    def __init__(self, spec: CpuSpec) -> None:
-        super().__init__(spec, 6)
-        self.machine.observe(True)
-
-    def accesses(self) -> list[tuple[str, int]]:
-        values = [record[5] for record in self.machine.observed()]
-        return list(zip(self.tell(), values, strict=True))
-
-
-@pytest.mark.parametrize(
-    "recording",
-    [one for one in RECORDINGS if one["accesses"] and ("emulated" in one["name"] or one["name"] == "no vPMU")],
-    ids=lambda one: f"{one['run']}-{one['name']}",
-)
-async def test_the_kernel_of_2026_as_recorded(recording: dict[str, Any]) -> None:
-    config = recording["config"]
-    vcpu = ValuesVcpu(FGT if "(FGT" in config["cpu"] else NO_FGT)
-    design = designs.named("emulated").make({"kernel": "7.3"})
-    without = recording["name"] == "no vPMU"
-    vpmu: Vpmu = WithoutPmu(design, vcpu) if without else design.vpmu(vcpu)
-    loads = len({where for where, *_ in recording["accesses"] if where.startswith("load.")})
-    loaded, put = recorded(recording, "load"), recorded(recording, "put")
-    assert loads > 1
-    made: list[tuple[str, int]] = []
-    lifted: list[tuple[str, int]] = []
-    for _ in range(loads):
-        vpmu.activate_traps()
-        made += vcpu.accesses()
-        vpmu.deactivate_traps()
-        lifted += vcpu.accesses()
-    if not without:  # v8's own bits
-        loaded = [(access, 0 if access.startswith("w HDFG") else value) for access, value in loaded]
-    assert made == loaded
-    assert lifted[: len(put)] == put, "one recording ends loaded"
