@@ -50,7 +50,7 @@ class ToldVcpu:
 
     def kvm(self, burst: Burst, again: Callable[[], Burst] | None = None) -> list[int]:
         stop = self.machine.execute(0, burst, 0, False)
-        while isinstance(stop, Stop):  # v6's PMXEVCNTR_EL0 with SEL = 31: an oops, behind which its list goes on
+        while isinstance(stop, Stop):  # an oops, behind which KVM's list goes on, as in PCpu.oops
             stop = self.machine.execute(0, burst, stop.index + 1, False)
         values = burst.values()
         read, (codes, operands) = iter(values), burst.arrays()
@@ -70,6 +70,9 @@ class ToldVcpu:
     async def write(self, register: int, value: int) -> None:
         self.told.append(f"{_pmu.register_name(register)} <- {value:#x}")
         self.machine.write(0, register, value)
+
+    def peek(self, register: int) -> int:
+        return self.machine.peek(0, register)
 
     async def charge(self, cost: Cost) -> None:
         """Software time takes none here."""

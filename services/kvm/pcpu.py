@@ -43,11 +43,12 @@ from services.kvm.attendant import Attendant
 from services.kvm.bill import Account
 from services.kvm.board import Board
 from services.kvm.errors import Livelock, ProtocolError, SimulationError
+from services.kvm.guest_pmu import OF_COUNTERS, is_typer
 from services.kvm.latency import Latencies
 from services.kvm.parameter import with_reserved
 from services.kvm.runqueue import RunQueue
 from services.kvm.thread import Thread
-from services.registers import PMUSERENR_CR, PMUSERENR_ER, PMXEVCNTR_EL0
+from services.registers import PMUSERENR_CR, PMUSERENR_ER
 
 IRQ_STORM = 20_000  # handlers in a row, an interrupt pending after each, before it counts as a livelock
 WINDOWS = 16  # open within one another: software has handlers for far fewer interrupts
@@ -246,10 +247,12 @@ class PCpu(PCpuState):
     def oops(self, burst: Burst, stop: Stop) -> int:
         """An access of KVM's own is UNDEFINED: where the burst goes on. Raises SimulationError.
 
-        PMXEVCNTR_EL0 with PMSELR_EL0.SEL = 31 is, which partitioned v6 takes to be the cycle counter: an oops of the
-        host's kernel, which here goes on behind it. It reads as 0.
+        PMXEVCNTR_EL0 with PMSELR_EL0.SEL = 31 is, which partitioned v6 takes to be the cycle counter, and a counter
+        that the CPU has not, for which a guest has partitioned v2 to v4 ask: an oops of the host's kernel, which here
+        goes on behind it. It reads as 0.
         """
-        if stop.reason != Stop.EXCEPTION or burst.arrays()[0][stop.index] & 0xFFFF != PMXEVCNTR_EL0:
+        register = burst.arrays()[0][stop.index] & 0xFFFF
+        if stop.reason != Stop.EXCEPTION or register not in OF_COUNTERS or is_typer(register):
             raise SimulationError(f"KVM's own access on pCPU {self.cpu} stopped: {stop}")
         return stop.index + 1
 

@@ -462,6 +462,9 @@ class VCpu(VCpuState):
             await self._served()
         self.machine.write(self.cpu, register, value)
 
+    def peek(self, register: int) -> int:
+        return self.machine.peek(self.cpu, register)
+
     async def charge(self, cost: Cost) -> None:
         """Software time of KVM's own."""
         self.pcpu.charge(cost)
@@ -804,7 +807,7 @@ class VCpu(VCpuState):
         pcpu.charge(Cost.EXIT_FAST)
         self.irqs = MASKED
         try:
-            if program and self.vpmu.el0_disabled(register, write):
+            if program and self.vpmu.el0_checked_fast and self.vpmu.el0_disabled(register, write):
                 raise InjectUndef
             return await awaited(self.vpmu.access(register, write, value))
         except InjectUndef:

@@ -127,6 +127,10 @@ class KvmVcpu(Protocol):
         """
         ...
 
+    def peek(self, register: int) -> int:
+        """A register of the CPU, without an access that counts or takes time."""
+        ...
+
     def set_account(self, account: Account) -> int:
         """The account to which the host's cycles are charged from now on; the one before."""
         ...
@@ -157,6 +161,7 @@ class Vpmu(ABC):
     # Whether KVM asks the guest's PMUSERENR_EL0 in memory if EL0 may make an access that has trapped. Elsewhere it is
     # the one on the CPU, which has let the access get as far as EL2.
     userenr_in_memory: ClassVar[bool] = False
+    el0_checked_fast: ClassVar[bool] = True  # likewise of one that is `fast`
 
     design: Design = derived()
     vcpu: KvmVcpu = derived()

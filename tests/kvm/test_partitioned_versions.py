@@ -15,7 +15,6 @@ from services.host_perf import HostPerf
 from services.kvm import designs
 from services.kvm.attendant import LocalSoftware
 from services.kvm.designs.emulated import EmulatedPmu
-from services.kvm.errors import InjectUndef
 from services.registers import CYCLE_BIT, PMEVCNTR, PMEVTYPER
 from services.state import restore, save
 from tests.kvm.scripted import Scripted, experiment, simulation
@@ -269,39 +268,6 @@ async def test_up_to_v5_nothing_is_swapped_without_fgt(design: str) -> None:
     assert vpmu.swaps.loads == vpmu.swaps.puts == 0
 
 
-@pytest.mark.parametrize("cpu", [FGT, NO_FGT])
-@pytest.mark.parametrize("design", VERSIONS)
-async def test_from_v2_to_v6_what_fgt_untraps_is_completed_in_the_hypervisor_if_it_traps(
-    design: str, cpu: CpuSpec
-) -> None:
-    """kvm_hyp_handle_pmu_regs(), without FEAT_FGT or before the first access. v6 leaves more to it, and what it would
-    refuse to sys_regs.c."""
-    vpmu, _ = made(design, cpu)
-    if design == "partitioned-v1" and not cpu.fgt:
-        assert not vpmu.fast_path
-        return
-    await vcpu_load(vpmu)
-    fast = "partitioned-v2" <= design <= "partitioned-v6"
-    assert vpmu.fast_path is fast
-    if not fast:
-        return
-    v6 = design == "partitioned-v6"
-    for register in (r.PMCR_EL0, r.PMCNTENCLR_EL0, PMEVCNTR(0), r.PMXEVCNTR_EL0, r.PMCCNTR_EL0, r.PMUSERENR_EL0):
-        assert vpmu.fast(register, False)
-    for register in (PMEVTYPER(0), r.PMCCFILTR_EL0, r.PMXEVTYPER_EL0, r.PMOVSCLR_EL0):
-        assert vpmu.fast(register, True) is v6
-    assert not any(vpmu.fast(register, False) for register in (r.PMCEID0_EL0, r.PMMIR_EL1))
-    assert vpmu.fast(PMEVCNTR(H), False) is not v6
-
-
-async def test_v6_s_fast_path_leaves_a_vcpu_as_it_is_where_it_refuses() -> None:
-    vpmu, vcpu = made("partitioned-v6")
-    await vcpu_load(vpmu)
-    with pytest.raises(InjectUndef):
-        await access(vpmu, PMEVCNTR(H), False, 0)
-    assert vcpu.peek(r.MDCR_EL2) & TPM
-
-
 async def test_v5_loads_from_the_fast_path_and_from_the_handlers_of_event_types_and_overflow_flags() -> None:
     for register in (r.PMCR_EL0, r.PMSWINC_EL0, PMEVTYPER(0), r.PMOVSSET_EL0, r.PMCEID0_EL0):
         vpmu, _ = made("partitioned-v5")
@@ -365,19 +331,6 @@ def test_what_is_inferred_of_v9_is_said_to_be() -> None:
     vpmu, _ = made("partitioned-v9")
     assert any("unverified" in fallback for fallback in vpmu.design.check(FGT, H))
     assert "unverified" in vpmu.design.why
-
-
-@pytest.mark.parametrize("design", [*VERSIONS, "partitioned", "gunyah"])
-async def test_a_counter_that_is_not_the_guests_is_undefined(design: str) -> None:
-    cpu = CpuSpec(model="x", counters=H, pmuver=6) if design == "gunyah" else NO_FGT
-    vpmu, _ = made(design, cpu)
-    await vcpu_load(vpmu)
-    for register in (PMEVCNTR(H), PMEVTYPER(H)):
-        with pytest.raises(InjectUndef):
-            await access(vpmu, register, False, 0)
-    await access(vpmu, r.PMSELR_EL0, True, H)
-    with pytest.raises(InjectUndef):
-        await access(vpmu, r.PMXEVTYPER_EL0, True, 0)
 
 
 @pytest.mark.parametrize("design", [*VERSIONS, "partitioned"])

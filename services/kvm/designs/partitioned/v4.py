@@ -15,12 +15,12 @@ from services.kvm.designs.partitioned.guest_range import partition_up_to_v5
 from services.kvm.designs.partitioned.posted import Posted, status_on_cpu
 from services.kvm.designs.partitioned.swap import SwapIn
 from services.kvm.designs.partitioned.trap_controls import Traps
-from services.kvm.designs.partitioned.write_through import FAST, write_through
+from services.kvm.designs.partitioned.write_through import FAST, UNCHECKED, write_through
 from services.kvm.trap_setup import HostTraps
 from services.kvm.vpmu import KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
 
-ACCESSES = write_through(swap.whole_type_denied)
+ACCESSES = write_through(swap.whole_type_denied) | UNCHECKED
 
 
 @dataclass(eq=False)
@@ -28,6 +28,7 @@ class V4Pmu(Vpmu):
     """The first access lifts MDCR_EL2's traps and loads nothing; from the next load on it is swapped."""
 
     userenr_in_memory: ClassVar[bool] = True
+    el0_checked_fast: ClassVar[bool] = False
 
     design: V4 = derived()
     host: HostTraps = field(default_factory=HostTraps, init=False)

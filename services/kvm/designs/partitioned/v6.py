@@ -14,7 +14,7 @@ from services.kvm.designs.partitioned.guest_range import every_counter, partitio
 from services.kvm.designs.partitioned.posted import Posted, status_on_cpu
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
-from services.kvm.guest_pmu import counter_of
+from services.kvm.guest_pmu import OF_COUNTERS, counter_of
 from services.kvm.trap_setup import HostTraps
 from services.kvm.vpmu import KvmVcpu, SetN, Vpmu, axis
 from services.registers import CYCLE_COUNTER
@@ -77,8 +77,9 @@ class V6Pmu(Vpmu):
         return hpmn | traps | r.MDCR_EL2_HPME | trap_controls.nothing_at_el2(cpu)
 
     def fast(self, register: int, write: bool) -> bool:
-        """kvm_hyp_handle_pmu_regs of the VHE exit handler leaves what it would refuse to the handlers of sys_regs.c."""
-        n = counter_of(register, CYCLE_COUNTER)
+        """kvm_hyp_handle_pmu_regs of the VHE exit handler leaves what it would refuse to the handlers of sys_regs.c: a
+        counter that the VM has not, or has not where PMSELR_EL0 selects it."""
+        n = counter_of(register, self.vcpu.peek(r.PMSELR_EL0) & 0x1F) if register in OF_COUNTERS else None
         refused = n is not None and n != CYCLE_COUNTER and n >= self.pmu.counters
         return register in (by_selr.HYP.writes if write else by_selr.HYP.reads) and not refused
 

@@ -2,12 +2,16 @@
 
 But event types and overflow flags, which are read from memory alone: these have handlers in sys_regs.c. What
 fine-grained traps leave to the hardware is completed in the hypervisor where it traps all the same, FEAT_FGT or not
-(kvm_hyp_handle_pmu_regs): an exception, too, is injected there.
+(kvm_hyp_handle_pmu_regs). v5 injects its exceptions there, too. Before, it checks nothing: whichever counter the guest
+names is accessed, from EL2 and so beyond HPMN, and what it writes to a mask, or finds there, are all counters' bits;
+nor is EL0 asked for (`Vpmu.el0_checked_fast`). v5's changelog says so of v4, and v2 and v3 have the same fast path.
 """
 
 from __future__ import annotations
 
 from services import registers as r
+from services._pmu import Burst
+from services.cpu import awaited
 from services.kvm.designs.partitioned import accesses
 from services.kvm.designs.partitioned.accesses import Accesses, Write, by_counter, by_register, by_type, selected
 from services.kvm.designs.partitioned.context import PmuContext
@@ -44,14 +48,41 @@ async def write_counter(context: PmuContext, n: int, value: int) -> None:
 
 async def read_selected_counter(context: PmuContext, register: int) -> int:
     _exists(context, await selected(context))
-    return await context.read(register)
+    return await read_unchecked(context, register)
 
 
 async def write_selected_counter(context: PmuContext, register: int, value: int) -> None:
     n = await selected(context)
     _exists(context, n)
     context.pmu.counter[n] = value
-    await context.write(register, value)
+    await write_unchecked(context, register, value)
+
+
+async def read_unchecked(context: PmuContext, register: int) -> int:
+    """It may be UNDEFINED at EL2, too (`PCpu.oops`)."""
+    burst = Burst()
+    burst.mrs(register)
+    return (await awaited(context.vcpu.kvm(burst)))[0]
+
+
+async def write_unchecked(context: PmuContext, register: int, value: int) -> None:
+    burst = Burst()
+    burst.msr(register, value)
+    await awaited(context.vcpu.kvm(burst))
+
+
+async def read_any_counter(context: PmuContext, n: int) -> int:
+    return await read_unchecked(context, r.PMCCNTR_EL0 if n == CYCLE_COUNTER else r.PMEVCNTR(n))
+
+
+async def write_any_counter(context: PmuContext, n: int, value: int) -> None:
+    context.pmu.counter[n] = value
+    await write_unchecked(context, r.PMCCNTR_EL0 if n == CYCLE_COUNTER else r.PMEVCNTR(n), value)
+
+
+async def write_any_selected_counter(context: PmuContext, register: int, value: int) -> None:
+    context.pmu.counter[await selected(context)] = value
+    await write_unchecked(context, register, value)
 
 
 async def read_type(context: PmuContext, n: int) -> int:
@@ -101,6 +132,11 @@ async def write_mask(context: PmuContext, register: int, value: int) -> None:
     await context.write(register, value & context.pmu.mask)
 
 
+async def write_any_mask(context: PmuContext, register: int, value: int) -> None:
+    context.pmu.write(register, value)
+    await context.write(register, value)
+
+
 async def read_overflows(context: PmuContext, _: int) -> int:
     return context.pmu.ovs
 
@@ -125,10 +161,26 @@ def _write_type(hardware_type: HardwareType) -> Write:
     return write
 
 
+MASKS = (r.PMCNTENSET_EL0, r.PMCNTENCLR_EL0, r.PMINTENSET_EL1, r.PMINTENCLR_EL1)
+
+# kvm_hyp_handle_pmu_regs() up to v4.
+UNCHECKED = Accesses(
+    reads={
+        **by_counter(read_any_counter),
+        **by_register(read_unchecked, r.PMXEVCNTR_EL0),
+        **by_register(read_register, *MASKS),
+    },
+    writes={
+        **by_counter(write_any_counter),
+        **by_register(write_any_selected_counter, r.PMXEVCNTR_EL0),
+        **by_register(write_any_mask, *MASKS),
+    },
+)
+
+
 def write_through(hardware_type: HardwareType, pmcr: Write = write_pmcr) -> Accesses:
     """With what the CPU gets for an event type, and how PMCR_EL0 is written."""
     write_type = _write_type(hardware_type)
-    masks = (r.PMCNTENSET_EL0, r.PMCNTENCLR_EL0, r.PMINTENSET_EL1, r.PMINTENCLR_EL1)
     return accesses.ON_CPU | Accesses(
         reads={
             **by_counter(read_counter),
@@ -136,7 +188,7 @@ def write_through(hardware_type: HardwareType, pmcr: Write = write_pmcr) -> Acce
             **by_register(read_selected_counter, r.PMXEVCNTR_EL0),
             **by_register(read_selected_type, r.PMXEVTYPER_EL0),
             **by_register(read_pmcr, r.PMCR_EL0),
-            **by_register(read_mask, *masks),
+            **by_register(read_mask, *MASKS),
             **by_register(read_overflows, r.PMOVSSET_EL0, r.PMOVSCLR_EL0),
             **by_register(read_register, r.PMSELR_EL0, r.PMUSERENR_EL0),
         },
@@ -146,7 +198,7 @@ def write_through(hardware_type: HardwareType, pmcr: Write = write_pmcr) -> Acce
             **by_register(write_selected_counter, r.PMXEVCNTR_EL0),
             r.PMXEVTYPER_EL0: accesses.selected_write(write_type),
             **by_register(pmcr, r.PMCR_EL0),
-            **by_register(write_mask, *masks),
+            **by_register(write_mask, *MASKS),
             **by_register(set_overflows, r.PMOVSSET_EL0),
             **by_register(clear_overflows, r.PMOVSCLR_EL0),
             **by_register(write_selr, r.PMSELR_EL0),
