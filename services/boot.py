@@ -25,6 +25,7 @@ class HostPolicy:
     hpmn_flags: bool = False  # a guest's are those of counters below MDCR_EL2.HPMN as its handler finds it
     shared_counters: bool = False  # what a guest takes on one CPU is taken on every CPU of that PMU
     hpme: bool = False  # it starts and stops the PMU by MDCR_EL2.HPME, too
+    resync_in_process: bool = False  # kvm_vcpu_pmu_resync_el0() does its work out of interrupt context, too
     resched_irqs_on: bool = False  # perf_pmu_resched_update() takes the lock of perf's contexts with interrupts on
     # Pinned events have counters out of the guests' range as long as there are any, and where a guest has taken what
     # one would need it waits for that, and is not in ERROR.

@@ -224,6 +224,7 @@ class HostCpu:
             mux_interval=boot.mux_interval,
             high_to_low=boot.policy.high_to_low,
             hpme=boot.policy.hpme,
+            resync_in_process=boot.policy.resync_in_process,
         )
         perf = self.host.perf_of(boot)
         for number, pmu in enumerate(boot.pmus):
@@ -372,6 +373,8 @@ class HostCpu:
         reschedule = squeezed or perf.waiting or (self.squeezed and not grows)
         perf.lent, perf.waiting = policy.swaps_pinned and mask != 0, False
         await perf.set_counters(cpu, counters, reschedule=reschedule, guest_loaded=guest_time)
+        if reschedule and not mask and policy.resync_in_process and perf.pmu.used:  # its vCPU runs up to vcpu_put's end
+            cpu.burst.notify(Notice.RESYNC_EL0, 0)
         if reschedule and mask and policy.resched_irqs_on:  # vcpu_put, by kvm_sched_out, has them off
             await self._interrupted_with_lock(cpu)
         self.squeezed = squeezed or (self.squeezed and grows)

@@ -112,6 +112,7 @@ class Driver:
     group_throttle: bool = derived(default=False)  # groups are throttled, not events
     hpme: bool = derived(default=False)  # MDCR_EL2.HPME starts and stops with PMCR_EL0.E
     denied: tuple[int, ...] = derived(default=())  # by the VM's filter, as reports say it
+    resync_in_process: bool = derived(default=False)
     counters: int = 0  # PMCR_EL0.N, as probed
     pmceid0: int = 0  # PMCEID0_EL0 and PMCEID1_EL0, as probed
     pmceid1: int = 0
@@ -159,7 +160,7 @@ class Driver:
         self.user_starts = UserStarts(self.hpme)
         self.off, self.on = _pmu_off(self.hpme), _pmu_on(Burst(), True, self.hpme)
         self.off_range = _range(Burst(), 0)
-        self.on_vcpu = _pmu_on(Burst(), False, self.hpme)
+        self.on_vcpu = _pmu_on(_resync_el0() if self.resync_in_process else Burst(), False, self.hpme)
         self.on_vcpu_irq = _pmu_on(_resync_el0(), False, self.hpme)
         self.on_range, self.on_range_irq = _range(Burst(), MDCR_EL2_HPME), _range(_resync_el0(), MDCR_EL2_HPME)
         self.clear_flags = Burst()
@@ -426,7 +427,8 @@ def _pmu_off(hpme: bool) -> Burst:
 
 
 def _resync_el0() -> Burst:
-    """kvm_vcpu_pmu_resync_el0, which armv8pmu_start calls: KVM asks the vCPU, if it is called in interrupt context."""
+    """kvm_vcpu_pmu_resync_el0, which armv8pmu_start calls: KVM asks the vCPU, if it is called in interrupt context. In
+    v9 it asks in any."""
     burst = Burst()
     burst.notify(Notice.RESYNC_EL0, 0)
     return burst

@@ -164,6 +164,7 @@ class Perf:
             config.group_throttle,
             config.hpme,
             config.denied,
+            config.resync_in_process,
         )
 
     def cpu(self, number: int) -> PerfCpu:

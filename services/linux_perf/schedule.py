@@ -143,7 +143,8 @@ def _start_beside_users(cc: CpuContext) -> Burst:
     unused = pmu.cntr_mask & ~pmu.used if userenr else 0
     changed, pmu.userenr = pmu.hyp and userenr != pmu.userenr, userenr
     loaded = cc.range_only or cc.pmuserenr_on_cpu
-    return pmu.user_starts[userenr, unused, changed, loaded, cc.range_only, loaded and cc.in_interrupt]
+    resync = loaded and (cc.in_interrupt or pmu.resync_in_process)
+    return pmu.user_starts[userenr, unused, changed, loaded, cc.range_only, resync]
 
 
 def post_off(cc: CpuContext, burst: Burst) -> None:

@@ -23,7 +23,7 @@ from services.kvm.designs.partitioned.accessors import (
     write_userenr,
 )
 from services.kvm.designs.partitioned.context import PmuContext
-from services.kvm.guest_pmu import PMCR_MASK
+from services.kvm.guest_pmu import PMCR_MASK, PMCR_RESETS
 from services.registers import CYCLE_COUNTER
 
 
@@ -72,6 +72,12 @@ async def v7_write_selected_counter(context: PmuContext, _: int, value: int) -> 
     await _v7_counter(context, await selected(context), value)
 
 
+async def v7_read_pmcr(context: PmuContext, register: int) -> int:
+    """N is the CPU's: HPMN is for reads from EL1."""
+    await check_access(context)
+    return await context.read(register) & ~PMCR_RESETS
+
+
 async def v7_write_pmcr(context: PmuContext, register: int, value: int) -> None:
     """P and C are written as they come: from EL2, P resets the host's counters too."""
     await check_access(context)
@@ -112,6 +118,7 @@ V6 = V8 | Accesses(writes=by_register(software_increment, r.PMSWINC_EL0))
 V7 = V6 | Accesses(
     reads={
         **by_counter(v7_read_counter),
+        **by_register(v7_read_pmcr, r.PMCR_EL0),
         r.PMXEVCNTR_EL0: (v7_read_selected_counter, 0),
         **by_register(v7_read_cnten, r.PMCNTENSET_EL0, r.PMCNTENCLR_EL0),
         **by_register(v7_read_inten, r.PMINTENSET_EL1, r.PMINTENCLR_EL1),

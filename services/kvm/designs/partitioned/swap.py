@@ -34,6 +34,12 @@ def whole_type_denied(pmu: GuestPmu, n: int) -> int:
     return value
 
 
+def whole_type_denied_in_memory(pmu: GuestPmu, n: int) -> int:
+    """The same, and the guest reads it back, filter bits that it did not write among it (v2 to v4)."""
+    pmu.typer[n] = value = whole_type_denied(pmu, n)
+    return value
+
+
 def without_el2(pmu: GuestPmu, n: int) -> int:
     """What the CPU gets for an event type of the guest: no event at EL2, nowhere one that the VM's filter denies."""
     return as_written(pmu, n) & NOT_EL2

@@ -47,7 +47,8 @@ class V1Pmu(Vpmu):
     def derive(self) -> None:
         super().derive()
         on = partition_up_to_v5(self.vcpu.spec, self.design.guest_counters(self.vcpu.spec))
-        self.context.fit(self, on, n=on.hpmn)
+        # What a handler holds a counter's number against is PMCR_EL0.N as EL2 reads it.
+        self.context.fit(self, on, n=self.vcpu.spec.counters)
 
     @property
     def swapped(self) -> bool:

@@ -20,7 +20,7 @@ from services.kvm.trap_setup import HostTraps
 from services.kvm.vpmu import KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
 
-ACCESSES = write_through(swap.whole_type_denied) | UNCHECKED
+ACCESSES = write_through(swap.whole_type_denied_in_memory) | UNCHECKED
 
 
 @dataclass(eq=False)
@@ -60,7 +60,7 @@ class V4Pmu(Vpmu):
         if not self.swapped:
             return
         swap_in = SwapIn(context)
-        swap_in.types(swap.whole_type_denied)  # kvm_pmu_apply_event_filter
+        swap_in.types(swap.whole_type_denied_in_memory)  # kvm_pmu_apply_event_filter
         swap_in.counters()
         up_to_v5.registers_in(swap_in, SwapIn.pmcr_raw)
         await swap_in.done()

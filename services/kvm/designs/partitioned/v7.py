@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from services import registers as r
@@ -11,7 +12,7 @@ from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.designs.partitioned import by_selr, trap_controls
 from services.kvm.designs.partitioned.context import PmuContext
-from services.kvm.designs.partitioned.guest_range import every_counter, host_counters, partition
+from services.kvm.designs.partitioned.guest_range import GuestRange, every_counter, host_counters, partition
 from services.kvm.designs.partitioned.posted import Posted, status_on_cpu
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
@@ -33,9 +34,7 @@ class V7Pmu(Vpmu):
 
     def derive(self) -> None:
         super().derive()
-        self.context.fit(
-            self, partition(self.vcpu.spec, self.design.guest_counters(self.vcpu.spec)), n=self.pmu.counters
-        )
+        self.context.fit(self, self.design.partition(self.vcpu.spec), n=self.pmu.counters)
 
     def activate_traps(self) -> None:
         self.derive()
@@ -109,12 +108,22 @@ class V7(Posted):
 
     traps: Traps = axis(Traps.FGT, trap_controls.TRAPS_OF_VERSION, values=(Traps.FGT, Traps.SLOW_PATH))
 
+    def partition(self, cpu: CpuSpec) -> GuestRange:
+        """Without event counters its mask is GENMASK(-1, 0): every bit."""
+        guests = self.guest_counters(cpu)
+        return partition(cpu, guests, r.CYCLE_BIT if guests else r.MASK64)
+
+    def nr_counters(self, cpus: Sequence[CpuSpec], wanted: int) -> int:
+        """Partitioned or not, a VM has what it asks for: HPMN reaches into the host's counters where that is more than
+        the partition has."""
+        return wanted
+
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """The host gives the partition up at vcpu_load. Its handler leaves the flags of that to KVM at all times.
 
         PMICNTR_EL0 is the host's again, but its flag is in neither of the two masks.
         """
-        guests = partition(cpu, self.guest_counters(cpu)).mask
+        guests = self.partition(cpu).mask
         return HostPolicy(
             host_counters(cpu),
             guests,

@@ -161,7 +161,14 @@ class V9(Posted):
         """The host gives a VM's counters up at vcpu_load, on that CPU alone."""
         guests = partition(cpu, self.guest_counters(cpu)).mask
         by_hpmn = self.irq_mask is IrqMask.HPMN
-        return HostPolicy(host_counters(cpu), guests, high_to_low=True, split_irq=True, hpmn_flags=by_hpmn)
+        return HostPolicy(
+            host_counters(cpu),
+            guests,
+            high_to_low=True,
+            split_irq=True,
+            hpmn_flags=by_hpmn,
+            resync_in_process=True,
+        )
 
     @property
     def set_n(self) -> SetN:
