@@ -17,6 +17,7 @@ from services.kvm.designs.partitioned.accessors import (
     V8,
     check_access,
     exists,
+    read_pmcr,
     read_userenr,
     vm_pmcr,
     write_type,
@@ -73,7 +74,10 @@ async def v7_write_selected_counter(context: PmuContext, _: int, value: int) -> 
 
 
 async def v7_read_pmcr(context: PmuContext, register: int) -> int:
-    """N is the CPU's: HPMN is for reads from EL1."""
+    """N is the CPU's, for HPMN is for reads from EL1; that it is so of a vCPU that is FREE, too, nobody says, and no
+    Linux guest would get on with it."""
+    if not context.owned:
+        return await read_pmcr(context, register)
     await check_access(context)
     return await context.read(register) & ~PMCR_RESETS
 
