@@ -171,7 +171,7 @@ async def software_increment(context: PmuContext, register: int, value: int) -> 
         pmcr, cnten = await context.read(r.PMCR_EL0), await context.read(r.PMCNTENSET_EL0)
     else:
         pmcr, cnten = pmu.pmcr, pmu.cnten
-    counting = cnten & on.mask & ~CYCLE_BIT if pmcr & r.PMCR_E else 0
+    counting = cnten & on.mask & CYCLE_BIT - 1 if pmcr & r.PMCR_E else 0  # event counters: PMICNTR_EL0 has no type
     long = on.cpu.pmuver >= r.PMUVER_P5 and pmcr & r.PMCR_LP
     overflows = MASK64 if long else MASK32
     for n in bits(value & counting):
