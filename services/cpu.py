@@ -206,7 +206,8 @@ class TookException(Exception):
     """An operation took an exception to the software's own level; the rest of the burst is lost."""
 
     def __init__(self, esr: int) -> None:
-        super().__init__(f"exception taken to the software's own level, ESR {esr:#x}")
+        cause = " by an access that is UNDEFINED for it" if esr >> 26 == 0 else ""  # ESR_ELx.EC
+        super().__init__(f"exception taken to the software's own level{cause}, ESR {esr:#x}")
         self.esr = esr
 
 

@@ -21,6 +21,7 @@ from services import embedded
 from services.errors import UserError
 from services.experiment import Experiment
 from services.kvm.designs import designs
+from services.kvm.errors import SimulationError
 
 # What makes a scenario shorter.
 SHORTER = {
@@ -97,7 +98,10 @@ def of(experiment: Experiment | None) -> dict[str, Any]:
     """What is recorded of one run."""
     if experiment is None:
         return {"refused": "yes"}
-    result: dict[str, Any] = trio.run(embedded.run, experiment)
+    try:
+        result: dict[str, Any] = trio.run(embedded.run, experiment)
+    except SimulationError as exc:
+        return {"failed": str(exc)}
     return {name: result[name] for name in ("log", "digest", "round_trips")}
 
 

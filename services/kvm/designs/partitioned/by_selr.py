@@ -74,9 +74,8 @@ async def v7_write_selected_counter(context: PmuContext, _: int, value: int) -> 
 
 
 async def v7_read_pmcr(context: PmuContext, register: int) -> int:
-    """N is the CPU's, for HPMN is for reads from EL1; that it is so of a vCPU that is FREE, too, nobody says, and no
-    Linux guest would get on with it."""
-    if not context.owned:
+    """N is the CPU's without FEAT_FGT: HPMN is for reads from EL1."""
+    if context.vcpu.spec.fgt:  # of a vCPU that is FREE: of those nobody says it
         return await read_pmcr(context, register)
     await check_access(context)
     return await context.read(register) & ~PMCR_RESETS
