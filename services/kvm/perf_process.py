@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,28 +25,37 @@ class PerfProcessState:
     id: int
     cpu: int
     interval: int  # cycles
-    blocked: bool = True  # in poll
+    blocked: bool = True  # in poll, or on its way to the next pCPU
     finished: bool = False
+    goes_to: tuple[int, int] | None = None  # as soon as it is off this pCPU: which, and when in cycles
 
 
 class PerfProcess(PerfProcessState, HostThread):
-    """It takes the CPU of its events each time: affinity__set does that for `-a`, a CPU after the other.
+    """It takes the CPUs of its events each time, one after the other (affinity__set), and polls when it is through.
 
     There it reads without an IPI. Of a thread that it takes the CPU from no counter is read: its events are off.
     """
 
-    DERIVED = ("pcpu", "child", "machine")
+    DERIVED = ("pcpus", "child", "machine")
     __slots__ = DERIVED
 
     floats: ClassVar[bool] = False
     what: ClassVar[str] = "a process of the host"
 
-    def __init__(self, board: Board, thread_id: int, pcpu: PCpu, interval: int, child: HostTask | None) -> None:
-        super().__init__(thread_id, pcpu.cpu, interval)
-        self.pcpu = pcpu
+    def __init__(
+        self, board: Board, thread_id: int, pcpus: Sequence[PCpu], interval: int, child: HostTask | None
+    ) -> None:
+        """`pcpus`: those of its events, in the order in which it reads."""
+        first = pcpus[0]
+        super().__init__(thread_id, first.cpu, interval)
+        self.pcpus = {pcpu.cpu: pcpu for pcpu in pcpus}
         self.child = child  # the program under it, if it has started one
         self.machine = board.machine
-        pcpu.rq.sleepers.append((pcpu.now + interval, thread_id))
+        first.rq.sleepers.append((first.now + interval, thread_id))
+
+    @property
+    def pcpu(self) -> PCpu:
+        return self.pcpus[self.cpu]
 
     def runnable(self) -> bool:
         return not (self.finished or self.blocked)
@@ -65,6 +75,9 @@ class PerfProcess(PerfProcessState, HostThread):
     async def switched_out(self) -> None:
         """Its time is the kernel's throughout: what it does at EL0 is not modelled."""
         self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
+        if self.goes_to is not None:
+            (self.cpu, when), self.goes_to = self.goes_to, None
+            self.pcpu.rq.sleep(when, self.id)
 
     async def step(self) -> None:
         """process_interval, and poll again; at the end of the program under it for the last time (dispatch_events)."""
@@ -76,8 +89,19 @@ class PerfProcess(PerfProcessState, HostThread):
             self.finished = True
         else:
             self.blocked = True
-            pcpu.rq.sleep(pcpu.now + self.interval, self.id)
+            self._go_on()
         await pcpu.serve_interrupts(2)
+
+    def _go_on(self) -> None:
+        """To the next pCPU or, from the last, to sleep on the first."""
+        pcpu, cpus = self.pcpu, [*self.pcpus]
+        following = cpus.index(self.cpu) + 1
+        if following < len(cpus):
+            self.goes_to = cpus[following], pcpu.now
+        elif following > 1:
+            self.goes_to = cpus[0], pcpu.now + self.interval
+        else:
+            pcpu.rq.sleep(pcpu.now + self.interval, self.id)
 
     def kill(self) -> None:
         """It ends: it could not open its events."""

@@ -66,7 +66,7 @@ class Requests(RequestsState):
         design: Design,
         pcpus: Sequence[PCpu],
         vcpus: Sequence[VCpu],
-        perf_process: Callable[[PCpu, ex.SessionSpec], int],
+        perf_process: Callable[[Sequence[PCpu], ex.SessionSpec], int],
     ) -> None:
         """`perf_process` gives the thread of the host's perf that is to print a session's counts at intervals."""
         super().__init__()
@@ -128,7 +128,7 @@ class Requests(RequestsState):
 
     def _host_work(self, pcpu: PCpu, request: Request) -> bytes:
         assert request.session is not None
-        return typed_json.dumps(CpuSession(request.session, self.perf_process(pcpu, request.session), (request.cpu,)))
+        return typed_json.dumps(CpuSession(request.session, self.perf_process([pcpu], request.session), (request.cpu,)))
 
     def _vcpu(self, name: str, index: int) -> VCpu:
         for vcpu in self.vcpus:

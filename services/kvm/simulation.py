@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import trio
@@ -44,6 +44,7 @@ class Simulation:
         "tasks",
         "readers",
         "processes",
+        "shared_processes",
         "at_boot",
         "requests",
         "entered",
@@ -75,6 +76,7 @@ class Simulation:
         for pcpu in self.pcpus:
             self._add_tasks(pcpu)
         self.processes: list[PerfProcess] = []
+        self.shared_processes: dict[str, int] = {}  # those of sessions on several pCPUs, by the session's name
         for pcpu in self.pcpus:
             pcpu.boot = typed_json.dumps(self._host_boot(pcpu))
         self.readers = PerfReaders(board, self.pcpus, self.threads, len(experiment.host_recording()))
@@ -122,12 +124,12 @@ class Simulation:
         experiment, cpu = self.board.experiment, pcpu.cpu
         host = experiment.host
         of_tasks = [
-            self._thread_session(task.id, task.spec.session, self._perf_process(pcpu, task.spec.session, task))
+            self._thread_session(task.id, task.spec.session, self._perf_process([pcpu], task.spec.session, task))
             for task in self.tasks
             if task.cpu == cpu and task.spec.session is not None
         ]
         of_vcpus = [
-            self._thread_session(vcpu.id, session, self._perf_process(pcpu, session))
+            self._thread_session(vcpu.id, session, self._shared_process(session))
             for vcpu in self.vcpus
             if vcpu.cpu == cpu
             for session in experiment.guests[vcpu.vm].vcpus[vcpu.index].host_sessions
@@ -145,7 +147,7 @@ class Simulation:
             pmus=tuple(self._probed(pmu.cpus) for pmu in self.pmus),
             policy=pcpu.policy,
             sessions=tuple(
-                CpuSession(session, self._perf_process(pcpu, session), self._cpus_of(session))
+                CpuSession(session, self._shared_process(session), self._cpus_of(session))
                 for session in host.cpus[cpu].sessions
             ),
             threads=(*of_tasks, *of_vcpus),
@@ -170,17 +172,32 @@ class Simulation:
         cpus = range(len(self.pcpus)) if session.verb == "record" else ()
         return ThreadSession(thread, session, process, tuple(cpus))
 
-    def _perf_process(self, pcpu: PCpu, session: ex.SessionSpec, child: HostTask | None = None) -> int:
+    def _shared_process(self, session: ex.SessionSpec) -> int:
+        """That of the scenario's session, on all pCPUs that it is on or its vCPUs are pinned to."""
+        process = self.shared_processes.get(session.name)
+        if process is None:
+            guests = self.board.experiment.guests
+            of_vcpus = {
+                vcpu.cpu
+                for vcpu in self.vcpus
+                if any(one.name == session.name for one in guests[vcpu.vm].vcpus[vcpu.index].host_sessions)
+            }
+            cpus = sorted({*self._cpus_of(session), *of_vcpus})
+            process = self._perf_process([self.pcpus[cpu] for cpu in cpus], session)
+            self.shared_processes[session.name] = process
+        return process
+
+    def _perf_process(self, pcpus: Sequence[PCpu], session: ex.SessionSpec, child: HostTask | None = None) -> int:
         """The thread of the perf that prints a session's counts at intervals, if one does."""
         if not session.interval:
             return NO_PROCESS
-        process = self._add_perf_process(pcpu, session.interval, child)
+        process = self._add_perf_process(pcpus, session.interval, child)
         if child is not None:
             child.perf = process.id
         return process.id
 
-    def _add_perf_process(self, pcpu: PCpu, interval: int, child: HostTask | None = None) -> PerfProcess:
-        process = PerfProcess(self.board, len(self.threads), pcpu, interval, child)
+    def _add_perf_process(self, pcpus: Sequence[PCpu], interval: int, child: HostTask | None = None) -> PerfProcess:
+        process = PerfProcess(self.board, len(self.threads), pcpus, interval, child)
         self.threads.append(process)
         self.processes.append(process)
         return process
@@ -331,7 +348,7 @@ class Simulation:
         late = {one["id"]: one for one in (*readers[of_readers:], *processes[of_processes:])}
         for _, one in sorted(late.items()):
             if "interval" in one:
-                self._add_perf_process(self.pcpus[one["cpu"]], one["interval"])
+                self._add_perf_process([self.pcpus[one["cpu"]]], one["interval"])
             else:
                 self.readers.add(one["cpu"], one["number"])
         for reader, of_reader in zip(self.readers.known, readers, strict=True):

@@ -145,6 +145,23 @@ def test_a_session_on_cpus_is_summed_over_them(tmp_path: Path) -> None:
     assert times == sorted(set(times)), "a row of both each time"
 
 
+@pytest.mark.parametrize("on", ["", 'guest = "vm0"'])
+def test_one_process_reads_a_session_on_several_cpus_one_after_the_other(tmp_path: Path, on: str) -> None:
+    """affinity__set: it waits for its turn on each, and sleeps when it has been on all."""
+    text = HOST.replace("pin = [0]", "pin = [0, 2]").replace('verb = "stat"', f'verb = "stat"\n{on}')
+    text = text.replace("[[guest.task]]", "[[guest.task]]\nvcpu = [0, 1]").replace('"branches"', '"task-clock"')
+    made = run(tmp_path, "pcpus = 3\n" + text)
+    add_up(made.host)
+    rows = of(made.host.intervals, "task-clock")
+    times = [0, *(row.time_ns for row in rows)]
+    assert times == sorted(times)
+    cpus, tick = 2 if on else 3, 4_000_000
+    turns = 2 * tick  # it has to wait for one on two of them
+    for row, before, now in zip(rows[:-1], times, times[1:], strict=False):  # not what came after the last read
+        assert abs(row.enabled_ns - cpus * (now - before)) <= turns
+        assert now - before >= 10**7
+
+
 def test_a_vcpus_thread_is_read_while_it_is_off_the_cpu(tmp_path: Path) -> None:
     text = HOST.replace('verb = "stat"', 'verb = "stat"\nguest = "vm0"')
     made = run(tmp_path, text)
