@@ -93,7 +93,12 @@ REFUSED = [
         "kernel=6.15 contradicts",
         "write emulated,kernel=6.15",
     ),
-    (GUEST + '[kvm]\ndesigns = ["emulated-6.15,strict=yes"]\n', 5, "is 'emulated' with strict=no", "write emulated,"),
+    (
+        GUEST + '[kvm]\ndesigns = ["emulated-6.15,strict=yes"]\n',
+        5,
+        "is 'emulated' with strict=no",
+        "write emulated,kernel=7.3,strict=yes",
+    ),
     (GUEST + '[kvm]\ndesigns = ["emulated-6.15,kernel=6.14"]\n', 5, "has no value '6.14'", "6.15"),
     (GUEST + '[kvm]\ndesigns = ["emulated-6.15,counter=fixed"]\n', 5, "no axis 'counter'", "its axes are counters="),
     (GUEST + '[kvm]\ndesigns = ["partitioned-v5,swap=eager"]\n', 5, "no axis 'swap'", "its axes are traps="),

@@ -67,6 +67,7 @@ STRICT = (
     "KVM_ARM_VCPU_PMU_V3_STRICT (kernel=7.3): no default PMU, PMCR_EL0.N is set by attribute alone, PMMIR_EL1.SLOTS "
     "and STALL_SLOT* are the guest's, too"
 )
+WITH_STRICT = "write emulated,kernel=7.3,strict=yes"
 COUNTERS = (
     "those that userspace asks for, on the CPUs of the VM's PMU; or the cycle counter alone, on the CPUs of any "
     "(KVM_ARM_VCPU_PMU_V3_FIXED_COUNTERS_ONLY, proposed)"
@@ -394,6 +395,11 @@ class Emulated(Design):
     strict: Strict = axis(Strict.NO, STRICT)
     counters: Counters = axis(Counters.PMU, COUNTERS)
 
+    @classmethod
+    def _refused(cls, axis: str, text: str) -> tuple[str, str]:
+        problem, remedy = super()._refused(axis, text)
+        return problem, WITH_STRICT if (axis, text) == ("strict", Strict.YES.value) else remedy
+
     @property
     def reprograms(self) -> bool:
         """Is it of a kernel with kvm_pmu_reprogram_counter_mask()?"""
@@ -438,7 +444,7 @@ class Emulated(Design):
         if self.one_pmu and self.kernel is not Kernel.LINUX_7_3:
             raise DesignError(
                 f"strict=yes is a feature of vCPUs that Linux {self.kernel.value} does not have",
-                "write emulated,kernel=7.3,strict=yes",
+                WITH_STRICT,
             )
         return ["counters=fixed: PMCR_EL0.N is 0"] if self.any_pmu and counters else []
 
