@@ -303,6 +303,9 @@ class Design(ABC):
     # Does it enforce the VM's event filter (KVM_ARM_VCPU_PMU_V3_FILTER)?
     filters_events: ClassVar[bool] = True
 
+    # Does the host's driver read reserved_host_counters under it?
+    parameter: ClassVar[bool] = False
+
     # Much of it is inferred: it is said wherever its name is printed.
     unverified: ClassVar[bool] = False
 

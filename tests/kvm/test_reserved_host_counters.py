@@ -71,9 +71,20 @@ def test_without_a_partition_there_is_no_partitioned_pmu() -> None:
         Simulation(with_reserved(-1, reservation="static"))
 
 
-def test_the_emulated_vpmu_takes_no_notice() -> None:
-    of = replace(with_reserved(8, reservation="static"), design=experiment("emulated").design)
-    assert Simulation(of).vcpus[0].pmu.counters == 6
+@pytest.mark.parametrize("design", ["emulated", "emulated-6.15", "mediated", "partitioned-v9"])
+def test_a_design_that_takes_no_notice_of_the_parameter_says_so(design: str) -> None:
+    made = Simulation(with_reserved(8, design=design))
+    assert made.vcpus[0].pmu.counters == 6
+    said = f"reserved_host_counters reserves nothing: {design} does not read it"
+    assert said in made.fallbacks
+    for nothing in (0, -1):
+        assert said not in Simulation(with_reserved(nothing, design=design)).fallbacks
+
+
+def test_one_that_does_has_nothing_to_say() -> None:
+    assert (
+        Simulation(with_reserved(4)).fallbacks == Simulation(with_reserved(4, design="partitioned-v8")).fallbacks == []
+    )
 
 
 @pytest.mark.parametrize("design", [f"partitioned-v{n}" for n in range(1, 9)])

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from services.core_pmus import core_pmus
-from services.experiment import DesignSpec, Experiment, GuestSpec
+from services.experiment import NO_PARTITION, DesignSpec, Experiment, GuestSpec
 from services.kvm import parameter
 from services.kvm.designs import emulated, partitioned
 from services.kvm.vpmu import Design, DesignError
@@ -74,4 +74,6 @@ def fallbacks(design: Design, experiment: Experiment) -> list[str]:
             found.add(f"{guest.name}'s event filter is not enforced: what its counters count does not trap")
         for cpu in cpus:
             found.update(design.check(cpu, counters))
+    if not design.parameter and any((cpu.reserved_host_counters or NO_PARTITION) > 0 for cpu in experiment.cpus):
+        found.add(f"reserved_host_counters reserves nothing: {design.name} does not read it")
     return [*sorted(found), *parameter.failures(design, experiment)]

@@ -23,7 +23,6 @@ class Posted(Design):
     # kvm_pmu_part_overflow_status() reads PMINTENSET_EL1 and PMCR_EL0.
     status_on_cpu: ClassVar[bool] = True
 
-    # The host's driver reads reserved_host_counters.
     parameter: ClassVar[bool] = True
 
     # kvm_pmu_hpmn gives 0 for a partition without event counters, on a CPU without FEAT_HPMN0, too.

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import ClassVar
 
 from services import registers as r
 from services._pmu import Burst
@@ -270,6 +271,8 @@ class Partitioned(Design):
 
     name = "partitioned"
     why = "the guest owns counters [0, HPMN) of the hardware; most of its accesses need no trap"
+
+    parameter: ClassVar[bool] = True
 
     swap: Swap = axis(
         Swap.LAZY,
