@@ -171,3 +171,29 @@ async def test_the_swap_is_of_the_pmus_partition_and_hpmn_the_vms_number(design:
     counters = [one for one in vcpu.tell() if one.startswith(("w PMEVCNTR", "w PMXEVCNTR"))]
     assert len(counters) == {"partitioned-v6": 4, "partitioned-v9": 1}.get(design, 3)
     assert vcpu.peek(r.MDCR_EL2) & r.MDCR_EL2_HPMN == (3 if design == "partitioned-v1" else 1)
+
+
+@pytest.mark.parametrize("design", LOADS)
+async def test_the_masks_of_a_load_are_of_the_pmus_partition(design: str) -> None:
+    """Three counters, of which the VM has one. Up to v5 the mask is all bits but the host's, of counters that there are
+    not, too; in v9 it is the VM's."""
+    vcpu = StubVcpu(FGT, 1)
+    vpmu = designs.named(design).make({}, guest_range=0b111 | CYCLE_BIT).vpmu(vcpu)
+    await vcpu_load(vpmu)
+    await access(vpmu, r.PMSELR_EL0, True, 0)
+    await vcpu_put(vpmu)
+    vcpu.machine.observe(True)
+    vcpu.pmu.cnten, vcpu.pmu.inten = CYCLE_BIT, 0b1
+    await vcpu_load(vpmu)
+    written = {register: value for _, _, _, code, register, value in vcpu.machine.observed() if code == 1}
+    mask = 0b111 | CYCLE_BIT
+    if design < "partitioned-v6":
+        mask = (1 << r.INSTRUCTION_COUNTER + 1) - 1 & ~0b111000
+    elif design == "partitioned-v9":
+        mask = 0b1 | CYCLE_BIT
+    assert written[r.PMCNTENSET_EL0] == CYCLE_BIT
+    assert written[r.PMCNTENCLR_EL0] == mask & ~CYCLE_BIT
+    assert written[r.PMINTENSET_EL1] == 0b1
+    assert written[r.PMINTENCLR_EL1] == mask & ~0b1
+    assert written.get(r.PMOVSCLR_EL0, mask) == mask
+    assert (r.PMOVSCLR_EL0 in written) is (design > "partitioned-v5")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from services import registers as r
 from services.boot import HostPolicy
 from services.experiment import CpuSpec
+from services.kvm.designs.partitioned import trap_controls
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.guest_range import every_counter, guest_flags, partition
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
@@ -21,6 +23,14 @@ def hpmn(cpu: CpuSpec, counters: int, in_partition: int) -> int:
     """kvm_pmu_hpmn: a VM's number of counters, but no more than the partition has; all of it where 0 cannot be."""
     at_most = min(counters, in_partition)
     return at_most if at_most or cpu.hpmn0 else in_partition
+
+
+def mdcr(context: PmuContext, *, untrapped: bool) -> int:
+    """kvm_arm_setup_mdcr_el2 of v2 to v5, but for HPME, which v5 is the first to set: up to v4 the host's counters
+    stop."""
+    cpu = context.vcpu.spec
+    traps = 0 if untrapped else r.PMU_TRAPS
+    return hpmn(cpu, context.pmu.counters, context.on.hpmn) | traps | trap_controls.nothing_at_el2(cpu)
 
 
 def registers_in(swap_in: SwapIn, pmcr: Callable[[SwapIn], None]) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
 
-from services import registers as r
 from services.boot import HostPolicy
 from services.cpu import Eventual
 from services.experiment import CpuSpec
@@ -48,7 +47,9 @@ class V2Pmu(Vpmu):
 
     def activate_traps(self) -> None:
         self.derive()
-        self.host.load_6_12(self.vcpu, self._mdcr(), trap_controls.fine_grained(self.swapped))
+        self.host.load_6_12(
+            self.vcpu, up_to_v5.mdcr(self.context, untrapped=self.swapped), trap_controls.fine_grained(self.swapped)
+        )
 
     async def load(self) -> None:
         """kvm_pmu_load."""
@@ -70,13 +71,6 @@ class V2Pmu(Vpmu):
         self.context.loaded = False
         if self.swapped:
             await up_to_v5.swap_out(self.context).done()
-
-    def _mdcr(self) -> int:
-        """kvm_arm_setup_mdcr_el2, without HPME: the host's counters stop."""
-        cpu = self.vcpu.spec
-        traps = 0 if self.swapped else r.PMU_TRAPS
-        hpmn = up_to_v5.hpmn(cpu, self.pmu.counters, self.context.on.hpmn)
-        return hpmn | traps | trap_controls.nothing_at_el2(cpu)
 
     def fast(self, register: int, write: bool) -> bool:
         return register in FAST

@@ -51,7 +51,9 @@ class V4Pmu(Vpmu):
 
     def activate_traps(self) -> None:
         self.derive()
-        self.host.load_6_12(self.vcpu, self._mdcr(), trap_controls.fine_grained(self.fgt))
+        self.host.load_6_12(
+            self.vcpu, up_to_v5.mdcr(self.context, untrapped=self.swapped), trap_controls.fine_grained(self.fgt)
+        )
 
     async def load(self) -> None:
         """kvm_pmu_load."""
@@ -74,13 +76,6 @@ class V4Pmu(Vpmu):
         if self.swapped:
             await up_to_v5.swap_out(self.context).done()
 
-    def _mdcr(self) -> int:
-        """kvm_arm_setup_mdcr_el2, without HPME: the host's counters stop."""
-        cpu = self.vcpu.spec
-        traps = 0 if self.swapped else r.PMU_TRAPS
-        hpmn = up_to_v5.hpmn(cpu, self.pmu.counters, self.context.on.hpmn)
-        return hpmn | traps | trap_controls.nothing_at_el2(cpu)
-
     def fast(self, register: int, write: bool) -> bool:
         return register in FAST
 
@@ -88,7 +83,7 @@ class V4Pmu(Vpmu):
         context = self.context
         if not context.owned:
             context.owned = True  # kvm_pmu_regs_set_guest_owned
-            await self.vcpu.write(r.MDCR_EL2, self._mdcr())
+            await self.vcpu.write(r.MDCR_EL2, up_to_v5.mdcr(self.context, untrapped=self.swapped))
         return await ACCESSES.perform(context, register, write, value)
 
     def level(self) -> Eventual[bool]:

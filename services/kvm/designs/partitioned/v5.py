@@ -77,10 +77,7 @@ class V5Pmu(Vpmu):
 
     def _mdcr(self) -> int:
         """kvm_arm_setup_mdcr_el2."""
-        cpu = self.vcpu.spec
-        traps = 0 if self.swapped else r.PMU_TRAPS
-        hpmn = up_to_v5.hpmn(cpu, self.pmu.counters, self.context.on.hpmn)
-        return hpmn | traps | r.MDCR_EL2_HPME | trap_controls.nothing_at_el2(cpu)
+        return up_to_v5.mdcr(self.context, untrapped=self.swapped) | r.MDCR_EL2_HPME
 
     def fast(self, register: int, write: bool) -> bool:
         return register in FAST

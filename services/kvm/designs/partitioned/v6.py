@@ -21,6 +21,14 @@ from services.registers import CYCLE_COUNTER
 from services.state import derived
 
 
+def mdcr(context: PmuContext, design: Posted) -> int:
+    """kvm_arm_setup_mdcr_el2: HPMN is the VM's own number whether or not the vCPU owns anything (kvm_pmu_hpmn)."""
+    cpu, n = context.vcpu.spec, context.pmu.counters
+    traps = 0 if context.owned and design.fine_grained(cpu, n) else r.PMU_TRAPS
+    hpmn = n if n or cpu.hpmn0 else cpu.counters
+    return hpmn | traps | r.MDCR_EL2_HPME | trap_controls.nothing_at_el2(cpu)
+
+
 @dataclass(eq=False)
 class V6Pmu(Vpmu):
     """Swapped at each load, whatever its state; the first access makes it GUEST_OWNED for good, and loads nothing."""
@@ -38,7 +46,7 @@ class V6Pmu(Vpmu):
 
     def activate_traps(self) -> None:
         self.derive()
-        self.host.load_6_12(self.vcpu, self._mdcr(), trap_controls.FINE_GRAINED)
+        self.host.load_6_12(self.vcpu, mdcr(self.context, self.design), trap_controls.FINE_GRAINED)
 
     async def load(self) -> None:
         """kvm_pmu_load."""
@@ -69,13 +77,6 @@ class V6Pmu(Vpmu):
         swap_out.inten()
         await swap_out.done()
 
-    def _mdcr(self) -> int:
-        """kvm_arm_setup_mdcr_el2: HPMN is the VM's own number whether or not the vCPU owns anything (kvm_pmu_hpmn)."""
-        cpu, n = self.vcpu.spec, self.pmu.counters
-        traps = 0 if self.context.owned and self.design.fine_grained(cpu, n) else r.PMU_TRAPS
-        hpmn = n if n or cpu.hpmn0 else cpu.counters
-        return hpmn | traps | r.MDCR_EL2_HPME | trap_controls.nothing_at_el2(cpu)
-
     def fast(self, register: int, write: bool) -> bool:
         """kvm_hyp_handle_pmu_regs of the VHE exit handler leaves what it would refuse to the handlers of sys_regs.c: a
         counter that the VM has not, or has not where PMSELR_EL0 selects it."""
@@ -90,7 +91,7 @@ class V6Pmu(Vpmu):
         await accessors.check_access(context)
         if not context.owned:
             context.owned = True  # kvm_pmu_set_physical_access
-            await self.vcpu.write(r.MDCR_EL2, self._mdcr())
+            await self.vcpu.write(r.MDCR_EL2, mdcr(self.context, self.design))
         return await by_selr.HYP.perform(context, register, write, value)
 
     def level(self) -> Eventual[bool]:

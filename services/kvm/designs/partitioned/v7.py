@@ -16,6 +16,7 @@ from services.kvm.designs.partitioned.guest_range import GuestRange, every_count
 from services.kvm.designs.partitioned.posted import Posted, status_on_cpu
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 from services.kvm.designs.partitioned.trap_controls import Traps
+from services.kvm.designs.partitioned.v6 import mdcr
 from services.kvm.trap_setup import HostTraps
 from services.kvm.vpmu import KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
@@ -38,7 +39,7 @@ class V7Pmu(Vpmu):
 
     def activate_traps(self) -> None:
         self.derive()
-        self.host.load_6_12(self.vcpu, self._mdcr(), trap_controls.FINE_GRAINED)
+        self.host.load_6_12(self.vcpu, mdcr(self.context, self.design), trap_controls.FINE_GRAINED)
 
     async def load(self) -> None:
         """kvm_pmu_load."""
@@ -77,17 +78,10 @@ class V7Pmu(Vpmu):
         # kvm_pmu_set_guest_counters
         await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE))
 
-    def _mdcr(self) -> int:
-        """kvm_arm_setup_mdcr_el2: HPMN is the VM's own number whether or not the vCPU owns anything (kvm_pmu_hpmn)."""
-        cpu, n = self.vcpu.spec, self.pmu.counters
-        traps = 0 if self.context.owned and self.design.fine_grained(cpu, n) else r.PMU_TRAPS
-        hpmn = n if n or cpu.hpmn0 else cpu.counters
-        return hpmn | traps | r.MDCR_EL2_HPME | trap_controls.nothing_at_el2(cpu)
-
     async def access(self, register: int, write: bool, value: int) -> int:
         if write and not self.context.owned and register not in NOT_OWNING:
             self.context.owned = True  # kvm_pmu_set_guest_owned, which loads nothing
-            await self.vcpu.write(r.MDCR_EL2, self._mdcr())
+            await self.vcpu.write(r.MDCR_EL2, mdcr(self.context, self.design))
         return await by_selr.V7.perform(self.context, register, write, value)
 
     def level(self) -> Eventual[bool]:

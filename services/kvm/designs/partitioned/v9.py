@@ -5,24 +5,23 @@ What is not known of it is as in v8, and unverified.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
+from typing import ClassVar
 
 from services import registers as r
 from services.boot import HostPolicy
-from services.cpu import Call, Eventual, Row, awaited
+from services.cpu import Call, Row, awaited
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.designs.partitioned import accessors, trap_controls
 from services.kvm.designs.partitioned.accesses import Accesses, by_register, by_type, selected
-from services.kvm.designs.partitioned.backed import BackedPmu
 from services.kvm.designs.partitioned.context import PmuContext
+from services.kvm.designs.partitioned.from_v8 import FromV8Pmu, swap_in, swap_out
 from services.kvm.designs.partitioned.guest_range import host_counters, partition
 from services.kvm.designs.partitioned.posted import Posted
 from services.kvm.designs.partitioned.swap import without_el2
 from services.kvm.designs.partitioned.trap_controls import Traps
-from services.kvm.designs.partitioned.v8 import mdcr, overflow_status, swap_in, swap_out
-from services.kvm.trap_setup import HostTraps
 from services.kvm.vpmu import KvmVcpu, SetN, axis
 from services.registers import CYCLE_COUNTER
 from services.state import derived
@@ -68,20 +67,16 @@ ACCESSES = accessors.V8 | Accesses(
 
 
 @dataclass(eq=False)
-class V9Pmu(BackedPmu):
+class V9Pmu(FromV8Pmu):
     """The partition is the VM's own number of counters."""
 
+    accesses: ClassVar[Accesses] = ACCESSES
+
     design: V9 = derived()
-    host: HostTraps = field(default_factory=HostTraps, init=False)
-    context: PmuContext = field(default_factory=PmuContext, init=False)
 
     def derive(self) -> None:
         super().derive()
         self.context.fit(self, partition(self.vcpu.spec, self.pmu.counters), n=self.pmu.counters)
-
-    def activate_traps(self) -> None:
-        self.derive()
-        self.host.load_2026(self.vcpu, mdcr(self.context, self.design), trap_controls.FINE_GRAINED)
 
     async def load(self) -> None:
         """kvm_pmu_load."""
@@ -95,9 +90,6 @@ class V9Pmu(BackedPmu):
             return
         await swap_in(context)
 
-    def deactivate_traps(self) -> None:
-        self.host.put_2026(self.vcpu)
-
     async def put(self) -> None:
         """kvm_pmu_put."""
         context = self.context
@@ -110,29 +102,6 @@ class V9Pmu(BackedPmu):
     async def _reserve(self, row: Row) -> None:
         """kvm_pmu_set_guest_counters, and which flags are a guest's from now on."""
         await awaited(self.vcpu.call([row], Account.RESERVE))
-
-    async def _own(self) -> None:
-        self.context.owned = True
-        await self.vcpu.write(r.MDCR_EL2, mdcr(self.context, self.design))
-
-    async def access(self, register: int, write: bool, value: int) -> int:
-        vcpu = self.vcpu
-        before, vcpu.preemptible = vcpu.preemptible, False
-        try:
-            if not self.context.owned:
-                await self._own()
-            return await ACCESSES.perform(self.context, register, write, value)
-        finally:
-            vcpu.preemptible = before
-
-    def level(self) -> Eventual[bool]:
-        return overflow_status(self.context, self._own)
-
-    async def guest_overflow(self, mask: int) -> None:
-        """kvm_pmu_handle_guest_irq."""
-        self.pmu.ovs |= mask
-        if await awaited(self.level()):
-            self.vcpu.kick()
 
 
 @dataclass(frozen=True, kw_only=True)
