@@ -17,7 +17,6 @@ from services.kvm.designs.partitioned.accessors import (
     V8,
     check_access,
     exists,
-    read_pmcr,
     read_userenr,
     vm_pmcr,
     write_type,
@@ -74,11 +73,10 @@ async def v7_write_selected_counter(context: PmuContext, _: int, value: int) -> 
 
 
 async def v7_read_pmcr(context: PmuContext, register: int) -> int:
-    """N is the CPU's without FEAT_FGT: HPMN is for reads from EL1."""
-    if context.vcpu.spec.fgt:  # of a vCPU that is FREE: of those nobody says it
-        return await read_pmcr(context, register)
+    """Of a vCPU that owns its registers N is the CPU's, as EL2 reads it: where fine-grained traps do not leave the
+    access to EL1, which reads HPMN."""
     await check_access(context)
-    return await context.read(register) & ~PMCR_RESETS
+    return (await context.read(register) if context.owned else await vm_pmcr(context)) & ~PMCR_RESETS
 
 
 async def v7_write_pmcr(context: PmuContext, register: int, value: int) -> None:
