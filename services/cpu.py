@@ -102,6 +102,13 @@ class CpuPm(IntEnum):
 NEVER = 2**64 - 1  # a time that does not come: what a timer is set to that is not armed
 
 
+class Sgi(IntEnum):
+    """The argument of an entry for an IPI, as Linux numbers them on arm64."""
+
+    CALL_FUNC = 1  # from another CPU, which calls a function on this one
+    IRQ_WORK = 5  # to itself
+
+
 class Timer(IntEnum):
     """Timers that software may set on its CPU; several may expire in one entry."""
 

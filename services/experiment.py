@@ -7,7 +7,7 @@ its part in the BOOT entry, so that an actor in a process of its own needs only 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,6 +27,7 @@ class EventSpec:
     exclusive: bool = False
     weak: bool = False  # of a group that perf breaks up where it cannot be opened as one
     sample_read: bool = False  # PERF_SAMPLE_READ, of the whole group where there is one
+    bpf: bool = False  # perf stat has BPF programs count it (bperf); perf record does not look at that
     exclude_idle: bool = False
     exclude_user: bool = False
     exclude_kernel: bool = False
@@ -55,6 +56,11 @@ class SessionSpec:
     name: str = ""  # one session on several CPUs has one name, and its events are reported as one; "": it stands alone
     mmap_pages: int = MMAP_PAGES  # of 4 KiB, of the ring buffer on each CPU (record)
     warned: tuple[str, ...] = ()  # of what the tool has warned, as it prints it
+
+    @property
+    def bpf(self) -> bool:
+        """Do BPF programs count some of its events, each by one event of every CPU?"""
+        return self.verb == "stat" and any(event.bpf for event in self.events)
 
     def excluding_guests(self) -> list[int]:
         """The events that perf_event_open admits while VMs own the whole PMU: the places in `events`."""
@@ -285,11 +291,17 @@ class Experiment:
         default_factory=dict
     )  # costs that nobody has measured; what was taken instead
 
+    def host_sessions(self) -> Iterator[SessionSpec]:
+        """Those on the host, on each of their CPUs and threads."""
+        for cpu in self.host.cpus:
+            yield from cpu.sessions
+            yield from (task.session for task in cpu.tasks if task.session is not None)
+        for guest in self.guests:
+            for vcpu in guest.vcpus:
+                yield from vcpu.host_sessions
+
     def host_recording(self) -> set[str]:
         """The names of the sessions that record on the host."""
-        of_cpus = (session for cpu in self.host.cpus for session in cpu.sessions)
-        of_tasks = (task.session for cpu in self.host.cpus for task in cpu.tasks if task.session is not None)
-        of_vcpus = (session for guest in self.guests for vcpu in guest.vcpus for session in vcpu.host_sessions)
-        return {session.name for session in (*of_cpus, *of_tasks, *of_vcpus) if session.verb == "record"}
+        return {session.name for session in self.host_sessions() if session.verb == "record"}
 
     exits: ExitSpec = ExitSpec()

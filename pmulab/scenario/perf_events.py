@@ -24,11 +24,8 @@ from services.tables import meant, near
 _RAW = re.compile(r"r(?:0x)?([0-9a-fA-F]{1,8})")
 _PMU = re.compile(r"armv8_\w+")
 _WITH_TERMS = re.compile(r"([^/]+)/([^/]*)/")
-_MODIFIERS = "ukhGHDIpPSWe"
-_OTHER_MODIFIERS = {
-    "b": "it has BPF programs count (bperf: one event of a CPU for all sessions), which is not modelled: leave it out",
-    "R": "retire latencies are Intel's: leave it out",
-}
+_MODIFIERS = "ukhGHDIpPSWeb"
+_OTHER_MODIFIERS = {"R": "retire latencies are Intel's: leave it out"}
 _MOST_PRECISE = 3
 MAX_PERIOD = 2**63 - 1  # attr.sample_period; the kernel refuses the top bit
 MAX_FREQUENCY = 2**31 - 1  # perf_event_max_sample_rate is an int
@@ -113,7 +110,7 @@ def parse_events(
     for number, argument in enumerate(arguments):
         try:
             for item in _split(argument):
-                specs.extend(_item(item, len(specs), pmus, tool, counts=not (frequency or period)))
+                specs.extend(_item(item, len(specs), pmus, tool))
         except EventSyntaxError as error:
             error.argument = number
             raise
@@ -152,17 +149,17 @@ def _split(text: str) -> list[str]:
     return [item.strip() for item in [*items, current]]
 
 
-def _item(item: str, first: int, pmus: Pmus | None, tool: str, *, counts: bool) -> list[EventSpec]:
+def _item(item: str, first: int, pmus: Pmus | None, tool: str) -> list[EventSpec]:
     if not item.startswith("{"):
         found: list[EventSpec] = []
-        for event in _on_each(_event(item, first, pmus, tool, counts=counts), pmus):
+        for event in _on_each(_event(item, first, pmus, tool), pmus):
             found.append(replace(event, leader=first + len(found)))
         return found
     body, _, after = item[1:].rpartition("}")
     if after and not after.startswith(":"):
         raise EventSyntaxError(f"{after!r} after the group {item!r}", "a group's modifiers follow a colon: {a,b}:u")
     of_group = after[1:]
-    group = [_event(member, first, pmus, tool, of_group, counts=counts) for member in _split(body)]
+    group = [_event(member, first, pmus, tool, of_group) for member in _split(body)]
     of_pmu: dict[int, list[EventSpec]] = {}
     members = [event for member in group for event in _on_each(member, pmus)]
     # D and e behind a group are of its first event alone, even where it will be a group on each PMU.
@@ -192,7 +189,7 @@ def _on_each(event: _Parsed, pmus: Pmus | None) -> list[EventSpec]:
     return [replace(spec, pmu=pmu, name=f"{pmus.names[pmu]}/{spec.name}/") for pmu in pmus.each(spec)]
 
 
-def _event(text: str, leader: int, pmus: Pmus | None, tool: str, group_modifiers: str = "", *, counts: bool) -> _Parsed:
+def _event(text: str, leader: int, pmus: Pmus | None, tool: str, group_modifiers: str = "") -> _Parsed:
     if "/" in text:
         head, slash, modifiers = text.rpartition("/")
         name = head + slash
@@ -205,7 +202,7 @@ def _event(text: str, leader: int, pmus: Pmus | None, tool: str, group_modifiers
         )
     attr = _attr(name, pmus)
     for given in (modifiers, group_modifiers):
-        _check_modifiers(text, given, counts=counts)
+        _check_modifiers(text, given)
     spec = _modify(text, attr, modifiers, group_modifiers, leader)
     if tool == "6.12" and not set(modifiers + group_modifiers) & set("GH"):
         # event_attr_init excludes guests; an event's own modifiers begin afresh, of which `u` and `p` do so again.
@@ -329,9 +326,9 @@ def _in_range(name: str, event: int) -> int:
     return event
 
 
-def _check_modifiers(text: str, modifiers: str, *, counts: bool) -> None:
+def _check_modifiers(text: str, modifiers: str) -> None:
     for modifier in modifiers:
-        if modifier not in _MODIFIERS and (counts or modifier != "b"):  # only perf stat loads BPF programs for it
+        if modifier not in _MODIFIERS:
             remedy = _OTHER_MODIFIERS.get(modifier, f"there are {_MODIFIERS}")
             raise EventSyntaxError(f"modifier {modifier!r} of {text!r} is not supported", remedy)
         if modifier != "p" and modifiers.count(modifier) > 1:
@@ -355,6 +352,7 @@ def _modify(text: str, attr: _Attr, own: str, of_group: str, leader: int) -> Eve
         exclusive="e" in own,
         weak="W" in modifiers,
         sample_read="S" in modifiers,
+        bpf="b" in modifiers,
         exclude_idle="I" in modifiers,
         exclude_user=bool(levels) and "u" not in levels,
         exclude_kernel=bool(levels) and "k" not in levels,

@@ -11,7 +11,7 @@ import orjson
 from services import typed_json
 from services.boot import GuestBoot
 from services.costs import Cost
-from services.cpu import NEVER, Cpu, Entry, EntryKind, Notice, Timer
+from services.cpu import NEVER, Cpu, Entry, EntryKind, Notice, Sgi, Timer
 from services.experiment import SessionSpec, TaskSpec
 from services.guest.cputime import CpuTime
 from services.guest.task import Task
@@ -129,6 +129,9 @@ class GuestCpu:
             case EntryKind.TIMER:
                 self._interrupt(cpu)
                 await self._timer(cpu, entry)
+            case EntryKind.SGI if entry.argument == Sgi.CALL_FUNC:
+                self._interrupt(cpu)
+                await self.perf.called(cpu)
             case EntryKind.SGI:
                 self._interrupt(cpu)
                 woken = self.perf.irq_work()
@@ -186,6 +189,7 @@ class GuestCpu:
         self.configure(boot)
         if boot.pmuver not in PMUVER_NONE:
             await self.perf.probe(cpu)
+        await self.perf.booted(cpu)
         spec = boot.guest.vcpus[self.index]
         for session in spec.sessions:
             await self._watch_cpu(cpu, session)

@@ -10,7 +10,7 @@ import orjson
 
 from services import typed_json
 from services.boot import NO_PROCESS, CpuSession, HostBoot, HostPolicy, ThreadSession
-from services.cpu import Call, ContextLock, Cpu, CpuPm, Entry, EntryKind, Notice, Row, Timer
+from services.cpu import Call, ContextLock, Cpu, CpuPm, Entry, EntryKind, Notice, Row, Sgi, Timer
 from services.experiment import ANY_PMU, SessionSpec
 from services.linux_perf import NOBODY, Perf, PerfConfig, PerfCpu, PerfEvent, Probed, Session
 from services.linux_perf.driver import Driver
@@ -21,7 +21,7 @@ from services.state import Objects, Saved, as_frozen, derived, restore, save
 CREATE, RELEASE, ENABLE, DISABLE, READ, EL0_FILTER, GUEST_COUNTERS, LONG_OVERFLOW, GUEST_CONTEXT = map(int, Call)
 RESULT = int(Notice.RESULT)
 PMU_IRQ = EntryKind.PMU_IRQ
-INTERRUPTS = (EntryKind.TIMER, EntryKind.REQUEST)  # and it: a user's request reaches its CPU by an IPI
+INTERRUPTS = (EntryKind.TIMER, EntryKind.SGI, EntryKind.REQUEST)  # and it: a user's request reaches its CPU by an IPI
 
 
 Work = Coroutine[Any, Any, object]  # what is left of a handler
@@ -176,6 +176,8 @@ class HostCpu:
                     await self.perf.tick(cpu)
                 if entry.argument >> Timer.MUX & 1:
                     await self.perf.mux_timer(cpu)
+            case EntryKind.SGI if entry.argument == Sgi.CALL_FUNC:
+                await self.perf.called(cpu)
             case EntryKind.SGI:
                 for rb in self.perf.irq_work():
                     cpu.burst.notify(Notice.WAKEUP, rb.reader)
@@ -199,8 +201,10 @@ class HostCpu:
                 await (self.perf.cpu_pm_exit if entry.argument == CpuPm.EXIT else self.perf.cpu_pm_enter)(cpu)
             case EntryKind.CPUHP if entry.argument:
                 self.perf.reset(cpu)  # arm_perf_starting_cpu
+                self.perf.cpu_online(online=True)
             case EntryKind.CPUHP:
                 await self.perf.exit_cpu(cpu)
+                self.perf.cpu_online(online=False)
             case EntryKind.REPORT:
                 await self._report(cpu)
             case _:
@@ -243,6 +247,7 @@ class HostCpu:
         self._reserve(perf.pmu.cntr_mask, policy)
         perf.guest_mask = policy.guest_flags if policy.fixed_flags else self.reserved
         await perf.set_counters(cpu, policy.counters, reschedule=False)
+        await perf.booted(cpu)
         for of_cpu in boot.sessions:
             await self._open(cpu, of_cpu, None)
         for of_thread in boot.threads:
@@ -297,13 +302,18 @@ class HostCpu:
         return bool(session.refused)
 
     async def _request(self, cpu: Cpu, request: dict[str, Any]) -> None:
-        """A user's `perf stat -a` or `perf record -a`, from now on; what a perf reads of its session, once more; or
-        what is the host's since an operator has written so."""
+        """A user's `perf stat -a` or `perf record -a`, from now on; what a perf reads of its session, once more;
+        that the program under one has exited; or what is the host's since an operator has written so."""
         if set(request) == {"policy"}:
             await self._parameter_written(cpu, typed_json.read(HostPolicy, request["policy"]))
             return
         if set(request) == {"interval", "last"}:
             await self._interval(cpu, request["interval"], last=request["last"])
+            return
+        if set(request) == {"exited"}:
+            for session in self.sessions:
+                if session.task == request["exited"]:
+                    await session.close(cpu)
             return
         if "session" not in request:
             raise BadRequest(f"a request for the host holds a session, not {sorted(request)}")
@@ -312,8 +322,11 @@ class HostCpu:
     async def _interval(self, cpu: Cpu, process: int, *, last: bool) -> None:
         for session in self.sessions:
             if session.process == process:
-                await session.print_interval(cpu)
-                session.ended |= last
+                if last and session.followers:
+                    await session.close(cpu)
+                else:
+                    await session.print_interval(cpu)
+                    session.ended |= last
 
     # The scheduler.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import orjson
+
 from services import state
 from services._pmu import CPUTIME_HOST_KERNEL, CPUTIME_HOST_USER
 from services.boot import NO_PROCESS
@@ -123,6 +125,9 @@ class HostTask(HostTaskState, HostThread):
     def _exited(self) -> None:
         if self.perf != NO_PROCESS:
             self.pcpu.rq.arrive(self.pcpu.now, self.perf)  # SIGCHLD
+        elif self.spec.session is not None and self.spec.session.bpf:  # perf's end is felt on every CPU
+            self.pcpu.requests.append(orjson.dumps({"exited": self.id}))
+            self.pcpu.rearm()
 
     def _own_time(self) -> None:
         """The time is the task's own, from now on."""

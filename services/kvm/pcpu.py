@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ from services.cpu import (
     Eventual,
     Notice,
     Row,
+    Sgi,
     Timer,
     TookException,
     awaited,
@@ -67,7 +68,6 @@ LOCKERS: dict[int, str] = {
     ContextLock.MUX: "the mux timer (perf_rotate_context)",
     ContextLock.IPI: "an IPI (event_function)",
 }
-IRQ_WORK_SGI = 5  # Linux arm64 IPI_IRQ_WORK
 IRQ_ENTRY, IN_PMU_IRQ = int(Cost.IRQ_ENTRY), int(Account.PMU_IRQ)
 
 
@@ -87,6 +87,7 @@ class PCpuState:
     deadline: int = NEVER  # the earliest of all that is due here, as of the last rearm()
     timers: dict[int, int] = field(default_factory=dict)  # set by the host's perf
     irq_work: bool = False  # the host's perf has raised its IPI to itself
+    call_function: int = NEVER  # when the IPI arrives by which another CPU calls a function here, in cycles
     overflow_work: list[int] = field(default_factory=list)  # vCPUs that KVM is to kick by irq_work
     requests: list[bytes] = field(default_factory=list)  # of live clients, for the host's perf here
     previous_done: int = 0
@@ -118,6 +119,7 @@ class PCpu(PCpuState):
         "exit_null",  # the parts of these exits (`services.experiment.ExitSpec`)
         "exit_sysreg",
         "threads",
+        "pcpus",
         "boot",
         "host",
         # Within one interaction only.
@@ -139,7 +141,9 @@ class PCpu(PCpuState):
         threads: list[Thread],
         queues: list[RunQueue],
         arm_pmu: int,
+        pcpus: Sequence[PCpu],
     ) -> None:
+        """`pcpus`: all of them, by number."""
         experiment = board.experiment
         self.tick_period = experiment.frequency_hz // experiment.host.hz
         self.residency = experiment.host.powerdown_residency
@@ -165,6 +169,7 @@ class PCpu(PCpuState):
         self.exit_sysreg = experiment.exits.parts(board.costs[Cost.EXIT_FULL_SYSREG])
         self.profile = experiment.host_kernel_profile
         self.threads = threads
+        self.pcpus = pcpus
         self.boot = b""  # the payload of the host's BOOT entry
         self.host: Attendant | None = None
         self.entry_of_call = Entry(CALL, 0)  # used again and again: no entry is as frequent as KVM's calls
@@ -207,7 +212,7 @@ class PCpu(PCpuState):
             deadline = min(deadline, time)
         if self.parameter_writes:
             deadline = min(deadline, self.parameter_writes[0][0])
-        deadline = min(deadline, self.rq.next_event(), self.hotplug_time)
+        deadline = min(deadline, self.rq.next_event(), self.hotplug_time, self.call_function)
         self.deadline = deadline
         self.machine.set_deadline(self.cpu, deadline)
         return deadline
@@ -385,10 +390,13 @@ class PCpu(PCpuState):
         elif code == OP_WINDOW:
             return self._window(index)
         elif code == OP_IPI:
-            if argument != self.cpu:
-                raise ProtocolError(f"operation {index}: an IPI to pCPU {argument}, not irq_work on pCPU {self.cpu}")
-            self.irq_work = True
-            self.rearm()  # where the scheduler raises it, no handler of an interrupt is about to look
+            if argument >= len(self.pcpus):
+                raise ProtocolError(f"operation {index}: an IPI to pCPU {argument} of {len(self.pcpus)}")
+            if argument == self.cpu:
+                self.irq_work = True
+                self.rearm()  # where the scheduler raises it, no handler of an interrupt is about to look
+            else:
+                self.pcpus[argument].smp_call(self.now)
         elif code != OP_DONE:
             raise ProtocolError(f"operation {index} is not for the host's kernel: code {code}")
         return None
@@ -470,6 +478,17 @@ class PCpu(PCpuState):
 
     # Interrupts.
 
+    def smp_call(self, time: int) -> None:
+        """Another CPU has called a function here at `time`, in cycles: by an IPI, if none is on the way."""
+        self.call_function = min(self.call_function, time)
+        self.rearm()
+
+    async def calls_run(self, el: int) -> None:
+        """The functions that others have called here, if any."""
+        if self.call_function != NEVER:
+            self.call_function = NEVER
+            await self.enter_host(EntryKind.SGI, Sgi.CALL_FUNC, el)
+
     async def nmi(self) -> None:
         """With interrupts masked by priority, as local_irq_disable() does where there are pseudo-NMIs."""
         if self.machine.interrupt(self.cpu):
@@ -488,7 +507,7 @@ class PCpu(PCpuState):
             self.rq.kick(self.threads[vcpu])
         if self.irq_work:
             self.irq_work = False
-            await self.enter_host(EntryKind.SGI, IRQ_WORK_SGI, el)
+            await self.enter_host(EntryKind.SGI, Sgi.IRQ_WORK, el)
 
     async def serve_interrupts(self, el: int, masked: bool = False) -> None:
         """Take what is pending: interrupts are unmasked here, or `masked`, and then it is pseudo-NMIs alone.
@@ -524,6 +543,10 @@ class PCpu(PCpuState):
             now = machine.now(cpu)
             if now < self.deadline:
                 break
+            if self.call_function <= now:
+                self.charge(IRQ_ENTRY)
+                await self.calls_run(el)
+                continue
             if self.hotplug_time <= now:  # the hotplug thread preempts what runs
                 self.going = True
                 self.find_hotplug()

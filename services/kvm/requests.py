@@ -113,7 +113,8 @@ class Requests(RequestsState):
             elif request.target == HOST:
                 pcpu = self.pcpus[request.cpu]
                 pcpu.requests.append(self._host_work(pcpu, request))
-                pcpu.host_has_events = True
+                for one in self.pcpus if request.session is not None and request.session.bpf else (pcpu,):
+                    one.host_has_events = True
             else:
                 vcpu = self._vcpu(request.target, request.cpu)
                 pcpu = vcpu.pcpu

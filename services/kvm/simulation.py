@@ -63,7 +63,8 @@ class Simulation:
         host_policy = self.design.host_policy if shared else without_pmu.host_policy
         for cpu in range(len(experiment.cpus)):
             context = board.machine.add_context(False)
-            self.pcpus.append(PCpu(board, cpu, context, host_policy, self.threads, queues, self._arm_pmu(cpu)))
+            arm_pmu = self._arm_pmu(cpu)
+            self.pcpus.append(PCpu(board, cpu, context, host_policy, self.threads, queues, arm_pmu, self.pcpus))
             queues.append(self.pcpus[cpu].rq)
         for time, reserved in parameter.effective(self.design, experiment):
             for pcpu in self.pcpus:
@@ -75,6 +76,7 @@ class Simulation:
         self.tasks: list[HostTask] = []
         for pcpu in self.pcpus:
             self._add_tasks(pcpu)
+            pcpu.host_has_events |= any(session.bpf for session in experiment.host_sessions())
         self.processes: list[PerfProcess] = []
         self.shared_processes: dict[str, int] = {}  # those of sessions on several pCPUs, by the session's name
         for pcpu in self.pcpus:

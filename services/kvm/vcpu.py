@@ -22,7 +22,7 @@ from services._pmu import (
     Stop,
 )
 from services.costs import Cost
-from services.cpu import NEVER, Entry, EntryKind, Eventual, Notice, Timer, TookException, at_once, awaited, begun
+from services.cpu import NEVER, Entry, EntryKind, Eventual, Notice, Sgi, Timer, TookException, at_once, awaited, begun
 from services.executor import Due, Work, executor_of
 from services.experiment import CpuSpec
 from services.kvm import reports
@@ -34,7 +34,7 @@ from services.kvm.guest_pmu import GuestPmu
 from services.kvm.halt_poll import HaltPoll
 from services.kvm.irqs import Irqs
 from services.kvm.latency import Latencies
-from services.kvm.pcpu import IRQ_STORM, IRQ_WORK_SGI, WINDOWS, PCpu
+from services.kvm.pcpu import IRQ_STORM, WINDOWS, PCpu
 from services.kvm.preemption import Preempted
 from services.kvm.vgic import Vgic
 from services.kvm.vpmu import Design, Vpmu
@@ -834,7 +834,7 @@ class VCpu(VCpuState):
                 f"an IPI to vCPU {target}, but {self.name} has vCPUs 0 to {len(self.siblings) - 1} only"
             )
         other = self.siblings[target]
-        other.vgic.sgis |= 1 << IRQ_WORK_SGI
+        other.vgic.sgis |= 1 << (Sgi.IRQ_WORK if other is self else Sgi.CALL_FUNC)
         if other is not self:
             other.pcpu.rq.arrive(pcpu.now, other.id)
 

@@ -3,8 +3,8 @@
 Written once against `services.cpu.Cpu`; the host runs it at EL2, guests at EL1. Behaviour follows
 kernel/events/core.c, drivers/perf/arm_pmu.c and drivers/perf/arm_pmuv3.c. Each module imports only those above it:
 
-    attr  ring_buffer  event  driver  shared  cpu_context  software  pmu  schedule  lifecycle  throttle  sampling
-    swevent  switch  inherit  kernel_counters  reading  interrupts  cpu_pm  perf  tool  session
+    attr  ring_buffer  event  bpf_maps  driver  shared  cpu_context  software  pmu  schedule  lifecycle  throttle
+    sampling  swevent  reading  bperf  switch  inherit  kernel_counters  interrupts  cpu_pm  perf  tool  session
 
     perf = Perf(frequency_hz=3_000_000_000, hz=250, costs=costs)
     this_cpu = perf.add_cpu(PerfConfig(pmuver=6, hyp=False))

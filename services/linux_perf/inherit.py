@@ -24,6 +24,9 @@ from services.linux_perf.shared import Shared
 def fork(cc: CpuContext, cpu: Cpu, parent: int, child: int) -> None:
     """perf_event_init_task: the child inherits those of its parent's events that say so."""
     shared = cc.shared
+    for follower in shared.followers:  # by the thread group
+        if parent in follower.tasks:
+            follower.tasks.append(child)
     ctx = shared.tasks.get(parent)
     if ctx is None:
         return

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from services.cpu import Cpu
 from services.experiment import DEFAULT_SYSCTLS, PerfSysctls
 from services.linux_perf import (
+    bperf,
     cpu_pm,
     guest_context,
     inherit,
@@ -19,6 +20,7 @@ from services.linux_perf import (
     switch,
 )
 from services.linux_perf.attr import EventAttr
+from services.linux_perf.bpf_maps import Follower, Leader
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import Driver
 from services.linux_perf.event import Context, PerfEvent
@@ -74,6 +76,16 @@ class PerfCpu(CpuContext):
 
     read = reading.read_one
     read_group = reading.read_group
+
+    booted = bperf.booted
+    cpu_online = bperf.cpu_online
+    called = bperf.called
+    follow = bperf.follow
+    enable_follower = bperf.enable
+    disable_follower = bperf.disable
+    sync_followers = bperf.sync
+    read_follower = bperf.read
+    leave = bperf.leave
 
     handle_irq = interrupts.handle_irq
     handler_took = interrupts.handler_took
@@ -195,6 +207,8 @@ class Perf:
             "shared": save(self.shared),
             "events": [save(event) for event in self.shared.events.values()],
             "buffers": [save(rb) for rb in self._buffers().values()],
+            "leaders": [save(leader) for leader in self.shared.leaders],
+            "followers": [save(follower) for follower in self.shared.followers],
             "contexts": [save(ctx) for ctx in self._contexts().values()],
             "cpus": [[cpu.config.cpu, save(cpu)] for cpu in self.cpus],
         }
@@ -207,7 +221,19 @@ class Perf:
         events = {one["id"]: shared.events.get(one["id"]) or self._event(one) for one in saved["events"]}
         mapped = self._buffers()
         buffers = {one["id"]: mapped.get(one["id"]) or RingBuffer(one["id"]) for one in saved["buffers"]}
-        objects: Objects = {Context: contexts, PerfEvent: events, RingBuffer: buffers}
+        leaders = {one["id"]: Leader(one["id"]) for one in saved["leaders"]}
+        followers = {one["id"]: Follower(one["id"]) for one in saved["followers"]}
+        objects: Objects = {
+            Context: contexts,
+            PerfEvent: events,
+            RingBuffer: buffers,
+            Leader: leaders,
+            Follower: followers,
+        }
+        for one in saved["leaders"]:
+            restore(leaders[one["id"]], one, objects)
+        for one in saved["followers"]:
+            restore(followers[one["id"]], one, objects)
         for one in saved["buffers"]:
             restore(buffers[one["id"]], one)
         for one in saved["contexts"]:

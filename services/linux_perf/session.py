@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,10 +11,11 @@ from services.boot import NO_PROCESS
 from services.cpu import NEVER, Cpu
 from services.experiment import ANY_PMU, SessionSpec
 from services.linux_perf.attr import EventAttr
+from services.linux_perf.bpf_maps import Follower
 from services.linux_perf.driver import REGISTERS, Driver
-from services.linux_perf.event import ACTIVE, ERROR, OFF, PerfEvent
+from services.linux_perf.event import ACTIVE, ERROR, INACTIVE, OFF, PerfEvent
 from services.linux_perf.perf import PerfCpu
-from services.linux_perf.pmu import Member, admit, hidden, state_of
+from services.linux_perf.pmu import Member, OpenError, admit, hidden, state_of
 from services.linux_perf.reading import Reading
 from services.linux_perf.ring_buffer import NOBODY, RingBuffer
 from services.linux_perf.shared import NS_PER_S
@@ -45,6 +47,7 @@ class Session:
     reader: int = NOBODY  # of perf record: the number of its process, where the kernel counts them
     process: int = NO_PROCESS  # of perf stat -I on the host: its thread, which reads at intervals
     events: list[PerfEvent | None] = link(default_factory=list)  # None: not opened here
+    followers: dict[int, Follower] = link(default_factory=dict)  # of events that BPF programs count, by their place
     unsupported: dict[int, str] = field(default_factory=dict)  # why perf_event_open failed, by the event's place
     refused: str = ""  # why the tool ended before it had begun
     buffer: RingBuffer | None = link(default=None)  # of all its events here: PERF_EVENT_IOC_SET_OUTPUT
@@ -62,9 +65,9 @@ class Session:
         """
         if self.spec.verb == "record":
             self.buffer = self.perf.new_buffer(self.spec.mmap_pages, self.reader)
-        opening = self._opening()
-        self.unsupported, self.refused = opening.unsupported, opening.refused
         self.events = [None] * len(self.spec.events)
+        opening = await self._load(cpu) or self._opening()
+        self.unsupported, self.refused = opening.unsupported, opening.refused
         for call in opening.calls:
             if call.closes:
                 event, self.events[call.index] = self.events[call.index], None
@@ -84,6 +87,8 @@ class Session:
         if self.refused:
             await self._release(cpu)
             return
+        for follower in self.followers.values():
+            await self.perf.enable_follower(cpu, follower)
         if not self.on_exec:
             for event in self._leaders():
                 await self.perf.enable(cpu, event)
@@ -91,6 +96,34 @@ class Session:
         self.began = cpu.now
         if self.spec.interval:
             self.due = self.began + self.spec.interval
+
+    async def _load(self, cpu: Cpu) -> Opening | None:
+        """bpf_counter__load of each event with `b`, before any other is opened; how the tool ends, if one fails."""
+        if not self.spec.bpf or self._syntax_error():
+            return None
+        tasks = None if self.task is None else [self.task]
+        try:
+            for index, spec in enumerate(self.spec.events):
+                if spec.bpf:
+                    self._check_target(index)
+                    attr = self._attr(Call(index, spec))
+                    self.followers[index] = await self.perf.follow(
+                        cpu, attr, spec.pmu, tasks, triggers=self._calls_others()
+                    )
+        except OpenError as error:
+            return Opening((), {}, str(error))
+        return None
+
+    def _check_target(self, index: int) -> None:
+        """bperf_check_target. Raises OpenError."""
+        spec = self.spec.events[index]
+        if [one.leader for one in self.spec.events].count(spec.leader) > 1:
+            why = "bpf managed perf events do not yet support groups"
+            raise OpenError(errno.EINVAL, why, f"{spec.name}: ")
+
+    def _calls_others(self) -> bool:
+        """Is this the CPU on which its process does what it does once for all?"""
+        return self.task is not None or self.perf.config.cpu == min(self.cpus or self.perf.shared.online)
 
     def _opening(self) -> Opening:
         error = self._syntax_error()
@@ -127,6 +160,8 @@ class Session:
         printed = await self.print_interval(cpu) if self.spec.interval else None
         for event in self._leaders():
             self.perf.disable(cpu, event)
+        if printed is None:
+            await self._sync(cpu)
         results = await self._results(cpu)
         self.closed = results if printed is None else printed
         self.due, self.ended = NEVER, True
@@ -134,10 +169,19 @@ class Session:
 
     async def print_interval(self, cpu: Cpu) -> list[Result]:
         """process_interval: read all there is to read. The next time is an interval after this is done."""
+        await self._sync(cpu)
         results = await self._results(cpu)
         self._print(cpu, self.intervals, results)
         self.due = cpu.now + self.spec.interval
         return results
+
+    async def _sync(self, cpu: Cpu) -> None:
+        """Have the leaders of what it follows read on every CPU: on each of its own by itself."""
+        if self.followers:
+            online = self.perf.shared.online
+            mine = (self.perf.config.cpu,) if self.task is not None else self.cpus or online
+            others = [number for number in online if number not in mine] if self._calls_others() else []
+            await self.perf.sync_followers(cpu, self.followers.values(), others)
 
     def _print(self, cpu: Cpu, intervals: list[Printed], results: list[Result]) -> None:
         time = (cpu.now - self.began) * NS_PER_S // self.perf.frequency_hz
@@ -203,11 +247,15 @@ class Session:
         for event in self.events:
             if event is not None:
                 await self.perf.release(cpu, event)
-        self.events = []
+        for follower in self.followers.values():
+            await self.perf.leave(cpu, follower)
+        self.events, self.followers = [], {}
         self.buffer = None
 
     async def _results(self, cpu: Cpu) -> list[Result]:
         readings = await self._read(cpu)
+        for index, follower in self.followers.items():
+            readings[index] = await self.perf.read_follower(cpu, follower)
         return [self._result(index, event, readings.get(index)) for index, event in enumerate(self.events)]
 
     async def _read(self, cpu: Cpu) -> dict[int, Reading]:
@@ -228,6 +276,8 @@ class Session:
         return found
 
     def _result(self, index: int, event: PerfEvent | None, reading: Reading | None) -> Result:
+        if index in self.followers and reading is not None:
+            return self._followed(index, self.followers[index], reading)
         if event is None or reading is None or index in self.unsupported:
             return {
                 "name": self.spec.events[index].name,
@@ -252,6 +302,20 @@ class Session:
             "starved": None if any(one.bits for one in family) else self.perf.starved.get(event.id),
             **carried,
             **self._losses(family, reading),
+        }
+
+    def _followed(self, index: int, follower: Follower, reading: Reading) -> Result:
+        """Of an event that BPF programs count. If its leader's could be opened on no CPU, perf says that it is not
+        supported, and no more."""
+        leader, here = follower.leader, self.perf.config.cpu
+        event = leader.events.get(here)
+        return {
+            "name": self.spec.events[index].name,
+            "unsupported": leader.why if leader.fails_on <= min(self.perf.shared.covers) else "",
+            **{name: getattr(reading, name) for name in COUNTS if name != "samples"},
+            "samples": 0,
+            "state": INACTIVE,
+            "starved": None if event is None or event.bits else self.perf.starved.get(event.id),
         }
 
     def _losses(self, family: Sequence[PerfEvent], reading: Reading) -> Result:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from services.costs import Cost
 from services.experiment import DEFAULT_SYSCTLS, PerfSysctls
+from services.linux_perf.bpf_maps import Follower, Leader
 from services.linux_perf.driver import Driver
 from services.linux_perf.event import Context, HwEvent, PerfEvent
 from services.linux_perf.ring_buffer import NOBODY, RingBuffer
@@ -94,6 +95,12 @@ class Shared:
     opened: int = 0
     contexts: int = 0  # that have been made
     buffers: int = 0  # likewise
+    online: list[int] = field(default_factory=list)  # CPUs, as they have come
+    # bperf
+    leaders: list[Leader] = link(default_factory=list)  # the map of attributes, in the order of their ids
+    followers: list[Follower] = link(default_factory=list)
+    followed: int = 0  # followers that have been made
+    calls: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # by the CPU that an IPI is on its way to
     pmus: dict[int, Driver] = derived(default_factory=dict)  # one of each `arm_pmu`, for what concerns no CPU
     covers: dict[int, int] = derived(default_factory=dict)  # which of them covers a CPU
     tick_ns: int = derived(init=False)

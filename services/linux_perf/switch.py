@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from services.cpu import Cpu
 from services.events import Software
+from services.linux_perf import bperf
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.event import ALL, FLEXIBLE, Context
 from services.linux_perf.schedule import (
@@ -23,6 +24,10 @@ from services.linux_perf.swevent import happened
 async def task_in(cc: CpuContext, cpu: Cpu, task: int, *, from_idle: bool = False) -> None:
     """perf_event_task_sched_in, and of the idle task that was there before, `from_idle`, the sched_out."""
     shared = cc.shared
+    if shared.leaders:
+        if from_idle:
+            await bperf.on_switch(cc, cpu, None)
+        bperf.switched_in(cc, task)
     cc.current = task
     if from_idle:
         await happened(cc, cpu, Software.CONTEXT_SWITCHES, cc.ctx)
@@ -64,6 +69,8 @@ async def _context_in(cc: CpuContext, cpu: Cpu, ctx: Context) -> None:
 
 async def task_out(cc: CpuContext, cpu: Cpu, task: int, following: int | None = None) -> None:
     """perf_event_task_sched_out, with the task that runs next. Counts are there after `settle`."""
+    if cc.shared.leaders:
+        await bperf.on_switch(cc, cpu, task)
     cc.current = None
     ctx = cc.task_ctx
     await happened(cc, cpu, Software.CONTEXT_SWITCHES, cc.ctx, ctx)

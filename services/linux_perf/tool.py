@@ -85,7 +85,7 @@ class Tool:
     def _stat(self) -> None:
         """__run_perf_stat: on one CPU after the other. Weak groups that do not fit are opened again at the end."""
         weak: dict[int, None] = {}  # their leaders
-        everything = range(len(self.spec.events))
+        everything = [index for index, event in enumerate(self.spec.events) if not event.bpf]
         for cpu in self.cpus:
             for index in everything:
                 if self.spec.events[index].leader not in weak:

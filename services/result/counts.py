@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from services.experiment import Experiment, SessionSpec
+from services.experiment import Experiment
 from services.linux_perf.attr import State
 from services.registers import MASK64, S64_MIN
 from services.result.types import CountError, Event, Interval, RefusedEvent, RefusedSession, SessionWarning, scaled
@@ -170,7 +170,7 @@ def refused(experiment: Experiment, hosts: Iterable[Mapping[str, Any]]) -> tuple
     """The events of the host that were asked for and refused, in the scenario's order, then those of clients."""
     names = dict.fromkeys(name for host in hosts for name in host.get("refused", []))
     found = []
-    for session in {session.name: session for session in _host_sessions(experiment)}.values():
+    for session in {session.name: session for session in experiment.host_sessions()}.values():
         admitted, seen = session.excluding_guests(), Counter[str]()
         for index, event in enumerate(session.events):
             if event.name in names and index not in admitted:
@@ -183,14 +183,5 @@ def refused(experiment: Experiment, hosts: Iterable[Mapping[str, Any]]) -> tuple
 
 def warnings(experiment: Experiment) -> tuple[SessionWarning, ...]:
     """Of what the host's perf warns, session by session."""
-    sessions = {session.name: session for session in _host_sessions(experiment)}
+    sessions = {session.name: session for session in experiment.host_sessions()}
     return tuple(SessionWarning(one.name, one.verb, text) for one in sessions.values() for text in one.warned)
-
-
-def _host_sessions(experiment: Experiment) -> Iterator[SessionSpec]:
-    for cpu in experiment.host.cpus:
-        yield from cpu.sessions
-        yield from (task.session for task in cpu.tasks if task.session is not None)
-    for guest in experiment.guests:
-        for vcpu in guest.vcpus:
-            yield from vcpu.host_sessions

@@ -16,6 +16,7 @@ from services import embedded
 
 READER = str(Path(__file__).parent / "reader.toml")
 INTERVALS = str(Path(__file__).parent / "intervals.toml")
+BPERF = str(Path(__file__).parent / "bperf.toml")
 NMI = str(Path(__file__).parent / "nmi.toml")
 READ = str(Path(__file__).parent / "read.toml")
 RESERVED = str(Path(__file__).parent / "reserved.toml")
@@ -68,7 +69,7 @@ def test_no_hash_order_reaches_the_simulation(hash_seed: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["quick", "two-vms", READER, INTERVALS, NMI, READ, SWEVENT], ids=lambda name: Path(name).stem
+    "name", ["quick", "two-vms", READER, INTERVALS, BPERF, NMI, READ, SWEVENT], ids=lambda name: Path(name).stem
 )
 @pytest.mark.parametrize("design", ["emulated", "partitioned"])
 def test_processes_give_the_digest_of_the_embedded_run(name: str, design: str) -> None:

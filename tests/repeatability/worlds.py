@@ -18,6 +18,7 @@ from services.experiment import Experiment
 from services.state import names
 from tests.repeatability.recorded import SHORTER
 
+BPERF = str(Path(__file__).parent / "bperf.toml")
 NMI = str(Path(__file__).parent / "nmi.toml")
 READ = str(Path(__file__).parent / "read.toml")
 SWEVENT = str(Path(__file__).parent / "swevent.toml")
@@ -39,6 +40,8 @@ WORLDS = [
     (EVERYTHING, "partitioned"),
     (EVERYTHING, "partitioned,reservation=sysfs"),
     (EVERYTHING, "partitioned,reservation=grow"),
+    (BPERF, "emulated"),
+    (BPERF, "partitioned"),
     (NMI, "emulated"),
     (READ, "emulated"),
     (SWEVENT, "emulated"),

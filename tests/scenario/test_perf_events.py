@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from pmulab import scenario
@@ -312,11 +310,7 @@ def test_config1_is_long_and_rdpmc() -> None:
             parse_events([f"armv8_pmuv3_0/cpu_cycles,{wrong}/"])
 
 
-def test_perf_record_does_not_look_at_b() -> None:
-    """bpf_counter__load is perf stat's."""
-    (plain, members) = parse_events(["cycles:b", "{cycles}:bu"], period=1000)
-    assert replace(plain, name="") == replace(parse_events(["cycles"], period=1000)[0], name="")
-    assert members.exclude_kernel
-    for event in ("cycles:b", "{cycles}:b"):
-        with pytest.raises(EventSyntaxError, match="modifier 'b'"):
-            parse_events([event])
+def test_b_is_said_of_an_event_and_of_each_of_a_group() -> None:
+    specs = parse_events(["cycles:ub", "{cycles,instructions}:b", "cycles"])
+    assert [spec.bpf for spec in specs] == [True, True, True, False]
+    assert specs[0].exclude_kernel

@@ -144,7 +144,6 @@ REFUSED = [
         "lists all",
     ),
     (PERF + 'events = "cycles:pppp"\n', 6, "the most precise level is 3", "write p three times"),
-    (PERF.replace("record", "stat") + 'events = "cycles:b"\n', 6, "modifier 'b'", "BPF programs"),
     (PERF + 'events = "cycles:W"\n', 6, "only a group can be weak", "{a,b}:W"),
     (PERF + 'events = "cycles/freq=0/"\n', 6, "freq=0 in 'cycles/freq=0/' is out of range", "from 1"),
     (PERF + 'events = "cycles/period=x/"\n', 6, "'x' in 'cycles/period=x/' is not a number", "write for example"),
