@@ -34,6 +34,7 @@ class EventSpec:
     exclude_hv: bool = False
     exclude_host: bool = False
     exclude_guest: bool = False
+    names_side: bool = False  # `G` or `H` says whether it counts guests or the host (exclude_GH)
     long: bool = False  # config1 bit 0: 64-bit overflow
     rdpmc: bool = False  # config1 bit 1: its task may read the counter
     pmu: int = ANY_PMU  # of the host's (`core_pmus`), the one that it is bound to; a guest has one

@@ -359,6 +359,7 @@ def _modify(text: str, attr: _Attr, own: str, of_group: str, leader: int) -> Eve
         exclude_hv=bool(levels) and "h" not in levels,
         exclude_host=bool(sides) and "H" not in sides,
         exclude_guest=bool(sides) and "G" not in sides,
+        names_side=bool(sides),
         long=attr.long,
         rdpmc=attr.rdpmc,
         pmu=attr.pmu,

@@ -11,9 +11,10 @@ import orjson
 from services import typed_json
 from services.boot import NO_PROCESS, CpuSession, HostBoot, HostPolicy, ThreadSession
 from services.cpu import Call, ContextLock, Cpu, CpuPm, Entry, EntryKind, Notice, Row, Sgi, Timer
-from services.experiment import ANY_PMU, SessionSpec
+from services.experiment import ANY_PMU, EventSpec, SessionSpec
 from services.linux_perf import NOBODY, Perf, PerfConfig, PerfCpu, PerfEvent, Probed, Session
 from services.linux_perf.driver import Driver
+from services.linux_perf.tool import without_guests
 from services.registers import bits
 from services.state import Objects, Saved, as_frozen, derived, restore, save
 
@@ -280,6 +281,7 @@ class HostCpu:
         assert self.boot is not None
         spec, process = of.session, of.process
         if self.boot.policy.refuses_guests:
+            spec = replace(spec, events=tuple(map(_fallen_back, spec.events)))
             ending = _ends_without(spec)
             if ending:
                 self.sessions.append(Session(spec, task, self.perf, refused=ending))
@@ -432,6 +434,12 @@ class HostCpu:
 async def _tell(cpu: Cpu, count: Coroutine[Any, Any, int]) -> None:
     counted = await count  # which leaves the CPU another burst
     cpu.burst.notify(RESULT, counted)
+
+
+def _fallen_back(event: EventSpec) -> EventSpec:
+    """What the tool opens for an event while VMs own the whole PMU. For BPF programs it tries no other."""
+    other = None if event.software or event.bpf else without_guests(event)
+    return other or event
 
 
 def _ends_without(spec: SessionSpec) -> str:

@@ -68,6 +68,7 @@ class Session:
         self.events = [None] * len(self.spec.events)
         opening = await self._load(cpu) or self._opening()
         self.unsupported, self.refused = opening.unsupported, opening.refused
+        self.spec = replace(self.spec, events=opening.events)
         for call in opening.calls:
             if call.closes:
                 event, self.events[call.index] = self.events[call.index], None
@@ -111,7 +112,7 @@ class Session:
                         cpu, attr, spec.pmu, tasks, triggers=self._calls_others()
                     )
         except OpenError as error:
-            return Opening((), {}, str(error))
+            return Opening(self.spec.events, (), {}, str(error))
         return None
 
     def _check_target(self, index: int) -> None:
@@ -128,7 +129,7 @@ class Session:
     def _opening(self) -> Opening:
         error = self._syntax_error()
         if error:
-            return Opening((), {}, error)
+            return Opening(self.spec.events, (), {}, error)
         here, covers = self.perf.config.cpu, self.perf.shared.covers
         of_task = self.task is not None
         return Tool(self.spec, self.cpus, here, covers.__getitem__, self._check, of_task=of_task).run()

@@ -34,9 +34,21 @@ Group = Sequence[Call]  # the calls that have opened the group that an event is 
 class Opening:
     """What the tool does on one CPU, and what has become of the session."""
 
+    events: tuple[EventSpec, ...]  # of the session, as it has opened them or has last tried to
     calls: tuple[Call, ...]
     unsupported: dict[int, str]  # why it goes on without an event, by the event's place
     refused: str  # why it ends
+
+
+def without_guests(event: EventSpec) -> EventSpec | None:
+    """What perf's tools try instead of an event that is refused with EOPNOTSUPP: evsel__fallback, 6.12.117 and 6.13.
+
+    None: it excludes guests, or its modifiers say which side it counts.
+    """
+    if event.exclude_guest or event.names_side:
+        return None
+    name = f"{event.name}H" if set(event.name) & set("/:") else f"{event.name}:H"
+    return replace(event, name=name, exclude_guest=True)
 
 
 class Tool:
@@ -80,7 +92,7 @@ class Tool:
                 self._stat()
         except OpenError as error:
             refused = str(error)
-        return Opening(tuple(self.calls), self.unsupported, refused)
+        return Opening(tuple(self.events), tuple(self.calls), self.unsupported, refused)
 
     def _stat(self) -> None:
         """__run_perf_stat: on one CPU after the other. Weak groups that do not fit are opened again at the end."""
@@ -109,6 +121,9 @@ class Tool:
         try:
             self._open(index, cpu)
         except OpenError as error:
+            if self._excludes_guests(index, error):
+                self._try(index, cpu, weak)
+                return
             if self._breaks_up(index, error):
                 weak[spec.leader] = None
                 self._close_on(cpu, self._members(spec.leader))
@@ -125,7 +140,8 @@ class Tool:
                 for cpu in self.cpus:
                     self._open(index, cpu)
             except OpenError as error:
-                if self._falls_back(index, error):
+                if self._falls_back(index, error) or self._excludes_guests(index, error):
+                    self._close([index])
                     continue
                 if not self._breaks_up(index, error):
                     self.unsupported[index] = str(error)
@@ -138,15 +154,21 @@ class Tool:
                 continue
             index += 1
 
+    def _excludes_guests(self, index: int, error: OpenError) -> bool:
+        """evsel__fallback, of an event that is not supported: perhaps it is if it excludes guests."""
+        other = without_guests(self.events[index]) if error.number == errno.EOPNOTSUPP else None
+        if other is not None:
+            self.events[index] = other
+        return other is not None
+
     def _falls_back(self, index: int, error: OpenError) -> bool:
-        """evsel__fallback: of cycles that there are not, to a clock. What has been opened on some CPUs is closed.
+        """evsel__fallback: of cycles that there are not, to a clock.
 
         perf stat never gets there: it takes ENOENT for <not supported> first (stat_handle_error).
         """
         event = self.events[index]
         if error.number != errno.ENOENT or not event.generic or event.event != CPU_CYCLES or event.pmu != ANY_PMU:
             return False
-        self._close([index])
         clock = Software.TASK_CLOCK if self.of_task else Software.CPU_CLOCK
         _, separator, modifiers = event.name.rpartition("/" if "/" in event.name else ":")
         name = f"{clock.name.lower().replace('_', '-')}:{modifiers.removeprefix(':') if separator else ''}"

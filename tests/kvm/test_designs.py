@@ -54,18 +54,29 @@ async def ran(
     return made, guest, [event for session in host["sessions"] for event in session["events"]], host["refused"]
 
 
-INSTRUCTIONS_H = EventSpec("instructions:H", INST_RETIRED, 0, exclude_guest=True)
-INSTRUCTIONS_G = EventSpec("instructions:G", INST_RETIRED, 0, exclude_host=True)
+INSTRUCTIONS_H = EventSpec("instructions:H", INST_RETIRED, 0, exclude_guest=True, names_side=True)
+INSTRUCTIONS_G = EventSpec("instructions:G", INST_RETIRED, 0, exclude_host=True, names_side=True)
 EAGER = {"swap": "eager"}
 INSTRUCTIONS = EventSpec("instructions", INST_RETIRED, 0)
 
 
 async def test_mediated_refuses_host_events_that_do_not_exclude_guests() -> None:
-    of = with_host(experiment("mediated", counters=10), INSTRUCTIONS, INSTRUCTIONS_H)
+    of = with_host(experiment("mediated", counters=10), INSTRUCTIONS_G, INSTRUCTIONS_H)
     _, guest, events, refused = await ran(of)
-    assert refused == ["instructions"]
+    assert refused == ["instructions:G"]
     assert [event["name"] for event in events] == ["instructions:H"]
     assert guest.count == WORK // 2
+
+
+async def test_perf_tries_an_event_that_mediated_refuses_once_more_without_guests() -> None:
+    """evsel__fallback."""
+    every = [INSTRUCTIONS, replace(INSTRUCTIONS, name="instructions:k", exclude_user=True)]
+    _, _, events, refused = await ran(with_host(experiment("mediated", counters=10), *every, INSTRUCTIONS_H))
+    assert refused == []
+    assert [event["name"] for event in events] == ["instructions:H", "instructions:kH", "instructions:H"]
+    assert all(0 < event["count"] < event["truth"] < WORK / 10 for event in events), "none of the guest's"
+    both = replace(INSTRUCTIONS, name="instructions:GH", names_side=True)
+    assert (await ran(with_host(experiment("mediated", counters=10), both)))[3] == ["instructions:GH"]
 
 
 @pytest.mark.parametrize("design", ["emulated", "emulated-6.15", "partitioned"])

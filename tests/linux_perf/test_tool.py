@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -92,3 +93,25 @@ def test_an_event_is_opened_on_the_cpus_of_its_pmu_alone_or_for_a_task_on_none_i
     assert calls(opening("stat", of, 2)) == [1, 2]
     assert calls(opening("stat", of, 2, of_task=True)) == [0, 1, 2]
     assert opening("stat", of, 2, (0, 0), of_task=True).unsupported == {0: "EINVAL: no"}
+
+
+@pytest.mark.parametrize("verb", ["stat", "record"])
+def test_what_is_not_supported_is_tried_once_more_without_guests(verb: str) -> None:
+    """evsel__fallback of EOPNOTSUPP. It has the modifier then, on all CPUs."""
+    tried: list[EventSpec] = []
+
+    def check(call: Call, pmu: int, group: Group) -> None:
+        tried.append(call.event)
+        if not call.event.exclude_guest:
+            raise OpenError(errno.EOPNOTSUPP, "no")
+
+    plain, user, named, pmu = (EventSpec(name, 0x11, n) for n, name in enumerate(("a", "a:u", "a:GH", "p/a/")))
+    of = (plain, user, replace(pmu, leader=2))
+    made = Tool(SessionSpec(verb, of), range(2), 0, lambda _: 0, check, of_task=False).run()
+    assert [event.name for event in made.events] == ["a:H", "a:uH", "p/a/H"]
+    assert [call.event for call in made.calls if not call.closes] == [*made.events]
+    assert not made.refused
+    tried.clear()
+    both = replace(named, leader=0, names_side=True)
+    assert Tool(SessionSpec(verb, (both,)), range(2), 0, lambda _: 0, check, of_task=False).run().unsupported
+    assert tried == [both]
