@@ -25,6 +25,7 @@ class Call:
     closes: bool = False
     alone: bool = True  # it leads its group, or has none
     grouped: bool = False  # it has one
+    enabled: bool = False  # though it is alone: as a member of a group is opened
 
 
 Group = Sequence[Call]  # the calls that have opened the group that an event is to join, its leader's first
@@ -188,7 +189,7 @@ class Tool:
     def _open(self, index: int, cpu: int) -> None:
         """On a CPU that its PMU covers (perf_evlist__propagate_maps)."""
         event = self.events[index]
-        pmu = self.covers(cpu) if event.pmu == ANY_PMU else event.pmu
+        pmu = self.covers(cpu) if event.software or event.pmu == ANY_PMU else event.pmu
         anywhere = self.of_task and self.spec.verb == "stat"
         if not (anywhere or pmu == self.covers(cpu)):
             return
@@ -196,6 +197,9 @@ class Tool:
         grouped = not all(self.alone[one] for one in self._members(event.leader))
         call = Call(index, event, alone=self.alone[index], grouped=grouped)
         group: list[Call] = []
+        if event.software and self.spec.verb == "record" and event.leader not in opened:
+            # get_group_fd has none on a CPU that the leader's PMU does not cover; evsel__config takes it for a member.
+            call = replace(call, alone=True, enabled=not call.alone)
         if not call.alone:
             if event.leader not in opened:
                 raise OpenError(errno.EINVAL, "the group's leader is on another PMU")

@@ -115,3 +115,22 @@ def test_what_is_not_supported_is_tried_once_more_without_guests(verb: str) -> N
     both = replace(named, leader=0, names_side=True)
     assert Tool(SessionSpec(verb, (both,)), range(2), 0, lambda _: 0, check, of_task=False).run().unsupported
     assert tried == [both]
+
+
+def test_perf_record_opens_a_software_member_alone_where_the_leader_is_not() -> None:
+    """get_group_fd, evsel__hybrid_group_cpu_map_idx: it is on all CPUs, and enabled as a member of a group is."""
+    of = events(0, 0, 0, pmus=(1, 1, 1))
+    of = (of[0], replace(of[1], software=True), of[2])
+    there, elsewhere = opening("record", of, 2), opening("record", of, 0)
+    assert calls(there) == [0, 1, 2]
+    assert [(call.alone, call.enabled) for call in there.calls] == [(True, False), (False, False), (False, False)]
+    assert calls(elsewhere) == [1]
+    assert [(call.alone, call.enabled) for call in elsewhere.calls] == [(True, True)]
+
+
+def test_a_software_leader_is_opened_on_all_cpus_and_has_its_group_where_the_others_pmu_is() -> None:
+    of = events(0, 0, pmus=(-1, 1))
+    of = (replace(of[0], software=True), of[1])
+    assert [calls(opening("record", of, cpu)) for cpu in (0, 2)] == [[0], [0, 1]]
+    assert [call.alone for call in opening("record", of, 2).calls] == [True, False]
+    assert not any(call.enabled for call in opening("record", of, 0).calls)

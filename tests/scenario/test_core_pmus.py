@@ -241,6 +241,22 @@ def test_a_software_event_leaves_a_group_that_is_not_on_all_cpus(tmp_path: Path)
     assert not any(event.unsupported for event in of_one.events)
 
 
+@pytest.mark.parametrize("group", ['"{cycles,cpu-clock}"', '"{cpu-clock,cycles}"'])
+def test_a_software_event_of_a_recorded_group_samples_on_all_cpus(group: str, tmp_path: Path) -> None:
+    """Where the group's PMU is not, alone: what check_cpu_maps is to perf stat is get_group_fd to perf record."""
+    host = result_of(tmp_path, watching(group, verb="record")).runs[0].host
+    assert sorted(event.event for event in host.events) == [
+        "armv8_a64fx/cycles/",
+        "armv8_neoverse_n1/cycles/",
+        "cpu-clock",
+    ]
+    clock = next(event for event in host.events if event.event == "cpu-clock")
+    others = [event for event in host.events if event is not clock]
+    assert clock.enabled_ns == pytest.approx(sum(event.enabled_ns for event in others), rel=0.01)
+    assert clock.samples > 0
+    assert host.warnings == ()
+
+
 FLOATING = """
 [machine]
 core = ["neoverse-n1", "{other}"]
