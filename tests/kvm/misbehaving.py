@@ -119,6 +119,11 @@ async def timer_and_window(cpu: Cpu, entry: Entry) -> None:
     await cpu.window()
 
 
+async def calls_another(cpu: Cpu, entry: Entry) -> None:
+    """Likewise."""
+    cpu.burst.ipi(7)
+
+
 def event(**changed: int) -> bytes:
     """A guest's report with one event, of which something is `changed`."""
     numbers = {"count": 1, "truth": 1, "held": 1, "enabled": 1, "running": 1, "samples": 0, "state": 0}
@@ -287,6 +292,7 @@ CASES = {
         "operation 1: a WINDOW within 16 others",
         host=lambda: ScriptedHost(task_in=timer_and_window, timer=timer_and_window),
     ),
+    "a host's IPI to nobody": Case("host", "an IPI to pCPU 7 of 1", host=lambda: ScriptedHost(task_in=calls_another)),
     "a guest's timer that there is not": Case(
         "vm0", f"there is no timer {len(Timer)}", guest=booting(lambda cpu: cpu.burst.timer(len(Timer), 1))
     ),
