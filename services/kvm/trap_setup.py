@@ -7,12 +7,15 @@ the host's events are flipped, and before a design swaps anything. Two kernels: 
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from services import registers as r
 from services._pmu import Burst
+from services.cpu import Eventual
 from services.kvm.guest_pmu import USERENR_ALL
+from services.kvm.irqs import Irqs
 from services.kvm.vpmu import KvmVcpu
 
 
@@ -35,7 +38,9 @@ class HostTraps:
     reads: int = 0
     writes: int = 0
 
-    def load_6_12(self, vcpu: KvmVcpu, mdcr: int, fine: FineGrained = NONE, *, selr_and_userenr: bool = True) -> None:
+    def load_6_12(
+        self, vcpu: KvmVcpu, mdcr: int, fine: FineGrained = NONE, *, selr_and_userenr: bool = True
+    ) -> Eventual[None]:
         """__activate_traps_common. A fine-grained trap register without a bit to set is read all the same."""
         burst = Burst()
         if selr_and_userenr:
@@ -49,9 +54,9 @@ class HostTraps:
             burst.mrs(r.HDFGWTR_EL2)
             if fine.writes:
                 burst.msr(r.HDFGWTR_EL2, fine.writes)
-        self._keep(vcpu.kvm_irqs_off(burst), found)
+        return self._irqs_off(vcpu, burst, found)
 
-    def put_6_12(self, vcpu: KvmVcpu, fine: FineGrained = NONE, *, userenr: bool = True) -> None:
+    def put_6_12(self, vcpu: KvmVcpu, fine: FineGrained = NONE, *, userenr: bool = True) -> Eventual[None]:
         """__deactivate_traps_common. `fine`: what the load set."""
         burst = Burst()
         burst.msr(r.MDCR_EL2, self.mdcr)
@@ -61,9 +66,9 @@ class HostTraps:
             burst.msr(r.HDFGRTR_EL2, self.reads)
         if vcpu.spec.fgt and fine.writes:
             burst.msr(r.HDFGWTR_EL2, self.writes)
-        vcpu.kvm_irqs_off(burst)
+        return self._irqs_off(vcpu, burst)
 
-    def load_2026(self, vcpu: KvmVcpu, mdcr: int, fine: FineGrained = NONE) -> None:
+    def load_2026(self, vcpu: KvmVcpu, mdcr: int, fine: FineGrained = NONE) -> Eventual[None]:
         """MDCR_EL2 first, and the fine-grained traps as the vCPU has them, whatever these are."""
         burst = Burst()
         found = burst.mrs(r.MDCR_EL2)
@@ -74,16 +79,35 @@ class HostTraps:
             burst.msr(r.HDFGRTR_EL2, fine.reads)
             burst.mrs(r.HDFGWTR_EL2)
             burst.msr(r.HDFGWTR_EL2, fine.writes)
-        self._keep(vcpu.kvm_irqs_off(burst), found)
+        return self._irqs_off(vcpu, burst, found)
 
-    def put_2026(self, vcpu: KvmVcpu) -> None:
+    def put_2026(self, vcpu: KvmVcpu) -> Eventual[None]:
         burst = Burst()
         burst.msr(r.MDCR_EL2, self.mdcr)
         burst.msr(r.PMUSERENR_EL0, vcpu.host_userenr)
         if vcpu.spec.fgt:
             burst.msr(r.HDFGRTR_EL2, self.reads)
             burst.msr(r.HDFGWTR_EL2, self.writes)
-        vcpu.kvm_irqs_off(burst)
+        return self._irqs_off(vcpu, burst)
+
+    def _irqs_off(self, vcpu: KvmVcpu, burst: Burst, mdcr: int = -1) -> Eventual[None]:
+        """__vcpu_load_activate_traps, __vcpu_put_deactivate_traps: within local_irq_save(). `mdcr`: where in a load the
+        host's MDCR_EL2 is read."""
+        irqs = vcpu.local_irq_save()
+        values = vcpu.kvm(burst)
+        if not isinstance(values, list):
+            return self._interrupted(vcpu, values, irqs, mdcr)
+        vcpu.irqs = irqs
+        if mdcr >= 0:
+            self._keep(values, mdcr)
+        return None
+
+    async def _interrupted(self, vcpu: KvmVcpu, values: Coroutine[Any, Any, list[int]], irqs: Irqs, mdcr: int) -> None:
+        """By a pseudo-NMI."""
+        found = await values
+        vcpu.irqs = irqs
+        if mdcr >= 0:
+            self._keep(found, mdcr)
 
     def _keep(self, values: list[int], mdcr: int) -> None:
         self.mdcr = values[mdcr]

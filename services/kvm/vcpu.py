@@ -121,6 +121,7 @@ class VCpu(VCpuState):
         "windows",  # open within one another
         "irqs",  # which interrupts are taken between two of KVM's own operations
         "preemptible",  # is preemption on in KVM's own steps?
+        "syncing",  # what is left of its sync, at an exit, if a pseudo-NMI has come amid it
         "running",  # kvm_running_vcpu: not from the switch to its thread up to kvm_sched_in
     )
     __slots__ = DERIVED
@@ -161,6 +162,7 @@ class VCpu(VCpuState):
         self.windows = 0
         self.irqs = ON
         self.preemptible = True
+        self.syncing: Eventual[None] = None
         self.running = True
         self.preempted = Preempted()
         self.pcpus = pcpus
@@ -207,6 +209,8 @@ class VCpu(VCpuState):
             self.exit_irq, self.trap_null, self.trap_sysreg = map(
                 self._synced, (self.exit_irq, self.trap_null, self.trap_sysreg)
             )
+            if pcpu.pseudo_nmi:
+                self.serve_interrupts = self._serve_synced
         if self.at_entry:
             self.serve_interrupts = self._left
             self.exit_irq, self.trap_null, self.trap_sysreg = map(
@@ -220,12 +224,28 @@ class VCpu(VCpuState):
 
         def synced() -> bool:
             pending = leave()
-            irqs, self.irqs = self.irqs, MASKED
-            at_once(self._update_pmu())
-            self.irqs = irqs
-            return pending
+            before = self.preemptible, self.local_irq_save()
+            self.preemptible = False
+            self.syncing = self._update_pmu()
+            self.preemptible, self.irqs = before
+            return pending or self.syncing is not None
 
         return synced
+
+    async def _serve_synced(self, el: int) -> None:
+        """What an exit begins with where a pseudo-NMI may come amid its sync; then what is pending."""
+        await self._sync()
+        if self.machine.pending_interrupt(self.cpu):
+            await self.pcpu.serve_interrupts(el)
+
+    async def _sync(self) -> None:
+        """The rest of a kvm_pmu_sync_hwstate that a pseudo-NMI has come amid, if there is any."""
+        if self.syncing is not None:
+            before = self.preemptible, self.local_irq_save()
+            self.preemptible = False
+            await self.syncing
+            self.syncing = None
+            self.preemptible, self.irqs = before
 
     async def _left(self, el: int) -> None:
         """What an exit begins with where the PMU has been the guest's up to it; then what is pending."""
@@ -261,7 +281,7 @@ class VCpu(VCpuState):
         began = self.pcpu.now
         before = self.pcpu.perf_bursts
         self.machine.set_account(self.cpu, Account.SWAP)
-        self.vpmu.activate_traps()
+        await awaited(self.vpmu.activate_traps())
         if self.vpmu.el0_switched():
             await awaited(self.vpmu.restore_el0(guest=True))
         self.machine.set_account(self.cpu, Account.SWAP)
@@ -295,7 +315,7 @@ class VCpu(VCpuState):
         self.local_irq_save()
         began, before = self.pcpu.now, self.pcpu.perf_bursts
         self.machine.set_account(self.cpu, Account.SWAP)
-        self.vpmu.deactivate_traps()
+        await awaited(self.vpmu.deactivate_traps())
         if self.vpmu.el0_switched():
             await awaited(self.vpmu.restore_el0(guest=False))
         self.machine.set_account(self.cpu, Account.SWAP)
@@ -510,7 +530,7 @@ class VCpu(VCpuState):
             self._flush_timers()
 
     def kvm_irqs_off(self, burst: Burst) -> list[int]:
-        """Likewise, nothing being taken between them."""
+        """Likewise, with all interrupts masked: nothing is taken between them."""
         return self.pcpu.kvm(burst)
 
     def set_account(self, account: Account) -> int:
@@ -676,7 +696,8 @@ class VCpu(VCpuState):
         """A trapped WFI (kvm_vcpu_halt): poll if what it last waited for came soon, else block."""
         pcpu = self.pcpu
         self.fruitless = 0
-        self.trap_null()
+        if self.trap_null():
+            await self._sync()
         if self.at_entry:
             await self._leave()
             await awaited(self._flush_pmu())
@@ -766,8 +787,21 @@ class VCpu(VCpuState):
         return access
 
     async def _trapped_interrupted(self, register: int, write: bool, value: int, program: bool) -> int | None:
-        await self.serve_interrupts(1)
-        return await awaited(self.trapped(register, write, value, program, exited=True))
+        vpmu = self.vpmu
+        if write and register in vpmu.loads_flags and self._interrupt_is_late():
+            vpmu.flags_loaded = self.pmu.ovs
+        try:
+            await self.serve_interrupts(1)
+            return await awaited(self.trapped(register, write, value, program, exited=True))
+        finally:
+            vpmu.flags_loaded = None
+
+    def _interrupt_is_late(self) -> bool:
+        """Has the PMU's interrupt come since what an exit ends with was begun: a load, which lasts as the read of a
+        register does?"""
+        pcpu, machine = self.pcpu, self.machine
+        arrived = machine.raised(self.cpu) + pcpu.spec.pmi_delay
+        return machine.interrupt(self.cpu) and arrived > pcpu.now - pcpu.costs[Cost.MRS]
 
     async def _emulated(self, access: Eventual[int], flush: Eventual[None] = None) -> int | None:
         """Back into the guest with what an access gives that waits, or after which the host's perf has run.

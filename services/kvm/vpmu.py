@@ -98,7 +98,8 @@ class KvmVcpu(Protocol):
         ...
 
     def kvm_irqs_off(self, burst: Burst) -> list[int]:
-        """As `kvm`, with interrupts off from the first to the last (local_irq_save); a pseudo-NMI waits, too."""
+        """As `kvm`, with every interrupt masked from the first to the last, a pseudo-NMI too: `local_irq_save` is what
+        leaves that one."""
         ...
 
     async def read(self, register: int) -> int:
@@ -163,11 +164,16 @@ class Vpmu(ABC):
     userenr_in_memory: ClassVar[bool] = False
     el0_checked_fast: ClassVar[bool] = True  # likewise of one that is `fast`
 
+    # Registers whose writes load PMOVSSET_EL0 from memory and store it again as the last thing that an exit's cost
+    # stands for: an interrupt in between is undone (`flags_loaded`).
+    loads_flags: ClassVar[frozenset[int]] = frozenset()
+
     design: Design = derived()
     vcpu: KvmVcpu = derived()
     pmu: GuestPmu = derived(init=False)
     swaps: Swaps = field(default_factory=Swaps, init=False)
     fast_path: bool = derived(default=False, init=False)  # on this pCPU, while `fast`
+    flags_loaded: int | None = derived(default=None, init=False)  # None: no interrupt has come since
 
     def __post_init__(self) -> None:
         self.derive()
@@ -176,16 +182,19 @@ class Vpmu(ABC):
         """Make anew what follows from the vCPU and the pCPU that it is on: after a restore, too."""
         self.pmu = self.vcpu.pmu
 
-    def activate_traps(self) -> None:  # noqa: B027 - a design may have it in its load
+    def activate_traps(self) -> Eventual[None]:
         """What vcpu_load does before the EL0 filters of the host's events are switched (kvm_vcpu_load_vhe):
-        `services.kvm.trap_setup`."""
+        `services.kvm.trap_setup`. A design may have it in its load."""
+        return None
 
     @abstractmethod
     async def load(self) -> None:
         """vcpu_load, from there on."""
 
-    def deactivate_traps(self) -> None:  # noqa: B027 - likewise, in its put
-        """What vcpu_put does before the EL0 filters of the host's events are switched (kvm_vcpu_put_vhe)."""
+    def deactivate_traps(self) -> Eventual[None]:
+        """What vcpu_put does before the EL0 filters of the host's events are switched (kvm_vcpu_put_vhe). A design may
+        have it in its put."""
+        return None
 
     @abstractmethod
     async def put(self) -> None:

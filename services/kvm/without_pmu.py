@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from services.boot import HostPolicy
+from services.cpu import Eventual
 from services.experiment import CpuSpec
 from services.kvm.errors import InjectUndef
 from services.kvm.trap_setup import FineGrained, HostTraps
@@ -20,22 +21,20 @@ class WithoutPmu(Vpmu):
 
     host: HostTraps = field(default_factory=HostTraps, init=False)
 
-    def activate_traps(self) -> None:
+    def activate_traps(self) -> Eventual[None]:
         """In the kernels of 2026 a PMU that the VM has not is undefined by fine-grained traps, too (`fgu`)."""
         mdcr = PMU_TRAPS | self.vcpu.spec.counters
         if self.design.per_vcpu_traps:
-            self.host.load_2026(self.vcpu, mdcr, UNDEFINED)
-        else:
-            self.host.load_6_12(self.vcpu, mdcr)
+            return self.host.load_2026(self.vcpu, mdcr, UNDEFINED)
+        return self.host.load_6_12(self.vcpu, mdcr)
 
     async def load(self) -> None:
         """There is nothing more."""
 
-    def deactivate_traps(self) -> None:
+    def deactivate_traps(self) -> Eventual[None]:
         if self.design.per_vcpu_traps:
-            self.host.put_2026(self.vcpu)
-        else:
-            self.host.put_6_12(self.vcpu)
+            return self.host.put_2026(self.vcpu)
+        return self.host.put_6_12(self.vcpu)
 
     async def put(self) -> None:
         """Nor here."""

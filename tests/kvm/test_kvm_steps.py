@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from services import registers as r
+from services import typed_json
 from services._pmu import Burst
-from services.costs import Cost
-from services.cpu import Cpu, Entry, EntryKind, Notice
+from services.boot import CpuSession
+from services.costs import Cost, load
+from services.cpu import Cpu, Entry, EntryKind, Notice, Timer
+from services.host_perf import HostPerf
 from services.kvm.attendant import LocalSoftware
 from services.kvm.irqs import Irqs
 from services.kvm.simulation import Simulation
 from services.kvm.vcpu import VCpu
 from tests.kvm.scripted import HZ, Scripted, ScriptedHost, experiment, simulation
+from tests.kvm.test_designs import INSTRUCTIONS, host_session
 
+COSTS = load("altra-n1-vhe").cycles(HZ)
 MS = HZ // 1000
 FLAGS = [r.PMOVSSET_EL0, r.PMCNTENSET_EL0, r.PMINTENSET_EL1]
 
@@ -124,3 +131,35 @@ async def test_what_is_pending_at_a_switch_is_taken_before_the_load_and_is_no_gu
     (vcpu,) = made.vcpus
     assert (vcpu.pmu.ovs, vcpu.vgic.overflowed) == (0, -1)
     assert made.pcpus[0].latencies.times  # it was the host's own, for all that anybody knows
+
+
+class Opening:
+    """The host's perf, of which a user opens an event on this CPU, by an IPI, when the mux timer is due."""
+
+    def __init__(self) -> None:
+        self.host = HostPerf().attend(0)
+        self.opened = False
+
+    def enter(self, cpu: Cpu, entry: Entry) -> Coroutine[Any, Any, object] | None:
+        if entry.kind is EntryKind.TIMER and entry.argument >> Timer.MUX & 1:
+            self.opened = True
+            payload = typed_json.dumps(CpuSession(host_session(INSTRUCTIONS), -1, (0,)))
+            entry = replace(entry, kind=EntryKind.REQUEST, argument=0, payload=payload)
+        return self.host.enter(cpu, entry)
+
+
+async def test_an_event_of_the_host_that_is_opened_amid_a_load_counts_from_then_on() -> None:
+    """Its PMU was stopped: what starts it is PMCR_EL0.E before, MDCR_EL2.HPME behind."""
+    opened = 0
+    for delay in range(3_550, 3_650, COSTS["mrs"] // 2):  # from the switch before the load
+        made, host = simulation(experiment("partitioned", axes={"swap": "eager"}), Scripted()), Opening()
+        made.attend_host(0, LocalSoftware(host))
+        await made.step()  # boots
+        (pcpu,), (vcpu,) = made.pcpus, made.vcpus
+        pcpu.timers[Timer.MUX] = pcpu.now + delay
+        pcpu.rearm()
+        while pcpu.rq.current is not vcpu:
+            await made.step()
+        opened += host.opened
+        assert bool(made.board.machine.peek(0, r.MDCR_EL2) & r.MDCR_EL2_HPME) is host.opened, delay
+    assert opened > 0

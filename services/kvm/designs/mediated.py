@@ -79,11 +79,11 @@ class MediatedPmu(Vpmu):
         """No event of the host's counts while the guest is entered."""
         return False
 
-    def activate_traps(self) -> None:
+    def activate_traps(self) -> Eventual[None]:
         """Nothing is forbidden at EL2, where the host counts during an exit: the guest's event types exclude it."""
         self.derive()
         mdcr = self._mdcr(self.vcpu.spec.counters)
-        self.host.load_2026(self.vcpu, mdcr, trap_controls.fine_grained(self.context.on.untrapped))
+        return self.host.load_2026(self.vcpu, mdcr, trap_controls.fine_grained(self.context.on.untrapped))
 
     def _mdcr(self, hpmn: int) -> int:
         return hpmn if self.context.on.untrapped else hpmn | r.PMU_TRAPS
@@ -91,8 +91,8 @@ class MediatedPmu(Vpmu):
     async def load(self) -> None:
         """The PMU is still the host's."""
 
-    def deactivate_traps(self) -> None:
-        self.host.put_2026(self.vcpu)
+    def deactivate_traps(self) -> Eventual[None]:
+        return self.host.put_2026(self.vcpu)
 
     async def put(self) -> None:
         """It is so again."""

@@ -55,12 +55,12 @@ class FromV8Pmu(BackedPmu):
     host: HostTraps = field(default_factory=HostTraps, init=False)
     context: PmuContext = field(default_factory=PmuContext, init=False)
 
-    def activate_traps(self) -> None:
+    def activate_traps(self) -> Eventual[None]:
         self.derive()
-        self.host.load_2026(self.vcpu, self._mdcr(), trap_controls.FINE_GRAINED)
+        return self.host.load_2026(self.vcpu, self._mdcr(), trap_controls.FINE_GRAINED)
 
-    def deactivate_traps(self) -> None:
-        self.host.put_2026(self.vcpu)
+    def deactivate_traps(self) -> Eventual[None]:
+        return self.host.put_2026(self.vcpu)
 
     def _mdcr(self) -> int:
         """kvm_arm_setup_mdcr_el2. The VM's own number is HPMN where fine-grained traps are; else that stays N."""

@@ -21,7 +21,6 @@ from enum import Enum
 from typing import ClassVar
 
 from services import registers as r
-from services._pmu import Burst
 from services.boot import HostPolicy
 from services.cpu import Call, Row, awaited
 from services.experiment import CpuSpec
@@ -151,9 +150,11 @@ class PartitionedPmu(Vpmu):
     async def _reside(self) -> None:
         """The registers go onto the CPU."""
         context = self.context
+        irqs = self.vcpu.local_irq_save()  # an IPI may start the host's PMU, whose enable is about to be elsewhere
         await self._take_from_host()
         await self.host_pmcr.keep(context)
         await self._set_traps()
+        self.vcpu.irqs = irqs
         swap_in = SwapIn(context)  # kvm_pmu_load
         swap_in.types(enforced)  # kvm_pmu_apply_event_filter
         swap_in.counters()
@@ -188,8 +189,10 @@ class PartitionedPmu(Vpmu):
         self.hpmn = hpmn
         self.derive()
         await self._take_from_host()
+        irqs = self.vcpu.local_irq_save()
         await self.host_pmcr.follow(context)
         await self._set_traps()
+        self.vcpu.irqs = irqs
         burst = growth.counters_in(context, before)
         context.swaps.register_writes += len(burst)
         await awaited(self.vcpu.kvm(burst))
@@ -249,17 +252,16 @@ class PartitionedPmu(Vpmu):
         return self.context.resident and self.context.full
 
     async def level(self) -> bool:
-        """Where no flag interrupts, those that have and been masked since wait on the CPU again, as after a load."""
+        """Where no flag interrupts, those that have and been masked since wait on the CPU again, as after a load. They
+        leave memory first: what an interrupt brings there in between stays, and is looked at."""
         context, pmu = self.context, self.pmu
-        if await context.overflow_status():
-            return True
-        flags = pmu.ovs & context.on.mask
-        if flags and context.resident and context.on.split:
-            burst = Burst()
-            burst.msr(r.PMOVSSET_EL0, flags)
-            self.vcpu.kvm_irqs_off(burst)
+        while not await context.overflow_status():
+            flags = pmu.ovs & context.on.mask
+            if not (flags and context.resident and context.on.split):
+                return False
             pmu.ovs &= ~flags
-        return False
+            await context.write(r.PMOVSSET_EL0, flags)
+        return True
 
     def guest_overflow(self, mask: int) -> None:
         self.context.take_overflows(mask)

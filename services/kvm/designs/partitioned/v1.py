@@ -55,9 +55,9 @@ class V1Pmu(Vpmu):
         """MDCR_EL2.TPM is clear."""
         return self.design.fine_grained(self.vcpu.spec, self.context.on.hpmn)
 
-    def activate_traps(self) -> None:
+    def activate_traps(self) -> Eventual[None]:
         self.derive()
-        self.host.load_6_12(self.vcpu, self._mdcr(), trap_controls.fine_grained(self.swapped))
+        return self.host.load_6_12(self.vcpu, self._mdcr(), trap_controls.fine_grained(self.swapped))
 
     async def load(self) -> None:
         """kvm_pmu_load."""
@@ -71,8 +71,8 @@ class V1Pmu(Vpmu):
         up_to_v5.registers_in(swap_in, SwapIn.pmcr_raw)
         await swap_in.done()
 
-    def deactivate_traps(self) -> None:
-        self.host.put_6_12(self.vcpu, trap_controls.fine_grained(self.swapped))
+    def deactivate_traps(self) -> Eventual[None]:
+        return self.host.put_6_12(self.vcpu, trap_controls.fine_grained(self.swapped))
 
     async def put(self) -> None:
         """kvm_pmu_put."""

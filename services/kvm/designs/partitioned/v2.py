@@ -45,9 +45,9 @@ class V2Pmu(Vpmu):
         """MDCR_EL2.TPM is clear."""
         return self.design.fine_grained(self.vcpu.spec, self.pmu.counters)
 
-    def activate_traps(self) -> None:
+    def activate_traps(self) -> Eventual[None]:
         self.derive()
-        self.host.load_6_12(
+        return self.host.load_6_12(
             self.vcpu, up_to_v5.mdcr(self.context, untrapped=self.swapped), trap_controls.fine_grained(self.swapped)
         )
 
@@ -63,8 +63,8 @@ class V2Pmu(Vpmu):
         up_to_v5.registers_in(swap_in, SwapIn.pmcr_raw)
         await swap_in.done()
 
-    def deactivate_traps(self) -> None:
-        self.host.put_6_12(self.vcpu, trap_controls.fine_grained(self.swapped))
+    def deactivate_traps(self) -> Eventual[None]:
+        return self.host.put_6_12(self.vcpu, trap_controls.fine_grained(self.swapped))
 
     async def put(self) -> None:
         """kvm_pmu_put."""

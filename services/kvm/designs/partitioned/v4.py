@@ -49,9 +49,9 @@ class V4Pmu(Vpmu):
     def swapped(self) -> bool:
         return self.context.owned and self.fgt
 
-    def activate_traps(self) -> None:
+    def activate_traps(self) -> Eventual[None]:
         self.derive()
-        self.host.load_6_12(
+        return self.host.load_6_12(
             self.vcpu, up_to_v5.mdcr(self.context, untrapped=self.swapped), trap_controls.fine_grained(self.fgt)
         )
 
@@ -67,8 +67,8 @@ class V4Pmu(Vpmu):
         up_to_v5.registers_in(swap_in, SwapIn.pmcr_raw)
         await swap_in.done()
 
-    def deactivate_traps(self) -> None:
-        self.host.put_6_12(self.vcpu, trap_controls.fine_grained(self.fgt))
+    def deactivate_traps(self) -> Eventual[None]:
+        return self.host.put_6_12(self.vcpu, trap_controls.fine_grained(self.fgt))
 
     async def put(self) -> None:
         """kvm_pmu_put."""

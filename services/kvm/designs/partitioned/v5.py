@@ -46,10 +46,10 @@ class V5Pmu(Vpmu):
         """kvm_vcpu_pmu_use_fgt."""
         return self.context.owned and self.design.fine_grained(self.vcpu.spec, self.pmu.counters)
 
-    def activate_traps(self) -> None:
+    def activate_traps(self) -> Eventual[None]:
         """PMSELR_EL0 and PMUSERENR_EL0 are the swap's."""
         self.derive()
-        self.host.load_6_12(self.vcpu, self._mdcr(), trap_controls.FINE_GRAINED, selr_and_userenr=False)
+        return self.host.load_6_12(self.vcpu, self._mdcr(), trap_controls.FINE_GRAINED, selr_and_userenr=False)
 
     async def load(self) -> None:
         """kvm_pmu_load."""
@@ -66,8 +66,8 @@ class V5Pmu(Vpmu):
         up_to_v5.registers_in(swap_in, SwapIn.pmcr)
         return swap_in
 
-    def deactivate_traps(self) -> None:
-        self.host.put_6_12(self.vcpu, trap_controls.FINE_GRAINED, userenr=False)
+    def deactivate_traps(self) -> Eventual[None]:
+        return self.host.put_6_12(self.vcpu, trap_controls.FINE_GRAINED, userenr=False)
 
     async def put(self) -> None:
         """kvm_pmu_put. PMUSERENR_EL0 stays as the guest had it, too."""

@@ -37,9 +37,9 @@ class V7Pmu(Vpmu):
         super().derive()
         self.context.fit(self, self.design.partition(self.vcpu.spec), n=self.pmu.counters)
 
-    def activate_traps(self) -> None:
+    def activate_traps(self) -> Eventual[None]:
         self.derive()
-        self.host.load_6_12(self.vcpu, mdcr(self.context, self.design), trap_controls.FINE_GRAINED)
+        return self.host.load_6_12(self.vcpu, mdcr(self.context, self.design), trap_controls.FINE_GRAINED)
 
     async def load(self) -> None:
         """kvm_pmu_load."""
@@ -59,8 +59,8 @@ class V7Pmu(Vpmu):
         swap_in.inten()
         await swap_in.done()
 
-    def deactivate_traps(self) -> None:
-        self.host.put_6_12(self.vcpu, trap_controls.FINE_GRAINED)
+    def deactivate_traps(self) -> Eventual[None]:
+        return self.host.put_6_12(self.vcpu, trap_controls.FINE_GRAINED)
 
     async def put(self) -> None:
         """kvm_pmu_put: PMCNTEN and PMINTEN stay as the guest had them."""
