@@ -79,6 +79,7 @@ class EmulatedPmu(Vpmu):
     """A vCPU's PMU in memory, each counter backed by a kernel counter of the vCPU's thread."""
 
     userenr_in_memory: ClassVar[bool] = True
+    loads_flags: ClassVar[frozenset[int]] = frozenset((r.PMOVSSET_EL0, r.PMOVSCLR_EL0, r.PMSWINC_EL0))
 
     design: Emulated = derived()
     host: HostTraps = field(default_factory=HostTraps, init=False)
@@ -108,12 +109,11 @@ class EmulatedPmu(Vpmu):
         self.widths = [MASK64 if self.long_counters else MASK32] * CYCLE_COUNTER + [MASK64]
         self.overflows_long = [r.PMCR_LP if self.long_counters else 0] * CYCLE_COUNTER + [r.PMCR_LC]
 
-    def activate_traps(self) -> None:
+    def activate_traps(self) -> Eventual[None]:
         mdcr = r.PMU_TRAPS | self.vcpu.spec.counters  # nothing is partitioned
         if self.design.per_vcpu_traps:
-            self.host.load_2026(self.vcpu, mdcr)
-        else:
-            self.host.load_6_12(self.vcpu, mdcr)
+            return self.host.load_2026(self.vcpu, mdcr)
+        return self.host.load_6_12(self.vcpu, mdcr)
 
     async def load(self) -> None:
         """The guest's PMU is in memory. With counters=fixed the backing event has to be one of this CPU's PMU."""
@@ -122,11 +122,10 @@ class EmulatedPmu(Vpmu):
             self._recreate(CYCLE_COUNTER)
             await awaited(self._perf(0))
 
-    def deactivate_traps(self) -> None:
+    def deactivate_traps(self) -> Eventual[None]:
         if self.design.per_vcpu_traps:
-            self.host.put_2026(self.vcpu)
-        else:
-            self.host.put_6_12(self.vcpu)
+            return self.host.put_2026(self.vcpu)
+        return self.host.put_6_12(self.vcpu)
 
     async def put(self) -> None:
         """Nor here."""
@@ -244,8 +243,22 @@ class EmulatedPmu(Vpmu):
         else:
             self._ask(DISABLE, counters & self.backed)
 
+    def _write_pmovsset(self, value: int) -> None:
+        self.pmu.ovs = self._flags() | value & self.pmu.mask
+
+    def _write_pmovsclr(self, value: int) -> None:
+        self.pmu.ovs = self._flags() & ~(value & self.pmu.mask)
+
     def _write_pmswinc(self, value: int) -> None:
-        self.pmu.increment(value, r.SW_INCR)
+        pmu = self.pmu
+        before = pmu.ovs
+        pmu.increment(value, r.SW_INCR)
+        if pmu.ovs != before:
+            pmu.ovs = self._flags() | pmu.ovs & ~before
+
+    def _flags(self) -> int:
+        """PMOVSSET_EL0 as the handler has loaded it, which kvm_pmu_perf_overflow may have changed since."""
+        return self.pmu.ovs if self.flags_loaded is None else self.flags_loaded
 
     def _write_pmcr(self, value: int) -> None:
         """kvm_pmu_handle_pmcr: P and C are not kept, LP only from PMUv3p5 on."""
@@ -375,6 +388,8 @@ WRITES: dict[int, Callable[[EmulatedPmu, int], None]] = {
     r.PMCR_EL0: EmulatedPmu._write_pmcr,
     r.PMCNTENSET_EL0: EmulatedPmu._write_pmcntenset,
     r.PMCNTENCLR_EL0: EmulatedPmu._write_pmcntenclr,
+    r.PMOVSSET_EL0: EmulatedPmu._write_pmovsset,
+    r.PMOVSCLR_EL0: EmulatedPmu._write_pmovsclr,
     r.PMSWINC_EL0: EmulatedPmu._write_pmswinc,
 }
 

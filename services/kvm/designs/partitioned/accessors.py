@@ -162,7 +162,13 @@ async def software_increment(context: PmuContext, _: int, value: int) -> None:
     """kvm_pmu_software_increment, the emulation's: it counts in memory, by PMCR_EL0 and PMCNTEN as the last put has
     left them there, and the next put writes over the counts. What overflows has its flag where flags are kept."""
     await check_access(context)
-    context.pmu.increment(value, r.SW_INCR)
+    pmu = context.pmu
+    before = pmu.ovs
+    pmu.increment(value, r.SW_INCR)
+    overflowed = pmu.ovs & ~before
+    if overflowed:
+        pmu.ovs = before
+        await context.change_overflows(lambda flags: flags | overflowed)
 
 
 # access_pmselr, access_pmuserenr, access_pmceid, PMMIR_EL1
