@@ -142,13 +142,13 @@ class Table:
             self._refuse_type(path, value, "an array of tables", f"write [[{_header(path)}]]")
         return [Table(self.document, (*path, index), element, keys) for index, element in enumerate(value)]
 
-    def text(self, key: str, default: str = "") -> str:
-        """A string that is not empty."""
+    def text(self, key: str, default: str = "", *, like: str = "…") -> str:
+        """A string that is not empty, `like` one."""
         value = self.data.get(key, default)
         if not isinstance(value, str):
-            self._refuse_type((*self.path, key), value, "a string", f'write {key} = "…"')
+            self._refuse_type((*self.path, key), value, "a string", f'write {key} = "{like}"')
         if key in self.data and not value.strip():
-            self.refuse(key, f"{_dotted((*self.path, key))} is empty", f'write {key} = "…", or leave it out')
+            self.refuse(key, f"{_dotted((*self.path, key))} is empty", f'write {key} = "{like}", or leave it out')
         return value
 
     def choice(self, key: str, choices: Iterable[str], default: str = "") -> str:

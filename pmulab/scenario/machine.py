@@ -172,7 +172,7 @@ def _cost_table(table: Table, found: Sequence[cores.Core]) -> str:
 
 def _costs(table: Table, default: str) -> costs.CostTable:
     given = table.table("cost", costs.NAMES)
-    overrides = {name: given.text(name) for name in given.data}
+    overrides = {name: given.text(name, like="20 ns") for name in given.data}
     for name, text in overrides.items():
         with given.blamed(name):
             costs.quantity(name, text)

@@ -46,7 +46,7 @@ REFUSED = [
     ('[machine]\ncosts = "altra"\n', 2, "no cost table 'altra'", "did you mean altra-n1-vhe"),
     ('[machine.cost]\nexit_fats = "1 ns"\n', 2, "unknown key 'exit_fats'", "did you mean exit_fast"),
     ('[machine.cost]\nexit_fast = "2 s"\n', 2, "'2 s' is too much", "1000000000 ns"),
-    ("[machine.cost]\nexit_fast = 3\n", 2, "must be a string", 'exit_fast = "'),
+    ("[machine.cost]\nexit_fast = 3\n", 2, "must be a string", 'exit_fast = "20 ns"'),
     ("[host]\nhz = 0\n", 2, "hz = 0 is out of range", "from 1 to 1000"),
     ("[host]\nreserved_host_counters = -2\n", 2, "reserved_host_counters = -2 is out of range", "from -1 to 31"),
     ("[host]\nreserved_host_counters = [1, 2]\n", 2, "2 values for 1 pCPU", "one for each pCPU"),
@@ -209,7 +209,7 @@ def test_a_scenario_is_refused_with_line_and_remedy(
         ("guest.counters=30", "HPMN cannot exceed PMCR_EL0.N", "at most 6"),
         ("guest.task.perf.events=cylces", "unknown event", "did you mean cycles"),
         ("kvm.designs=emulatd", "unknown design", "did you mean emulated"),
-        ("machine.cost.isb=3", "must be a string", 'isb = "'),
+        ("machine.cost.isb=3", "must be a string", 'isb = "20 ns"'),
     ],
 )
 def test_an_override_is_checked_like_the_file(override: str, problem: str, remedy: str) -> None:
