@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 import pmulab
 from pmulab import scenario
 from services.embedded import Embedded
@@ -114,6 +116,26 @@ async def test_a_program_of_the_host_is_counted_and_its_leaders_are_gone_with_it
     assert [cpu.pmu.used for cpu in perf.cpus] == [0, 0]
     (bpf, own) = run(tmp_path, HOST).host.events
     assert bpf.count == own.count == bpf.truth == own.truth > 0
+
+
+@pytest.mark.parametrize("to", ["", "to_ms = 10"])
+async def test_a_cpu_that_goes_offline_takes_its_leader_with_it(tmp_path: Path, to: str) -> None:
+    """perf_event_exit_cpu. Nobody calls it when the program has ended while it is away, and none opens a leader there
+    when it is back."""
+    path = tmp_path / "bperf.toml"
+    path.write_text(HOST.rpartition("[[host.task]]")[0] + f"[[host.offline]]\npcpu = 1\nfrom_ms = 5\n{to}\n")
+    (experiment,) = scenario.load(str(path)).experiments
+    lab = Embedded.of(experiment)
+    counting = [False]  # on the CPU that goes, whenever that changes
+    while lab.simulation.working:
+        await lab.simulation.step()
+        perf = lab.host.perf
+        if perf is not None and len(perf.cpus) == 2 and bool(perf.cpus[1].pmu.used) != counting[-1]:
+            counting.append(not counting[-1])
+    assert counting == [False, True, False]
+    assert perf is not None
+    assert perf.events == {}
+    assert perf.shared.online == ([0, 1] if to else [0])
 
 
 def test_a_vcpu_that_never_switches_is_counted_by_intervals_alone(tmp_path: Path) -> None:
