@@ -281,7 +281,7 @@ class HostCpu:
         assert self.boot is not None
         spec, process = of.session, of.process
         if self.boot.policy.refuses_guests:
-            spec = replace(spec, events=tuple(map(_fallen_back, spec.events)))
+            spec = _fallen_back(spec)
             ending = _ends_without(spec)
             if ending:
                 self.sessions.append(Session(spec, task, self.perf, refused=ending))
@@ -436,10 +436,14 @@ async def _tell(cpu: Cpu, count: Coroutine[Any, Any, int]) -> None:
     cpu.burst.notify(RESULT, counted)
 
 
-def _fallen_back(event: EventSpec) -> EventSpec:
-    """What the tool opens for an event while VMs own the whole PMU. For BPF programs it tries no other."""
-    other = None if event.software or event.bpf else without_guests(event)
-    return other or event
+def _fallen_back(spec: SessionSpec) -> SessionSpec:
+    """What the tool tries to open while VMs own the whole PMU: for BPF programs no other event than it was given."""
+
+    def tried(event: EventSpec) -> EventSpec:
+        kept = event.software or (event.bpf and spec.verb == "stat")
+        return event if kept else without_guests(event) or event
+
+    return replace(spec, events=tuple(map(tried, spec.events)))
 
 
 def _ends_without(spec: SessionSpec) -> str:

@@ -75,6 +75,12 @@ async def test_perf_tries_an_event_that_mediated_refuses_once_more_without_guest
     assert refused == []
     assert [event["name"] for event in events] == ["instructions:H", "instructions:kH", "instructions:H"]
     assert all(0 < event["count"] < event["truth"] < WORK / 10 for event in events), "none of the guest's"
+    of_bpf = replace(INSTRUCTIONS, name="instructions:b", bpf=True)
+    assert (await ran(with_host(experiment("mediated", counters=10), of_bpf)))[3] == ["instructions:b"]
+    recorded = SessionSpec("record", (replace(of_bpf, period=100_000),), cpu_wide=True)
+    of = experiment("mediated", counters=10)
+    of = replace(of, host=replace(of.host, cpus=(HostCpuSpec(sessions=(recorded,)),)))
+    assert [event["name"] for event in (await ran(of))[2]] == ["instructions:bH"]
     both = replace(INSTRUCTIONS, name="instructions:GH", names_side=True)
     assert (await ran(with_host(experiment("mediated", counters=10), both)))[3] == ["instructions:GH"]
 
