@@ -84,9 +84,10 @@ async def test_v5_s_load_of_a_trap_handler_is_preempted_and_put_saves_what_it_ha
 
 
 @pytest.mark.parametrize("pcpus", [1, 2])
-async def test_a_load_that_disables_preemption_is_whole(pcpus: int) -> None:
+@pytest.mark.parametrize("design", ["partitioned-v6", "partitioned"])  # v6 loads at vcpu_load, whatever its state
+async def test_a_load_that_disables_preemption_is_whole(design: str, pcpus: int) -> None:
     for before in LOAD:
-        found = world("partitioned", before, pcpus=pcpus)
+        found = world(design, before, pcpus=pcpus)
         assert not await found.preempted()
         assert found.counters() == RESTORED
 

@@ -21,13 +21,15 @@ OVERFLOWS, CLEARED = 0b01, 0b10  # the flag that comes; the one that the guest's
 DELAYS = range(COSTS["exit_full_sysreg"] // 2, COSTS["exit_full_sysreg"] * 3 // 2, COSTS["mrs"] // 2)
 
 
-async def flags(design: str, delay: int, *, nmi: bool, register: int = r.PMOVSCLR_EL0) -> tuple[int, int]:
-    """Counter 0 overflows, and the guest, whose registers are on the CPU, writes another's flag: which flags it
-    has when the host's handler has run, and how often it has."""
+async def flags(
+    design: str, delay: int, *, nmi: bool, register: int = r.PMOVSCLR_EL0, value: int = CLEARED
+) -> tuple[int, int]:
+    """Counter 0 overflows, and the guest, whose registers are on the CPU, writes a flag, another's if nothing is said:
+    which flags it has when the host's handler has run, and how often it has."""
 
     async def boot(cpu: Cpu, entry: Entry) -> None:
         cpu.burst.charge(Cost.TICK, 1000)
-        cpu.burst.msr(register, CLEARED)
+        cpu.burst.msr(register, value)
         cpu.burst.wfi()
 
     cpu = CpuSpec(model="test", counters=10, pmuver=6, fgt=1, pmi_delay=delay)
@@ -84,3 +86,30 @@ async def test_v7_s_write_of_a_flag_undoes_what_the_pmus_handler_stores_amid_it(
 async def test_a_pseudo_nmi_comes_amid_v8_s_write_of_a_flag_all_the_same(design: str, loses: set[bool]) -> None:
     """N24: local_irq_save() does not mask it."""
     assert await lost(design, nmi=True) == loses
+
+
+@pytest.mark.parametrize(
+    ("design", "nmi", "comes_back"),
+    [
+        (
+            "partitioned-v1",
+            False,
+            {False},
+        ),  # what the handler has found is undone by the store, and then not on the CPU
+        ("partitioned-v5", False, {False}),
+        ("partitioned-v7", False, {False, True}),  # in memory alone: the interrupt is still to come
+        ("partitioned-v8", False, {False, True}),
+        ("partitioned-v8", True, {False, True}),
+        ("partitioned-v9", False, {False, True}),  # it waits up to the store, and comes before the CPU's is cleared
+        ("partitioned-v9", True, {False}),  # as in v1
+        ("partitioned", False, {False}),  # the CPU's first, then memory's
+        ("partitioned", True, {False}),
+    ],
+)
+async def test_a_flag_that_the_guest_has_cleared_may_come_back_by_its_interrupt(
+    design: str, comes_back: set[bool], *, nmi: bool
+) -> None:
+    """B63, the other way round: a flag is in two places."""
+    delays = range(COSTS["exit_full_sysreg"], COSTS["exit_full_sysreg"] + 140, COSTS["mrs"] // 2)
+    found = [await flags(design, delay, nmi=nmi, value=OVERFLOWS) for delay in delays]
+    assert {bool(now & OVERFLOWS) for now, _ in found} == comes_back
