@@ -26,7 +26,8 @@ class Line:
 def fit(trial: Trial, start: Numbers) -> tuple[Numbers, dict[str, Times]]:
     """The fitted numbers, and the times that a run with them takes. Raises NoFitError.
 
-    A system time comes in ticks, few of them: the nearest that was found may still be off, as the times tell.
+    A system time comes in ticks, few of them: the nearest that was found may still be off, as the times tell. With a
+    share of the kernel's that it leads to there may be no numbers any more.
     """
     found = nearest = _fit_elapsed(trial, start)
     wanted = trial.system.get(BASE)
@@ -39,7 +40,10 @@ def fit(trial: Trial, start: Numbers) -> tuple[Numbers, dict[str, Times]]:
         if abs(times[BASE].system / wanted - 1) < CLOSE_SYSTEM:
             break
         share = _rounded(float(numbers.kernel_share) * wanted / times[BASE].system)
-        found = _fit_elapsed(trial, replace(numbers, kernel_share=share))
+        try:
+            found = _fit_elapsed(trial, replace(numbers, kernel_share=share))
+        except NoFitError:
+            break
     return nearest
 
 
