@@ -47,11 +47,11 @@ def without_el2(pmu: GuestPmu, n: int) -> int:
 
 def enforced(pmu: GuestPmu, n: int) -> int:
     """The same, and of a denied event neither in Non-secure state: there NSU and NSK would undo U and P, which no
-    posted version heeds. PMCCFILTR_EL0 has no event on the CPU, whatever memory keeps of it."""
+    posted version heeds."""
     value = without_el2(pmu, n)
     if pmu.denied and pmu.event(n) in pmu.denied:
         value &= ~(r.PMEVTYPER_NSK | r.PMEVTYPER_NSU)
-    return value if n != CYCLE_COUNTER else value & ~r.PMEVTYPER_EVTCOUNT
+    return value
 
 
 def enables(context: PmuContext) -> int:
