@@ -39,7 +39,7 @@ class GuestPmu:
     counter: list[int] = field(default_factory=lambda: [0] * 32)  # [31] is PMCCNTR_EL0
 
     mask: int = derived(init=False)  # the counters that exist for the guest, one bit each
-    event_mask: int = derived(init=False)  # what a type, PMCCFILTR_EL0 too, keeps of a write (kvm_pmu_evtyper_mask)
+    event_mask: int = derived(init=False)  # what PMEVTYPER<n>_EL0 keeps of a write (kvm_pmu_evtyper_mask)
 
     def __post_init__(self) -> None:
         self.derive()

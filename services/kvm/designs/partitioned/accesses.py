@@ -120,8 +120,9 @@ async def write_type(context: PmuContext, n: int, value: int) -> None:
 
 
 def keep_type(context: PmuContext, n: int, value: int) -> None:
-    """What memory keeps of it."""
-    context.pmu.typer[n] = value & context.pmu.event_mask
+    """What memory keeps of it: of the cycle counter's no event, as on the CPU, where a mediated PMU looks for it."""
+    mask = context.pmu.event_mask
+    context.pmu.typer[n] = value & (mask if n != CYCLE_COUNTER else mask & ~r.PMEVTYPER_EVTCOUNT)
 
 
 def types_written_through(hardware_type: HardwareType = enforced) -> Accesses:
