@@ -29,7 +29,8 @@ class StubVcpu:
         self.kicks = 0
         self.preemptible = True
         self.irqs = Irqs.ON
-        features = {"counters": spec.counters, "pmuver": spec.pmuver, "fgt": spec.fgt, "hpmn0": int(spec.hpmn0)}
+        features = {"counters": spec.counters, "pmuver": spec.pmuver, "fgt": spec.fgt}
+        features |= {"hpmn0": int(spec.hpmn0), "icntr": int(spec.icntr)}
         self.machine = Machine([features], [], mrs_cycles=1, msr_cycles=1, isb_cycles=1)
         self.host, self.guest = self.machine.add_context(False), self.machine.add_context(True)
         self.machine.add_profile([])

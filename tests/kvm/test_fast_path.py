@@ -5,6 +5,8 @@ v2 to v4 check nothing, v5 refuses there, and v6 leaves to sys_regs.c what it wo
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from services import registers as r
@@ -175,3 +177,17 @@ async def test_an_access_that_v5_refuses_stays_in_the_hypervisor_and_one_that_v6
     by_cost = (await made.result())["bill"]["host_by_cost"]
     assert by_cost["exit_fast"]
     assert bool(by_cost.get("exit_full_sysreg")) is not fast
+
+
+@pytest.mark.parametrize("design", UNCHECKED)
+async def test_pmswinc_is_of_event_counters_whatever_the_guest_has_enabled(design: str) -> None:
+    """PMICNTR_EL0's bit, too, which no mask keeps from it."""
+    vpmu, vcpu = made(design, replace(NO_FGT, pmuver=9, icntr=True))
+    vcpu.pmu.typer[0] = r.SW_INCR
+    await vcpu_load(vpmu)
+    await access(vpmu, r.PMCR_EL0, True, r.PMCR_E)
+    await access(vpmu, r.PMCNTENSET_EL0, True, r.MASK64)
+    vcpu.machine.poke(0, r.PMCNTENSET_EL0, r.MASK64)
+    before = vcpu.peek(PMEVCNTR(0))
+    await access(vpmu, r.PMSWINC_EL0, True, r.MASK64)
+    assert vcpu.peek(PMEVCNTR(0)) == before + 1
