@@ -113,6 +113,9 @@ class HostTask(HostTaskState, HostThread):
             await pcpu.serve_interrupts(phase.el)
         self._own_time()
 
+    def comes_to(self, cpu: int) -> bool:
+        return cpu == self.cpu
+
     def kill(self) -> None:
         """By a signal: what is left of its work is not done."""
         self.phase, self.left = self._of_a_run() * self.spec.repeat, 0

@@ -445,7 +445,7 @@ class PCpu(PCpuState):
             if current is not None and current.guest_overflow(value, self.machine.raised(self.cpu)) and value:
                 self.noticed = True
         elif code == TASK_KILLED:
-            if value >= len(self.threads) or self.threads[value].cpu != self.cpu:
+            if value >= len(self.threads) or not self.threads[value].comes_to(self.cpu):
                 raise ProtocolError(
                     f"operation {index}: thread {value}, which is to be killed, is not on pCPU {self.cpu}"
                 )

@@ -103,6 +103,9 @@ class PerfProcess(PerfProcessState, HostThread):
         else:
             pcpu.rq.sleep(pcpu.now + self.interval, self.id)
 
+    def comes_to(self, cpu: int) -> bool:
+        return cpu in self.pcpus
+
     def kill(self) -> None:
         """It ends: it could not open its events."""
         self.finished = True

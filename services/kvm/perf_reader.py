@@ -85,6 +85,9 @@ class PerfReader(PerfReaderState, HostThread):
             await pcpu.serve_interrupts(2)
             self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
 
+    def comes_to(self, cpu: int) -> bool:
+        return cpu == self.cpu
+
     def kill(self) -> None:
         raise ProtocolError(f"thread {self.id} is a process of perf, not a task that it starts")
 

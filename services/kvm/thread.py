@@ -60,6 +60,10 @@ class Thread(Protocol):
 
     async def switched_out(self) -> None: ...
 
+    def comes_to(self, cpu: int) -> bool:
+        """Is it on that pCPU, or there from time to time?"""
+        ...
+
     def kill(self) -> None:
         """It ends without having done anything more. Raises ProtocolError for what cannot."""
         ...

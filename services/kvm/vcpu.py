@@ -343,6 +343,9 @@ class VCpu(VCpuState):
         machine.set_running(cpu, self.context, el, profile)
         return machine.next_stop(cpu, left)
 
+    def comes_to(self, cpu: int) -> bool:
+        return cpu == self.cpu
+
     def kill(self) -> None:
         raise ProtocolError(f"thread {self.id} is a vCPU's: it cannot be killed")
 

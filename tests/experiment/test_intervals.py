@@ -162,6 +162,14 @@ def test_one_process_reads_a_session_on_several_cpus_one_after_the_other(tmp_pat
         assert now - before >= 10**7
 
 
+def test_the_one_process_of_several_cpus_ends_if_it_cannot_open_its_events(tmp_path: Path) -> None:
+    """The leader of a group that Arm's driver maps to nothing."""
+    made = run(tmp_path, "pcpus = 2\n" + HOST.replace("{cycles,", "{ref-cycles,"))
+    assert [one.session for one in made.host.refused_sessions] == ["host.perf.0"]
+    assert made.host.intervals == ()
+    assert made.time.idle > 0.99 * made.virtual_seconds, "the other pCPU's: nobody reads there"
+
+
 def test_a_vcpus_thread_is_read_while_it_is_off_the_cpu(tmp_path: Path) -> None:
     text = HOST.replace('verb = "stat"', 'verb = "stat"\nguest = "vm0"')
     made = run(tmp_path, text)
