@@ -221,14 +221,18 @@ class VCpu(VCpuState):
 
     def _synced(self, leave: Callable[[], bool]) -> Callable[[], bool]:
         """A way out of the guest, with kvm_pmu_sync_hwstate behind it."""
+        off = OFF if self.pcpu.pseudo_nmi else MASKED
 
         def synced() -> bool:
             pending = leave()
-            before = self.preemptible, self.local_irq_save()
-            self.preemptible = False
-            self.syncing = self._update_pmu()
-            self.preemptible, self.irqs = before
-            return pending or self.syncing is not None
+            irqs, preemptible = self.irqs, self.preemptible
+            self.irqs, self.preemptible = off, False
+            sync = self._update_pmu()
+            self.irqs, self.preemptible = irqs, preemptible
+            if sync is None:
+                return pending
+            self.syncing = sync
+            return True
 
         return synced
 
@@ -941,7 +945,7 @@ class VCpu(VCpuState):
 
     def restore(self, saved: state.Saved) -> None:
         """Take up what `save` gave."""
-        self.windows, self.irqs, self.preemptible, self.running = 0, ON, True, True
+        self.windows, self.irqs, self.preemptible, self.running, self.syncing = 0, ON, True, True, None
         state.restore(self, saved)
         self.set_task_cpu(self.cpu)
         self.vgic.derive()
