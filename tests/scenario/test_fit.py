@@ -59,6 +59,21 @@ def test_the_share_in_the_kernel_is_that_with_which_the_system_time_is_met() -> 
     assert found == Numbers(Decimal("1.6"), Decimal("0.5"), Decimal("0.04"))
 
 
+def test_a_fit_stands_though_the_share_that_it_leads_to_has_none() -> None:
+    class Ends(Linear):
+        def run(self, numbers: Numbers) -> dict[str, Times]:
+            if numbers.kernel_share != share:
+                raise NoFitError("a run fails")
+            return super().run(numbers)
+
+    share, lines = Decimal("0.01"), {BASE: (0.03, 0.02), OTHER: (0.1, 0.4)}
+    made = Linear(4.0, lines, {}).run(Numbers(Decimal("1.6"), Decimal("0.5"), share))
+    trial = Ends(4.0, lines, {design: times.elapsed for design, times in made.items()})
+    trial.system = {BASE: 4 * made[BASE].system}
+    found, _ = fit(trial, Numbers(Decimal("1.25"), Decimal(1), share))
+    assert found == Numbers(Decimal("1.6"), Decimal("0.5"), share)
+
+
 class Ticks(Linear):
     """Whose elapsed times are always met, and whose system times are what happened to be found."""
 
