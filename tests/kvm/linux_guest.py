@@ -66,12 +66,7 @@ class LinuxGuest(Scripted):
                 cpu.burst.timer(Timer.SLEEP, cpu.now + SLEEP)
                 cpu.burst.wfi()
                 return
-            if step.write:
-                assert step.value is not None
-                cpu.burst.msr(step.register, step.value)
-                await cpu.wait()
-            else:
-                await cpu.mrs(step.register)
+            await step.perform(cpu)
         self.ended = cpu.now
         cpu.burst.notify(Notice.WORK_DONE, 0)
         cpu.burst.wfi()

@@ -4,6 +4,7 @@ and the host's driver do for them."""
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from services import registers as r
@@ -50,15 +51,8 @@ class Linux(Scripted):
             await cpu.wait()
         self.simulation.board.machine.observed()
         for one in self.accesses:
-            try:
-                if one.write:
-                    assert one.value is not None
-                    cpu.burst.msr(one.register, one.value)
-                    await cpu.wait()
-                else:
-                    await cpu.mrs(one.register)
-            except TookException:
-                pass
+            with suppress(TookException):
+                await one.perform(cpu)
         cpu.burst.notify(Notice.WORK_DONE, 0)
         cpu.burst.wfi()
 

@@ -155,12 +155,9 @@ class Program(Scripted):
                 machine.poke(0, one.register, one.value)
             return
         try:
-            if one.write:
-                assert one.value is not None
-                cpu.burst.msr(one.register, one.value)
-                await cpu.wait()
-            else:
-                self.read.append(await cpu.mrs(one.register))
+            read = await one.perform(cpu)
+            if read is not None:
+                self.read.append(read)
         except TookException:
             self.undefined += 1
         if one.write and one.register in MASKS and not one.trapped and (one.value or 0) & hidden:  # QEMU

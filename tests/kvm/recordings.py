@@ -21,6 +21,7 @@ import orjson
 
 from services import registers as r
 from services._pmu import register_encoding, register_name
+from services.cpu import Cpu
 from services.experiment import CpuSpec, EventSpec
 from services.kvm.guest_pmu import UNKNOWN
 
@@ -69,6 +70,15 @@ class Seen:
     write: bool
     register: int
     value: int | None  # none of a trapped read
+
+    async def perform(self, cpu: Cpu) -> int | None:
+        """Make it; the value read, None of a write. Raises TookException."""
+        if self.write:
+            assert self.value is not None
+            cpu.burst.msr(self.register, self.value)
+            await cpu.wait()
+            return None
+        return await cpu.mrs(self.register)
 
     def __str__(self) -> str:
         who = f"{'guest ' if self.guest else ''}{'trapped ' if self.trapped else ''}{'w' if self.write else 'r'}"

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from services import registers as r
-from services.kvm.designs.partitioned.v7 import V7
+from services.cpu import awaited
+from services.kvm.designs.partitioned.v7 import V7, V7Pmu
+from services.kvm.designs.partitioned.v8 import V8Pmu
 from services.kvm.simulation import Simulation
 from services.registers import CYCLE_BIT, PMEVTYPER
 from tests.kvm.scripted import experiment
@@ -66,9 +68,10 @@ async def test_in_v7_hpmn_reaches_into_the_hosts_counters_where_the_vm_wants_mor
     of = experiment(design, counters=4, cpu=replace(FGT, reserved_host_counters=4))
     (vcpu,) = Simulation(of).vcpus
     assert vcpu.pmu.counters == counters
-    vcpu.vpmu.context.owned = True  # type: ignore[attr-defined]
+    assert isinstance(vcpu.vpmu, V7Pmu | V8Pmu)
+    vcpu.vpmu.context.owned = True
     vcpu.pcpu.enter_kernel()
-    vcpu.vpmu.activate_traps()
+    await awaited(vcpu.vpmu.activate_traps())
     assert vcpu.machine.peek(0, r.MDCR_EL2) & r.MDCR_EL2_HPMN == counters
 
 
