@@ -20,6 +20,13 @@ from services.kvm.vpmu import KvmVcpu, Swaps, Vpmu
 from services.state import derived
 
 
+def _enables() -> Burst:
+    burst = Burst()
+    burst.mrs(r.PMINTENSET_EL1)
+    burst.mrs(r.PMCR_EL0)
+    return burst
+
+
 @dataclass(eq=False, slots=True)
 class PmuContext:
     """On the CPU while the vCPU is loaded and owns its range there (GUEST_OWNED), in `pmu` otherwise (FREE)."""
@@ -37,7 +44,7 @@ class PmuContext:
     # One register of the CPU.
     read: Callable[[int], Coroutine[Any, Any, int]] = derived(init=False)
     write: Callable[[int, int], Coroutine[Any, Any, None]] = derived(init=False)
-    on_status: Burst = derived(init=False)  # what `enables` reads
+    on_status: Burst = derived(init=False, default_factory=_enables)  # what `enables` reads
 
     def fit(self, of: Vpmu, on: GuestRange, n: int, most: int | None = None) -> None:
         """To the CPU that the vCPU is on. `most`: None if it has them all."""
@@ -45,9 +52,6 @@ class PmuContext:
         self.read, self.write = of.vcpu.read, of.vcpu.write
         self.on, self.n, self.most = on, n, on.hpmn if most is None else most
         self.beyond = (1 << self.most) - (1 << on.hpmn)
-        self.on_status = Burst()
-        self.on_status.mrs(r.PMINTENSET_EL1)
-        self.on_status.mrs(r.PMCR_EL0)
 
     @property
     def full(self) -> bool:
