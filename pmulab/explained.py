@@ -217,13 +217,7 @@ class Explained:
     def _memory(self) -> dict[str, int]:
         """The guest's registers as KVM has them, each once."""
         pmu = self.vcpu.pmu
-        found = {
-            _pmu.register_name(r.PMCCNTR_EL0 if n == r.CYCLE_COUNTER else r.PMEVCNTR(n)): count
-            for n, count in enumerate(pmu.counter)
-        }
-        found |= {
-            _pmu.register_name(r.PMCCFILTR_EL0 if n == r.CYCLE_COUNTER else r.PMEVTYPER(n)): value
-            for n, value in enumerate(pmu.typer)
-        }
+        found = {_pmu.register_name(r.counter_register(n)): count for n, count in enumerate(pmu.counter)}
+        found |= {_pmu.register_name(r.type_register(n)): value for n, value in enumerate(pmu.typer)}
         kept = (r.PMCR_EL0, r.PMCNTENSET_EL0, r.PMINTENSET_EL1, r.PMOVSSET_EL0, r.PMSELR_EL0, r.PMUSERENR_EL0)
         return found | {_pmu.register_name(one): pmu.read(one) or 0 for one in kept}

@@ -60,6 +60,16 @@ def PMEVTYPER(n: int) -> int:  # noqa: N802 - the architectural name
     return _PMEVTYPER[n]
 
 
+def counter_register(n: int) -> int:
+    """Where counter `n` counts: PMEVCNTR<n>_EL0, or of the cycle counter PMCCNTR_EL0."""
+    return PMCCNTR_EL0 if n == CYCLE_COUNTER else PMEVCNTR(n)
+
+
+def type_register(n: int) -> int:
+    """What it counts: PMEVTYPER<n>_EL0, or of the cycle counter PMCCFILTR_EL0."""
+    return PMCCFILTR_EL0 if n == CYCLE_COUNTER else PMEVTYPER(n)
+
+
 def counter_mask(events: int) -> int:
     """The event counters below `events`, and the cycle counter, one bit each."""
     return ((1 << events) - 1) | CYCLE_BIT

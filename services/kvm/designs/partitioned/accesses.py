@@ -100,12 +100,12 @@ def has_counter(context: PmuContext, n: int) -> None:
 
 async def read_counter(context: PmuContext, n: int) -> int:
     has_counter(context, n)
-    return await context.read(r.PMCCNTR_EL0 if n == CYCLE_COUNTER else r.PMEVCNTR(n))
+    return await context.read(r.counter_register(n))
 
 
 async def write_counter(context: PmuContext, n: int, value: int) -> None:
     has_counter(context, n)
-    await context.write(r.PMCCNTR_EL0 if n == CYCLE_COUNTER else r.PMEVCNTR(n), value)
+    await context.write(r.counter_register(n), value)
 
 
 async def read_type(context: PmuContext, n: int) -> int:
@@ -130,7 +130,7 @@ def types_written_through(hardware_type: HardwareType = enforced) -> Accesses:
 
     async def write(context: PmuContext, n: int, value: int) -> None:
         await write_type(context, n, value)
-        await context.write(r.PMCCFILTR_EL0 if n == CYCLE_COUNTER else r.PMEVTYPER(n), hardware_type(context.pmu, n))
+        await context.write(r.type_register(n), hardware_type(context.pmu, n))
 
     return Accesses(writes={**by_type(write), r.PMXEVTYPER_EL0: selected_write(write)})
 

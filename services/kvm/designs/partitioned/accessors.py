@@ -25,10 +25,6 @@ def exists(context: PmuContext, n: int) -> None:
         raise InjectUndef
 
 
-def _register(n: int) -> int:
-    return r.PMCCNTR_EL0 if n == CYCLE_COUNTER else r.PMEVCNTR(n)
-
-
 # access_pmu_evcntr
 
 
@@ -39,7 +35,7 @@ async def read_counter(context: PmuContext, n: int) -> int:
 
 async def _read_counter(context: PmuContext, n: int) -> int:
     exists(context, n)
-    return await context.read(_register(n))
+    return await context.read(r.counter_register(n))
 
 
 async def write_counter(context: PmuContext, n: int, value: int) -> None:
@@ -50,7 +46,7 @@ async def write_counter(context: PmuContext, n: int, value: int) -> None:
 async def _write_counter(context: PmuContext, n: int, value: int) -> None:
     exists(context, n)
     await check_access(context)  # once more, as access_pmu_evcntr does before a write
-    await context.write(_register(n), value)
+    await context.write(r.counter_register(n), value)
 
 
 async def read_selected_counter(context: PmuContext, _: int) -> int:

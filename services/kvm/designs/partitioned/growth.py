@@ -101,7 +101,7 @@ async def write_type(context: PmuContext, n: int, value: int) -> None:
     there = _on_cpu(context, n)
     accesses.keep_type(context, n, value)
     if there:
-        await context.write(r.PMCCFILTR_EL0 if n == CYCLE_COUNTER else r.PMEVTYPER(n), enforced(context.pmu, n))
+        await context.write(r.type_register(n), enforced(context.pmu, n))
 
 
 async def write_pmcr(context: PmuContext, register: int, value: int) -> None:

@@ -23,7 +23,6 @@ from services.kvm.designs.partitioned.posted import Posted
 from services.kvm.designs.partitioned.swap import without_el2
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.vpmu import KvmVcpu, SetN, axis
-from services.registers import CYCLE_COUNTER
 from services.state import derived
 
 
@@ -41,7 +40,7 @@ async def clear_overflows(context: PmuContext, register: int, value: int) -> Non
 
 
 async def _filtered(context: PmuContext, n: int) -> None:
-    await context.write(r.PMCCFILTR_EL0 if n == CYCLE_COUNTER else r.PMEVTYPER(n), without_el2(context.pmu, n))
+    await context.write(r.type_register(n), without_el2(context.pmu, n))
 
 
 async def write_type(context: PmuContext, n: int, value: int) -> None:

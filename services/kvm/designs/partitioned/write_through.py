@@ -37,13 +37,13 @@ def _exists(context: PmuContext, n: int) -> None:
 
 async def read_counter(context: PmuContext, n: int) -> int:
     _exists(context, n)
-    return await context.read(r.PMCCNTR_EL0 if n == CYCLE_COUNTER else r.PMEVCNTR(n))
+    return await context.read(r.counter_register(n))
 
 
 async def write_counter(context: PmuContext, n: int, value: int) -> None:
     _exists(context, n)
     context.pmu.counter[n] = value
-    await context.write(r.PMCCNTR_EL0 if n == CYCLE_COUNTER else r.PMEVCNTR(n), value)
+    await context.write(r.counter_register(n), value)
 
 
 async def read_selected_counter(context: PmuContext, register: int) -> int:
@@ -72,12 +72,12 @@ async def write_unchecked(context: PmuContext, register: int, value: int) -> Non
 
 
 async def read_any_counter(context: PmuContext, n: int) -> int:
-    return await read_unchecked(context, r.PMCCNTR_EL0 if n == CYCLE_COUNTER else r.PMEVCNTR(n))
+    return await read_unchecked(context, r.counter_register(n))
 
 
 async def write_any_counter(context: PmuContext, n: int, value: int) -> None:
     context.pmu.counter[n] = value
-    await write_unchecked(context, r.PMCCNTR_EL0 if n == CYCLE_COUNTER else r.PMEVCNTR(n), value)
+    await write_unchecked(context, r.counter_register(n), value)
 
 
 async def write_any_selected_counter(context: PmuContext, register: int, value: int) -> None:
@@ -155,7 +155,7 @@ def _write_type(hardware_type: HardwareType) -> Write:
     async def write(context: PmuContext, n: int, value: int) -> None:
         _exists(context, n)
         context.pmu.typer[n] = value & context.pmu.event_mask
-        register = r.PMCCFILTR_EL0 if n == CYCLE_COUNTER else r.PMEVTYPER(n)
+        register = r.type_register(n)
         await context.write(register, hardware_type(context.pmu, n))
 
     return write
