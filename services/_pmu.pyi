@@ -9,6 +9,13 @@ __all__ = [
     "CPUTIME_HOST_KERNEL",
     "CPUTIME_HOST_USER",
     "CPUTIME_IDLE",
+    "NOTE_GET_ONE_REG",
+    "NOTE_INJECT_UNDEF",
+    "NOTE_SET_ONE_REG",
+    "NOTE_VCPU_IS_PUT",
+    "NOTE_VCPU_LOAD",
+    "NOTE_VCPU_LOADED",
+    "NOTE_VCPU_PUT",
     "OP_CHARGE",
     "OP_CLOCK",
     "OP_COMPUTE",
@@ -18,6 +25,7 @@ __all__ = [
     "OP_ISB",
     "OP_MRS",
     "OP_MSR",
+    "OP_NOTE",
     "OP_NOTIFY",
     "OP_TIMER",
     "OP_TRUTH",
@@ -60,6 +68,16 @@ OP_WINDOW: Final[int]
 OP_NOTIFY: Final[int]  # subject: code. 1 operand: value
 OP_DONE: Final[int]
 OP_USER_MRS: Final[int]  # subject: register, which the software's program reads at EL0. Yields a value
+OP_NOTE: Final[int]  # subject: code, operand: value; for whoever observes the machine
+
+# What KVM tells an observer (`Machine.note`): the first operand is a vCPU's context.
+NOTE_VCPU_LOAD: Final[int]  # vcpu_load begins
+NOTE_VCPU_LOADED: Final[int]  # and has ended
+NOTE_VCPU_PUT: Final[int]
+NOTE_VCPU_IS_PUT: Final[int]
+NOTE_GET_ONE_REG: Final[int]  # context << 16 | register, and the value
+NOTE_SET_ONE_REG: Final[int]
+NOTE_INJECT_UNDEF: Final[int]  # the access that has trapped last is UNDEFINED for the guest
 
 # Whose time it is.
 CPUTIME_GUEST: Final[int]
@@ -133,6 +151,8 @@ class Burst:
     def ipi(self, target: int) -> None: ...
     def window(self) -> None: ...
     def notify(self, code: int, value: int) -> None: ...
+    def note(self, code: int, value: int) -> None:
+        """For whoever observes the machine: it takes no time, stops nothing, and is not in the log."""
     def done(self) -> None: ...
     def extend(self, other: Burst) -> int:
         """Append a prepared burst; return the slot of its first value."""
@@ -323,6 +343,16 @@ class Machine:
     def observe(self, on: bool) -> None: ...
     def observed(self) -> list[tuple[int, int, int, int, int, int]]:
         """(cpu, cycle, el, code, register or mark, value) since the last call; empty unless observing."""
+    # Who observes it.
+    def note(self, cpu: int, code: int, a: int, b: int) -> None:
+        """Tell whoever observes the machine (NOTE_...): it takes no time and is not in the log."""
+    def judge(self, vcpus: Sequence[tuple[int, int, int, Sequence[int]]]) -> None:
+        """Have what happens from now on judged. Of each vCPU: its context, PMCR_EL0.N and PMUVer as its VMM has set
+        them (0: it has no PMU), and the events that the VM's filter denies."""
+    def violations(self) -> int:
+        """How many broken invariants have been found."""
+    def judgement(self) -> bytes | None:
+        """What has been found, as JSON (`services.judge`); None if nothing is judged."""
     # Snapshot.
     def state(self) -> bytes: ...
     def restore(self, state: bytes) -> None:

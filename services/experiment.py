@@ -306,3 +306,4 @@ class Experiment:
         return {session.name for session in self.host_sessions() if session.verb == "record"}
 
     exits: ExitSpec = ExitSpec()
+    judged: bool = True  # the invariants are judged

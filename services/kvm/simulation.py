@@ -86,6 +86,10 @@ class Simulation:
             pcpu.wake_reader = self.readers.wake
         self.requests = Requests(board, self.design, self.pcpus, self.vcpus, self._perf_process)
         self.at_boot = len(self.threads), len(self.readers.known), len(self.processes)
+        if experiment.judged:
+            board.machine.judge(
+                [(vcpu.context, vcpu.pmu.counters, vcpu.pmu.pmuver, vcpu.pmu.denied) for vcpu in self.vcpus]
+            )
         self.entered = False  # a handler is running, or a vCPU preempted in one of KVM's, so not all state is data
 
     def _add_guest(self, vm: int) -> None:

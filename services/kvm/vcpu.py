@@ -10,6 +10,11 @@ from typing import Any
 from services import state
 from services._pmu import (
     COMPUTE_EL_SHIFT,
+    NOTE_INJECT_UNDEF,
+    NOTE_VCPU_IS_PUT,
+    NOTE_VCPU_LOAD,
+    NOTE_VCPU_LOADED,
+    NOTE_VCPU_PUT,
     OP_COMPUTE,
     OP_DONE,
     OP_HVC,
@@ -282,6 +287,7 @@ class VCpu(VCpuState):
             self.running = False
             await self._take_interrupts()
             self.running = True
+        self._note(NOTE_VCPU_LOAD)
         began = self.pcpu.now
         before = self.pcpu.perf_bursts
         self.machine.set_account(self.cpu, Account.SWAP)
@@ -295,6 +301,7 @@ class VCpu(VCpuState):
             await self._take_interrupts()
         self.load_times.add(began, self.pcpu.now)
         self.swap_bursts += self.pcpu.perf_bursts - before
+        self._note(NOTE_VCPU_LOADED)
         self.machine.set_account(self.cpu, Account.TRAP)
         if self.preempted.work is None:
             await self._scheduled()
@@ -317,6 +324,7 @@ class VCpu(VCpuState):
         """KVM's sched_out notifier: vcpu_put, with interrupts off."""
         self.preemptible = False
         self.local_irq_save()
+        self._note(NOTE_VCPU_PUT)
         began, before = self.pcpu.now, self.pcpu.perf_bursts
         self.machine.set_account(self.cpu, Account.SWAP)
         await awaited(self.vpmu.deactivate_traps())
@@ -326,7 +334,12 @@ class VCpu(VCpuState):
         await self.vpmu.put()
         self.put_times.add(began, self.pcpu.now)
         self.swap_bursts += self.pcpu.perf_bursts - before
+        self._note(NOTE_VCPU_IS_PUT)
         self.irqs, self.preemptible = ON, True
+
+    def _note(self, code: int) -> None:
+        """For whoever observes the machine."""
+        self.machine.note(self.cpu, code, self.context, 0)
 
     def next_interaction(self) -> int:
         """The time of what happens next on this vCPU, while it is the current thread."""
@@ -833,6 +846,7 @@ class VCpu(VCpuState):
         if not self.enter_el1(self.vgic.timer_deadline):
             self._enter_expired()
         if undefined:
+            self._note(NOTE_INJECT_UNDEF)
             raise TookException(ESR_UNKNOWN)
         return value
 
@@ -852,6 +866,7 @@ class VCpu(VCpuState):
                 raise InjectUndef
             return await awaited(self.vpmu.access(register, write, value))
         except InjectUndef:
+            self._note(NOTE_INJECT_UNDEF)
             raise TookException(ESR_UNKNOWN) from None
         finally:
             self.irqs = ON

@@ -128,6 +128,10 @@ impl Burst {
         self.post(Operation::Notify, code, value)
     }
 
+    fn note(&mut self, code: u32, value: u64) -> PyResult<()> {
+        self.post(Operation::Note, code, value)
+    }
+
     pub fn done(&mut self) {
         self.inner.post(Operation::Done, 0, 0);
     }

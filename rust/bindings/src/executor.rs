@@ -45,7 +45,8 @@ impl Executor {
             let stop = {
                 // Not while Python attends to a stop: it has the machine execute KVM's bursts and the host's.
                 let mut machine = self.machine.bind(py).try_borrow_mut()?;
-                let stop = machine.run_burst(cpu, &mut *burst.try_borrow_mut()?, next, self.interruptible)?;
+                let stop =
+                    machine.run_software(cpu, &mut *burst.try_borrow_mut()?, next, self.interruptible)?;
                 if stop == CoreStop::End {
                     return Ok(At::End(machine.now(cpu)?));
                 }
@@ -60,7 +61,9 @@ impl Executor {
                     };
                     let emulated = self.trapped.bind(py).call1((register, write, value, program))?;
                     if emulated.is_exact_instance_of::<PyInt>() {
-                        burst.try_borrow_mut()?.set_value(index, emulated.extract()?);
+                        let value = emulated.extract()?;
+                        self.machine.bind(py).try_borrow_mut()?.emulated(cpu, value)?;
+                        burst.try_borrow_mut()?.set_value(index, value);
                         next = index + 1;
                         continue;
                     }
@@ -159,7 +162,15 @@ impl Executor {
         let py = burst.py();
         let (at, mut next) = stop.place();
         match value {
-            Some(value) => burst.try_borrow_mut()?.set_value(at, value),
+            Some(value) => {
+                if stop.is_trap() {
+                    self.machine
+                        .bind(py)
+                        .try_borrow_mut()?
+                        .emulated(self.cpu.load(Ordering::Relaxed), value)?;
+                }
+                burst.try_borrow_mut()?.set_value(at, value);
+            }
             None if stop.is_trap() => next = at,
             None => {}
         }

@@ -2,11 +2,13 @@
 
 mod burst;
 mod executor;
+mod judgement;
 mod machine;
 mod rules;
 mod stop;
 mod turns;
 
+use judge::note;
 use pmu::burst::{COMPUTE_EL_SHIFT, Operation};
 use pmu::cpu::Whose;
 use pmu::register::Register;
@@ -52,8 +54,20 @@ fn _pmu(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ("OP_NOTIFY", Operation::Notify),
         ("OP_DONE", Operation::Done),
         ("OP_USER_MRS", Operation::UserMrs),
+        ("OP_NOTE", Operation::Note),
     ] {
         module.add(name, operation as u8)?;
+    }
+    for (name, code) in [
+        ("NOTE_VCPU_LOAD", note::VCPU_LOAD),
+        ("NOTE_VCPU_LOADED", note::VCPU_LOADED),
+        ("NOTE_VCPU_PUT", note::VCPU_PUT),
+        ("NOTE_VCPU_IS_PUT", note::VCPU_IS_PUT),
+        ("NOTE_GET_ONE_REG", note::GET_ONE_REG),
+        ("NOTE_SET_ONE_REG", note::SET_ONE_REG),
+        ("NOTE_INJECT_UNDEF", note::INJECT_UNDEF),
+    ] {
+        module.add(name, code)?;
     }
     module.add("COMPUTE_EL_SHIFT", COMPUTE_EL_SHIFT)?;
     for (name, whose) in [

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use judge::{Judge, VcpuSetup};
 use pmu::cpu::Whose;
 use pmu::feature::Features;
 use pmu::machine::{Costs, Interrupts, Stop as CoreStop};
+use pmu::observer::By;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -15,7 +17,7 @@ use crate::stop::Stop;
 /// All pCPUs, the contexts that run on them, what really happened, and the ordered log's digest.
 #[pyclass(module = "services._pmu")]
 pub struct Machine {
-    inner: pmu::machine::Machine,
+    inner: pmu::machine::Machine<Option<Judge>>,
 }
 
 /// What makes no sense, for Python.
@@ -43,6 +45,22 @@ impl Machine {
         interrupts: impl Into<Interrupts>,
     ) -> PyResult<CoreStop> {
         self.inner.execute(cpu, &mut burst.inner, start, interrupts).map_err(value_error)
+    }
+
+    /// Likewise, of software that attends the CPU.
+    pub fn run_software(
+        &mut self,
+        cpu: usize,
+        burst: &mut Burst,
+        start: usize,
+        interrupts: impl Into<Interrupts>,
+    ) -> PyResult<CoreStop> {
+        self.inner.execute_by(By::Software, cpu, &mut burst.inner, start, interrupts).map_err(value_error)
+    }
+
+    /// As of `pmu::machine::Machine`.
+    pub fn emulated(&mut self, cpu: usize, value: u64) -> PyResult<()> {
+        self.inner.emulated(cpu, value).map_err(value_error)
     }
 
     /// As of `pmu::machine::Machine`.
@@ -78,7 +96,7 @@ impl Machine {
         let cpus = cpus.iter().map(features).collect::<PyResult<Vec<_>>>()?;
         let costs = Costs { mrs: mrs_cycles, msr: msr_cycles, isb: isb_cycles };
         let inner = pmu::machine::Machine::new(cpus, &events, costs).map_err(value_error)?;
-        Ok(Self { inner })
+        Ok(Self { inner: inner.observed_by(None) })
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts sequences into vectors")]
@@ -354,6 +372,30 @@ impl Machine {
     fn observed(&mut self) -> Vec<(u16, u64, u8, u16, u64, u64)> {
         let records = self.inner.take_observed();
         records.iter().map(|r| (r.cpu, r.cycle, r.el, r.code, r.subject, r.value)).collect()
+    }
+
+    fn note(&mut self, cpu: usize, code: u32, a: u64, b: u64) -> PyResult<()> {
+        self.inner.note(cpu, code, a, b).map_err(value_error)
+    }
+
+    fn judge(&mut self, vcpus: Vec<(usize, u8, u8, Vec<u16>)>) -> PyResult<()> {
+        let vcpus = vcpus
+            .into_iter()
+            .map(|(context, counters, pmuver, denied)| VcpuSetup { context, counters, pmuver, denied })
+            .collect();
+        let features: Vec<_> =
+            self.inner.cpus().iter().map(|cpu| cpu.registers().features().clone()).collect();
+        *self.inner.observer_mut() = Some(Judge::new(&features, vcpus));
+        Ok(())
+    }
+
+    fn violations(&self) -> u64 {
+        self.inner.observer().as_ref().map_or(0, |judge| judge.findings().found())
+    }
+
+    fn judgement<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        let judge = self.inner.observer().as_ref()?;
+        Some(PyBytes::new(py, crate::judgement::json(judge.findings()).to_string().as_bytes()))
     }
 
     fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {

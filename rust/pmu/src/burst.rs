@@ -36,10 +36,12 @@ pub enum Operation {
     Done = 15,
     /// Read a register at EL0 into a value slot: the software's program does it. Subject: register.
     UserMrs = 16,
+    /// Tell whoever observes: it takes no time and changes nothing. Subject: code; operand: value.
+    Note = 17,
 }
 
 impl Operation {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Mrs,
         Self::Msr,
         Self::WriteBack,
@@ -56,6 +58,7 @@ impl Operation {
         Self::Notify,
         Self::Done,
         Self::UserMrs,
+        Self::Note,
     ];
 
     /// The operation with this code.
@@ -69,7 +72,7 @@ impl Operation {
     pub fn operands(self) -> usize {
         match self {
             Self::WriteBack => 3,
-            Self::Msr | Self::Charge | Self::Compute | Self::Timer | Self::Notify => 1,
+            Self::Msr | Self::Charge | Self::Compute | Self::Timer | Self::Notify | Self::Note => 1,
             _ => 0,
         }
     }
@@ -88,7 +91,7 @@ impl Operation {
             Self::Charge => CAUSES as u32,
             Self::Truth => 1 << 20,
             Self::Compute => 3 << COMPUTE_EL_SHIFT,
-            Self::Timer | Self::Ipi | Self::Notify => 1 << 24,
+            Self::Timer | Self::Ipi | Self::Notify | Self::Note => 1 << 24,
             _ => 1,
         }
     }

@@ -15,6 +15,7 @@
 //! | [`burst`] | operations as software posts them |
 //! | [`machine`] | CPUs, contexts, execution |
 //! | [`log`] | the ordered log and its digest |
+//! | [`observer`] | who watches a machine |
 //! | [`snapshot`] | snapshot and restore |
 //! | `reference` | the same, stepped cycle by cycle (feature `reference`) |
 //! | `lockstep` | both side by side, for property tests and fuzzing (feature `reference`) |
@@ -68,6 +69,7 @@ pub mod field;
 pub mod lockstep;
 pub mod log;
 pub mod machine;
+pub mod observer;
 #[cfg(any(test, feature = "reference"))]
 pub mod reference;
 pub mod register;

@@ -1,11 +1,13 @@
 //! Snapshot and restore.
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::machine::Machine;
 
 /// First bytes of a snapshot: name and version of its format.
-const MAGIC: &[u8; 8] = b"pmulab/5";
+const MAGIC: &[u8; 8] = b"pmulab/6";
 const HEADER: usize = MAGIC.len() + 8;
 
 /// Bytes that are no snapshot of this version.
@@ -35,7 +37,7 @@ impl std::fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-impl Machine {
+impl<O: Serialize + DeserializeOwned> Machine<O> {
     /// The whole machine as bytes: a header, a checksum, and the fields.
     ///
     /// # Errors
@@ -79,7 +81,7 @@ mod tests {
     #[test]
     fn a_machine_is_what_its_state_says() {
         let state = machine().state().expect("it can be written");
-        let restored = Machine::from_state(&state).expect("it can be read");
+        let restored = Machine::<()>::from_state(&state).expect("it can be read");
         assert_eq!(restored.state().expect("it can be written"), state);
         assert_eq!(restored.digest(), machine().digest());
     }
@@ -97,7 +99,7 @@ mod tests {
             machine.mark(0, 1, n, n).expect("it exists");
             let state = machine.state().expect("it can be written");
             assert!(state.len() < empty + 128 * 32 + 100);
-            let restored = Machine::from_state(&state).expect("it can be read");
+            let restored = Machine::<()>::from_state(&state).expect("it can be read");
             assert_eq!(restored.digest(), machine.digest());
             assert_eq!(restored.cpu(0).expect("it exists").charged(9)[200], 12_345);
             assert_eq!(restored.state().expect("it can be written"), state);
@@ -107,7 +109,7 @@ mod tests {
     #[test]
     fn what_is_no_state_is_refused() {
         let state = machine().state().expect("it can be written");
-        let refused = |bytes: &[u8]| Machine::from_state(bytes).map(|_| ()).unwrap_err();
+        let refused = |bytes: &[u8]| Machine::<()>::from_state(bytes).map(|_| ()).unwrap_err();
         assert_eq!(refused(b""), Error::TooShort);
         assert_eq!(refused(&[0; 64]), Error::Header);
         assert_eq!(refused(&state[..state.len() - 1]), Error::Checksum);

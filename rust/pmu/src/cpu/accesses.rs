@@ -70,6 +70,15 @@ impl Cpu {
         outcome
     }
 
+    /// What [`Cpu::decide`] would say, without making a choice that is counted.
+    #[must_use]
+    pub fn would(&self, register: Register, el: u8, write: bool) -> Outcome {
+        let registers = &self.registers;
+        let accessible = registers.accessible(1);
+        let access = Access::new(register, el, write, &registers.controls, &registers.features, accessible);
+        decide(&access).0
+    }
+
     /// What a read at an exception level yields.
     #[must_use]
     pub fn read(&self, register: Register, el: u8) -> u64 {

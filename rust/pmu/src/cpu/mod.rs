@@ -184,6 +184,12 @@ impl Cpu {
         }
     }
 
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> usize {
+        self.id
+    }
+
     /// Time in cycles.
     #[inline]
     #[must_use]
@@ -312,6 +318,16 @@ impl Cpu {
             world.tallies[last.tally].pending = self.pending();
         }
         world.begin(next.tally, self.id, profile);
+        self.origin = self.now.wrapping_sub(world.tallies[next.tally].pending);
+        self.running = Some(next);
+        self.write_tge(next);
+        self.refresh(world);
+    }
+
+    /// Follows another CPU, on which `next` has just begun to run: from now on this one sees the same events. Its clock
+    /// is its own; time between two stretches that it follows passes for it only if it is advanced.
+    pub fn follow(&mut self, world: &World, next: Running) {
+        self.stop_all();
         self.origin = self.now.wrapping_sub(world.tallies[next.tally].pending);
         self.running = Some(next);
         self.write_tge(next);

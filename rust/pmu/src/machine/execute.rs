@@ -6,6 +6,7 @@ use crate::access::Outcome;
 use crate::burst::{Burst, Op, Operation};
 use crate::cpu::{Cpu, Running};
 use crate::log::{Log, Record, code};
+use crate::observer::{By, Observer, What};
 use crate::register::Register;
 use crate::tally::World;
 
@@ -81,7 +82,7 @@ impl From<bool> for Interrupts {
 }
 
 /// A CPU and what runs on it, as it executes accesses.
-struct Executing<'a> {
+struct Executing<'a, O> {
     c: &'a mut Cpu,
     world: &'a mut World,
     log: &'a mut Log,
@@ -89,6 +90,8 @@ struct Executing<'a> {
     costs: Costs,
     cpu: usize,
     running: Running,
+    by: By,
+    observer: &'a mut O,
 }
 
 /// An access that took an exception.
@@ -98,11 +101,11 @@ struct Taken {
     esr: u64,
 }
 
-impl Executing<'_> {
+impl<O: Observer> Executing<'_, O> {
     /// One access: the value that it read or wrote.
     #[inline]
     fn access(&mut self, encoding: u16, write: bool, value: u64) -> Result<u64, Taken> {
-        let Self { c, world, log, costs, cpu, running, .. } = self;
+        let Self { c, world, log, costs, cpu, running, by, observer, .. } = self;
         let register = Register::decode(encoding);
         let own = if running.el == 0 && running.guest { 1 } else { running.el.max(1) };
         let outcome =
@@ -126,6 +129,7 @@ impl Executing<'_> {
             record.code = if write { code::WRITE_EXCEPTION } else { code::READ_EXCEPTION };
             (record.cycle, record.value) = (c.now(), esr);
             log.push(record);
+            observer.see(*by, What::Taken { register: encoding, write, value, to: el }, c, world);
             return Err(Taken { el, esr });
         }
         if let (Outcome::Executed, Some(register)) = (outcome, register) {
@@ -137,11 +141,17 @@ impl Executing<'_> {
         }
         record.cycle = c.now();
         log.push(record);
+        let what = if write {
+            What::Wrote { register: encoding, value }
+        } else {
+            What::Read { register: encoding, value: record.value }
+        };
+        observer.see(*by, what, c, world);
         Ok(record.value)
     }
 }
 
-impl Executing<'_> {
+impl<O: Observer> Executing<'_, O> {
     /// A read of the program's, at EL0, between two operations of the software that runs it.
     fn user_read(&mut self, encoding: u16) -> Result<u64, Taken> {
         let software = self.running;
@@ -155,17 +165,19 @@ impl Executing<'_> {
 
     fn run(&mut self, next: Running) {
         let profile = self.world.tallies[next.tally].profile;
+        let last = Some(self.running);
         self.c.set_running(self.world, next, profile);
         self.running = next;
+        self.observer.see(self.by, What::Runs { last }, self.c, self.world);
     }
 }
 
-impl Machine {
-    fn executing(&mut self, cpu: usize) -> Result<Executing<'_>, Error> {
-        let Self { cpus, world, log, costs, traps, .. } = self;
+impl<O: Observer> Machine<O> {
+    fn executing(&mut self, cpu: usize, by: By) -> Result<Executing<'_, O>, Error> {
+        let Self { cpus, world, log, costs, traps, observer, .. } = self;
         let c = on(cpus, cpu)?;
         let running = c.running().ok_or(Error::NothingRuns(cpu))?;
-        Ok(Executing { c, world, log, traps, costs: *costs, cpu, running })
+        Ok(Executing { c, world, log, traps, costs: *costs, cpu, running, by, observer })
     }
 
     /// One access of what runs: the value that it read or, if there is one to write, wrote; `None` if it took an
@@ -174,7 +186,7 @@ impl Machine {
     /// # Errors
     /// No such CPU, or nothing runs on it.
     pub fn access(&mut self, cpu: usize, encoding: u16, written: Option<u64>) -> Result<Option<u64>, Error> {
-        Ok(self.executing(cpu)?.access(encoding, written.is_some(), written.unwrap_or(0)).ok())
+        Ok(self.executing(cpu, By::Kvm)?.access(encoding, written.is_some(), written.unwrap_or(0)).ok())
     }
 
     /// Executes operations from `start` on, until one needs KVM.
@@ -191,8 +203,23 @@ impl Machine {
         start: usize,
         interrupts: impl Into<Interrupts>,
     ) -> Result<Stop, Error> {
+        self.execute_by(By::Kvm, cpu, burst, start, interrupts)
+    }
+
+    /// Likewise, `by` whom they are.
+    ///
+    /// # Errors
+    /// As of [`Machine::execute`].
+    pub fn execute_by(
+        &mut self,
+        by: By,
+        cpu: usize,
+        burst: &mut Burst,
+        start: usize,
+        interrupts: impl Into<Interrupts>,
+    ) -> Result<Stop, Error> {
         let interrupts = interrupts.into();
-        let mut on = self.executing(cpu)?;
+        let mut on = self.executing(cpu, by)?;
         let Burst { ops, values } = burst;
         for (index, &op) in ops.iter().enumerate().skip(start) {
             if interrupts.pending(on.c) {
@@ -207,6 +234,7 @@ impl Machine {
                 }
                 Operation::Isb => {
                     on.c.charge(cause::ISB, on.costs.isb);
+                    on.observer.see(on.by, What::Isb, on.c, on.world);
                     continue;
                 }
                 Operation::Charge => {
@@ -219,6 +247,11 @@ impl Machine {
                 }
                 Operation::Truth => {
                     set(values, op.slot, posted(on.world, on.c, cpu, on.running, op.subject));
+                    continue;
+                }
+                Operation::Note => {
+                    let note = What::Note { code: op.subject, a: op.operand, b: 0 };
+                    on.observer.see(on.by, note, on.c, on.world);
                     continue;
                 }
                 Operation::Done if index + 1 == ops.len() => continue, // there is nothing for KVM to do

@@ -16,6 +16,7 @@ use crate::burst::{CAUSES, PROFILES};
 use crate::cpu::{Cpu, Running, Whose};
 use crate::feature::Features;
 use crate::log::{Log, Record, code};
+use crate::observer::{By, Observer, What};
 use crate::register::Register;
 use crate::registers::{CHAIN, CPU_CYCLES, SW_INCR};
 use crate::tally::{Class, Events, ONE, RATE_LIMIT, World};
@@ -50,9 +51,9 @@ struct Context {
     tallies: usize,
 }
 
-/// All CPUs, what runs on them, what really happened, and the log.
+/// All CPUs, what runs on them, what really happened, and the log; and who observes it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Machine {
+pub struct Machine<O = ()> {
     cpus: Vec<Cpu>,
     implemented: Implemented,
     world: World,
@@ -62,6 +63,7 @@ pub struct Machine {
     traps: Traps,
     /// By context, its software's bursts.
     bursts: Vec<u64>,
+    observer: O,
 }
 
 /// How often guests' accesses have trapped to EL2: by context, and encoding << 1 | is it a write.
@@ -100,7 +102,49 @@ impl Machine {
             log: Log::default(),
             traps: Traps::new(),
             bursts: Vec::new(),
+            observer: (),
         })
+    }
+
+    /// The same machine, observed from now on.
+    pub fn observed_by<O: Observer>(self, observer: O) -> Machine<O> {
+        let Self { cpus, implemented, world, contexts, costs, log, traps, bursts, observer: () } = self;
+        Machine { cpus, implemented, world, contexts, costs, log, traps, bursts, observer }
+    }
+}
+
+impl<O: Observer> Machine<O> {
+    /// Who observes it.
+    pub fn observer(&self) -> &O {
+        &self.observer
+    }
+
+    /// Likewise, to tell it something.
+    pub fn observer_mut(&mut self) -> &mut O {
+        &mut self.observer
+    }
+
+    /// Somebody tells the observer something of `cpu`.
+    ///
+    /// # Errors
+    /// No such CPU.
+    pub fn note(&mut self, cpu: usize, code: u32, a: u64, b: u64) -> Result<(), Error> {
+        self.see(cpu, What::Note { code, a, b })
+    }
+
+    /// The access that has trapped last on `cpu` is emulated; `value` is what a read finds.
+    ///
+    /// # Errors
+    /// No such CPU.
+    pub fn emulated(&mut self, cpu: usize, value: u64) -> Result<(), Error> {
+        self.see(cpu, What::Emulated { value })
+    }
+
+    #[inline]
+    fn see(&mut self, cpu: usize, what: What) -> Result<(), Error> {
+        let Self { cpus, world, observer, .. } = self;
+        observer.see(By::Kvm, what, on(cpus, cpu)?, world);
+        Ok(())
     }
 
     /// Adds a profile of (event, occurrences per cycle in Q32.32); events that are not tallied are left out,
@@ -157,6 +201,12 @@ impl Machine {
         self.contexts.len() - 1
     }
 
+    /// All CPUs.
+    #[must_use]
+    pub fn cpus(&self) -> &[Cpu] {
+        &self.cpus
+    }
+
     /// The CPU with this number.
     ///
     /// # Errors
@@ -210,7 +260,11 @@ impl Machine {
         let class = self.world.tallies[tally].class;
         let next = Running { context, tally, el, guest, class };
         let profile = self.implemented.profile(profile, cpu);
-        self.cpus[cpu].set_running(&mut self.world, next, profile);
+        let Self { cpus, world, observer, .. } = self;
+        let c = on(cpus, cpu)?;
+        let last = c.running();
+        c.set_running(world, next, profile);
+        observer.see(By::Kvm, What::Runs { last }, c, world);
         Ok(())
     }
 
@@ -260,6 +314,7 @@ impl Machine {
     /// As of [`Machine::charge`].
     pub fn guest_timing_exit(&mut self, cpu: usize, cause: usize, cycles: u64) -> Result<(), Error> {
         self.cpu_mut(cpu)?.set_cputime(Whose::HostKernel);
+        self.see(cpu, What::Exited)?;
         self.charge(cpu, cause, cycles)
     }
 
@@ -351,6 +406,7 @@ impl Machine {
         cycles: u64,
     ) -> Result<(u64, u64, bool), Error> {
         self.set_running(cpu, context, el, profile)?;
+        self.see(cpu, What::Works)?;
         let done = self.run(cpu, cycles)?;
         let c = self.cpu(cpu)?;
         Ok((done, c.now(), c.pending_interrupt()))
@@ -391,8 +447,10 @@ impl Machine {
     /// # Errors
     /// No such CPU.
     pub fn idle(&mut self, cpu: usize, until: u64) -> Result<(), Error> {
-        self.cpu_mut(cpu)?.idle(until);
-        Ok(())
+        let c = self.cpu_mut(cpu)?;
+        let from = c.now();
+        c.idle(until);
+        self.see(cpu, What::Idled { from })
     }
 
     /// As of [`Cpu::warm_reset`].
@@ -401,7 +459,7 @@ impl Machine {
     /// There is no such CPU.
     pub fn warm_reset(&mut self, cpu: usize) -> Result<(), Error> {
         on(&mut self.cpus, cpu)?.warm_reset(&self.world);
-        Ok(())
+        self.see(cpu, What::Reset)
     }
 
     /// As of [`Cpu::idle_stop`].
@@ -479,6 +537,7 @@ impl Machine {
         let code = code::MARK.saturating_add(mark);
         let now = c.now();
         self.log.push(Record { cpu: cpu as u16, el, code, cycle: now, subject: a, value: b });
+        self.see(cpu, What::Mark { code: mark, a, b })?;
         Ok(now)
     }
 

@@ -2,9 +2,10 @@
 
 use super::{Context, Error, LEVELS, Machine};
 use crate::cpu::{Cpu, Running};
+use crate::observer::Observer;
 use crate::tally::{Class, World};
 
-impl Machine {
+impl<O: Observer> Machine<O> {
     /// Occurrences of an event in a context at an exception level, wherever it ran.
     ///
     /// # Errors

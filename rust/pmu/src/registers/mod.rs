@@ -113,6 +113,12 @@ impl Registers {
         registers
     }
 
+    /// What the CPU implements.
+    #[must_use]
+    pub fn features(&self) -> &Features {
+        &self.features
+    }
+
     /// `PMCR_EL0` as it reads at an exception level.
     #[inline]
     #[must_use]

@@ -1,0 +1,52 @@
+//! What the judge has found, as JSON.
+
+use judge::finding::{Findings, Party, Step, Violation};
+use serde_json::{Value, json};
+
+fn party(party: Party) -> String {
+    match party {
+        Party::Guest(context) => format!("vm:{context}"),
+        Party::Host => "host".to_owned(),
+        Party::Kvm => "kvm".to_owned(),
+        Party::Nobody => "nobody".to_owned(),
+    }
+}
+
+fn step(step: &Step) -> Value {
+    json!({
+        "cpu": step.cpu, "cycle": step.cycle, "el": step.el, "party": party(step.party),
+        "what": step.did.name(), "a": step.a, "b": step.b,
+    })
+}
+
+fn violation(found: &Violation) -> Value {
+    json!({
+        "invariant": format!("I{}", found.invariant as u8),
+        "kind": found.kind.name(),
+        "cpu": found.cpu,
+        "cycle": found.cycle,
+        "register": found.register,
+        "counter": found.counter,
+        "victim": party(found.victim),
+        "other": party(found.other),
+        "expected": found.expected,
+        "actual": found.actual,
+        "window": found.window.map(|window| judge::window::WINDOWS[window as usize].name),
+        "since": found.since,
+        "times": found.times,
+        "steps": found.steps.iter().map(step).collect::<Vec<_>>(),
+    })
+}
+
+/// All of it.
+pub fn json(findings: &Findings) -> Value {
+    let premises =
+        findings.premises().iter().enumerate().map(|(i, &times)| (format!("I{}", i + 1), times.into()));
+    let windows =
+        findings.windows().map(|(name, uses, edge)| (name.to_owned(), json!({"uses": uses, "edge": edge})));
+    json!({
+        "violations": findings.violations().iter().map(violation).collect::<Vec<_>>(),
+        "premises": Value::Object(premises.collect()),
+        "windows": Value::Object(windows.collect()),
+    })
+}

@@ -1,0 +1,273 @@
+//! What is found: invariants, parties, violations with the last steps before them, and how often each premise was met.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use crate::window::{WINDOWS, Window};
+
+/// The twelve rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Invariant {
+    /// A guest never sees host counts or configuration, nor another guest's.
+    I1 = 1,
+    /// A guest never changes host counters, enables or global bits.
+    I2,
+    /// Host events count exactly what their filters say.
+    I3,
+    /// Guest counts are conserved over residency: none lost, none doubled.
+    I4,
+    /// The overflow condition is exact: no interrupt lost, late, spurious or misattributed.
+    I5,
+    /// A guest register write takes effect by its next context synchronisation.
+    I6,
+    /// One canonical copy per register.
+    I7,
+    /// The architected view holds.
+    I8,
+    /// All of it under preemption, interrupts and migration.
+    I9,
+    /// The host perf contract.
+    I10,
+    /// Save and restore round trips.
+    I11,
+    /// Liveness.
+    I12,
+}
+
+/// Invariants.
+pub const INVARIANTS: usize = 12;
+
+/// Who takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Party {
+    /// The guest on the vCPU of this context.
+    Guest(usize),
+    /// The host's perf.
+    Host,
+    /// KVM.
+    Kvm,
+    /// Nobody.
+    Nobody,
+}
+
+/// In what a violation shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// What a guest's read gave.
+    GuestRead,
+    /// What is on the CPU, for a guest to read, when it is entered.
+    GuestEntry,
+    /// A guest's access is UNDEFINED that should not be, or is not that should.
+    Undefined,
+    /// A guest works although its interrupt condition has been true.
+    LateInterrupt,
+    /// A guest is interrupted although its interrupt condition is not true.
+    SpuriousInterrupt,
+    /// What a read of the host's perf gave.
+    HostRead,
+    /// What is on the CPU of an event of the host's.
+    HostState,
+    /// A guest runs on a CPU on which its vCPU is not loaded.
+    NotLoaded,
+}
+
+impl Kind {
+    /// Its name, as it is written down.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::GuestRead => "guest_read",
+            Self::GuestEntry => "guest_entry",
+            Self::Undefined => "undefined",
+            Self::LateInterrupt => "late_interrupt",
+            Self::SpuriousInterrupt => "spurious_interrupt",
+            Self::HostRead => "host_read",
+            Self::HostState => "host_state",
+            Self::NotLoaded => "not_loaded",
+        }
+    }
+}
+
+/// One step before a violation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// CPU.
+    pub cpu: usize,
+    /// Time in cycles.
+    pub cycle: u64,
+    /// Exception level.
+    pub el: u8,
+    /// Who did it.
+    pub party: Party,
+    /// What.
+    pub did: Did,
+    /// Register, or first operand.
+    pub a: u64,
+    /// Value, or second operand.
+    pub b: u64,
+}
+
+/// What a step does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Did {
+    /// A read.
+    Mrs,
+    /// A write.
+    Msr,
+    /// A read that traps to EL2.
+    MrsTraps,
+    /// A write that traps to EL2.
+    MsrTraps,
+    /// A read that is UNDEFINED, or taken to the reader's own level.
+    MrsTaken,
+    /// Likewise a write.
+    MsrTaken,
+    /// What a trapped access gives.
+    Emulated,
+    /// A context synchronisation.
+    Isb,
+    /// From here on it runs.
+    Runs,
+    /// Software is entered.
+    Entry,
+    /// What KVM or software told.
+    Note,
+}
+
+impl Did {
+    /// Its name, as it is written down.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mrs => "MRS",
+            Self::Msr => "MSR",
+            Self::MrsTraps => "MRS traps",
+            Self::MsrTraps => "MSR traps",
+            Self::MrsTaken => "MRS taken",
+            Self::MsrTaken => "MSR taken",
+            Self::Emulated => "emulated",
+            Self::Isb => "ISB",
+            Self::Runs => "runs",
+            Self::Entry => "entry",
+            Self::Note => "note",
+        }
+    }
+}
+
+/// A broken invariant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Violation {
+    /// Which.
+    pub invariant: Invariant,
+    /// In what it shows.
+    pub kind: Kind,
+    /// CPU.
+    pub cpu: usize,
+    /// Time in cycles.
+    pub cycle: u64,
+    /// Register encoding.
+    pub register: Option<u16>,
+    /// Counter.
+    pub counter: Option<u8>,
+    /// Whose loss it is.
+    pub victim: Party,
+    /// Whose doing.
+    pub other: Party,
+    /// What it should be.
+    pub expected: u64,
+    /// What it is.
+    pub actual: u64,
+    /// The tolerance that was exceeded.
+    pub window: Option<Window>,
+    /// Time in cycles from which on it is so.
+    pub since: Option<u64>,
+    /// How often the like was found.
+    pub times: u64,
+    /// What happened before, the last step last.
+    pub steps: Vec<Step>,
+}
+
+impl Violation {
+    /// Is `other` the like of it: of the same invariant and kind, to the same victim?
+    fn like(&self, other: &Self) -> bool {
+        (self.invariant, self.kind, self.victim, self.other)
+            == (other.invariant, other.kind, other.victim, other.other)
+            && self.register.is_some() == other.register.is_some()
+    }
+}
+
+/// Steps that are kept.
+const STEPS: usize = 24;
+
+/// All that has been found.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Findings {
+    violations: Vec<Violation>,
+    found: u64,
+    premises: [u64; INVARIANTS],
+    windows: Vec<(u64, u64)>,
+    steps: VecDeque<Step>,
+}
+
+impl Findings {
+    /// A step, before it is judged.
+    #[inline]
+    pub fn step(&mut self, step: Step) {
+        if self.steps.len() == STEPS {
+            self.steps.pop_front();
+        }
+        self.steps.push_back(step);
+    }
+
+    /// The premise of an invariant is met: it could fail here.
+    #[inline]
+    pub fn premise(&mut self, invariant: Invariant) {
+        self.premises[invariant as usize - 1] += 1;
+    }
+
+    /// A tolerance is used; at its `edge`, if one step more would exceed it.
+    pub fn window(&mut self, window: Window, edge: bool) {
+        self.windows.resize(WINDOWS.len(), (0, 0));
+        let (uses, edges) = &mut self.windows[window as usize];
+        *uses += 1;
+        *edges += u64::from(edge);
+    }
+
+    /// An invariant is broken.
+    #[cold]
+    pub fn violated(&mut self, mut violation: Violation) {
+        self.found += 1;
+        if let Some(first) = self.violations.iter_mut().find(|first| first.like(&violation)) {
+            first.times += 1;
+            return;
+        }
+        violation.steps = self.steps.iter().copied().collect();
+        self.violations.push(violation);
+    }
+
+    /// How many violations there are.
+    #[must_use]
+    pub fn found(&self) -> u64 {
+        self.found
+    }
+
+    /// The first of each kind.
+    #[must_use]
+    pub fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+
+    /// How often each invariant's premise was met.
+    #[must_use]
+    pub fn premises(&self) -> &[u64; INVARIANTS] {
+        &self.premises
+    }
+
+    /// Each window with how often it was used, and at its edge.
+    pub fn windows(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
+        let used = |at: usize| self.windows.get(at).copied().unwrap_or_default();
+        WINDOWS.iter().enumerate().map(move |(at, window)| (window.name, used(at).0, used(at).1))
+    }
+}

@@ -1,0 +1,52 @@
+//! The host's PMU on a CPU as its perf should find it: an ideal one, which nobody but the host's perf writes.
+
+use pmu::cpu::{Cpu, Running};
+use pmu::feature::Features;
+use pmu::register::{Kind as Of, Register};
+use pmu::registers::CYCLE;
+use pmu::tally::World;
+use serde::{Deserialize, Serialize};
+
+use crate::finding::Party;
+
+/// A pCPU as the judge sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Host {
+    /// The host's PMU as it should be.
+    pub ideal: Cpu,
+    /// The context that is loaded, or being loaded or put.
+    pub loaded: Option<usize>,
+    /// Whose value each counter has: who wrote it last.
+    pub owners: Vec<Party>,
+}
+
+impl Host {
+    /// A CPU after its reset.
+    #[must_use]
+    pub fn new(id: usize, features: Features) -> Self {
+        let ideal = Cpu::new(id, features);
+        Self { ideal, loaded: None, owners: vec![Party::Nobody; CYCLE + 2] }
+    }
+
+    /// Something else runs on the CPU from now on.
+    pub fn runs(&mut self, running: Running, world: &World) {
+        self.ideal.follow(world, running);
+    }
+
+    /// The counter whose value a register is on this CPU.
+    #[must_use]
+    pub fn counter(cpu: &Cpu, register: Register) -> Option<usize> {
+        match register.kind() {
+            Of::Pmevcntr => Some(usize::from(register.index())),
+            Of::Pmccntr => Some(CYCLE),
+            Of::Pmxevcntr => Some(cpu.read(Register::of(Of::Pmselr), 2) as usize & 31),
+            _ => None,
+        }
+    }
+
+    /// Counters that count for the host's perf.
+    #[must_use]
+    pub fn enabled(&self) -> u64 {
+        self.ideal.read(Register::of(Of::Pmcntenset), 2)
+    }
+}

@@ -1,0 +1,64 @@
+//! Tolerances: what is not as the ideal has it, and allowed.
+
+use serde::{Deserialize, Serialize};
+
+/// A tolerance, by its place in [`WINDOWS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Window {
+    /// See [`WINDOWS`].
+    UnknownAfterReset,
+    /// See [`WINDOWS`].
+    AbsentCounter,
+    /// See [`WINDOWS`].
+    InterruptOnItsWay,
+    /// See [`WINDOWS`].
+    Polled,
+}
+
+/// What a tolerance is.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowed {
+    /// Its name.
+    pub name: &'static str,
+    /// What opens it.
+    pub opened: &'static str,
+    /// What closes it.
+    pub closed: &'static str,
+    /// What is allowed meanwhile.
+    pub allowed: &'static str,
+    /// Where that is said.
+    pub source: &'static str,
+}
+
+/// All tolerances.
+pub const WINDOWS: [Allowed; 4] = [
+    Allowed {
+        name: "unknown after reset",
+        opened: "reset of the vCPU",
+        closed: "the guest's first write of the register, or of the bit",
+        allowed: "any value; the one that the guest reads first is its value from then on",
+        source: "Arm ARM, the registers' reset values; Linux arch/arm64/kvm/sys_regs.c, reset_unknown()",
+    },
+    Allowed {
+        name: "absent counter",
+        opened: "an access to a counter at or above PMCR_EL0.N",
+        closed: "its end",
+        allowed: "UNDEFINED, RAZ/WI, or what there is: CONSTRAINED UNPREDICTABLE",
+        source: "Arm ARM, PMEVCNTR<n>_EL0, accessing",
+    },
+    Allowed {
+        name: "interrupt on its way",
+        opened: "the guest's interrupt condition becomes true",
+        closed: "the PMU's interrupt has reached the CPU",
+        allowed: "the guest goes on for as many cycles as the level takes (pmi_delay)",
+        source: "Arm ARM, PMU overflow interrupts: in finite time",
+    },
+    Allowed {
+        name: "polled flag",
+        opened: "the guest itself ends its interrupt condition, without a trap",
+        closed: "its next exit",
+        allowed: "an interrupt that KVM had made pending before",
+        source: "Arm GIC architecture specification, level-sensitive interrupts; Linux arch/arm64/kvm/pmu-emul.c",
+    },
+];
