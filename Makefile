@@ -7,8 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := $(VENV)/packages.stamp
 EXTENSION := $(VENV)/extension.stamp
-RUST := $(shell find rust/pmu/src rust/bindings/src -name '*.rs') \
-	$(wildcard rust/pmu/Cargo.toml rust/bindings/Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
+RUST := $(shell find rust/pmu/src rust/judge/src rust/bindings/src -name '*.rs') \
+	$(wildcard rust/pmu/Cargo.toml rust/judge/Cargo.toml rust/bindings/Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
 CARGO := cargo --locked
 FUZZ_SECONDS ?= 60
 

@@ -378,7 +378,7 @@ impl Machine {
         self.inner.note(cpu, code, a, b).map_err(value_error)
     }
 
-    fn judge(&mut self, vcpus: Vec<(usize, u8, u8, Vec<u16>)>) -> PyResult<()> {
+    fn judge(&mut self, vcpus: Vec<(usize, u8, u8, Vec<u16>)>) {
         let vcpus = vcpus
             .into_iter()
             .map(|(context, counters, pmuver, denied)| VcpuSetup { context, counters, pmuver, denied })
@@ -386,7 +386,6 @@ impl Machine {
         let features: Vec<_> =
             self.inner.cpus().iter().map(|cpu| cpu.registers().features().clone()).collect();
         *self.inner.observer_mut() = Some(Judge::new(&features, vcpus));
-        Ok(())
     }
 
     fn violations(&self) -> u64 {
