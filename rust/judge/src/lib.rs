@@ -8,6 +8,10 @@
 //! | [`note`] | what KVM and software tell |
 //! | [`guest`] | a vCPU's PMU as it should be |
 //! | [`host`] | the host's PMU on a CPU as it should be |
+//! | `residency` | who is loaded where: I9 |
+//! | `views` | what a guest reads: I1, I4, I6, I7, I8 |
+//! | `interrupts` | when it is interrupted: I5 |
+//! | `traffic` | what the host's perf reads: I2, I3 |
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -15,10 +19,13 @@
 pub mod finding;
 pub mod guest;
 pub mod host;
+mod interrupts;
 pub mod note;
+mod residency;
+mod traffic;
+mod views;
 pub mod window;
 
-use pmu::access::Outcome;
 use pmu::cpu::{Cpu, Running};
 use pmu::feature::Features;
 use pmu::observer::{By, Observer, What};
@@ -27,7 +34,7 @@ use pmu::tally::World;
 use serde::{Deserialize, Serialize};
 
 use finding::{Did, Findings, Invariant, Kind, Party, Step, Violation};
-use guest::{Compared, Guest, Trapped};
+use guest::Guest;
 use host::Host;
 use window::Window;
 
@@ -82,21 +89,51 @@ impl Judge {
         &self.findings
     }
 
-    fn guest(&self, context: usize) -> Option<usize> {
+    pub(crate) fn guest(&self, context: usize) -> Option<usize> {
         self.by_context.get(context).copied().flatten()
     }
 
-    fn running(&self, cpu: &Cpu) -> Option<usize> {
+    pub(crate) fn running(&self, cpu: &Cpu) -> Option<usize> {
         cpu.running().filter(|running| running.guest).and_then(|running| self.guest(running.context))
     }
 }
 
 /// Where and when.
-struct At<'a> {
-    cpu: &'a Cpu,
-    id: usize,
-    world: &'a World,
-    running: Running,
+pub(crate) struct At<'a> {
+    pub(crate) cpu: &'a Cpu,
+    pub(crate) id: usize,
+    pub(crate) world: &'a World,
+    pub(crate) running: Running,
+}
+
+/// What is broken, by whom, and how it should be.
+pub(crate) struct Broken {
+    pub(crate) invariant: Invariant,
+    pub(crate) kind: Kind,
+    pub(crate) register: Option<Register>,
+    pub(crate) victim: Party,
+    pub(crate) other: Party,
+    pub(crate) expected: u64,
+    pub(crate) actual: u64,
+    pub(crate) window: Option<Window>,
+    pub(crate) since: Option<u64>,
+}
+
+impl Broken {
+    /// To the host's loss, by KVM, if nothing else is said.
+    pub(crate) fn new(invariant: Invariant, kind: Kind) -> Self {
+        Self {
+            invariant,
+            kind,
+            register: None,
+            victim: Party::Host,
+            other: Party::Kvm,
+            expected: 0,
+            actual: 0,
+            window: None,
+            since: None,
+        }
+    }
 }
 
 impl Observer for Judge {
@@ -205,86 +242,14 @@ impl Judge {
         self.guests[guest].fresh = true;
         self.findings.premise(Invariant::I9);
         if self.guests[guest].loaded != Some(at.id) {
-            self.violated(Invariant::I9, Kind::NotLoaded, None, at.running.context, Party::Kvm, (0, 0), at);
+            let victim = Party::Guest(at.running.context);
+            self.violated(Broken { victim, ..Broken::new(Invariant::I9, Kind::NotLoaded) }, at);
         }
     }
 
-    /// What a guest that is entered could read without a trap is what it should read.
-    fn entered(&mut self, guest: usize, at: &At<'_>) {
-        let registers = at.cpu.registers();
-        let counters = self.guests[guest].ideal.registers().accessible(1).min(registers.accessible(1));
-        let each = [
-            Of::Pmcr,
-            Of::Pmcntenset,
-            Of::Pmintenset,
-            Of::Pmovsset,
-            Of::Pmselr,
-            Of::Pmuserenr,
-            Of::Pmccntr,
-            Of::Pmccfiltr,
-        ];
-        let of_counters = (0..counters).flat_map(|n| [Register::pmevcntr(n), Register::pmevtyper(n)]);
-        for register in each.into_iter().map(Register::of).chain(of_counters) {
-            if at.cpu.would(register, 1, false) == Outcome::Executed {
-                let actual = at.cpu.read(register, 1);
-                self.compare(guest, register, 1, actual, Kind::GuestEntry, at);
-            }
-        }
-    }
-
-    fn compare(&mut self, guest: usize, register: Register, el: u8, actual: u64, kind: Kind, at: &At<'_>) {
-        let compared = self.guests[guest].compare(at.world, register, el, actual);
-        let (invariant, of_host) = match register.kind() {
-            Of::Pmevcntr | Of::Pmccntr | Of::Pmxevcntr => (Invariant::I4, 0),
-            Of::Pmcr => (Invariant::I8, 0),
-            of @ (Of::Pmcntenset
-            | Of::Pmcntenclr
-            | Of::Pmintenset
-            | Of::Pmintenclr
-            | Of::Pmovsset
-            | Of::Pmovsclr) => (Invariant::I7, self.hosts[at.id].ideal.read(Register::of(of), 2)),
-            _ => (Invariant::I7, 0),
-        };
-        self.findings.premise(invariant);
-        self.findings.premise(Invariant::I1);
-        match compared {
-            Compared::Same => {}
-            Compared::Adopted => self.findings.window(Window::UnknownAfterReset, false),
-            Compared::Differs { expected, mask } => {
-                let extra = actual & !expected & mask;
-                let owner = Host::counter(at.cpu, register).map(|n| self.hosts[at.id].owners[n]);
-                let context = at.running.context;
-                let (invariant, other) = match owner {
-                    _ if extra & of_host != 0 => (Invariant::I1, Party::Host),
-                    Some(owner) if kind == Kind::GuestEntry && owner != Party::Guest(context) => {
-                        (Invariant::I1, owner)
-                    }
-                    _ => (invariant, Party::Kvm),
-                };
-                self.violated(
-                    invariant,
-                    kind,
-                    Some(register),
-                    context,
-                    other,
-                    (expected & mask, actual & mask),
-                    at,
-                );
-            }
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "a violation has so many parts")]
-    fn violated(
-        &mut self,
-        invariant: Invariant,
-        kind: Kind,
-        register: Option<Register>,
-        victim: usize,
-        other: Party,
-        values: (u64, u64),
-        at: &At<'_>,
-    ) {
+    /// An invariant is broken here and now.
+    pub(crate) fn violated(&mut self, broken: Broken, at: &At<'_>) {
+        let Broken { invariant, kind, register, victim, other, expected, actual, window, since } = broken;
         let counter = register.and_then(|register| Host::counter(at.cpu, register)).map(|n| n as u8);
         self.findings.violated(Violation {
             invariant,
@@ -293,12 +258,12 @@ impl Judge {
             cycle: at.cpu.now(),
             register: register.map(Register::encoding),
             counter,
-            victim: if self.guest(victim).is_some() { Party::Guest(victim) } else { Party::Host },
+            victim,
             other,
-            expected: values.0,
-            actual: values.1,
-            window: None,
-            since: None,
+            expected,
+            actual,
+            window,
+            since,
             times: 1,
             steps: Vec::new(),
         });
@@ -325,161 +290,6 @@ impl Judge {
                 By::Software => Party::Host,
             };
             self.hosts[at.id].owners[n] = owner;
-        }
-    }
-
-    /// The guest's access is done, by the CPU or by KVM.
-    fn guest_access(
-        &mut self,
-        guest: usize,
-        register: Register,
-        el: u8,
-        written: Option<u64>,
-        value: u64,
-        at: &At<'_>,
-    ) {
-        self.findings.premise(Invariant::I8);
-        if self.guests[guest].absent(register) {
-            self.findings.window(Window::AbsentCounter, false);
-            return;
-        }
-        if let Outcome::Undefined(_) | Outcome::Trapped(_) =
-            self.guests[guest].outcome(register, el, written.is_some())
-        {
-            self.violated(
-                Invariant::I8,
-                Kind::Undefined,
-                Some(register),
-                at.running.context,
-                Party::Kvm,
-                (1, 0),
-                at,
-            );
-            return;
-        }
-        match written {
-            Some(value) => self.guests[guest].write(at.world, register, el, value),
-            None => self.compare(guest, register, el, value, Kind::GuestRead, at),
-        }
-    }
-
-    fn host_access(&mut self, register: Register, written: Option<u64>, value: u64, at: &At<'_>) {
-        if written.is_some() {
-            self.hosts[at.id].ideal.write(at.world, register, at.running.el, value);
-            return;
-        }
-        let Some(n) = Host::counter(at.cpu, register) else { return };
-        if self.hosts[at.id].enabled() >> n & 1 == 0 {
-            return;
-        }
-        self.findings.premise(Invariant::I3);
-        let expected = self.hosts[at.id].ideal.read(register, 2);
-        if expected != value {
-            self.violated(
-                Invariant::I3,
-                Kind::HostRead,
-                Some(register),
-                usize::MAX,
-                Party::Kvm,
-                (expected, value),
-                at,
-            );
-        }
-    }
-
-    fn taken(&mut self, encoding: u16, write: bool, value: u64, to: u8, at: &At<'_>) {
-        let Some(guest) = self.running(at.cpu) else { return };
-        let el = at.running.el;
-        if to == 2 {
-            self.guests[guest].trapped = Some(Trapped { register: encoding, write, value, el });
-            return;
-        }
-        self.undefined(guest, encoding, el, write, at);
-    }
-
-    /// The guest's access is UNDEFINED for it.
-    fn undefined(&mut self, guest: usize, encoding: u16, el: u8, write: bool, at: &At<'_>) {
-        let Some(register) = Register::decode(encoding) else { return };
-        self.findings.premise(Invariant::I8);
-        if self.guests[guest].absent(register) {
-            self.findings.window(Window::AbsentCounter, false);
-        } else if self.guests[guest].outcome(register, el, write) == Outcome::Executed {
-            let context = self.guests[guest].context;
-            self.violated(Invariant::I8, Kind::Undefined, Some(register), context, Party::Kvm, (0, 1), at);
-        }
-    }
-
-    fn emulated(&mut self, value: u64, at: &At<'_>) {
-        // KVM has run, and perhaps not come back to the guest yet.
-        let Some(guest) = self.hosts[at.id].loaded.and_then(|context| self.guest(context)) else { return };
-        let Some(Trapped { register, write, value: written, el }) = self.guests[guest].trapped.take() else {
-            return;
-        };
-        let Some(register) = Register::decode(register) else { return };
-        let running = Running { context: self.guests[guest].context, ..at.running };
-        let at = At { running, ..*at };
-        self.guest_access(guest, register, el, write.then_some(written), value, &at);
-    }
-
-    fn works(&mut self, at: &At<'_>) {
-        let Some(guest) = self.running(at.cpu) else { return };
-        if !self.guests[guest].interrupt() {
-            return;
-        }
-        self.findings.premise(Invariant::I5);
-        let delay = at.cpu.registers().features().pmi_delay;
-        let passed = self.guests[guest].interrupt_for();
-        if passed <= delay {
-            self.findings.window(Window::InterruptOnItsWay, passed == delay);
-        } else {
-            self.violated(
-                Invariant::I5,
-                Kind::LateInterrupt,
-                None,
-                at.running.context,
-                Party::Kvm,
-                (delay, passed),
-                at,
-            );
-        }
-    }
-
-    fn interrupted(&mut self, at: &At<'_>) {
-        let Some(guest) = self.hosts[at.id].loaded.and_then(|context| self.guest(context)) else { return };
-        self.findings.premise(Invariant::I5);
-        if self.guests[guest].interrupt() {
-            return;
-        }
-        if self.guests[guest].lowered {
-            self.findings.window(Window::Polled, false);
-        } else {
-            let context = self.guests[guest].context;
-            self.violated(Invariant::I5, Kind::SpuriousInterrupt, None, context, Party::Kvm, (0, 1), at);
-        }
-    }
-
-    fn noted(&mut self, code: u32, a: u64, _b: u64, at: &At<'_>) {
-        let guest = self.guest(a as usize);
-        match code {
-            note::VCPU_LOAD => {
-                self.hosts[at.id].loaded = Some(a as usize);
-                if let Some(guest) = guest {
-                    self.guests[guest].loaded = Some(at.id);
-                }
-            }
-            note::VCPU_IS_PUT => {
-                self.hosts[at.id].loaded = None;
-                if let Some(guest) = guest {
-                    self.guests[guest].loaded = None;
-                }
-            }
-            note::INJECT_UNDEF => {
-                let Some(guest) = guest else { return };
-                if let Some(Trapped { register, write, el, .. }) = self.guests[guest].trapped.take() {
-                    self.undefined(guest, register, el, write, at);
-                }
-            }
-            _ => {}
         }
     }
 }

@@ -1,0 +1,31 @@
+//! Which vCPU is loaded where, as KVM tells it: I9.
+
+use crate::guest::Trapped;
+use crate::{At, Judge, note};
+
+impl Judge {
+    pub(crate) fn noted(&mut self, code: u32, a: u64, _b: u64, at: &At<'_>) {
+        let guest = self.guest(a as usize);
+        match code {
+            note::VCPU_LOAD => {
+                self.hosts[at.id].loaded = Some(a as usize);
+                if let Some(guest) = guest {
+                    self.guests[guest].loaded = Some(at.id);
+                }
+            }
+            note::VCPU_IS_PUT => {
+                self.hosts[at.id].loaded = None;
+                if let Some(guest) = guest {
+                    self.guests[guest].loaded = None;
+                }
+            }
+            note::INJECT_UNDEF => {
+                let Some(guest) = guest else { return };
+                if let Some(Trapped { register, write, el, .. }) = self.guests[guest].trapped.take() {
+                    self.undefined(guest, register, el, write, at);
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What a guest reads, or could read, is what its ideal PMU reads: I1, I4, I6, I7 and I8.
+
+use pmu::access::Outcome;
+use pmu::cpu::Running;
+use pmu::register::{Kind as Of, Register};
+
+use crate::finding::{Invariant, Kind, Party};
+use crate::guest::{Compared, Trapped};
+use crate::host::Host;
+use crate::window::Window;
+use crate::{At, Broken, Judge};
+
+impl Judge {
+    /// What a guest that is entered could read without a trap is what it should read.
+    pub(crate) fn entered(&mut self, guest: usize, at: &At<'_>) {
+        let registers = at.cpu.registers();
+        let counters = self.guests[guest].ideal.registers().accessible(1).min(registers.accessible(1));
+        let each = [
+            Of::Pmcr,
+            Of::Pmcntenset,
+            Of::Pmintenset,
+            Of::Pmovsset,
+            Of::Pmselr,
+            Of::Pmuserenr,
+            Of::Pmccntr,
+            Of::Pmccfiltr,
+        ];
+        let of_counters = (0..counters).flat_map(|n| [Register::pmevcntr(n), Register::pmevtyper(n)]);
+        for register in each.into_iter().map(Register::of).chain(of_counters) {
+            if at.cpu.would(register, 1, false) == Outcome::Executed {
+                let actual = at.cpu.read(register, 1);
+                self.compare(guest, register, 1, actual, Kind::GuestEntry, at);
+            }
+        }
+    }
+
+    pub(crate) fn compare(
+        &mut self,
+        guest: usize,
+        register: Register,
+        el: u8,
+        actual: u64,
+        kind: Kind,
+        at: &At<'_>,
+    ) {
+        let compared = self.guests[guest].compare(at.world, register, el, actual);
+        let (invariant, of_host) = match register.kind() {
+            Of::Pmevcntr | Of::Pmccntr | Of::Pmxevcntr => (Invariant::I4, 0),
+            Of::Pmcr => (Invariant::I8, 0),
+            of @ (Of::Pmcntenset
+            | Of::Pmcntenclr
+            | Of::Pmintenset
+            | Of::Pmintenclr
+            | Of::Pmovsset
+            | Of::Pmovsclr) => (Invariant::I7, self.hosts[at.id].ideal.read(Register::of(of), 2)),
+            _ => (Invariant::I7, 0),
+        };
+        self.findings.premise(invariant);
+        self.findings.premise(Invariant::I1);
+        match compared {
+            Compared::Same => {}
+            Compared::Adopted => self.findings.window(Window::UnknownAfterReset, false),
+            Compared::Differs { expected, mask } => {
+                let extra = actual & !expected & mask;
+                let owner = Host::counter(at.cpu, register).map(|n| self.hosts[at.id].owners[n]);
+                let victim = Party::Guest(at.running.context);
+                let (invariant, other) = match owner {
+                    _ if extra & of_host != 0 => (Invariant::I1, Party::Host),
+                    Some(owner) if kind == Kind::GuestEntry && owner != victim => (Invariant::I1, owner),
+                    _ => (invariant, Party::Kvm),
+                };
+                let (expected, actual) = (expected & mask, actual & mask);
+                let broken = Broken::new(invariant, kind);
+                self.violated(
+                    Broken { register: Some(register), victim, other, expected, actual, ..broken },
+                    at,
+                );
+            }
+        }
+    }
+
+    /// The guest's access is done, by the CPU or by KVM.
+    pub(crate) fn guest_access(
+        &mut self,
+        guest: usize,
+        register: Register,
+        el: u8,
+        written: Option<u64>,
+        value: u64,
+        at: &At<'_>,
+    ) {
+        self.findings.premise(Invariant::I8);
+        if self.guests[guest].absent(register) {
+            self.findings.window(Window::AbsentCounter, false);
+            return;
+        }
+        if let Outcome::Undefined(_) | Outcome::Trapped(_) =
+            self.guests[guest].outcome(register, el, written.is_some())
+        {
+            self.violated(
+                Broken {
+                    register: Some(register),
+                    victim: Party::Guest(at.running.context),
+                    expected: 1,
+                    actual: 0,
+                    ..Broken::new(Invariant::I8, Kind::Undefined)
+                },
+                at,
+            );
+            return;
+        }
+        match written {
+            Some(value) => self.guests[guest].write(at.world, register, el, value),
+            None => self.compare(guest, register, el, value, Kind::GuestRead, at),
+        }
+    }
+
+    pub(crate) fn taken(&mut self, encoding: u16, write: bool, value: u64, to: u8, at: &At<'_>) {
+        let Some(guest) = self.running(at.cpu) else { return };
+        let el = at.running.el;
+        if to == 2 {
+            self.guests[guest].trapped = Some(Trapped { register: encoding, write, value, el });
+            return;
+        }
+        self.undefined(guest, encoding, el, write, at);
+    }
+
+    /// The guest's access is UNDEFINED for it.
+    pub(crate) fn undefined(&mut self, guest: usize, encoding: u16, el: u8, write: bool, at: &At<'_>) {
+        let Some(register) = Register::decode(encoding) else { return };
+        self.findings.premise(Invariant::I8);
+        if self.guests[guest].absent(register) {
+            self.findings.window(Window::AbsentCounter, false);
+        } else if self.guests[guest].outcome(register, el, write) == Outcome::Executed {
+            let context = self.guests[guest].context;
+            self.violated(
+                Broken {
+                    register: Some(register),
+                    victim: Party::Guest(context),
+                    expected: 0,
+                    actual: 1,
+                    ..Broken::new(Invariant::I8, Kind::Undefined)
+                },
+                at,
+            );
+        }
+    }
+
+    pub(crate) fn emulated(&mut self, value: u64, at: &At<'_>) {
+        // KVM has run, and perhaps not come back to the guest yet.
+        let Some(guest) = self.hosts[at.id].loaded.and_then(|context| self.guest(context)) else { return };
+        let Some(Trapped { register, write, value: written, el }) = self.guests[guest].trapped.take() else {
+            return;
+        };
+        let Some(register) = Register::decode(register) else { return };
+        let running = Running { context: self.guests[guest].context, ..at.running };
+        let at = At { running, ..*at };
+        self.guest_access(guest, register, el, write.then_some(written), value, &at);
+    }
+}
