@@ -107,6 +107,7 @@ pub(crate) struct At<'a> {
 }
 
 /// What is broken, by whom, and how it should be.
+#[derive(Clone, Copy)]
 pub(crate) struct Broken {
     pub(crate) invariant: Invariant,
     pub(crate) kind: Kind,
