@@ -6,7 +6,7 @@ use judge::{Judge, VcpuSetup};
 use pmu::cpu::Whose;
 use pmu::feature::Features;
 use pmu::machine::{Costs, Interrupts, Stop as CoreStop};
-use pmu::observer::By;
+use pmu::observer::{By, Recorder};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -17,7 +17,7 @@ use crate::stop::Stop;
 /// All pCPUs, the contexts that run on them, what really happened, and the ordered log's digest.
 #[pyclass(module = "services._pmu")]
 pub struct Machine {
-    inner: pmu::machine::Machine<Option<Judge>>,
+    inner: pmu::machine::Machine<(Option<Recorder>, Option<Judge>)>,
 }
 
 /// What makes no sense, for Python.
@@ -96,7 +96,7 @@ impl Machine {
         let cpus = cpus.iter().map(features).collect::<PyResult<Vec<_>>>()?;
         let costs = Costs { mrs: mrs_cycles, msr: msr_cycles, isb: isb_cycles };
         let inner = pmu::machine::Machine::new(cpus, &events, costs).map_err(value_error)?;
-        Ok(Self { inner: inner.observed_by(None) })
+        Ok(Self { inner: inner.observed_by((None, None)) })
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts sequences into vectors")]
@@ -366,11 +366,12 @@ impl Machine {
     }
 
     fn observe(&mut self, on: bool) {
-        self.inner.observe(on);
+        let recorder = &mut self.inner.observer_mut().0;
+        *recorder = on.then(|| recorder.take().unwrap_or_default());
     }
 
     fn observed(&mut self) -> Vec<(u16, u64, u8, u16, u64, u64)> {
-        let records = self.inner.take_observed();
+        let records = self.inner.observer_mut().0.as_mut().map(Recorder::take).unwrap_or_default();
         records.iter().map(|r| (r.cpu, r.cycle, r.el, r.code, r.subject, r.value)).collect()
     }
 
@@ -385,15 +386,15 @@ impl Machine {
             .collect();
         let features: Vec<_> =
             self.inner.cpus().iter().map(|cpu| cpu.registers().features().clone()).collect();
-        *self.inner.observer_mut() = Some(Judge::new(&features, vcpus));
+        self.inner.observer_mut().1 = Some(Judge::new(&features, vcpus));
     }
 
     fn violations(&self) -> u64 {
-        self.inner.observer().as_ref().map_or(0, |judge| judge.findings().found())
+        self.inner.observer().1.as_ref().map_or(0, |judge| judge.findings().found())
     }
 
     fn judgement<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
-        let judge = self.inner.observer().as_ref()?;
+        let judge = self.inner.observer().1.as_ref()?;
         Some(PyBytes::new(py, crate::judgement::json(judge.findings()).to_string().as_bytes()))
     }
 

@@ -173,7 +173,7 @@ impl Observer for Judge {
             What::Runs { last } => self.runs(last, &at),
             What::Read { register, value } => self.accessed(by, register, None, value, &at),
             What::Wrote { register, value } => self.accessed(by, register, Some(value), value, &at),
-            What::Taken { register, write, value, to } => self.taken(register, write, value, to, &at),
+            What::Taken { register, write, value, to, .. } => self.taken(register, write, value, to, &at),
             What::Emulated { value } => self.emulated(value, &at),
             What::Works => self.works(&at),
             What::Exited => {
@@ -209,7 +209,7 @@ impl Judge {
         let (did, a, b) = match what {
             What::Read { register, value } => (Did::Mrs, u64::from(register), value),
             What::Wrote { register, value } => (Did::Msr, u64::from(register), value),
-            What::Taken { register, write, value, to } => {
+            What::Taken { register, write, value, to, .. } => {
                 let did = match (write, to) {
                     (false, 2) => Did::MrsTraps,
                     (true, 2) => Did::MsrTraps,

@@ -46,8 +46,6 @@ const BLOCK: usize = CHAIN + 128 * RECORD;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Log {
     block: Block,
-    observing: bool,
-    observed: Vec<Record>,
 }
 
 /// The chain value so far, then the records since.
@@ -125,25 +123,12 @@ impl Log {
     pub fn push(&mut self, record: Record) {
         let place = u64::from(record.cpu) << 48 | u64::from(record.el) << 32 | u64::from(record.code);
         self.block.push([record.cycle, place, record.subject, record.value]);
-        if self.observing {
-            self.observed.push(record);
-        }
     }
 
     /// Digest of all records so far.
     #[must_use]
     pub fn digest(&self) -> u128 {
         xxh3_128(self.block.held())
-    }
-
-    /// Whether records are kept for [`Log::take_observed`].
-    pub fn observe(&mut self, on: bool) {
-        self.observing = on;
-    }
-
-    /// The records since the last call.
-    pub fn take_observed(&mut self) -> Vec<Record> {
-        std::mem::take(&mut self.observed)
     }
 }
 
@@ -166,15 +151,5 @@ mod tests {
         assert_eq!(straight, digest(&mut (0..1000)));
         assert_ne!(straight, digest(&mut (0..999)));
         assert_ne!(straight, digest(&mut (0..1000).rev()));
-    }
-
-    #[test]
-    fn only_an_observed_log_keeps_records() {
-        let mut log = Log::default();
-        log.push(record(1));
-        log.observe(true);
-        log.push(record(2));
-        assert_eq!(log.take_observed(), [record(2)]);
-        assert_eq!(log.take_observed(), []);
     }
 }

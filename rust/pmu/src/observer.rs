@@ -2,7 +2,10 @@
 //!
 //! What is observed is in no log and no digest. Without an observer (`()`) the compiler leaves all of it out.
 
+use serde::{Deserialize, Serialize};
+
 use crate::cpu::{Cpu, Running};
+use crate::log::{Record, code};
 use crate::tally::World;
 
 /// Whose operations a CPU executes.
@@ -41,6 +44,8 @@ pub enum What {
         value: u64,
         /// Exception level to which it is taken.
         to: u8,
+        /// `ESR_ELx` there.
+        esr: u64,
     },
     /// The access that has trapped last is emulated.
     Emulated {
@@ -104,5 +109,43 @@ impl<O: Observer> Observer for Option<O> {
         if let Some(observer) = self {
             observer.see(by, what, cpu, world);
         }
+    }
+}
+
+impl<A: Observer, B: Observer> Observer for (A, B) {
+    #[inline]
+    fn see(&mut self, by: By, what: What, cpu: &Cpu, world: &World) {
+        self.0.see(by, what, cpu, world);
+        self.1.see(by, what, cpu, world);
+    }
+}
+
+/// Keeps what is in the log: accesses and marks.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Recorder(Vec<Record>);
+
+impl Recorder {
+    /// The records since the last call.
+    pub fn take(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Observer for Recorder {
+    fn see(&mut self, _: By, what: What, cpu: &Cpu, _: &World) {
+        let (code, subject, value) = match what {
+            What::Read { register, value } => (code::READ, u64::from(register), value),
+            What::Wrote { register, value } => (code::WRITE, u64::from(register), value),
+            What::Taken { register, write: false, esr, .. } => {
+                (code::READ_EXCEPTION, u64::from(register), esr)
+            }
+            What::Taken { register, write: true, esr, .. } => {
+                (code::WRITE_EXCEPTION, u64::from(register), esr)
+            }
+            What::Mark { code, a, b } => (code::MARK.saturating_add(code), a, b),
+            _ => return,
+        };
+        let el = cpu.running().map_or(0, |running| running.el);
+        self.0.push(Record { cpu: cpu.id() as u16, el, code, cycle: cpu.now(), subject, value });
     }
 }

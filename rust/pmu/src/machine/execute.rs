@@ -129,7 +129,7 @@ impl<O: Observer> Executing<'_, O> {
             record.code = if write { code::WRITE_EXCEPTION } else { code::READ_EXCEPTION };
             (record.cycle, record.value) = (c.now(), esr);
             log.push(record);
-            observer.see(*by, What::Taken { register: encoding, write, value, to: el }, c, world);
+            observer.see(*by, What::Taken { register: encoding, write, value, to: el, esr }, c, world);
             return Err(Taken { el, esr });
         }
         if let (Outcome::Executed, Some(register)) = (outcome, register) {
@@ -293,6 +293,7 @@ fn set(values: &mut [u64], slot: u32, value: u64) {
 mod tests {
     use super::super::tests::{EVENT, PMCR, machine, reading};
     use super::*;
+    use crate::observer::Recorder;
     use crate::register::Kind;
 
     #[test]
@@ -315,9 +316,8 @@ mod tests {
 
     #[test]
     fn a_program_s_read_is_at_el0_and_the_software_goes_on_at_its_own_level() {
-        let mut machine = machine();
+        let mut machine = machine().observed_by(Recorder::default());
         machine.set_running(0, 0, 1, 0).expect("they exist");
-        machine.observe(true);
         let counter = u32::from(Register::pmevcntr(0).encoding());
         let userenr = Register::of(Kind::Pmuserenr).encoding();
         let mut burst = Burst::default();
@@ -328,7 +328,8 @@ mod tests {
         machine.poke(0, userenr, 1).expect("it exists");
         burst.post_read(Operation::Mrs, counter);
         assert_eq!(machine.execute(0, &mut burst, 0, false), Ok(Stop::End));
-        let seen: Vec<_> = machine.take_observed().iter().map(|record| (record.el, record.cycle)).collect();
+        let seen: Vec<_> =
+            machine.observer_mut().take().iter().map(|record| (record.el, record.cycle)).collect();
         assert_eq!(seen, [(0, 10), (0, 20), (1, 30)]);
         machine.poke(0, Register::of(Kind::MdcrEl2).encoding(), 6 | 1 << 6).expect("it exists");
         let stop = machine.execute(0, &mut burst, 0, false);
@@ -350,14 +351,13 @@ mod tests {
 
     #[test]
     fn a_trapped_access_takes_its_own_cost_before_the_trap_and_is_logged() {
-        let mut machine = machine();
+        let mut machine = machine().observed_by(Recorder::default());
         machine.set_running(0, 0, 1, 0).expect("they exist");
         machine.poke(0, Register::of(Kind::MdcrEl2).encoding(), 6 | 1 << 6).expect("it exists");
-        machine.observe(true);
         let esr = Outcome::Trapped(2).esr(PMCR.encoding(), false);
         let stop = machine.execute(0, &mut reading(PMCR), 0, true);
         assert_eq!(stop, Ok(Stop::Trap { index: 0, esr, value: 0 }));
-        let records = machine.take_observed();
+        let records = machine.observer_mut().take();
         assert_eq!(records.len(), 1);
         assert_eq!((records[0].code, records[0].cycle, records[0].value), (code::READ_EXCEPTION, 10, esr));
         let cpu = machine.cpu(0).expect("it exists");

@@ -546,16 +546,6 @@ impl<O: Observer> Machine<O> {
     pub fn digest(&self) -> u128 {
         self.log.digest()
     }
-
-    /// Whether records are kept for [`Machine::take_observed`].
-    pub fn observe(&mut self, on: bool) {
-        self.log.observe(on);
-    }
-
-    /// The records since the last call.
-    pub fn take_observed(&mut self) -> Vec<Record> {
-        self.log.take_observed()
-    }
 }
 
 /// The CPU with this number, while the rest of the machine is needed beside it.
