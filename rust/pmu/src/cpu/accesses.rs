@@ -13,6 +13,7 @@ use crate::tally::World;
 #[derive(Clone, Debug)]
 pub(super) struct Decisions {
     generation: u32,
+    /// Empty until there is the first.
     by_access: Box<[(u32, Outcome)]>,
 }
 
@@ -20,7 +21,7 @@ const DECISIONS: usize = 2 * 3 * 2 * REGISTERS;
 
 impl Default for Decisions {
     fn default() -> Self {
-        Self { generation: 1, by_access: vec![(0, Outcome::Executed); DECISIONS].into_boxed_slice() }
+        Self { generation: 1, by_access: Box::default() }
     }
 }
 
@@ -33,11 +34,14 @@ impl Decisions {
 
     #[inline]
     fn known(&self, at: usize) -> Option<Outcome> {
-        let (generation, outcome) = self.by_access[at];
+        let &(generation, outcome) = self.by_access.get(at)?;
         (generation == self.generation).then_some(outcome)
     }
 
     fn learn(&mut self, at: usize, outcome: Outcome) {
+        if self.by_access.is_empty() {
+            self.by_access = vec![(0, Outcome::Executed); DECISIONS].into_boxed_slice();
+        }
         self.by_access[at] = (self.generation, outcome);
     }
 
