@@ -144,11 +144,18 @@ proptest! {
                     elsewhere(&mut machine, on);
                     machine.set_running(on, GUEST, 1, profile).expect("it exists");
                     reference.set_running(1, 1, true, profile);
-                    let mut burst = Burst::default();
-                    burst.post(Operation::Msr, u32::from(register.encoding()), value);
-                    machine.execute(on, &mut burst, 0, false).expect("it runs");
-                    (0..COSTS.msr).for_each(|_| reference.step());
-                    reference.access(register, 1, Some(value));
+                    // The guest selects anew before it goes by PMSELR_EL0: a CPU that it has come to has another's.
+                    let select = Register::of(Kind::Pmselr);
+                    let (_, selected) = reference.access(select, 1, None);
+                    let indirect = matches!(register.kind(), Kind::Pmxevcntr | Kind::Pmxevtyper);
+                    let first = indirect.then_some((select, selected));
+                    for (register, value) in first.into_iter().chain([(register, value)]) {
+                        let mut burst = Burst::default();
+                        burst.post(Operation::Msr, u32::from(register.encoding()), value);
+                        machine.execute(on, &mut burst, 0, false).expect("it runs");
+                        (0..COSTS.msr).for_each(|_| reference.step());
+                        reference.access(register, 1, Some(value));
+                    }
                 }
             }
             let ideal = &machine.observer().0.ideal;
