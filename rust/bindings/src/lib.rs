@@ -15,6 +15,12 @@ use pmu::register::Register;
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 
+/// The judge's tolerances: name, what opens it, what closes it, what is allowed meanwhile, and the source.
+#[pyfunction]
+fn judge_windows() -> Vec<(&'static str, &'static str, &'static str, &'static str, &'static str)> {
+    judge::window::WINDOWS.iter().map(|w| (w.name, w.opened, w.closed, w.allowed, w.source)).collect()
+}
+
 /// Name of a register.
 #[pyfunction]
 fn register_name(encoding: u16) -> PyResult<String> {
@@ -82,6 +88,7 @@ fn _pmu(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<executor::Executor>()?;
     module.add_class::<machine::Machine>()?;
     module.add_class::<stop::Stop>()?;
+    module.add_function(wrap_pyfunction!(judge_windows, module)?)?;
     module.add_function(wrap_pyfunction!(register_name, module)?)?;
     module.add_function(wrap_pyfunction!(register_encoding, module)?)?;
     module.add_function(wrap_pyfunction!(register_names, module)?)?;
