@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from pmulab import scenario
-from pmulab.scenario import keys
+from pmulab.scenario import keys, steps
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -20,6 +20,8 @@ SECTIONS = {
     "Sessions": {*keys.GUEST_PERF, *keys.HOST_PERF},
     "The parameter in sysfs": keys.SYSFS,
     "CPU hotplug": keys.OFFLINE,
+    "Steps": keys.STEP,
+    "Actions of steps": steps.ACTIONS,
     "`[published]`": keys.PUBLISHED,
 }
 
