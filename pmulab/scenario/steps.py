@@ -42,7 +42,7 @@ class _Action:
 _ACCESS: Final = ("register",)
 ACTIONS: Final = {
     "mrs": _Action((_VCPU,), _ACCESS, ("el",)),
-    "msr": _Action((_VCPU,), (*_ACCESS, "value")),
+    "msr": _Action((_VCPU,), (*_ACCESS, "value"), ("el",)),
     "isb": _Action((_VCPU,)),
     "hvc": _Action((_VCPU,)),
     "wfi": _Action((_VCPU,)),

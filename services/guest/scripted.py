@@ -67,6 +67,9 @@ async def _perform(cpu: Cpu, step: dict[str, Any]) -> None:
                 _answer(cpu, value=(await cpu.wait())[slot])
             except TookException as exc:
                 _answer(cpu, esr=exc.esr)
+        case "msr" if step["el"] == 0:
+            burst.user_msr(register, step["value"])
+            await cpu.wait()
         case "msr":
             burst.msr(register, step["value"])
             try:

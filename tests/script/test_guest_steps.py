@@ -86,6 +86,22 @@ async def test_el0_reads_what_pmuserenr_lets_it(tmp_path: Path, userenr: int, ou
 
 
 @pytest.mark.parametrize("design", DESIGNS)
+async def test_el0_writes_what_pmuserenr_lets_it(tmp_path: Path, design: str) -> None:
+    for userenr, allowed in ((0, False), (r.PMUSERENR_EN, True)):
+        steps = (
+            RESET
+            + f"""
+        vm0/0 msr register=PMUSERENR_EL0 value={userenr}
+        vm0/0 msr register=PMCNTENSET_EL0 value=4 el=0
+        vm0/0 mrs register=PMCNTENSET_EL0
+        """
+        )
+        *_, at_el0, at_el1 = await play(experiment(tmp_path, steps, design=design))
+        assert ("esr" not in at_el0) is allowed
+        assert at_el1["value"] == (4 if allowed else 0)
+
+
+@pytest.mark.parametrize("design", DESIGNS)
 async def test_it_runs_up_to_the_overflow_whose_counter_value_was_written_before(tmp_path: Path, design: str) -> None:
     steps = (
         RESET
