@@ -141,6 +141,13 @@ async def test_its_wfi_blocks_the_vcpu_which_runs_again_when_it_is_woken(tmp_pat
     assert "value" in access
 
 
+async def test_a_wfi_never_polls(tmp_path: Path) -> None:
+    """Though KVM would, after one that was short."""
+    again = "vm0/0 wfi\nvm0/0 wake\nvm0/0 switch\n"
+    told = await play(experiment(tmp_path, RESET + 3 * again))
+    assert [step["blocked"] for step in told if "blocked" in step] == [1, 1, 1]
+
+
 async def test_a_wfi_with_an_interrupt_pending_does_not_block(tmp_path: Path) -> None:
     steps = (
         RESET

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from services.embedded import Embedded
 from tests.script.scenes import FLOATING, ONE_VM, RESET, experiment, play
 
 WORK = "host/0 run cycles=1000 el=0 rates={INST_RETIRED=2}\n"
@@ -80,6 +81,31 @@ async def test_events_take_turns_when_the_mux_timer_expires_by_a_step(tmp_path: 
     assert third.count(True) > first.count(True)
     (mux,) = (one for one in told if "armed" in one)
     assert mux["armed"] == 1
+
+
+async def test_the_mux_timer_does_not_expire_by_itself(tmp_path: Path) -> None:
+    many = "instructions,branches,branch-misses,dTLB-loads,iTLB-loads,L1-dcache-loads,L1-icache-loads"
+    steps = f"host perf_open name=a events={many}\nhost/0 run cycles=100000000\nhost perf_read name=a"
+    _, work, told = await play(experiment(tmp_path, steps, world=world()))
+    assert work["interrupted"] == 0
+    assert [event["running"] for event in told["events"]].count(0) == 1
+
+
+async def test_a_session_on_a_thread_ends_with_its_truth_wherever_that_runs(tmp_path: Path) -> None:
+    steps = """
+    host perf_open name=a events=instructions:uG thread=vm0/0
+    vm0/0 switch
+    vm0/0 run cycles=1000 el=0 rates={INST_RETIRED=1}
+    vm0/0 preempt
+    vm0/0 migrate pcpu=1
+    vm0/0 switch
+    vm0/0 run cycles=500 el=0 rates={INST_RETIRED=1}
+    """
+    lab = Embedded.of(experiment(tmp_path, steps, world=FLOATING))
+    await lab.simulation.run()
+    reports = (await lab.simulation.result())["hosts"]
+    found = [session["events"][0] for report in reports for session in report["sessions"]]
+    assert [(event["count"], event["truth"]) for event in found] == [(1500, 1500)]
 
 
 async def test_a_mux_timer_that_nothing_needs_is_not_armed(tmp_path: Path) -> None:

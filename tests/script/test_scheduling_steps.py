@@ -61,6 +61,11 @@ async def test_no_timer_expires_and_nobody_is_preempted_but_by_a_step(tmp_path: 
     assert told[-1] | {"cycle": 0} == {"step": 3, "cycle": 0, "cycles": 100_000_000, "interrupted": 0}
 
 
+async def test_a_tick_preempts_nobody_however_long_another_thread_has_waited(tmp_path: Path) -> None:
+    steps = "vm1/0 switch\nvm0/0 switch\nvm0/0 run cycles=100000000\nhost/0 tick\nvm0/0 isb"
+    assert len(await play(experiment(tmp_path, steps, world=TWO_VMS))) == 5
+
+
 async def test_the_tick_comes_by_a_step_and_does_not_come_again(tmp_path: Path) -> None:
     steps = "vm0/0 switch\nhost/0 tick\nvm0/0 run cycles=100000000"
     told = await play(experiment(tmp_path, steps))
