@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 from services.errors import UserError
+from services.experiment import EventSpec, SessionSpec
 from services.kvm.errors import SimulationError
+from services.kvm.requests import Request
+from services.kvm.simulation import Simulation
+from services.registers import CPU_CYCLES
 from tests.script.scenes import FLOATING, ONE_VM, TWO_VMS, experiment, play
 
 # world, steps, number of the step, part of the problem, part of the remedy
@@ -110,3 +114,10 @@ async def test_the_run_ends_at_what_cannot_be_as_things_are(
     last = of.steps[-1]
     assert str(caught.value).startswith(f"{last.where}: step {len(of.steps)}, {last.party} {last.action}: ")
     assert problem in str(caught.value)
+
+
+async def test_nor_does_a_client_of_a_running_topology(tmp_path: Path) -> None:
+    simulation = Simulation(experiment(tmp_path, "vm0/0 switch"))
+    session = SessionSpec("stat", (EventSpec("cycles", CPU_CYCLES, leader=0),))
+    with pytest.raises(ValueError, match="the scenario has steps"):
+        simulation.requests.add(Request("host", 0, session=session))
