@@ -200,5 +200,7 @@ class Script(ScriptState):
         return state.save(self)
 
     def restore(self, saved: state.Saved) -> None:
-        """Take up what `save` gave."""
+        """Take up what `save` gave; of a step that has failed in its middle nothing is left."""
         state.restore(self, saved)
+        self.interruptions.due.clear()
+        self.of_host.forget()

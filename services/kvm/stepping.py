@@ -314,6 +314,12 @@ class HostSteps:
                     outcome |= pcpu.told(answer)
         pcpu.answers.clear()
 
+    def forget(self) -> None:
+        """There is another past."""
+        for pcpu, asked in zip(self.pcpus, self.asked, strict=True):
+            pcpu.answers.clear()
+            asked.clear()
+
     async def _idle(self, number: int, step: StepSpec) -> None:
         pcpu = free(self.stage, self.pcpus[step.target])
         machine, until = pcpu.machine, pcpu.now + step.cycles

@@ -14,6 +14,7 @@ from pmulab import scenario, topology
 from services import embedded
 from services.embedded import Embedded
 from services.experiment import Experiment
+from tests.script.scenes import experiment
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "steps").glob("*.toml"))
 SCRIPTS = [*map(str, EXAMPLES), "handoff"]
@@ -60,3 +61,36 @@ def test_it_comes_to_its_end_under_each_of_its_designs(script: str) -> None:
     for of in experiments(script):
         plain = trio.run(partial(embedded.run, of))
         assert [step["step"] for step in plain["steps"]] == [*range(1, len(of.steps) + 1)]
+
+
+async def test_a_lab_that_has_failed_in_the_middle_of_a_step_can_be_restored(tmp_path: Path) -> None:
+    steps = """
+    host perf_open name=a events=cycles
+    vm0/0 switch
+    vm0/0 msr register=PMSELR_EL0 value=3
+    vm0/0 preempt
+    host perf_read name=a at=1
+    vm0/0 switch
+    vm0/0 mrs register=PMSELR_EL0
+    """
+    of = experiment(tmp_path, steps)
+    expected = await finished(Embedded.of(of))
+    lab = Embedded.of(of)
+    while lab.simulation.script is None or lab.simulation.script.next < 5:
+        await lab.simulation.step()
+    saved = lab.state()
+    host = lab.simulation.pcpus[0].host
+
+    class Failing:
+        def enter(self, executor: object, entry: object) -> bytes:
+            raise RuntimeError("in the middle")
+
+        def refuse(self, who: str, problem: str) -> Exception:
+            return RuntimeError(problem)
+
+    lab.simulation.pcpus[0].host = Failing()
+    with pytest.raises(RuntimeError, match="in the middle"):
+        await lab.simulation.run()
+    lab.simulation.pcpus[0].host = host
+    lab.restore(saved)
+    assert await finished(lab) == expected
