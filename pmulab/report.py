@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from pmulab import comparison, intervals
+from pmulab import comparison, intervals, steps
 from pmulab.columns import align, wrap
 from services.result import CountError, CpuTime, Design, Event, Guest, Host, Latency, Parts, RefusedEvent, Result, Run
 
@@ -35,7 +35,7 @@ def render(result: Result, *, why: bool = False) -> str:
         _summary(result),
     ]
     if runs:
-        blocks += [_times(runs), _traffic(runs)]
+        blocks += [steps.table(columns(runs), runs), _times(runs), _traffic(runs)]
         if why:
             blocks += _bill(runs)
         for index, guest in enumerate(runs[0].guests):

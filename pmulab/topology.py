@@ -128,9 +128,10 @@ def _commands(experiment: Experiment, directory: Path, addresses: dict[str, str]
     others = [actor for actor in addresses if actor != "kvm"]
     listen = {actor: ["--with-parent", "--listen", address] for actor, address in addresses.items()}
     services = [word for actor in others for word in ("--service", f"{actor}={addresses[actor]}")]
+    guest = "services.guest.scripted" if experiment.steps else "services.guest"
     commands = {"kvm": [*python, "services.kvm", *listen["kvm"], "--experiment", str(file), *services]}
     for actor in others:
-        module = ["services.host_perf"] if actor == "host_perf" else ["services.guest", "--name", actor]
+        module = ["services.host_perf"] if actor == "host_perf" else [guest, "--name", actor]
         commands[actor] = [*python, *module, *listen[actor], "--kvm", addresses["kvm"]]
     return commands
 

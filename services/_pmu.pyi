@@ -30,6 +30,7 @@ __all__ = [
     "OP_TIMER",
     "OP_TRUTH",
     "OP_USER_MRS",
+    "OP_USER_MSR",
     "OP_WFI",
     "OP_WINDOW",
     "OP_WRITE_BACK",
@@ -69,6 +70,7 @@ OP_WINDOW: Final[int]
 OP_NOTIFY: Final[int]  # subject: code. 1 operand: value
 OP_DONE: Final[int]
 OP_USER_MRS: Final[int]  # subject: register, which the software's program reads at EL0. Yields a value
+OP_USER_MSR: Final[int]  # subject: register, which the software's program writes at EL0. 1 operand: value
 OP_NOTE: Final[int]  # subject: code, operand: value; for whoever observes the machine
 
 # What KVM tells an observer (`Machine.note`): the first operand is a vCPU's context.
@@ -136,6 +138,8 @@ class Burst:
     def mrs(self, register: int) -> int: ...
     def user_mrs(self, register: int) -> int:
         """MRS at EL0: the program's that this software runs, as which the tally counts it."""
+    def user_msr(self, register: int, value: int) -> None:
+        """MSR at EL0, likewise."""
     def msr(self, register: int, value: int) -> None: ...
     def write_back(self, register: int, slot: int, mask: int, bits: int) -> None:
         """MSR of (value in `slot` & mask) | bits."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from services.experiment import Experiment
 from services.guest import GuestKernel
+from services.guest.scripted import ScriptedGuest
 from services.host_perf import HostPerf
 from services.kvm.attendant import LocalSoftware
 from services.kvm.requests import Request
@@ -20,7 +21,9 @@ class Embedded:
 
     DERIVED = ("simulation", "host", "guests")  # each has a state of its own
 
-    def __init__(self, simulation: Simulation, host: HostPerf, guests: dict[str, GuestKernel]) -> None:
+    def __init__(
+        self, simulation: Simulation, host: HostPerf, guests: Mapping[str, GuestKernel | ScriptedGuest]
+    ) -> None:
         self.simulation = simulation
         self.host = host
         self.guests = guests
@@ -36,7 +39,8 @@ class Embedded:
     @classmethod
     def of(cls, experiment: Experiment) -> Embedded:
         """`experiment` at its beginning."""
-        guests = {guest.name: GuestKernel() for guest in experiment.guests}
+        kernel = ScriptedGuest if experiment.steps else GuestKernel
+        guests = {guest.name: kernel() for guest in experiment.guests}
         return cls(Simulation(experiment), HostPerf(), guests)
 
     def state(self) -> Saved:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
-from services._pmu import OP_USER_MRS, Burst, Executor, Machine, Stop
+from services._pmu import OP_USER_MRS, OP_USER_MSR, Burst, Executor, Machine, Stop
 from services.cpu import OPERATION_SHIFT, TookException
 
 TRAP, EXCEPTION, OPERATION, INTERRUPT = Stop.TRAP, Stop.EXCEPTION, Stop.OPERATION, Stop.INTERRUPT
@@ -34,7 +34,7 @@ class BurstCpu(Protocol):
         ...
 
     def program_undefined(self, esr: int) -> None:
-        """A read of the software's program, at EL0, took an exception that is its kernel's: the burst ends there."""
+        """An access of the software's program, at EL0, took an exception that is its kernel's: the burst ends there."""
         ...
 
 
@@ -64,7 +64,7 @@ async def _execute_on(owner: BurstCpu, machine: Machine, executor: Executor, bur
         try:
             value = await _due(owner, stop)
         except TookException as exc:
-            if burst.arrays()[0][stop.index] >> OPERATION_SHIFT != OP_USER_MRS:
+            if burst.arrays()[0][stop.index] >> OPERATION_SHIFT not in (OP_USER_MRS, OP_USER_MSR):
                 raise
             owner.program_undefined(exc.esr)
             return machine.now(executor.cpu)

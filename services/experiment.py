@@ -269,6 +269,35 @@ class DesignSpec:
     axes: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class StepSpec:
+    """One `[[step]]`: what a party does next. What its action does not need is as it is here.
+
+    `target` is by the party: of a guest's `vm0/1` the index among all vCPUs, of `host/1` the pCPU, of `vm0` the VM's
+    number, of `host` the pCPU of a session on one, -1.
+    """
+
+    where: str  # file and line, for messages
+    party: str  # as the user wrote it
+    action: str
+    target: int
+    at: int = (
+        -1
+    )  # it comes before this operation of KVM's, counted from 0, in what the next step has it do; -1: at once
+    register: int = 0  # encoding
+    value: int = 0
+    el: int = 1
+    cycles: int = 0
+    profile: int = 0
+    until_event: bool = False  # it runs up to an interrupt, for `cycles` at most
+    pcpu: int = -1  # where it migrates to
+    events: tuple[int, int] = (0, 0)  # of the event filter: the first number, and how many
+    flag: bool = False  # clear, deny, powerdown or disabled, whichever the action has
+    name: str = ""  # of a perf session
+    session: SessionSpec | None = None
+    thread: int = -1  # the index of the vCPU on whose thread the session is
+
+
 MAX_SEED: Final = 2**63 - 1
 
 
@@ -291,6 +320,9 @@ class Experiment:
     assumed_costs: dict[str, str] = field(
         default_factory=dict
     )  # costs that nobody has measured; what was taken instead
+    exits: ExitSpec = ExitSpec()
+    judged: bool = True  # the invariants are judged
+    steps: tuple[StepSpec, ...] = ()  # in place of the choices of scheduler, workloads and VMM; (): they choose
 
     def host_sessions(self) -> Iterator[SessionSpec]:
         """Those on the host, on each of their CPUs and threads."""
@@ -304,6 +336,3 @@ class Experiment:
     def host_recording(self) -> set[str]:
         """The names of the sessions that record on the host."""
         return {session.name for session in self.host_sessions() if session.verb == "record"}
-
-    exits: ExitSpec = ExitSpec()
-    judged: bool = True  # the invariants are judged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # No setting of the experiment: with other ones it is still what was published.
 BESIDE = (("published",), ("assumed",), ("fitted",), ("kvm", "designs"), ("seed",))
-SCENARIO = ("seed", "machine", "host", "kvm", "guest", "published", "assumed", "fitted")
+SCENARIO = ("seed", "machine", "host", "kvm", "guest", "step", "published", "assumed", "fitted")
 MACHINE = (
     "pcpus",
     "core",
@@ -75,6 +75,31 @@ GUEST = (
 )
 GUEST_TASK = ("vcpu", *TASK)
 GUEST_PERF = ("vcpu", *TASK_PERF)
+STEP = (
+    "party",
+    "action",
+    "at",
+    "register",
+    "value",
+    "el",
+    "cycles",
+    "workload",
+    "rates",
+    "until",
+    "pcpu",
+    "event",
+    "count",
+    "deny",
+    "powerdown",
+    "name",
+    "thread",
+    "disabled",
+    "verb",
+    "events",
+    "frequency",
+    "period",
+    "mmap_pages",
+)
 PUBLISHED_TIMES = ("elapsed_seconds", "user_seconds", "system_seconds")
 PUBLISHED_SHARES = ("host_kernel_percent", "guest_percent")
 PUBLISHED = ("source", *PUBLISHED_TIMES, *PUBLISHED_SHARES, "relative_to", "fitted")

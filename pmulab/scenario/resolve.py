@@ -13,6 +13,7 @@ from pmulab.scenario.actors import read_guests, read_host
 from pmulab.scenario.hotplug import check_offline
 from pmulab.scenario.machine import Machine, read_machine
 from pmulab.scenario.published import read_notes, read_published
+from pmulab.scenario.steps import counted, read_steps
 from pmulab.scenario.work import Work
 from services import events, workload
 from services.errors import UserError
@@ -24,6 +25,7 @@ from services.experiment import (
     HostCpuSpec,
     HostSpec,
     SessionSpec,
+    StepSpec,
     VcpuSpec,
 )
 from services.kvm import designs as kvm_designs
@@ -56,11 +58,12 @@ def resolve(document: Document, chosen: Sequence[str], seed: int | None, every_e
     host = read_host(scenario, machine, work)
     guests = read_guests(scenario, machine, work)
     check_offline(scenario.table("host", keys.HOST), host.cpus, guests)
-    if not guests and not any(cpu.tasks or cpu.sessions for cpu in host.cpus):
+    steps = read_steps(scenario, machine, host, guests, work)
+    if not guests and not steps and not any(cpu.tasks or cpu.sessions for cpu in host.cpus):
         scenario.refuse(
             "guest", "nothing runs in this scenario", "add a [[guest]] with a [[guest.task]], or a [[host.task]]"
         )
-    tallied = _events(machine, host, guests, every_event)
+    tallied = _events(machine, host, guests, steps, every_event)
     experiment = Experiment(
         scenario=Path(document.name).stem,
         seed=own_seed if seed is None else seed,
@@ -78,6 +81,7 @@ def resolve(document: Document, chosen: Sequence[str], seed: int | None, every_e
         traps_wfi=scenario.table("kvm", keys.KVM).choice("wfi_trap_policy", ("trap", "notrap"), "trap") == "trap",
         assumed_costs=machine.assumed_costs,
         exits=machine.exits,
+        steps=steps,
     )
     published = read_published(scenario)
     assumed, fitted = read_notes(scenario, "assumed"), read_notes(scenario, "fitted")
@@ -128,9 +132,11 @@ def _designs(scenario: Table, experiment: Experiment, chosen: Sequence[str]) -> 
     return [design for index, design in enumerate(asked) if index not in without], refused
 
 
-def _events(machine: Machine, host: HostSpec, guests: tuple[GuestSpec, ...], every_event: bool) -> tuple[int, ...]:
-    """Every event that a session names, with cycles and instructions; or all that PMUv3 names."""
-    found = {CPU_CYCLES, INST_RETIRED}
+def _events(
+    machine: Machine, host: HostSpec, guests: tuple[GuestSpec, ...], steps: tuple[StepSpec, ...], every_event: bool
+) -> tuple[int, ...]:
+    """Every event that a session or a step names, with cycles and instructions; or all that PMUv3 names."""
+    found = {CPU_CYCLES, INST_RETIRED, *counted(steps)}
     if every_event:
         found.update(events.pmuv3().values())
     for session in _sessions(host, guests):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -276,7 +276,7 @@ class HostCpu:
         if self.index == self.boot.pmus[self.boot.arm_pmu].cpus[0]:
             self.host.perf.driver(self.boot.arm_pmu).cntr_mask = policy.counters  # what groups are validated against
 
-    async def _open(self, cpu: Cpu, of: CpuSession | ThreadSession, task: int | None) -> bool:
+    async def _open(self, cpu: Cpu, of: CpuSession | ThreadSession, task: int | None, *, delayed: bool = False) -> bool:
         """Did the tool end, as it could not open an event?"""
         assert self.boot is not None
         spec, process = of.session, of.process
@@ -294,7 +294,9 @@ class HostCpu:
             return False
         reader = self.host.reader_of(spec.name) if spec.verb == "record" else NOBODY
         forked = task is not None and task not in self.vcpu_threads
-        session = Session(spec, task, self.perf, cpus=of.cpus, on_exec=forked, reader=reader, process=process)
+        session = Session(
+            spec, task, self.perf, of.cpus, on_exec=forked, delayed=delayed, reader=reader, process=process
+        )
         self.sessions.append(session)
         await session.open(cpu)
         if task is not None and forked and not session.refused:
@@ -305,7 +307,8 @@ class HostCpu:
 
     async def _request(self, cpu: Cpu, request: dict[str, Any]) -> None:
         """A user's `perf stat -a` or `perf record -a`, from now on; what a perf reads of its session, once more;
-        that the program under one has exited; or what is the host's since an operator has written so."""
+        that the program under one has exited; what is the host's since an operator has written so; or a call of a
+        session that a scenario's step makes."""
         if set(request) == {"policy"}:
             await self._parameter_written(cpu, typed_json.read(HostPolicy, request["policy"]))
             return
@@ -313,13 +316,63 @@ class HostCpu:
             await self._interval(cpu, request["interval"], last=request["last"])
             return
         if set(request) == {"exited"}:
-            for session in self.sessions:
-                if session.task == request["exited"]:
-                    await session.close(cpu)
+            for session in self._sessions_here(lambda one: one.task == request["exited"]):
+                await session.close(cpu)
+            return
+        if set(request) == {"open", "delayed"}:
+            await self._open_by_step(cpu, request["open"], delayed=request["delayed"])
+            return
+        if set(request) == {"call", "of"}:
+            await self._call(cpu, request["call"], request["of"])
             return
         if "session" not in request:
             raise BadRequest(f"a request for the host holds a session, not {sorted(request)}")
         await self._open(cpu, typed_json.read(CpuSession, request), None)
+
+    async def _open_by_step(self, cpu: Cpu, opened: dict[str, Any], *, delayed: bool) -> None:
+        """Answered with why events could not be opened."""
+        before, kept = len(self.refused), len(self.sessions)
+        of: CpuSession | ThreadSession
+        if "thread" in opened:
+            of = typed_json.read(ThreadSession, opened)
+            await self._open(cpu, of, of.thread, delayed=delayed)
+        else:
+            of = typed_json.read(CpuSession, opened)
+            await self._open(cpu, of, None, delayed=delayed)
+        refused = [f"{name}: EOPNOTSUPP: the PMU is the guests'" for name in self.refused[before:]]
+        for session in self.sessions[kept:]:
+            refused += [*filter(None, (session.refused,)), *session.unsupported.values()]
+        if refused:
+            cpu.answer(orjson.dumps({"error": "; ".join(refused)}))
+
+    async def _call(self, cpu: Cpu, call: str, name: str) -> None:
+        """ioctl, read or close of a session."""
+        found = self._sessions_here(lambda one: one.spec.name == name)
+        if not found:
+            cpu.answer(orjson.dumps({"error": "EBADF: it was not opened"}))
+            return
+        (session,) = found
+        match call:
+            case "enable":
+                await session.enable(cpu)
+            case "disable":
+                await session.disable(cpu)
+            case "close":
+                await session.close(cpu)
+            case "read":
+                cpu.answer(orjson.dumps({"events": [_told(one) for one in await session.read(cpu)]}))
+            case _:
+                raise BadRequest(f"a session has no call {call!r}")
+
+    def _sessions_here(self, wanted: Callable[[Session], bool]) -> list[Session]:
+        """Those of this CPU, and those of threads, whose events come with them."""
+        for other in self.host.cpus.values():
+            for session in [one for one in other.sessions if other is not self and one.task is not None]:
+                if wanted(session):
+                    other.sessions.remove(session)
+                    self.sessions.append(session)
+                    session.perf = self.perf
+        return [session for session in self.sessions if wanted(session)]
 
     async def _interval(self, cpu: Cpu, process: int, *, last: bool) -> None:
         for session in self.sessions:
@@ -416,7 +469,10 @@ class HostCpu:
     # Results.
 
     async def _report(self, cpu: Cpu) -> None:
-        reports = [await session.report(cpu) for session in self.sessions]
+        if self.thread >= 0:
+            self._sessions_here(lambda one: one.task == self.thread)
+        elsewhere = [other.thread for other in self.host.cpus.values() if other is not self]
+        reports = [await session.report(cpu) for session in self.sessions if session.task not in elsewhere]
         cpu.answer(orjson.dumps({"cpu": self.index, "sessions": reports, "refused": self.refused}))
 
     # State.
@@ -429,6 +485,11 @@ class HostCpu:
         """Take up what `state` gave; `objects` has the events of the host's perf, which has been restored."""
         restore(self, saved)
         self.sessions = [Session.restored(self.perf, of_session, objects) for of_session in saved["sessions"]]
+
+
+def _told(result: dict[str, Any]) -> dict[str, Any]:
+    """What a read of an event gives."""
+    return {name: result[name] for name in ("name", "count", "enabled", "running", "state")}
 
 
 async def _tell(cpu: Cpu, count: Coroutine[Any, Any, int]) -> None:

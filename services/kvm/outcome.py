@@ -34,8 +34,10 @@ def result(
     hosts: Sequence[dict[str, Any]],
     fallbacks: Sequence[str],
     injected: Sequence[Taken],
+    steps: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """All that is in the digest; times in cycles, counts as they are. `hosts`: what each pCPU's perf has reported."""
+    """All that is in the digest; times in cycles, counts as they are. `hosts`: what each pCPU's perf has reported,
+    `steps`: what a script's steps gave."""
     machine = board.machine
     swaps = [vcpu.vpmu.swaps for vcpu in vcpus]
     by_ticks = board.experiment.host.accounting not in VTIME
@@ -74,6 +76,7 @@ def result(
         ],
         "injected": [_taken(taken) for taken in injected],
         **({"killed": killed} if killed else {}),
+        **({} if steps is None else {"steps": steps}),
     }
 
 

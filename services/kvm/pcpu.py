@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from services import state, typed_json
 from services._pmu import (
@@ -98,7 +98,7 @@ class PCpuState:
 class PCpu(PCpuState):
     """One pCPU. Everything on it is sequential: one actor runs, all others wait."""
 
-    DERIVED = (
+    DERIVED: ClassVar[tuple[str, ...]] = (
         "cpu",
         "arm_pmu",  # which of the host's PMUs covers it
         "context",

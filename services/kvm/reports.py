@@ -45,6 +45,19 @@ def of_host(answer: bytes) -> dict[str, Any]:
     return report
 
 
+def of_perf_call(answer: bytes) -> dict[str, Any]:
+    """What a call of a session gave: counts, or why it failed. Raises ValueError naming what is wrong with it."""
+    told = _object(answer)
+    _text(told, "error", "report")
+    for index, event in enumerate(_optional(told, "events")):
+        where = f"report.events[{index}]"
+        _field(event, "name", str, where)
+        for name in ("count", "enabled", "running"):
+            _field(event, name, int, where)
+        _field(event, "state", int, where, range(min(State), max(State) + 1))
+    return {name: told[name] for name in ("error", "events") if name in told}
+
+
 def _object(answer: bytes) -> dict[str, Any]:
     try:
         report = orjson.loads(answer)

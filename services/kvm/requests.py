@@ -138,6 +138,8 @@ class Requests(RequestsState):
         raise KeyError(f"no vCPU {index} of a guest {name!r}")
 
     def _check(self, request: Request) -> None:
+        if self.board.experiment.steps:
+            raise ValueError("work: the scenario has steps, in whose place nobody does anything")
         for index, profile in enumerate(request.profiles):
             _check_profile(profile, f"profiles[{index}]")
         if [request.task, request.session, request.parameter].count(None) != 2:

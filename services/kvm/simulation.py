@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import trio
@@ -15,12 +16,15 @@ from services.kvm import designs, outcome, parameter, without_pmu
 from services.kvm.attendant import Attendant
 from services.kvm.board import Board
 from services.kvm.host_task import HostTask
+from services.kvm.interruption import Interruptions
 from services.kvm.pcpu import PCpu
 from services.kvm.perf_process import PerfProcess
 from services.kvm.perf_reader import PerfReaders
 from services.kvm.preemption import rest
 from services.kvm.requests import Requests
 from services.kvm.runqueue import RunQueue
+from services.kvm.script import Script
+from services.kvm.stepped import SteppedPCpu, SteppedVCpu
 from services.kvm.thread import Thread
 from services.kvm.vcpu import VCpu
 from services.registers import PMCEID0_EL0, PMCEID1_EL0
@@ -47,6 +51,7 @@ class Simulation:
         "shared_processes",
         "at_boot",
         "requests",
+        "script",
         "entered",
     )
     __slots__ = DERIVED
@@ -59,20 +64,24 @@ class Simulation:
         self.threads: list[Thread] = []
         self.pcpus: list[PCpu] = []
         queues: list[RunQueue] = []
+        interruptions = Interruptions()
+        stepped = bool(experiment.steps)
+        new_pcpu = SteppedPCpu if stepped else PCpu
         shared = not experiment.guests or any(guest.pmuver for guest in experiment.guests)
         host_policy = self.design.host_policy if shared else without_pmu.host_policy
         for cpu in range(len(experiment.cpus)):
             context = board.machine.add_context(False)
             arm_pmu = self._arm_pmu(cpu)
-            self.pcpus.append(PCpu(board, cpu, context, host_policy, self.threads, queues, arm_pmu, self.pcpus))
+            self.pcpus.append(new_pcpu(board, cpu, context, host_policy, self.threads, queues, arm_pmu, self.pcpus))
             queues.append(self.pcpus[cpu].rq)
         for time, reserved in parameter.effective(self.design, experiment):
             for pcpu in self.pcpus:
                 pcpu.parameter_writes.append((time, reserved[pcpu.cpu]))
         self.alone = self.pcpus[0] if len(self.pcpus) == 1 else None  # the pCPU whose turn it always is
         self.vcpus: list[VCpu] = []
+        new_vcpu = partial(SteppedVCpu, interruptions) if stepped else VCpu
         for vm in range(len(experiment.guests)):
-            self._add_guest(vm)
+            self._add_guest(vm, new_vcpu)
         self.tasks: list[HostTask] = []
         for pcpu in self.pcpus:
             self._add_tasks(pcpu)
@@ -85,6 +94,7 @@ class Simulation:
         for pcpu in self.pcpus:
             pcpu.wake_reader = self.readers.wake
         self.requests = Requests(board, self.design, self.pcpus, self.vcpus, self._perf_process)
+        self.script = Script.of(board, self.pcpus, self.vcpus, interruptions) if stepped else None
         self.at_boot = len(self.threads), len(self.readers.known), len(self.processes)
         if experiment.judged:
             board.machine.judge(
@@ -92,10 +102,10 @@ class Simulation:
             )
         self.entered = False  # a handler is running, or a vCPU preempted in one of KVM's, so not all state is data
 
-    def _add_guest(self, vm: int) -> None:
+    def _add_guest(self, vm: int, new_vcpu: Callable[..., VCpu]) -> None:
         siblings: list[VCpu] = []
         for index, spec in enumerate(self.board.experiment.guests[vm].vcpus):
-            vcpu = VCpu(
+            vcpu = new_vcpu(
                 self.board,
                 self.design,
                 len(self.threads),
@@ -242,6 +252,8 @@ class Simulation:
     @property
     def working(self) -> bool:
         """Is there work left: a workload or a perf session of a guest, a task of the host?"""
+        if self.script is not None:
+            return self.script.working
         for vcpu in self.vcpus:
             if vcpu.working:
                 return True
@@ -279,10 +291,9 @@ class Simulation:
     def _step(self) -> Coroutine[Any, Any, object] | None:
         if self.requests.waiting:
             self.requests.take()
-        pcpu = self.alone or min(self.pcpus, key=PCpu.next_interaction)
         self.board.interactions += 1
         self.entered = True
-        work = pcpu.step()
+        work = (self.script or self.alone or min(self.pcpus, key=PCpu.next_interaction)).step()
         if work is None:
             return None
         try:
@@ -292,7 +303,9 @@ class Simulation:
         return rest(work, trap)
 
     def progress(self) -> tuple[int, int]:
-        """Cycles of work that tasks have done or will do, and how many of them are left."""
+        """Cycles of work that tasks have done or will do, and how many of them are left; of a script, steps."""
+        if self.script is not None:
+            return len(self.script.steps), len(self.script.steps) - self.script.next
         total, left = 0, 0
         for vcpu in self.vcpus:
             tasks = (*self.board.experiment.guests[vcpu.vm].vcpus[vcpu.index].tasks, *self.requests.tasks(vcpu))
@@ -322,6 +335,7 @@ class Simulation:
             hosts=hosts,
             fallbacks=self.fallbacks,
             injected=self.requests.taken,
+            steps=None if self.script is None else self.script.told(),
         )
 
     def measured(self, result: dict[str, Any], wall_seconds: float) -> dict[str, Any]:
@@ -343,6 +357,7 @@ class Simulation:
             "readers": [reader.save() for reader in self.readers.known],
             "processes": [process.save() for process in self.processes],
             "requests": self.requests.save(),
+            "script": None if self.script is None else self.script.save(),
         }
 
     def _restore_perf(self, readers: list[Saved], processes: list[Saved]) -> None:
@@ -376,6 +391,8 @@ class Simulation:
         for pcpu, of_pcpu in zip(self.pcpus, saved["pcpus"], strict=True):
             pcpu.restore(of_pcpu, objects)
         self.requests.restore(saved["requests"])
+        if self.script is not None:
+            self.script.restore(saved["script"])
         self.entered = False
 
 

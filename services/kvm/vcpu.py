@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from services import state
 from services._pmu import (
@@ -90,7 +90,7 @@ class VCpuState:
 class VCpu(VCpuState):
     """One vCPU of the VM number `vm`. Between entries of its guest all of it is data."""
 
-    DERIVED = (
+    DERIVED: ClassVar[tuple[str, ...]] = (
         "id",
         "vm",
         "index",

@@ -212,6 +212,10 @@ class Vpmu(ABC):
     def user_wrote(self, n: int) -> None:  # noqa: B027 - most have no other copy
         """KVM_SET_ONE_REG has written counter `n` in memory."""
 
+    def destroy(self) -> Access:
+        """kvm_pmu_vcpu_destroy, after the last put: what there is in the host for it goes."""
+        return 0
+
     async def enter(self) -> None:  # noqa: B027 - most have no more to do than at a load
         """Before each VM entry, under a design that is `at_entry`: interrupts are off."""
 

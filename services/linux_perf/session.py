@@ -44,6 +44,7 @@ class Session:
     perf: PerfCpu = derived()
     cpus: tuple[int, ...] = ()  # all that it opens its events on, which are opened here for this one; (): here alone
     on_exec: bool = False
+    delayed: bool = False  # perf stat -D -1: it leaves the leaders off
     reader: int = NOBODY  # of perf record: the number of its process, where the kernel counts them
     process: int = NO_PROCESS  # of perf stat -I on the host: its thread, which reads at intervals
     events: list[PerfEvent | None] = link(default_factory=list)  # None: not opened here
@@ -90,9 +91,8 @@ class Session:
             return
         for follower in self.followers.values():
             await self.perf.enable_follower(cpu, follower)
-        if not self.on_exec:
-            for event in self._leaders():
-                await self.perf.enable(cpu, event)
+        if not (self.on_exec or self.delayed):
+            await self.enable(cpu)
         await self.perf.settle(cpu)
         self.began = cpu.now
         if self.spec.interval:
@@ -168,10 +168,27 @@ class Session:
         self.due, self.ended = NEVER, True
         await self._release(cpu)
 
+    async def enable(self, cpu: Cpu) -> None:
+        """ioctl(ENABLE) of every leader."""
+        for event in self._leaders():
+            await self.perf.enable(cpu, event)
+
+    async def disable(self, cpu: Cpu) -> None:
+        """ioctl(DISABLE) of every leader."""
+        for event in self._leaders():
+            self.perf.disable(cpu, event)
+        await self.perf.settle(cpu)
+
+    async def read(self, cpu: Cpu) -> list[Result]:
+        """read(2) of every event, or what was read when it was closed."""
+        if self.closed is not None:
+            return self.closed
+        await self._sync(cpu)
+        return await self._results(cpu)
+
     async def print_interval(self, cpu: Cpu) -> list[Result]:
         """process_interval: read all there is to read. The next time is an interval after this is done."""
-        await self._sync(cpu)
-        results = await self._results(cpu)
+        results = await self.read(cpu)
         self._print(cpu, self.intervals, results)
         self.due = cpu.now + self.spec.interval
         return results

@@ -10,6 +10,7 @@ from services.core_pmus import no_vpmu
 from services.costs import EXIT_IRQS_OFF
 from services.experiment import IRQTIME, Experiment
 from services.result.counts import events, intervals, refused, refused_sessions, warnings
+from services.result.steps import steps
 from services.result.types import (
     SCHEMA,
     Bill,
@@ -104,6 +105,7 @@ def _run(experiment: Experiment, plain: Mapping[str, Any]) -> Run:
             for cost, source in experiment.assumed_costs.items()
             if bill["host_by_cost"].get(_CHARGED_AS.get(cost, cost)) or bill["guests_by_cost"].get(cost)
         },
+        steps=steps(experiment, plain.get("steps") or ()),
     )
 
 

@@ -264,6 +264,40 @@ class RoundTrips:
 
 
 @dataclass(frozen=True, slots=True)
+class StepEvent:
+    """An event of a session as a step has read it, as `Event` but raw: of the CPU or thread of the session."""
+
+    event: str
+    count: int | None  # None in ERROR
+    enabled_ns: int
+    running_ns: int
+    state: str  # as in `enum perf_event_state`: "error", "off", "inactive", "active"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a `[[step]]` gave; None is what its action has not."""
+
+    step: int  # its number in the scenario, from 1
+    party: str
+    action: str
+    register: str = ""
+    virtual_ns: int | None = None  # on the CPU's clock, when the step was complete; None if it never was
+    value: int | None = None  # that was read
+    trapped: bool | None = None  # did it trap to EL2?
+    esr: int | None = None  # ESR_EL1 of the exception that the access took
+    cycles: int | None = None  # of work
+    interrupted: bool | None = None  # was the work, by an interrupt of the CPU's?
+    blocked: bool | None = None  # has the vCPU's thread blocked in its WFI?
+    taken: bool | None = None  # was the PMU's interrupt pending for the guest?
+    armed: bool | None = None  # was the mux timer?
+    reached: bool | None = None  # has the step that followed had so many operations?
+    operations: int | None = None  # of KVM's in that step
+    error: str = ""  # why a system call failed, errno first
+    events: tuple[StepEvent, ...] = ()  # of a session
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     """What somebody else measured for a design; None where they did not say. Seconds are of the first guest's run."""
 
@@ -296,6 +330,7 @@ class Run:
     round_trips: RoundTrips  # not in the digest
     assumed_costs: dict[str, str]  # costs that were charged and that nobody has measured, and what was taken instead
     published: Published | None = None
+    steps: tuple[Step, ...] = ()  # what each `[[step]]` gave, in their order; () of a scenario without
 
     @property
     def printed(self) -> float:

@@ -38,7 +38,15 @@ async def test_a_guests_overflow_that_is_found_while_its_vcpu_is_not_current_is_
     assert made.vcpus[0].vgic.overflowed < 0
 
 
-OPERANDS = {pmu.OP_MSR: 1, pmu.OP_CHARGE: 1, pmu.OP_COMPUTE: 1, pmu.OP_TIMER: 1, pmu.OP_NOTIFY: 1, pmu.OP_WRITE_BACK: 3}
+OPERANDS = {
+    pmu.OP_MSR: 1,
+    pmu.OP_USER_MSR: 1,
+    pmu.OP_CHARGE: 1,
+    pmu.OP_COMPUTE: 1,
+    pmu.OP_TIMER: 1,
+    pmu.OP_NOTIFY: 1,
+    pmu.OP_WRITE_BACK: 3,
+}
 NO_SUBJECT = (pmu.OP_WFI, pmu.OP_ISB, pmu.OP_CLOCK, pmu.OP_WINDOW)
 OPERATIONS = sorted({*OPERANDS, *NO_SUBJECT, pmu.OP_MRS, pmu.OP_USER_MRS, pmu.OP_HVC, pmu.OP_IPI, pmu.OP_TRUTH})
 REGISTERS = (r.PMCR_EL0, r.PMOVSSET_EL0, r.PMCNTENSET_EL0, r.PMINTENSET_EL1, r.PMEVCNTR(0), r.PMEVTYPER(0), r.MDCR_EL2)
@@ -57,7 +65,7 @@ class Babbler:
     def burst(self) -> Burst:
         codes, operands = [], []
         for operation in self.random.choices(OPERATIONS, k=self.random.randrange(4)):
-            accesses = operation in (pmu.OP_MRS, pmu.OP_USER_MRS, pmu.OP_MSR)
+            accesses = operation in (pmu.OP_MRS, pmu.OP_USER_MRS, pmu.OP_MSR, pmu.OP_USER_MSR)
             subject = 0 if operation in NO_SUBJECT else self.random.choice(REGISTERS if accesses else SUBJECTS)
             codes.append(operation << 24 | subject)
             operands += self.random.choices(VALUES, k=OPERANDS.get(operation, 0))

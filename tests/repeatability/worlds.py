@@ -47,6 +47,8 @@ WORLDS = [
     (SWEVENT, "emulated"),
     (SWEVENT, "partitioned"),
     (SIGILL, "partitioned-v3"),
+    ("handoff", "emulated"),
+    ("handoff", "partitioned"),
     *((EVERYTHING, f"partitioned-v{n}") for n in (1, 2, 3, 4, 5, 6, 9)),
 ]
 # Whose objects change while a simulation runs.

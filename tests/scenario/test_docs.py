@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from pmulab import scenario
-from pmulab.scenario import keys
+from pmulab.scenario import keys, steps
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -20,6 +20,8 @@ SECTIONS = {
     "Sessions": {*keys.GUEST_PERF, *keys.HOST_PERF},
     "The parameter in sysfs": keys.SYSFS,
     "CPU hotplug": keys.OFFLINE,
+    "Steps": keys.STEP,
+    "Actions of steps": steps.ACTIONS,
     "`[published]`": keys.PUBLISHED,
 }
 
@@ -42,8 +44,10 @@ def test_every_shipped_scenario_is_listed() -> None:
     assert documented("Shipped scenarios") == set(scenario.shipped())
 
 
-def test_the_example_resolves(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```toml\n(.*?)```", (DOCS / "scenario.md").read_text(), re.DOTALL)
+def test_the_examples_resolve(tmp_path: Path) -> None:
+    example, step = re.findall(r"```toml\n(.*?)```", (DOCS / "scenario.md").read_text(), re.DOTALL)
     path = tmp_path / "example.toml"
+    path.write_text(f"[[guest]]\n{step}")
+    assert len(scenario.load(path).experiments[0].steps) == 1
     path.write_text(example)
     assert [experiment.design.name for experiment in scenario.load(path).experiments] == ["emulated", "partitioned"]

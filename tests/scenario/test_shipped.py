@@ -216,3 +216,17 @@ def test_stress_record_the_host_prints_less_kernel_time_than_it_spends() -> None
 def _share(run: Run) -> float:
     """The host kernel's, of all CPU time."""
     return float(run.time.host_kernel / run.time.total)
+
+
+def test_handoff_shows_each_guest_its_own_count_and_the_host_what_it_waited() -> None:
+    shares = {}
+    for design, run in runs("handoff").items():
+        assert [step.value for step in run.steps if step.value is not None] == [1000 + 5000, 7 + 3000, 1000 + 5000]
+        (preempted,) = (step for step in run.steps if step.operations is not None)
+        assert preempted.reached
+        instructions, branches = [step for step in run.steps if step.events][-1].events
+        assert instructions.running_ns == instructions.enabled_ns
+        shares[design] = branches.running_ns / branches.enabled_ns
+    always, dynamic, never = shares.values()
+    assert (always, never) == (1, 0)
+    assert 0 < dynamic < 1

@@ -62,6 +62,10 @@ impl Burst {
         self.inner.post_read(Operation::UserMrs, u32::from(register))
     }
 
+    fn user_msr(&mut self, register: u16, value: u64) {
+        self.inner.post(Operation::UserMsr, u32::from(register), value);
+    }
+
     fn write_back(&mut self, register: u16, slot: u32, mask: u64, bits: u64) -> PyResult<()> {
         if self.inner.post_write_back(register, slot, mask, bits) {
             Ok(())

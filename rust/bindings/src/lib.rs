@@ -61,6 +61,7 @@ fn _pmu(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ("OP_DONE", Operation::Done),
         ("OP_USER_MRS", Operation::UserMrs),
         ("OP_NOTE", Operation::Note),
+        ("OP_USER_MSR", Operation::UserMsr),
     ] {
         module.add(name, operation as u8)?;
     }

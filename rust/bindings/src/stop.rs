@@ -30,7 +30,7 @@ pub fn access(burst: &Burst, index: usize) -> (u16, bool) {
 /// Whether the access at `index` of `burst` is the software's program's, at EL0.
 #[inline]
 pub fn of_program(burst: &Burst, index: usize) -> bool {
-    burst.ops().get(index).is_some_and(|op| op.operation == Operation::UserMrs)
+    burst.ops().get(index).is_some_and(|op| op.operation.of_program())
 }
 
 impl Stop {

@@ -38,10 +38,12 @@ pub enum Operation {
     UserMrs = 16,
     /// Tell whoever observes: it takes no time and changes nothing. Subject: code; operand: value.
     Note = 17,
+    /// Write a register at EL0: the software's program does it. Subject: register; operand: value.
+    UserMsr = 18,
 }
 
 impl Operation {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::Mrs,
         Self::Msr,
         Self::WriteBack,
@@ -59,6 +61,7 @@ impl Operation {
         Self::Done,
         Self::UserMrs,
         Self::Note,
+        Self::UserMsr,
     ];
 
     /// The operation with this code.
@@ -72,7 +75,13 @@ impl Operation {
     pub fn operands(self) -> usize {
         match self {
             Self::WriteBack => 3,
-            Self::Msr | Self::Charge | Self::Compute | Self::Timer | Self::Notify | Self::Note => 1,
+            Self::Msr
+            | Self::UserMsr
+            | Self::Charge
+            | Self::Compute
+            | Self::Timer
+            | Self::Notify
+            | Self::Note => 1,
             _ => 0,
         }
     }
@@ -83,11 +92,17 @@ impl Operation {
         matches!(self, Self::Mrs | Self::UserMrs | Self::Clock | Self::Truth)
     }
 
+    /// The software's program does it, at EL0.
+    #[must_use]
+    pub fn of_program(self) -> bool {
+        matches!(self, Self::UserMrs | Self::UserMsr)
+    }
+
     /// First subject that is too large.
     #[must_use]
     pub fn subject_limit(self) -> u32 {
         match self {
-            Self::Mrs | Self::UserMrs | Self::Msr | Self::WriteBack | Self::Hvc => 1 << 16,
+            Self::Mrs | Self::UserMrs | Self::Msr | Self::UserMsr | Self::WriteBack | Self::Hvc => 1 << 16,
             Self::Charge => CAUSES as u32,
             Self::Truth => 1 << 20,
             Self::Compute => 3 << COMPUTE_EL_SHIFT,

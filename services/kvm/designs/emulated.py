@@ -286,6 +286,12 @@ class EmulatedPmu(Vpmu):
         elif changed & r.PMCR_E:  # by KVM_REQ_RELOAD_PMU, on the way back into the guest
             self._reprogram(pmu.mask)
 
+    def destroy(self) -> Access:
+        """kvm_pmu_release_perf_event of each counter."""
+        for n in bits(self.backed):
+            self._release(n)
+        return self._perf(0) if self.rows else 0
+
     # The backing events.
 
     def _enable(self, mask: int) -> None:

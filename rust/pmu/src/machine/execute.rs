@@ -152,15 +152,15 @@ impl<O: Observer> Executing<'_, O> {
 }
 
 impl<O: Observer> Executing<'_, O> {
-    /// A read of the program's, at EL0, between two operations of the software that runs it.
-    fn user_read(&mut self, encoding: u16) -> Result<u64, Taken> {
+    /// An access of the program's, at EL0, between two operations of the software that runs it.
+    fn user_access(&mut self, encoding: u16, write: bool, value: u64) -> Result<u64, Taken> {
         let software = self.running;
         let tally = software.tally - usize::from(software.el);
         let class = self.world.tallies[tally].class;
         self.run(Running { el: 0, tally, class, ..software });
-        let read = self.access(encoding, false, 0);
+        let done = self.access(encoding, write, value);
         self.run(software);
-        read
+        done
     }
 
     fn run(&mut self, next: Running) {
@@ -227,7 +227,7 @@ impl<O: Observer> Machine<O> {
             }
             let (write, value) = match op.operation {
                 Operation::Mrs | Operation::UserMrs => (false, 0),
-                Operation::Msr => (true, op.operand),
+                Operation::Msr | Operation::UserMsr => (true, op.operand),
                 Operation::WriteBack => {
                     let source = values.get(op.slot as usize).copied().unwrap_or(0);
                     (true, source & op.operand | op.bits)
@@ -257,8 +257,8 @@ impl<O: Observer> Machine<O> {
                 Operation::Done if index + 1 == ops.len() => continue, // there is nothing for KVM to do
                 _ => return Ok(Stop::Operation { index, op }),
             };
-            let done = if op.operation == Operation::UserMrs {
-                on.user_read(op.subject as u16)
+            let done = if op.operation.of_program() {
+                on.user_access(op.subject as u16, write, value)
             } else {
                 on.access(op.subject as u16, write, value)
             };
@@ -335,6 +335,24 @@ mod tests {
         let stop = machine.execute(0, &mut burst, 0, false);
         assert!(matches!(stop, Ok(Stop::Trap { index: 0, value: 0, .. })), "TPM is of EL0, too");
         assert_eq!(machine.cpu(0).expect("it exists").running().map(|running| running.el), Some(1));
+    }
+
+    #[test]
+    fn a_program_s_write_is_at_el0() {
+        let mut machine = machine();
+        machine.set_running(0, 0, 1, 0).expect("they exist");
+        let cntenset = Register::of(Kind::Pmcntenset).encoding();
+        let mut burst = Burst::default();
+        burst.post(Operation::UserMsr, u32::from(cntenset), 1);
+        let stop = machine.execute(0, &mut burst, 0, false);
+        assert!(matches!(stop, Ok(Stop::Exception { index: 0, .. })), "PMUSERENR_EL0 is 0");
+        assert_eq!(machine.peek(0, cntenset), Ok(0));
+        machine.poke(0, Register::of(Kind::Pmuserenr).encoding(), 1).expect("it exists");
+        assert_eq!(machine.execute(0, &mut burst, 0, false), Ok(Stop::End));
+        assert_eq!(machine.peek(0, cntenset), Ok(1));
+        machine.poke(0, Register::of(Kind::MdcrEl2).encoding(), 6 | 1 << 6).expect("it exists");
+        let stop = machine.execute(0, &mut burst, 0, false);
+        assert!(matches!(stop, Ok(Stop::Trap { index: 0, value: 1, .. })), "TPM is of EL0, too");
     }
 
     #[test]

@@ -1,0 +1,120 @@
+"""Worlds in which counters change hands, and what everybody has read when they have.
+
+Guests and host work at EL0 at one instruction a cycle, and count there what is theirs alone: each count is what its
+owner has done, to the instruction, whoever had the counter before, after or in between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from pmulab import topology
+from services import result as results
+from services.embedded import Embedded
+from services.result import Step, StepEvent
+from tests.script.scenes import experiment
+
+# Each is right, and gives a guest all that the architecture has.
+SWAPS = ("lazy", "lazy-sticky", "eager")
+RESERVATIONS = ("dynamic", "static", "grow")
+DESIGNS = (
+    "emulated",
+    *(f"partitioned,swap={swap}" for swap in SWAPS),
+    *(f"partitioned,reservation={reservation}" for reservation in RESERVATIONS[1:]),
+    "partitioned,traps=slow-path",
+    "mediated",
+)
+PARTITIONED = tuple(design for design in DESIGNS if design.startswith("partitioned"))
+
+# No counter of the host's is of instructions alone (FEAT_PMUv3_ICNTR).
+MACHINE = "[machine]\npcpus = {pcpus}\ncounters = 6\nicntr = false\n"
+GUEST = '[[guest]]\nname = "{name}"\ncounters = 4\nvcpus = 1\n'
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What came of a script."""
+
+    steps: tuple[Step, ...]
+    violations: list[dict[str, Any]]  # that the judge has found; in processes it has none to show
+
+    @property
+    def values(self) -> list[int]:
+        """That accesses have read, in order."""
+        return [step.value for step in self.steps if step.value is not None]
+
+    def counts(self, *names: str) -> list[list[int | None]]:
+        """Of each read of a session, those of its events, or those `names`."""
+        reads = [step.events for step in self.steps if step.events]
+        return [[event.count for event in events if not names or event.event in names] for events in reads]
+
+    def events(self) -> list[tuple[StepEvent, ...]]:
+        """What each read of a session found."""
+        return [step.events for step in self.steps if step.events]
+
+    def of(self, action: str) -> list[Step]:
+        """The steps with an action."""
+        return [step for step in self.steps if step.action == action]
+
+
+def worlds(*designs: str) -> pytest.MarkDecorator:
+    """A test of each design embedded, and of the first partitioned one in processes, too."""
+    cases = [(design, "embedded") for design in designs]
+    cases += [(design, "processes") for design in designs if design.startswith("partitioned")][:1]
+    return pytest.mark.parametrize(("design", "where"), cases)
+
+
+async def play(
+    directory: Path, steps: str, design: str, where: str = "embedded", *, guests: int = 1, pcpus: int = 1
+) -> Played:
+    """The steps, with so many VMs (`vm0`, …), which float."""
+    names = [GUEST.format(name=f"vm{number}") for number in range(guests)]
+    world = "\n".join([MACHINE.format(pcpus=pcpus), *names])
+    of = experiment(directory, steps, design=design, world=world)
+    if where == "processes":
+        (run,) = (await topology.run(of, lambda share, seconds: None)).runs
+        return Played(run.steps, [])
+    lab = Embedded.of(of)
+    await lab.simulation.run()
+    measured = lab.simulation.measured(await lab.simulation.result(), 0.0)
+    judged = lab.simulation.board.machine.judgement()
+    (run,) = results.of(of, measured, where).runs
+    return Played(run.steps, [] if judged is None else orjson.loads(judged)["violations"])
+
+
+# What guests and the host do, as steps.
+
+
+def reset(vcpu: str) -> str:
+    """A guest's kernel finds its PMU as it is at reset."""
+    return f"""
+    {vcpu} msr register=PMCNTENCLR_EL0 value=0xffffffff
+    {vcpu} msr register=PMINTENCLR_EL1 value=0xffffffff
+    {vcpu} msr register=PMOVSCLR_EL0 value=0xffffffff
+    {vcpu} msr register=PMUSERENR_EL0 value=0
+    {vcpu} msr register=PMSELR_EL0 value=0
+    """
+
+
+def count_from(vcpu: str, *values: int) -> str:
+    """It counts instructions at EL0 on its first counters, from these values on."""
+    writes = [
+        f"{vcpu} msr register=PMEVTYPER{n}_EL0 value=0x80000008\n{vcpu} msr register=PMEVCNTR{n}_EL0 value={value}"
+        for n, value in enumerate(values)
+    ]
+    enable = f"{vcpu} msr register=PMCNTENSET_EL0 value={(1 << len(values)) - 1}"
+    return "\n".join([*writes, enable, f"{vcpu} msr register=PMCR_EL0 value=1", f"{vcpu} isb"]) + "\n"
+
+
+def work(who: str, instructions: int) -> str:
+    """So many instructions at EL0, in as many cycles."""
+    return f"{who} run cycles={instructions} el=0 rates={{INST_RETIRED=1}}\n"
+
+
+def read(vcpu: str, counters: int = 1) -> str:
+    return "".join(f"{vcpu} mrs register=PMEVCNTR{n}_EL0\n" for n in range(counters))

@@ -1,0 +1,181 @@
+"""What steps ask of the host's perf, and what becomes of its CPUs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.embedded import Embedded
+from tests.script.scenes import FLOATING, ONE_VM, RESET, experiment, play
+
+WORK = "host/0 run cycles=1000 el=0 rates={INST_RETIRED=2}\n"
+
+
+def events(told: list[dict[str, Any]]) -> list[list[int]]:
+    """The counts of each read."""
+    return [[event["count"] for event in one["events"]] for one in told if "events" in one]
+
+
+def world(text: str = "") -> str:
+    """A host whose perf counts instructions on an event counter."""
+    return f"[machine]\ncounters = 6\nicntr = false\n{text}\n[[guest]]\ncounters = 4\npin = [0]\n"
+
+
+async def test_a_session_counts_what_happens_between_its_steps(tmp_path: Path) -> None:
+    steps = f"""
+    host perf_open name=a events=instructions:u disabled=true
+    {WORK}
+    host perf_enable name=a
+    {WORK}
+    host perf_read name=a
+    {WORK}
+    host perf_disable name=a
+    {WORK}
+    host perf_read name=a
+    host perf_close name=a
+    """
+    assert events(await play(experiment(tmp_path, steps))) == [[2000], [4000]]
+
+
+@pytest.mark.parametrize("design", ["emulated", "partitioned"])
+async def test_on_a_vcpus_thread_it_goes_where_that_goes(tmp_path: Path, design: str) -> None:
+    """Its guest's EL0 is what it counts, on either pCPU; of the thread while it runs."""
+    work = "vm0/0 run cycles=1000 el=0 rates={INST_RETIRED=1}\n"
+    steps = f"""
+    host perf_open name=a events=instructions:uH thread=vm0/0
+    host perf_open name=b events=instructions:uG thread=vm0/0
+    vm0/0 switch
+    {work}
+    vm0/0 preempt
+    host/0 run cycles=500 el=0 rates={{INST_RETIRED=1}}
+    vm0/0 migrate pcpu=1
+    host perf_read name=a
+    host perf_read name=b
+    vm0/0 switch
+    {work}
+    host perf_read name=a
+    host perf_read name=b
+    """
+    found = events(await play(experiment(tmp_path, steps, design=design, world=FLOATING)))
+    assert found == [[0], [1000], [0], [2000]]
+
+
+async def test_events_take_turns_when_the_mux_timer_expires_by_a_step(tmp_path: Path) -> None:
+    many = "instructions,branches,branch-misses,dTLB-loads,iTLB-loads,L1-dcache-loads,L1-icache-loads"
+    steps = f"""
+    host perf_open name=a events={many}
+    {WORK}
+    host perf_read name=a
+    {WORK}
+    host perf_read name=a
+    host/0 mux
+    {WORK}
+    host perf_read name=a
+    """
+    told = await play(experiment(tmp_path, steps, world=world()))
+    reads = [[event["running"] for event in one["events"]] for one in told if "events" in one]
+    first, second, third = ([running > 0 for running in read] for read in reads)
+    assert first == second
+    assert third.count(True) > first.count(True)
+    (mux,) = (one for one in told if "armed" in one)
+    assert mux["armed"] == 1
+
+
+async def test_the_mux_timer_does_not_expire_by_itself(tmp_path: Path) -> None:
+    many = "instructions,branches,branch-misses,dTLB-loads,iTLB-loads,L1-dcache-loads,L1-icache-loads"
+    steps = f"host perf_open name=a events={many}\nhost/0 run cycles=100000000\nhost perf_read name=a"
+    _, work, told = await play(experiment(tmp_path, steps, world=world()))
+    assert work["interrupted"] == 0
+    assert [event["running"] for event in told["events"]].count(0) == 1
+
+
+async def test_a_session_on_a_thread_ends_with_its_truth_wherever_that_runs(tmp_path: Path) -> None:
+    steps = """
+    host perf_open name=a events=instructions:uG thread=vm0/0
+    vm0/0 switch
+    vm0/0 run cycles=1000 el=0 rates={INST_RETIRED=1}
+    vm0/0 preempt
+    vm0/0 migrate pcpu=1
+    vm0/0 switch
+    vm0/0 run cycles=500 el=0 rates={INST_RETIRED=1}
+    """
+    lab = Embedded.of(experiment(tmp_path, steps, world=FLOATING))
+    await lab.simulation.run()
+    reports = (await lab.simulation.result())["hosts"]
+    found = [session["events"][0] for report in reports for session in report["sessions"]]
+    assert [(event["count"], event["truth"]) for event in found] == [(1500, 1500)]
+
+
+async def test_a_mux_timer_that_nothing_needs_is_not_armed(tmp_path: Path) -> None:
+    told = await play(experiment(tmp_path, "host perf_open name=a events=cycles\nhost/0 mux"))
+    assert told[-1]["armed"] == 0
+
+
+async def test_a_period_written_before_has_the_host_interrupted_amid_a_guests_work(tmp_path: Path) -> None:
+    """With a pseudo-NMI as without."""
+    for pseudo_nmi in ("true", "false"):
+        steps = "host perf_open name=a events=instructions period=5000\nvm0/0 switch\nvm0/0 run cycles=9000 until=event"
+        of = experiment(tmp_path, steps + " rates={INST_RETIRED=1}", world=world(f"[host]\npseudo_nmi = {pseudo_nmi}"))
+        told = await play(of)
+        assert told[-1]["interrupted"] == 1
+        assert 0 < told[-1]["cycles"] < 5000
+
+
+async def test_a_pinned_event_that_does_not_fit_is_in_error(tmp_path: Path) -> None:
+    steps = (
+        RESET
+        + """
+    vm0/0 msr register=PMCNTENSET_EL0 value=15
+    vm0/0 msr register=PMCR_EL0 value=1
+    host perf_open name=a events=instructions:D,branches:D,branch-misses:D
+    host perf_read name=a
+    """
+    )
+    told = await play(experiment(tmp_path, steps, design="partitioned,pinned=error", world=world()))
+    assert [event["state"] for event in told[-1]["events"]] == [1, 1, -2]
+
+
+async def test_perf_event_open_fails_with_its_errno(tmp_path: Path) -> None:
+    steps = "host perf_open name=a events=cycles:G\nhost perf_read name=a"
+    opened, _ = await play(experiment(tmp_path, steps, design="mediated"))
+    assert "EOPNOTSUPP" in opened["error"]
+
+
+async def test_a_cpu_that_loses_its_power_or_goes_offline_keeps_no_register(tmp_path: Path) -> None:
+    """The host's event counts on behind the one, and for good ends at the other."""
+    idle = "host/1 idle cycles=1000 powerdown=true"
+    work = "host/1 run cycles=1000 el=0 rates={INST_RETIRED=2}"
+    steps = f"""
+    host perf_open name=a events=instructions:u pcpu=1
+    {work}
+    {idle}
+    {work}
+    host perf_read name=a
+    host/1 offline
+    host/1 online
+    {work}
+    host perf_read name=a
+    """
+    assert events(await play(experiment(tmp_path, steps, world=FLOATING))) == [[4000], [4000]]
+
+
+async def test_what_runs_on_a_cpu_that_goes_offline_goes_on_elsewhere(tmp_path: Path) -> None:
+    steps = """
+    vm0/0 migrate pcpu=1
+    vm0/0 switch
+    vm0/0 msr register=PMSELR_EL0 value=3
+    host/1 offline
+    vm0/0 switch
+    vm0/0 mrs register=PMSELR_EL0
+    """
+    told = await play(experiment(tmp_path, steps, world=FLOATING))
+    assert told[-1]["value"] == 3
+
+
+async def test_an_idle_cpu_is_woken_by_its_interrupt(tmp_path: Path) -> None:
+    """PMCCNTR_EL0 counts in WFI on some, and its event overflows there."""
+    made = ONE_VM.replace("[machine]\n", "[machine]\npmccntr_in_wfi = true\n")
+    told = await play(experiment(tmp_path, "host/0 idle cycles=5000", world=made))
+    assert told[-1]["cycle"] > 5000

@@ -1,0 +1,123 @@
+"""What cannot be is refused: by its line where the file says so, else in the run, with that line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from services.errors import UserError
+from services.experiment import EventSpec, SessionSpec
+from services.kvm.errors import SimulationError
+from services.kvm.requests import Request
+from services.kvm.simulation import Simulation
+from services.registers import CPU_CYCLES
+from tests.script.scenes import FLOATING, ONE_VM, TWO_VMS, experiment, play
+
+# world, steps, number of the step, part of the problem, part of the remedy
+REFUSED = [
+    (ONE_VM, "vm0/0 swicth", 1, "'swicth' is not known", "did you mean switch"),
+    (ONE_VM, "vm1/0 switch", 1, "there is no 'vm1' here", "did you mean vm0"),
+    (ONE_VM, "vm0/1 switch", 1, "there is no vm0/1", "vm0 has 1, counted from 0"),
+    (ONE_VM, "vm0/x switch", 1, "names no CPU", '"vm0/0"'),
+    (ONE_VM, "vm0 switch", 1, "'vm0' is a VM, which has no action 'switch'", '"vm0/0"'),
+    (ONE_VM, "host/0 mrs register=PMCR_EL0", 1, "is a pCPU, which has no action 'mrs'", "a vCPU"),
+    (ONE_VM, "host/3 tick", 1, "there is no host/3", "host has 1"),
+    (ONE_VM, "vm0/0 mrs", 1, "needs 'register'", "may have el"),
+    (ONE_VM, "vm0/0 isb value=1", 1, "has no 'value'", "party and action alone"),
+    (ONE_VM, "vm0/0 mrs register=PMCNTENSTE_EL0", 1, "no register PMCNTENSTE_EL0", "PMCNTENSET_EL0"),
+    (ONE_VM, "vm0/0 mrs register=PMEVCNTR31_EL0", 1, "no register PMEVCNTR31_EL0", "PMEVCNTR30_EL0"),
+    (ONE_VM, f"vm0/0 msr register=PMCR_EL0 value={1 << 64}", 1, "is out of range", "integer from 0"),
+    (ONE_VM, "vm0/0 run cycles=0", 1, "cycles = 0 is out of range", "from 1"),
+    (ONE_VM, "vm0/0 run cycles=1 el=2", 1, "a guest has EL0 and EL1", "0 or 1"),
+    (ONE_VM, "vm0/0 run cycles=1 workload=gzip", 1, "no workload 'gzip'", "gzip-random"),
+    (ONE_VM, "vm0/0 run cycles=1 rates={INST=1}", 1, "no event 'INST'", "inst_retired"),
+    (ONE_VM, "vm0/0 migrate pcpu=0", 1, "vm0/0 is pinned to pCPU 0", "pin = -1"),
+    (FLOATING, "vm0/0 migrate pcpu=2", 1, "there is no pCPU 2", "there are 2"),
+    (FLOATING, "host/0 offline", 1, "pCPU 0 stays online", "another one"),
+    (ONE_VM, "vm0/0 switch\nhost/0 tick at=1", 2, "no step follows", "leave at out"),
+    (ONE_VM, "vm0/0 isb at=1", 1, "has no 'at'", "party and action alone"),
+    (ONE_VM, "host perf_read name=a", 1, "no session 'a' is open", "perf_open"),
+    (
+        ONE_VM,
+        "host perf_open name=a events=cycles\nhost perf_close name=a\nhost perf_read name=a",
+        3,
+        "no session",
+        "open",
+    ),
+    (ONE_VM, "host perf_open name=a events=cycles\nhost perf_open name=a events=cycles", 2, "'a' is open", "own"),
+    (ONE_VM, "host perf_open name=a events=cicles", 1, "cicles", "cycles"),
+    (ONE_VM, "host perf_open name=a events=cycles pcpu=0 thread=vm0/0", 1, "both thread and pcpu", "give one"),
+    (TWO_VMS, "vm1 kill\nvm1/0 switch", 2, "vm1 is no more: step 1 has killed it", "before that"),
+    (TWO_VMS, "vm1 kill\nvm1 kill", 2, "vm1 is no more", "before that"),
+    (TWO_VMS, "vm1 kill\nhost perf_open name=a events=cycles thread=vm1/0", 2, "vm1 is no more", "before that"),
+    (TWO_VMS, "vm1/0 switch\nvm1 create", 1, "vm1 has yet to be created, by step 2", "put that step before"),
+    (TWO_VMS, "vm1 create\nvm1 create", 2, "created by step 1 already", "leave one"),
+]
+
+
+@pytest.mark.parametrize(("world", "steps", "number", "problem", "remedy"), REFUSED)
+def test_it_is_refused_with_its_line(
+    tmp_path: Path, world: str, steps: str, number: int, problem: str, remedy: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        experiment(tmp_path, steps, world=world)
+    text = (tmp_path / "scene.toml").read_text()
+    table = [line for line, words in enumerate(text.splitlines(), 1) if words == "[[step]]"][number - 1]
+    where, _, line = caught.value.where.rpartition(":")
+    assert Path(where).name == "scene.toml"
+    assert table <= int(line) < table + 8, caught.value
+    assert problem in caught.value.problem
+    assert remedy in caught.value.remedy
+
+
+CHOOSING = [
+    '[[guest.task]]\nworkload = "gzip-random"',
+    '[[guest.perf]]\nverb = "stat"\nevents = "cycles"',
+    '[[host.task]]\nworkload = "gzip-random"',
+    '[[host.perf]]\nverb = "stat"\nevents = "cycles"',
+    "[[host.offline]]\npcpu = 1\nfrom_ms = 1",
+    "[[host.sysfs]]\nat_ms = 1\nreserved_host_counters = 1",
+]
+
+
+@pytest.mark.parametrize("table", CHOOSING)
+def test_nobody_chooses_beside_steps(tmp_path: Path, table: str) -> None:
+    with pytest.raises(UserError, match=r"beside \[\[step\]\]"):
+        experiment(tmp_path, "vm0/0 switch", world=f"{FLOATING}{table}\n")
+
+
+# world, steps, of which the last cannot be
+IMPOSSIBLE = [
+    (ONE_VM, "vm0/0 isb", "vCPU 0 of vm0 does not run: switch to it before"),
+    (ONE_VM, "vm0/0 switch\nvm0/0 preempt\nvm0/0 preempt", "does not run"),
+    (TWO_VMS, "vm0/0 switch\nvm1/0 switch\nvm0/0 isb", "vCPU 0 of vm0 does not run"),
+    (ONE_VM, "vm0/0 switch\nvm0/0 block\nvm0/0 switch", "vCPU 0 of vm0 is blocked: wake it before"),
+    (ONE_VM, "vm0/0 switch\nvm0/0 wake", "vCPU 0 of vm0 is not blocked"),
+    (FLOATING, "vm0/0 switch\nvm0/0 migrate pcpu=1", "vCPU 0 of vm0 runs on pCPU 0: preempt it before"),
+    (FLOATING, "vm0/0 migrate pcpu=0", "vCPU 0 of vm0 is on pCPU 0 already"),
+    (FLOATING, "host/1 offline\nvm0/0 migrate pcpu=1", "pCPU 1 is offline"),
+    (FLOATING, "host/1 offline\nhost/1 tick", "pCPU 1 is offline"),
+    (FLOATING, "host/1 online", "pCPU 1 is online"),
+    (ONE_VM, "vm0/0 switch\nhost/0 run cycles=10", "vCPU 0 of vm0 runs on pCPU 0: preempt it before"),
+    (ONE_VM, "vm0/0 switch\nhost/0 idle cycles=10", "vCPU 0 of vm0 runs on pCPU 0: preempt it before"),
+]
+
+
+@pytest.mark.parametrize(("world", "steps", "problem"), IMPOSSIBLE)
+async def test_the_run_ends_at_what_cannot_be_as_things_are(
+    tmp_path: Path, world: str, steps: str, problem: str
+) -> None:
+    of = experiment(tmp_path, steps, world=world)
+    with pytest.raises(SimulationError) as caught:
+        await play(of)
+    last = of.steps[-1]
+    assert str(caught.value).startswith(f"{last.where}: step {len(of.steps)}, {last.party} {last.action}: ")
+    assert problem in str(caught.value)
+
+
+async def test_nor_does_a_client_of_a_running_topology(tmp_path: Path) -> None:
+    simulation = Simulation(experiment(tmp_path, "vm0/0 switch"))
+    session = SessionSpec("stat", (EventSpec("cycles", CPU_CYCLES, leader=0),))
+    with pytest.raises(ValueError, match="the scenario has steps"):
+        simulation.requests.add(Request("host", 0, session=session))
