@@ -291,6 +291,10 @@ class Experiment:
     assumed_costs: dict[str, str] = field(
         default_factory=dict
     )  # costs that nobody has measured; what was taken instead
+    exits: ExitSpec = ExitSpec()
+    judged: bool = True
+    stop_on_violation: bool = False  # at the first that counts
+    known: tuple[str, ...] = ()  # invariants that the design is known to break: their violations do not count
 
     def host_sessions(self) -> Iterator[SessionSpec]:
         """Those on the host, on each of their CPUs and threads."""
@@ -304,6 +308,3 @@ class Experiment:
     def host_recording(self) -> set[str]:
         """The names of the sessions that record on the host."""
         return {session.name for session in self.host_sessions() if session.verb == "record"}
-
-    exits: ExitSpec = ExitSpec()
-    judged: bool = True  # the invariants are judged

@@ -15,6 +15,7 @@ from services.kvm import designs, outcome, parameter, without_pmu
 from services.kvm.attendant import Attendant
 from services.kvm.board import Board
 from services.kvm.host_task import HostTask
+from services.kvm.judging import Judging
 from services.kvm.pcpu import PCpu
 from services.kvm.perf_process import PerfProcess
 from services.kvm.perf_reader import PerfReaders
@@ -47,6 +48,7 @@ class Simulation:
         "shared_processes",
         "at_boot",
         "requests",
+        "judging",
         "entered",
     )
     __slots__ = DERIVED
@@ -86,10 +88,7 @@ class Simulation:
             pcpu.wake_reader = self.readers.wake
         self.requests = Requests(board, self.design, self.pcpus, self.vcpus, self._perf_process)
         self.at_boot = len(self.threads), len(self.readers.known), len(self.processes)
-        if experiment.judged:
-            board.machine.judge(
-                [(vcpu.context, vcpu.pmu.counters, vcpu.pmu.pmuver, vcpu.pmu.denied) for vcpu in self.vcpus]
-            )
+        self.judging = Judging(board, self.design, self.vcpus)
         self.entered = False  # a handler is running, or a vCPU preempted in one of KVM's, so not all state is data
 
     def _add_guest(self, vm: int) -> None:
@@ -241,7 +240,10 @@ class Simulation:
 
     @property
     def working(self) -> bool:
-        """Is there work left: a workload or a perf session of a guest, a task of the host?"""
+        """Is there work left: a workload or a perf session of a guest, a task of the host? None is once a violation has
+        stopped the run. Raises JudgeFault."""
+        if self.judging.stopped:
+            return False
         for vcpu in self.vcpus:
             if vcpu.working:
                 return True
@@ -325,10 +327,10 @@ class Simulation:
         )
 
     def measured(self, result: dict[str, Any], wall_seconds: float) -> dict[str, Any]:
-        """What `result` gave, with its digest and what is outside of that."""
+        """What `result` gave, with its digest and what is outside of that. Raises JudgeFault."""
         written = self.requests.parameters()
         return outcome.measured(
-            result, wall_seconds, self.design, self.board.experiment, self.pcpus, self.vcpus, written
+            result, wall_seconds, self.design, self.board.experiment, self.pcpus, self.vcpus, written, self.judging
         )
 
     # State.
@@ -367,6 +369,7 @@ class Simulation:
         for vcpu in self.vcpus:
             vcpu.preempted.forget()
         self.board.restore(saved["board"])
+        self.judging.restored()
         for vcpu, of_vcpu in zip(self.vcpus, saved["vcpus"], strict=True):
             vcpu.restore(of_vcpu)
         for task, of_task in zip(self.tasks, saved["tasks"], strict=True):

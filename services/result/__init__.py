@@ -5,6 +5,8 @@ wall time, round trips and published numbers stand beside it. As JSON a result i
 those of the classes here; docs/result.md describes each.
 """
 
+from services.judge.types import Window
+from services.result.judged import Step, Victim, Violation
 from services.result.make import join, of
 from services.result.types import (
     SCHEMA,
@@ -55,8 +57,12 @@ __all__ = [
     "RoundTrips",
     "Run",
     "SessionWarning",
+    "Step",
     "Swaps",
     "Traps",
+    "Victim",
+    "Violation",
+    "Window",
     "join",
     "of",
     "read",

@@ -104,6 +104,7 @@ def _run(experiment: Experiment, plain: Mapping[str, Any]) -> Run:
             for cost, source in experiment.assumed_costs.items()
             if bill["host_by_cost"].get(_CHARGED_AS.get(cost, cost)) or bill["guests_by_cost"].get(cost)
         },
+        **plain["judgement"],
     )
 
 
