@@ -48,3 +48,8 @@ def test_an_invariant_that_there_is_not_cannot_be_given_up() -> None:
     with pytest.raises(ValueError, match="no invariant 'I13', there are I1, I2"):
         Declared("I13", Victim.GUEST, "it is")
     assert [one.invariant for one in given_up(Victim.HOST, "it is", ["I3", "I10"])] == ["I3", "I10"]
+
+
+def test_the_documentation_has_each_as_it_is_here() -> None:
+    rows = [line for line in (ROOT / "docs/invariants.md").read_text().splitlines() if line.startswith("| I")]
+    assert rows == [f"| {one.name} | {one.claim} | {one.observed} |" for one in INVARIANTS.values()]
