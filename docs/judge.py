@@ -18,14 +18,19 @@ def page() -> str:
     """The page with its tables as they are to be."""
     invariants = [(one.name, one.claim, one.observed) for one in INVARIANTS.values()]
     text = _filled(PAGE.read_text(), "invariants", ("", "What holds", "What is compared"), invariants)
-    return _filled(text, "windows", ("Window", "Opened by", "Closed by", "Allowed meanwhile", "Source"), judge_windows())
+    return _filled(
+        text, "windows", ("Window", "Opened by", "Closed by", "Allowed meanwhile", "Source"), judge_windows()
+    )
 
 
 def _filled(text: str, block: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in (header, ("---",) * len(header), *rows)]
     table = "\n".join(lines)
     filled, count = re.subn(
-        rf"(<!-- {block} -->\n).*?(<!-- /{block} -->)", lambda match: f"{match[1]}{table}\n{match[2]}", text, flags=re.DOTALL
+        rf"(<!-- {block} -->\n).*?(<!-- /{block} -->)",
+        lambda match: f"{match[1]}{table}\n{match[2]}",
+        text,
+        flags=re.DOTALL,
     )
     if count != 1:
         raise SystemExit(f"{PAGE} has {count} blocks {block!r}, not one")

@@ -37,8 +37,12 @@ if TYPE_CHECKING:
         RoundTrips,
         Run,
         SessionWarning,
+        Step,
         Swaps,
         Traps,
+        Victim,
+        Violation,
+        Window,
     )
 
 __version__ = version("pmulab")
@@ -64,9 +68,13 @@ __all__ = [
     "RoundTrips",
     "Run",
     "SessionWarning",
+    "Step",
     "Swaps",
     "Traps",
     "UserError",
+    "Victim",
+    "Violation",
+    "Window",
     "run",
 ]
 

@@ -39,6 +39,8 @@ def run(
     overrides: Mapping[str, Any] | None = None,
     jobs: int | None = None,
     progress: Progress | None = None,
+    judge: bool = True,
+    stop_on_violation: bool = False,
 ) -> Result:
     """Run a scenario, by its path or the name of a shipped one, once for each design.
 
@@ -47,13 +49,27 @@ def run(
     its own: by default as many as there are cores. `progress` is called with the label of a design, the share of its
     work that is done (0 to 1, and 1 once it has ended) and its virtual time in seconds.
 
+    Every run is judged by the invariants, and says in its `violations` what was broken, unless `judge` is False; with
+    `stop_on_violation` it ends at the first violation that counts.
+
     Blocks until every run has ended, also where an event loop runs. A design that cannot be had with these settings,
     or whose run fails, is among the result's `failures`. Raises UserError for what does not fit, and if none of the
     designs can be had.
     """
     if not _is_count(jobs):
         raise UserError(f"jobs={jobs}", "at least one design must run", "give 1 or more, or leave it out")
-    loaded = load(scenario, designs=_names(designs), overrides=_by_key(overrides))
+    for name, value in (("judge", judge), ("stop_on_violation", stop_on_violation)):
+        if not isinstance(value, bool):
+            raise UserError(f"{name}={value!r}", "neither True nor False", f"write {name}=True or {name}=False")
+    if stop_on_violation and not judge:
+        raise UserError("judge=False", "nothing stops a run that is not judged", "leave out stop_on_violation=True")
+    loaded = load(
+        scenario,
+        designs=_names(designs),
+        overrides=_by_key(overrides),
+        judge=judge,
+        stop_on_violation=stop_on_violation,
+    )
     with _interruptible():
         return run_designs(loaded, jobs=jobs, progress=progress)
 

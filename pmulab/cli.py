@@ -28,7 +28,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"pmulab {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    run = commands.add_parser("run", help="run a scenario and print what each design costs and counts")
+    run = commands.add_parser(
+        "run",
+        help="run a scenario and print what each design costs, counts and breaks",
+        epilog="exit status: 0; 1: a design has no run, or a session or program in one was cut short; 2: a mistake in "
+        "the scenario or on the command line; 3: an invariant was broken that the scenario does not list as known of "
+        "the design, nor the design declares to give up. 3 wins over 1.",
+    )
     run.set_defaults(module="run")
     _scenario_arguments(run)
     run.add_argument(
@@ -45,7 +51,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--out", metavar="DIR", help="also write result.json there, anew after each design")
     run.add_argument("--json", action="store_true", help="print the result as JSON (docs/result.md) instead of tables")
-    run.add_argument("--why", action="store_true", help="print kernel time and the errors of counts by cause")
+    run.add_argument(
+        "--why",
+        action="store_true",
+        help="print kernel time and the errors of counts by cause, and of each violation the last steps before it",
+    )
+    run.add_argument(
+        "--stop-on-violation",
+        action="store_true",
+        help="stop each design's run at the first violation of an invariant that counts",
+    )
 
     up = commands.add_parser("up", help="start a scenario's actors as processes and keep them running for clients")
     up.set_defaults(module="up")
@@ -140,6 +155,13 @@ def _scenario_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed",
         type=_seed,
         help="replaces the scenario's seed; it only names the run: nothing in the model is random yet",
+    )
+
+    parser.add_argument(
+        "--no-judge",
+        action="store_false",
+        dest="judge",
+        help="do not judge the run by the invariants; the result says so",
     )
 
 

@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
 def carry_out(name: str, command: Callable[[], int]) -> int:
     """Run `command`, called `name` in what is said of it; the exit status, its own if it comes to its end.
 
-    2: the user's mistake; 1: it could not be carried out.
+    2: the user's mistake; 1: it could not be carried out (`pmulab.exit_status`).
     """
     if sys.stderr is None:  # it has been closed: nobody wants to know
         sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")

@@ -1,22 +1,25 @@
 """A curve: a scenario run over values of its keys, one line per point and design.
 
     python -m pmulab.curve SCENARIO KEY=VALUE,VALUE… [KEY=…]… [--design D]… [--set KEY=VALUE]… [--show MEASURE,…]
+        [--no-judge]
 
 Keys and values are those of `pmulab run --set`; several keys make a grid, `KEY+KEY=VALUE,…` gives two the same values.
+Exit statuses are those of `pmulab run`; below the table stands which line broke an invariant that counts.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from pmulab import scenario
+from pmulab import scenario, violations
 from pmulab.batch import run_designs
 from pmulab.command import Parser, carry_out
 from pmulab.designs import heading
-from pmulab.exit_status import FAILED, OK
+from pmulab.exit_status import FAILED, OK, VIOLATED
 from pmulab.report import assumed_costs
 from services.errors import UserError
 from services.experiment import DesignSpec
@@ -156,11 +159,19 @@ class Row(NamedTuple):
 
 
 def rows(
-    name: str, keys: Sequence[str], designs: Sequence[str], fixed: Sequence[str], shown: Sequence[str]
+    name: str,
+    keys: Sequence[str],
+    designs: Sequence[str],
+    fixed: Sequence[str],
+    shown: Sequence[str],
+    *,
+    judge: bool = True,
 ) -> Iterator[Row]:
     """The lines of the table, its head first, each as soon as its run has ended. Raises UserError."""
     grid = points(keys)
-    loaded = [scenario.load(name, designs=designs, overrides=[*fixed, *overrides(point)]) for point in grid]
+    loaded = [
+        scenario.load(name, designs=designs, overrides=[*fixed, *overrides(point)], judge=judge) for point in grid
+    ]
     longest = max(len(heading(experiment.design)) for at in loaded for experiment in at.experiments)
     yield Row([*grid[0], "design".ljust(longest), *shown])
     for point, at in zip(grid, loaded, strict=True):
@@ -185,6 +196,7 @@ def parser() -> Parser:
     made.add_argument("keys", nargs="+", metavar="KEY=VALUE,VALUE…")
     made.add_argument("--design", action="append", default=[], metavar="NAME[,axis=value…]")
     made.add_argument("--set", action="append", default=[], dest="fixed", metavar="KEY=VALUE")
+    made.add_argument("--no-judge", action="store_false", dest="judge", help="do not judge the runs by the invariants")
     made.add_argument("--show", default=",".join(DEFAULT), metavar="MEASURE,…")
     return made
 
@@ -199,8 +211,8 @@ def draw(given: argparse.Namespace) -> int:
     for name in shown:
         if name not in MEASURES and name not in BILL:
             raise UserError("--show", f"no measure {name!r}", near(name, [*MEASURES, *BILL]))
-    status, runs = OK, []
-    table = rows(given.scenario, given.keys, given.design, given.fixed, shown)
+    status, runs, broken = OK, [], []
+    table = rows(given.scenario, given.keys, given.design, given.fixed, shown, judge=given.judge)
     head = next(table)
     widths = [max(len(cell), 10) for cell in head.cells]
     for row in itertools.chain([head], table):
@@ -211,11 +223,16 @@ def draw(given: argparse.Namespace) -> int:
         print("  ".join(cells).rstrip(), flush=True)
         if row.run is not None:
             runs.append(row.run)
+            if found := violations.counting(row.run):
+                where = " ".join(row.cells[: -len(shown)])
+                broken.append(f"{where}: broken: {violations.named(found)}")
         elif row is not head:
             status = FAILED
     if named := assumed_costs(runs):
         print(f"\n{named}")
-    return status
+    for line in broken:
+        sys.stderr.write(f"pmulab.curve: {line}\n")
+    return VIOLATED if broken else status
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Final
 OK: Final = 0
 FAILED: Final = 1
 BAD_INPUT: Final = 2
+VIOLATED: Final = 3  # an invariant, and it counts; over FAILED
 INTERRUPTED: Final = 128 + signal.SIGINT
 BROKEN_PIPE: Final = 128 + signal.SIGPIPE
 TERMINATED: Final = 128 + signal.SIGTERM

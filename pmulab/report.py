@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from pmulab import comparison, intervals, steps
+from pmulab import comparison, intervals, steps, violations
 from pmulab.columns import align, wrap
 from services.result import CountError, CpuTime, Design, Event, Guest, Host, Latency, Parts, RefusedEvent, Result, Run
 
@@ -27,7 +27,8 @@ _Key = tuple[str, str, int]
 
 
 def render(result: Result, *, why: bool = False) -> str:
-    """The tables of a result. `why` adds the bill, kernel time by cause, and the errors of counts by cause."""
+    """The tables of a result. `why` adds the bill, kernel time by cause, the errors of counts by cause, and of each
+    violation what led to it."""
     runs = result.runs
     blocks = [
         f"{result.scenario}: seed {result.seed}, {result.topology}, pmulab {result.version}",
@@ -48,7 +49,9 @@ def render(result: Result, *, why: bool = False) -> str:
         blocks += [_events("host", runs, hosts), _far_off(runs), *intervals.tables("host", columns(runs), hosts)]
         if why:
             blocks.append(_causes("host", runs, hosts))
-        blocks += [_interrupts(runs), _residency(runs), _digests(runs)]
+        blocks += [_interrupts(runs), _residency(runs)]
+        blocks += violations.blocks(columns(runs), runs, every=why)
+        blocks.append(_digests(runs))
     blocks += [
         assumed_costs(runs),
         _notes("Assumed", result.assumed),
@@ -107,6 +110,8 @@ def _summary(result: Result) -> str:
         rows.append(["event counters", *(wrap("; ".join(map(_whose, run.design.parts))) for run in runs)])
     if any(run.choices for run in runs):
         rows.append(["left open by the Arm ARM", *(_counts(run.choices) for run in runs)])
+    if any(run.stopped for run in runs):
+        rows.append(["cut short", *("at a violation" if run.stopped else "" for run in runs)])
     for failure in result.failures:
         for row in rows:
             row.insert(1 + failure.index, "")

@@ -367,7 +367,7 @@ def register_encoding(name: str) -> int:
     """(op0, op1, CRn, CRm, op2) packed as KVM's ONE_REG ids pack them (16 bits). Raises KeyError."""
 
 def judge_windows() -> list[tuple[str, str, str, str, str]]:
-    """The judge's tolerances: name, what opens it, what closes it, what is allowed meanwhile, and where that is said."""
+    """The judge's tolerances: name, what opens it, what closes it, what is allowed meanwhile, its source."""
 
 def register_name(encoding: int) -> str: ...
 def register_names() -> list[str]: ...

@@ -321,8 +321,10 @@ class Experiment:
         default_factory=dict
     )  # costs that nobody has measured; what was taken instead
     exits: ExitSpec = ExitSpec()
-    judged: bool = True  # the invariants are judged
     steps: tuple[StepSpec, ...] = ()  # in place of the choices of scheduler, workloads and VMM; (): they choose
+    judged: bool = True  # the invariants are judged
+    stop_on_violation: bool = False  # at the first that counts
+    known: tuple[str, ...] = ()  # invariants that the design is known to break: their violations do not count
 
     def host_sessions(self) -> Iterator[SessionSpec]:
         """Those on the host, on each of their CPUs and threads."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.boot import HostPolicy
@@ -17,6 +18,10 @@ class Half(Partitioned):
 
     name = "half"
     why = "the guest owns half of the event counters, whatever it asks for; the host keeps the other half"
+
+    def nr_counters(self, cpus: Sequence[CpuSpec], wanted: int) -> int:
+        """PMCR_EL0.N of a VM that may run on `cpus`."""
+        return min(cpu.counters for cpu in cpus) // 2
 
     def hpmn(self, cpu: CpuSpec, counters: int) -> int:
         """MDCR_EL2.HPMN while a guest is resident."""

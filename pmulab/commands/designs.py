@@ -8,8 +8,12 @@ from importlib.resources import files
 
 import orjson
 
+from services.judge.invariants import INVARIANTS
 from services.kvm.designs import designs
-from services.kvm.vpmu import Axis
+from services.kvm.vpmu import Axis, Design
+from services.result import Victim
+
+_TOWARDS = {Victim.GUEST: "a guest", Victim.HOST: "the host", Victim.NEIGHBOUR: "a guest's neighbours"}
 
 
 def main(_arguments: argparse.Namespace) -> int:
@@ -27,12 +31,27 @@ def _costs(name: str, axis: str, one: Axis) -> list[str]:
     return [f"        ns (docs/traffic.md): {alone}; beside host events: {beside}"]
 
 
+def _given_up(design: type[Design]) -> list[str]:
+    """What it declares with its default axes: a line for each victim and reason."""
+    found: dict[tuple[Victim, str], list[str]] = {}
+    for one in design.make({}).declared:
+        found.setdefault((one.victim, one.reason), []).append(one.invariant)
+    return [
+        f"    gives up towards {_TOWARDS[victim]}: {_listed(names)}: {reason}"
+        for (victim, reason), names in found.items()
+    ]
+
+
+def _listed(invariants: list[str]) -> str:
+    return "all invariants" if len(invariants) == len(INVARIANTS) else ", ".join(invariants)
+
+
 def _lines() -> list[str]:
     """A preset, a design that only chooses other defaults, is listed with what it chooses."""
     lines = []
     known = designs()
     for name, design in known.items():
-        lines.append(f"{name}: {design.why}")
+        lines += [f"{name}: {design.why}", *_given_up(design)]
         axes = design.axes()
         parent = next((other for other in known if other != name and known[other] in design.__mro__), None)
         if parent is None:

@@ -12,9 +12,9 @@ from pathlib import Path
 import orjson
 import trio
 
-from pmulab import batch, report, scenario
+from pmulab import batch, report, scenario, violations
 from pmulab.designs import label
-from pmulab.exit_status import FAILED, OK, TERMINATED
+from pmulab.exit_status import FAILED, OK, TERMINATED, VIOLATED
 from pmulab.progress import Progress
 from services.errors import UserError
 from services.experiment import Experiment
@@ -24,8 +24,15 @@ _WRITABLE = "give a directory that can be written to"
 
 
 def main(arguments: argparse.Namespace) -> int:
+    if arguments.stop_on_violation and not arguments.judge:
+        raise UserError("--no-judge", "nothing stops a run that is not judged", "leave out --stop-on-violation")
     loaded = scenario.load(
-        arguments.scenario, designs=arguments.design, overrides=arguments.overrides, seed=arguments.seed
+        arguments.scenario,
+        designs=arguments.design,
+        overrides=arguments.overrides,
+        seed=arguments.seed,
+        judge=arguments.judge,
+        stop_on_violation=arguments.stop_on_violation,
     )
     out = None if arguments.out is None else _directory(arguments.out)
     execute = None if arguments.topology == "embedded" else _execute_in_processes
@@ -45,9 +52,11 @@ def main(arguments: argparse.Namespace) -> int:
     sys.stdout.flush()
     for failure in result.failures:
         sys.stderr.write(f"pmulab: {report.head(failure.design, result)}: {failure}\n")
-    ended = [*_cut_short(result)]
-    for line in ended:
+    ended, broken = [*_cut_short(result)], [*_broken(result)]
+    for line in (*ended, *broken):
         sys.stderr.write(f"pmulab: {line}\n")
+    if broken:
+        return VIOLATED
     return FAILED if result.failures or ended else OK
 
 
@@ -60,6 +69,15 @@ def _cut_short(result: Result) -> Iterator[str]:
                 yield f"{head}: {where}: perf {session.verb} ({session.session}): {session.reason}"
             for task in of.killed_tasks:
                 yield f"{head}: {where}: {task.task} ({task.session}) was killed by {task.signal}: {task.reason}"
+
+
+def _broken(result: Result) -> Iterator[str]:
+    """The invariants that count as broken: under which design."""
+    for run in result.runs:
+        found = violations.counting(run)
+        if found:
+            stopped = ", where the run was stopped" if run.stopped else ""
+            yield f"{report.head(run.design, result)}: broken: {violations.named(found)}{stopped}"
 
 
 def _actors(run: Run) -> Iterator[tuple[str, Guest | Host]]:

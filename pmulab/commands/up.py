@@ -22,6 +22,7 @@ def main(arguments: argparse.Namespace) -> int:
         overrides=arguments.overrides,
         seed=arguments.seed,
         every_event=True,
+        judge=arguments.judge,
     )
     if arguments.design and len(loaded.experiments) > 1:
         raise UserError("", "a topology has one design", "give --design once")

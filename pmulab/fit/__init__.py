@@ -9,5 +9,7 @@ U / T = a + b f. Two runs per design give a and b; the published times of both d
 base speed. Throttling bends the line, so the fit is repeated around what it found. The share in the kernel follows from
 the system time of the partitioned design, to which it is nearly proportional; that of the emulated one is a prediction.
 
+No run is judged by the invariants: none is shown, and `pmulab run` judges the same.
+
 What was fitted to one benchmark then predicts two others (`pmulab.fit.predictions`).
 """

@@ -120,7 +120,8 @@ def _longer(runs: tuple[Run, Run]) -> float:
 
 def runs(name: str, overrides: Sequence[str], other: str, base: str, jobs: int | None = None) -> tuple[Run, Run]:
     """Both designs' runs. Raises UserError if one fails."""
-    result = run_designs(scenario.load(name, designs=(other, base), overrides=list(overrides)), jobs=jobs)
+    loaded = scenario.load(name, designs=(other, base), overrides=list(overrides), judge=False)
+    result = run_designs(loaded, jobs=jobs)
     if result.failures:
         raise UserError(name, str(result.failures[0]), "")
     first, second = result.runs

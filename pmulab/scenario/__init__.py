@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +39,25 @@ def load(
     overrides: Sequence[str] | Mapping[str, Any] = (),
     seed: int | None = None,
     every_event: bool = False,
+    judge: bool = True,
+    stop_on_violation: bool = False,
 ) -> Scenario:
     """Read a scenario by path or shipped name and resolve it.
 
     `designs` (each `NAME[,axis=value…]`) replaces the scenario's own list, `overrides` are values by key, or `--set`
     texts (`key=value`), `seed` replaces the scenario's. With `every_event` all PMUv3 events are tallied rather
-    than those that its sessions name, for a topology whose clients may open others. Raises UserError.
+    than those that its sessions name, for a topology whose clients may open others. Without `judge` no run is judged;
+    with `stop_on_violation` each ends at its first violation that counts. Raises UserError.
     """
     document = open_source(str(scenario), overrides)
     resolved = resolve(document, designs, seed, every_event)
     return Scenario(
         name=Path(document.name).stem,
         seed=resolved.seed,
-        experiments=resolved.experiments,
+        experiments=tuple(
+            replace(experiment, judged=judge, stop_on_violation=stop_on_violation)
+            for experiment in resolved.experiments
+        ),
         refused=resolved.refused,
         published=resolved.published,
         assumed=resolved.assumed,

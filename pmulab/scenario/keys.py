@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 # No setting of the experiment: with other ones it is still what was published.
-BESIDE = (("published",), ("assumed",), ("fitted",), ("kvm", "designs"), ("seed",))
-SCENARIO = ("seed", "machine", "host", "kvm", "guest", "step", "published", "assumed", "fitted")
+BESIDE = (("published",), ("known",), ("assumed",), ("fitted",), ("kvm", "designs"), ("seed",))
+SCENARIO = ("seed", "machine", "host", "kvm", "guest", "step", "published", "known", "assumed", "fitted")
 MACHINE = (
     "pcpus",
     "core",

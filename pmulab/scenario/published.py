@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from pmulab import designs
 from pmulab.scenario import keys
-from services.kvm.vpmu import DesignError
+from pmulab.scenario.by_design import by_design
 from services.result import Published
 from services.tables import Table, near
 
@@ -51,14 +50,7 @@ def _names(kind: str, times: dict[str, dict[str, float]]) -> list[str]:
 
 def _by_design(table: Table, kind: str) -> dict[str, float]:
     inner = table.table(kind, None)
-    found = {}
-    for text in inner.data:
-        try:
-            name = designs.label(designs.parse_design(text))
-        except DesignError as error:
-            raise error.within(inner.where(text)) from None
-        found[name] = float(inner.duration(text, "s", Decimal("1.0"), 0, 10**9))
-    return found
+    return {label: float(inner.duration(text, "s", Decimal("1.0"), 0, 10**9)) for text, label in by_design(inner)}
 
 
 def read_notes(scenario: Table, section: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from pmulab import designs
 from pmulab.scenario import keys
 from pmulab.scenario.actors import read_guests, read_host
 from pmulab.scenario.hotplug import check_offline
+from pmulab.scenario.known import read_known
 from pmulab.scenario.machine import Machine, read_machine
 from pmulab.scenario.published import read_notes, read_published
 from pmulab.scenario.steps import counted, read_steps
@@ -84,11 +85,14 @@ def resolve(document: Document, chosen: Sequence[str], seed: int | None, every_e
         steps=steps,
     )
     published = read_published(scenario)
+    known = read_known(scenario)
     assumed, fitted = read_notes(scenario, "assumed"), read_notes(scenario, "fitted")
     wanted, refused = _designs(scenario, experiment, chosen)
     return Resolved(
         seed=experiment.seed,
-        experiments=tuple(replace(experiment, design=design) for design in wanted),
+        experiments=tuple(
+            replace(experiment, design=design, known=known.get(designs.label(design), ())) for design in wanted
+        ),
         refused=tuple(refused),
         published=published,
         assumed=assumed,

@@ -13,6 +13,10 @@ class Livelock(SimulationError):
     """Virtual time passes, but nobody gets anywhere (invariant I12)."""
 
 
+class JudgeFault(SimulationError):
+    """The judge has failed, and says nothing of the run."""
+
+
 class ProtocolError(SimulationError, BurstError):
     """Software posted what its CPU does not execute."""
 

@@ -17,6 +17,7 @@ from services.kvm.attendant import Attendant
 from services.kvm.board import Board
 from services.kvm.host_task import HostTask
 from services.kvm.interruption import Interruptions
+from services.kvm.judging import Judging
 from services.kvm.pcpu import PCpu
 from services.kvm.perf_process import PerfProcess
 from services.kvm.perf_reader import PerfReaders
@@ -52,6 +53,7 @@ class Simulation:
         "at_boot",
         "requests",
         "script",
+        "judging",
         "entered",
     )
     __slots__ = DERIVED
@@ -96,10 +98,7 @@ class Simulation:
         self.requests = Requests(board, self.design, self.pcpus, self.vcpus, self._perf_process)
         self.script = Script.of(board, self.pcpus, self.vcpus, interruptions) if stepped else None
         self.at_boot = len(self.threads), len(self.readers.known), len(self.processes)
-        if experiment.judged:
-            board.machine.judge(
-                [(vcpu.context, vcpu.pmu.counters, vcpu.pmu.pmuver, vcpu.pmu.denied) for vcpu in self.vcpus]
-            )
+        self.judging = Judging(board, self.design, self.vcpus)
         self.entered = False  # a handler is running, or a vCPU preempted in one of KVM's, so not all state is data
 
     def _add_guest(self, vm: int, new_vcpu: Callable[..., VCpu]) -> None:
@@ -251,7 +250,10 @@ class Simulation:
 
     @property
     def working(self) -> bool:
-        """Is there work left: a workload or a perf session of a guest, a task of the host?"""
+        """Is there work left: a workload or a perf session of a guest, a task of the host? None is once a violation has
+        stopped the run. Raises JudgeFault."""
+        if self.judging.stopped:
+            return False
         if self.script is not None:
             return self.script.working
         for vcpu in self.vcpus:
@@ -339,10 +341,10 @@ class Simulation:
         )
 
     def measured(self, result: dict[str, Any], wall_seconds: float) -> dict[str, Any]:
-        """What `result` gave, with its digest and what is outside of that."""
+        """What `result` gave, with its digest and what is outside of that. Raises JudgeFault."""
         written = self.requests.parameters()
         return outcome.measured(
-            result, wall_seconds, self.design, self.board.experiment, self.pcpus, self.vcpus, written
+            result, wall_seconds, self.design, self.board.experiment, self.pcpus, self.vcpus, written, self.judging
         )
 
     # State.
@@ -382,6 +384,7 @@ class Simulation:
         for vcpu in self.vcpus:
             vcpu.preempted.forget()
         self.board.restore(saved["board"])
+        self.judging.restored()
         for vcpu, of_vcpu in zip(self.vcpus, saved["vcpus"], strict=True):
             vcpu.restore(of_vcpu)
         for task, of_task in zip(self.tasks, saved["tasks"], strict=True):

@@ -32,6 +32,7 @@ from services.cpu import Call, Eventual, Row
 from services.errors import UserError
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
+from services.kvm.declared import Declared
 from services.kvm.errors import ProtocolError
 from services.kvm.guest_pmu import GuestPmu
 from services.kvm.irqs import Irqs
@@ -384,6 +385,11 @@ class Design(ABC):
     @abstractmethod
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """What it asks of the host's PMU driver on `cpu`."""
+
+    @property
+    def declared(self) -> tuple[Declared, ...]:
+        """The invariants that it gives up by its nature: found and printed all the same, and not counted."""
+        return ()
 
     @property
     def set_n(self) -> SetN:

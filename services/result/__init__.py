@@ -5,6 +5,8 @@ wall time, round trips and published numbers stand beside it. As JSON a result i
 those of the classes here; docs/result.md describes each.
 """
 
+from services.judge.types import Window
+from services.result.judged import Seen, Victim, Violation
 from services.result.make import join, of
 from services.result.types import (
     SCHEMA,
@@ -56,11 +58,15 @@ __all__ = [
     "Result",
     "RoundTrips",
     "Run",
+    "Seen",
     "SessionWarning",
     "Step",
     "StepEvent",
     "Swaps",
     "Traps",
+    "Victim",
+    "Violation",
+    "Window",
     "join",
     "of",
     "read",

@@ -106,6 +106,7 @@ def _run(experiment: Experiment, plain: Mapping[str, Any]) -> Run:
             if bill["host_by_cost"].get(_CHARGED_AS.get(cost, cost)) or bill["guests_by_cost"].get(cost)
         },
         steps=steps(experiment, plain.get("steps") or ()),
+        **plain["judgement"],
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from services import typed_json
+from services.judge.types import Window
+from services.result.judged import Violation
 
 SCHEMA = "pmulab.result/2"
 
@@ -331,6 +333,17 @@ class Run:
     assumed_costs: dict[str, str]  # costs that were charged and that nobody has measured, and what was taken instead
     published: Published | None = None
     steps: tuple[Step, ...] = ()  # what each `[[step]]` gave, in their order; () of a scenario without
+    judged: bool = False  # by the invariants; not in the digest, nor are the next five
+    violations: tuple[Violation, ...] = ()  # in the order in which they were found
+    premises: dict[str, int] = field(default_factory=dict)  # by invariant: how often there was something to judge by it
+    windows: dict[str, Window] = field(default_factory=dict)  # by tolerance: how often it was made use of
+    known: tuple[str, ...] = ()  # invariants that the scenario lists as known of the design
+    stopped: bool = False  # by the first violation that counts
+
+    @property
+    def not_exercised(self) -> tuple[str, ...]:
+        """The invariants by which nothing was judged: they are neither held nor broken."""
+        return tuple(name for name, times in self.premises.items() if not times)
 
     @property
     def printed(self) -> float:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 TASK = "guest.0.task.0.perf"
+NOT_EXERCISED = ("I10", "I11")
+EXERCISED = {f"I{n}": 0 if f"I{n}" in NOT_EXERCISED else 100 * n for n in range(1, 13)}
 
 
 def event(
@@ -25,6 +27,32 @@ def event(
         "error": None
         if scaled is None
         else {"multiplexing": scaled - truth + 30_000, "stopped": -30_000, "surplus": 0, "overflow": 0},
+    }
+
+
+def violation(invariant: str, kind: str, **changed: Any) -> dict[str, Any]:
+    return {
+        "invariant": invariant,
+        "kind": kind,
+        "broken": "vm0/0 reads what it may not",
+        "cpu": 0,
+        "cycle": 1_234_567,
+        "register": "PMEVCNTR1_EL0",
+        "counter": 1,
+        "victim": "vm0/0",
+        "other": "host",
+        "expected": 0,
+        "actual": 412,
+        "compared": "expected 0x0, actual 0x19c: 412 too many",
+        "window": None,
+        "since": 1_234_000,
+        "times": 3,
+        "steps": [
+            {"cpu": 0, "cycle": 1_233_900, "el": 2, "party": "host", "text": "MSR PMEVCNTR1_EL0, 0x19c"},
+            {"cpu": 0, "cycle": 1_234_000, "el": 2, "party": "kvm", "text": "vcpu_load"},
+            {"cpu": 0, "cycle": 1_234_567, "el": 1, "party": "vm0/0", "text": "MRS PMEVCNTR1_EL0 = 0x19c"},
+        ],
+        **changed,
     }
 
 
@@ -85,6 +113,12 @@ def run(name: str, axes: dict[str, str], published: dict[str, Any] | None, **cha
         "round_trips": {"total": 0, "per_trap": 0.0, "per_interrupt": 0.0},
         "assumed_costs": {"exit_full_sysreg": "400 ns: between two that were measured"},
         "published": published,
+        "judged": True,
+        "violations": [],
+        "premises": EXERCISED,
+        "windows": {"before_synchronisation": {"uses": 3, "edge": 1}},
+        "known": [],
+        "stopped": False,
         **changed,
     }
 

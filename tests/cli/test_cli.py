@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from pmulab import exit_status
+from services.judge.invariants import INVARIANTS
 
 SHORT = ("--set", "guest.task.seconds=0.002")
 SIGILL = str(Path(__file__).parents[1] / "repeatability" / "sigill.toml")
@@ -68,6 +69,7 @@ def test_the_version() -> None:
     ("listing", "line"),
     [
         ("designs", "partitioned: the guest owns counters [0, HPMN) of the hardware"),
+        ("designs", "    gives up towards the host: all invariants: the hypervisor counts nothing"),
         ("events", "  instructions                                     0x0008  INST_RETIRED"),
         ("registers", "PMCR_EL0          3,3,9,12,0 "),
     ],
@@ -133,7 +135,9 @@ def test_perf_ends_at_an_event_that_a_design_refuses(verb: str, events: str) -> 
 
 
 def test_a_program_that_a_signal_kills_is_told_and_the_run_goes_on() -> None:
-    done = pmulab("run", SIGILL, "--design", "partitioned-v4", "--design", "partitioned-v5", "--json")
+    known = [f"known.partitioned-{version}={list(INVARIANTS)}" for version in ("v4", "v5")]
+    sets = [word for override in known for word in ("--set", override)]
+    done = pmulab("run", SIGILL, "--design", "partitioned-v4", "--design", "partitioned-v5", *sets, "--json")
     whole = json.loads(done.stdout)
     assert done.returncode == exit_status.FAILED
     assert whole["failures"] == []
@@ -210,6 +214,7 @@ def test_run_json_is_the_contract(tmp_path: Path) -> None:
         assert set(run) == {
             *("design", "digest", "virtual_seconds", "wall_seconds", "time", "cputime", "bill", "kvm", "guests"),
             *("host", "round_trips", "published", "choices", "assumed_costs", "steps"),
+            *("judged", "violations", "premises", "windows", "known", "stopped"),
         }
         assert set(run["time"]) == set(run["cputime"]) == {"guest", "host_kernel", "host_user", "idle"}
         assert set(run["kvm"]) == {"traps", "swaps", "interrupts_injected"}

@@ -149,7 +149,7 @@ def test_a_mistake_says_where_it_is_what_it_is_and_what_would_be_right(arguments
 def test_the_documentations_examples_print_what_it_shows() -> None:
     text = (ROOT / "docs" / "python.md").read_text()
     examples = re.findall(r"```python\n(.*?)```\n```\n(.*?)```", text, re.DOTALL)
-    assert len(examples) == text.count("```python") == 6
+    assert len(examples) == text.count("```python") == 7
     names: dict[str, Any] = {}
     for code, shown in examples:
         printed = io.StringIO()

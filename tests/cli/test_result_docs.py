@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from services.result import Design, Failure, Interval, KilledTask, RefusedEvent
+from tests.cli.conftest import violation
 
 DOCS = Path(__file__).parents[2] / "docs"
 # Their keys are data, or those of `time`.
@@ -22,6 +23,8 @@ OPEN = (
     "bill.host_by_cost",
     "bill.guests_by_cost",
     "cputime",
+    "premises",
+    "windows",
 )
 
 
@@ -39,12 +42,16 @@ def test_every_field_is_documented(result: dict[str, Any]) -> None:
     documented = set(re.findall(r"`([a-z0-9_.]+)`", (DOCS / "result.md").read_text()))
     run = result["runs"][0]
     guest = run["guests"][0]
+    run["violations"] = [found := violation("I1", "read", declared="", known=False)]
     failure = Failure(0, Design("mediated", {}), refused=True, problem="", remedy="")
     refused = RefusedEvent("", "", "")
     everything = (
         fields(result)
         | fields(run)
         | fields(guest)
+        | fields(found)
+        | fields(found["steps"][0])
+        | fields(run["windows"].popitem()[1])
         | fields(guest["events"][0])
         | fields(guest["interrupt_latency"][0])
         | fields(asdict(failure) | {"design": None})

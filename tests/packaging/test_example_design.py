@@ -36,6 +36,7 @@ def test_it_is_listed_with_its_axes(installed: dict[str, str]) -> None:
 def test_it_runs_and_its_guest_has_half_of_the_counters(installed: dict[str, str]) -> None:
     (run,) = orjson.loads(pmulab(installed, "run", "quick", "--design", "half", "--json"))["runs"]
     assert run["design"]["name"] == "half"
+    assert run["design"]["fallbacks"] == ["vm0 gets 3 event counters: half leaves no more"]
     swaps = run["kvm"]["swaps"]
     h = 6 // 2  # of the Neoverse V3 that the scenario runs on
     # PMUSERENR_EL0, quiet overflow flags and the host's PMCR_EL0 too.

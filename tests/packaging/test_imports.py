@@ -61,3 +61,11 @@ def test_nothing_of_services_but_the_wiring_imports_an_actor_from_outside() -> N
         name = module(path)
         if within(name, "services") and not any(within(name, package) for package in (*ACTORS, *WIRING)):
             assert [other for other in imported(path) if any(within(other, actor) for actor in ACTORS)] == [], path
+
+
+def test_the_judge_imports_nothing_of_what_it_judges() -> None:
+    judged = (*ACTORS, "services.linux_perf", "services.result", "pmulab")
+    paths = [path for path in SOURCES if within(module(path), "services.judge")]
+    assert paths
+    for path in paths:
+        assert [name for name in imported(path) if any(within(name, package) for package in judged)] == [], path

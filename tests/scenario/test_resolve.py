@@ -294,3 +294,16 @@ def test_each_kernel_accounts_cpu_time_in_its_own_way(tmp_path: Path) -> None:
     experiment = only('[host]\naccounting = "vtime"\n' + GUEST + '[[guest]]\naccounting = "tick+irq"\n', tmp_path)
     assert experiment.host.accounting == "vtime"
     assert [guest.accounting for guest in experiment.guests] == ["tick", "tick+irq"]
+
+
+def test_what_is_known_is_of_one_design_with_its_axes(tmp_path: Path) -> None:
+    path = tmp_path / "known.toml"
+    path.write_text(
+        '[known]\npartitioned-v8 = "I1"\n"partitioned,swap=lazy" = ["I4", "I2"]\n'
+        '[[guest]]\n[[guest.task]]\nworkload = "sha256"\n'
+    )
+    designs = ["partitioned-v8", "partitioned", "partitioned,swap=eager", "partitioned-v7"]
+    loaded = scenario.load(path, designs=designs)
+    assert [experiment.known for experiment in loaded.experiments] == [("I1",), ("I4", "I2"), (), ()]
+    added = scenario.load(path, designs=designs[-1:], overrides=['known.partitioned-v7=["I9"]'])
+    assert [experiment.known for experiment in added.experiments] == [("I9",)]

@@ -34,7 +34,7 @@ fn violation(found: &Violation) -> Value {
         "window": found.window.map(|window| judge::window::WINDOWS[window as usize].name),
         "since": found.since,
         "times": found.times,
-        "steps": found.steps.iter().map(step).collect::<Vec<_>>(),
+        "before": found.steps.iter().map(step).collect::<Vec<_>>(),
     })
 }
 

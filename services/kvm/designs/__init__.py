@@ -67,7 +67,9 @@ def fallbacks(design: Design, experiment: Experiment) -> list[str]:
         cpus = guest.allowed(experiment.cpus)
         counters = design.nr_counters(cpus, guest.counters)
         if counters < guest.counters:
-            found.add(f"{guest.name} gets {counters} event counters: reserved_host_counters leaves no more")
+            limited = any(cpu.max_guest_counters == counters for cpu in cpus)
+            leaves = "reserved_host_counters" if limited else design.name
+            found.add(f"{guest.name} gets {counters} event counters: {leaves} leaves no more")
         elif counters > guest.counters:
             found.add(f"{guest.name} gets {counters} event counters, not {guest.counters}: PMCR_EL0 does not trap")
         if guest.denied and not design.filters_events:

@@ -11,6 +11,7 @@ from services import registers as r
 from services.boot import HostPolicy
 from services.cpu import COUNTER_SHIFT, Call, CounterFlag, Eventual, Row, awaited
 from services.experiment import CpuSpec
+from services.kvm.declared import Declared, Victim, given_up
 from services.kvm.errors import InjectUndef, ProtocolError
 from services.kvm.guest_pmu import OF_COUNTERS, PMCR_WRITABLE
 from services.kvm.trap_setup import HostTraps
@@ -420,6 +421,13 @@ class Emulated(Design):
     def _refused(cls, axis: str, text: str) -> tuple[str, str]:
         problem, remedy = super()._refused(axis, text)
         return problem, WITH_STRICT if (axis, text) == ("strict", Strict.YES.value) else remedy
+
+    @property
+    def declared(self) -> tuple[Declared, ...]:
+        """perf_event_create_kernel_counter in kvm_pmu_create_perf_event: what is in ERROR, or another PMU's, counts
+        nothing."""
+        reason = "an event of the host's perf counts for the guest, and not where that gets no counter"
+        return given_up(Victim.GUEST, reason, ["I4"])
 
     @property
     def reprograms(self) -> bool:

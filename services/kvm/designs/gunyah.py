@@ -22,6 +22,7 @@ from services._pmu import Burst
 from services.boot import HostPolicy
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
+from services.kvm.declared import Declared, Victim, given_up
 from services.kvm.designs.partitioned.accesses import ON_CPU
 from services.kvm.errors import InjectUndef, RetryAccess
 from services.kvm.guest_pmu import PMCR_WRITABLE
@@ -181,6 +182,14 @@ class Gunyah(Design):
         if cpu.pmuver >= r.PMUVER_P1:
             return []
         return [f"{cpu.model} has no FEAT_PMUv3p1: what a guest counts at EL2 is not prohibited there"]
+
+    @property
+    def declared(self) -> tuple[Declared, ...]:
+        at_el2 = "its cycle counter is not stopped at EL2, where PMCCFILTR_EL0.NSH lets it count and overflow"
+        return (
+            *given_up(Victim.HOST, "the hypervisor counts nothing, and guests have every counter"),
+            *given_up(Victim.GUEST, at_el2, ["I4", "I5", "I7"]),
+        )
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """The host has no counters, and no interrupt of theirs."""

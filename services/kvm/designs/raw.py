@@ -13,6 +13,7 @@ from typing import ClassVar
 from services import registers as r
 from services.boot import HostPolicy
 from services.experiment import CpuSpec
+from services.kvm.declared import Declared, Victim, given_up
 from services.kvm.designs.partitioned.guest_range import host_counters
 from services.kvm.errors import InjectUndef
 from services.kvm.vpmu import Access, Design, KvmVcpu, Vpmu
@@ -52,6 +53,16 @@ class Raw(Design):
 
     def check(self, cpu: CpuSpec, counters: int) -> list[str]:
         return []
+
+    @property
+    def declared(self) -> tuple[Declared, ...]:
+        return (
+            *given_up(Victim.NEIGHBOUR, "nothing is saved or restored: whoever runs finds what the last one left"),
+            *given_up(Victim.HOST, "nothing traps: a guest has every counter of the CPU"),
+            *given_up(
+                Victim.GUEST, "nothing is saved or restored, and a guest has no interrupt", ("I4", "I5", "I7", "I8")
+            ),
+        )
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """The host goes on as if there were no guests."""

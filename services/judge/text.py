@@ -1,0 +1,124 @@
+"""What the judge has found, in a kernel developer's words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from services import _pmu
+from services._pmu import register_name
+from services.cpu import EntryKind
+from services.judge.types import HOST, KVM, NOBODY, Parties, Seen, Violation
+from services.registers import MASK64
+
+_GUEST_ENTRY = 16  # marks of guests' entries are their kinds and this; those of the host's their kinds
+_SIGN = 1 << 63
+
+# By kind, what is broken: the victim and the register by their names.
+KINDS: Final = {
+    "guest_read": "{victim} reads {register} and finds what its own writes and its own events do not allow",
+    "guest_entry": "{victim} is entered with a {register} that its own writes and its own events do not allow",
+    "undefined": "{victim} accesses {register}, which is {is_undefined}",
+    "late_interrupt": "{victim} goes on although its PMU interrupt is due",
+    "spurious_interrupt": "{victim} takes a PMU interrupt although it has no overflow flag set that interrupts",
+    "host_read": "{victim} reads {register} of an event of its own and finds what its filters do not allow",
+    "host_state": "{victim} has an event on {register}, which is not as it has set it up",
+    "not_loaded": "{victim} runs on a pCPU on which it is not loaded",
+}
+
+# Kinds whose two numbers are something else than a register's value.
+_TIMES: Final = frozenset({"late_interrupt"})
+_NO_VALUES: Final = frozenset({"undefined", "spurious_interrupt", "not_loaded"})
+
+# What KVM tells of itself, of a vCPU.
+_NOTES: Final = {
+    _pmu.NOTE_VCPU_LOAD: "vcpu_load({})",
+    _pmu.NOTE_VCPU_LOADED: "vcpu_load({}) ends",
+    _pmu.NOTE_VCPU_PUT: "vcpu_put({})",
+    _pmu.NOTE_VCPU_IS_PUT: "vcpu_put({}) ends",
+    _pmu.NOTE_INJECT_UNDEF: "kvm_inject_undefined({})",
+}
+_ONE_REG: Final = {_pmu.NOTE_GET_ONE_REG: "KVM_GET_ONE_REG", _pmu.NOTE_SET_ONE_REG: "KVM_SET_ONE_REG"}
+
+_ENTRIES: Final = frozenset(EntryKind)
+
+# By `Seen.what`, of its two numbers.
+_WORDS: Final[dict[str, Callable[[int, int], str]]] = {
+    "MRS": lambda register, value: f"MRS {register_name(register)} = {value:#x}",
+    "MSR": lambda register, value: f"MSR {register_name(register)}, {value:#x}",
+    "MRS traps": lambda register, _: f"MRS {register_name(register)} traps",
+    "MSR traps": lambda register, value: f"MSR {register_name(register)}, {value:#x} traps",
+    "MRS taken": lambda register, _: f"MRS {register_name(register)} takes an exception",
+    "MSR taken": lambda register, value: f"MSR {register_name(register)}, {value:#x} takes an exception",
+    "emulated": lambda _, value: f"emulated: {value:#x}",
+    "ISB": lambda *_: "ISB",
+    "runs": lambda _, el: f"runs at EL{el}",
+    "entry": lambda mark, argument: _entry(mark, argument),
+}
+
+
+def broken(violation: Violation, parties: Parties) -> str:
+    """What is broken, in one sentence."""
+    words = KINDS.get(violation.kind, f"{violation.kind}: {{register}} of {{victim}}")
+    sentence = words.format(
+        victim=_called(violation.victim, parties),
+        register=register(violation) or "a register",
+        is_undefined="UNDEFINED, and must not be" if violation.actual else "executed, and must be UNDEFINED",
+    )
+    if violation.other in (NOBODY, KVM, violation.victim):
+        return sentence
+    return f"{sentence}: it is {_called(violation.other, parties)}'s"
+
+
+def register(violation: Violation) -> str | None:
+    """The register by its name, None if it is about none."""
+    return None if violation.register is None else register_name(violation.register)
+
+
+def compared(violation: Violation) -> str:
+    """What was expected against what was found; empty if the sentence says it all."""
+    expected, actual = violation.expected, violation.actual
+    if violation.kind in _NO_VALUES:
+        return ""
+    if violation.kind in _TIMES:
+        return f"expected within {expected:,} cycles, actual {actual:,}"
+    over = 0 if violation.counter is None else difference(expected, actual)
+    by = f": {abs(over):,} too {'many' if over > 0 else 'few'}" if over else ""
+    return f"expected {expected:#x}, actual {actual:#x}{by}"
+
+
+def difference(expected: int, actual: int) -> int:
+    """By how much a count is too large, negative if it is too small: of two u64s, the nearer way round."""
+    over = actual - expected & MASK64
+    return over - (1 << 64) if over & _SIGN else over
+
+
+def did(seen: Seen, parties: Parties) -> str:
+    """What was done, or said."""
+    if seen.what == "note":
+        return _note(seen.a, seen.b, parties)
+    words = _WORDS.get(seen.what)
+    return _numbered(seen.what, seen.a, seen.b) if words is None else words(seen.a, seen.b)
+
+
+def _note(code: int, argument: int, parties: Parties) -> str:
+    if code in _NOTES:
+        return _NOTES[code].format(parties.name(f"vm:{argument}"))
+    if code in _ONE_REG:
+        return f"{_ONE_REG[code]} {register_name(argument & 0xFFFF)} of {parties.name(f'vm:{argument >> 16}')}"
+    return _numbered("note", code, argument)
+
+
+def _entry(mark: int, argument: int) -> str:
+    kind = mark - _GUEST_ENTRY if mark >= _GUEST_ENTRY else mark
+    if kind in _ENTRIES:
+        return _numbered(f"entry {EntryKind(kind).name}", argument)
+    return _numbered("mark", mark, argument)
+
+
+def _numbered(what: str, *numbers: int) -> str:
+    return " ".join([what, *(f"{number:#x}" for number in numbers if number)])
+
+
+def _called(party: str, parties: Parties) -> str:
+    return "the host" if party == HOST else parties.name(party)

@@ -1,0 +1,110 @@
+"""What the judge has found in a run, and what of it counts.
+
+A violation does not count for the exit status if the design declares that it gives this invariant up towards that
+party, or if the scenario lists the invariant as known of the design. The judge knows neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from services.judge import text
+from services.judge.types import HOST, Judgement, Parties, is_vcpu
+from services.judge.types import Violation as Found
+
+
+class Victim(StrEnum):
+    """Towards whom an invariant is broken."""
+
+    GUEST = "guest"  # by the host, by KVM, or by nobody
+    HOST = "host"
+    NEIGHBOUR = "neighbour"  # a vCPU, by another one
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One of the last things that happened before a violation."""
+
+    cpu: int
+    cycle: int  # of that CPU's clock
+    el: int
+    party: str
+    text: str  # in a kernel's words: "MSR PMCNTENSET_EL0, 0x3"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """An invariant that was broken: the first time of its kind, victim and register, standing for all of these."""
+
+    invariant: str  # "I1" to "I12"
+    kind: str
+    broken: str  # what is, in one sentence
+    cpu: int  # the pCPU on which it was found
+    cycle: int  # of that pCPU's clock
+    register: str | None  # by its name
+    counter: int | None
+    victim: str  # "host", or a vCPU as in "vm0/1"
+    other: str  # the other party: these, "kvm", or "nobody"
+    expected: int  # a u64
+    actual: int
+    compared: str  # the two as a kernel developer would have them, empty if `broken` says it all
+    window: str | None  # the tolerance that was exceeded; None if none was open
+    since: int | None  # the cycle from which on it was so
+    times: int
+    before: tuple[Seen, ...]
+    declared: str = ""  # why the design gives this up, by its nature; "" if it does not say that it does
+    known: bool = False  # the scenario lists it as known of the design
+
+    @property
+    def counts(self) -> bool:
+        """Does the exit status say so?"""
+        return not (self.declared or self.known)
+
+
+def violations(
+    judgement: Judgement, parties: Parties, declared: Iterable[tuple[str, Victim, str]], known: Iterable[str]
+) -> tuple[Violation, ...]:
+    """What was found, in words and by the parties' names.
+
+    `declared`: the invariants that the design gives up, each with towards whom and why.
+    """
+    reasons = {(invariant, victim): why for invariant, victim, why in declared}
+    by_scenario = frozenset(known)
+    return tuple(_violation(one, parties, reasons, by_scenario) for one in judgement.violations)
+
+
+def _violation(
+    found: Found, parties: Parties, reasons: Mapping[tuple[str, Victim], str], known: frozenset[str]
+) -> Violation:
+    return Violation(
+        invariant=found.invariant,
+        kind=found.kind,
+        broken=text.broken(found, parties),
+        cpu=found.cpu,
+        cycle=found.cycle,
+        register=text.register(found),
+        counter=found.counter,
+        victim=parties.name(found.victim),
+        other=parties.name(found.other),
+        expected=found.expected,
+        actual=found.actual,
+        compared=text.compared(found),
+        window=found.window,
+        since=found.since,
+        times=found.times,
+        before=tuple(
+            Seen(seen.cpu, seen.cycle, seen.el, parties.name(seen.party), text.did(seen, parties))
+            for seen in found.before
+        ),
+        declared=reasons.get((found.invariant, victim(found)), ""),
+        known=found.invariant in known,
+    )
+
+
+def victim(found: Found) -> Victim:
+    """Who it is that is harmed."""
+    if found.victim == HOST:
+        return Victim.HOST
+    return Victim.NEIGHBOUR if is_vcpu(found.other) and found.other != found.victim else Victim.GUEST

@@ -1,0 +1,163 @@
+"""What the core's judge tells is read strictly, and given the names and words that people know."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from services import _pmu
+from services.cpu import EntryKind
+from services.judge import text
+from services.judge.types import Parties, Seen, Window, read
+from services.kvm.requests import MARK
+from services.registers import PMCNTENSET_EL0, PMCR_EL0, PMEVCNTR
+from services.result import Victim, judged
+from tests.judge.found import VCPUS, judgement, violation
+
+PARTIES = Parties(VCPUS)
+
+
+def test_it_is_read_as_it_was_told() -> None:
+    found = read(judgement(violation()))
+    (one,) = found.violations
+    assert (one.invariant, one.victim, one.other, one.actual) == ("I1", "vm:3", "vm:1", 0xFFFF_FC18)
+    assert one.before[0] == Seen(0, 1640, 2, "kvm", "note", _pmu.NOTE_VCPU_LOAD, 3)
+    assert found.windows == {"before_synchronisation": Window(3, 1)}
+
+
+@pytest.mark.parametrize(
+    ("told", "problem"),
+    [
+        (judgement(violation(invariant="I13")), "violations[0].invariant: no invariant 'I13'"),
+        (judgement(violation(victim="vm:x")), "violations[0]: no party 'vm:x'"),
+        (judgement(violation(victim="nobody")), "violations[0]: no party 'nobody'"),
+        (judgement(violation(), violation(other="")), "violations[1]: no party ''"),
+        (judgement(violation(expected=-1)), "violations[0]: -1 is not a u64"),
+        (judgement(violation(times=0)), "violations[0].times: 0"),
+        (judgement(violation(colour=1)), "violations[0]: unknown field 'colour'"),
+        (judgement(violation(cycle="7")), "violations[0].cycle: int is wanted"),
+        (judgement(premises={"I1": 1}), "premises: I2 is missing"),
+        (judgement(windows={"late": {"uses": 1}}), "windows.late: field 'edge' is missing"),
+        (b"{}", "field 'violations' is missing"),
+        (b"[", "unexpected end of data"),
+    ],
+)
+def test_what_does_not_fit_is_the_judge_s_fault_and_named(told: bytes, problem: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        read(told)
+
+
+def test_a_vcpu_that_there_is_not_has_no_name() -> None:
+    assert [PARTIES.name(party) for party in ("host", "kvm", "nobody", "vm:2")] == ["host", "kvm", "nobody", "vm0/1"]
+    with pytest.raises(ValueError, match="no party 'vm:9'"):
+        PARTIES.name("vm:9")
+
+
+def found(declared: Any = (), known: Any = (), **changed: Any) -> judged.Violation:
+    (one,) = judged.violations(read(judgement(violation(**changed))), PARTIES, declared, known)
+    return one
+
+
+def test_a_violation_has_names_where_the_core_has_numbers() -> None:
+    one = found()
+    assert (one.victim, one.other, one.register, one.counter) == ("vm1/0", "vm0/0", "PMEVCNTR0_EL0", 0)
+    assert [(seen.party, seen.text) for seen in one.before] == [
+        ("kvm", "vcpu_load(vm1/0)"),
+        ("vm1/0", "MRS PMEVCNTR0_EL0 = 0xfffffc18"),
+    ]
+    assert found(register=None).register is None
+
+
+@pytest.mark.parametrize("kind", text.KINDS)
+def test_each_kind_is_a_sentence_about_its_victim(kind: str) -> None:
+    for victim, name in (("vm:3", "vm1/0"), ("host", "the host")):
+        sentence = found(kind=kind, victim=victim).broken
+        assert sentence.startswith(f"{name} ")
+        assert "{" not in sentence
+
+
+def test_a_sentence_says_whose_it_is_if_it_is_somebody_else_s() -> None:
+    assert found(other="vm:1").broken == found(other="nobody").broken + ": it is vm0/0's"
+    assert found(other="host").broken == found(other="nobody").broken + ": it is the host's"
+    assert found(other="kvm").broken == found(other="vm:3").broken == found(other="nobody").broken
+
+
+def test_a_kind_without_a_sentence_is_named() -> None:
+    assert found(kind="new_kind", other="nobody").broken == "new_kind: PMEVCNTR0_EL0 of vm1/0"
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"expected": 0, "actual": 412}, "expected 0x0, actual 0x19c: 412 too many"),
+        ({"expected": 412, "actual": 0}, "expected 0x19c, actual 0x0: 412 too few"),
+        ({"expected": 2**64 - 1, "actual": 1}, "expected 0xffffffffffffffff, actual 0x1: 2 too many"),
+        ({"counter": None, "actual": 412}, "expected 0x0, actual 0x19c"),
+        ({"kind": "late_interrupt", "expected": 0, "actual": 1_200}, "expected within 0 cycles, actual 1,200"),
+        ({"kind": "undefined", "expected": 0, "actual": 1}, ""),
+    ],
+)
+def test_what_was_expected_stands_against_what_was_found(changed: dict[str, Any], line: str) -> None:
+    assert found(**changed).compared == line
+
+
+def test_an_access_is_undefined_or_is_not() -> None:
+    assert found(kind="undefined", expected=0, actual=1, other="kvm").broken == (
+        "vm1/0 accesses PMEVCNTR0_EL0, which is UNDEFINED, and must not be"
+    )
+    assert found(kind="undefined", expected=1, actual=0, other="kvm").broken == (
+        "vm1/0 accesses PMEVCNTR0_EL0, which is executed, and must be UNDEFINED"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (("MRS", PMCR_EL0, 0x41), "MRS PMCR_EL0 = 0x41"),
+        (("MSR", PMCNTENSET_EL0, 3), "MSR PMCNTENSET_EL0, 0x3"),
+        (("MRS traps", PMEVCNTR(3), 0), "MRS PMEVCNTR3_EL0 traps"),
+        (("MSR traps", PMCR_EL0, 1), "MSR PMCR_EL0, 0x1 traps"),
+        (("MRS taken", PMEVCNTR(3), 0), "MRS PMEVCNTR3_EL0 takes an exception"),
+        (("MSR taken", PMCR_EL0, 1), "MSR PMCR_EL0, 0x1 takes an exception"),
+        (("emulated", 0, 0x3000), "emulated: 0x3000"),
+        (("ISB", 0, 0), "ISB"),
+        (("runs", 1, 0), "runs at EL0"),
+        (("entry", EntryKind.TASK_IN, 2), "entry TASK_IN 0x2"),
+        (("entry", 16 + EntryKind.PMU_IRQ, 0), "entry PMU_IRQ"),
+        (("entry", MARK, 5), "mark 0x40 0x5"),
+        (("note", _pmu.NOTE_VCPU_LOAD, 1), "vcpu_load(vm0/0)"),
+        (("note", _pmu.NOTE_VCPU_IS_PUT, 3), "vcpu_put(vm1/0) ends"),
+        (("note", _pmu.NOTE_SET_ONE_REG, 2 << 16 | PMCR_EL0), "KVM_SET_ONE_REG PMCR_EL0 of vm0/1"),
+        (("note", 0xFFFF, 3), "note 0xffff 0x3"),
+        (("something new", 7, 0), "something new 0x7"),
+    ],
+)
+def test_a_step_is_said_in_a_kernel_s_words(seen: tuple[str, int, int], words: str) -> None:
+    assert text.did(Seen(0, 1, 1, "kvm", *seen), PARTIES) == words
+
+
+@pytest.mark.parametrize(
+    ("victim", "other", "whose"),
+    [
+        ("host", "vm:1", Victim.HOST),
+        ("host", "kvm", Victim.HOST),
+        ("vm:1", "host", Victim.GUEST),
+        ("vm:1", "nobody", Victim.GUEST),
+        ("vm:1", "vm:1", Victim.GUEST),
+        ("vm:1", "vm:2", Victim.NEIGHBOUR),
+    ],
+)
+def test_what_is_declared_is_so_towards_one_victim(victim: str, other: str, whose: Victim) -> None:
+    for one in Victim:
+        declared = [("I1", one, "by its nature"), ("I2", whose, "another")]
+        violation = found(declared, victim=victim, other=other)
+        assert violation.declared == ("by its nature" if one is whose else "")
+        assert violation.counts is (one is not whose)
+
+
+def test_what_is_known_is_so_of_an_invariant() -> None:
+    assert found(known=["I1"]).known
+    assert not found(known=["I1"]).counts
+    assert found(known=["I2", "I11"]).counts
