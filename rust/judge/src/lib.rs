@@ -8,10 +8,11 @@
 //! | [`note`] | what KVM and software tell |
 //! | [`guest`] | a vCPU's PMU as it should be |
 //! | [`host`] | the host's PMU on a CPU as it should be |
+//! | [`owner`] | whose each counter is, and since when |
 //! | `residency` | who is loaded where: I9 |
 //! | `views` | what a guest reads: I1, I4, I6, I7, I8 |
 //! | `interrupts` | when it is interrupted: I5 |
-//! | `traffic` | what the host's perf reads: I2, I3 |
+//! | `traffic` | what others write and the host's perf reads: I2, I3 |
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -21,6 +22,7 @@ pub mod guest;
 pub mod host;
 mod interrupts;
 pub mod note;
+pub mod owner;
 mod residency;
 mod traffic;
 mod views;
@@ -41,6 +43,9 @@ use window::Window;
 /// First code of the marks of entries of guests' software, and of its PMU interrupt's.
 const GUEST_ENTRY: u16 = 16;
 const PMU_IRQ: u16 = GUEST_ENTRY + 1;
+/// Codes of the marks of the host's entries when a thread is switched in, and out.
+const TASK_IN: u16 = 6;
+const TASK_OUT: u16 = 7;
 
 /// What the judge is told of a vCPU: what its VMM knows.
 #[derive(Clone, Debug)]
@@ -182,6 +187,7 @@ impl Observer for Judge {
                 }
             }
             What::Mark { code: PMU_IRQ, .. } => self.interrupted(&at),
+            What::Mark { code: TASK_IN | TASK_OUT, .. } => self.handed_over(&at),
             What::Note { code, a, b } => self.noted(code, a, b, &at),
             What::Isb | What::Idled { .. } | What::Reset | What::Mark { .. } => {}
         }
@@ -192,6 +198,7 @@ impl Observer for Judge {
         {
             self.guests[guest].fresh = false;
             self.entered(guest, &at);
+            self.shared_with(running.context, &at);
         }
     }
 }
@@ -252,7 +259,7 @@ impl Judge {
     pub(crate) fn violated(&mut self, broken: Broken, at: &At<'_>) {
         let Broken { invariant, kind, register, victim, other, expected, actual, window, since } = broken;
         let counter = register.and_then(|register| Host::counter(at.cpu, register)).map(|n| n as u8);
-        self.findings.violated(Violation {
+        let violation = Violation {
             invariant,
             kind,
             cpu: at.id,
@@ -265,9 +272,11 @@ impl Judge {
             actual,
             window,
             since,
+            owned: Vec::new(),
             times: 1,
             steps: Vec::new(),
-        });
+        };
+        self.findings.violated(violation, &self.hosts[at.id].owners);
     }
 
     fn accessed(&mut self, by: By, encoding: u16, written: Option<u64>, value: u64, at: &At<'_>) {
@@ -280,17 +289,22 @@ impl Judge {
         } else if by == By::Software {
             self.host_access(register, written, value, at);
         } else if written.is_some() && register.kind() == Of::MdcrEl2 {
-            self.hosts[at.id].ideal.write(at.world, register, 2, value);
+            self.mdcr_written(value, at);
         }
-        if written.is_some()
-            && let Some(n) = Host::counter(at.cpu, register)
-        {
-            let owner = match by {
-                _ if at.running.guest => Party::Guest(at.running.context),
-                By::Kvm => self.hosts[at.id].loaded.map_or(Party::Host, Party::Guest),
-                By::Software => Party::Host,
+        if written.is_none() {
+            return;
+        }
+        let party = Self::party(by, at.running);
+        if party != Party::Host {
+            self.others_wrote(party, register, value, at);
+        }
+        let host = &mut self.hosts[at.id];
+        if let Some(n) = Host::counter(at.cpu, register) {
+            let owner = match party {
+                Party::Kvm => host.loaded.map_or(Party::Host, Party::Guest),
+                party => party,
             };
-            self.hosts[at.id].owners[n] = owner;
+            host.owners.pass(n, owner, at.cpu.now());
         }
     }
 }
