@@ -72,6 +72,16 @@ pub enum Kind {
     HostState,
     /// A guest reaches a counter that an event of the host's is on.
     HostPlacement,
+    /// What a read of an event of the host's finds as its count.
+    EventCount,
+    /// Its `time_enabled` and `time_running`.
+    EventTimes,
+    /// An event on a counter that another is on, or on two.
+    EventPlacement,
+    /// Of a group some events are on.
+    EventGroup,
+    /// A pinned event is not on.
+    EventPinned,
     /// A guest runs on a CPU on which its vCPU is not loaded.
     NotLoaded,
 }
@@ -89,6 +99,11 @@ impl Kind {
             Self::HostRead => "host_read",
             Self::HostState => "host_state",
             Self::HostPlacement => "host_placement",
+            Self::EventCount => "event_count",
+            Self::EventTimes => "event_times",
+            Self::EventPlacement => "event_placement",
+            Self::EventGroup => "event_group",
+            Self::EventPinned => "event_pinned",
             Self::NotLoaded => "not_loaded",
         }
     }

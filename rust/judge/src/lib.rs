@@ -10,6 +10,7 @@
 //! | [`host`] | the host's PMU on a CPU as it should be |
 //! | [`owner`] | whose each counter is, and since when |
 //! | `residency` | who is loaded where: I9 |
+//! | `events` | what the host's perf events count, and when: I3, I10 |
 //! | `views` | what a guest reads: I1, I4, I6, I7, I8 |
 //! | `interrupts` | when it is interrupted: I5 |
 //! | `traffic` | what others write and the host's perf reads: I2, I3 |
@@ -17,6 +18,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod events;
 pub mod finding;
 pub mod guest;
 pub mod host;
@@ -35,6 +37,7 @@ use pmu::register::{Kind as Of, Register};
 use pmu::tally::World;
 use serde::{Deserialize, Serialize};
 
+use events::Events;
 use finding::{Did, Findings, Invariant, Kind, Party, Step, Violation};
 use guest::Guest;
 use host::Host;
@@ -67,6 +70,7 @@ pub struct Judge {
     guests: Vec<Guest>,
     /// By context, its place in `guests`.
     by_context: Vec<Option<usize>>,
+    events: Events,
     findings: Findings,
 }
 
@@ -75,6 +79,7 @@ impl Judge {
     #[must_use]
     pub fn new(cpus: &[Features], vcpus: Vec<VcpuSetup>) -> Self {
         let hosts = cpus.iter().enumerate().map(|(id, features)| Host::new(id, features.clone())).collect();
+        let events = Events::new(cpus.len());
         let contexts = vcpus.iter().map(|vcpu| vcpu.context + 1).max().unwrap_or(0);
         let mut by_context = vec![None; contexts];
         let mut guests = Vec::new();
@@ -85,7 +90,7 @@ impl Judge {
                 guests.push(Guest::new(context, &cpus[0], counters, pmuver, denied));
             }
         }
-        Self { hosts, guests, by_context, findings: Findings::default() }
+        Self { hosts, guests, by_context, events, findings: Findings::default() }
     }
 
     /// What has been found.
@@ -174,6 +179,9 @@ impl Observer for Judge {
         let Some(running) = cpu.running() else { return };
         let at = At { cpu, id, world, running };
         self.step(by, what, &at);
+        if what == What::Reset {
+            self.events.reset(&at);
+        }
         match what {
             What::Runs { last } => self.runs(last, &at),
             What::Read { register, value } => self.accessed(by, register, None, value, &at),
@@ -188,6 +196,11 @@ impl Observer for Judge {
             }
             What::Mark { code: PMU_IRQ, .. } => self.interrupted(&at),
             What::Mark { code: TASK_IN | TASK_OUT, .. } => self.handed_over(&at),
+            What::Note { code, a, .. } if (note::EVENT_OPEN..=note::EVENT_COUNT).contains(&code) => {
+                if by == By::Software && !running.guest {
+                    self.event_noted(code, a, &at);
+                }
+            }
             What::Note { code, a, b } => self.noted(code, a, b, &at),
             What::Isb | What::Idled { .. } | What::Reset | What::Mark { .. } => {}
         }
@@ -239,6 +252,9 @@ impl Judge {
 
     fn runs(&mut self, last: Option<Running>, at: &At<'_>) {
         self.hosts[at.id].runs(at.running, at.world);
+        if (at.running.guest || at.running.el < 2) && self.events.left_kernel(at.id) {
+            self.scheduled(at);
+        }
         if !at.running.guest {
             return;
         }

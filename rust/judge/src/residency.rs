@@ -15,6 +15,7 @@ impl Judge {
                 }
             }
             note::VCPU_IS_PUT => {
+                self.events.vcpu_is_put(at.id);
                 let host = &mut self.hosts[at.id];
                 host.loaded = None;
                 host.owners.lose_all(Party::Guest(a as usize), at.cpu.now());

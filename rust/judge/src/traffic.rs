@@ -11,7 +11,8 @@ use crate::finding::{Invariant, Kind, Party};
 use crate::host::{Change, Host};
 use crate::{At, Broken, Judge};
 
-fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
+/// The counters in a mask.
+pub(crate) fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let n = mask.trailing_zeros() as usize;
         (mask != 0).then(|| {
@@ -22,7 +23,7 @@ fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
 }
 
 /// The register that has the value of counter `n`.
-fn value_of(n: usize) -> Register {
+pub(crate) fn value_of(n: usize) -> Register {
     match n {
         CYCLE => Register::of(Of::Pmccntr),
         n if n > CYCLE => Register::of(Of::Pmicntr),
@@ -59,9 +60,16 @@ impl Judge {
             if register.kind() == Of::Pmcntenset {
                 host.undone(value);
             }
+            if matches!(register.kind(), Of::Pmcr | Of::Pmcntenset | Of::Pmcntenclr | Of::MdcrEl2) {
+                let enabled = host.enabled();
+                self.events.started(register, value, enabled, at);
+            }
             return;
         }
         let Some(n) = Host::counter(at.cpu, register) else { return };
+        if at.running.el == 2 {
+            self.events.counter_read(n, at);
+        }
         if host.enabled() >> n & 1 == 0 {
             return;
         }
@@ -119,7 +127,8 @@ impl Judge {
         let (expected, actual) = (ideal.read(register, 2) & mask, cpu.read(register, 2) & mask);
         let mut wrong = expected != actual;
         if wrong {
-            let broken = Broken { other: by, expected, actual, ..Broken::new(Invariant::I2, Kind::HostState) };
+            let broken =
+                Broken { other: by, expected, actual, ..Broken::new(Invariant::I2, Kind::HostState) };
             self.violated(Broken { register: Some(register), ..broken }, at);
         }
         if register.kind() == Of::Pmcr {
@@ -128,7 +137,9 @@ impl Judge {
         if wrong {
             let host = &mut self.hosts[at.id];
             let before = host.changed.map_or(0, |change| change.counters);
-            host.changed = Some(Change { counters: counters | before, by, cycle: at.cpu.now() });
+            let change = Change { counters: counters | before, by, cycle: at.cpu.now() };
+            host.changed = Some(change);
+            self.events.changed(Change { counters, ..change }, at);
         }
     }
 
@@ -141,7 +152,8 @@ impl Judge {
             let (expected, actual) = (self.hosts[at.id].ideal.counter(n), at.cpu.counter(n));
             if expected != actual {
                 wrong = true;
-                let broken = Broken { other: by, expected, actual, ..Broken::new(Invariant::I2, Kind::HostState) };
+                let broken =
+                    Broken { other: by, expected, actual, ..Broken::new(Invariant::I2, Kind::HostState) };
                 self.violated(Broken { register: Some(value_of(n)), ..broken }, at);
             }
         }

@@ -1,0 +1,385 @@
+//! The host's perf events count exactly what their attributes say, and are scheduled as perf promises: I3 and I10.
+//!
+//! An event's truth is what has happened on its CPU where its attributes admit it, between the host's own start of its
+//! counter and its own stop; nobody else's write, filter or trap counts. That leaves no tolerance: a counter is not
+//! moved while the driver reads it, reprograms it for the next period or has stopped it, and what a throttled event
+//! misses it misses as the driver has disabled it.
+
+use std::collections::BTreeMap;
+
+use pmu::field::{mdcr_el2, pmcr};
+use pmu::register::{Kind as Of, Register};
+use pmu::registers::{COUNTERS, CYCLE};
+use pmu::tally::Class;
+use serde::{Deserialize, Serialize};
+
+use crate::finding::{Invariant, Kind, Party};
+use crate::host::Change;
+use crate::note::{self, attribute};
+use crate::traffic::{bits, value_of};
+use crate::{At, Broken, Judge};
+
+/// Where an event counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Place {
+    cpu: usize,
+    counter: usize,
+}
+
+/// An open event.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Event {
+    number: u16,
+    attributes: u16,
+    leader: u64,
+    enabled: bool,
+    error: bool,
+    /// The CPU on which it was opened.
+    home: usize,
+    on: Option<Place>,
+    /// The counter that it is on, or was.
+    counter: usize,
+    /// What it should have counted, up to when its counter was last stopped.
+    counted: u64,
+    /// Its truth when its counter was last started, if that runs.
+    from: Option<u64>,
+    /// What it should have counted when its counter was last read.
+    read: u64,
+    /// Its truth, and until when on that CPU it stays that.
+    truth: (u64, u64),
+    /// Who has changed what is on its counter.
+    changed: Option<Change>,
+    /// `time_enabled` and `time_running` when it was last read.
+    times: Option<(u64, u64)>,
+    /// It has been on, or off, all the time since it was last read.
+    steady: bool,
+    /// Time in cycles from which on it has been off.
+    off_since: u64,
+}
+
+impl Event {
+    fn has(&self, attribute: u16) -> bool {
+        self.attributes & attribute != 0
+    }
+
+    /// The classes that its attributes admit, on a VHE host: `exclude_hv` says nothing there.
+    fn scope(&self) -> u32 {
+        let mut classes = 0;
+        for (class, excluding) in [
+            (Class::GuestEl0, attribute::EXCLUDE_GUEST | attribute::EXCLUDE_USER),
+            (Class::GuestEl1, attribute::EXCLUDE_GUEST | attribute::EXCLUDE_KERNEL),
+            (Class::HostEl0, attribute::EXCLUDE_HOST | attribute::EXCLUDE_USER),
+            (Class::HostEl2, attribute::EXCLUDE_HOST | attribute::EXCLUDE_KERNEL),
+        ] {
+            if !self.has(excluding) {
+                classes |= 1 << class as u32;
+            }
+        }
+        classes
+    }
+
+    /// What has happened on its CPU where its attributes admit it. It is asked for by the host's kernel: where that is
+    /// not admitted, the answer holds until something else has run (`turn`).
+    fn truth(&mut self, turn: u64, at: &At<'_>) -> u64 {
+        let scope = self.scope();
+        if scope >> Class::HostEl2 as u32 & 1 != 0 || self.truth.1 != turn {
+            self.truth = (at.world.happened(at.cpu, scope, self.number).unwrap_or(0), turn);
+        }
+        self.truth.0
+    }
+
+    fn start(&mut self, turn: u64, at: &At<'_>) {
+        self.from = Some(self.truth(turn, at));
+    }
+
+    fn stop(&mut self, turn: u64, at: &At<'_>) {
+        self.counted = self.counted_by(turn, at);
+        self.from = None;
+    }
+
+    fn counted_by(&mut self, turn: u64, at: &At<'_>) -> u64 {
+        let Some(from) = self.from else { return self.counted };
+        self.counted.wrapping_add(self.truth(turn, at).wrapping_sub(from))
+    }
+}
+
+/// What is on a CPU's counters.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct OnCpu {
+    /// By counter, of a pair the upper.
+    events: Vec<Option<u64>>,
+    /// The host has PMCR_EL0.E set.
+    e: bool,
+    /// And MDCR_EL2.HPME, where it sets and clears that.
+    hpme: bool,
+    /// Counters that the host has enabled and started.
+    counting: u64,
+    /// How often something else than the host's kernel has begun to run.
+    turn: u64,
+    /// Events have come or gone since their scheduling was last looked at.
+    rescheduled: bool,
+    /// The event that is read, and its times.
+    reading: (u64, u64, u64),
+}
+
+/// The host's events, and where they are.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Events {
+    open: BTreeMap<u64, Event>,
+    cpus: Vec<OnCpu>,
+}
+
+impl Events {
+    pub(crate) fn new(cpus: usize) -> Self {
+        let cpu = OnCpu {
+            events: vec![None; COUNTERS],
+            e: false,
+            hpme: true,
+            counting: 0,
+            turn: 1,
+            rescheduled: false,
+            reading: (0, 0, 0),
+        };
+        Self { open: BTreeMap::new(), cpus: vec![cpu; cpus] }
+    }
+
+    /// The counters that the host has enabled are these, or it has started or stopped them all.
+    pub(crate) fn started(&mut self, register: Register, value: u64, enabled: u64, at: &At<'_>) {
+        let cpu = &mut self.cpus[at.id];
+        match register.kind() {
+            Of::Pmcr => cpu.e = value & pmcr::E != 0,
+            Of::MdcrEl2 => cpu.hpme = value & mdcr_el2::HPME != 0,
+            _ => {}
+        }
+        let counting = if cpu.e && cpu.hpme { enabled } else { 0 };
+        let changed = cpu.counting ^ counting;
+        cpu.counting = counting;
+        for n in bits(changed) {
+            if let Some(event) = cpu.events[n].and_then(|id| self.open.get_mut(&id)) {
+                if counting >> n & 1 != 0 {
+                    event.start(cpu.turn, at);
+                } else {
+                    event.stop(cpu.turn, at);
+                }
+            }
+        }
+    }
+
+    /// A CPU has had a Warm reset: what it counted is over.
+    pub(crate) fn reset(&mut self, at: &At<'_>) {
+        self.started(Register::of(Of::Pmcr), 0, 0, at);
+    }
+
+    /// The host's kernel has read counter `n`.
+    pub(crate) fn counter_read(&mut self, n: usize, at: &At<'_>) {
+        let cpu = &self.cpus[at.id];
+        if let Some(event) = cpu.events[n].and_then(|id| self.open.get_mut(&id)) {
+            event.read = event.counted_by(cpu.turn, at);
+        }
+    }
+
+    /// Others have changed what is on counters of a CPU.
+    pub(crate) fn changed(&mut self, change: Change, at: &At<'_>) {
+        for n in bits(change.counters) {
+            if let Some(event) = self.cpus[at.id].events[n].and_then(|id| self.open.get_mut(&id)) {
+                event.changed = Some(change);
+            }
+        }
+    }
+
+    /// Something else than the host's kernel runs; whether the events' scheduling is to be looked at.
+    pub(crate) fn left_kernel(&mut self, cpu: usize) -> bool {
+        let cpu = &mut self.cpus[cpu];
+        cpu.turn += 1;
+        std::mem::take(&mut cpu.rescheduled)
+    }
+
+    /// A vCPU is put: what had to wait for its counters need not any more.
+    pub(crate) fn vcpu_is_put(&mut self, cpu: usize) {
+        self.cpus[cpu].rescheduled = true;
+    }
+}
+
+impl Judge {
+    /// The host's perf tells something of its events.
+    pub(crate) fn event_noted(&mut self, code: u32, a: u64, at: &At<'_>) {
+        let Self { events: Events { open, cpus }, .. } = self;
+        let cpu = &mut cpus[at.id];
+        match code {
+            note::EVENT_OPEN => {
+                let attributes = (a >> 16) as u16;
+                let event = Event {
+                    number: a as u16,
+                    attributes,
+                    leader: a >> 32,
+                    enabled: attributes & attribute::ENABLED != 0,
+                    error: false,
+                    home: at.id,
+                    on: None,
+                    counter: 0,
+                    counted: 0,
+                    from: None,
+                    read: 0,
+                    truth: (0, 0),
+                    changed: None,
+                    times: None,
+                    steady: false,
+                    off_since: at.cpu.now(),
+                };
+                cpu.rescheduled |= event.has(attribute::PINNED) && !event.has(attribute::OF_TASK);
+                open.insert(a >> 32, event);
+            }
+            note::EVENT_GROUP => {
+                if let Some(event) = open.get_mut(&(a >> 32)) {
+                    event.leader = a & 0xffff_ffff;
+                }
+            }
+            note::EVENT_ENABLED | note::EVENT_DISABLED => {
+                if let Some(event) = open.get_mut(&a) {
+                    event.enabled = code == note::EVENT_ENABLED;
+                    event.error = false;
+                }
+            }
+            note::EVENT_ERROR => {
+                if let Some(event) = open.get_mut(&a) {
+                    event.error = true;
+                }
+            }
+            note::EVENT_CLOSED => {
+                open.remove(&a);
+                for event in open.values_mut().filter(|event| event.leader == a) {
+                    event.leader = u64::MAX; // an event of its own from then on
+                }
+            }
+            note::EVENT_ON => self.placed(a >> 8, (a & 0xff) as usize, at),
+            note::EVENT_OFF => {
+                let n = (a & 0xff) as usize;
+                let Some(event) = open.get_mut(&(a >> 8)) else { return };
+                event.stop(cpu.turn, at);
+                event.on = None;
+                event.steady = false;
+                event.off_since = at.cpu.now();
+                cpu.rescheduled |= !event.has(attribute::OF_KVM);
+                if let Some(there) = cpu.events.get_mut(n).filter(|there| **there == Some(a >> 8)) {
+                    *there = None;
+                }
+            }
+            note::EVENT_READ => cpu.reading.0 = a,
+            note::EVENT_TIME_ENABLED => cpu.reading.1 = a,
+            note::EVENT_TIME_RUNNING => cpu.reading.2 = a,
+            note::EVENT_COUNT => self.event_read(a, at),
+            _ => {}
+        }
+    }
+
+    /// An event has counter `n`: no other has.
+    fn placed(&mut self, id: u64, n: usize, at: &At<'_>) {
+        let Self { events: Events { open, cpus }, hosts, findings, .. } = self;
+        let cpu = &mut cpus[at.id];
+        if n >= COUNTERS {
+            return;
+        }
+        let Some(event) = open.get_mut(&id) else { return };
+        findings.premise(Invariant::I10);
+        let elsewhere = event.on.is_some();
+        event.on = Some(Place { cpu: at.id, counter: n });
+        event.counter = n;
+        event.steady = false;
+        event.changed = None;
+        if cpu.counting >> n & 1 != 0 {
+            event.start(cpu.turn, at);
+        }
+        event.read = event.counted;
+        cpu.rescheduled |= !event.has(attribute::OF_KVM);
+        let other = cpu.events[n].replace(id).filter(|&other| other != id);
+        hosts[at.id].owners.pass(n, Party::Host, at.cpu.now());
+        if elsewhere || other.is_some() {
+            let broken = Broken::new(Invariant::I10, Kind::EventPlacement);
+            let other = other.unwrap_or(id);
+            self.violated(
+                Broken {
+                    register: Some(value_of(n)),
+                    other: Party::Host,
+                    expected: other,
+                    actual: id,
+                    ..broken
+                },
+                at,
+            );
+        }
+    }
+
+    /// A read of an event finds this count.
+    fn event_read(&mut self, count: u64, at: &At<'_>) {
+        let (id, enabled, running) = self.events.cpus[at.id].reading;
+        let Some(event) = self.events.open.get_mut(&id) else { return };
+        let before = event.times.replace((enabled, running));
+        let steady = std::mem::replace(&mut event.steady, true);
+        let on = event.on.is_some();
+        let (expected, changed, counter) = (event.read, event.changed, event.counter);
+        // A difference is found once.
+        let missed = count.wrapping_sub(expected);
+        event.counted = event.counted.wrapping_add(missed);
+        event.read = count;
+        let tallied = at.world.happened(at.cpu, 0, event.number).is_some();
+        self.findings.premise(Invariant::I10);
+        let times = Broken::new(Invariant::I10, Kind::EventTimes);
+        let grown = before.map(|(e, r)| (enabled.wrapping_sub(e), running.wrapping_sub(r)));
+        if running > enabled {
+            self.violated(Broken { expected: enabled, actual: running, ..times }, at);
+        } else if let Some((enabled, running)) = grown.filter(|_| steady) {
+            let expected = if on { enabled } else { 0 };
+            if running != expected {
+                self.violated(Broken { expected, actual: running, ..times }, at);
+            }
+        }
+        if !tallied {
+            return;
+        }
+        self.findings.premise(Invariant::I3);
+        if missed != 0 {
+            let (invariant, other) =
+                changed.map_or((Invariant::I3, Party::Kvm), |one| (Invariant::I2, one.by));
+            let broken =
+                Broken { other, expected, actual: count, ..Broken::new(invariant, Kind::EventCount) };
+            let since = changed.map(|one| one.cycle);
+            self.violated(Broken { register: Some(value_of(counter)), since, ..broken }, at);
+        }
+    }
+
+    /// The host's kernel is left with its events scheduled: groups all on or none, pinned ones on.
+    pub(crate) fn scheduled(&mut self, at: &At<'_>) {
+        let open = &self.events.open;
+        let here = |event: &Event| event.on.is_some_and(|place| place.cpu == at.id);
+        let mut broken = None;
+        let mut looked = false;
+        for (id, event) in open.iter().filter(|(_, event)| !event.has(attribute::OF_KVM)) {
+            let wanted = event.enabled && !event.error;
+            if event.leader != *id && wanted {
+                if let Some(leader) = open.get(&event.leader).filter(|leader| here(leader) || here(event)) {
+                    looked = true;
+                    if here(leader) != here(event) {
+                        broken = Some((Kind::EventGroup, event));
+                    }
+                }
+            }
+            // What a vCPU has of the counters while it is loaded a pinned event may have to wait for.
+            let pinned =
+                event.has(attribute::PINNED) && !event.has(attribute::OF_TASK) && event.home == at.id;
+            if pinned && wanted && self.hosts[at.id].loaded.is_none() {
+                looked = true;
+                if event.on.is_none() {
+                    broken = Some((Kind::EventPinned, event));
+                }
+            }
+        }
+        let found = broken.map(|(kind, event)| (kind, value_of(event.counter.min(CYCLE)), event.off_since));
+        if looked {
+            self.findings.premise(Invariant::I10);
+        }
+        if let Some((kind, register, since)) = found {
+            let broken = Broken { expected: 1, actual: 0, ..Broken::new(Invariant::I10, kind) };
+            self.violated(Broken { register: Some(register), since: Some(since), ..broken }, at);
+        }
+    }
+}
