@@ -94,9 +94,10 @@ def off_counter(burst: Burst, event: PerfEvent) -> None:
 
 
 def read(burst: Burst, event: PerfEvent) -> None:
-    """What a read of it finds: its own count, and its own times."""
-    enabled, running = event.own_times()
+    """What a read of it finds: its own count, and its own times, which KVM does not ask for."""
     burst.note(NOTE_EVENT_READ, event.id)
-    burst.note(NOTE_EVENT_TIME_ENABLED, enabled & MASK64)
-    burst.note(NOTE_EVENT_TIME_RUNNING, running & MASK64)
+    if event.hw.reported:
+        enabled, running = event.own_times()
+        burst.note(NOTE_EVENT_TIME_ENABLED, enabled & MASK64)
+        burst.note(NOTE_EVENT_TIME_RUNNING, running & MASK64)
     burst.note(NOTE_EVENT_COUNT, event.count & MASK64)

@@ -1,9 +1,9 @@
 //! The host's perf events count exactly what their attributes say, and are scheduled as perf promises: I3 and I10.
 //!
 //! An event's truth is what has happened on its CPU where its attributes admit it, between the host's own start of its
-//! counter and its own stop; nobody else's write, filter or trap counts. That leaves no tolerance: a counter is not
-//! moved while the driver reads it, reprograms it for the next period or has stopped it, and what a throttled event
-//! misses it misses as the driver has disabled it.
+//! counter and its own stop; nobody else's write, filter or trap counts. What a throttled event misses it misses as the
+//! driver has disabled it, and a counter is not read or reprogrammed but between a stop and a start: the one window that
+//! is needed is that between these two, in which a counter that others keep running may go on.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +17,7 @@ use crate::finding::{Invariant, Kind, Party};
 use crate::host::Change;
 use crate::note::{self, attribute};
 use crate::traffic::{bits, value_of};
+use crate::window::Window;
 use crate::{At, Broken, Judge};
 
 /// Where an event counts.
@@ -43,8 +44,11 @@ struct Event {
     counted: u64,
     /// Its truth when its counter was last started, if that runs.
     from: Option<u64>,
-    /// What it should have counted when its counter was last read.
-    read: u64,
+    /// Its truth up to when it last had a counter, and when it got the one that it has.
+    held: u64,
+    placed: Option<u64>,
+    /// What it should have counted when its counter was last read, and what it could have.
+    read: (u64, u64),
     /// Its truth, and until when on that CPU it stays that.
     truth: (u64, u64),
     /// Who has changed what is on its counter.
@@ -101,6 +105,15 @@ impl Event {
         let Some(from) = self.from else { return self.counted };
         self.counted.wrapping_add(self.truth(turn, at).wrapping_sub(from))
     }
+
+    fn held_by(&mut self, turn: u64, at: &At<'_>) -> u64 {
+        let Some(placed) = self.placed else { return self.held };
+        self.held.wrapping_add(self.truth(turn, at).wrapping_sub(placed))
+    }
+
+    fn read_by(&mut self, turn: u64, at: &At<'_>) {
+        self.read = (self.counted_by(turn, at), self.held_by(turn, at));
+    }
 }
 
 /// What is on a CPU's counters.
@@ -110,8 +123,8 @@ struct OnCpu {
     events: Vec<Option<u64>>,
     /// The host has PMCR_EL0.E set.
     e: bool,
-    /// And MDCR_EL2.HPME, where it sets and clears that.
-    hpme: bool,
+    /// It has started its counters: by that, or by MDCR_EL2.HPME where a guest owns that.
+    started: bool,
     /// Counters that the host has enabled and started.
     counting: u64,
     /// How often something else than the host's kernel has begun to run.
@@ -134,7 +147,7 @@ impl Events {
         let cpu = OnCpu {
             events: vec![None; COUNTERS],
             e: false,
-            hpme: true,
+            started: false,
             counting: 0,
             turn: 1,
             rescheduled: false,
@@ -147,11 +160,15 @@ impl Events {
     pub(crate) fn started(&mut self, register: Register, value: u64, enabled: u64, at: &At<'_>) {
         let cpu = &mut self.cpus[at.id];
         match register.kind() {
-            Of::Pmcr => cpu.e = value & pmcr::E != 0,
-            Of::MdcrEl2 => cpu.hpme = value & mdcr_el2::HPME != 0,
+            Of::Pmcr => {
+                cpu.e = value & pmcr::E != 0;
+                cpu.started = cpu.e;
+            }
+            // A driver that sets both has set E last.
+            Of::MdcrEl2 => cpu.started = cpu.e && value & mdcr_el2::HPME != 0,
             _ => {}
         }
-        let counting = if cpu.e && cpu.hpme { enabled } else { 0 };
+        let counting = if cpu.started { enabled } else { 0 };
         let changed = cpu.counting ^ counting;
         cpu.counting = counting;
         for n in bits(changed) {
@@ -174,7 +191,7 @@ impl Events {
     pub(crate) fn counter_read(&mut self, n: usize, at: &At<'_>) {
         let cpu = &self.cpus[at.id];
         if let Some(event) = cpu.events[n].and_then(|id| self.open.get_mut(&id)) {
-            event.read = event.counted_by(cpu.turn, at);
+            event.read_by(cpu.turn, at);
         }
     }
 
@@ -219,7 +236,9 @@ impl Judge {
                     counter: 0,
                     counted: 0,
                     from: None,
-                    read: 0,
+                    held: 0,
+                    placed: None,
+                    read: (0, 0),
                     truth: (0, 0),
                     changed: None,
                     times: None,
@@ -256,6 +275,8 @@ impl Judge {
                 let n = (a & 0xff) as usize;
                 let Some(event) = open.get_mut(&(a >> 8)) else { return };
                 event.stop(cpu.turn, at);
+                event.held = event.held_by(cpu.turn, at);
+                event.placed = None;
                 event.on = None;
                 event.steady = false;
                 event.off_since = at.cpu.now();
@@ -289,7 +310,8 @@ impl Judge {
         if cpu.counting >> n & 1 != 0 {
             event.start(cpu.turn, at);
         }
-        event.read = event.counted;
+        event.placed = Some(event.truth(cpu.turn, at));
+        event.read_by(cpu.turn, at);
         cpu.rescheduled |= !event.has(attribute::OF_KVM);
         let other = cpu.events[n].replace(id).filter(|&other| other != id);
         hosts[at.id].owners.pass(n, Party::Host, at.cpu.now());
@@ -316,16 +338,20 @@ impl Judge {
         let before = event.times.replace((enabled, running));
         let steady = std::mem::replace(&mut event.steady, true);
         let on = event.on.is_some();
-        let (expected, changed, counter) = (event.read, event.changed, event.counter);
+        let ((surely, possibly), changed, counter) = (event.read, event.changed, event.counter);
+        let (of_kvm, surplus) = (event.has(attribute::OF_KVM), count.wrapping_sub(surely) as i64);
+        let within = surplus >= 0 && surplus as u64 <= possibly.wrapping_sub(surely);
         // A difference is found once.
-        let missed = count.wrapping_sub(expected);
-        event.counted = event.counted.wrapping_add(missed);
-        event.read = count;
+        event.counted = event.counted.wrapping_add(surplus as u64);
+        event.held = event.held.wrapping_add(count.wrapping_sub(possibly));
+        event.read = (count, count);
         let tallied = at.world.happened(at.cpu, 0, event.number).is_some();
         self.findings.premise(Invariant::I10);
         let times = Broken::new(Invariant::I10, Kind::EventTimes);
         let grown = before.map(|(e, r)| (enabled.wrapping_sub(e), running.wrapping_sub(r)));
-        if running > enabled {
+        if of_kvm {
+            // It does not ask for them.
+        } else if running > enabled {
             self.violated(Broken { expected: enabled, actual: running, ..times }, at);
         } else if let Some((enabled, running)) = grown.filter(|_| steady) {
             let expected = if on { enabled } else { 0 };
@@ -337,7 +363,12 @@ impl Judge {
             return;
         }
         self.findings.premise(Invariant::I3);
-        if missed != 0 {
+        if within {
+            if surplus != 0 {
+                self.findings.window(Window::StoppedByDriver, count == possibly);
+            }
+        } else {
+            let expected = if surplus < 0 { surely } else { possibly };
             let (invariant, other) =
                 changed.map_or((Invariant::I3, Party::Kvm), |one| (Invariant::I2, one.by));
             let broken =

@@ -14,6 +14,8 @@ pub enum Window {
     InterruptOnItsWay,
     /// See [`WINDOWS`].
     Polled,
+    /// See [`WINDOWS`].
+    StoppedByDriver,
 }
 
 /// What a tolerance is.
@@ -32,7 +34,7 @@ pub struct Allowed {
 }
 
 /// All tolerances.
-pub const WINDOWS: [Allowed; 4] = [
+pub const WINDOWS: [Allowed; 5] = [
     Allowed {
         name: "unknown after reset",
         opened: "reset of the vCPU",
@@ -60,5 +62,12 @@ pub const WINDOWS: [Allowed; 4] = [
         closed: "its next exit",
         allowed: "an interrupt that KVM had made pending before",
         source: "Arm GIC architecture specification, level-sensitive interrupts; Linux arch/arm64/kvm/pmu-emul.c",
+    },
+    Allowed {
+        name: "stopped by the driver",
+        opened: "the host's driver stops its counters, or has given an event one and not started it yet",
+        closed: "it starts them",
+        allowed: "an event on a counter counts, or does not, what its attributes admit",
+        source: "Linux drivers/perf/arm_pmuv3.c, armv8pmu_stop() and armv8pmu_start()",
     },
 ];
