@@ -55,6 +55,8 @@ struct Event {
     changed: Option<Change>,
     /// `time_enabled` and `time_running` when it was last read.
     times: Option<(u64, u64)>,
+    /// It has had a counter.
+    had: bool,
     /// It has been on, or off, all the time since it was last read.
     steady: bool,
     /// Time in cycles from which on it has been off.
@@ -242,6 +244,7 @@ impl Judge {
                     truth: (0, 0),
                     changed: None,
                     times: None,
+                    had: false,
                     steady: false,
                     off_since: at.cpu.now(),
                 };
@@ -259,11 +262,7 @@ impl Judge {
                     event.error = false;
                 }
             }
-            note::EVENT_ERROR => {
-                if let Some(event) = open.get_mut(&a) {
-                    event.error = true;
-                }
-            }
+            note::EVENT_ERROR => self.in_error(a, at),
             note::EVENT_CLOSED => {
                 open.remove(&a);
                 for event in open.values_mut().filter(|event| event.leader == a) {
@@ -307,6 +306,7 @@ impl Judge {
         event.counter = n;
         event.steady = false;
         event.changed = None;
+        event.had = true;
         if cpu.counting >> n & 1 != 0 {
             event.start(cpu.turn, at);
         }
@@ -329,6 +329,21 @@ impl Judge {
                 at,
             );
         }
+    }
+
+    /// A pinned event that has had a counter is given up: for events that go before it, not for a guest.
+    fn in_error(&mut self, id: u64, at: &At<'_>) {
+        let Self { events: Events { open, cpus }, hosts, findings, .. } = self;
+        let Some(event) = open.get_mut(&id) else { return };
+        event.error = true;
+        findings.premise(Invariant::I10);
+        let taken = cpus[at.id].events.iter().flatten().count();
+        let free = at.cpu.registers().implemented().count_ones() as usize > taken;
+        let Some(context) = hosts[at.id].loaded.filter(|_| free && event.had) else { return };
+        let (register, since) = (Some(value_of(event.counter)), Some(event.off_since));
+        let other = Party::Guest(context);
+        let broken = Broken::new(Invariant::I10, Kind::EventPinned);
+        self.violated(Broken { other, register, since, expected: 1, ..broken }, at);
     }
 
     /// A read of an event finds this count.
@@ -383,7 +398,7 @@ impl Judge {
         let open = &self.events.open;
         let here = |event: &Event| event.on.is_some_and(|place| place.cpu == at.id);
         let mut broken = None;
-        let mut looked = false;
+        let (mut looked, mut waits) = (false, false);
         for (id, event) in open.iter().filter(|(_, event)| !event.has(attribute::OF_KVM)) {
             let wanted = event.enabled && !event.error;
             if event.leader != *id && wanted {
@@ -394,17 +409,21 @@ impl Judge {
                     }
                 }
             }
-            // What a vCPU has of the counters while it is loaded a pinned event may have to wait for.
             let pinned =
                 event.has(attribute::PINNED) && !event.has(attribute::OF_TASK) && event.home == at.id;
-            if pinned && wanted && self.hosts[at.id].loaded.is_none() {
+            if pinned && wanted {
                 looked = true;
-                if event.on.is_none() {
+                if event.on.is_none() && self.hosts[at.id].loaded.is_some() {
+                    waits = true;
+                } else if event.on.is_none() {
                     broken = Some((Kind::EventPinned, event));
                 }
             }
         }
         let found = broken.map(|(kind, event)| (kind, value_of(event.counter.min(CYCLE)), event.off_since));
+        if waits {
+            self.findings.window(Window::CountersLent, false);
+        }
         if looked {
             self.findings.premise(Invariant::I10);
         }

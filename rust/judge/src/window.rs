@@ -16,6 +16,8 @@ pub enum Window {
     Polled,
     /// See [`WINDOWS`].
     StoppedByDriver,
+    /// See [`WINDOWS`].
+    CountersLent,
 }
 
 /// What a tolerance is.
@@ -34,7 +36,7 @@ pub struct Allowed {
 }
 
 /// All tolerances.
-pub const WINDOWS: [Allowed; 5] = [
+pub const WINDOWS: [Allowed; 6] = [
     Allowed {
         name: "unknown after reset",
         opened: "reset of the vCPU",
@@ -69,5 +71,12 @@ pub const WINDOWS: [Allowed; 5] = [
         closed: "it starts them",
         allowed: "an event on a counter counts, or does not, what its attributes admit",
         source: "Linux drivers/perf/arm_pmuv3.c, armv8pmu_stop() and armv8pmu_start()",
+    },
+    Allowed {
+        name: "counters lent",
+        opened: "vcpu_load",
+        closed: "vcpu_put, and what the host's kernel does after it",
+        allowed: "a pinned event of the host's that is enabled waits for a counter that the vCPU has",
+        source: "the partitioned vPMU's rule of ownership; Linux kernel/events/core.c, perf_load_guest_context()",
     },
 ];
