@@ -44,9 +44,9 @@ struct Event {
     counted: u64,
     /// Its truth when its counter was last started, if that runs.
     from: Option<u64>,
-    /// Its truth up to when it last had a counter, and when it got the one that it has.
-    held: u64,
-    placed: Option<u64>,
+    /// What its counter may have counted though the host had stopped it, and its truth when that last began.
+    astray: u64,
+    astray_from: Option<u64>,
     /// What it should have counted when its counter was last read, and what it could have.
     read: (u64, u64),
     /// Its truth, and until when on that CPU it stays that.
@@ -108,13 +108,20 @@ impl Event {
         self.counted.wrapping_add(self.truth(turn, at).wrapping_sub(from))
     }
 
-    fn held_by(&mut self, turn: u64, at: &At<'_>) -> u64 {
-        let Some(placed) = self.placed else { return self.held };
-        self.held.wrapping_add(self.truth(turn, at).wrapping_sub(placed))
+    fn astray_by(&mut self, turn: u64, at: &At<'_>) -> u64 {
+        let Some(from) = self.astray_from else { return self.astray };
+        self.astray.wrapping_add(self.truth(turn, at).wrapping_sub(from))
+    }
+
+    /// Its counter runs on though the host has stopped it, or does not any more.
+    fn strays(&mut self, strays: bool, turn: u64, at: &At<'_>) {
+        self.astray = self.astray_by(turn, at);
+        self.astray_from = strays.then(|| self.truth(turn, at));
     }
 
     fn read_by(&mut self, turn: u64, at: &At<'_>) {
-        self.read = (self.counted_by(turn, at), self.held_by(turn, at));
+        let counted = self.counted_by(turn, at);
+        self.read = (counted, counted.wrapping_add(self.astray_by(turn, at)));
     }
 }
 
@@ -129,6 +136,8 @@ struct OnCpu {
     started: bool,
     /// Counters that the host has enabled and started.
     counting: u64,
+    /// Counters with an event that run though the host has stopped them.
+    astray: u64,
     /// How often something else than the host's kernel has begun to run.
     turn: u64,
     /// Events have come or gone since their scheduling was last looked at.
@@ -151,6 +160,7 @@ impl Events {
             e: false,
             started: false,
             counting: 0,
+            astray: 0,
             turn: 1,
             rescheduled: false,
             reading: (0, 0, 0),
@@ -182,6 +192,20 @@ impl Events {
                 }
             }
         }
+        self.follow_astray(at);
+    }
+
+    /// What runs on the CPU's counters is looked at after whoever's write.
+    pub(crate) fn follow_astray(&mut self, at: &At<'_>) {
+        let cpu = &mut self.cpus[at.id];
+        let real = (0..=2).fold(0, |counting, el| counting | at.cpu.registers().counting(el));
+        let astray = real & !cpu.counting;
+        for n in bits(astray ^ cpu.astray) {
+            if let Some(event) = cpu.events[n].and_then(|id| self.open.get_mut(&id)) {
+                event.strays(astray >> n & 1 != 0, cpu.turn, at);
+            }
+        }
+        cpu.astray = astray;
     }
 
     /// A CPU has had a Warm reset: what it counted is over.
@@ -238,8 +262,8 @@ impl Judge {
                     counter: 0,
                     counted: 0,
                     from: None,
-                    held: 0,
-                    placed: None,
+                    astray: 0,
+                    astray_from: None,
                     read: (0, 0),
                     truth: (0, 0),
                     changed: None,
@@ -274,12 +298,12 @@ impl Judge {
                 let n = (a & 0xff) as usize;
                 let Some(event) = open.get_mut(&(a >> 8)) else { return };
                 event.stop(cpu.turn, at);
-                event.held = event.held_by(cpu.turn, at);
-                event.placed = None;
+                event.strays(false, cpu.turn, at);
                 event.on = None;
                 event.steady = false;
                 event.off_since = at.cpu.now();
                 cpu.rescheduled |= !event.has(attribute::OF_KVM);
+                cpu.astray &= !1_u64.wrapping_shl(n as u32);
                 if let Some(there) = cpu.events.get_mut(n).filter(|there| **there == Some(a >> 8)) {
                     *there = None;
                 }
@@ -310,7 +334,6 @@ impl Judge {
         if cpu.counting >> n & 1 != 0 {
             event.start(cpu.turn, at);
         }
-        event.placed = Some(event.truth(cpu.turn, at));
         event.read_by(cpu.turn, at);
         cpu.rescheduled |= !event.has(attribute::OF_KVM);
         let other = cpu.events[n].replace(id).filter(|&other| other != id);
@@ -358,7 +381,7 @@ impl Judge {
         let within = surplus >= 0 && surplus as u64 <= possibly.wrapping_sub(surely);
         // A difference is found once.
         event.counted = event.counted.wrapping_add(surplus as u64);
-        event.held = event.held.wrapping_add(count.wrapping_sub(possibly));
+        event.astray = 0;
         event.read = (count, count);
         let tallied = at.world.happened(at.cpu, 0, event.number).is_some();
         self.findings.premise(Invariant::I10);
@@ -401,12 +424,13 @@ impl Judge {
         let (mut looked, mut waits) = (false, false);
         for (id, event) in open.iter().filter(|(_, event)| !event.has(attribute::OF_KVM)) {
             let wanted = event.enabled && !event.error;
-            if event.leader != *id && wanted {
-                if let Some(leader) = open.get(&event.leader).filter(|leader| here(leader) || here(event)) {
-                    looked = true;
-                    if here(leader) != here(event) {
-                        broken = Some((Kind::EventGroup, event));
-                    }
+            if event.leader != *id
+                && wanted
+                && let Some(leader) = open.get(&event.leader).filter(|leader| here(leader) || here(event))
+            {
+                looked = true;
+                if here(leader) != here(event) {
+                    broken = Some((Kind::EventGroup, event));
                 }
             }
             let pinned =

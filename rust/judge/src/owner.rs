@@ -59,6 +59,7 @@ impl Owners {
     }
 
     /// The last owners of counter `n` that are kept, in order; the last of them is whose it is.
+    #[must_use]
     pub fn of(&self, n: usize) -> impl DoubleEndedIterator<Item = &Owned> {
         self.log.iter().filter(move |owned| usize::from(owned.counter) == n)
     }

@@ -169,6 +169,7 @@ impl Judge {
         let of = |cpu: &Cpu| (mine & cpu.registers().counting(2), mine & cpu.registers().long());
         let (counted, long) = of(&host.ideal);
         host.ideal.write(at.world, register, 2, value);
+        self.events.follow_astray(at);
         if mine == 0 {
             return;
         }
@@ -195,7 +196,7 @@ impl Judge {
         });
         if register.is_some() {
             let other = Party::Guest(context);
-            let broken = Broken { other, register, ..Broken::new(Invariant::I10, Kind::HostPlacement) };
+            let broken = Broken { register, other, ..Broken::new(Invariant::I10, Kind::HostPlacement) };
             self.violated(Broken { expected: mine & !theirs, actual: mine, ..broken }, at);
         }
     }

@@ -67,9 +67,9 @@ pub const WINDOWS: [Allowed; 6] = [
     },
     Allowed {
         name: "stopped by the driver",
-        opened: "the host's driver stops its counters, or has given an event one and not started it yet",
-        closed: "it starts them",
-        allowed: "an event on a counter counts, or does not, what its attributes admit",
+        opened: "the host's driver stops its counters, and one that an event is on runs on",
+        closed: "it starts them, or has stopped that one",
+        allowed: "the event counts, or does not, what its attributes admit",
         source: "Linux drivers/perf/arm_pmuv3.c, armv8pmu_stop() and armv8pmu_start()",
     },
     Allowed {
