@@ -224,19 +224,22 @@ def _enable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool
     if not fresh:
         return True
     outs, on_counters, observed, burst = pmu.outs, pmu.events, cc.config.observed, cpu.burst
+    if observed:
+        for event, idx in zip(there, placed, strict=True):
+            if event.state == ACTIVE and event.idx != idx:
+                notes.off_counter(burst, event)
     for event in ctx.pinned_active:
         on_counters[event.idx] = None
-        if observed:
-            notes.off_counter(burst, event)
     used = guest_only = 0
     for event, idx in zip(there, placed, strict=True):
+        moved = observed and (event.state != ACTIVE or event.idx != idx)
         event.state = ACTIVE
         event.placed = entry
         event.idx = idx
         event.bits = bit = 1 << idx
         event.out = outs[idx]
         on_counters[idx] = event
-        if observed:
+        if moved:
             notes.enabled(burst, event)
             notes.on_counter(burst, event)
         used |= bit
