@@ -149,7 +149,6 @@ def _disable_alone(cc: CpuContext, cpu: Cpu, ctx: Context, events: Sequence[Perf
         event.state = OFF
         if observed:
             notes.off_counter(burst, event)
-            notes.disabled(burst, event)
         pmu.events[event.idx] = None
         if event.placed != entry:
             cc.pending_outs.append(event)
@@ -240,7 +239,6 @@ def _enable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool
         event.out = outs[idx]
         on_counters[idx] = event
         if moved:
-            notes.enabled(burst, event)
             notes.on_counter(burst, event)
         used |= bit
         guest_only |= bit & event.hw.guest_only

@@ -97,7 +97,7 @@ async def enable(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
         truth_begins(cc, cpu.burst, event)
         update_time(cc, cpu, ctx)
     enter_enabled(event, ctx)
-    if cc.config.observed:
+    if cc.config.observed and event.hw.reported:
         notes.enabled(cpu.burst, event)
     if here and (event.leader is event or event.leader.state == ACTIVE):
         await resched(cc, cpu, cc.task_ctx, event.group_type(), groups_of(cc, event), ctx)
@@ -125,7 +125,7 @@ def disable(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
         event.state = OFF
         if touches:
             post_on(cc, burst)
-        if cc.config.observed:
+        if cc.config.observed and event.hw.reported:
             notes.disabled(burst, event)
     event.wanted = False
     truth_ends(cc, burst, event)

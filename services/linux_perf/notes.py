@@ -72,6 +72,7 @@ def closed(burst: Burst, event: PerfEvent) -> None:
 
 
 def enabled(burst: Burst, event: PerfEvent) -> None:
+    """Of an event of a user's: KVM's are enabled while they have a counter, or wait for their vCPU."""
     burst.note(NOTE_EVENT_ENABLED, event.id)
 
 

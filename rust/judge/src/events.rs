@@ -1,129 +1,23 @@
 //! The host's perf events count exactly what their attributes say, and are scheduled as perf promises: I3 and I10.
 //!
-//! An event's truth is what has happened on its CPU where its attributes admit it, between the host's own start of its
-//! counter and its own stop; nobody else's write, filter or trap counts. What a throttled event misses it misses as the
-//! driver has disabled it, and a counter is not read or reprogrammed but between a stop and a start: the one window that
-//! is needed is that between these two, in which a counter that others keep running may go on.
+//! What a throttled event misses it misses as the driver has disabled it, and a counter is not read or reprogrammed but
+//! between a stop and a start: the one window that is needed is that between these two, in which a counter that others
+//! keep running may go on.
 
 use std::collections::BTreeMap;
 
 use pmu::field::{mdcr_el2, pmcr};
 use pmu::register::{Kind as Of, Register};
 use pmu::registers::{COUNTERS, CYCLE};
-use pmu::tally::Class;
 use serde::{Deserialize, Serialize};
 
+use crate::event::Event;
 use crate::finding::{Invariant, Kind, Party};
 use crate::host::Change;
 use crate::note::{self, attribute};
 use crate::traffic::{bits, value_of};
 use crate::window::Window;
 use crate::{At, Broken, Judge};
-
-/// Where an event counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Place {
-    cpu: usize,
-    counter: usize,
-}
-
-/// An open event.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Event {
-    number: u16,
-    attributes: u16,
-    leader: u64,
-    enabled: bool,
-    error: bool,
-    /// The CPU on which it was opened.
-    home: usize,
-    on: Option<Place>,
-    /// The counter that it is on, or was.
-    counter: usize,
-    /// What it should have counted, up to when its counter was last stopped.
-    counted: u64,
-    /// Its truth when its counter was last started, if that runs.
-    from: Option<u64>,
-    /// What its counter may have counted though the host had stopped it, and its truth when that last began.
-    astray: u64,
-    astray_from: Option<u64>,
-    /// What it should have counted when its counter was last read, and what it could have.
-    read: (u64, u64),
-    /// Its truth, and until when on that CPU it stays that.
-    truth: (u64, u64),
-    /// Who has changed what is on its counter.
-    changed: Option<Change>,
-    /// `time_enabled` and `time_running` when it was last read.
-    times: Option<(u64, u64)>,
-    /// It has had a counter.
-    had: bool,
-    /// It has been on, or off, all the time since it was last read.
-    steady: bool,
-    /// Time in cycles from which on it has been off.
-    off_since: u64,
-}
-
-impl Event {
-    fn has(&self, attribute: u16) -> bool {
-        self.attributes & attribute != 0
-    }
-
-    /// The classes that its attributes admit, on a VHE host: `exclude_hv` says nothing there.
-    fn scope(&self) -> u32 {
-        let mut classes = 0;
-        for (class, excluding) in [
-            (Class::GuestEl0, attribute::EXCLUDE_GUEST | attribute::EXCLUDE_USER),
-            (Class::GuestEl1, attribute::EXCLUDE_GUEST | attribute::EXCLUDE_KERNEL),
-            (Class::HostEl0, attribute::EXCLUDE_HOST | attribute::EXCLUDE_USER),
-            (Class::HostEl2, attribute::EXCLUDE_HOST | attribute::EXCLUDE_KERNEL),
-        ] {
-            if !self.has(excluding) {
-                classes |= 1 << class as u32;
-            }
-        }
-        classes
-    }
-
-    /// What has happened on its CPU where its attributes admit it. It is asked for by the host's kernel: where that is
-    /// not admitted, the answer holds until something else has run (`turn`).
-    fn truth(&mut self, turn: u64, at: &At<'_>) -> u64 {
-        let scope = self.scope();
-        if scope >> Class::HostEl2 as u32 & 1 != 0 || self.truth.1 != turn {
-            self.truth = (at.world.happened(at.cpu, scope, self.number).unwrap_or(0), turn);
-        }
-        self.truth.0
-    }
-
-    fn start(&mut self, turn: u64, at: &At<'_>) {
-        self.from = Some(self.truth(turn, at));
-    }
-
-    fn stop(&mut self, turn: u64, at: &At<'_>) {
-        self.counted = self.counted_by(turn, at);
-        self.from = None;
-    }
-
-    fn counted_by(&mut self, turn: u64, at: &At<'_>) -> u64 {
-        let Some(from) = self.from else { return self.counted };
-        self.counted.wrapping_add(self.truth(turn, at).wrapping_sub(from))
-    }
-
-    fn astray_by(&mut self, turn: u64, at: &At<'_>) -> u64 {
-        let Some(from) = self.astray_from else { return self.astray };
-        self.astray.wrapping_add(self.truth(turn, at).wrapping_sub(from))
-    }
-
-    /// Its counter runs on though the host has stopped it, or does not any more.
-    fn strays(&mut self, strays: bool, turn: u64, at: &At<'_>) {
-        self.astray = self.astray_by(turn, at);
-        self.astray_from = strays.then(|| self.truth(turn, at));
-    }
-
-    fn read_by(&mut self, turn: u64, at: &At<'_>) {
-        let counted = self.counted_by(turn, at);
-        self.read = (counted, counted.wrapping_add(self.astray_by(turn, at)));
-    }
-}
 
 /// What is on a CPU's counters.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -250,28 +144,7 @@ impl Judge {
         let cpu = &mut cpus[at.id];
         match code {
             note::EVENT_OPEN => {
-                let attributes = (a >> 16) as u16;
-                let event = Event {
-                    number: a as u16,
-                    attributes,
-                    leader: a >> 32,
-                    enabled: attributes & attribute::ENABLED != 0,
-                    error: false,
-                    home: at.id,
-                    on: None,
-                    counter: 0,
-                    counted: 0,
-                    from: None,
-                    astray: 0,
-                    astray_from: None,
-                    read: (0, 0),
-                    truth: (0, 0),
-                    changed: None,
-                    times: None,
-                    had: false,
-                    steady: false,
-                    off_since: at.cpu.now(),
-                };
+                let event = Event::opened(a, at);
                 cpu.rescheduled |= event.has(attribute::PINNED) && !event.has(attribute::OF_TASK);
                 open.insert(a >> 32, event);
             }
@@ -326,7 +199,7 @@ impl Judge {
         let Some(event) = open.get_mut(&id) else { return };
         findings.premise(Invariant::I10);
         let elsewhere = event.on.is_some();
-        event.on = Some(Place { cpu: at.id, counter: n });
+        event.on = Some(at.id);
         event.counter = n;
         event.steady = false;
         event.changed = None;
@@ -419,7 +292,7 @@ impl Judge {
     /// The host's kernel is left with its events scheduled: groups all on or none, pinned ones on.
     pub(crate) fn scheduled(&mut self, at: &At<'_>) {
         let open = &self.events.open;
-        let here = |event: &Event| event.on.is_some_and(|place| place.cpu == at.id);
+        let here = |event: &Event| event.on == Some(at.id);
         let mut broken = None;
         let (mut looked, mut waits) = (false, false);
         for (id, event) in open.iter().filter(|(_, event)| !event.has(attribute::OF_KVM)) {

@@ -10,6 +10,7 @@
 //! | [`host`] | the host's PMU on a CPU as it should be |
 //! | [`owner`] | whose each counter is, and since when |
 //! | `residency` | who is loaded where: I9 |
+//! | `event` | an event of the host's, and its truth |
 //! | `events` | what the host's perf events count, and when: I3, I10 |
 //! | `views` | what a guest reads: I1, I4, I6, I7, I8 |
 //! | `interrupts` | when it is interrupted: I5 |
@@ -18,6 +19,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod event;
 mod events;
 pub mod finding;
 pub mod guest;
