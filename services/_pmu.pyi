@@ -9,6 +9,18 @@ __all__ = [
     "CPUTIME_HOST_KERNEL",
     "CPUTIME_HOST_USER",
     "CPUTIME_IDLE",
+    "NOTE_EVENT_CLOSED",
+    "NOTE_EVENT_COUNT",
+    "NOTE_EVENT_DISABLED",
+    "NOTE_EVENT_ENABLED",
+    "NOTE_EVENT_ERROR",
+    "NOTE_EVENT_GROUP",
+    "NOTE_EVENT_OFF",
+    "NOTE_EVENT_ON",
+    "NOTE_EVENT_OPEN",
+    "NOTE_EVENT_READ",
+    "NOTE_EVENT_TIME_ENABLED",
+    "NOTE_EVENT_TIME_RUNNING",
     "NOTE_GET_ONE_REG",
     "NOTE_INJECT_UNDEF",
     "NOTE_SET_ONE_REG",
@@ -81,6 +93,18 @@ NOTE_VCPU_IS_PUT: Final[int]
 NOTE_GET_ONE_REG: Final[int]  # context << 16 | register, and the value
 NOTE_SET_ONE_REG: Final[int]
 NOTE_INJECT_UNDEF: Final[int]  # the access that has trapped last is UNDEFINED for the guest
+NOTE_EVENT_OPEN: Final[int]  # number << 32 | attributes << 16 | event
+NOTE_EVENT_GROUP: Final[int]  # number << 32 | the leader's
+NOTE_EVENT_ENABLED: Final[int]  # number
+NOTE_EVENT_DISABLED: Final[int]  # number
+NOTE_EVENT_ON: Final[int]  # number << 8 | counter
+NOTE_EVENT_OFF: Final[int]  # likewise
+NOTE_EVENT_ERROR: Final[int]  # number
+NOTE_EVENT_CLOSED: Final[int]  # number
+NOTE_EVENT_READ: Final[int]  # number; the three below follow
+NOTE_EVENT_TIME_ENABLED: Final[int]  # ns
+NOTE_EVENT_TIME_RUNNING: Final[int]  # ns
+NOTE_EVENT_COUNT: Final[int]  # occurrences
 
 # Whose time it is.
 CPUTIME_GUEST: Final[int]

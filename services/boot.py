@@ -74,6 +74,7 @@ class HostBoot:
     mux_interval: int  # 0: one tick
     sysctls: PerfSysctls
     group_throttle: bool
+    observed: bool  # whoever judges the run is told of perf's events
     features: CpuSpec
     arm_pmu: int  # which of the host's PMUs covers it
     pmus: tuple[ArmPmu, ...]  # all of them

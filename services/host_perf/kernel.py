@@ -226,6 +226,7 @@ class HostCpu:
             arm_pmu=boot.arm_pmu,
             heterogeneous=len(boot.pmus) > 1,
             group_throttle=boot.group_throttle,
+            observed=boot.observed,
             mux_interval=boot.mux_interval,
             high_to_low=boot.policy.high_to_low,
             hpme=boot.policy.hpme,

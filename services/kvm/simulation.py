@@ -157,6 +157,7 @@ class Simulation:
             mux_interval=host.mux_interval,
             sysctls=host.sysctls,
             group_throttle=host.group_throttle,
+            observed=experiment.judged,
             features=pcpu.spec,
             arm_pmu=pcpu.arm_pmu,
             pmus=tuple(self._probed(pmu.cpus) for pmu in self.pmus),

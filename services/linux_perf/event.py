@@ -220,15 +220,20 @@ class PerfEvent:
         return renewed
 
     def times(self) -> tuple[int, int]:
-        """(time_enabled, time_running) in ns up to the context's last update."""
-        now = self.ctx.time_of(self) if self.ctx is not None else 0
-        enabled = self.enabled + (now if self.timed else 0) + self.child_enabled
-        running = self.running + (now if self.state == ACTIVE else 0) + self.child_running
+        """(time_enabled, time_running) in ns up to the context's last update, inherited events included."""
+        enabled, running = self.own_times()
+        enabled += self.child_enabled
+        running += self.child_running
         for child in self.children:
             child_enabled, child_running = child.times()
             enabled += child_enabled
             running += child_running
         return enabled, running
+
+    def own_times(self) -> tuple[int, int]:
+        """The same of this event alone."""
+        now = self.ctx.time_of(self) if self.ctx is not None else 0
+        return self.enabled + (now if self.timed else 0), self.running + (now if self.state == ACTIVE else 0)
 
     def group_type(self) -> int:
         """get_event_type."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.cpu import Cpu
-from services.linux_perf import software
+from services.linux_perf import notes, software
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.event import ALL, INACTIVE, OFF, Context, PerfEvent
 from services.linux_perf.schedule import (
@@ -39,6 +39,9 @@ def fork(cc: CpuContext, cpu: Cpu, parent: int, child: int) -> None:
         new_leader = _inherit(shared, leader, None, child_ctx)
         for sibling in leader.siblings:
             _inherit(shared, sibling, new_leader, child_ctx)
+    if cc.config.observed:
+        for event in child_ctx.events:
+            notes.opened(cpu.burst, event)
     if child_ctx.events:
         shared.tasks[child] = child_ctx
         if everything:
@@ -82,6 +85,8 @@ async def task_exit(cc: CpuContext, cpu: Cpu, task: int) -> None:
     for event in list(ctx.events):
         if event.parent is not None:
             _exit_child(cc.shared, event, event.parent)
+            if cc.config.observed:
+                notes.closed(cpu.burst, event)
             remove_from_context(cc, event, ctx)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from services._pmu import Burst
 from services.costs import Cost
 from services.cpu import CounterFlag, Cpu, Eventual
-from services.linux_perf import guest_context
+from services.linux_perf import guest_context, notes
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import GENERAL, Driver
 from services.linux_perf.event import ACTIVE, ALL, INACTIVE, OFF, THROTTLED, Context, PerfEvent
@@ -58,6 +58,8 @@ def recreate(
     cpu.burst.extend(cc.pmu.recreate)
     update_time(cc, cpu, ctx)
     shared, events, pinned = cc.shared, ctx.events, ctx.pinned
+    if cc.config.observed:
+        notes.closed(cpu.burst, event)
     del shared.events[event.id]
     events.remove(event)
     events.append(event)
@@ -70,6 +72,8 @@ def recreate(
     shared.opened += 1
     event.made_anew(hw, period)
     event.long_overflow = bool(flags & LONG_OVERFLOW)
+    if cc.config.observed:
+        notes.opened(cpu.burst, event)
     return True
 
 
@@ -88,6 +92,8 @@ def read(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> Eventual[int]:
 
 async def _read_active(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> int:
     await read_counter(cc, cpu, event)
+    if cc.config.observed:
+        notes.read(cpu.burst, event)
     return event.count
 
 
@@ -138,8 +144,11 @@ def _disable_alone(cc: CpuContext, cpu: Cpu, ctx: Context, events: Sequence[Perf
     pmu.used &= ~gone
     pmu.guest_only &= ~gone
     slots = cpu.burst.disable_in_turn(pmu.call, off(cc), on(cc), outs, pmu.used != 0)
+    observed, burst = cc.config.observed, cpu.burst
     for event, event.slot in zip(there, slots, strict=True):
         event.state = OFF
+        if observed:
+            notes.off_counter(burst, event)
         pmu.events[event.idx] = None
         if event.placed != entry:
             cc.pending_outs.append(event)
@@ -213,17 +222,24 @@ def _enable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool
     placed = cpu.burst.enable_in_turn(pmu.call, off(cc), on(cc), pmu.outs, free, values, active, turns)
     if not fresh:
         return True
-    outs, on_counters = pmu.outs, pmu.events
+    outs, on_counters, observed, burst = pmu.outs, pmu.events, cc.config.observed, cpu.burst
+    if observed:
+        for event, idx in zip(there, placed, strict=True):
+            if event.state == ACTIVE and event.idx != idx:
+                notes.off_counter(burst, event)
     for event in ctx.pinned_active:
         on_counters[event.idx] = None
     used = guest_only = 0
     for event, idx in zip(there, placed, strict=True):
+        moved = observed and (event.state != ACTIVE or event.idx != idx)
         event.state = ACTIVE
         event.placed = entry
         event.idx = idx
         event.bits = bit = 1 << idx
         event.out = outs[idx]
         on_counters[idx] = event
+        if moved:
+            notes.on_counter(burst, event)
         used |= bit
         guest_only |= bit & event.hw.guest_only
         if event.interrupts == THROTTLED:

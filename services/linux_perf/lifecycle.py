@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from services._pmu import Burst
 from services.cpu import Cpu
+from services.linux_perf import notes
 from services.linux_perf.attr import EventAttr
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import Driver, read_of
@@ -76,6 +77,8 @@ async def install(cc: CpuContext, cpu: Cpu, event: PerfEvent, task: int | None) 
     if reschedules:
         update_time(cc, cpu, ctx)
     add_to_context(event, ctx)
+    if cc.config.observed:
+        notes.opened(cpu.burst, event)
     if here:
         truth_begins(cc, cpu.burst, event)
         if reschedules:
@@ -94,6 +97,8 @@ async def enable(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
         truth_begins(cc, cpu.burst, event)
         update_time(cc, cpu, ctx)
     enter_enabled(event, ctx)
+    if cc.config.observed and event.hw.reported:
+        notes.enabled(cpu.burst, event)
     if here and (event.leader is event or event.leader.state == ACTIVE):
         await resched(cc, cpu, cc.task_ctx, event.group_type(), groups_of(cc, event), ctx)
 
@@ -120,6 +125,8 @@ def disable(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
         event.state = OFF
         if touches:
             post_on(cc, burst)
+        if cc.config.observed and event.hw.reported:
+            notes.disabled(burst, event)
     event.wanted = False
     truth_ends(cc, burst, event)
 
@@ -141,6 +148,8 @@ async def enable_on_exec(cc: CpuContext, cpu: Cpu) -> None:
                 event.wanted = True
                 truth_begins(cc, cpu.burst, event)
                 enter_enabled(event, ctx)
+                if cc.config.observed:
+                    notes.enabled(cpu.burst, event)
     if enabled:
         ctx.unclone()
         await resched(cc, cpu, ctx, which, EVERY_PMU, ctx)
@@ -173,6 +182,8 @@ async def release(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
     """perf_event_release_kernel, inherited events included; the siblings of a leader become events of their own."""
     for one in (event, *event.children):
         _detach(cc, cpu, one)
+        if cc.config.observed:
+            notes.closed(cpu.burst, one)
         del cc.shared.events[one.id]
         cc.starved.pop(one.id, None)
     event.children = []
@@ -195,6 +206,8 @@ def _detach(cc: CpuContext, cpu: Cpu, event: PerfEvent) -> None:
             post_on(cc, burst)
     leave_enabled(event, ctx)
     event.state = OFF
+    if cc.config.observed:
+        notes.disabled(burst, event)
     event.wanted = False
     truth_ends(cc, burst, event)
     remove_from_context(cc, event, ctx)

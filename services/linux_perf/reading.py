@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.cpu import Cpu
-from services.linux_perf import software
+from services.linux_perf import notes, software
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import read_of
 from services.linux_perf.event import ACTIVE, INACTIVE, PerfEvent
@@ -89,9 +89,18 @@ async def _refresh(cc: CpuContext, cpu: Cpu, group: Sequence[PerfEvent]) -> list
                 clocks[index] = cpu.burst.truth(hw.config, hw.scope)
     if all(slot is None for slot in (*counters, *clocks)):
         await collect(cc, cpu)
+        _note(cc, cpu, group)
         return [0] * len(group)
     values = await wait(cc, cpu)
     for event, slot in zip(group, counters, strict=True):
         if slot is not None:
             update(event, slot, values)
+    _note(cc, cpu, group)
     return [0 if slot is None else values[slot] for slot in clocks]
+
+
+def _note(cc: CpuContext, cpu: Cpu, group: Sequence[PerfEvent]) -> None:
+    if cc.config.observed:
+        for event in group:
+            if not event.hw.software:
+                notes.read(cpu.burst, event)

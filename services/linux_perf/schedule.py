@@ -10,7 +10,7 @@ from __future__ import annotations
 from services._pmu import Burst
 from services.costs import Cost
 from services.cpu import ContextLock, Cpu, Notice, Timer
-from services.linux_perf import software
+from services.linux_perf import notes, software
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import GENERAL, REGISTERS
 from services.linux_perf.event import (
@@ -191,7 +191,7 @@ def post_outs(cc: CpuContext, burst: Burst, ctx: Context, active: list[PerfEvent
                 post_out(cc, burst, ctx, event)
         active.clear()
         return
-    extend, free, outs = burst.extend, pmu.free, cc.pending_outs
+    extend, free, outs, observed = burst.extend, pmu.free, cc.pending_outs, cc.config.observed
     for leader in active:
         hw = leader.hw
         if hw.software:
@@ -201,6 +201,8 @@ def post_outs(cc: CpuContext, burst: Burst, ctx: Context, active: list[PerfEvent
             continue
         leader.state = INACTIVE
         leader.slot = extend(leader.out)
+        if observed:
+            notes.off_counter(burst, leader)
         if hw.reported:
             leader.running += times[hw.attr.exclude_guest]
             if hw.scope:
@@ -231,6 +233,8 @@ def post_out(cc: CpuContext, burst: Burst, ctx: Context, event: PerfEvent) -> No
             burst.charge(Cost.EVENT_OUT, cc.shared.costs[Cost.EVENT_OUT])
         else:
             event.slot = burst.extend(event.out)
+        if cc.config.observed:
+            notes.off_counter(burst, event)
         if hw.reported:
             event.running += ctx.time_of(event)
             if hw.scope:
@@ -271,6 +275,8 @@ def _post_in(cc: CpuContext, burst: Burst, ctx: Context, event: PerfEvent) -> bo
         event.running -= ctx.time_of(event)
         if hw.scope:
             cc.pending_held.append((event, burst.truth(hw.config, hw.scope), -1))
+    if cc.config.observed:
+        notes.on_counter(burst, event)
     pmu.write(burst, event, left)
     burst.extend(hw.starts[event.idx])
     event.out = pmu.out_of(event)
@@ -307,7 +313,7 @@ def post_ins(cc: CpuContext, cpu: Cpu, ctx: Context, leaders: list[PerfEvent], a
     pmu = cc.pmu
     mask, used, events = pmu.cntr_mask, pmu.used, pmu.events
     write_masks, outs, high_to_low = pmu.write_masks, pmu.outs, pmu.high_to_low
-    place, entry, exclusive = burst.place, cc.entry, cc.exclusive
+    place, entry, exclusive, observed = burst.place, cc.entry, cc.exclusive, cc.config.observed
     for event in leaders:
         if event.state < INACTIVE:
             continue
@@ -354,6 +360,8 @@ def post_ins(cc: CpuContext, cpu: Cpu, ctx: Context, leaders: list[PerfEvent], a
             event.running -= times[hw.attr.exclude_guest]
             if hw.scope:
                 cc.pending_held.append((event, burst.truth(hw.config, hw.scope), -1))
+        if observed:
+            notes.on_counter(burst, event)
         place(REGISTERS[idx], -left & write_masks[idx], hw.starts[idx])
         event.out = outs[idx]
         if hw.still:
@@ -376,6 +384,8 @@ def post_ins(cc: CpuContext, cpu: Cpu, ctx: Context, leaders: list[PerfEvent], a
             if event.state == INACTIVE:
                 leave_enabled(event, ctx)
                 event.state = ERROR
+                if observed:
+                    notes.in_error(burst, event)
 
 
 def _starves(cc: CpuContext, unplaced: PerfEvent, leaders: list[PerfEvent]) -> None:

@@ -31,6 +31,7 @@ class PerfConfig:
     hpme: bool = False  # MDCR_EL2.HPME starts and stops with PMCR_EL0.E (hosts of partitioned v3 to v6)
     resync_in_process: bool = False  # it asks KVM to switch EL0 filters out of interrupt context, too (partitioned v9)
     group_throttle: bool = False  # it throttles groups, not events (Linux 6.16)
+    observed: bool = False  # somebody is told of its events (services.linux_perf.notes)
     denied: tuple[int, ...] = ()  # by the VM's filter: what reports of a guest's kernel go by, which cannot tell
     mux_interval: int = 0  # cycles; 0: perf_event_mux_interval_ms' default, 1000/HZ ms
     record_bytes: int = 48  # of one sample's record: header, ip, tid, time, id, period

@@ -1,6 +1,7 @@
 //! What the judge has found, as JSON.
 
 use judge::finding::{Findings, Party, Step, Violation};
+use judge::owner::Owned;
 use serde_json::{Value, json};
 
 fn party(party: Party) -> String {
@@ -19,6 +20,10 @@ fn step(step: &Step) -> Value {
     })
 }
 
+fn owned(owned: &Owned) -> Value {
+    json!({"counter": owned.counter, "party": party(owned.party), "since": owned.since})
+}
+
 fn violation(found: &Violation) -> Value {
     json!({
         "invariant": format!("I{}", found.invariant as u8),
@@ -33,6 +38,7 @@ fn violation(found: &Violation) -> Value {
         "actual": found.actual,
         "window": found.window.map(|window| judge::window::WINDOWS[window as usize].name),
         "since": found.since,
+        "owned": found.owned.iter().map(owned).collect::<Vec<_>>(),
         "times": found.times,
         "before": found.steps.iter().map(step).collect::<Vec<_>>(),
     })

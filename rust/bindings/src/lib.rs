@@ -73,6 +73,18 @@ fn _pmu(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ("NOTE_GET_ONE_REG", note::GET_ONE_REG),
         ("NOTE_SET_ONE_REG", note::SET_ONE_REG),
         ("NOTE_INJECT_UNDEF", note::INJECT_UNDEF),
+        ("NOTE_EVENT_OPEN", note::EVENT_OPEN),
+        ("NOTE_EVENT_GROUP", note::EVENT_GROUP),
+        ("NOTE_EVENT_ENABLED", note::EVENT_ENABLED),
+        ("NOTE_EVENT_DISABLED", note::EVENT_DISABLED),
+        ("NOTE_EVENT_ON", note::EVENT_ON),
+        ("NOTE_EVENT_OFF", note::EVENT_OFF),
+        ("NOTE_EVENT_ERROR", note::EVENT_ERROR),
+        ("NOTE_EVENT_CLOSED", note::EVENT_CLOSED),
+        ("NOTE_EVENT_READ", note::EVENT_READ),
+        ("NOTE_EVENT_TIME_ENABLED", note::EVENT_TIME_ENABLED),
+        ("NOTE_EVENT_TIME_RUNNING", note::EVENT_TIME_RUNNING),
+        ("NOTE_EVENT_COUNT", note::EVENT_COUNT),
     ] {
         module.add(name, code)?;
     }

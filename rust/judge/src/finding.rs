@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+use crate::owner::{Owned, Owners};
 use crate::window::{WINDOWS, Window};
 
 /// The twelve rules.
@@ -69,6 +70,18 @@ pub enum Kind {
     HostRead,
     /// What is on the CPU of an event of the host's.
     HostState,
+    /// A guest reaches a counter that an event of the host's is on.
+    HostPlacement,
+    /// What a read of an event of the host's finds as its count.
+    EventCount,
+    /// Its `time_enabled` and `time_running`.
+    EventTimes,
+    /// An event on a counter that another is on, or on two.
+    EventPlacement,
+    /// Of a group some events are on.
+    EventGroup,
+    /// A pinned event is not on.
+    EventPinned,
     /// A guest runs on a CPU on which its vCPU is not loaded.
     NotLoaded,
 }
@@ -85,6 +98,12 @@ impl Kind {
             Self::SpuriousInterrupt => "spurious_interrupt",
             Self::HostRead => "host_read",
             Self::HostState => "host_state",
+            Self::HostPlacement => "host_placement",
+            Self::EventCount => "event_count",
+            Self::EventTimes => "event_times",
+            Self::EventPlacement => "event_placement",
+            Self::EventGroup => "event_group",
+            Self::EventPinned => "event_pinned",
             Self::NotLoaded => "not_loaded",
         }
     }
@@ -183,6 +202,8 @@ pub struct Violation {
     pub window: Option<Window>,
     /// Time in cycles from which on it is so.
     pub since: Option<u64>,
+    /// The last owners of the counter, in order; the last of them is whose it is.
+    pub owned: Vec<Owned>,
     /// How often the like was found.
     pub times: u64,
     /// What happened before, the last step last.
@@ -197,6 +218,9 @@ impl Violation {
             && self.register.is_some() == other.register.is_some()
     }
 }
+
+/// Owners of a counter that are told.
+const OWNERS: usize = 4;
 
 /// Steps that are kept.
 const STEPS: usize = 24;
@@ -237,11 +261,15 @@ impl Findings {
 
     /// An invariant is broken.
     #[cold]
-    pub fn violated(&mut self, mut violation: Violation) {
+    pub fn violated(&mut self, mut violation: Violation, owners: &Owners) {
         self.found += 1;
         if let Some(first) = self.violations.iter_mut().find(|first| first.like(&violation)) {
             first.times += 1;
             return;
+        }
+        if let Some(n) = violation.counter {
+            violation.owned = owners.of(usize::from(n)).rev().take(OWNERS).copied().collect();
+            violation.owned.reverse();
         }
         violation.steps = self.steps.iter().copied().collect();
         self.violations.push(violation);

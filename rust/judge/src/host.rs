@@ -3,11 +3,23 @@
 use pmu::cpu::{Cpu, Running};
 use pmu::feature::Features;
 use pmu::register::{Kind as Of, Register};
-use pmu::registers::CYCLE;
+use pmu::registers::{CYCLE, INSTRUCTION};
 use pmu::tally::World;
 use serde::{Deserialize, Serialize};
 
 use crate::finding::Party;
+use crate::owner::Owners;
+
+/// Who has changed what the host has on its counters, and when.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Change {
+    /// The counters that it concerns.
+    pub counters: u64,
+    /// By whom.
+    pub by: Party,
+    /// Time in cycles.
+    pub cycle: u64,
+}
 
 /// A pCPU as the judge sees it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -16,8 +28,10 @@ pub struct Host {
     pub ideal: Cpu,
     /// The context that is loaded, or being loaded or put.
     pub loaded: Option<usize>,
-    /// Whose value each counter has: who wrote it last.
-    pub owners: Vec<Party>,
+    /// Whose each counter is.
+    pub owners: Owners,
+    /// The last change of what the host's perf has not undone since.
+    pub changed: Option<Change>,
 }
 
 impl Host {
@@ -25,7 +39,7 @@ impl Host {
     #[must_use]
     pub fn new(id: usize, features: Features) -> Self {
         let ideal = Cpu::new(id, features);
-        Self { ideal, loaded: None, owners: vec![Party::Nobody; CYCLE + 2] }
+        Self { ideal, loaded: None, owners: Owners::default(), changed: None }
     }
 
     /// Something else runs on the CPU from now on.
@@ -39,6 +53,7 @@ impl Host {
         match register.kind() {
             Of::Pmevcntr => Some(usize::from(register.index())),
             Of::Pmccntr => Some(CYCLE),
+            Of::Pmicntr => Some(INSTRUCTION),
             Of::Pmxevcntr => Some(cpu.read(Register::of(Of::Pmselr), 2) as usize & 31),
             _ => None,
         }
@@ -48,5 +63,18 @@ impl Host {
     #[must_use]
     pub fn enabled(&self) -> u64 {
         self.ideal.read(Register::of(Of::Pmcntenset), 2)
+    }
+
+    /// The last change of counter `n` by others, if the host's perf has not started it anew since.
+    #[must_use]
+    pub fn changed(&self, n: usize) -> Option<Change> {
+        self.changed.filter(|change| change.counters >> n & 1 != 0)
+    }
+
+    /// The host's perf has these counters as they should be again.
+    pub fn undone(&mut self, counters: u64) {
+        if let Some(change) = &mut self.changed {
+            change.counters &= !counters;
+        }
     }
 }

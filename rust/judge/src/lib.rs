@@ -8,19 +8,25 @@
 //! | [`note`] | what KVM and software tell |
 //! | [`guest`] | a vCPU's PMU as it should be |
 //! | [`host`] | the host's PMU on a CPU as it should be |
+//! | [`owner`] | whose each counter is, and since when |
 //! | `residency` | who is loaded where: I9 |
+//! | `event` | an event of the host's, and its truth |
+//! | `events` | what the host's perf events count, and when: I3, I10 |
 //! | `views` | what a guest reads: I1, I4, I6, I7, I8 |
 //! | `interrupts` | when it is interrupted: I5 |
-//! | `traffic` | what the host's perf reads: I2, I3 |
+//! | `traffic` | what others write and the host's perf reads: I2, I3 |
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod event;
+mod events;
 pub mod finding;
 pub mod guest;
 pub mod host;
 mod interrupts;
 pub mod note;
+pub mod owner;
 mod residency;
 mod traffic;
 mod views;
@@ -33,6 +39,7 @@ use pmu::register::{Kind as Of, Register};
 use pmu::tally::World;
 use serde::{Deserialize, Serialize};
 
+use events::Events;
 use finding::{Did, Findings, Invariant, Kind, Party, Step, Violation};
 use guest::Guest;
 use host::Host;
@@ -41,6 +48,9 @@ use window::Window;
 /// First code of the marks of entries of guests' software, and of its PMU interrupt's.
 const GUEST_ENTRY: u16 = 16;
 const PMU_IRQ: u16 = GUEST_ENTRY + 1;
+/// Codes of the marks of the host's entries when a thread is switched in, and out.
+const TASK_IN: u16 = 6;
+const TASK_OUT: u16 = 7;
 
 /// What the judge is told of a vCPU: what its VMM knows.
 #[derive(Clone, Debug)]
@@ -62,6 +72,7 @@ pub struct Judge {
     guests: Vec<Guest>,
     /// By context, its place in `guests`.
     by_context: Vec<Option<usize>>,
+    events: Events,
     findings: Findings,
 }
 
@@ -70,6 +81,7 @@ impl Judge {
     #[must_use]
     pub fn new(cpus: &[Features], vcpus: Vec<VcpuSetup>) -> Self {
         let hosts = cpus.iter().enumerate().map(|(id, features)| Host::new(id, features.clone())).collect();
+        let events = Events::new(cpus.len());
         let contexts = vcpus.iter().map(|vcpu| vcpu.context + 1).max().unwrap_or(0);
         let mut by_context = vec![None; contexts];
         let mut guests = Vec::new();
@@ -80,7 +92,7 @@ impl Judge {
                 guests.push(Guest::new(context, &cpus[0], counters, pmuver, denied));
             }
         }
-        Self { hosts, guests, by_context, findings: Findings::default() }
+        Self { hosts, guests, by_context, events, findings: Findings::default() }
     }
 
     /// What has been found.
@@ -169,6 +181,9 @@ impl Observer for Judge {
         let Some(running) = cpu.running() else { return };
         let at = At { cpu, id, world, running };
         self.step(by, what, &at);
+        if what == What::Reset {
+            self.events.reset(&at);
+        }
         match what {
             What::Runs { last } => self.runs(last, &at),
             What::Read { register, value } => self.accessed(by, register, None, value, &at),
@@ -182,6 +197,12 @@ impl Observer for Judge {
                 }
             }
             What::Mark { code: PMU_IRQ, .. } => self.interrupted(&at),
+            What::Mark { code: TASK_IN | TASK_OUT, .. } => self.handed_over(&at),
+            What::Note { code, a, .. } if (note::EVENT_OPEN..=note::EVENT_COUNT).contains(&code) => {
+                if by == By::Software && !running.guest {
+                    self.event_noted(code, a, &at);
+                }
+            }
             What::Note { code, a, b } => self.noted(code, a, b, &at),
             What::Isb | What::Idled { .. } | What::Reset | What::Mark { .. } => {}
         }
@@ -192,6 +213,7 @@ impl Observer for Judge {
         {
             self.guests[guest].fresh = false;
             self.entered(guest, &at);
+            self.shared_with(running.context, &at);
         }
     }
 }
@@ -232,6 +254,9 @@ impl Judge {
 
     fn runs(&mut self, last: Option<Running>, at: &At<'_>) {
         self.hosts[at.id].runs(at.running, at.world);
+        if (at.running.guest || at.running.el < 2) && self.events.left_kernel(at.id) {
+            self.scheduled(at);
+        }
         if !at.running.guest {
             return;
         }
@@ -252,7 +277,7 @@ impl Judge {
     pub(crate) fn violated(&mut self, broken: Broken, at: &At<'_>) {
         let Broken { invariant, kind, register, victim, other, expected, actual, window, since } = broken;
         let counter = register.and_then(|register| Host::counter(at.cpu, register)).map(|n| n as u8);
-        self.findings.violated(Violation {
+        let violation = Violation {
             invariant,
             kind,
             cpu: at.id,
@@ -265,9 +290,11 @@ impl Judge {
             actual,
             window,
             since,
+            owned: Vec::new(),
             times: 1,
             steps: Vec::new(),
-        });
+        };
+        self.findings.violated(violation, &self.hosts[at.id].owners);
     }
 
     fn accessed(&mut self, by: By, encoding: u16, written: Option<u64>, value: u64, at: &At<'_>) {
@@ -280,17 +307,22 @@ impl Judge {
         } else if by == By::Software {
             self.host_access(register, written, value, at);
         } else if written.is_some() && register.kind() == Of::MdcrEl2 {
-            self.hosts[at.id].ideal.write(at.world, register, 2, value);
+            self.mdcr_written(value, at);
         }
-        if written.is_some()
-            && let Some(n) = Host::counter(at.cpu, register)
-        {
-            let owner = match by {
-                _ if at.running.guest => Party::Guest(at.running.context),
-                By::Kvm => self.hosts[at.id].loaded.map_or(Party::Host, Party::Guest),
-                By::Software => Party::Host,
+        if written.is_none() {
+            return;
+        }
+        let party = Self::party(by, at.running);
+        if party != Party::Host {
+            self.others_wrote(party, register, value, at);
+        }
+        let host = &mut self.hosts[at.id];
+        if let Some(n) = Host::counter(at.cpu, register) {
+            let owner = match party {
+                Party::Kvm => host.loaded.map_or(Party::Host, Party::Guest),
+                party => party,
             };
-            self.hosts[at.id].owners[n] = owner;
+            host.owners.pass(n, owner, at.cpu.now());
         }
     }
 }

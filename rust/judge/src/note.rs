@@ -14,3 +14,53 @@ pub const GET_ONE_REG: u32 = 5;
 pub const SET_ONE_REG: u32 = 6;
 /// An access of the guest's that has trapped is UNDEFINED for it.
 pub const INJECT_UNDEF: u32 = 7;
+
+/// A kernel's perf has an event in a context from now on. Operand: its number << 32 | attributes (`attribute`) << 16 |
+/// event number.
+pub const EVENT_OPEN: u32 = 16;
+/// An event is in a group. Operand: its number << 32 | the leader's.
+pub const EVENT_GROUP: u32 = 17;
+/// An event is enabled, and may have a counter. Operand: its number.
+pub const EVENT_ENABLED: u32 = 18;
+/// It is not any more. Operand: its number.
+pub const EVENT_DISABLED: u32 = 19;
+/// An event has a counter, which is about to be written. Operand: its number << 8 | the counter, of a pair the upper.
+pub const EVENT_ON: u32 = 20;
+/// And has it no more; the counter has been read. Operand likewise.
+pub const EVENT_OFF: u32 = 21;
+/// A pinned event is in ERROR. Operand: its number.
+pub const EVENT_ERROR: u32 = 22;
+/// An event is closed. Operand: its number.
+pub const EVENT_CLOSED: u32 = 23;
+/// An event is read; what is found follows. Operand: its number.
+pub const EVENT_READ: u32 = 24;
+/// `time_enabled` of the event that is read, in ns.
+pub const EVENT_TIME_ENABLED: u32 = 25;
+/// `time_running` of the event that is read, in ns.
+pub const EVENT_TIME_RUNNING: u32 = 26;
+/// The count of the event that is read.
+pub const EVENT_COUNT: u32 = 27;
+
+/// Attributes of an event, as `EVENT_OPEN` has them.
+pub mod attribute {
+    /// `exclude_user`
+    pub const EXCLUDE_USER: u16 = 1;
+    /// `exclude_kernel`
+    pub const EXCLUDE_KERNEL: u16 = 1 << 1;
+    /// `exclude_host`
+    pub const EXCLUDE_HOST: u16 = 1 << 2;
+    /// `exclude_guest`
+    pub const EXCLUDE_GUEST: u16 = 1 << 3;
+    /// `pinned`
+    pub const PINNED: u16 = 1 << 4;
+    /// It counts 64 bits.
+    pub const LONG: u16 = 1 << 5;
+    /// It has a period, or a frequency.
+    pub const SAMPLING: u16 = 1 << 6;
+    /// It is a task's, not a CPU's.
+    pub const OF_TASK: u16 = 1 << 7;
+    /// It is KVM's, for a guest's counter.
+    pub const OF_KVM: u16 = 1 << 8;
+    /// It is enabled.
+    pub const ENABLED: u16 = 1 << 9;
+}

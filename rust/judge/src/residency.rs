@@ -1,5 +1,6 @@
 //! Which vCPU is loaded where, as KVM tells it: I9.
 
+use crate::finding::Party;
 use crate::guest::Trapped;
 use crate::{At, Judge, note};
 
@@ -14,7 +15,10 @@ impl Judge {
                 }
             }
             note::VCPU_IS_PUT => {
-                self.hosts[at.id].loaded = None;
+                self.events.vcpu_is_put(at.id);
+                let host = &mut self.hosts[at.id];
+                host.loaded = None;
+                host.owners.lose_all(Party::Guest(a as usize), at.cpu.now());
                 if let Some(guest) = guest {
                     self.guests[guest].loaded = None;
                 }

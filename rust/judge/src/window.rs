@@ -14,6 +14,10 @@ pub enum Window {
     InterruptOnItsWay,
     /// See [`WINDOWS`].
     Polled,
+    /// See [`WINDOWS`].
+    StoppedByDriver,
+    /// See [`WINDOWS`].
+    CountersLent,
 }
 
 /// What a tolerance is.
@@ -32,7 +36,7 @@ pub struct Allowed {
 }
 
 /// All tolerances.
-pub const WINDOWS: [Allowed; 4] = [
+pub const WINDOWS: [Allowed; 6] = [
     Allowed {
         name: "unknown after reset",
         opened: "reset of the vCPU",
@@ -60,5 +64,19 @@ pub const WINDOWS: [Allowed; 4] = [
         closed: "its next exit",
         allowed: "an interrupt that KVM had made pending before",
         source: "Arm GIC architecture specification, level-sensitive interrupts; Linux arch/arm64/kvm/pmu-emul.c",
+    },
+    Allowed {
+        name: "stopped by the driver",
+        opened: "the host's driver stops its counters, and one that an event is on runs on",
+        closed: "it starts them, or has stopped that one",
+        allowed: "the event counts, or does not, what its attributes admit",
+        source: "Linux drivers/perf/arm_pmuv3.c, armv8pmu_stop() and armv8pmu_start()",
+    },
+    Allowed {
+        name: "counters lent",
+        opened: "vcpu_load",
+        closed: "vcpu_put, and what the host's kernel does after it",
+        allowed: "a pinned event of the host's that is enabled waits for a counter that the vCPU has",
+        source: "the partitioned vPMU's rule of ownership; Linux kernel/events/core.c, perf_load_guest_context()",
     },
 ];

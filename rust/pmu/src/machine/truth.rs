@@ -39,6 +39,15 @@ impl<O: Observer> Machine<O> {
     }
 }
 
+impl World {
+    /// Occurrences of an event on a CPU in the classes of `scope` (bit `1 << class`); `None` if it is not tallied.
+    #[must_use]
+    pub fn happened(&self, cpu: &Cpu, scope: u32, event: u16) -> Option<u64> {
+        let index = self.events.index(event)?;
+        Some(self.on_cpu(cpu.id(), scope, index, cpu.running().map(|running| (running.tally, cpu.pending()))))
+    }
+}
+
 /// What TRUTH yields: a guest sees its own vCPU, the host all that ran on its CPU. An event that is
 /// not tallied never happens.
 pub(super) fn posted(world: &World, c: &Cpu, cpu: usize, running: Running, subject: u32) -> u64 {

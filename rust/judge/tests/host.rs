@@ -1,0 +1,387 @@
+//! What the judge says of the host's events: each rule where it holds and where it is broken.
+
+use judge::finding::{Invariant, Kind, Party, Violation};
+use judge::note::{self, attribute};
+use judge::window::{WINDOWS, Window};
+use judge::{Judge, VcpuSetup};
+use pmu::burst::{Burst, Operation};
+use pmu::feature::Features;
+use pmu::field::{mdcr_el2, pmcr, pmevtyper};
+use pmu::machine::{Costs, Machine};
+use pmu::observer::By;
+use pmu::register::{Kind as Of, Register};
+use pmu::tally::ONE;
+
+const EVENT: u16 = 0x08;
+const COUNTERS: u8 = 6;
+const HOST: usize = 0;
+const GUEST: usize = 1;
+const VM: Party = Party::Guest(GUEST);
+const ENABLED: u16 = attribute::ENABLED;
+
+/// A CPU with the host's kernel and one guest, which reaches the counters below HPMN; `EVENT` twice a cycle.
+struct Board(Machine<Judge>);
+
+impl Board {
+    fn new() -> Self {
+        let features = || Features { counters: COUNTERS, ..Features::default() };
+        let costs = Costs { mrs: 2, msr: 3, isb: 1 };
+        let mut machine = Machine::new(vec![features()], &[EVENT], costs).expect("possible");
+        machine.add_profile(&[(EVENT, 2 * ONE)]).expect("possible");
+        machine.add_context(false);
+        machine.add_context(true);
+        let vcpu = VcpuSetup { context: GUEST, counters: 2, pmuver: 6, denied: Vec::new() };
+        let mut board = Self(machine.observed_by(Judge::new(&[features()], vec![vcpu])));
+        board.host(Operation::Msr, Register::of(Of::Pmcr), pmcr::E);
+        board
+    }
+
+    fn executed(&mut self, context: usize, el: u8, operation: Operation, subject: u32, operand: u64) -> u64 {
+        self.0.set_running(0, context, el, 0).expect("they exist");
+        let mut burst = Burst::default();
+        if operation.yields() {
+            burst.post_read(operation, subject);
+        } else {
+            burst.post(operation, subject, operand);
+        }
+        self.0.execute_by(By::Software, 0, &mut burst, 0, false).expect("it runs");
+        burst.values().first().copied().unwrap_or(0)
+    }
+
+    fn host(&mut self, operation: Operation, register: Register, value: u64) -> u64 {
+        self.executed(HOST, 2, operation, u32::from(register.encoding()), value)
+    }
+
+    fn guest(&mut self, register: Register, value: u64) {
+        self.executed(GUEST, 1, Operation::Msr, u32::from(register.encoding()), value);
+    }
+
+    fn kvm(&mut self, register: Register, value: u64) {
+        self.0.set_running(0, HOST, 2, 0).expect("they exist");
+        self.0.access(0, register.encoding(), Some(value)).expect("it runs");
+    }
+
+    fn works(&mut self, context: usize, el: u8, cycles: u64) {
+        self.0.set_running(0, context, el, 0).expect("they exist");
+        assert_eq!(self.0.run(0, cycles), Ok(cycles), "no interrupt");
+    }
+
+    fn note(&mut self, code: u32, value: u64) {
+        self.executed(HOST, 2, Operation::Note, code, value);
+    }
+
+    fn loads(&mut self, mdcr: u64) {
+        self.0.set_running(0, HOST, 2, 0).expect("they exist");
+        self.0.note(0, note::VCPU_LOAD, GUEST as u64, 0).expect("it exists");
+        self.kvm(Register::of(Of::MdcrEl2), mdcr);
+    }
+
+    fn puts(&mut self) {
+        self.kvm(Register::of(Of::MdcrEl2), u64::from(COUNTERS));
+        self.0.note(0, note::VCPU_IS_PUT, GUEST as u64, 0).expect("it exists");
+    }
+
+    fn opens(&mut self, id: u64, attributes: u16) {
+        self.note(note::EVENT_OPEN, id << 32 | u64::from(attributes | ENABLED) << 16 | u64::from(EVENT));
+    }
+
+    /// The driver puts it on counter `n`, which the host starts.
+    fn starts(&mut self, id: u64, n: u8, filter: u64) {
+        self.host(Operation::Msr, Register::of(Of::Pmcr), 0);
+        self.note(note::EVENT_ON, id << 8 | u64::from(n));
+        self.host(Operation::Msr, Register::pmevcntr(n), 0);
+        self.host(Operation::Msr, Register::pmevtyper(n), u64::from(EVENT) | filter);
+        self.host(Operation::Msr, Register::of(Of::Pmcntenset), 1 << n);
+        self.host(Operation::Msr, Register::of(Of::Pmcr), pmcr::E);
+    }
+
+    /// Its user finds what the counter has.
+    fn reads(&mut self, id: u64, n: u8) {
+        let count = self.host(Operation::Mrs, Register::pmevcntr(n), 0);
+        self.finds(id, count, 0, 0);
+    }
+
+    fn finds(&mut self, id: u64, count: u64, enabled: u64, running: u64) {
+        self.note(note::EVENT_READ, id);
+        self.note(note::EVENT_TIME_ENABLED, enabled);
+        self.note(note::EVENT_TIME_RUNNING, running);
+        self.note(note::EVENT_COUNT, count);
+    }
+
+    fn found(&self) -> Vec<(Invariant, Kind, Party)> {
+        let each = self.0.observer().findings().violations();
+        let hosts = each.iter().filter(|found| found.victim == Party::Host);
+        hosts.map(|found| (found.invariant, found.kind, found.other)).collect()
+    }
+
+    fn first(&self, kind: Kind) -> &Violation {
+        let mut each = self.0.observer().findings().violations().iter();
+        each.find(|found| found.kind == kind).expect("it is found")
+    }
+
+    fn premise(&self, invariant: Invariant) -> u64 {
+        self.0.observer().findings().premises()[invariant as usize - 1]
+    }
+
+    fn window(&self, window: Window) -> (u64, u64) {
+        let name = WINDOWS[window as usize].name;
+        let mut each = self.0.observer().findings().windows();
+        each.find(|(of, _, _)| *of == name).map(|(_, uses, edges)| (uses, edges)).expect("there is one")
+    }
+}
+
+/// Only the guest's counters are in the guest's range.
+const DIVIDED: u64 = 2 | mdcr_el2::HPME;
+
+#[test]
+fn an_event_counts_what_its_attributes_admit() {
+    let mut board = Board::new();
+    board.opens(1, attribute::EXCLUDE_GUEST);
+    board.starts(1, 4, pmevtyper::NSH | pmevtyper::P);
+    board.loads(DIVIDED);
+    board.works(GUEST, 1, 100);
+    board.puts();
+    board.works(HOST, 0, 50);
+    board.reads(1, 4);
+    assert_eq!(board.found(), []);
+    assert!(board.premise(Invariant::I3) > 0);
+}
+
+#[test]
+fn what_a_guest_did_is_not_counted_for_an_event_that_excludes_guests() {
+    let mut board = Board::new();
+    board.opens(1, attribute::EXCLUDE_GUEST);
+    board.starts(1, 4, pmevtyper::NSH);
+    board.loads(DIVIDED);
+    board.works(GUEST, 1, 100);
+    board.puts();
+    board.reads(1, 4);
+    assert_eq!(board.found(), [(Invariant::I3, Kind::EventCount, Party::Kvm)]);
+    let found = board.first(Kind::EventCount);
+    assert_eq!(found.actual - found.expected, 2 * 100, "what happened in the guest");
+    board.reads(1, 4);
+    assert_eq!(board.first(Kind::EventCount).times, 1, "a difference is found once");
+}
+
+#[test]
+fn a_count_that_gets_lost_in_software_is_missed() {
+    let mut board = Board::new();
+    board.opens(1, 0);
+    board.starts(1, 4, pmevtyper::NSH);
+    board.works(HOST, 0, 50);
+    let count = board.host(Operation::Mrs, Register::pmevcntr(4), 0);
+    board.finds(1, count - 7, 0, 0);
+    let found = board.first(Kind::EventCount);
+    assert_eq!((found.invariant, found.expected - found.actual), (Invariant::I3, 7));
+}
+
+#[test]
+fn a_driver_s_stop_that_does_not_stop_allows_what_happens_until_its_start_and_no_more() {
+    // Less than was counted meanwhile, all of it, and more.
+    for (surplus, found, edges) in [(-1, 0, 0), (0, 0, 1), (1, 1, 0), (-6, 0, 0), (-7, 1, 0)] {
+        let mut board = Board::new();
+        board.opens(1, attribute::EXCLUDE_KERNEL);
+        board.starts(1, 4, pmevtyper::P);
+        board.loads(DIVIDED);
+        board.works(HOST, 0, 50);
+        board.host(Operation::Msr, Register::of(Of::Pmcr), 0);
+        board.works(HOST, 0, 3);
+        let count = board.host(Operation::Mrs, Register::pmevcntr(4), 0);
+        board.finds(1, count.wrapping_add_signed(surplus), 0, 0);
+        assert_eq!(board.found().len(), found, "{surplus}");
+        assert_eq!(board.window(Window::StoppedByDriver), (u64::from(surplus > -6 && found == 0), edges));
+    }
+}
+
+#[test]
+fn a_guest_that_stops_a_counter_of_the_host_s_changes_it() {
+    let mut board = Board::new();
+    board.opens(1, 0);
+    board.starts(1, 4, pmevtyper::NSH);
+    board.loads(u64::from(COUNTERS));
+    let begun = board.first_write_by_guest();
+    board.works(GUEST, 1, 100);
+    board.puts();
+    board.reads(1, 4);
+    let change = board.first(Kind::HostState);
+    assert_eq!((change.invariant, change.other, change.cycle), (Invariant::I2, VM, begun));
+    assert_eq!((change.expected, change.actual), (1 << 4, 0));
+    let read = board.first(Kind::HostRead);
+    assert_eq!((read.invariant, read.other, read.since), (Invariant::I2, VM, Some(begun)));
+    assert_eq!(read.counter, Some(4));
+    assert_eq!(read.owned.last().map(|owned| owned.party), Some(Party::Host));
+    let count = board.first(Kind::EventCount);
+    assert_eq!((count.invariant, count.other, count.since), (Invariant::I2, VM, Some(begun)));
+    assert!(board.found().contains(&(Invariant::I10, Kind::HostPlacement, VM)), "it could");
+}
+
+impl Board {
+    fn first_write_by_guest(&mut self) -> u64 {
+        self.guest(Register::of(Of::Pmcntenclr), 1 << 4);
+        self.0.observer().findings().violations().iter().map(|found| found.cycle).max().expect("it is found")
+    }
+}
+
+#[test]
+fn a_guest_in_its_own_range_changes_nothing_of_the_host_s() {
+    let mut board = Board::new();
+    board.opens(1, 0);
+    board.starts(1, 4, pmevtyper::NSH);
+    board.loads(DIVIDED);
+    for (register, value) in [
+        (Register::of(Of::Pmcntenclr), 1 << 4 | 1),
+        (Register::of(Of::Pmcr), pmcr::E | pmcr::P),
+        (Register::pmevcntr(1), 7),
+        (Register::of(Of::Pmovsclr), 1 << 4),
+    ] {
+        board.guest(register, value);
+    }
+    board.puts();
+    board.reads(1, 4);
+    assert_eq!(board.found(), []);
+    assert!(board.premise(Invariant::I2) > 0);
+    assert!(board.premise(Invariant::I10) > 0);
+}
+
+#[test]
+fn kvm_that_writes_what_an_event_counts_changes_it() {
+    let mut board = Board::new();
+    board.opens(1, 0);
+    board.starts(1, 4, pmevtyper::NSH);
+    board.kvm(Register::pmevtyper(3), 0);
+    board.kvm(Register::pmevcntr(3), 0);
+    assert_eq!(board.found(), []);
+    for register in [Register::pmevtyper(4), Register::pmevcntr(4)] {
+        board.kvm(register, 1 << 20);
+        assert_eq!(board.found(), [(Invariant::I2, Kind::HostState, Party::Kvm)]);
+    }
+    assert_eq!(board.first(Kind::HostState).times, 2);
+    board.0.mark(0, 7, 0, 0).expect("it exists");
+    assert_eq!(board.first(Kind::HostState).times, 3, "found when the thread is switched out, too");
+}
+
+#[test]
+fn a_reset_of_all_counters_by_kvm_is_one_of_the_host_s() {
+    let mut board = Board::new();
+    board.opens(1, 0);
+    board.starts(1, 4, pmevtyper::NSH);
+    board.kvm(Register::of(Of::Pmcr), pmcr::E | pmcr::C);
+    assert_eq!(board.found(), []);
+    board.kvm(Register::of(Of::Pmcr), pmcr::E | pmcr::P);
+    assert_eq!(board.found(), [(Invariant::I2, Kind::HostState, Party::Kvm)]);
+}
+
+#[test]
+fn mdcr_el2_that_stops_the_host_s_range_stops_its_events() {
+    for (mdcr, found) in [(DIVIDED, 0), (2, 1), (DIVIDED | mdcr_el2::HPMD, 0), (6 | mdcr_el2::HPMD, 1)] {
+        let mut board = Board::new();
+        board.opens(1, 0);
+        board.starts(1, 4, pmevtyper::NSH);
+        board.loads(mdcr);
+        let expected = [(Invariant::I3, Kind::HostState, Party::Kvm)];
+        assert_eq!(board.found(), expected[..found], "{mdcr:#x}");
+    }
+}
+
+#[test]
+fn a_counter_has_one_event_and_an_event_one_counter() {
+    let placement = [(Invariant::I10, Kind::EventPlacement, Party::Host)];
+    for (id, n, found) in [(2, 3, 0), (2, 4, 1), (1, 3, 1)] {
+        let mut board = Board::new();
+        board.opens(1, 0);
+        board.opens(2, 0);
+        board.note(note::EVENT_ON, 1 << 8 | 4);
+        board.note(note::EVENT_ON, id << 8 | n);
+        assert_eq!(board.found(), placement[..found], "{id} on {n}");
+    }
+}
+
+#[test]
+fn a_group_is_on_as_a_whole_or_not_at_all() {
+    let mut board = Board::new();
+    board.opens(1, 0);
+    board.opens(2, 0);
+    board.note(note::EVENT_GROUP, 2 << 32 | 1);
+    board.works(HOST, 0, 1);
+    for id in [1, 2] {
+        board.note(note::EVENT_ON, id << 8 | id);
+    }
+    board.works(HOST, 0, 1);
+    assert_eq!(board.found(), []);
+    board.note(note::EVENT_OFF, 2 << 8 | 2);
+    board.note(note::EVENT_DISABLED, 2);
+    board.works(HOST, 0, 1);
+    assert_eq!(board.found(), [], "it is disabled");
+    board.note(note::EVENT_ENABLED, 2);
+    board.note(note::EVENT_OFF, 1 << 8 | 1);
+    board.note(note::EVENT_ON, 1 << 8 | 1);
+    assert_eq!(board.found(), [], "the kernel is not through yet");
+    board.works(HOST, 0, 1);
+    assert_eq!(board.found(), [(Invariant::I10, Kind::EventGroup, Party::Kvm)]);
+}
+
+#[test]
+fn a_pinned_event_is_on_or_waits_for_a_vcpu_s_counters() {
+    let mut board = Board::new();
+    board.opens(1, attribute::PINNED);
+    board.note(note::EVENT_ON, 1 << 8 | 1);
+    board.loads(DIVIDED);
+    board.note(note::EVENT_OFF, 1 << 8 | 1);
+    board.works(GUEST, 1, 1);
+    assert_eq!(board.found(), []);
+    assert_eq!(board.window(Window::CountersLent).0, 1);
+    board.puts();
+    assert_eq!(board.found(), [], "the kernel is not through yet");
+    board.works(HOST, 0, 1);
+    assert_eq!(board.found(), [(Invariant::I10, Kind::EventPinned, Party::Kvm)]);
+}
+
+#[test]
+fn a_pinned_event_is_not_given_up_for_a_guest() {
+    for (had, others, loaded, found) in
+        [(true, 0, true, 1), (false, 0, true, 0), (true, 0, false, 0), (true, u64::from(COUNTERS), true, 0)]
+    {
+        let mut board = Board::new();
+        board.opens(1, attribute::PINNED | attribute::OF_TASK);
+        if had {
+            board.note(note::EVENT_ON, 1 << 8 | 1);
+            board.note(note::EVENT_OFF, 1 << 8 | 1);
+        }
+        for n in 0..others {
+            board.opens(10 + n, 0);
+            board.note(note::EVENT_ON, (10 + n) << 8 | n);
+        }
+        if others > 0 {
+            board.opens(30, 0);
+            board.note(note::EVENT_ON, 30 << 8 | 31);
+        }
+        if loaded {
+            board.loads(DIVIDED);
+        }
+        board.note(note::EVENT_ERROR, 1);
+        let expected = [(Invariant::I10, Kind::EventPinned, VM)];
+        assert_eq!(board.found(), expected[..found], "{had} {others} {loaded}");
+    }
+}
+
+#[test]
+fn time_running_grows_as_time_enabled_does_while_an_event_is_on_and_else_not() {
+    for (on, times, found) in [
+        (true, [(10, 5), (30, 25)], 0),
+        (true, [(10, 5), (30, 24)], 1),
+        (false, [(10, 5), (30, 5)], 0),
+        (false, [(10, 5), (30, 6)], 1),
+        (true, [(10, 11), (30, 31)], 1),
+    ] {
+        let mut board = Board::new();
+        board.opens(1, 0);
+        if on {
+            board.note(note::EVENT_ON, 1 << 8 | 4);
+        }
+        for (enabled, running) in times {
+            board.finds(1, 0, enabled, running);
+        }
+        let expected = [(Invariant::I10, Kind::EventTimes, Party::Kvm)];
+        assert_eq!(board.found(), expected[..found], "{on} {times:?}");
+    }
+}
