@@ -11,7 +11,9 @@ __all__ = [
     "CPUTIME_IDLE",
     "NOTE_GET_ONE_REG",
     "NOTE_INJECT_UNDEF",
+    "NOTE_LIVELOCK",
     "NOTE_SET_ONE_REG",
+    "NOTE_VCPU_BLOCKS",
     "NOTE_VCPU_IS_PUT",
     "NOTE_VCPU_LOAD",
     "NOTE_VCPU_LOADED",
@@ -78,6 +80,8 @@ NOTE_VCPU_IS_PUT: Final[int]
 NOTE_GET_ONE_REG: Final[int]  # context << 16 | register, and the value
 NOTE_SET_ONE_REG: Final[int]
 NOTE_INJECT_UNDEF: Final[int]  # the access that has trapped last is UNDEFINED for the guest
+NOTE_VCPU_BLOCKS: Final[int]  # nothing is pending for the vCPU, which sleeps
+NOTE_LIVELOCK: Final[int]  # the simulation cannot go on: context of the vCPU, or the host's
 
 # Whose time it is.
 CPUTIME_GUEST: Final[int]

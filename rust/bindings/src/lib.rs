@@ -66,6 +66,8 @@ fn _pmu(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ("NOTE_GET_ONE_REG", note::GET_ONE_REG),
         ("NOTE_SET_ONE_REG", note::SET_ONE_REG),
         ("NOTE_INJECT_UNDEF", note::INJECT_UNDEF),
+        ("NOTE_VCPU_BLOCKS", note::VCPU_BLOCKS),
+        ("NOTE_LIVELOCK", note::LIVELOCK),
     ] {
         module.add(name, code)?;
     }

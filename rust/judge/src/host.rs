@@ -18,6 +18,12 @@ pub struct Host {
     pub loaded: Option<usize>,
     /// Whose value each counter has: who wrote it last.
     pub owners: Vec<Party>,
+    /// vcpu_load or vcpu_put has begun and not ended.
+    pub swapping: bool,
+    /// Who works on it, and since when.
+    pub(crate) works: Option<(u64, Running)>,
+    /// PMU interrupts of the host's in a row.
+    pub(crate) in_a_row: u32,
 }
 
 impl Host {
@@ -25,7 +31,14 @@ impl Host {
     #[must_use]
     pub fn new(id: usize, features: Features) -> Self {
         let ideal = Cpu::new(id, features);
-        Self { ideal, loaded: None, owners: vec![Party::Nobody; CYCLE + 2] }
+        Self {
+            ideal,
+            loaded: None,
+            owners: vec![Party::Nobody; CYCLE + 2],
+            swapping: false,
+            works: None,
+            in_a_row: 0,
+        }
     }
 
     /// Something else runs on the CPU from now on.

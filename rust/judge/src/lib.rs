@@ -10,7 +10,8 @@
 //! | [`host`] | the host's PMU on a CPU as it should be |
 //! | `residency` | who is loaded where: I9 |
 //! | `views` | what a guest reads: I1, I4, I6, I7, I8 |
-//! | `interrupts` | when it is interrupted: I5 |
+//! | `interrupts` | when a guest and the host are interrupted: I5 |
+//! | `progress` | whether somebody gets anywhere: I12 |
 //! | `traffic` | what the host's perf reads: I2, I3 |
 
 #![forbid(unsafe_code)]
@@ -21,6 +22,7 @@ pub mod guest;
 pub mod host;
 mod interrupts;
 pub mod note;
+mod progress;
 mod residency;
 mod traffic;
 mod views;
@@ -38,9 +40,10 @@ use guest::Guest;
 use host::Host;
 use window::Window;
 
-/// First code of the marks of entries of guests' software, and of its PMU interrupt's.
+/// Codes of the marks of entries of the host's software by the PMU's interrupt, and of guests' by theirs and for a report.
+const HOST_PMU_IRQ: u16 = 1;
 const GUEST_ENTRY: u16 = 16;
-const PMU_IRQ: u16 = GUEST_ENTRY + 1;
+const PMU_IRQ: u16 = GUEST_ENTRY + HOST_PMU_IRQ;
 
 /// What the judge is told of a vCPU: what its VMM knows.
 #[derive(Clone, Debug)]
@@ -168,6 +171,7 @@ impl Observer for Judge {
         }
         let Some(running) = cpu.running() else { return };
         let at = At { cpu, id, world, running };
+        self.worked(&at);
         self.step(by, what, &at);
         match what {
             What::Runs { last } => self.runs(last, &at),
@@ -182,8 +186,10 @@ impl Observer for Judge {
                 }
             }
             What::Mark { code: PMU_IRQ, .. } => self.interrupted(&at),
+            What::Mark { code, .. } if code < GUEST_ENTRY => self.host_entered(code, &at),
+            What::Idled { from } => self.waited(from, &at),
             What::Note { code, a, b } => self.noted(code, a, b, &at),
-            What::Isb | What::Idled { .. } | What::Reset | What::Mark { .. } => {}
+            What::Isb | What::Reset | What::Mark { .. } => {}
         }
         // What it is entered with is compared once the access for which it left is emulated.
         if let Some(guest) = self.running(cpu)
@@ -290,6 +296,10 @@ impl Judge {
                 By::Kvm => self.hosts[at.id].loaded.map_or(Party::Host, Party::Guest),
                 By::Software => Party::Host,
             };
+            if by == By::Kvm && !at.running.guest && self.hosts[at.id].loaded.is_none() {
+                let broken = Broken::new(Invariant::I9, Kind::NotLoaded);
+                self.violated(Broken { register: Some(register), actual: value, ..broken }, at);
+            }
             self.hosts[at.id].owners[n] = owner;
         }
     }

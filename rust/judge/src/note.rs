@@ -14,3 +14,8 @@ pub const GET_ONE_REG: u32 = 5;
 pub const SET_ONE_REG: u32 = 6;
 /// An access of the guest's that has trapped is UNDEFINED for it.
 pub const INJECT_UNDEF: u32 = 7;
+/// kvm_vcpu_block: nothing is pending for the vCPU, which sleeps. First operand: its context.
+pub const VCPU_BLOCKS: u32 = 32;
+/// The simulation cannot go on: virtual time passes, and nobody gets anywhere. First operand: the vCPU's context, or
+/// the host's.
+pub const LIVELOCK: u32 = 33;

@@ -14,6 +14,8 @@ pub enum Window {
     InterruptOnItsWay,
     /// See [`WINDOWS`].
     Polled,
+    /// See [`WINDOWS`].
+    InterruptsInARow,
 }
 
 /// What a tolerance is.
@@ -32,7 +34,7 @@ pub struct Allowed {
 }
 
 /// All tolerances.
-pub const WINDOWS: [Allowed; 4] = [
+pub const WINDOWS: [Allowed; 5] = [
     Allowed {
         name: "unknown after reset",
         opened: "reset of the vCPU",
@@ -49,9 +51,9 @@ pub const WINDOWS: [Allowed; 4] = [
     },
     Allowed {
         name: "interrupt on its way",
-        opened: "the guest's interrupt condition becomes true",
+        opened: "the interrupt condition of a guest or the host becomes true",
         closed: "the PMU's interrupt has reached the CPU",
-        allowed: "the guest goes on for as many cycles as the level takes (pmi_delay)",
+        allowed: "who is to be interrupted goes on for as many cycles as the level takes (pmi_delay)",
         source: "Arm ARM, PMU overflow interrupts: in finite time",
     },
     Allowed {
@@ -61,4 +63,14 @@ pub const WINDOWS: [Allowed; 4] = [
         allowed: "an interrupt that KVM had made pending before",
         source: "Arm GIC architecture specification, level-sensitive interrupts; Linux arch/arm64/kvm/pmu-emul.c",
     },
+    Allowed {
+        name: "interrupts in a row",
+        opened: "a PMU interrupt is taken",
+        closed: "who was interrupted has worked, or waits",
+        allowed: "as many further interrupts, one after the other, as IN_A_ROW says",
+        source: "A tenth of the interrupts by which Linux judges a line to be stuck: kernel/irq/spurious.c, note_interrupt()",
+    },
 ];
+
+/// PMU interrupts that may follow one another before anything is got done.
+pub const IN_A_ROW: u32 = 10_000;
