@@ -8,6 +8,7 @@ use pmu::tally::World;
 use serde::{Deserialize, Serialize};
 
 use crate::finding::Party;
+use crate::swap::Swap;
 
 /// A pCPU as the judge sees it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -18,8 +19,8 @@ pub struct Host {
     pub loaded: Option<usize>,
     /// Whose value each counter has: who wrote it last.
     pub owners: Vec<Party>,
-    /// vcpu_load or vcpu_put has begun and not ended.
-    pub swapping: bool,
+    /// The vcpu_load or vcpu_put that has begun and not ended.
+    pub swap: Option<Swap>,
     /// Who works on it, and since when.
     pub(crate) works: Option<(u64, Running)>,
     /// PMU interrupts of the host's in a row.
@@ -35,7 +36,7 @@ impl Host {
             ideal,
             loaded: None,
             owners: vec![Party::Nobody; CYCLE + 2],
-            swapping: false,
+            swap: None,
             works: None,
             in_a_row: 0,
         }

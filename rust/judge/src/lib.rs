@@ -9,6 +9,7 @@
 //! | [`guest`] | a vCPU's PMU as it should be |
 //! | [`host`] | the host's PMU on a CPU as it should be |
 //! | `residency` | who is loaded where: I9 |
+//! | [`swap`] | what is seen amid vcpu_load and vcpu_put: I9 |
 //! | `views` | what a guest reads: I1, I4, I6, I7, I8 |
 //! | `interrupts` | when a guest and the host are interrupted: I5 |
 //! | `progress` | whether somebody gets anywhere: I12 |
@@ -24,6 +25,7 @@ mod interrupts;
 pub mod note;
 mod progress;
 mod residency;
+pub mod swap;
 mod traffic;
 mod views;
 pub mod window;
