@@ -287,6 +287,9 @@ impl Judge {
             }
         } else if by == By::Software {
             self.host_access(register, written, value, at);
+            if written.is_some() {
+                self.rewritten(register, at);
+            }
         } else if written.is_some() && register.kind() == Of::MdcrEl2 {
             self.hosts[at.id].ideal.write(at.world, register, 2, value);
         }

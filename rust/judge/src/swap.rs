@@ -77,6 +77,19 @@ impl Judge {
         }
     }
 
+    /// The host's perf writes: what it has found there before is no longer of interest.
+    #[inline]
+    pub(crate) fn rewritten(&mut self, written: Register, at: &At<'_>) {
+        if let Some(swap) = self.hosts[at.id].swap.as_mut().filter(|swap| !swap.seen.is_empty()) {
+            let counter = Host::counter(at.cpu, written);
+            swap.seen.retain(|seen| match written.kind() {
+                Of::Pmcntenset | Of::Pmcntenclr => seen.place != 0,
+                Of::Pmintenset | Of::Pmintenclr => seen.place != 1,
+                _ => counter.is_none_or(|n| seen.place != n + ENABLES.len()),
+            });
+        }
+    }
+
     /// It has ended: what is the host's again was half swapped when its software saw it. What is still not is no matter
     /// of when it was looked at.
     pub(crate) fn swap_ends(&mut self, context: usize, at: &At<'_>) {
