@@ -23,7 +23,9 @@ __all__ = [
     "NOTE_EVENT_TIME_RUNNING",
     "NOTE_GET_ONE_REG",
     "NOTE_INJECT_UNDEF",
+    "NOTE_LIVELOCK",
     "NOTE_SET_ONE_REG",
+    "NOTE_VCPU_BLOCKS",
     "NOTE_VCPU_IS_PUT",
     "NOTE_VCPU_LOAD",
     "NOTE_VCPU_LOADED",
@@ -105,6 +107,8 @@ NOTE_EVENT_READ: Final[int]  # number; the three below follow
 NOTE_EVENT_TIME_ENABLED: Final[int]  # ns
 NOTE_EVENT_TIME_RUNNING: Final[int]  # ns
 NOTE_EVENT_COUNT: Final[int]  # occurrences
+NOTE_VCPU_BLOCKS: Final[int]  # nothing is pending for the vCPU, which sleeps
+NOTE_LIVELOCK: Final[int]  # the simulation cannot go on: context of the vCPU, or the host's
 
 # Whose time it is.
 CPUTIME_GUEST: Final[int]

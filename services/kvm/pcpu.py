@@ -11,6 +11,7 @@ from services import state, typed_json
 from services._pmu import (
     CPUTIME_HOST_KERNEL,
     CPUTIME_IDLE,
+    NOTE_LIVELOCK,
     OP_DONE,
     OP_IPI,
     OP_NOTIFY,
@@ -420,7 +421,7 @@ class PCpu(PCpuState):
             if self.rq.current is not None:
                 self.rq.current.resync_el0()
         elif code == DEADLOCK:
-            raise Livelock(self._deadlock(index, value))
+            raise self._livelock(self._deadlock(index, value))
         elif code == WAKEUP:
             self.wake_reader(value, self.cpu)
         elif code == COUNTER_OVERFLOW:
@@ -458,6 +459,10 @@ class PCpu(PCpuState):
             self.host_userenr = value
         else:
             raise ProtocolError(f"operation {index}: notice {code} is not for the host's perf")
+
+    def _livelock(self, what: str) -> Livelock:
+        self.machine.note(self.cpu, NOTE_LIVELOCK, self.context, 0)
+        return Livelock(what)
 
     def _deadlock(self, index: int, where: int) -> str:
         if where not in LOCKERS:
@@ -575,7 +580,7 @@ class PCpu(PCpuState):
             await self.enter_host(EntryKind.TIMER, expired, el)
             machine.set_account(cpu, before)
         else:
-            raise Livelock(f"pCPU {cpu} at cycle {machine.now(cpu)}: interrupt after interrupt, without end (I12)")
+            raise self._livelock(f"pCPU {cpu} at cycle {self.now}: interrupt after interrupt, without end (I12)")
         if self.irqtime:
             machine.end_handler(cpu)
 
@@ -700,7 +705,7 @@ class PCpu(PCpuState):
         deadline = self.rearm()
         if deadline == self.machine.arrives(self.cpu) == NEVER:
             # And every other pCPU's is no earlier, or it would have been its turn.
-            raise Livelock("every CPU idles without a timer although work is left (I12)")
+            raise self._livelock("every CPU idles without a timer although work is left (I12)")
         woken = self.machine.idle_stop(self.cpu, deadline)
         if self.residency and woken - self.now >= self.residency:
             await cpuhp.power_down(self, woken)

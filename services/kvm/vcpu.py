@@ -11,6 +11,8 @@ from services import state
 from services._pmu import (
     COMPUTE_EL_SHIFT,
     NOTE_INJECT_UNDEF,
+    NOTE_LIVELOCK,
+    NOTE_VCPU_BLOCKS,
     NOTE_VCPU_IS_PUT,
     NOTE_VCPU_LOAD,
     NOTE_VCPU_LOADED,
@@ -591,6 +593,7 @@ class VCpu(VCpuState):
         return answer
 
     def _livelock(self) -> Livelock:
+        self._note(NOTE_LIVELOCK)
         return Livelock(f"{self._who()}: {IRQ_STORM:,} handlers in a row and no work done: interrupts take all (I12)")
 
     async def _interrupt(self) -> None:
@@ -760,6 +763,7 @@ class VCpu(VCpuState):
         self._flush_due_timers()
         self.blocked = not self._pending()
         if self.blocked:  # the way back in is charged here, too: a load charges none
+            self._note(NOTE_VCPU_BLOCKS)
             self.machine.charge(self.cpu, EXIT_FULL_NULL, self.pcpu.exit_null[2])
             return
         self.halt.end(self.pcpu.now)

@@ -62,10 +62,14 @@ pub enum Kind {
     GuestEntry,
     /// A guest's access is UNDEFINED that should not be, or is not that should.
     Undefined,
-    /// A guest works although its interrupt condition has been true.
+    /// A guest or the host works although its interrupt condition has been true.
     LateInterrupt,
-    /// A guest is interrupted although its interrupt condition is not true.
+    /// A guest waits, or a CPU has no interrupt line raised, although the interrupt condition has been true.
+    LostInterrupt,
+    /// An interrupt without an interrupt condition that is true.
     SpuriousInterrupt,
+    /// An interrupt of one whose interrupt condition is not true, while that of another is.
+    MisattributedInterrupt,
     /// What a read of the host's perf gave.
     HostRead,
     /// What is on the CPU of an event of the host's.
@@ -82,8 +86,15 @@ pub enum Kind {
     EventGroup,
     /// A pinned event is not on.
     EventPinned,
-    /// A guest runs on a CPU on which its vCPU is not loaded.
+    /// A guest runs, or KVM writes a guest's counter, on a CPU on which the vCPU is not loaded.
     NotLoaded,
+    /// A vCPU is loaded that is loaded elsewhere, or where another is.
+    LoadedTwice,
+    /// Software of the host's is entered amid vcpu_load or vcpu_put, and finds its own counters otherwise than it
+    /// left them.
+    HalfSwapped,
+    /// Interrupt after interrupt, and nobody gets anywhere.
+    Livelock,
 }
 
 impl Kind {
@@ -95,7 +106,9 @@ impl Kind {
             Self::GuestEntry => "guest_entry",
             Self::Undefined => "undefined",
             Self::LateInterrupt => "late_interrupt",
+            Self::LostInterrupt => "lost_interrupt",
             Self::SpuriousInterrupt => "spurious_interrupt",
+            Self::MisattributedInterrupt => "misattributed_interrupt",
             Self::HostRead => "host_read",
             Self::HostState => "host_state",
             Self::HostPlacement => "host_placement",
@@ -105,6 +118,9 @@ impl Kind {
             Self::EventGroup => "event_group",
             Self::EventPinned => "event_pinned",
             Self::NotLoaded => "not_loaded",
+            Self::LoadedTwice => "loaded_twice",
+            Self::HalfSwapped => "half_swapped",
+            Self::Livelock => "livelock",
         }
     }
 }

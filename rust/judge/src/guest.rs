@@ -57,6 +57,10 @@ pub struct Guest {
     pub fresh: bool,
     /// The pCPU on which it is loaded.
     pub loaded: Option<usize>,
+    /// The machine's time at which its interrupt condition became true, while it is.
+    pub since: Option<u64>,
+    /// Its PMU interrupts in a row.
+    pub(crate) in_a_row: u32,
 }
 
 /// How a read compares.
@@ -99,6 +103,8 @@ impl Guest {
             lowered: false,
             fresh: false,
             loaded: None,
+            since: None,
+            in_a_row: 0,
         }
     }
 
@@ -115,6 +121,17 @@ impl Guest {
         if passed > 0 {
             self.ideal.advance(self.ideal.now().saturating_add(passed));
             self.up_to = now;
+            self.find_since();
+        }
+    }
+
+    /// Takes down since when its interrupt condition is true.
+    #[inline]
+    fn find_since(&mut self) {
+        if !self.interrupt() {
+            self.since = None;
+        } else if self.since.is_none() {
+            self.since = Some(self.up_to.saturating_sub(self.interrupt_for()));
         }
     }
 
@@ -123,6 +140,7 @@ impl Guest {
         self.catch_up(from);
         self.ideal.idle(self.ideal.now().saturating_add(now.wrapping_sub(from)));
         self.up_to = now;
+        self.find_since();
     }
 
     /// What becomes of an access on the ideal.
@@ -239,6 +257,7 @@ impl Guest {
         }
         self.ideal.write(world, register, el, value);
         self.lowered |= before && !self.ideal.registers().interrupt();
+        self.find_since();
     }
 
     /// Is its interrupt condition true, and known to be?

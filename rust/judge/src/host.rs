@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::finding::Party;
 use crate::owner::Owners;
+use crate::swap::Swap;
 
 /// Who has changed what the host has on its counters, and when.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -32,6 +33,12 @@ pub struct Host {
     pub owners: Owners,
     /// The last change of what the host's perf has not undone since.
     pub changed: Option<Change>,
+    /// The vcpu_load or vcpu_put that has begun and not ended.
+    pub swap: Option<Swap>,
+    /// Who works on it, and since when.
+    pub(crate) works: Option<(u64, Running)>,
+    /// PMU interrupts of the host's in a row.
+    pub(crate) in_a_row: u32,
 }
 
 impl Host {
@@ -39,7 +46,15 @@ impl Host {
     #[must_use]
     pub fn new(id: usize, features: Features) -> Self {
         let ideal = Cpu::new(id, features);
-        Self { ideal, loaded: None, owners: Owners::default(), changed: None }
+        Self {
+            ideal,
+            loaded: None,
+            owners: Owners::default(),
+            changed: None,
+            swap: None,
+            works: None,
+            in_a_row: 0,
+        }
     }
 
     /// Something else runs on the CPU from now on.

@@ -1,52 +1,101 @@
-//! A guest is interrupted when its overflow condition is true, and only then: I5.
+//! Guests and the host are interrupted when their overflow condition is true, and only then: I5.
 
 use crate::finding::{Invariant, Kind, Party};
 use crate::window::Window;
 use crate::{At, Broken, Judge};
 
 impl Judge {
-    pub(crate) fn works(&mut self, at: &At<'_>) {
-        let Some(guest) = self.running(at.cpu) else { return };
-        if !self.guests[guest].interrupt() {
+    /// Interrupts have been unmasked for `stretch` cycles up to now, and who worked or waited in them is done with them.
+    pub(crate) fn unmasked(&mut self, stretch: u64, waits: bool, at: &At<'_>) {
+        let host = &self.hosts[at.id].ideal;
+        if host.registers().interrupt() {
+            let raised = host.raised();
+            let passed = at.cpu.now().wrapping_sub(raised);
+            let kind = if at.cpu.interrupt() { Kind::LateInterrupt } else { Kind::LostInterrupt };
+            self.in_time(kind, Party::Host, passed, stretch, Some(raised), at);
+        }
+        if !at.running.guest {
             return;
         }
-        self.findings.premise(Invariant::I5);
-        let delay = at.cpu.registers().features().pmi_delay;
-        let passed = self.guests[guest].interrupt_for();
-        if passed <= delay {
-            self.findings.window(Window::InterruptOnItsWay, passed == delay);
-        } else {
-            self.violated(
-                Broken {
-                    victim: Party::Guest(at.running.context),
-                    expected: delay,
-                    actual: passed,
-                    ..Broken::new(Invariant::I5, Kind::LateInterrupt)
-                },
-                at,
-            );
+        let Some(guest) = self.guest(at.running.context) else { return };
+        let guest = &self.guests[guest];
+        if guest.interrupt() {
+            let kind = if waits { Kind::LostInterrupt } else { Kind::LateInterrupt };
+            let (passed, since) = (guest.interrupt_for(), guest.since);
+            self.in_time(kind, Party::Guest(at.running.context), passed, stretch, since, at);
         }
     }
 
+    /// `victim`'s condition has been true for `passed` cycles, the last `stretch` of which it could be interrupted in.
+    fn in_time(
+        &mut self,
+        kind: Kind,
+        victim: Party,
+        passed: u64,
+        stretch: u64,
+        since: Option<u64>,
+        at: &At<'_>,
+    ) {
+        self.findings.premise(Invariant::I5);
+        let delay = at.cpu.registers().features().pmi_delay;
+        if passed <= delay || stretch == 0 {
+            self.findings.window(Window::InterruptOnItsWay, passed == delay);
+            return;
+        }
+        let window = Some(Window::InterruptOnItsWay);
+        let broken = Broken::new(Invariant::I5, kind);
+        self.violated(Broken { victim, expected: delay, actual: passed, window, since, ..broken }, at);
+    }
+
+    /// A guest is entered by its PMU's interrupt.
     pub(crate) fn interrupted(&mut self, at: &At<'_>) {
         let Some(guest) = self.hosts[at.id].loaded.and_then(|context| self.guest(context)) else { return };
         self.findings.premise(Invariant::I5);
+        self.interrupted_in_a_row(Some(guest), at);
         if self.guests[guest].interrupt() {
             return;
         }
         if self.guests[guest].lowered {
             self.findings.window(Window::Polled, false);
-        } else {
-            let context = self.guests[guest].context;
-            self.violated(
-                Broken {
-                    victim: Party::Guest(context),
-                    expected: 0,
-                    actual: 1,
-                    ..Broken::new(Invariant::I5, Kind::SpuriousInterrupt)
-                },
-                at,
-            );
+            return;
+        }
+        let victim = Party::Guest(self.guests[guest].context);
+        self.unfounded(victim, at);
+    }
+
+    /// The host's perf is entered by the PMU's interrupt: for its own counters, or for those of the vCPU that is loaded.
+    pub(crate) fn host_interrupted(&mut self, at: &At<'_>) {
+        self.findings.premise(Invariant::I5);
+        self.interrupted_in_a_row(None, at);
+        let host = &self.hosts[at.id];
+        let guest = host.loaded.and_then(|context| self.guest(context));
+        if !host.ideal.registers().interrupt() && !guest.is_some_and(|guest| self.guests[guest].interrupt()) {
+            self.unfounded(Party::Host, at);
+        }
+    }
+
+    /// `victim` is interrupted, and has no interrupt condition that is true.
+    fn unfounded(&mut self, victim: Party, at: &At<'_>) {
+        let of_host = victim != Party::Host && self.hosts[at.id].ideal.registers().interrupt();
+        let of_guest = || {
+            let other =
+                |guest: &&crate::guest::Guest| Party::Guest(guest.context) != victim && guest.interrupt();
+            self.guests.iter().find(other).map(|guest| Party::Guest(guest.context))
+        };
+        let (kind, other) = match if of_host { Some(Party::Host) } else { of_guest() } {
+            Some(other) => (Kind::MisattributedInterrupt, other),
+            None => (Kind::SpuriousInterrupt, Party::Kvm),
+        };
+        self.violated(Broken { victim, other, actual: 1, ..Broken::new(Invariant::I5, kind) }, at);
+    }
+
+    /// KVM has found nothing pending for a vCPU in WFI, which sleeps.
+    pub(crate) fn blocks(&mut self, guest: usize, at: &At<'_>) {
+        let guest = &self.guests[guest];
+        if let Some(since) = guest.since {
+            let passed = at.cpu.now().saturating_sub(since);
+            let victim = Party::Guest(guest.context);
+            self.in_time(Kind::LostInterrupt, victim, passed, passed, Some(since), at);
         }
     }
 }

@@ -10,10 +10,12 @@
 //! | [`host`] | the host's PMU on a CPU as it should be |
 //! | [`owner`] | whose each counter is, and since when |
 //! | `residency` | who is loaded where: I9 |
+//! | [`swap`] | what is seen amid vcpu_load and vcpu_put: I9 |
 //! | `event` | an event of the host's, and its truth |
 //! | `events` | what the host's perf events count, and when: I3, I10 |
 //! | `views` | what a guest reads: I1, I4, I6, I7, I8 |
-//! | `interrupts` | when it is interrupted: I5 |
+//! | `interrupts` | when a guest and the host are interrupted: I5 |
+//! | `progress` | whether somebody gets anywhere: I12 |
 //! | `traffic` | what others write and the host's perf reads: I2, I3 |
 
 #![forbid(unsafe_code)]
@@ -27,7 +29,9 @@ pub mod host;
 mod interrupts;
 pub mod note;
 pub mod owner;
+mod progress;
 mod residency;
+pub mod swap;
 mod traffic;
 mod views;
 pub mod window;
@@ -45,9 +49,10 @@ use guest::Guest;
 use host::Host;
 use window::Window;
 
-/// First code of the marks of entries of guests' software, and of its PMU interrupt's.
+/// Codes of the marks of entries of the host's software by the PMU's interrupt, and of guests' by theirs and for a report.
+const HOST_PMU_IRQ: u16 = 1;
 const GUEST_ENTRY: u16 = 16;
-const PMU_IRQ: u16 = GUEST_ENTRY + 1;
+const PMU_IRQ: u16 = GUEST_ENTRY + HOST_PMU_IRQ;
 /// Codes of the marks of the host's entries when a thread is switched in, and out.
 const TASK_IN: u16 = 6;
 const TASK_OUT: u16 = 7;
@@ -180,6 +185,7 @@ impl Observer for Judge {
         }
         let Some(running) = cpu.running() else { return };
         let at = At { cpu, id, world, running };
+        self.worked(&at);
         self.step(by, what, &at);
         if what == What::Reset {
             self.events.reset(&at);
@@ -197,14 +203,20 @@ impl Observer for Judge {
                 }
             }
             What::Mark { code: PMU_IRQ, .. } => self.interrupted(&at),
-            What::Mark { code: TASK_IN | TASK_OUT, .. } => self.handed_over(&at),
+            What::Mark { code, .. } if code < GUEST_ENTRY => {
+                if matches!(code, TASK_IN | TASK_OUT) {
+                    self.handed_over(&at);
+                }
+                self.host_entered(code, &at);
+            }
+            What::Idled { from } => self.waited(from, &at),
             What::Note { code, a, .. } if (note::EVENT_OPEN..=note::EVENT_COUNT).contains(&code) => {
                 if by == By::Software && !running.guest {
                     self.event_noted(code, a, &at);
                 }
             }
             What::Note { code, a, b } => self.noted(code, a, b, &at),
-            What::Isb | What::Idled { .. } | What::Reset | What::Mark { .. } => {}
+            What::Isb | What::Reset | What::Mark { .. } => {}
         }
         // What it is entered with is compared once the access for which it left is emulated.
         if let Some(guest) = self.running(cpu)
@@ -306,6 +318,9 @@ impl Judge {
             }
         } else if by == By::Software {
             self.host_access(register, written, value, at);
+            if written.is_some() {
+                self.rewritten(register, at);
+            }
         } else if written.is_some() && register.kind() == Of::MdcrEl2 {
             self.mdcr_written(value, at);
         }
@@ -323,6 +338,10 @@ impl Judge {
                 party => party,
             };
             host.owners.pass(n, owner, at.cpu.now());
+            if by == By::Kvm && !at.running.guest && host.loaded.is_none() {
+                let broken = Broken::new(Invariant::I9, Kind::NotLoaded);
+                self.violated(Broken { register: Some(register), actual: value, ..broken }, at);
+            }
         }
     }
 }

@@ -64,3 +64,8 @@ pub mod attribute {
     /// It is enabled.
     pub const ENABLED: u16 = 1 << 9;
 }
+/// kvm_vcpu_block: nothing is pending for the vCPU, which sleeps. First operand: its context.
+pub const VCPU_BLOCKS: u32 = 32;
+/// The simulation cannot go on: virtual time passes, and nobody gets anywhere. First operand: the vCPU's context, or
+/// the host's.
+pub const LIVELOCK: u32 = 33;

@@ -18,6 +18,8 @@ pub enum Window {
     StoppedByDriver,
     /// See [`WINDOWS`].
     CountersLent,
+    /// See [`WINDOWS`].
+    InterruptsInARow,
 }
 
 /// What a tolerance is.
@@ -36,7 +38,7 @@ pub struct Allowed {
 }
 
 /// All tolerances.
-pub const WINDOWS: [Allowed; 6] = [
+pub const WINDOWS: [Allowed; 7] = [
     Allowed {
         name: "unknown after reset",
         opened: "reset of the vCPU",
@@ -53,9 +55,9 @@ pub const WINDOWS: [Allowed; 6] = [
     },
     Allowed {
         name: "interrupt on its way",
-        opened: "the guest's interrupt condition becomes true",
+        opened: "the interrupt condition of a guest or the host becomes true",
         closed: "the PMU's interrupt has reached the CPU",
-        allowed: "the guest goes on for as many cycles as the level takes (pmi_delay)",
+        allowed: "who is to be interrupted goes on for as many cycles as the level takes (pmi_delay)",
         source: "Arm ARM, PMU overflow interrupts: in finite time",
     },
     Allowed {
@@ -79,4 +81,14 @@ pub const WINDOWS: [Allowed; 6] = [
         allowed: "a pinned event of the host's that is enabled waits for a counter that the vCPU has",
         source: "the partitioned vPMU's rule of ownership; Linux kernel/events/core.c, perf_load_guest_context()",
     },
+    Allowed {
+        name: "interrupts in a row",
+        opened: "a PMU interrupt is taken",
+        closed: "who was interrupted has worked, or waits",
+        allowed: "as many further interrupts, one after the other, as IN_A_ROW says",
+        source: "A tenth of the interrupts by which Linux judges a line to be stuck: kernel/irq/spurious.c, note_interrupt()",
+    },
 ];
+
+/// PMU interrupts that may follow one another before anything is got done.
+pub const IN_A_ROW: u32 = 10_000;

@@ -1,0 +1,217 @@
+//! A guest and the host are interrupted when their overflow condition is true: neither later than the level takes to
+//! arrive, nor otherwise; and interrupts do not take all.
+
+use judge::finding::{Invariant, Kind, Party, Violation};
+use judge::window::IN_A_ROW;
+use judge::{Judge, VcpuSetup, note};
+use pmu::burst::{Burst, Operation};
+use pmu::feature::Features;
+use pmu::machine::{Costs, Machine};
+use pmu::observer::By;
+use pmu::register::{Kind as Of, Register};
+
+const COSTS: Costs = Costs { mrs: 0, msr: 0, isb: 0 };
+const DELAY: u64 = 7;
+const LEFT: u64 = 100;
+const HOST: usize = 0;
+const GUEST: usize = 1;
+const OTHER: usize = 2;
+const HOST_PMU_IRQ: u16 = 1;
+const GUEST_PMU_IRQ: u16 = 17;
+
+/// The host at EL2, two vCPUs none of which is loaded, and all known of their PMUs.
+fn machine() -> Machine<Judge> {
+    let features = Features { counters: 4, pmi_delay: DELAY, ..Features::default() };
+    let mut machine = Machine::new(vec![features.clone()], &[], COSTS).expect("possible");
+    machine.add_profile(&[]).expect("possible");
+    for guest in [false, true, true] {
+        machine.add_context(guest);
+    }
+    let vcpu = |context| VcpuSetup { context, counters: 4, pmuver: 6, denied: Vec::new() };
+    let mut machine = machine.observed_by(Judge::new(&[features], vec![vcpu(GUEST), vcpu(OTHER)]));
+    machine.set_running(0, HOST, 2, 0).expect("it exists");
+    machine
+}
+
+fn writes(machine: &mut Machine<Judge>, by: By, each: &[(Of, u64)]) {
+    let mut burst = Burst::default();
+    for &(of, value) in each {
+        burst.post(Operation::Msr, u32::from(Register::of(of).encoding()), value);
+    }
+    machine.execute_by(by, 0, &mut burst, 0, false).expect("it runs");
+}
+
+/// Whose software runs has its cycle counter overflow after `LEFT` cycles.
+fn counts(machine: &mut Machine<Judge>, el2: u64) {
+    let all = u64::from(u32::MAX);
+    let cycle = 1 << 31;
+    let each = [
+        (Of::Pmcntenclr, all),
+        (Of::Pmintenclr, all),
+        (Of::Pmovsclr, all),
+        (Of::Pmccfiltr, el2),
+        (Of::Pmccntr, 0_u64.wrapping_sub(LEFT)),
+        (Of::Pmcntenset, cycle),
+        (Of::Pmintenset, cycle),
+        (Of::Pmcr, 1 << 6 | 1),
+    ];
+    writes(machine, By::Software, &each);
+}
+
+/// The vCPU is loaded, and what is the host's of the PMU is off.
+fn loads(machine: &mut Machine<Judge>, context: usize) {
+    machine.note(0, note::VCPU_LOAD, context as u64, 0).expect("it exists");
+    machine.note(0, note::VCPU_LOADED, context as u64, 0).expect("it exists");
+    machine.set_running(0, context, 1, 0).expect("it exists");
+}
+
+fn exits(machine: &mut Machine<Judge>) {
+    machine.set_running(0, HOST, 2, 0).expect("it exists");
+    machine.guest_timing_exit(0, 0, 0).expect("it exists");
+}
+
+fn found(machine: &Machine<Judge>) -> Vec<(Invariant, Kind, Party)> {
+    of(machine.observer().findings().violations())
+}
+
+fn of(violations: &[Violation]) -> Vec<(Invariant, Kind, Party)> {
+    violations.iter().map(|found| (found.invariant, found.kind, found.victim)).collect()
+}
+
+/// Interrupts notwithstanding, as on a CPU to which the level has not come.
+fn works_on(machine: &mut Machine<Judge>, context: usize, cycles: u64) {
+    let el = if context == HOST { 2 } else { 1 };
+    machine.work(0, context, el, 0, 0).expect("it exists");
+    machine.charge(0, 0, cycles).expect("it exists");
+    exits(machine);
+}
+
+fn at_edge(machine: &Machine<Judge>, window: &str) -> u64 {
+    machine.observer().findings().windows().find(|(name, ..)| *name == window).expect("it is there").2
+}
+
+#[test]
+fn a_guest_works_on_for_as_long_as_the_level_takes_and_no_cycle_longer() {
+    for (over, expected) in
+        [(0, vec![]), (1, vec![(Invariant::I5, Kind::LateInterrupt, Party::Guest(GUEST))])]
+    {
+        let mut machine = machine();
+        loads(&mut machine, GUEST);
+        counts(&mut machine, 0);
+        works_on(&mut machine, GUEST, LEFT + DELAY + over);
+        assert_eq!(found(&machine), expected);
+        assert_eq!(at_edge(&machine, "interrupt on its way"), 1 - over);
+        for late in machine.observer().findings().violations() {
+            assert_eq!((late.expected, late.actual), (DELAY, DELAY + over));
+            assert_eq!(late.since, Some(LEFT));
+        }
+    }
+}
+
+#[test]
+fn the_host_works_on_for_as_long_as_the_level_takes_and_no_cycle_longer() {
+    for (over, expected) in [(0, vec![]), (1, vec![(Invariant::I5, Kind::LateInterrupt, Party::Host)])] {
+        let mut machine = machine();
+        counts(&mut machine, 1 << 27);
+        works_on(&mut machine, HOST, LEFT + DELAY + over);
+        assert_eq!(found(&machine), expected);
+    }
+}
+
+#[test]
+fn a_host_that_masks_interrupts_is_not_late() {
+    let mut machine = machine();
+    counts(&mut machine, 1 << 27);
+    machine.charge(0, 0, LEFT + DELAY + 1000).expect("it exists");
+    machine.mark(0, HOST_PMU_IRQ, 0, 0).expect("it exists");
+    assert_eq!(found(&machine), []);
+}
+
+#[test]
+fn an_overflow_of_the_host_s_whose_flag_kvm_has_cleared_is_lost() {
+    let mut machine = machine();
+    counts(&mut machine, 1 << 27);
+    machine.charge(0, 0, LEFT).expect("it exists");
+    writes(&mut machine, By::Kvm, &[(Of::Pmovsclr, 1 << 31)]);
+    works_on(&mut machine, HOST, DELAY + 1);
+    assert_eq!(found(&machine), [(Invariant::I5, Kind::LostInterrupt, Party::Host)]);
+}
+
+#[test]
+fn a_vcpu_that_blocks_with_its_interrupt_condition_true_has_lost_an_interrupt() {
+    for (over, expected) in
+        [(0, vec![]), (1, vec![(Invariant::I5, Kind::LostInterrupt, Party::Guest(GUEST))])]
+    {
+        let mut machine = machine();
+        loads(&mut machine, GUEST);
+        counts(&mut machine, 0);
+        machine.charge(0, 0, LEFT).expect("it exists");
+        exits(&mut machine);
+        machine.charge(0, 0, DELAY + over).expect("it exists");
+        machine.note(0, note::VCPU_BLOCKS, GUEST as u64, 0).expect("it exists");
+        assert_eq!(found(&machine), expected);
+    }
+}
+
+#[test]
+fn an_interrupt_of_nobody_s_is_spurious_and_one_of_another_s_misattributed() {
+    let mut nobody_s = machine();
+    nobody_s.mark(0, HOST_PMU_IRQ, 0, 0).expect("it exists");
+    assert_eq!(found(&nobody_s), [(Invariant::I5, Kind::SpuriousInterrupt, Party::Host)]);
+
+    let mut another_s = machine();
+    loads(&mut another_s, GUEST);
+    counts(&mut another_s, 0);
+    another_s.charge(0, 0, LEFT).expect("it exists");
+    exits(&mut another_s);
+    another_s.mark(0, HOST_PMU_IRQ, 0, 0).expect("it exists");
+    assert_eq!(found(&another_s), [], "the host's handler finds the flag of the vCPU that is loaded");
+    another_s.note(0, note::VCPU_PUT, GUEST as u64, 0).expect("it exists");
+    another_s.note(0, note::VCPU_IS_PUT, GUEST as u64, 0).expect("it exists");
+    loads(&mut another_s, OTHER);
+    another_s.mark(0, GUEST_PMU_IRQ, 0, 0).expect("it exists");
+    let misattributed = another_s.observer().findings().violations();
+    let interrupted: Vec<_> = misattributed.iter().filter(|found| found.invariant == Invariant::I5).collect();
+    assert_eq!(interrupted.len(), 1);
+    assert_eq!(interrupted[0].kind, Kind::MisattributedInterrupt);
+    assert_eq!((interrupted[0].victim, interrupted[0].other), (Party::Guest(OTHER), Party::Guest(GUEST)));
+}
+
+#[test]
+fn a_guest_that_has_cleared_its_flag_by_itself_is_interrupted_once_more_at_most_up_to_its_next_exit() {
+    for (leaves, expected) in
+        [(false, vec![]), (true, vec![(Invariant::I5, Kind::SpuriousInterrupt, Party::Guest(GUEST))])]
+    {
+        let mut machine = machine();
+        loads(&mut machine, GUEST);
+        counts(&mut machine, 0);
+        machine.charge(0, 0, LEFT).expect("it exists");
+        writes(&mut machine, By::Software, &[(Of::Pmovsclr, 1 << 31)]);
+        if leaves {
+            exits(&mut machine);
+        }
+        machine.mark(0, GUEST_PMU_IRQ, 0, 0).expect("it exists");
+        assert_eq!(found(&machine), expected);
+    }
+}
+
+#[test]
+fn interrupts_in_a_row_end_in_a_livelock_unless_something_is_got_done_between_them() {
+    for (further, works, expected) in [
+        (IN_A_ROW, false, vec![]),
+        (IN_A_ROW + 1, false, vec![(Invariant::I12, Kind::Livelock, Party::Host)]),
+        (IN_A_ROW + 1, true, vec![]),
+    ] {
+        let mut machine = machine();
+        counts(&mut machine, 1 << 27);
+        machine.charge(0, 0, LEFT).expect("it exists");
+        for n in 0..=further {
+            machine.mark(0, HOST_PMU_IRQ, 0, 0).expect("it exists");
+            if works && n == IN_A_ROW / 2 {
+                works_on(&mut machine, HOST, 1);
+            }
+        }
+        assert_eq!(found(&machine), expected);
+        assert_eq!(at_edge(&machine, "interrupts in a row") > 0, !works);
+    }
+}
