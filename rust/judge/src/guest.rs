@@ -6,10 +6,10 @@
 
 use pmu::access::Outcome;
 use pmu::cpu::{Cpu, Running};
-use pmu::feature::Features;
-use pmu::field::pmcr;
+use pmu::feature::{Features, PMUV3P5};
+use pmu::field::{pmcr, pmevtyper};
 use pmu::register::{Kind as Of, Register};
-use pmu::registers::CYCLE;
+use pmu::registers::{CHAIN, CPU_CYCLES, CYCLE, SW_INCR};
 use pmu::tally::World;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +35,15 @@ struct Known {
     interrupts: u64,
     flags: u64,
     select: bool,
+    /// PMCR_EL0.LC as written: RES1 here, where software writes a 1 (SBOP), and KVM's emulation goes by what it wrote.
+    long_cycles: bool,
+}
+
+/// The value of a register in which the ideal does not keep all that is written.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Written {
+    types: [u64; CYCLE + 1],
+    pmcr: u64,
 }
 
 /// A vCPU as the judge sees it.
@@ -45,8 +54,9 @@ pub struct Guest {
     /// Its PMU as it should be.
     pub ideal: Cpu,
     /// Events that the VM's filter denies.
-    denied: Vec<u16>,
+    pub(crate) denied: Vec<u16>,
     known: Known,
+    written: Written,
     /// What has trapped.
     pub trapped: Option<Trapped>,
     /// The machine's time up to which the ideal has got, while the guest runs.
@@ -94,6 +104,7 @@ impl Guest {
             ideal,
             denied,
             known: Known::default(),
+            written: Written::default(),
             trapped: None,
             up_to: 0,
             lowered: false,
@@ -152,38 +163,70 @@ impl Guest {
             .is_some_and(|n| implemented >> n & 1 == 0 || n == CYCLE && register.kind() == Of::Pmxevcntr)
     }
 
+    /// Has one of its counters or their types this value, or is one UNKNOWN?
+    #[must_use]
+    pub fn reads(&self, value: u64) -> bool {
+        let implemented = self.ideal.registers().implemented();
+        (0..=CYCLE)
+            .filter(|&n| implemented >> n & 1 != 0)
+            .any(|n| !self.certain(n) || self.ideal.counter(n) == value || self.written.types[n] == value)
+    }
+
+    /// It has written a counter that it has not, by PMSELR_EL0.SEL = 31 perhaps.
+    pub fn absent_written(&mut self) {
+        if self.ideal.read(Register::of(Of::Pmselr), 1) == CYCLE as u64 {
+            self.known.counters &= !(1 << CYCLE);
+        }
+    }
+
     /// Does the VM's filter deny what counter `n` is to count?
-    fn denied(&self, n: usize) -> bool {
+    #[must_use]
+    pub fn denied(&self, n: usize) -> bool {
         !self.denied.is_empty() && self.denied.contains(&self.ideal.registers().event(n))
+    }
+
+    /// Likewise, of an event that KVM may count itself, in memory, where the filter is not asked.
+    fn denied_in_memory(&self, n: usize) -> bool {
+        n != CYCLE && matches!(self.ideal.registers().event(n), SW_INCR | CHAIN) && self.denied(n)
+    }
+
+    /// Is it known what counter `n` reads?
+    fn certain(&self, n: usize) -> bool {
+        let Known { counters, types, enables, .. } = self.known;
+        (counters & enables & (types | 1 << CYCLE)) >> n & 1 != 0 && !self.denied_in_memory(n)
+    }
+
+    /// Overflow flags that are known: without LC that of the cycle counter may come from bit 31, too.
+    fn certain_flags(&self) -> u64 {
+        let Known { flags, long_cycles, .. } = self.known;
+        if long_cycles { flags } else { flags & !(1 << CYCLE) }
     }
 
     /// Compares what a read at `el` has given, or what is there to be read.
     pub fn compare(&mut self, world: &World, register: Register, el: u8, actual: u64) -> Compared {
-        let expected = self.ideal.read(register, el);
+        let expected = self.expected(register, el);
         let all = self.ideal.registers().implemented();
         let (mask, unknown) = match register.kind() {
-            // LC is RES1 where the guest has no AArch32; what KVM has for it is its own. IMP and IDCODE are the CPU's.
-            Of::Pmcr => (pmcr::E | pmcr::N | pmcr::X | pmcr::DP | pmcr::LP, 0),
+            // IMP and IDCODE are the CPU's.
+            Of::Pmcr => (!(pmcr::IMP | pmcr::IDCODE), 0),
             Of::Pmcntenset | Of::Pmcntenclr => (!0, all & !self.known.enables),
             Of::Pmintenset | Of::Pmintenclr => (!0, all & !self.known.interrupts),
-            Of::Pmovsset | Of::Pmovsclr => (!0, all & !self.known.flags),
+            Of::Pmovsset | Of::Pmovsclr => (!0, all & !self.certain_flags()),
             Of::Pmselr => (0x1f, if self.known.select { 0 } else { !0 }),
             Of::Pmuserenr => (!0, 0),
             Of::Pmevcntr | Of::Pmccntr | Of::Pmxevcntr | Of::Pmevtyper | Of::Pmccfiltr | Of::Pmxevtyper => {
                 let n = self.counter(register).unwrap_or(0);
-                let known = self.known.types >> n & 1 != 0 || n == CYCLE;
                 let of_value = matches!(register.kind(), Of::Pmevcntr | Of::Pmccntr | Of::Pmxevcntr);
-                let certain = if of_value {
-                    known && (self.known.counters & self.known.enables) >> n & 1 != 0 && !self.denied(n)
-                } else {
-                    known
-                };
-                (!0, if certain { 0 } else { !0 })
+                let certain =
+                    if of_value { self.certain(n) } else { n == CYCLE || self.known.types >> n & 1 != 0 };
+                let selected =
+                    self.known.select || !matches!(register.kind(), Of::Pmxevcntr | Of::Pmxevtyper);
+                (!0, if certain && selected { 0 } else { !0 })
             }
             _ => return Compared::Same,
         };
-        let differing = (expected ^ actual) & mask;
-        if differing & unknown != 0 {
+        let differing = (expected ^ actual) & mask & !self.reserved(register, actual);
+        if differing & unknown != 0 && self.selected(register) {
             let adopted = expected & !unknown | actual & unknown;
             self.adopt(world, register, adopted);
         }
@@ -192,6 +235,42 @@ impl Guest {
             (0, _) => Compared::Adopted,
             _ => Compared::Differs { expected, mask: mask & !unknown },
         }
+    }
+
+    /// What the guest should read: of a type, what it wrote, which is not what counts where its event is denied.
+    #[must_use]
+    pub fn expected(&self, register: Register, el: u8) -> u64 {
+        match register.kind() {
+            Of::Pmevtyper | Of::Pmccfiltr | Of::Pmxevtyper => {
+                let n = self.counter(register).unwrap_or(CYCLE);
+                self.written.types[n] & self.ideal.registers().filter_mask(n)
+            }
+            _ => self.ideal.read(register, el),
+        }
+    }
+
+    /// Bits that are RES0 or RES1 for the guest, and read as what it last wrote.
+    fn reserved(&self, register: Register, actual: u64) -> u64 {
+        match register.kind() {
+            Of::Pmevtyper | Of::Pmccfiltr | Of::Pmxevtyper => {
+                let n = self.counter(register).unwrap_or(CYCLE);
+                !self.ideal.registers().filter_mask(n) & !(actual ^ self.written.types[n])
+            }
+            Of::Pmcr => {
+                let kept = pmcr::E
+                    | pmcr::X
+                    | pmcr::DP
+                    | pmcr::LP * u64::from(self.ideal.registers().features().has(PMUV3P5));
+                !(kept | pmcr::N) & !(actual ^ self.written.pmcr)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Does the access not go by PMSELR_EL0, or by one that is known?
+    #[must_use]
+    pub fn selected(&self, register: Register) -> bool {
+        self.known.select || !matches!(register.kind(), Of::Pmxevcntr | Of::Pmxevtyper)
     }
 
     /// What was UNKNOWN is this.
@@ -213,11 +292,30 @@ impl Guest {
     /// The guest writes.
     pub fn write(&mut self, world: &World, register: Register, el: u8, value: u64) {
         let before = self.ideal.registers().interrupt();
+        if !self.selected(register) {
+            // Whichever counter it was.
+            let known = &mut self.known;
+            if register.kind() == Of::Pmxevcntr {
+                known.counters = 0
+            } else {
+                known.types = 0
+            };
+            return;
+        }
+        let counter = self.counter(register).unwrap_or(0);
+        let mut effective = value;
+        if matches!(register.kind(), Of::Pmevtyper | Of::Pmxevtyper | Of::Pmccfiltr) {
+            self.retype(counter, value);
+            let event = if counter == CYCLE {
+                CPU_CYCLES
+            } else {
+                value as u16 & self.ideal.registers().filter_mask(counter) as u16
+            };
+            if self.denied.contains(&event) {
+                effective = value & !(pmevtyper::NSK | pmevtyper::NSU) | pmevtyper::P | pmevtyper::U;
+            }
+        }
         let known = &mut self.known;
-        let counter = match register.kind() {
-            Of::Pmevcntr | Of::Pmevtyper => usize::from(register.index()),
-            _ => self.ideal.read(Register::of(Of::Pmselr), 1) as usize & 31,
-        };
         match register.kind() {
             Of::Pmcntenset | Of::Pmcntenclr => known.enables |= value,
             Of::Pmintenset | Of::Pmintenclr => known.interrupts |= value,
@@ -228,6 +326,11 @@ impl Guest {
             Of::Pmccntr => known.counters |= 1 << CYCLE,
             Of::Pmccfiltr => known.types |= 1 << CYCLE,
             Of::Pmcr => {
+                self.written.pmcr = value;
+                if value & pmcr::LC != 0 && !known.long_cycles {
+                    known.flags &= !(1 << CYCLE);
+                }
+                known.long_cycles = value & pmcr::LC != 0;
                 if value & pmcr::P != 0 {
                     known.counters |= (1 << CYCLE) - 1;
                 }
@@ -237,14 +340,37 @@ impl Guest {
             }
             _ => {}
         }
-        self.ideal.write(world, register, el, value);
+        self.ideal.write(world, register, el, effective);
         self.lowered |= before && !self.ideal.registers().interrupt();
+    }
+
+    /// Counter `n` is given another type.
+    fn retype(&mut self, n: usize, value: u64) {
+        if self.denied_in_memory(n) {
+            self.known.counters &= !(1 << n);
+        }
+        self.written.types[n] = value;
     }
 
     /// Is its interrupt condition true, and known to be?
     #[must_use]
     pub fn interrupt(&self) -> bool {
+        self.condition(self.certain_flags(), self.known.interrupts)
+    }
+
+    /// May its interrupt condition be true, for what is known?
+    #[must_use]
+    pub fn may_interrupt(&self) -> bool {
+        let all = self.ideal.registers().implemented();
+        let flags = self.ideal.read(Register::of(Of::Pmovsset), 1) | all & !self.certain_flags();
+        let enabled = self.ideal.read(Register::of(Of::Pmintenset), 1) | all & !self.known.interrupts;
+        self.ideal.read(Register::of(Of::Pmcr), 1) & pmcr::E != 0 && flags & enabled != 0
+    }
+
+    fn condition(&self, flags: u64, interrupts: u64) -> bool {
+        let read = |of| self.ideal.read(Register::of(of), 1);
         self.ideal.registers().interrupt()
+            && read(Of::Pmovsset) & flags & read(Of::Pmintenset) & interrupts != 0
     }
 
     /// For how many cycles of the guest's it has been.

@@ -90,8 +90,8 @@ impl Judge {
         at: &At<'_>,
     ) {
         self.findings.premise(Invariant::I8);
-        if self.guests[guest].absent(register) {
-            self.findings.window(Window::AbsentCounter, false);
+        if self.guests[guest].absent(register) && self.guests[guest].selected(register) {
+            self.absent_accessed(guest, register, written.is_some(), value, at);
             return;
         }
         if let Outcome::Undefined(_) | Outcome::Trapped(_) =
@@ -115,6 +115,37 @@ impl Judge {
         }
     }
 
+    /// Of a counter that it has not, a guest's access that is executed reads 0, or what one of its own counters has
+    /// (PMSELR_EL0 selects an UNKNOWN one); a write is ignored, or KVM takes SEL = 31 for the cycle counter.
+    fn absent_accessed(&mut self, guest: usize, register: Register, write: bool, value: u64, at: &At<'_>) {
+        self.findings.window(Window::AbsentCounter, false);
+        if write {
+            self.guests[guest].absent_written();
+            return;
+        }
+        if value != 0 && !self.guests[guest].reads(value) {
+            let victim = Party::Guest(at.running.context);
+            let broken = Broken::new(Invariant::I1, Kind::GuestRead);
+            let other = self.whose(at, register, value, victim).unwrap_or(Party::Nobody);
+            self.violated(Broken { register: Some(register), victim, other, actual: value, ..broken }, at);
+        }
+    }
+
+    /// Who else has this value in the register.
+    fn whose(&self, at: &At<'_>, register: Register, value: u64, victim: Party) -> Option<Party> {
+        if value == 0 {
+            return None;
+        }
+        if self.hosts[at.id].ideal.read(register, 2) == value {
+            return Some(Party::Host);
+        }
+        let others = self.guests.iter().filter(|other| Party::Guest(other.context) != victim);
+        others
+            .filter(|other| other.ideal.read(register, 1) == value)
+            .map(|other| Party::Guest(other.context))
+            .next()
+    }
+
     pub(crate) fn taken(&mut self, encoding: u16, write: bool, value: u64, to: u8, at: &At<'_>) {
         let Some(guest) = self.running(at.cpu) else { return };
         let el = at.running.el;
@@ -129,7 +160,9 @@ impl Judge {
     pub(crate) fn undefined(&mut self, guest: usize, encoding: u16, el: u8, write: bool, at: &At<'_>) {
         let Some(register) = Register::decode(encoding) else { return };
         self.findings.premise(Invariant::I8);
-        if self.guests[guest].absent(register) {
+        if !self.guests[guest].selected(register) {
+            self.findings.window(Window::UnknownAfterReset, false);
+        } else if self.guests[guest].absent(register) {
             self.findings.window(Window::AbsentCounter, false);
         } else if self.guests[guest].outcome(register, el, write) == Outcome::Executed {
             let context = self.guests[guest].context;
