@@ -69,6 +69,12 @@ pub enum Kind {
     HostRead,
     /// What is on the CPU of an event of the host's.
     HostState,
+    /// What KVM_GET_ONE_REG gave.
+    OneReg,
+    /// What KVM writes into a register of the guest's on the CPU.
+    Restored,
+    /// KVM accesses a register that another one selects, before that is synchronised.
+    Unsynchronised,
     /// A guest runs on a CPU on which its vCPU is not loaded.
     NotLoaded,
 }
@@ -85,6 +91,9 @@ impl Kind {
             Self::SpuriousInterrupt => "spurious_interrupt",
             Self::HostRead => "host_read",
             Self::HostState => "host_state",
+            Self::OneReg => "one_reg",
+            Self::Restored => "restored",
+            Self::Unsynchronised => "unsynchronised",
             Self::NotLoaded => "not_loaded",
         }
     }

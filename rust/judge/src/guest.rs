@@ -57,6 +57,8 @@ pub struct Guest {
     pub(crate) denied: Vec<u16>,
     known: Known,
     written: Written,
+    /// The filter is new to the ideal.
+    refilter: bool,
     /// What has trapped.
     pub trapped: Option<Trapped>,
     /// The machine's time up to which the ideal has got, while the guest runs.
@@ -102,6 +104,7 @@ impl Guest {
         Self {
             context,
             ideal,
+            refilter: !denied.is_empty(),
             denied,
             known: Known::default(),
             written: Written::default(),
@@ -113,10 +116,104 @@ impl Guest {
         }
     }
 
+    /// Userspace sets its number of counters, before it runs.
+    pub fn set_counters(&mut self, world: &World, counters: u8) {
+        let features = Features { counters, ..self.ideal.registers().features().clone() };
+        let before = std::mem::replace(&mut self.ideal, Cpu::new(self.context, features));
+        let of = |kind| Register::of(kind);
+        let counters = (0..counters).flat_map(|n| [Register::pmevcntr(n), Register::pmevtyper(n)]);
+        let others = [Of::Pmccntr, Of::Pmccfiltr, Of::Pmcntenset, Of::Pmintenset, Of::Pmovsset].map(of);
+        let last = [Of::Pmselr, Of::Pmuserenr, Of::Pmcr].map(of);
+        for register in counters.chain(others).chain(last) {
+            self.ideal.write(world, register, 1, before.read(register, 1));
+        }
+    }
+
+    /// Userspace denies or allows events, of so many that there are; what the first filter does not name is as it says
+    /// not.
+    pub fn filter(&mut self, all: u32, events: std::ops::Range<u32>, deny: bool) {
+        let denied = &mut self.denied;
+        if !deny && denied.is_empty() {
+            denied.extend((0..all).map(|event| event as u16));
+        }
+        denied.retain(|&event| !events.contains(&u32::from(event)));
+        if deny {
+            denied.extend(events.map(|event| event as u16));
+        }
+        self.refilter = true;
+    }
+
+    /// Userspace writes a register by KVM_SET_ONE_REG. Does it depend on the kernel what comes of it? That is UNKNOWN
+    /// then.
+    pub fn user_writes(&mut self, world: &World, register: Register, value: u64) -> bool {
+        let all = self.ideal.registers().implemented();
+        let (set, clear, sets) = match register.kind() {
+            Of::Pmcntenset => (Of::Pmcntenset, Of::Pmcntenclr, true),
+            Of::Pmcntenclr => (Of::Pmcntenset, Of::Pmcntenclr, false),
+            Of::Pmintenset => (Of::Pmintenset, Of::Pmintenclr, true),
+            Of::Pmintenclr => (Of::Pmintenset, Of::Pmintenclr, false),
+            Of::Pmovsset => (Of::Pmovsset, Of::Pmovsclr, true),
+            Of::Pmovsclr => (Of::Pmovsset, Of::Pmovsclr, false),
+            Of::Pmcr => {
+                self.write(world, register, 1, value & !(pmcr::P | pmcr::C | pmcr::N));
+                let events = if value & pmcr::P != 0 { (1 << CYCLE) - 1 } else { 0 };
+                let cycles = if value & pmcr::C != 0 { 1 << CYCLE } else { 0 };
+                self.known.counters &= !(events | cycles);
+                return events | cycles != 0;
+            }
+            _ => {
+                self.write(world, register, 1, value);
+                return false;
+            }
+        };
+        let before = self.ideal.read(Register::of(set), 1);
+        let known = match set {
+            Of::Pmcntenset => &mut self.known.enables,
+            Of::Pmintenset => &mut self.known.interrupts,
+            _ => &mut self.known.flags,
+        };
+        // As the view that it is, and assigned.
+        let (as_view, assigned) = if sets { (before | value, value) } else { (before & !value, value) };
+        let old = !value;
+        let same = !(as_view ^ assigned) & (!old | *known);
+        *known = same & all;
+        let unclear = all & !*known != 0;
+        let known = *known;
+        self.ideal.write(world, Register::of(clear), 1, all & !(assigned & known));
+        self.ideal.write(world, Register::of(set), 1, assigned & known);
+        unclear
+    }
+
+    /// What its filter denies does not count, whatever its type says.
+    fn apply_filter(&mut self, world: &World) {
+        self.refilter = false;
+        let implemented = self.ideal.registers().implemented();
+        for n in (0..=CYCLE).filter(|&n| implemented >> n & 1 != 0) {
+            let register =
+                if n == CYCLE { Register::of(Of::Pmccfiltr) } else { Register::pmevtyper(n as u8) };
+            let effective = self.effective(n, self.written.types[n]);
+            self.ideal.write(world, register, 1, effective);
+        }
+    }
+
+    /// The type that counts where this one is written.
+    fn effective(&self, n: usize, value: u64) -> u64 {
+        let mask = self.ideal.registers().filter_mask(n);
+        let event = if n == CYCLE { CPU_CYCLES } else { (value & mask & pmevtyper::EVT_COUNT) as u16 };
+        if self.denied.contains(&event) {
+            value & !(pmevtyper::NSK | pmevtyper::NSU) | pmevtyper::P | pmevtyper::U
+        } else {
+            value
+        }
+    }
+
     /// It runs on `cpu` from now on, or goes on there at another level or under another profile.
     pub fn runs(&mut self, running: Running, cpu: &Cpu, world: &World) {
         self.up_to = cpu.now();
         self.ideal.follow(world, running);
+        if self.refilter {
+            self.apply_filter(world);
+        }
     }
 
     /// It has run on `cpu` up to now.
@@ -306,14 +403,7 @@ impl Guest {
         let mut effective = value;
         if matches!(register.kind(), Of::Pmevtyper | Of::Pmxevtyper | Of::Pmccfiltr) {
             self.retype(counter, value);
-            let event = if counter == CYCLE {
-                CPU_CYCLES
-            } else {
-                value as u16 & self.ideal.registers().filter_mask(counter) as u16
-            };
-            if self.denied.contains(&event) {
-                effective = value & !(pmevtyper::NSK | pmevtyper::NSU) | pmevtyper::P | pmevtyper::U;
-            }
+            effective = self.effective(counter, value);
         }
         let known = &mut self.known;
         match register.kind() {

@@ -9,6 +9,7 @@
 //! | [`guest`] | a vCPU's PMU as it should be |
 //! | [`host`] | the host's PMU on a CPU as it should be |
 //! | `residency` | who is loaded where: I9 |
+//! | `one_reg` | what a VMM reads and sets: I11 |
 //! | `views` | what a guest reads: I1, I4, I6, I7, I8 |
 //! | `interrupts` | when it is interrupted: I5 |
 //! | `traffic` | what the host's perf reads: I2, I3 |
@@ -21,6 +22,7 @@ pub mod guest;
 pub mod host;
 mod interrupts;
 pub mod note;
+mod one_reg;
 mod residency;
 mod traffic;
 mod views;
@@ -30,7 +32,7 @@ use pmu::cpu::{Cpu, Running};
 use pmu::feature::Features;
 use pmu::observer::{By, Observer, What};
 use pmu::register::{Kind as Of, Register};
-use pmu::tally::World;
+use pmu::tally::{Class, World};
 use serde::{Deserialize, Serialize};
 
 use finding::{Did, Findings, Invariant, Kind, Party, Step, Violation};
@@ -41,6 +43,9 @@ use window::Window;
 /// First code of the marks of entries of guests' software, and of its PMU interrupt's.
 const GUEST_ENTRY: u16 = 16;
 const PMU_IRQ: u16 = GUEST_ENTRY + 1;
+
+/// What a VMM does before anything runs on a CPU is seen there.
+const BEFORE_BOOT: Running = Running { context: 0, tally: 0, el: 2, guest: false, class: Class::HostEl2 };
 
 /// What the judge is told of a vCPU: what its VMM knows.
 #[derive(Clone, Debug)]
@@ -166,7 +171,11 @@ impl Observer for Judge {
         if what == What::Reset {
             self.hosts[id].ideal.warm_reset(world);
         }
-        let Some(running) = cpu.running() else { return };
+        let running = match (cpu.running(), what) {
+            (Some(running), _) => running,
+            (None, What::Note { .. }) => BEFORE_BOOT,
+            _ => return,
+        };
         let at = At { cpu, id, world, running };
         self.step(by, what, &at);
         match what {

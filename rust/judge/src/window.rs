@@ -14,6 +14,8 @@ pub enum Window {
     InterruptOnItsWay,
     /// See [`WINDOWS`].
     Polled,
+    /// See [`WINDOWS`].
+    UserView,
 }
 
 /// What a tolerance is.
@@ -32,7 +34,7 @@ pub struct Allowed {
 }
 
 /// All tolerances.
-pub const WINDOWS: [Allowed; 4] = [
+pub const WINDOWS: [Allowed; 5] = [
     Allowed {
         name: "unknown after reset",
         opened: "reset of the vCPU",
@@ -60,5 +62,12 @@ pub const WINDOWS: [Allowed; 4] = [
         closed: "its next exit",
         allowed: "an interrupt that KVM had made pending before",
         source: "Arm GIC architecture specification, level-sensitive interrupts; Linux arch/arm64/kvm/pmu-emul.c",
+    },
+    Allowed {
+        name: "view set by userspace",
+        opened: "KVM_SET_ONE_REG of a set or clear view, or of PMCR_EL0 with P or C",
+        closed: "the next read of the bit or counter, by the guest or by KVM_GET_ONE_REG",
+        allowed: "the views set and clear (up to Linux 6.14), or assign (since 6.15); P and C reset at the first run, or never",
+        source: "Linux arch/arm64/kvm/sys_regs.c, set_pmreg(), set_pmcr(); arch/arm64/kvm/pmu-emul.c, kvm_vcpu_reload_pmu()",
     },
 ];
