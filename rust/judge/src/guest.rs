@@ -290,13 +290,25 @@ impl Guest {
     /// Is it known what counter `n` reads?
     fn certain(&self, n: usize) -> bool {
         let Known { counters, types, enables, .. } = self.known;
-        (counters & enables & (types | 1 << CYCLE)) >> n & 1 != 0 && !self.denied_in_memory(n)
+        let chains = n % 2 == 1 && n < CYCLE && self.ideal.registers().event(n) == CHAIN;
+        (counters & enables & (types | 1 << CYCLE)) >> n & 1 != 0
+            && !self.denied_in_memory(n)
+            && (!chains || self.certain(n - 1))
+    }
+
+    /// What the counters of `mask` have counted up to now is not known, nor then what those above have that chain.
+    fn forget(&mut self, mask: u64) {
+        let mask = mask | mask << 1 & ((1 << CYCLE) - 1);
+        self.known.counters &= !mask;
+        self.known.flags &= !mask;
     }
 
     /// Overflow flags that are known: without LC that of the cycle counter may come from bit 31, too.
     fn certain_flags(&self) -> u64 {
-        let Known { flags, long_cycles, .. } = self.known;
-        if long_cycles { flags } else { flags & !(1 << CYCLE) }
+        let Known { flags, long_cycles, enables, .. } = self.known;
+        let off = enables & !self.ideal.read(Register::of(Of::Pmcntenset), 1);
+        let sure = (0..=CYCLE).filter(|&n| self.certain(n)).fold(off, |sure, n| sure | 1 << n);
+        flags & sure & if long_cycles { !0 } else { !(1 << CYCLE) }
     }
 
     /// Compares what a read at `el` has given, or what is there to be read.
@@ -388,7 +400,7 @@ impl Guest {
 
     /// The guest writes.
     pub fn write(&mut self, world: &World, register: Register, el: u8, value: u64) {
-        let before = self.ideal.registers().interrupt();
+        let before = self.may_interrupt();
         if !self.selected(register) {
             // Whichever counter it was.
             let known = &mut self.known;
@@ -405,6 +417,12 @@ impl Guest {
             self.retype(counter, value);
             effective = self.effective(counter, value);
         }
+        let newly = match register.kind() {
+            Of::Pmcntenset | Of::Pmcntenclr => value & !self.known.enables,
+            Of::Pmevtyper | Of::Pmxevtyper if counter != CYCLE => 1 << counter & !self.known.types,
+            _ => 0,
+        };
+        self.forget(newly & self.ideal.registers().implemented());
         let known = &mut self.known;
         match register.kind() {
             Of::Pmcntenset | Of::Pmcntenclr => known.enables |= value,
@@ -431,13 +449,13 @@ impl Guest {
             _ => {}
         }
         self.ideal.write(world, register, el, effective);
-        self.lowered |= before && !self.ideal.registers().interrupt();
+        self.lowered |= before && !self.may_interrupt();
     }
 
     /// Counter `n` is given another type.
     fn retype(&mut self, n: usize, value: u64) {
         if self.denied_in_memory(n) {
-            self.known.counters &= !(1 << n);
+            self.forget(1 << n);
         }
         self.written.types[n] = value;
     }
