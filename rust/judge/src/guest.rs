@@ -67,6 +67,8 @@ pub struct Guest {
     pub lowered: bool,
     /// It has been entered, and what it could read has not been compared since.
     pub fresh: bool,
+    /// It is being put.
+    pub leaving: bool,
     /// The pCPU on which it is loaded.
     pub loaded: Option<usize>,
 }
@@ -112,6 +114,7 @@ impl Guest {
             up_to: 0,
             lowered: false,
             fresh: false,
+            leaving: false,
             loaded: None,
         }
     }
@@ -252,6 +255,16 @@ impl Guest {
         }
     }
 
+    /// Does an access of its own that has trapped, and is not done yet, write this counter?
+    #[must_use]
+    pub fn is_writing(&self, counter: Register) -> bool {
+        let trapped = self.trapped.filter(|trapped| trapped.write);
+        trapped.and_then(|trapped| Register::decode(trapped.register)).is_some_and(|register| {
+            matches!(register.kind(), Of::Pmcr | Of::Pmswinc)
+                || self.counter(register) == self.counter(counter)
+        })
+    }
+
     /// Has the guest no such counter?
     #[must_use]
     pub fn absent(&self, register: Register) -> bool {
@@ -280,6 +293,18 @@ impl Guest {
     #[must_use]
     pub fn denied(&self, n: usize) -> bool {
         !self.denied.is_empty() && self.denied.contains(&self.ideal.registers().event(n))
+    }
+
+    /// The events that the VM's filter denies, as PMCEID0_EL0 (`half` 0) or PMCEID1_EL0 has them.
+    #[must_use]
+    pub fn denied_in(&self, half: u16) -> u64 {
+        let bit = |event: u16| match event & !0x3f {
+            0 => 1 << (event & 31),
+            0x4000 => 1 << (32 + (event & 31)),
+            _ => 0_u64,
+        };
+        let of_half = self.denied.iter().filter(|&&event| event >> 5 & 1 == half);
+        of_half.fold(0, |bits, &event| bits | bit(event))
     }
 
     /// Likewise, of an event that KVM may count itself, in memory, where the filter is not asked.

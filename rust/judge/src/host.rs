@@ -16,6 +16,8 @@ pub struct Host {
     pub ideal: Cpu,
     /// The context that is loaded, or being loaded or put.
     pub loaded: Option<usize>,
+    /// When PMSELR_EL0 was written, if that is not synchronised yet.
+    pub selected: Option<u64>,
     /// Whose value each counter has: who wrote it last.
     pub owners: Vec<Party>,
 }
@@ -25,7 +27,7 @@ impl Host {
     #[must_use]
     pub fn new(id: usize, features: Features) -> Self {
         let ideal = Cpu::new(id, features);
-        Self { ideal, loaded: None, owners: vec![Party::Nobody; CYCLE + 2] }
+        Self { ideal, loaded: None, selected: None, owners: vec![Party::Nobody; CYCLE + 2] }
     }
 
     /// Something else runs on the CPU from now on.

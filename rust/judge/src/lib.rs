@@ -10,6 +10,7 @@
 //! | [`host`] | the host's PMU on a CPU as it should be |
 //! | `residency` | who is loaded where: I9 |
 //! | `one_reg` | what a VMM reads and sets: I11 |
+//! | `restores` | what KVM writes for a guest: I6, I7 |
 //! | `views` | what a guest reads: I1, I4, I6, I7, I8 |
 //! | `interrupts` | when it is interrupted: I5 |
 //! | `traffic` | what the host's perf reads: I2, I3 |
@@ -24,6 +25,7 @@ mod interrupts;
 pub mod note;
 mod one_reg;
 mod residency;
+mod restores;
 mod traffic;
 mod views;
 pub mod window;
@@ -192,7 +194,8 @@ impl Observer for Judge {
             }
             What::Mark { code: PMU_IRQ, .. } => self.interrupted(&at),
             What::Note { code, a, b } => self.noted(code, a, b, &at),
-            What::Isb | What::Idled { .. } | What::Reset | What::Mark { .. } => {}
+            What::Isb => self.hosts[id].selected = None,
+            What::Idled { .. } | What::Reset | What::Mark { .. } => {}
         }
         // What it is entered with is compared once the access for which it left is emulated.
         if let Some(guest) = self.running(cpu)
@@ -241,6 +244,7 @@ impl Judge {
 
     fn runs(&mut self, last: Option<Running>, at: &At<'_>) {
         self.hosts[at.id].runs(at.running, at.world);
+        self.hosts[at.id].selected = None; // an exception, or the return from one
         if !at.running.guest {
             return;
         }
@@ -288,8 +292,11 @@ impl Judge {
             }
         } else if by == By::Software {
             self.host_access(register, written, value, at);
-        } else if written.is_some() && register.kind() == Of::MdcrEl2 {
-            self.hosts[at.id].ideal.write(at.world, register, 2, value);
+        } else {
+            if written.is_some() && register.kind() == Of::MdcrEl2 {
+                self.hosts[at.id].ideal.write(at.world, register, 2, value);
+            }
+            self.kvm_access(register, written, at);
         }
         if written.is_some()
             && let Some(n) = Host::counter(at.cpu, register)

@@ -13,6 +13,12 @@ impl Judge {
                 self.hosts[at.id].loaded = Some(a as usize);
                 if let Some(guest) = guest {
                     self.guests[guest].loaded = Some(at.id);
+                    self.guests[guest].leaving = false;
+                }
+            }
+            note::VCPU_PUT => {
+                if let Some(guest) = guest {
+                    self.guests[guest].leaving = true;
                 }
             }
             note::VCPU_IS_PUT => {

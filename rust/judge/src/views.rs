@@ -3,12 +3,16 @@
 use pmu::access::Outcome;
 use pmu::cpu::Running;
 use pmu::register::{Kind as Of, Register};
+use pmu::registers::CHAIN;
 
 use crate::finding::{Invariant, Kind, Party};
 use crate::guest::{Compared, Trapped};
 use crate::host::Host;
 use crate::window::Window;
 use crate::{At, Broken, Judge};
+
+/// STALL_SLOT_BACKEND, STALL_SLOT_FRONTEND and STALL_SLOT, which mean nothing without PMMIR_EL1.SLOTS.
+const STALL_SLOTS: u64 = 0b111 << (0x3d - 0x20);
 
 impl Judge {
     /// What a guest that is entered could read without a trap is what it should read.
@@ -90,6 +94,10 @@ impl Judge {
         at: &At<'_>,
     ) {
         self.findings.premise(Invariant::I8);
+        if written.is_none() && matches!(register.kind(), Of::Pmceid0 | Of::Pmceid1 | Of::Pmmir) {
+            self.identified(guest, register, value, at);
+            return;
+        }
         if self.guests[guest].absent(register) && self.guests[guest].selected(register) {
             self.absent_accessed(guest, register, written.is_some(), value, at);
             return;
@@ -128,6 +136,29 @@ impl Judge {
             let broken = Broken::new(Invariant::I1, Kind::GuestRead);
             let other = self.whose(at, register, value, victim).unwrap_or(Party::Nobody);
             self.violated(Broken { register: Some(register), victim, other, actual: value, ..broken }, at);
+        }
+    }
+
+    /// PMCEID<n>_EL0 has no event that no CPU implements, CHAIN aside, which KVM counts itself, nor one that the VM's
+    /// filter denies; PMMIR_EL1 has the hardware's value or is RAZ.
+    fn identified(&mut self, guest: usize, register: Register, value: u64, at: &At<'_>) {
+        let (mut some, mut all) = (0, !0);
+        for host in &self.hosts {
+            let read = host.ideal.read(register, 2);
+            (some, all) = (some | read, all & read);
+        }
+        let half = u16::from(register.kind() == Of::Pmceid1);
+        let denied = self.guests[guest].denied_in(half);
+        let (least, most) = match register.kind() {
+            Of::Pmceid0 => (all & !denied & u64::from(u32::MAX), (some | 1 << CHAIN) & !denied),
+            Of::Pmceid1 => (all & !denied & u64::from(u32::MAX) & !STALL_SLOTS, some & !denied),
+            _ => (0, some),
+        };
+        let expected = (value | least) & most;
+        if expected != value {
+            let victim = Party::Guest(at.running.context);
+            let broken = Broken::new(Invariant::I8, Kind::GuestRead);
+            self.violated(Broken { register: Some(register), victim, expected, actual: value, ..broken }, at);
         }
     }
 
