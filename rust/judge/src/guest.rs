@@ -295,6 +295,13 @@ impl Guest {
         !self.denied.is_empty() && self.denied.contains(&self.ideal.registers().event(n))
     }
 
+    /// Is it a counter of an event that is denied, which does not count?
+    #[must_use]
+    pub fn counts_denied(&self, register: Register) -> bool {
+        matches!(register.kind(), Of::Pmevcntr | Of::Pmccntr | Of::Pmxevcntr)
+            && self.counter(register).is_some_and(|n| self.denied(n))
+    }
+
     /// The events that the VM's filter denies, as PMCEID0_EL0 (`half` 0) or PMCEID1_EL0 has them.
     #[must_use]
     pub fn denied_in(&self, half: u16) -> u64 {

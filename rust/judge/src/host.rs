@@ -2,7 +2,7 @@
 
 use pmu::cpu::{Cpu, Running};
 use pmu::feature::Features;
-use pmu::register::{Kind as Of, Register};
+use pmu::register::{Kind as Of, REGISTERS, Register};
 use pmu::registers::CYCLE;
 use pmu::tally::World;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,8 @@ pub struct Host {
     pub selected: Option<u64>,
     /// Whose value each counter has: who wrote it last.
     pub owners: Vec<Party>,
+    /// Likewise each register.
+    pub of_registers: Vec<Party>,
 }
 
 impl Host {
@@ -27,7 +29,13 @@ impl Host {
     #[must_use]
     pub fn new(id: usize, features: Features) -> Self {
         let ideal = Cpu::new(id, features);
-        Self { ideal, loaded: None, selected: None, owners: vec![Party::Nobody; CYCLE + 2] }
+        Self {
+            ideal,
+            loaded: None,
+            selected: None,
+            owners: vec![Party::Nobody; CYCLE + 2],
+            of_registers: vec![Party::Nobody; REGISTERS],
+        }
     }
 
     /// Something else runs on the CPU from now on.
@@ -43,6 +51,17 @@ impl Host {
             Of::Pmccntr => Some(CYCLE),
             Of::Pmxevcntr => Some(cpu.read(Register::of(Of::Pmselr), 2) as usize & 31),
             _ => None,
+        }
+    }
+
+    /// Whose value a register of which each party has its own has; `None` of one that parties share, bit by bit.
+    #[must_use]
+    pub fn owner(&self, cpu: &Cpu, register: Register) -> Option<Party> {
+        match register.kind() {
+            Of::Pmevtyper | Of::Pmccfiltr | Of::Pmselr | Of::Pmuserenr => {
+                Some(self.of_registers[register.id()])
+            }
+            _ => Self::counter(cpu, register).map(|n| self.owners[n]),
         }
     }
 

@@ -298,15 +298,17 @@ impl Judge {
             }
             self.kvm_access(register, written, at);
         }
-        if written.is_some()
-            && let Some(n) = Host::counter(at.cpu, register)
-        {
+        if written.is_some() {
             let owner = match by {
                 _ if at.running.guest => Party::Guest(at.running.context),
                 By::Kvm => self.hosts[at.id].loaded.map_or(Party::Host, Party::Guest),
                 By::Software => Party::Host,
             };
-            self.hosts[at.id].owners[n] = owner;
+            let host = &mut self.hosts[at.id];
+            host.of_registers[register.id()] = owner;
+            if let Some(n) = Host::counter(at.cpu, register) {
+                host.owners[n] = owner;
+            }
         }
     }
 }

@@ -2,14 +2,17 @@
 
 use pmu::access::Outcome;
 use pmu::cpu::Running;
+use pmu::field::pmcr;
 use pmu::register::{Kind as Of, Register};
 use pmu::registers::CHAIN;
 
 use crate::finding::{Invariant, Kind, Party};
 use crate::guest::{Compared, Trapped};
-use crate::host::Host;
 use crate::window::Window;
 use crate::{At, Broken, Judge};
+
+/// What of PMCR_EL0 is nobody's but its writer's, where LC is not RES1.
+const PMCR_CONTROLS: u64 = pmcr::E | pmcr::D | pmcr::X | pmcr::DP | pmcr::LP;
 
 /// STALL_SLOT_BACKEND, STALL_SLOT_FRONTEND and STALL_SLOT, which mean nothing without PMMIR_EL1.SLOTS.
 const STALL_SLOTS: u64 = 0b111 << (0x3d - 0x20);
@@ -47,10 +50,11 @@ impl Judge {
         kind: Kind,
         at: &At<'_>,
     ) {
+        let before = self.guests[guest].expected(register, el);
         let compared = self.guests[guest].compare(at.world, register, el, actual);
         let (invariant, of_host) = match register.kind() {
             Of::Pmevcntr | Of::Pmccntr | Of::Pmxevcntr => (Invariant::I4, 0),
-            Of::Pmcr => (Invariant::I8, 0),
+            Of::Pmcr => (Invariant::I8, self.hosts[at.id].ideal.read(register, 2) & PMCR_CONTROLS),
             of @ (Of::Pmcntenset
             | Of::Pmcntenclr
             | Of::Pmintenset
@@ -63,14 +67,28 @@ impl Judge {
         self.findings.premise(Invariant::I1);
         match compared {
             Compared::Same => {}
-            Compared::Adopted => self.findings.window(Window::UnknownAfterReset, false),
+            // An UNKNOWN value is none that others have (Arm ARM, Glossary).
+            Compared::Adopted if kind != Kind::GuestEntry || actual & !before & of_host == 0 => {
+                self.findings.window(Window::UnknownAfterReset, false);
+            }
+            Compared::Adopted => {
+                let victim = Party::Guest(at.running.context);
+                let broken = Broken::new(Invariant::I1, kind);
+                let (expected, other) = (actual & !of_host, Party::Host);
+                self.violated(
+                    Broken { register: Some(register), victim, other, expected, actual, ..broken },
+                    at,
+                );
+            }
             Compared::Differs { expected, mask } => {
                 let extra = actual & !expected & mask;
-                let owner = Host::counter(at.cpu, register).map(|n| self.hosts[at.id].owners[n]);
                 let victim = Party::Guest(at.running.context);
+                let owner = self.hosts[at.id].owner(at.cpu, register);
+                let left = extra != 0 && at.cpu.read(register, el) == actual;
                 let (invariant, other) = match owner {
                     _ if extra & of_host != 0 => (Invariant::I1, Party::Host),
-                    Some(owner) if kind == Kind::GuestEntry && owner != victim => (Invariant::I1, owner),
+                    Some(owner) if left && owner != victim => (Invariant::I1, owner),
+                    _ if self.guests[guest].counts_denied(register) => (Invariant::I1, Party::Kvm),
                     _ => (invariant, Party::Kvm),
                 };
                 let (expected, actual) = (expected & mask, actual & mask);
