@@ -2,21 +2,23 @@
 
 What happens follows from a seed alone. A tick is short, so that ticks fall between any two steps of KVM's own; vCPUs
 of two VMs compete for a pCPU with each other and with tasks of the host, float if there are two pCPUs, and sessions of
-the host's perf begin and end with its tasks.
+the host's perf begin and end with its tasks. `python -m tests.kvm.random_guests partitioned 0 10000` runs so many.
 """
 
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
+import trio
 
 from services import registers as r
-from services._pmu import register_name
-from services.cpu import Cpu, Entry, EntryKind, Notice, Timer, TookException
+from services._pmu import register_encoding, register_name
+from services.cpu import Cpu, Entry, Notice, Timer, TookException
 from services.experiment import (
     CpuSpec,
     EventSpec,
@@ -183,9 +185,7 @@ class RandomWorld:
         profiles = (RATES, (*RATES, (ABSENT, 1)), ((INST_RETIRED, ONE_PER_CYCLE), (BRANCHES, 3 << 30)))
         return replace(of, events=EVENTS[1:3] + EVENTS[4:], profiles=profiles, host=host, guests=guests)
 
-    def _guest(
-        self, rng: random.Random, name: str, counters: int, pmuver: int, pcpus: int, floats: bool
-    ) -> GuestSpec:
+    def _guest(self, rng: random.Random, name: str, counters: int, pmuver: int, pcpus: int, floats: bool) -> GuestSpec:
         vcpus = tuple(VcpuSpec(-1 if floats else rng.randrange(pcpus), ()) for _ in range(rng.choice((1, 1, 2))))
         denied = rng.sample(EVENTS[1:5], 1) if rng.random() < 0.2 else []
         return GuestSpec(name, HZ // TICK, counters, pmuver, vcpus, denied=tuple(denied))
@@ -243,8 +243,31 @@ async def judged(world: RandomWorld) -> dict[str, Any]:
     """Run it; what the judge has found."""
     made, _ = world.made()
     await made.run()
+    return judgement(made)
+
+
+def judgement(made: Simulation) -> dict[str, Any]:
+    """What the judge has found up to now."""
     found: dict[str, Any] = orjson.loads(made.board.machine.judgement() or b"{}")
     return found
+
+
+# What an emulated PMU's counts and interrupts are not held to. Its counters are perf events of the host: one that a
+# trapped counter write has perf start anew leaves out EL0 up to the next load (kvm_vcpu_pmu_restore_guest comes with
+# PMCR_EL0, PMEVTYPER<n>_EL0 and PMCNTENSET_EL0 only), and pinned or throttled ones stand still.
+GIVEN_UP = {"emulated": {"I4", "I5"}}
+
+
+def undeclared(design: str, found: dict[str, Any]) -> list[str]:
+    """The violations that the design has no reason for, in words."""
+    given_up = GIVEN_UP.get(design, set())
+    # A flag that is missing or there is an overflow that was, or was not, counted.
+    flags = {register_encoding(name) for name in ("PMOVSSET_EL0", "PMOVSCLR_EL0")} if given_up else set()
+    return [
+        told(one)
+        for one in found["violations"]
+        if one["invariant"] not in given_up and not (one["invariant"] == "I7" and one["register"] in flags)
+    ]
 
 
 def told(violation: dict[str, Any]) -> str:
@@ -257,5 +280,22 @@ def told(violation: dict[str, Any]) -> str:
         lines[0] += f", {register_name(violation['register'])}"
     for step in violation["steps"]:
         a = register_name(step["a"]) if step["what"].startswith(("MRS", "MSR")) else step["a"]
-        lines.append(f"  {step['cycle']:>9} cpu {step['cpu']} EL{step['el']} {step['party']:8} {step['what']} {a} {step['b']:#x}")
+        who = f"cpu {step['cpu']} EL{step['el']} {step['party']:8}"
+        lines.append(f"  {step['cycle']:>9} {who} {step['what']} {a} {step['b']:#x}")
     return "\n".join(lines)
+
+
+def main(design: str, first: int, last: int) -> int:
+    """Run the worlds of these seeds, and print what is broken in them; how many worlds that was in."""
+    broken = 0
+    for seed in range(first, last):
+        found = undeclared(design, trio.run(judged, RandomWorld(seed, design)))
+        broken += bool(found)
+        for text in found:
+            print(f"seed {seed}: {text}")
+    print(f"{design}: {last - first:,} worlds, {broken} with undeclared violations")
+    return broken
+
+
+if __name__ == "__main__":
+    sys.exit(bool(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))

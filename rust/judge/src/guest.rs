@@ -224,6 +224,11 @@ impl Guest {
     pub fn catch_up(&mut self, now: u64) {
         let passed = now.wrapping_sub(self.up_to);
         if passed > 0 {
+            // What may have counted, or not, or something else.
+            let Known { counters, types, enables, .. } = self.known;
+            if counters & !(enables & (types | 1 << CYCLE)) != 0 {
+                self.forget(counters & !(enables & (types | 1 << CYCLE)));
+            }
             self.ideal.advance(self.ideal.now().saturating_add(passed));
             self.up_to = now;
         }
@@ -321,11 +326,8 @@ impl Guest {
 
     /// Is it known what counter `n` reads?
     fn certain(&self, n: usize) -> bool {
-        let Known { counters, types, enables, .. } = self.known;
         let chains = n % 2 == 1 && n < CYCLE && self.ideal.registers().event(n) == CHAIN;
-        (counters & enables & (types | 1 << CYCLE)) >> n & 1 != 0
-            && !self.denied_in_memory(n)
-            && (!chains || self.certain(n - 1))
+        self.known.counters >> n & 1 != 0 && !self.denied_in_memory(n) && (!chains || self.certain(n - 1))
     }
 
     /// What the counters of `mask` have counted up to now is not known, nor then what those above have that chain.
@@ -449,12 +451,9 @@ impl Guest {
             self.retype(counter, value);
             effective = self.effective(counter, value);
         }
-        let newly = match register.kind() {
-            Of::Pmcntenset | Of::Pmcntenclr => value & !self.known.enables,
-            Of::Pmevtyper | Of::Pmxevtyper if counter != CYCLE => 1 << counter & !self.known.types,
-            _ => 0,
-        };
-        self.forget(newly & self.ideal.registers().implemented());
+        if register.kind() == Of::Pmswinc {
+            self.forget(value & !(self.known.enables & self.known.types) & ((1 << CYCLE) - 1));
+        }
         let known = &mut self.known;
         match register.kind() {
             Of::Pmcntenset | Of::Pmcntenclr => known.enables |= value,
