@@ -94,6 +94,8 @@ NOTE_VCPU_PUT: Final[int]
 NOTE_VCPU_IS_PUT: Final[int]
 NOTE_GET_ONE_REG: Final[int]  # context << 16 | register, and the value
 NOTE_SET_ONE_REG: Final[int]
+NOTE_SET_NR_COUNTERS: Final[int]  # context, and how many it has from now on
+NOTE_SET_FILTER: Final[int]  # context << 16 | first event, and how many << 1 | are they denied
 NOTE_INJECT_UNDEF: Final[int]  # the access that has trapped last is UNDEFINED for the guest
 NOTE_EVENT_OPEN: Final[int]  # number << 32 | attributes << 16 | event
 NOTE_EVENT_GROUP: Final[int]  # number << 32 | the leader's

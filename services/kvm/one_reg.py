@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Coroutine
+from typing import Any
 
 from services import registers as r
-from services._pmu import register_name
-from services.cpu import Eventual
+from services._pmu import (
+    NOTE_GET_ONE_REG,
+    NOTE_SET_FILTER,
+    NOTE_SET_NR_COUNTERS,
+    NOTE_SET_ONE_REG,
+    register_name,
+)
+from services.cpu import Eventual, begun
 from services.kvm.guest_pmu import PMCR_RESETS, PMCR_WRITABLE, USERENR_ALL, counter_of, is_typer
 from services.kvm.vcpu import VCpu
 from services.kvm.vpmu import SetN
@@ -36,8 +44,28 @@ def _register(reg: int, vcpu: VCpu) -> int:
 
 def get_one_reg(vcpu: VCpu, reg: int) -> Eventual[int]:
     """KVM_GET_ONE_REG of a vCPU that is not loaded. Raises OSError: ENOENT for an unknown id."""
-    register, pmu = _register(reg, vcpu), vcpu.pmu
+    register = _register(reg, vcpu)
     _not_loaded(vcpu)
+    value = begun(_got(vcpu, register))
+    if not isinstance(value, int):
+        return _got_after(vcpu, register, value)
+    _note(vcpu, NOTE_GET_ONE_REG, register, value)
+    return value
+
+
+async def _got_after(vcpu: VCpu, register: int, read: Coroutine[Any, Any, int]) -> int:
+    value = await read
+    _note(vcpu, NOTE_GET_ONE_REG, register, value)
+    return value
+
+
+def _note(vcpu: VCpu, code: int, number: int, value: int) -> None:
+    """For whoever observes the machine: of a register, or of the first of some events."""
+    vcpu.machine.note(vcpu.cpu, code, vcpu.context << 16 | number, value)
+
+
+def _got(vcpu: VCpu, register: int) -> Eventual[int]:
+    pmu = vcpu.pmu
     counter = counter_of(register, 0)
     if register == r.PMSWINC_EL0:
         return 0
@@ -59,10 +87,16 @@ def set_one_reg(vcpu: VCpu, reg: int, value: int) -> None:
     What becomes of PMCR_EL0.N is the design's (`Design.set_n`): until the VM has run it may be set up to what the CPU
     has; afterwards, or where N is set by attribute only or fixed, it is ignored.
     """
-    register, pmu, design = _register(reg, vcpu), vcpu.pmu, vcpu.vpmu.design
+    register = _register(reg, vcpu)
     _not_loaded(vcpu)
     if register == r.PMSWINC_EL0:
         return
+    _set(vcpu, register, value)
+    _note(vcpu, NOTE_SET_ONE_REG, register, value)
+
+
+def _set(vcpu: VCpu, register: int, value: int) -> None:
+    pmu, design = vcpu.pmu, vcpu.vpmu.design
     vcpu.reload_due |= design.reloads_on_user_write
     counter = counter_of(register, 0)
     if counter is not None:
@@ -76,7 +110,7 @@ def set_one_reg(vcpu: VCpu, reg: int, value: int) -> None:
         case r.PMCR_EL0:
             wanted = (value & r.PMCR_N) >> r.PMCR_N_SHIFT
             if design.set_n is SetN.SETTABLE and not vcpu.ran and wanted <= _limit(vcpu):
-                pmu.set_counters(wanted)
+                _set_counters(vcpu, wanted)
             pmu.pmcr = value & (PMCR_WRITABLE | PMCR_RESETS)
         case r.PMSELR_EL0:
             pmu.selr = value & 0x1F
@@ -104,7 +138,12 @@ def set_nr_counters(vcpu: VCpu, counters: int) -> None:
         raise OSError(errno.EINVAL, f"{counters} event counters; a PMU with fixed counters only has none")
     if not 0 <= counters <= _limit(vcpu):
         raise OSError(errno.EINVAL, f"{counters} event counters; a guest may have {_limit(vcpu)}")
+    _set_counters(vcpu, counters)
+
+
+def _set_counters(vcpu: VCpu, counters: int) -> None:
     vcpu.pmu.set_counters(counters)
+    vcpu.machine.note(vcpu.cpu, NOTE_SET_NR_COUNTERS, vcpu.context, counters)
 
 
 def set_filter(vcpu: VCpu, base: int, count: int, *, deny: bool) -> None:
@@ -123,6 +162,7 @@ def set_filter(vcpu: VCpu, base: int, count: int, *, deny: bool) -> None:
     if not deny and not denied:
         denied.update(range(1 << bits))
     pmu.denied = sorted(denied.union(events) if deny else denied.difference(events))
+    _note(vcpu, NOTE_SET_FILTER, base, count << 1 | int(deny))
 
 
 def _has_pmu(vcpu: VCpu) -> None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from unittest import mock
 
 from services import registers as r
+from services._pmu import NOTE_SET_FILTER, NOTE_SET_NR_COUNTERS, NOTE_SET_ONE_REG
 from services.boot import HostPolicy
 from services.cpu import Cpu, Entry, EntryKind, Eventual, TookException, awaited
 from services.experiment import CpuSpec, Experiment, HostCpuSpec, SessionSpec
@@ -243,6 +244,7 @@ class Replay:
         pmu.set_counters(self.situation.counters)
         pmu.denied = list(self.situation.denied)
         set_registers(pmu, self.recording)
+        self._tell_the_judge()
         await self.simulation.step()
         running = machine.peek(0, r.PMCNTENSET_EL0)
         for register, value in found_on_cpu(self.recording["accesses"]):
@@ -253,6 +255,15 @@ class Replay:
         hpme = r.MDCR_EL2_HPME if self.situation.vm is Vm.PARTITIONED else 0  # which v8 sets for every VM
         self.by = Comparison(pmu.mask, running, MDCR | hpme)
         self.counted = pmu.cnten
+
+    def _tell_the_judge(self) -> None:
+        """What the VMM has set up."""
+        machine, vcpu = self.machine, self.vcpu
+        machine.note(0, NOTE_SET_NR_COUNTERS, vcpu.context, self.situation.counters)
+        for event in self.situation.denied:
+            machine.note(0, NOTE_SET_FILTER, vcpu.context << 16 | event, 1 << 1 | 1)
+        for register, value in registers_before(self.recording):
+            machine.note(0, NOTE_SET_ONE_REG, vcpu.context << 16 | register, value)
 
     async def _residency(self, number: int, part: Residency) -> str:
         """Load, what the guest does, and put: that of an exit to userspace, whose thread stays, as do its events."""

@@ -72,6 +72,8 @@ fn _pmu(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ("NOTE_VCPU_IS_PUT", note::VCPU_IS_PUT),
         ("NOTE_GET_ONE_REG", note::GET_ONE_REG),
         ("NOTE_SET_ONE_REG", note::SET_ONE_REG),
+        ("NOTE_SET_NR_COUNTERS", note::SET_NR_COUNTERS),
+        ("NOTE_SET_FILTER", note::SET_FILTER),
         ("NOTE_INJECT_UNDEF", note::INJECT_UNDEF),
         ("NOTE_EVENT_OPEN", note::EVENT_OPEN),
         ("NOTE_EVENT_GROUP", note::EVENT_GROUP),

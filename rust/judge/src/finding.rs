@@ -74,6 +74,12 @@ pub enum Kind {
     HostRead,
     /// What is on the CPU of an event of the host's.
     HostState,
+    /// What KVM_GET_ONE_REG gave.
+    OneReg,
+    /// What KVM writes into a register of the guest's on the CPU.
+    Restored,
+    /// KVM accesses a register that another one selects, before that is synchronised.
+    Unsynchronised,
     /// A guest reaches a counter that an event of the host's is on.
     HostPlacement,
     /// What a read of an event of the host's finds as its count.
@@ -111,6 +117,9 @@ impl Kind {
             Self::MisattributedInterrupt => "misattributed_interrupt",
             Self::HostRead => "host_read",
             Self::HostState => "host_state",
+            Self::OneReg => "one_reg",
+            Self::Restored => "restored",
+            Self::Unsynchronised => "unsynchronised",
             Self::HostPlacement => "host_placement",
             Self::EventCount => "event_count",
             Self::EventTimes => "event_times",

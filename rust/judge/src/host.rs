@@ -2,7 +2,7 @@
 
 use pmu::cpu::{Cpu, Running};
 use pmu::feature::Features;
-use pmu::register::{Kind as Of, Register};
+use pmu::register::{Kind as Of, REGISTERS, Register};
 use pmu::registers::{CYCLE, INSTRUCTION};
 use pmu::tally::World;
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,10 @@ pub struct Host {
     pub(crate) works: Option<(u64, Running)>,
     /// PMU interrupts of the host's in a row.
     pub(crate) in_a_row: u32,
+    /// When PMSELR_EL0 was written, if that is not synchronised yet.
+    pub selected: Option<u64>,
+    /// Whose value each register has: who wrote it last.
+    pub of_registers: Vec<Party>,
 }
 
 impl Host {
@@ -54,6 +58,8 @@ impl Host {
             swap: None,
             works: None,
             in_a_row: 0,
+            selected: None,
+            of_registers: vec![Party::Nobody; REGISTERS],
         }
     }
 
@@ -71,6 +77,17 @@ impl Host {
             Of::Pmicntr => Some(INSTRUCTION),
             Of::Pmxevcntr => Some(cpu.read(Register::of(Of::Pmselr), 2) as usize & 31),
             _ => None,
+        }
+    }
+
+    /// Whose value a register of which each party has its own has; `None` of one that parties share, bit by bit.
+    #[must_use]
+    pub fn owner(&self, cpu: &Cpu, register: Register) -> Option<Party> {
+        match register.kind() {
+            Of::Pmevtyper | Of::Pmccfiltr | Of::Pmselr | Of::Pmuserenr => {
+                Some(self.of_registers[register.id()])
+            }
+            _ => Self::counter(cpu, register).map(|n| self.owners[n]),
         }
     }
 

@@ -55,7 +55,9 @@ impl Judge {
         if self.guests[guest].interrupt() {
             return;
         }
-        if self.guests[guest].lowered {
+        if self.guests[guest].may_interrupt() {
+            self.findings.window(Window::UnknownAfterReset, false);
+        } else if self.guests[guest].lowered {
             self.findings.window(Window::Polled, false);
             return;
         }

@@ -13,6 +13,8 @@
 //! | [`swap`] | what is seen amid vcpu_load and vcpu_put: I9 |
 //! | `event` | an event of the host's, and its truth |
 //! | `events` | what the host's perf events count, and when: I3, I10 |
+//! | `one_reg` | what a VMM reads and sets: I11 |
+//! | `restores` | what KVM writes for a guest: I6, I7 |
 //! | `views` | what a guest reads: I1, I4, I6, I7, I8 |
 //! | `interrupts` | when a guest and the host are interrupted: I5 |
 //! | `progress` | whether somebody gets anywhere: I12 |
@@ -28,9 +30,11 @@ pub mod guest;
 pub mod host;
 mod interrupts;
 pub mod note;
+mod one_reg;
 pub mod owner;
 mod progress;
 mod residency;
+mod restores;
 pub mod swap;
 mod traffic;
 mod views;
@@ -40,7 +44,7 @@ use pmu::cpu::{Cpu, Running};
 use pmu::feature::Features;
 use pmu::observer::{By, Observer, What};
 use pmu::register::{Kind as Of, Register};
-use pmu::tally::World;
+use pmu::tally::{Class, World};
 use serde::{Deserialize, Serialize};
 
 use events::Events;
@@ -56,6 +60,9 @@ const PMU_IRQ: u16 = GUEST_ENTRY + HOST_PMU_IRQ;
 /// Codes of the marks of the host's entries when a thread is switched in, and out.
 const TASK_IN: u16 = 6;
 const TASK_OUT: u16 = 7;
+
+/// What a VMM does before anything runs on a CPU is seen there.
+const BEFORE_BOOT: Running = Running { context: 0, tally: 0, el: 2, guest: false, class: Class::HostEl2 };
 
 /// What the judge is told of a vCPU: what its VMM knows.
 #[derive(Clone, Debug)]
@@ -183,7 +190,11 @@ impl Observer for Judge {
         if what == What::Reset {
             self.hosts[id].ideal.warm_reset(world);
         }
-        let Some(running) = cpu.running() else { return };
+        let running = match (cpu.running(), what) {
+            (Some(running), _) => running,
+            (None, What::Note { .. }) => BEFORE_BOOT,
+            _ => return,
+        };
         let at = At { cpu, id, world, running };
         self.worked(&at);
         self.step(by, what, &at);
@@ -216,7 +227,8 @@ impl Observer for Judge {
                 }
             }
             What::Note { code, a, b } => self.noted(code, a, b, &at),
-            What::Isb | What::Reset | What::Mark { .. } => {}
+            What::Isb => self.hosts[id].selected = None,
+            What::Reset | What::Mark { .. } => {}
         }
         // What it is entered with is compared once the access for which it left is emulated.
         if let Some(guest) = self.running(cpu)
@@ -266,6 +278,7 @@ impl Judge {
 
     fn runs(&mut self, last: Option<Running>, at: &At<'_>) {
         self.hosts[at.id].runs(at.running, at.world);
+        self.hosts[at.id].selected = None; // an exception, or the return from one
         if (at.running.guest || at.running.el < 2) && self.events.left_kernel(at.id) {
             self.scheduled(at);
         }
@@ -321,8 +334,11 @@ impl Judge {
             if written.is_some() {
                 self.rewritten(register, at);
             }
-        } else if written.is_some() && register.kind() == Of::MdcrEl2 {
-            self.mdcr_written(value, at);
+        } else {
+            if written.is_some() && register.kind() == Of::MdcrEl2 {
+                self.mdcr_written(value, at);
+            }
+            self.kvm_access(register, written, at);
         }
         if written.is_none() {
             return;
@@ -332,11 +348,12 @@ impl Judge {
             self.others_wrote(party, register, value, at);
         }
         let host = &mut self.hosts[at.id];
+        let owner = match party {
+            Party::Kvm => host.loaded.map_or(Party::Host, Party::Guest),
+            party => party,
+        };
+        host.of_registers[register.id()] = owner;
         if let Some(n) = Host::counter(at.cpu, register) {
-            let owner = match party {
-                Party::Kvm => host.loaded.map_or(Party::Host, Party::Guest),
-                party => party,
-            };
             host.owners.pass(n, owner, at.cpu.now());
             if by == By::Kvm && !at.running.guest && host.loaded.is_none() {
                 let broken = Broken::new(Invariant::I9, Kind::NotLoaded);

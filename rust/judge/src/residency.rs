@@ -1,15 +1,22 @@
 //! Which vCPU is loaded where, as KVM tells it: I9.
 
+use pmu::feature::PMUV3P1;
+
 use crate::finding::{Invariant, Kind, Party};
 use crate::guest::Trapped;
 use crate::{At, Broken, Judge, note};
 
 impl Judge {
-    pub(crate) fn noted(&mut self, code: u32, a: u64, _b: u64, at: &At<'_>) {
+    pub(crate) fn noted(&mut self, code: u32, a: u64, b: u64, at: &At<'_>) {
         let guest = self.guest(a as usize);
         match code {
             note::VCPU_LOAD => self.loads(a as usize, guest, at),
-            note::VCPU_PUT => self.swap_begins(at),
+            note::VCPU_PUT => {
+                self.swap_begins(at);
+                if let Some(guest) = guest {
+                    self.guests[guest].leaving = true;
+                }
+            }
             note::VCPU_LOADED => self.swap_ends(a as usize, at),
             note::VCPU_IS_PUT => {
                 self.swap_ends(a as usize, at);
@@ -30,6 +37,26 @@ impl Judge {
                 let victim = guest.map_or(Party::Host, |guest| Party::Guest(self.guests[guest].context));
                 self.findings.premise(Invariant::I12);
                 self.livelock(victim, 0, at);
+            }
+            note::GET_ONE_REG | note::SET_ONE_REG => {
+                let Some(guest) = self.guest((a >> 16) as usize) else { return };
+                if code == note::GET_ONE_REG {
+                    self.got_one_reg(guest, a as u16, b, at);
+                } else {
+                    self.set_one_reg(guest, a as u16, b, at);
+                }
+            }
+            note::SET_NR_COUNTERS => {
+                if let Some(guest) = guest {
+                    self.guests[guest].set_counters(at.world, b as u8);
+                }
+            }
+            note::SET_FILTER => {
+                let narrow = self.hosts.iter().any(|host| !host.ideal.registers().features().has(PMUV3P1));
+                if let Some(guest) = self.guest((a >> 16) as usize) {
+                    let events = u32::from(a as u16)..u32::from(a as u16) + (b >> 1) as u32;
+                    self.guests[guest].filter(if narrow { 1 << 10 } else { 1 << 16 }, events, b & 1 != 0);
+                }
             }
             note::INJECT_UNDEF => {
                 let Some(guest) = guest else { return };
@@ -52,6 +79,7 @@ impl Judge {
         self.swap_begins(at);
         if let Some(guest) = guest {
             self.guests[guest].loaded = Some(at.id);
+            self.guests[guest].leaving = false;
         }
     }
 }

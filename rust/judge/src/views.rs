@@ -2,13 +2,20 @@
 
 use pmu::access::Outcome;
 use pmu::cpu::Running;
+use pmu::field::pmcr;
 use pmu::register::{Kind as Of, Register};
+use pmu::registers::CHAIN;
 
 use crate::finding::{Invariant, Kind, Party};
 use crate::guest::{Compared, Trapped};
-use crate::host::Host;
 use crate::window::Window;
 use crate::{At, Broken, Judge};
+
+/// What of PMCR_EL0 is nobody's but its writer's, where LC is not RES1.
+const PMCR_CONTROLS: u64 = pmcr::E | pmcr::D | pmcr::X | pmcr::DP | pmcr::LP;
+
+/// STALL_SLOT_BACKEND, STALL_SLOT_FRONTEND and STALL_SLOT, which mean nothing without PMMIR_EL1.SLOTS.
+const STALL_SLOTS: u64 = 0b111 << (0x3d - 0x20);
 
 impl Judge {
     /// What a guest that is entered could read without a trap is what it should read.
@@ -43,10 +50,11 @@ impl Judge {
         kind: Kind,
         at: &At<'_>,
     ) {
+        let before = self.guests[guest].expected(register, el);
         let compared = self.guests[guest].compare(at.world, register, el, actual);
         let (invariant, of_host) = match register.kind() {
             Of::Pmevcntr | Of::Pmccntr | Of::Pmxevcntr => (Invariant::I4, 0),
-            Of::Pmcr => (Invariant::I8, 0),
+            Of::Pmcr => (Invariant::I8, self.hosts[at.id].ideal.read(register, 2) & PMCR_CONTROLS),
             of @ (Of::Pmcntenset
             | Of::Pmcntenclr
             | Of::Pmintenset
@@ -59,14 +67,31 @@ impl Judge {
         self.findings.premise(Invariant::I1);
         match compared {
             Compared::Same => {}
-            Compared::Adopted => self.findings.window(Window::UnknownAfterReset, false),
+            // An UNKNOWN value is none that others have (Arm ARM, Glossary).
+            Compared::Adopted if kind != Kind::GuestEntry || actual & !before & of_host == 0 => {
+                self.findings.window(Window::UnknownAfterReset, false);
+            }
+            Compared::Adopted => {
+                let victim = Party::Guest(at.running.context);
+                let broken = Broken::new(Invariant::I1, kind);
+                let (expected, other) = (actual & !of_host, Party::Host);
+                self.violated(
+                    Broken { register: Some(register), victim, other, expected, actual, ..broken },
+                    at,
+                );
+            }
             Compared::Differs { expected, mask } => {
                 let extra = actual & !expected & mask;
-                let owner = Host::counter(at.cpu, register).map(|n| self.hosts[at.id].owners[n]);
                 let victim = Party::Guest(at.running.context);
+                let owner = self.hosts[at.id].owner(at.cpu, register);
+                let left = extra != 0 && at.cpu.read(register, el) == actual;
+                let visible = of_host & self.guests[guest].ideal.registers().implemented();
                 let (invariant, other) = match owner {
-                    _ if extra & of_host != 0 => (Invariant::I1, Party::Host),
-                    Some(owner) if kind == Kind::GuestEntry && owner != victim => (Invariant::I1, owner),
+                    _ if extra & of_host != 0 || visible != 0 && actual & mask == visible => {
+                        (Invariant::I1, Party::Host)
+                    }
+                    Some(owner) if left && owner != victim => (Invariant::I1, owner),
+                    _ if self.guests[guest].counts_denied(register) => (Invariant::I1, Party::Kvm),
                     _ => (invariant, Party::Kvm),
                 };
                 let (expected, actual) = (expected & mask, actual & mask);
@@ -90,8 +115,12 @@ impl Judge {
         at: &At<'_>,
     ) {
         self.findings.premise(Invariant::I8);
-        if self.guests[guest].absent(register) {
-            self.findings.window(Window::AbsentCounter, false);
+        if written.is_none() && matches!(register.kind(), Of::Pmceid0 | Of::Pmceid1 | Of::Pmmir) {
+            self.identified(guest, register, value, at);
+            return;
+        }
+        if self.guests[guest].absent(register) && self.guests[guest].selected(register) {
+            self.absent_accessed(guest, register, written.is_some(), value, at);
             return;
         }
         if let Outcome::Undefined(_) | Outcome::Trapped(_) =
@@ -115,6 +144,60 @@ impl Judge {
         }
     }
 
+    /// Of a counter that it has not, a guest's access that is executed reads 0, or what one of its own counters has
+    /// (PMSELR_EL0 selects an UNKNOWN one); a write is ignored, or KVM takes SEL = 31 for the cycle counter.
+    fn absent_accessed(&mut self, guest: usize, register: Register, write: bool, value: u64, at: &At<'_>) {
+        self.findings.window(Window::AbsentCounter, false);
+        if write {
+            self.guests[guest].absent_written();
+            return;
+        }
+        if value != 0 && !self.guests[guest].reads(value) {
+            let victim = Party::Guest(at.running.context);
+            let broken = Broken::new(Invariant::I1, Kind::GuestRead);
+            let other = self.whose(at, register, value, victim).unwrap_or(Party::Nobody);
+            self.violated(Broken { register: Some(register), victim, other, actual: value, ..broken }, at);
+        }
+    }
+
+    /// PMCEID<n>_EL0 has no event that no CPU implements, CHAIN aside, which KVM counts itself, nor one that the VM's
+    /// filter denies; PMMIR_EL1 has the hardware's value or is RAZ.
+    fn identified(&mut self, guest: usize, register: Register, value: u64, at: &At<'_>) {
+        let (mut some, mut all) = (0, !0);
+        for host in &self.hosts {
+            let read = host.ideal.read(register, 2);
+            (some, all) = (some | read, all & read);
+        }
+        let half = u16::from(register.kind() == Of::Pmceid1);
+        let denied = self.guests[guest].denied_in(half);
+        let (least, most) = match register.kind() {
+            Of::Pmceid0 => (all & !denied & u64::from(u32::MAX), (some | 1 << CHAIN) & !denied),
+            Of::Pmceid1 => (all & !denied & u64::from(u32::MAX) & !STALL_SLOTS, some & !denied),
+            _ => (0, some),
+        };
+        let expected = (value | least) & most;
+        if expected != value {
+            let victim = Party::Guest(at.running.context);
+            let broken = Broken::new(Invariant::I8, Kind::GuestRead);
+            self.violated(Broken { register: Some(register), victim, expected, actual: value, ..broken }, at);
+        }
+    }
+
+    /// Who else has this value in the register.
+    fn whose(&self, at: &At<'_>, register: Register, value: u64, victim: Party) -> Option<Party> {
+        if value == 0 {
+            return None;
+        }
+        if self.hosts[at.id].ideal.read(register, 2) == value {
+            return Some(Party::Host);
+        }
+        let others = self.guests.iter().filter(|other| Party::Guest(other.context) != victim);
+        others
+            .filter(|other| other.ideal.read(register, 1) == value)
+            .map(|other| Party::Guest(other.context))
+            .next()
+    }
+
     pub(crate) fn taken(&mut self, encoding: u16, write: bool, value: u64, to: u8, at: &At<'_>) {
         let Some(guest) = self.running(at.cpu) else { return };
         let el = at.running.el;
@@ -129,7 +212,9 @@ impl Judge {
     pub(crate) fn undefined(&mut self, guest: usize, encoding: u16, el: u8, write: bool, at: &At<'_>) {
         let Some(register) = Register::decode(encoding) else { return };
         self.findings.premise(Invariant::I8);
-        if self.guests[guest].absent(register) {
+        if !self.guests[guest].selected(register) {
+            self.findings.window(Window::UnknownAfterReset, false);
+        } else if self.guests[guest].absent(register) {
             self.findings.window(Window::AbsentCounter, false);
         } else if self.guests[guest].outcome(register, el, write) == Outcome::Executed {
             let context = self.guests[guest].context;

@@ -20,6 +20,8 @@ pub enum Window {
     CountersLent,
     /// See [`WINDOWS`].
     InterruptsInARow,
+    /// See [`WINDOWS`].
+    UserView,
 }
 
 /// What a tolerance is.
@@ -38,7 +40,7 @@ pub struct Allowed {
 }
 
 /// All tolerances.
-pub const WINDOWS: [Allowed; 7] = [
+pub const WINDOWS: [Allowed; 8] = [
     Allowed {
         name: "unknown after reset",
         opened: "reset of the vCPU",
@@ -87,6 +89,13 @@ pub const WINDOWS: [Allowed; 7] = [
         closed: "who was interrupted has worked, or waits",
         allowed: "as many further interrupts, one after the other, as IN_A_ROW says",
         source: "A tenth of the interrupts by which Linux judges a line to be stuck: kernel/irq/spurious.c, note_interrupt()",
+    },
+    Allowed {
+        name: "view set by userspace",
+        opened: "KVM_SET_ONE_REG of a set or clear view, or of PMCR_EL0 with P or C",
+        closed: "the next read of the bit or counter, by the guest or by KVM_GET_ONE_REG",
+        allowed: "the views set and clear (up to Linux 6.14), or assign (since 6.15); P and C reset at the first run, or never",
+        source: "Linux arch/arm64/kvm/sys_regs.c, set_pmreg(), set_pmcr(); arch/arm64/kvm/pmu-emul.c, kvm_vcpu_reload_pmu()",
     },
 ];
 

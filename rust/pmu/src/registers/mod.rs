@@ -159,7 +159,9 @@ impl Registers {
         self.update_chaining();
     }
 
-    fn filter_mask(&self, n: usize) -> u64 {
+    /// The bits of counter `n`'s filter register that are there; the others are RES0.
+    #[must_use]
+    pub fn filter_mask(&self, n: usize) -> u64 {
         let features = &self.features;
         let mut mask = pmevtyper::P | pmevtyper::U | pmevtyper::NSH;
         if features.el3 {
