@@ -6,6 +6,7 @@ python -m docs.judge
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from services._pmu import judge_windows
@@ -23,7 +24,7 @@ def page() -> str:
     )
 
 
-def _filled(text: str, block: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _filled(text: str, block: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in (header, ("---",) * len(header), *rows)]
     table = "\n".join(lines)
     filled, count = re.subn(

@@ -57,7 +57,9 @@ impl Judge {
         }
         if self.guests[guest].may_interrupt() {
             self.findings.window(Window::UnknownAfterReset, false);
-        } else if self.guests[guest].lowered {
+            return;
+        }
+        if self.guests[guest].lowered {
             self.findings.window(Window::Polled, false);
             return;
         }
@@ -71,9 +73,14 @@ impl Judge {
         self.interrupted_in_a_row(None, at);
         let host = &self.hosts[at.id];
         let guest = host.loaded.and_then(|context| self.guest(context));
-        if !host.ideal.registers().interrupt() && !guest.is_some_and(|guest| self.guests[guest].interrupt()) {
-            self.unfounded(Party::Host, at);
+        if host.ideal.registers().interrupt() || guest.is_some_and(|guest| self.guests[guest].interrupt()) {
+            return;
         }
+        if guest.is_some_and(|guest| self.guests[guest].may_interrupt()) {
+            self.findings.window(Window::UnknownAfterReset, false);
+            return;
+        }
+        self.unfounded(Party::Host, at);
     }
 
     /// `victim` is interrupted, and has no interrupt condition that is true.

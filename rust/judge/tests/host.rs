@@ -248,6 +248,7 @@ fn kvm_that_writes_what_an_event_counts_changes_it() {
     let mut board = Board::new();
     board.opens(1, 0);
     board.starts(1, 4, pmevtyper::NSH);
+    board.loads(DIVIDED);
     board.kvm(Register::pmevtyper(3), 0);
     board.kvm(Register::pmevcntr(3), 0);
     assert_eq!(board.found(), []);

@@ -134,7 +134,7 @@ class PartitionedPmu(Vpmu):
             await self._reside()
         else:
             await context.set_traps(trap_controls.free(context.on.cpu))
-            # What another guest has left there could make an access UNDEFINED that is to trap (__activate_traps_common).
+            # What another guest has left could make an access UNDEFINED that is to trap (__activate_traps_common).
             await self.vcpu.write(r.PMSELR_EL0, 0)
             await self._free_userenr(self.pmu.userenr, self.vcpu.host_userenr)
 
