@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from pmulab.columns import align, wrap
-from services.result import Run, Seen, Violation
+from services.result import Owner, Run, Seen, Violation
 
 _LANES = 3  # parties that have a column each; of more, each line names its own
 
 _PARTIES: Mapping[str, str] = {"kvm": "KVM", "host": "the host"}  # the others are vCPUs
+
+_POSSESSIVES: Mapping[str, str] = {"host": "the host's", "nobody": "nobody's"}  # likewise
 
 # The invariant and the kind, whose violations are counted together.
 Kind = tuple[str, str]
@@ -110,11 +112,17 @@ def _in_full(one: Violation) -> str:
         f"{one.invariant} {one.kind}: {one.broken}",
         f"  pCPU {one.cpu}, cycle {one.cycle:,}{counter}{since}{times}",
         *([f"  {one.compared}"] if one.compared else []),
+        *([f"  counter {one.counter} was {_owners(one.owners)}"] if one.owners else []),
         "  no window was open" if one.window is None else f"  beyond the window {one.window!r}",
     ]
     if not one.counts:
         lines.append(f"  {_why_not(one)}")
     return "\n".join([*lines, *_before(one.before)])
+
+
+def _owners(owners: Sequence[Owner]) -> str:
+    whose = ((_POSSESSIVES.get(owner.party, f"{owner.party}'s"), owner.since) for owner in owners)
+    return ", ".join(f"{owner} from cycle {since:,}" for owner, since in whose)
 
 
 def _before(before: Sequence[Seen]) -> list[str]:

@@ -57,6 +57,7 @@ __all__ = [
     "Rule",
     "Stop",
     "explain",
+    "judge_kinds",
     "judge_windows",
     "register_encoding",
     "register_fields",
@@ -395,6 +396,9 @@ class Machine:
 
 def register_encoding(name: str) -> int:
     """(op0, op1, CRn, CRm, op2) packed as KVM's ONE_REG ids pack them (16 bits). Raises KeyError."""
+
+def judge_kinds() -> list[str]:
+    """In what what the judge finds shows, by name."""
 
 def judge_windows() -> list[tuple[str, str, str, str, str]]:
     """The judge's tolerances: name, what opens it, what closes it, what is allowed meanwhile, its source."""

@@ -20,15 +20,33 @@ KINDS: Final = {
     "guest_entry": "{victim} is entered with a {register} that its own writes and its own events do not allow",
     "undefined": "{victim} accesses {register}, which is {is_undefined}",
     "late_interrupt": "{victim} goes on although its PMU interrupt is due",
+    "lost_interrupt": "{victim} has a PMU interrupt due that does not come",
     "spurious_interrupt": "{victim} takes a PMU interrupt although it has no overflow flag set that interrupts",
+    "misattributed_interrupt": "{victim} takes a PMU interrupt that is another's",
     "host_read": "{victim} reads {register} of an event of its own and finds what its filters do not allow",
     "host_state": "{victim} has an event on {register}, which is not as it has set it up",
-    "not_loaded": "{victim} runs on a pCPU on which it is not loaded",
+    "host_placement": "{victim} has an event on a counter within {register}'s reach for a guest",
+    "one_reg": "{victim} has another {register} than KVM_GET_ONE_REG gives",
+    "restored": "{victim} is given a {register} that is neither what it wrote last nor what was read out of it",
+    "unsynchronised": "{victim} is swapped by {register}, which a write without an ISB behind it selects",
+    "event_count": "{victim} reads of a perf event a count that its filters do not allow",
+    "event_times": "{victim} reads of a perf event a time_running beside a time_enabled that cannot be",
+    "event_placement": "{victim} has two perf events on a counter, or one on two",
+    "event_group": "{victim} has some events of a group on counters, and others not",
+    "event_pinned": "{victim} has a pinned event that is enabled, not in ERROR, and on no counter",
+    "not_loaded": "{victim} is on a pCPU on which no vCPU of its own is loaded",
+    "loaded_twice": "{victim} is loaded where another one is, or while it is elsewhere",
+    "half_swapped": "{victim} is entered amid vcpu_load or vcpu_put and finds {register} otherwise than it left it",
+    "livelock": "{victim} gets nowhere: interrupt follows interrupt",
 }
 
 # Kinds whose two numbers are something else than a register's value.
-_TIMES: Final = frozenset({"late_interrupt"})
-_NO_VALUES: Final = frozenset({"undefined", "spurious_interrupt", "not_loaded"})
+_TIMES: Final = frozenset({"late_interrupt", "lost_interrupt"})
+_COUNTS: Final = frozenset({"event_count"})
+_NO_VALUES: Final = frozenset(
+    {"undefined", "spurious_interrupt", "misattributed_interrupt", "unsynchronised", "event_group", "event_pinned"}
+    | {"not_loaded", "loaded_twice"}
+)
 
 # What KVM tells of itself, of a vCPU.
 _NOTES: Final = {
@@ -37,6 +55,23 @@ _NOTES: Final = {
     _pmu.NOTE_VCPU_PUT: "vcpu_put({})",
     _pmu.NOTE_VCPU_IS_PUT: "vcpu_put({}) ends",
     _pmu.NOTE_INJECT_UNDEF: "kvm_inject_undefined({})",
+    _pmu.NOTE_SET_NR_COUNTERS: "KVM_ARM_VCPU_PMU_V3_SET_NR_COUNTERS of {}",
+    _pmu.NOTE_VCPU_BLOCKS: "kvm_vcpu_block({})",
+}
+# What a kernel's perf tells of its events, by its number for them.
+_EVENTS: Final[dict[int, Callable[[int], str]]] = {
+    _pmu.NOTE_EVENT_OPEN: lambda a: f"event {a >> 32}: opened, event number {a & 0xFFFF:#x}",
+    _pmu.NOTE_EVENT_GROUP: lambda a: f"event {a >> 32}: in the group of event {a & 0xFFFF_FFFF}",
+    _pmu.NOTE_EVENT_ENABLED: lambda a: f"event {a}: enabled",
+    _pmu.NOTE_EVENT_DISABLED: lambda a: f"event {a}: disabled",
+    _pmu.NOTE_EVENT_ON: lambda a: f"event {a >> 8}: on counter {a & 0xFF}",
+    _pmu.NOTE_EVENT_OFF: lambda a: f"event {a >> 8}: off counter {a & 0xFF}",
+    _pmu.NOTE_EVENT_ERROR: lambda a: f"event {a}: in ERROR",
+    _pmu.NOTE_EVENT_CLOSED: lambda a: f"event {a}: closed",
+    _pmu.NOTE_EVENT_READ: lambda a: f"event {a}: read",
+    _pmu.NOTE_EVENT_TIME_ENABLED: lambda a: f"  time_enabled {a:,} ns",
+    _pmu.NOTE_EVENT_TIME_RUNNING: lambda a: f"  time_running {a:,} ns",
+    _pmu.NOTE_EVENT_COUNT: lambda a: f"  count {a:,}",
 }
 _ONE_REG: Final = {_pmu.NOTE_GET_ONE_REG: "KVM_GET_ONE_REG", _pmu.NOTE_SET_ONE_REG: "KVM_SET_ONE_REG"}
 
@@ -80,9 +115,15 @@ def compared(violation: Violation) -> str:
     expected, actual = violation.expected, violation.actual
     if violation.kind in _NO_VALUES:
         return ""
+    if violation.kind == "event_times":
+        return f"time_running is to be {expected:,} ns, and is {actual:,} ns"
+    if violation.kind == "event_placement":
+        return f"event {expected} and event {actual}"
+    if violation.kind == "livelock":
+        return f"{actual:,} interrupts in a row, of which {expected:,} are allowed"
     if violation.kind in _TIMES:
         return f"expected within {expected:,} cycles, actual {actual:,}"
-    over = 0 if violation.counter is None else difference(expected, actual)
+    over = difference(expected, actual) if violation.counter is not None or violation.kind in _COUNTS else 0
     by = f": {abs(over):,} too {'many' if over > 0 else 'few'}" if over else ""
     return f"expected {expected:#x}, actual {actual:#x}{by}"
 
@@ -102,8 +143,17 @@ def did(seen: Seen, parties: Parties) -> str:
 
 
 def _note(code: int, argument: int, parties: Parties) -> str:
+    def vcpu() -> str:  # where a register, or an event, is below it
+        return parties.name(f"vm:{argument >> 16}")
+
     if code in _NOTES:
         return _NOTES[code].format(parties.name(f"vm:{argument}"))
+    if code in _EVENTS:
+        return _EVENTS[code](argument)
+    if code == _pmu.NOTE_SET_FILTER:
+        return (
+            f"KVM_ARM_VCPU_PMU_V3_FILTER of {parties.name(f'vm:{argument >> 16}')}, from event {argument & 0xFFFF:#x}"
+        )
     if code in _ONE_REG:
         return f"{_ONE_REG[code]} {register_name(argument & 0xFFFF)} of {parties.name(f'vm:{argument >> 16}')}"
     return _numbered("note", code, argument)

@@ -31,6 +31,15 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
+class Owned:
+    """A counter has an owner from a cycle on."""
+
+    counter: int
+    party: str
+    since: int  # cycle of the pCPU's clock
+
+
+@dataclass(frozen=True, slots=True)
 class Violation:
     """The first of its invariant, kind, victim and register, standing for all of these."""
 
@@ -46,6 +55,7 @@ class Violation:
     actual: int
     window: str | None  # the tolerance that was open, and was exceeded
     since: int | None  # the cycle from which on it was so
+    owned: tuple[Owned, ...]  # the last owners of the counter, in order; the last one has it
     times: int
     before: tuple[Seen, ...]  # the last ones before it
 

@@ -6,7 +6,7 @@ those of the classes here; docs/result.md describes each.
 """
 
 from services.judge.types import Window
-from services.result.judged import Seen, Victim, Violation
+from services.result.judged import Owner, Seen, Victim, Violation
 from services.result.make import join, of
 from services.result.types import (
     SCHEMA,
@@ -51,6 +51,7 @@ __all__ = [
     "KilledTask",
     "Kvm",
     "Latency",
+    "Owner",
     "Parts",
     "Published",
     "RefusedEvent",

@@ -35,6 +35,14 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose the counter is from a cycle on, as the judge has seen it."""
+
+    party: str  # "host", a vCPU as in "vm0/1", or "nobody"
+    since: int  # of that pCPU's clock
+
+
+@dataclass(frozen=True, slots=True)
 class Violation:
     """An invariant that was broken: the first time of its kind, victim and register, standing for all of these."""
 
@@ -52,6 +60,7 @@ class Violation:
     compared: str  # the two as a kernel developer would have them, empty if `broken` says it all
     window: str | None  # the tolerance that was exceeded; None if none was open
     since: int | None  # the cycle from which on it was so
+    owners: tuple[Owner, ...]  # the last ones of the counter, in order; the last one has it
     times: int
     before: tuple[Seen, ...]
     declared: str = ""  # why the design gives this up, by its nature; "" if it does not say that it does
@@ -93,6 +102,7 @@ def _violation(
         compared=text.compared(found),
         window=found.window,
         since=found.since,
+        owners=tuple(Owner(parties.name(owned.party), owned.since) for owned in found.owned),
         times=found.times,
         before=tuple(
             Seen(seen.cpu, seen.cycle, seen.el, parties.name(seen.party), text.did(seen, parties))

@@ -67,7 +67,12 @@ def test_a_violation_has_names_where_the_core_has_numbers() -> None:
         ("kvm", "vcpu_load(vm1/0)"),
         ("vm1/0", "MRS PMEVCNTR0_EL0 = 0xfffffc18"),
     ]
+    assert [(owner.party, owner.since) for owner in one.owners] == [("vm0/0", 12), ("vm1/0", 1640)]
     assert found(register=None).register is None
+
+
+def test_each_kind_of_the_judge_s_has_a_sentence() -> None:
+    assert set(_pmu.judge_kinds()) == set(text.KINDS)
 
 
 @pytest.mark.parametrize("kind", text.KINDS)
@@ -96,6 +101,9 @@ def test_a_kind_without_a_sentence_is_named() -> None:
         ({"expected": 2**64 - 1, "actual": 1}, "expected 0xffffffffffffffff, actual 0x1: 2 too many"),
         ({"counter": None, "actual": 412}, "expected 0x0, actual 0x19c"),
         ({"kind": "late_interrupt", "expected": 0, "actual": 1_200}, "expected within 0 cycles, actual 1,200"),
+        ({"kind": "event_count", "counter": None, "expected": 9, "actual": 4}, "expected 0x9, actual 0x4: 5 too few"),
+        ({"kind": "event_times", "expected": 9000, "actual": 4}, "time_running is to be 9,000 ns, and is 4 ns"),
+        ({"kind": "livelock", "expected": 10, "actual": 11}, "11 interrupts in a row, of which 10 are allowed"),
         ({"kind": "undefined", "expected": 0, "actual": 1}, ""),
     ],
 )
@@ -130,6 +138,9 @@ def test_an_access_is_undefined_or_is_not() -> None:
         (("note", _pmu.NOTE_VCPU_LOAD, 1), "vcpu_load(vm0/0)"),
         (("note", _pmu.NOTE_VCPU_IS_PUT, 3), "vcpu_put(vm1/0) ends"),
         (("note", _pmu.NOTE_SET_ONE_REG, 2 << 16 | PMCR_EL0), "KVM_SET_ONE_REG PMCR_EL0 of vm0/1"),
+        (("note", _pmu.NOTE_SET_FILTER, 3 << 16 | 0x11), "KVM_ARM_VCPU_PMU_V3_FILTER of vm1/0, from event 0x11"),
+        (("note", _pmu.NOTE_EVENT_ON, 7 << 8 | 5), "event 7: on counter 5"),
+        (("note", _pmu.NOTE_EVENT_TIME_RUNNING, 1234), "  time_running 1,234 ns"),
         (("note", 0xFFFF, 3), "note 0xffff 0x3"),
         (("something new", 7, 0), "something new 0x7"),
     ],

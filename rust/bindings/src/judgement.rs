@@ -1,6 +1,6 @@
 //! What the judge has found, as JSON.
 
-use judge::finding::{Findings, Party, Step, Violation};
+use judge::finding::{Findings, Party, Seen, Violation};
 use judge::owner::Owned;
 use serde_json::{Value, json};
 
@@ -13,10 +13,10 @@ fn party(party: Party) -> String {
     }
 }
 
-fn step(step: &Step) -> Value {
+fn seen(seen: &Seen) -> Value {
     json!({
-        "cpu": step.cpu, "cycle": step.cycle, "el": step.el, "party": party(step.party),
-        "what": step.did.name(), "a": step.a, "b": step.b,
+        "cpu": seen.cpu, "cycle": seen.cycle, "el": seen.el, "party": party(seen.party),
+        "what": seen.did.name(), "a": seen.a, "b": seen.b,
     })
 }
 
@@ -40,7 +40,7 @@ fn violation(found: &Violation) -> Value {
         "since": found.since,
         "owned": found.owned.iter().map(owned).collect::<Vec<_>>(),
         "times": found.times,
-        "before": found.steps.iter().map(step).collect::<Vec<_>>(),
+        "before": found.before.iter().map(seen).collect::<Vec<_>>(),
     })
 }
 

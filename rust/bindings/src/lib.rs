@@ -21,6 +21,12 @@ fn judge_windows() -> Vec<(&'static str, &'static str, &'static str, &'static st
     judge::window::WINDOWS.iter().map(|w| (w.name, w.opened, w.closed, w.allowed, w.source)).collect()
 }
 
+/// In what what the judge finds shows.
+#[pyfunction]
+fn judge_kinds() -> Vec<&'static str> {
+    judge::finding::KINDS.iter().map(|kind| kind.name()).collect()
+}
+
 /// Name of a register.
 #[pyfunction]
 fn register_name(encoding: u16) -> PyResult<String> {
@@ -105,6 +111,7 @@ fn _pmu(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<executor::Executor>()?;
     module.add_class::<machine::Machine>()?;
     module.add_class::<stop::Stop>()?;
+    module.add_function(wrap_pyfunction!(judge_kinds, module)?)?;
     module.add_function(wrap_pyfunction!(judge_windows, module)?)?;
     module.add_function(wrap_pyfunction!(register_name, module)?)?;
     module.add_function(wrap_pyfunction!(register_encoding, module)?)?;

@@ -1,4 +1,4 @@
-//! What is found: invariants, parties, violations with the last steps before them, and how often each premise was met.
+//! What is found: invariants, parties, violations with what was seen before them, and how often each premise was met.
 
 use std::collections::VecDeque;
 
@@ -103,6 +103,32 @@ pub enum Kind {
     Livelock,
 }
 
+/// All that can be found, each of what it shows in.
+pub const KINDS: [Kind; 22] = [
+    Kind::GuestRead,
+    Kind::GuestEntry,
+    Kind::Undefined,
+    Kind::LateInterrupt,
+    Kind::LostInterrupt,
+    Kind::SpuriousInterrupt,
+    Kind::MisattributedInterrupt,
+    Kind::HostRead,
+    Kind::HostState,
+    Kind::OneReg,
+    Kind::Restored,
+    Kind::Unsynchronised,
+    Kind::HostPlacement,
+    Kind::EventCount,
+    Kind::EventTimes,
+    Kind::EventPlacement,
+    Kind::EventGroup,
+    Kind::EventPinned,
+    Kind::NotLoaded,
+    Kind::LoadedTwice,
+    Kind::HalfSwapped,
+    Kind::Livelock,
+];
+
 impl Kind {
     /// Its name, as it is written down.
     #[must_use]
@@ -134,9 +160,9 @@ impl Kind {
     }
 }
 
-/// One step before a violation.
+/// One of the last things before a violation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Step {
+pub struct Seen {
     /// CPU.
     pub cpu: usize,
     /// Time in cycles.
@@ -153,7 +179,7 @@ pub struct Step {
     pub b: u64,
 }
 
-/// What a step does.
+/// What was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Did {
     /// A read.
@@ -231,8 +257,8 @@ pub struct Violation {
     pub owned: Vec<Owned>,
     /// How often the like was found.
     pub times: u64,
-    /// What happened before, the last step last.
-    pub steps: Vec<Step>,
+    /// What was seen before, the last last.
+    pub before: Vec<Seen>,
 }
 
 impl Violation {
@@ -247,8 +273,8 @@ impl Violation {
 /// Owners of a counter that are told.
 const OWNERS: usize = 4;
 
-/// Steps that are kept.
-const STEPS: usize = 24;
+/// What is kept of what is seen.
+const SEEN: usize = 24;
 
 /// All that has been found.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -257,17 +283,17 @@ pub struct Findings {
     found: u64,
     premises: [u64; INVARIANTS],
     windows: Vec<(u64, u64)>,
-    steps: VecDeque<Step>,
+    seen: VecDeque<Seen>,
 }
 
 impl Findings {
-    /// A step, before it is judged.
+    /// Something is seen, and about to be judged.
     #[inline]
-    pub fn step(&mut self, step: Step) {
-        if self.steps.len() == STEPS {
-            self.steps.pop_front();
+    pub fn see(&mut self, seen: Seen) {
+        if self.seen.len() == SEEN {
+            self.seen.pop_front();
         }
-        self.steps.push_back(step);
+        self.seen.push_back(seen);
     }
 
     /// The premise of an invariant is met: it could fail here.
@@ -296,7 +322,7 @@ impl Findings {
             violation.owned = owners.of(usize::from(n)).rev().take(OWNERS).copied().collect();
             violation.owned.reverse();
         }
-        violation.steps = self.steps.iter().copied().collect();
+        violation.before = self.seen.iter().copied().collect();
         self.violations.push(violation);
     }
 

@@ -48,7 +48,7 @@ use pmu::tally::{Class, World};
 use serde::{Deserialize, Serialize};
 
 use events::Events;
-use finding::{Did, Findings, Invariant, Kind, Party, Step, Violation};
+use finding::{Did, Findings, Invariant, Kind, Party, Seen, Violation};
 use guest::Guest;
 use host::Host;
 use window::Window;
@@ -197,7 +197,7 @@ impl Observer for Judge {
         };
         let at = At { cpu, id, world, running };
         self.worked(&at);
-        self.step(by, what, &at);
+        self.seen(by, what, &at);
         if what == What::Reset {
             self.events.reset(&at);
         }
@@ -251,7 +251,7 @@ impl Judge {
         }
     }
 
-    fn step(&mut self, by: By, what: What, at: &At<'_>) {
+    fn seen(&mut self, by: By, what: What, at: &At<'_>) {
         let (did, a, b) = match what {
             What::Read { register, value } => (Did::Mrs, u64::from(register), value),
             What::Wrote { register, value } => (Did::Msr, u64::from(register), value),
@@ -273,7 +273,7 @@ impl Judge {
             What::Works | What::Exited | What::Idled { .. } | What::Reset => return,
         };
         let party = Self::party(by, at.running);
-        self.findings.step(Step { cpu: at.id, cycle: at.cpu.now(), el: at.running.el, party, did, a, b });
+        self.findings.see(Seen { cpu: at.id, cycle: at.cpu.now(), el: at.running.el, party, did, a, b });
     }
 
     fn runs(&mut self, last: Option<Running>, at: &At<'_>) {
@@ -317,7 +317,7 @@ impl Judge {
             since,
             owned: Vec::new(),
             times: 1,
-            steps: Vec::new(),
+            before: Vec::new(),
         };
         self.findings.violated(violation, &self.hosts[at.id].owners);
     }

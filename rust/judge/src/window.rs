@@ -81,7 +81,7 @@ pub const WINDOWS: [Allowed; 8] = [
         opened: "vcpu_load",
         closed: "vcpu_put, and what the host's kernel does after it",
         allowed: "a pinned event of the host's that is enabled waits for a counter that the vCPU has",
-        source: "the partitioned vPMU's rule of ownership; Linux kernel/events/core.c, perf_load_guest_context()",
+        source: "the rule that a guest has its counters while it is loaded; Linux kernel/events/core.c, perf_load_guest_context()",
     },
     Allowed {
         name: "interrupts in a row",
