@@ -85,9 +85,10 @@ fuzz: $(EXTENSION) ## the property tests with many more cases than `make test` h
 proto: $(PACKAGES) ## generate the messages in services/wire from proto/
 	$(BIN)/python proto/generate.py
 
-readme: $(EXTENSION) ## paste what `make demo` and `make test` print into README.md, and write docs/traffic.md
+readme: $(EXTENSION) ## paste what `make demo` and `make test` print into README.md, and write docs/traffic.md and the tables of docs/invariants.md
 	$(BIN)/python docs/readme.py
 	$(BIN)/python -m docs.traffic
+	$(BIN)/python -m docs.invariants
 
 wheel: $(EXTENSION) ## a wheel for this platform, in dist/
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin build --quiet --release --locked --out dist

@@ -1,6 +1,6 @@
-"""Bring the tables of `docs/judge.md` up to date.
+"""Bring the tables of `docs/invariants.md` up to date.
 
-python -m docs.judge
+python -m docs.invariants
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from services._pmu import judge_windows
 from services.judge.invariants import INVARIANTS
 
-PAGE = Path(__file__).with_name("judge.md")
+PAGE = Path(__file__).with_name("invariants.md")
 
 
 def page() -> str:
