@@ -42,7 +42,7 @@ def told(vcpu: StubVcpu) -> str:
 async def test_first_uses_grow_the_range_and_a_put_gives_it_up() -> None:
     vcpu, vpmu = made()
     await vcpu_load(vpmu)
-    assert told(vcpu) == "w MDCR_EL2, w HDFGRTR_EL2, w HDFGWTR_EL2"
+    assert told(vcpu) == "w MDCR_EL2, w HDFGRTR_EL2, w HDFGWTR_EL2, w PMSELR_EL0"
     await access(vpmu, r.PMEVTYPER(1), True, 0x11)
     assert told(vcpu) == (
         "GUEST_COUNTERS 0x80000000, r PMCR_EL0, w MDCR_EL2, w HDFGRTR_EL2, w HDFGWTR_EL2, w PMCCFILTR_EL0, "

@@ -22,6 +22,7 @@ FOR_DESIGNS = {
     "services.kvm.guest_pmu",
     "services.kvm.errors",
     "services.kvm.bill",
+    "services.kvm.declared",
     "services.kvm.irqs",
     "services.kvm.trap_setup",
     "services.kvm.parameter",  # of their package
