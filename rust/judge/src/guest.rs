@@ -26,6 +26,9 @@ pub struct Trapped {
     pub el: u8,
 }
 
+/// Counters that count with the one below where they count CHAIN.
+const ODD: u64 = 0x2aaa_aaaa;
+
 /// What the guest, or whoever set its registers up, has determined, and what is UNKNOWN since the reset.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Known {
@@ -344,8 +347,17 @@ impl Guest {
 
     /// Is it known what counter `n` reads?
     fn certain(&self, n: usize) -> bool {
-        let chains = n % 2 == 1 && n < CYCLE && self.ideal.registers().event(n) == CHAIN;
-        self.known.counters >> n & 1 != 0 && !self.denied_in_memory(n) && (!chains || self.certain(n - 1))
+        self.certain_counters() >> n & 1 != 0
+    }
+
+    /// Those of which it is known what they read.
+    fn certain_counters(&self) -> u64 {
+        let chains = self.ideal.registers().chain_events();
+        let mut certain = self.known.counters;
+        if !self.denied.is_empty() {
+            certain &= !(0..CYCLE).filter(|&n| self.denied_in_memory(n)).fold(0, |denied, n| denied | 1 << n);
+        }
+        certain & !(chains & ODD & !(certain << 1))
     }
 
     /// What the counters of `mask` have counted up to now is not known, nor then what those above have that chain.
@@ -359,8 +371,7 @@ impl Guest {
     fn certain_flags(&self) -> u64 {
         let Known { flags, long_cycles, enables, .. } = self.known;
         let off = enables & !self.ideal.read(Register::of(Of::Pmcntenset), 1);
-        let sure = (0..=CYCLE).filter(|&n| self.certain(n)).fold(off, |sure, n| sure | 1 << n);
-        flags & sure & if long_cycles { !0 } else { !(1 << CYCLE) }
+        flags & (off | self.certain_counters()) & if long_cycles { !0 } else { !(1 << CYCLE) }
     }
 
     /// Compares what a read at `el` has given, or what is there to be read.
@@ -511,22 +522,19 @@ impl Guest {
     /// Is its interrupt condition true, and known to be?
     #[must_use]
     pub fn interrupt(&self) -> bool {
-        self.condition(self.certain_flags(), self.known.interrupts)
+        let read = |of| self.ideal.read(Register::of(of), 1);
+        self.ideal.registers().interrupt()
+            && read(Of::Pmintenset) & self.known.interrupts & read(Of::Pmovsset) & self.certain_flags() != 0
     }
 
     /// May its interrupt condition be true, for what is known?
     #[must_use]
     pub fn may_interrupt(&self) -> bool {
-        let all = self.ideal.registers().implemented();
-        let flags = self.ideal.read(Register::of(Of::Pmovsset), 1) | all & !self.certain_flags();
-        let enabled = self.ideal.read(Register::of(Of::Pmintenset), 1) | all & !self.known.interrupts;
-        self.ideal.read(Register::of(Of::Pmcr), 1) & pmcr::E != 0 && flags & enabled != 0
-    }
-
-    fn condition(&self, flags: u64, interrupts: u64) -> bool {
         let read = |of| self.ideal.read(Register::of(of), 1);
-        self.ideal.registers().interrupt()
-            && read(Of::Pmovsset) & flags & read(Of::Pmintenset) & interrupts != 0
+        let all = self.ideal.registers().implemented();
+        let enabled = read(Of::Pmintenset) | all & !self.known.interrupts;
+        let flags = || read(Of::Pmovsset) | all & !self.certain_flags();
+        enabled != 0 && read(Of::Pmcr) & pmcr::E != 0 && flags() & enabled != 0
     }
 
     /// For how many cycles of the guest's it has been.
