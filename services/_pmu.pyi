@@ -9,6 +9,8 @@ __all__ = [
     "CPUTIME_HOST_KERNEL",
     "CPUTIME_HOST_USER",
     "CPUTIME_IDLE",
+    "NOTE_ALL_IDLE",
+    "NOTE_DEADLOCK",
     "NOTE_EVENT_CLOSED",
     "NOTE_EVENT_COUNT",
     "NOTE_EVENT_DISABLED",
@@ -113,7 +115,9 @@ NOTE_EVENT_TIME_ENABLED: Final[int]  # ns
 NOTE_EVENT_TIME_RUNNING: Final[int]  # ns
 NOTE_EVENT_COUNT: Final[int]  # occurrences
 NOTE_VCPU_BLOCKS: Final[int]  # nothing is pending for the vCPU, which sleeps
-NOTE_LIVELOCK: Final[int]  # the simulation cannot go on: context of the vCPU, or the host's
+NOTE_LIVELOCK: Final[int]  # interrupts take all: context of the vCPU that they interrupt, or of the host
+NOTE_DEADLOCK: Final[int]  # the host's perf waits for a lock that its CPU holds: the host's context; the ContextLock
+NOTE_ALL_IDLE: Final[int]  # every CPU idles without a timer although work is left
 
 # Whose time it is.
 CPUTIME_GUEST: Final[int]

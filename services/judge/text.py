@@ -7,7 +7,7 @@ from typing import Final
 
 from services import _pmu
 from services._pmu import register_name
-from services.cpu import EntryKind
+from services.cpu import ContextLock, EntryKind
 from services.judge.types import HOST, KVM, NOBODY, Parties, Seen, Violation
 from services.registers import MASK64
 
@@ -38,14 +38,16 @@ KINDS: Final = {
     "loaded_twice": "{victim} is loaded where another one is, or while it is elsewhere",
     "half_swapped": "{victim} is entered amid vcpu_load or vcpu_put and finds {register} otherwise than it left it",
     "livelock": "{victim} gets nowhere: interrupt follows interrupt",
+    "deadlock": "{victim} gets nowhere: {deadlock}",
+    "never_woken": "{victim} waits for its PMU interrupt, which is due, and nothing is left that could wake it",
 }
 
 # Kinds whose two numbers are something else than a register's value.
-_TIMES: Final = frozenset({"late_interrupt", "lost_interrupt"})
+_TIMES: Final = frozenset({"late_interrupt", "lost_interrupt", "never_woken"})
 _COUNTS: Final = frozenset({"event_count"})
 _NO_VALUES: Final = frozenset(
     {"undefined", "spurious_interrupt", "misattributed_interrupt", "unsynchronised", "event_group", "event_pinned"}
-    | {"not_loaded", "loaded_twice"}
+    | {"not_loaded", "loaded_twice", "deadlock"}
 )
 
 # What KVM tells of itself, of a vCPU.
@@ -76,6 +78,7 @@ _EVENTS: Final[dict[int, Callable[[int], str]]] = {
 _ONE_REG: Final = {_pmu.NOTE_GET_ONE_REG: "KVM_GET_ONE_REG", _pmu.NOTE_SET_ONE_REG: "KVM_SET_ONE_REG"}
 
 _ENTRIES: Final = frozenset(EntryKind)
+_LOCKS: Final = frozenset(ContextLock)
 
 # By `Seen.what`, of its two numbers.
 _WORDS: Final[dict[str, Callable[[int, int], str]]] = {
@@ -98,11 +101,17 @@ def broken(violation: Violation, parties: Parties) -> str:
     sentence = words.format(
         victim=_called(violation.victim, parties),
         register=register(violation) or "a register",
+        deadlock=_deadlock(violation.actual),
         is_undefined="UNDEFINED, and must not be" if violation.actual else "executed, and must be UNDEFINED",
     )
     if violation.other in (NOBODY, KVM, violation.victim):
         return sentence
     return f"{sentence}: it is {_called(violation.other, parties)}'s"
+
+
+def _deadlock(place: int) -> str:
+    """What waits for what, by the place at which it does."""
+    return ContextLock(place).deadlock if place in _LOCKS else f"it waits for a lock, at {place:#x}, that it holds"
 
 
 def register(violation: Violation) -> str | None:

@@ -106,7 +106,7 @@ class Script(ScriptState):
             for pcpu in self.pcpus:
                 await self.settle(pcpu)
         except SimulationError as exc:
-            raise type(exc)(f"{step.where}: step {number + 1}, {step.party} {step.action}: {exc}") from exc
+            raise exc.within(f"{step.where}: step {number + 1}, {step.party} {step.action}") from exc
         for whose, outcome in coming:
             outcome["operations"] = self.interruptions.operations.get(whose, 0)
         self.interruptions.due.clear()

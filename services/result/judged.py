@@ -42,6 +42,18 @@ class Owner:
     since: int  # of that pCPU's clock
 
 
+# What a scripted scenario injects: the first two amid KVM's own steps.
+INJECTED = (INTERRUPT, PREEMPTION, MIGRATION) = ("interrupt", "preemption", "migration")
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """All that a scripted scenario injects of a kind."""
+
+    what: str  # one of INJECTED
+    steps: tuple[int, ...]  # of the scenario, from 1
+
+
 @dataclass(frozen=True, slots=True)
 class Violation:
     """An invariant that was broken: the first time of its kind, victim and register, standing for all of these."""
@@ -65,6 +77,7 @@ class Violation:
     before: tuple[Seen, ...]
     declared: str = ""  # why the design gives this up, by its nature; "" if it does not say that it does
     known: bool = False  # the scenario lists it as known of the design
+    only_with: tuple[Injection, ...] = ()  # without each of these, of a scripted scenario, it vanishes: it is I9, too
 
     @property
     def counts(self) -> bool:

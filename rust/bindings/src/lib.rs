@@ -95,6 +95,8 @@ fn _pmu(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ("NOTE_EVENT_COUNT", note::EVENT_COUNT),
         ("NOTE_VCPU_BLOCKS", note::VCPU_BLOCKS),
         ("NOTE_LIVELOCK", note::LIVELOCK),
+        ("NOTE_DEADLOCK", note::DEADLOCK),
+        ("NOTE_ALL_IDLE", note::ALL_IDLE),
     ] {
         module.add(name, code)?;
     }

@@ -101,10 +101,14 @@ pub enum Kind {
     HalfSwapped,
     /// Interrupt after interrupt, and nobody gets anywhere.
     Livelock,
+    /// A CPU waits for a lock that it holds itself.
+    Deadlock,
+    /// All wait, one of them for an interrupt that is due, and nothing else will happen.
+    NeverWoken,
 }
 
 /// All that can be found, each of what it shows in.
-pub const KINDS: [Kind; 22] = [
+pub const KINDS: [Kind; 24] = [
     Kind::GuestRead,
     Kind::GuestEntry,
     Kind::Undefined,
@@ -127,6 +131,8 @@ pub const KINDS: [Kind; 22] = [
     Kind::LoadedTwice,
     Kind::HalfSwapped,
     Kind::Livelock,
+    Kind::Deadlock,
+    Kind::NeverWoken,
 ];
 
 impl Kind {
@@ -156,6 +162,8 @@ impl Kind {
             Self::LoadedTwice => "loaded_twice",
             Self::HalfSwapped => "half_swapped",
             Self::Livelock => "livelock",
+            Self::Deadlock => "deadlock",
+            Self::NeverWoken => "never_woken",
         }
     }
 }

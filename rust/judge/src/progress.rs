@@ -53,10 +53,52 @@ impl Judge {
         }
     }
 
-    /// `victim` gets nowhere, for so many interrupts.
-    pub(crate) fn livelock(&mut self, victim: Party, further: u64, at: &At<'_>) {
+    /// `victim` gets nowhere, for so many interrupts. A guest whose condition is still true has not ended it, and is the
+    /// cause of that itself.
+    fn livelock(&mut self, victim: Party, further: u64, at: &At<'_>) {
+        if let Party::Guest(context) = victim
+            && self.guest(context).is_some_and(|guest| self.guests[guest].interrupt())
+        {
+            return;
+        }
         let window = Some(Window::InterruptsInARow);
         let broken = Broken::new(Invariant::I12, Kind::Livelock);
         self.violated(Broken { victim, expected: IN_A_ROW.into(), actual: further, window, ..broken }, at);
+    }
+
+    /// Interrupts of all kinds take all, on the vCPU or else the CPU. Those of the PMU must have had a part in it: of
+    /// timers alone it is no PMU's doing.
+    pub(crate) fn interrupts_take_all(&mut self, guest: Option<usize>, at: &At<'_>) {
+        self.findings.premise(Invariant::I12);
+        let guest = guest.map(|guest| (Party::Guest(self.guests[guest].context), self.guests[guest].in_a_row));
+        for (victim, count) in guest.into_iter().chain([(Party::Host, self.hosts[at.id].in_a_row)]) {
+            let further = count.saturating_sub(1);
+            if further > IN_A_ROW {
+                self.livelock(victim, further.into(), at);
+            }
+        }
+    }
+
+    /// The host waits on its CPU for a lock that this CPU holds; `place` says where.
+    pub(crate) fn deadlock(&mut self, place: u64, at: &At<'_>) {
+        self.findings.premise(Invariant::I12);
+        let broken = Broken::new(Invariant::I12, Kind::Deadlock);
+        self.violated(Broken { victim: Party::Host, actual: place, ..broken }, at);
+    }
+
+    /// Nothing will happen any more. It is nobody's doing where nobody has an interrupt due.
+    pub(crate) fn all_idle(&mut self, at: &At<'_>) {
+        self.findings.premise(Invariant::I12);
+        let delay = at.cpu.registers().features().pmi_delay;
+        let guests = self.guests.iter().filter(|guest| guest.interrupt());
+        let guests = guests.map(|guest| (Party::Guest(guest.context), guest.interrupt_for(), guest.since));
+        let host = &self.hosts[at.id].ideal;
+        let due = host.registers().interrupt().then(|| {
+            (Party::Host, at.cpu.now().wrapping_sub(host.raised()), Some(host.raised()))
+        });
+        for (victim, passed, since) in guests.chain(due).collect::<Vec<_>>() {
+            let broken = Broken::new(Invariant::I12, Kind::NeverWoken);
+            self.violated(Broken { victim, expected: delay, actual: passed, since, ..broken }, at);
+        }
     }
 }

@@ -33,11 +33,9 @@ impl Judge {
                     self.blocks(guest, at);
                 }
             }
-            note::LIVELOCK => {
-                let victim = guest.map_or(Party::Host, |guest| Party::Guest(self.guests[guest].context));
-                self.findings.premise(Invariant::I12);
-                self.livelock(victim, 0, at);
-            }
+            note::LIVELOCK => self.interrupts_take_all(guest, at),
+            note::DEADLOCK => self.deadlock(b, at),
+            note::ALL_IDLE => self.all_idle(at),
             note::GET_ONE_REG | note::SET_ONE_REG => {
                 let Some(guest) = self.guest((a >> 16) as usize) else { return };
                 if code == note::GET_ONE_REG {

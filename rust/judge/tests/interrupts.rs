@@ -217,3 +217,67 @@ fn interrupts_in_a_row_end_in_a_livelock_unless_something_is_got_done_between_th
         assert_eq!(at_edge(&machine, "interrupts in a row") > 0, !works);
     }
 }
+
+#[test]
+fn a_guest_that_does_not_end_its_own_interrupt_condition_is_the_cause_of_what_follows() {
+    for (ended, expected) in
+        [(true, vec![(Invariant::I12, Kind::Livelock, Party::Guest(GUEST))]), (false, vec![])]
+    {
+        let mut machine = machine();
+        loads(&mut machine, GUEST);
+        counts(&mut machine, 0);
+        machine.charge(0, 0, LEFT).expect("it exists");
+        if ended {
+            writes(&mut machine, By::Software, &[(Of::Pmovsclr, 1 << 31)]);
+        }
+        for _ in 0..=IN_A_ROW + 1 {
+            machine.mark(0, GUEST_PMU_IRQ, 0, 0).expect("it exists");
+        }
+        let found: Vec<_> = found(&machine).into_iter().filter(|&(of, ..)| of == Invariant::I12).collect();
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn interrupts_that_take_all_are_a_livelock_where_the_pmus_have_a_part_in_it() {
+    for (further, times) in [(IN_A_ROW, 0), (IN_A_ROW + 1, 2)] {
+        let mut machine = machine();
+        counts(&mut machine, 1 << 27);
+        machine.charge(0, 0, LEFT).expect("it exists");
+        for _ in 0..=further {
+            machine.mark(0, HOST_PMU_IRQ, 0, 0).expect("it exists");
+        }
+        machine.note(0, note::LIVELOCK, GUEST as u64, 0).expect("it exists");
+        let times_of: Vec<_> = machine.observer().findings().violations().iter().map(|one| one.times).collect();
+        assert_eq!(times_of, if times > 0 { vec![times] } else { vec![] });
+    }
+}
+
+#[test]
+fn all_wait_for_ever_where_an_interrupt_is_due_and_for_nothing_where_none_is() {
+    let never_woken = |victim| vec![(Invariant::I12, Kind::NeverWoken, victim)];
+    for (over, of_guest, expected) in [
+        (1, true, never_woken(Party::Guest(GUEST))),
+        (1, false, never_woken(Party::Host)),
+        (-1, true, vec![]),
+        (-1, false, vec![]),
+    ] {
+        let mut machine = machine();
+        if of_guest {
+            loads(&mut machine, GUEST);
+        }
+        counts(&mut machine, if of_guest { 0 } else { 1 << 27 });
+        machine.charge(0, 0, LEFT.saturating_add_signed(over)).expect("it exists");
+        exits(&mut machine);
+        machine.note(0, note::ALL_IDLE, HOST as u64, 0).expect("it exists");
+        assert_eq!(found(&machine), expected);
+    }
+}
+
+#[test]
+fn a_lock_that_its_own_cpu_waits_for_is_never_released() {
+    let mut machine = machine();
+    machine.note(0, note::DEADLOCK, HOST as u64, 2).expect("it exists");
+    assert_eq!(found(&machine), [(Invariant::I12, Kind::Deadlock, Party::Host)]);
+    assert_eq!(machine.observer().findings().violations()[0].actual, 2);
+}
