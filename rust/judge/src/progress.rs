@@ -46,17 +46,23 @@ impl Judge {
         };
         *count = count.saturating_add(1);
         let further = *count - 1;
-        if further > 0 && further <= IN_A_ROW {
-            self.findings.window(Window::InterruptsInARow, further == IN_A_ROW);
-        } else if further > IN_A_ROW {
-            self.livelock(victim, further.into(), at);
+        let within = further <= IN_A_ROW;
+        if further > 0 && !self.findings.allows(Window::InterruptsInARow, within, further == IN_A_ROW) {
+            let window = Some(Window::InterruptsInARow);
+            self.livelock(victim, IN_A_ROW.into(), further.into(), window, at);
         }
     }
 
     /// `victim` gets nowhere, for so many interrupts.
-    pub(crate) fn livelock(&mut self, victim: Party, further: u64, at: &At<'_>) {
-        let window = Some(Window::InterruptsInARow);
+    pub(crate) fn livelock(
+        &mut self,
+        victim: Party,
+        expected: u64,
+        actual: u64,
+        window: Option<Window>,
+        at: &At<'_>,
+    ) {
         let broken = Broken::new(Invariant::I12, Kind::Livelock);
-        self.violated(Broken { victim, expected: IN_A_ROW.into(), actual: further, window, ..broken }, at);
+        self.violated(Broken { victim, expected, actual, window, ..broken }, at);
     }
 }
