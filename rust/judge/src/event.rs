@@ -39,6 +39,8 @@ pub(crate) struct Event {
     pub(crate) times: Option<(u64, u64)>,
     /// It has had a counter.
     pub(crate) had: bool,
+    /// It waits for counters that a vCPU has, or had when it was looked at last.
+    pub(crate) waits: bool,
     /// It has been on, or off, all the time since it was last read.
     pub(crate) steady: bool,
     /// Time in cycles from which on it has been off.
@@ -67,6 +69,7 @@ impl Event {
             changed: None,
             times: None,
             had: false,
+            waits: false,
             steady: false,
             off_since: at.cpu.now(),
         }

@@ -40,6 +40,22 @@ pub enum Invariant {
 /// Invariants.
 pub const INVARIANTS: usize = 12;
 
+/// All of them.
+pub const ALL: [Invariant; INVARIANTS] = [
+    Invariant::I1,
+    Invariant::I2,
+    Invariant::I3,
+    Invariant::I4,
+    Invariant::I5,
+    Invariant::I6,
+    Invariant::I7,
+    Invariant::I8,
+    Invariant::I9,
+    Invariant::I10,
+    Invariant::I11,
+    Invariant::I12,
+];
+
 /// Who takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Party {
@@ -292,6 +308,19 @@ pub struct Findings {
     premises: [u64; INVARIANTS],
     windows: Vec<(u64, u64)>,
     seen: VecDeque<Seen>,
+    #[serde(skip)]
+    pub(crate) mutant: Option<Mutant>,
+}
+
+/// A fault that a test makes in the judge, to be noticed by the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// An invariant is not checked.
+    Off(Invariant),
+    /// What shows in this is not seen.
+    Blind(Kind),
+    /// A tolerance never ends.
+    Widened(Window),
 }
 
 impl Findings {
@@ -310,17 +339,27 @@ impl Findings {
         self.premises[invariant as usize - 1] += 1;
     }
 
-    /// A tolerance is used; at its `edge`, if one step more would exceed it.
-    pub fn window(&mut self, window: Window, edge: bool) {
+    /// Is what is not as it should be `within` a tolerance? That is used then; at its `edge`, if one step more would
+    /// exceed it.
+    pub fn allows(&mut self, window: Window, within: bool, edge: bool) -> bool {
+        if !within && self.mutant != Some(Mutant::Widened(window)) {
+            return false;
+        }
         self.windows.resize(WINDOWS.len(), (0, 0));
         let (uses, edges) = &mut self.windows[window as usize];
         *uses += 1;
         *edges += u64::from(edge);
+        true
     }
 
     /// An invariant is broken.
     #[cold]
     pub fn violated(&mut self, mut violation: Violation, owners: &Owners) {
+        match self.mutant {
+            Some(Mutant::Off(invariant)) if invariant == violation.invariant => return,
+            Some(Mutant::Blind(kind)) if kind == violation.kind => return,
+            _ => {}
+        }
         self.found += 1;
         if let Some(first) = self.violations.iter_mut().find(|first| first.like(&violation)) {
             first.times += 1;

@@ -1,6 +1,7 @@
 //! Guests and the host are interrupted when their overflow condition is true, and only then: I5.
 
 use crate::finding::{Invariant, Kind, Party};
+use crate::guest::Polled;
 use crate::window::Window;
 use crate::{At, Broken, Judge};
 
@@ -36,10 +37,12 @@ impl Judge {
         since: Option<u64>,
         at: &At<'_>,
     ) {
+        if stretch == 0 {
+            return; // it could not be interrupted yet
+        }
         self.findings.premise(Invariant::I5);
         let delay = at.cpu.registers().features().pmi_delay;
-        if passed <= delay || stretch == 0 {
-            self.findings.window(Window::InterruptOnItsWay, passed == delay);
+        if self.findings.allows(Window::InterruptOnItsWay, passed <= delay, passed == delay) {
             return;
         }
         let window = Some(Window::InterruptOnItsWay);
@@ -56,15 +59,15 @@ impl Judge {
             return;
         }
         if self.guests[guest].may_interrupt() {
-            self.findings.window(Window::UnknownAfterReset, false);
+            self.findings.allows(Window::UnknownAfterReset, true, false);
             return;
         }
-        if self.guests[guest].lowered {
-            self.findings.window(Window::Polled, false);
+        let polled = std::mem::replace(&mut self.guests[guest].polled, Polled::Over);
+        if polled != Polled::Not && self.findings.allows(Window::Polled, polled == Polled::Open, true) {
             return;
         }
         let victim = Party::Guest(self.guests[guest].context);
-        self.unfounded(victim, at);
+        self.unfounded(victim, (polled == Polled::Over).then_some(Window::Polled), at);
     }
 
     /// The host's perf is entered by the PMU's interrupt: for its own counters, or for those of the vCPU that is loaded.
@@ -77,14 +80,14 @@ impl Judge {
             return;
         }
         if guest.is_some_and(|guest| self.guests[guest].may_interrupt()) {
-            self.findings.window(Window::UnknownAfterReset, false);
+            self.findings.allows(Window::UnknownAfterReset, true, false);
             return;
         }
-        self.unfounded(Party::Host, at);
+        self.unfounded(Party::Host, None, at);
     }
 
     /// `victim` is interrupted, and has no interrupt condition that is true.
-    fn unfounded(&mut self, victim: Party, at: &At<'_>) {
+    fn unfounded(&mut self, victim: Party, window: Option<Window>, at: &At<'_>) {
         let of_host = victim != Party::Host && self.hosts[at.id].ideal.registers().interrupt();
         let of_guest = || {
             let other =
@@ -95,7 +98,7 @@ impl Judge {
             Some(other) => (Kind::MisattributedInterrupt, other),
             None => (Kind::SpuriousInterrupt, Party::Kvm),
         };
-        self.violated(Broken { victim, other, actual: 1, ..Broken::new(Invariant::I5, kind) }, at);
+        self.violated(Broken { victim, other, actual: 1, window, ..Broken::new(Invariant::I5, kind) }, at);
     }
 
     /// KVM has found nothing pending for a vCPU in WFI, which sleeps.

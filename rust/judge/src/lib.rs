@@ -8,6 +8,7 @@
 //! | [`note`] | what KVM and software tell |
 //! | [`guest`] | a vCPU's PMU as it should be |
 //! | [`host`] | the host's PMU on a CPU as it should be |
+//! | `known` | what of a guest's registers is determined |
 //! | [`owner`] | whose each counter is, and since when |
 //! | `residency` | who is loaded where: I9 |
 //! | [`swap`] | what is seen amid vcpu_load and vcpu_put: I9 |
@@ -29,6 +30,7 @@ pub mod finding;
 pub mod guest;
 pub mod host;
 mod interrupts;
+mod known;
 pub mod note;
 mod one_reg;
 pub mod owner;
@@ -48,7 +50,7 @@ use pmu::tally::{Class, World};
 use serde::{Deserialize, Serialize};
 
 use events::Events;
-use finding::{Did, Findings, Invariant, Kind, Party, Seen, Violation};
+use finding::{Did, Findings, Invariant, Kind, Mutant, Party, Seen, Violation};
 use guest::Guest;
 use host::Host;
 use window::Window;
@@ -105,6 +107,13 @@ impl Judge {
             }
         }
         Self { hosts, guests, by_context, events, findings: Findings::default() }
+    }
+
+    /// With a fault, which tests must notice.
+    #[must_use]
+    pub fn mutated(mut self, mutant: Mutant) -> Self {
+        self.findings.mutant = Some(mutant);
+        self
     }
 
     /// What has been found.
@@ -210,7 +219,7 @@ impl Observer for Judge {
             What::Works => self.works(&at),
             What::Exited => {
                 if let Some(guest) = self.hosts[id].loaded.and_then(|context| self.guest(context)) {
-                    self.guests[guest].lowered = false;
+                    self.guests[guest].exits();
                 }
             }
             What::Mark { code: PMU_IRQ, .. } => self.interrupted(&at),

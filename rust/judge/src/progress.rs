@@ -46,9 +46,8 @@ impl Judge {
         };
         *count = count.saturating_add(1);
         let further = *count - 1;
-        if further > 0 && further <= IN_A_ROW {
-            self.findings.window(Window::InterruptsInARow, further == IN_A_ROW);
-        } else if further > IN_A_ROW {
+        let within = further <= IN_A_ROW;
+        if further > 0 && !self.findings.allows(Window::InterruptsInARow, within, further == IN_A_ROW) {
             self.livelock(victim, further.into(), at);
         }
     }
@@ -70,10 +69,11 @@ impl Judge {
     /// timers alone it is no PMU's doing.
     pub(crate) fn interrupts_take_all(&mut self, guest: Option<usize>, at: &At<'_>) {
         self.findings.premise(Invariant::I12);
-        let guest = guest.map(|guest| (Party::Guest(self.guests[guest].context), self.guests[guest].in_a_row));
+        let guest =
+            guest.map(|guest| (Party::Guest(self.guests[guest].context), self.guests[guest].in_a_row));
         for (victim, count) in guest.into_iter().chain([(Party::Host, self.hosts[at.id].in_a_row)]) {
             let further = count.saturating_sub(1);
-            if further > IN_A_ROW {
+            if further > IN_A_ROW && !self.findings.allows(Window::InterruptsInARow, false, false) {
                 self.livelock(victim, further.into(), at);
             }
         }
@@ -93,9 +93,10 @@ impl Judge {
         let guests = self.guests.iter().filter(|guest| guest.interrupt());
         let guests = guests.map(|guest| (Party::Guest(guest.context), guest.interrupt_for(), guest.since));
         let host = &self.hosts[at.id].ideal;
-        let due = host.registers().interrupt().then(|| {
-            (Party::Host, at.cpu.now().wrapping_sub(host.raised()), Some(host.raised()))
-        });
+        let due = host
+            .registers()
+            .interrupt()
+            .then(|| (Party::Host, at.cpu.now().wrapping_sub(host.raised()), Some(host.raised())));
         for (victim, passed, since) in guests.chain(due).collect::<Vec<_>>() {
             let broken = Broken::new(Invariant::I12, Kind::NeverWoken);
             self.violated(Broken { victim, expected: delay, actual: passed, since, ..broken }, at);

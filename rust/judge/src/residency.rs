@@ -4,6 +4,7 @@ use pmu::feature::PMUV3P1;
 
 use crate::finding::{Invariant, Kind, Party};
 use crate::guest::Trapped;
+use crate::window::Window;
 use crate::{At, Broken, Judge, note};
 
 impl Judge {
@@ -20,7 +21,9 @@ impl Judge {
             note::VCPU_LOADED => self.swap_ends(a as usize, at),
             note::VCPU_IS_PUT => {
                 self.swap_ends(a as usize, at);
-                self.events.vcpu_is_put(at.id);
+                if self.events.vcpu_is_put(at.id) {
+                    self.findings.allows(Window::CountersLent, true, true);
+                }
                 let host = &mut self.hosts[at.id];
                 host.loaded = None;
                 host.owners.lose_all(Party::Guest(a as usize), at.cpu.now());

@@ -3,8 +3,7 @@
 use pmu::register::{Kind as Of, Register};
 
 use crate::finding::{Invariant, Kind};
-use crate::guest::Compared;
-use crate::window::Window;
+use crate::views::Difference;
 use crate::{At, Broken, Judge, Party};
 
 impl Judge {
@@ -41,15 +40,12 @@ impl Judge {
             return;
         }
         self.findings.premise(Invariant::I7);
-        match self.guests[guest].compare(at.world, register, 1, value) {
-            Compared::Same => {}
-            Compared::Adopted => self.findings.window(Window::UnknownAfterReset, false),
-            Compared::Differs { expected, mask } => {
-                let victim = Party::Guest(self.guests[guest].context);
-                let (expected, actual) = (expected & mask, value & mask);
-                let broken = Broken::new(Invariant::I7, Kind::Restored);
-                self.violated(Broken { register: Some(register), victim, expected, actual, ..broken }, at);
-            }
+        if let Some(Difference { expected, mask, window }) = self.difference(guest, register, 1, value, 0, at)
+        {
+            let victim = Party::Guest(self.guests[guest].context);
+            let (expected, actual) = (expected & mask, value & mask);
+            let broken = Broken { window, ..Broken::new(Invariant::I7, Kind::Restored) };
+            self.violated(Broken { register: Some(register), victim, expected, actual, ..broken }, at);
         }
     }
 }

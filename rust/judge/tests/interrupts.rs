@@ -248,7 +248,8 @@ fn interrupts_that_take_all_are_a_livelock_where_the_pmus_have_a_part_in_it() {
             machine.mark(0, HOST_PMU_IRQ, 0, 0).expect("it exists");
         }
         machine.note(0, note::LIVELOCK, GUEST as u64, 0).expect("it exists");
-        let times_of: Vec<_> = machine.observer().findings().violations().iter().map(|one| one.times).collect();
+        let times_of: Vec<_> =
+            machine.observer().findings().violations().iter().map(|one| one.times).collect();
         assert_eq!(times_of, if times > 0 { vec![times] } else { vec![] });
     }
 }
