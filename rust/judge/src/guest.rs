@@ -431,11 +431,10 @@ impl Guest {
             Some(Field::Counters) if !n.is_some_and(|n| self.certain(n)) => !0,
             Some(Field::Types) if !n.is_some_and(|n| n == CYCLE || sure(Field::Types) >> n & 1 != 0) => !0,
             Some(Field::Select) if sure(Field::Select) == 0 => !0,
-            Some(Field::Counters | Field::Types | Field::Select) => 0,
+            Some(Field::Counters | Field::Types | Field::Select) | None => 0,
             Some(Field::Flags) => all & !self.certain_flags(),
             Some(field) => all & !sure(field),
             // IMP and IDCODE are the CPU's, and the VM's to choose.
-            None => 0,
         };
         let mask = match register.kind() {
             Of::Pmcr => !(pmcr::IMP | pmcr::IDCODE),
