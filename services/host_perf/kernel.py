@@ -231,6 +231,7 @@ class HostCpu:
             high_to_low=boot.policy.high_to_low,
             hpme=boot.policy.hpme,
             resync_in_process=boot.policy.resync_in_process,
+            none=boot.policy.forwarded_irq,
         )
         perf = self.host.perf_of(boot)
         for number, pmu in enumerate(boot.pmus):

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
 use crate::finding::{Invariant, Kind, Party};
-use crate::host::Change;
+use crate::host::{Change, Host};
 use crate::note::{self, attribute};
 use crate::traffic::{bits, value_of};
 use crate::window::Window;
@@ -63,15 +63,20 @@ impl Events {
     }
 
     /// The counters that the host has enabled are these, or it has started or stopped them all.
-    pub(crate) fn started(&mut self, register: Register, value: u64, enabled: u64, at: &At<'_>) {
+    pub(crate) fn started(&mut self, register: Register, value: u64, host: &Host, at: &At<'_>) {
+        let enabled = host.enabled();
         let cpu = &mut self.cpus[at.id];
         match register.kind() {
             Of::Pmcr => {
                 cpu.e = value & pmcr::E != 0;
                 cpu.started = cpu.e;
             }
-            // A driver that sets both has set E last.
-            Of::MdcrEl2 => cpu.started = cpu.e && value & mdcr_el2::HPME != 0,
+            Of::MdcrEl2 => {
+                let hpme = value & mdcr_el2::HPME != 0;
+                // Its one enable while a guest has the first range. Else a driver that sets both has set E last.
+                cpu.e = if host.divided() { hpme } else { cpu.e };
+                cpu.started = cpu.e && hpme;
+            }
             _ => {}
         }
         let counting = if cpu.started { enabled } else { 0 };
@@ -103,8 +108,8 @@ impl Events {
     }
 
     /// A CPU has had a Warm reset: what it counted is over.
-    pub(crate) fn reset(&mut self, at: &At<'_>) {
-        self.started(Register::of(Of::Pmcr), 0, 0, at);
+    pub(crate) fn reset(&mut self, host: &Host, at: &At<'_>) {
+        self.started(Register::of(Of::Pmcr), 0, host, at);
     }
 
     /// The host's kernel has read counter `n`.

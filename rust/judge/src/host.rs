@@ -2,6 +2,7 @@
 
 use pmu::cpu::{Cpu, Running};
 use pmu::feature::Features;
+use pmu::field::{mdcr_el2, pmcr};
 use pmu::register::{Kind as Of, REGISTERS, Register};
 use pmu::registers::{CYCLE, INSTRUCTION};
 use pmu::tally::World;
@@ -95,6 +96,23 @@ impl Host {
     #[must_use]
     pub fn enabled(&self) -> u64 {
         self.ideal.read(Register::of(Of::Pmcntenset), 2)
+    }
+
+    /// While a guest has the first range, MDCR_EL2.HPME is the host's one enable of its own: what its driver does by
+    /// that stands when it has all counters again, and PMCR_EL0.E is its enable.
+    pub fn started_by_hpme(&mut self, mdcr: u64, world: &World) {
+        if self.divided() {
+            let register = Register::of(Of::Pmcr);
+            let others = self.ideal.read(register, 2) & !pmcr::E;
+            let e = if mdcr & mdcr_el2::HPME != 0 { pmcr::E } else { 0 };
+            self.ideal.write(world, register, 2, others | e);
+        }
+    }
+
+    /// A guest has the first range, and the host the second.
+    #[must_use]
+    pub fn divided(&self) -> bool {
+        self.ideal.registers().second_range() != 0
     }
 
     /// The last change of counter `n` by others, if the host's perf has not started it anew since.

@@ -208,7 +208,7 @@ impl Observer for Judge {
         self.worked(&at);
         self.seen(by, what, &at);
         if what == What::Reset {
-            self.events.reset(&at);
+            self.events.reset(&self.hosts[id], &at);
         }
         match what {
             What::Runs { last } => self.runs(last, &at),

@@ -59,10 +59,11 @@ impl Judge {
             host.ideal.write(at.world, register, at.running.el, value);
             if register.kind() == Of::Pmcntenset {
                 host.undone(value);
+            } else if register.kind() == Of::MdcrEl2 {
+                host.started_by_hpme(value, at.world);
             }
             if matches!(register.kind(), Of::Pmcr | Of::Pmcntenset | Of::Pmcntenclr | Of::MdcrEl2) {
-                let enabled = host.enabled();
-                self.events.started(register, value, enabled, at);
+                self.events.started(register, value, host, at);
             }
             return;
         }

@@ -284,6 +284,43 @@ fn mdcr_el2_that_stops_the_host_s_range_stops_its_events() {
     }
 }
 
+/// An event of the host's programs that was started by HPME, while a guest had PMCR_EL0; after the put, with what KVM
+/// leaves in PMCR_EL0, they work.
+fn started_while_a_guest_has_pmcr(left: u64) -> Board {
+    let mut board = Board::new();
+    board.host(Operation::Msr, Register::of(Of::Pmcr), 0);
+    board.loads(2);
+    board.opens(1, attribute::EXCLUDE_KERNEL);
+    board.note(note::EVENT_ON, 1 << 8 | 4);
+    board.host(Operation::Msr, Register::pmevcntr(4), 0);
+    board.host(Operation::Msr, Register::pmevtyper(4), u64::from(EVENT) | pmevtyper::P);
+    board.host(Operation::Msr, Register::of(Of::Pmcntenset), 1 << 4);
+    board.host(Operation::Msr, Register::of(Of::MdcrEl2), DIVIDED);
+    board.works(HOST, 0, 25);
+    board.kvm(Register::of(Of::Pmcr), left);
+    board.puts();
+    board.works(HOST, 0, 50);
+    board.reads(1, 4);
+    board
+}
+
+#[test]
+fn what_the_host_has_started_by_hpme_kvm_has_counting_by_e_after_the_put() {
+    let mut board = started_while_a_guest_has_pmcr(pmcr::E);
+    assert_eq!(board.found(), []);
+    assert_eq!(board.window(Window::StoppedByDriver), (0, 0), "it is started: its count is to be exact");
+    board.host(Operation::Msr, Register::of(Of::Pmcr), 0);
+    board.works(HOST, 0, 50);
+    board.reads(1, 4);
+    assert_eq!(board.found(), [], "by which the host stops it");
+
+    let board = started_while_a_guest_has_pmcr(0);
+    for kind in [Kind::HostRead, Kind::EventCount] {
+        let found = board.first(kind);
+        assert_eq!((found.invariant, found.expected - found.actual), (Invariant::I3, 2 * 50), "{kind:?}");
+    }
+}
+
 #[test]
 fn a_counter_has_one_event_and_an_event_one_counter() {
     let placement = [(Invariant::I10, Kind::EventPlacement, Party::Host)];
