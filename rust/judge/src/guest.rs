@@ -13,6 +13,8 @@ use pmu::registers::{CHAIN, CPU_CYCLES, CYCLE, SW_INCR};
 use pmu::tally::World;
 use serde::{Deserialize, Serialize};
 
+use crate::events::Events;
+
 /// A guest's access that has trapped and is not emulated yet.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Trapped {
@@ -58,6 +60,10 @@ pub struct Guest {
     pub ideal: Cpu,
     /// Events that the VM's filter denies.
     pub(crate) denied: Vec<u16>,
+    /// Its tally of EL0.
+    pub(crate) tally: usize,
+    /// What its kernel's perf says of its events.
+    pub(crate) events: Events,
     known: Known,
     written: Written,
     /// The filter is new to the ideal.
@@ -115,6 +121,8 @@ impl Guest {
             ideal,
             refilter: !denied.is_empty(),
             denied,
+            tally: 0,
+            events: Events::new(1),
             known: Known::default(),
             written: Written::default(),
             trapped: None,
@@ -222,6 +230,7 @@ impl Guest {
     /// It runs on `cpu` from now on, or goes on there at another level or under another profile.
     pub fn runs(&mut self, running: Running, cpu: &Cpu, world: &World) {
         self.up_to = cpu.now();
+        self.tally = running.tally - usize::from(running.el);
         self.ideal.follow(world, running);
         if self.refilter {
             self.apply_filter(world);
@@ -535,6 +544,13 @@ impl Guest {
         let enabled = read(Of::Pmintenset) | all & !self.known.interrupts;
         let flags = || read(Of::Pmovsset) | all & !self.certain_flags();
         enabled != 0 && read(Of::Pmcr) & pmcr::E != 0 && flags() & enabled != 0
+    }
+
+    /// The counters that it has enabled and started.
+    #[must_use]
+    pub fn started(&self) -> u64 {
+        let read = |of| self.ideal.read(Register::of(of), 1);
+        if read(Of::Pmcr) & pmcr::E == 0 { 0 } else { read(Of::Pmcntenset) }
     }
 
     /// For how many cycles of the guest's it has been.

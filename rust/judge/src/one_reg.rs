@@ -36,7 +36,9 @@ impl Judge {
             return;
         }
         if self.guests[guest].user_writes(at.world, register, value) {
+            self.guests[guest].events.unclear();
             self.findings.window(Window::UserView, false);
         }
+        self.guest_counts(guest, at);
     }
 }
