@@ -235,6 +235,7 @@ class Simulation:
             frequency_hz=experiment.frequency_hz,
             costs=experiment.costs,
             guest=guest,
+            observed=experiment.judged,
             pmuver=guest.pmuver,
         )
 

@@ -1,10 +1,11 @@
-//! A perf event of the host's, and its truth: what has happened on its CPU where its attributes admit it, between the
-//! host's own start of its counter and its own stop. Nobody else's write, filter or trap counts.
+//! A perf event, and its truth: what has happened on its CPU or vCPU where its attributes admit it, between its own
+//! kernel's start of its counter and its stop. Nobody else's write, filter or trap counts.
 
 use pmu::tally::Class;
 use serde::{Deserialize, Serialize};
 
 use crate::At;
+use crate::guest::Guest;
 use crate::host::Change;
 use crate::note::attribute;
 
@@ -13,6 +14,10 @@ use crate::note::attribute;
 pub(crate) struct Event {
     pub(crate) number: u16,
     pub(crate) attributes: u16,
+    /// The classes that it counts in.
+    scope: u32,
+    /// Of a guest's kernel, its vCPU's tally of EL0.
+    vcpu: Option<usize>,
     pub(crate) leader: u64,
     pub(crate) enabled: bool,
     pub(crate) error: bool,
@@ -41,6 +46,8 @@ pub(crate) struct Event {
     pub(crate) had: bool,
     /// It waits for counters that a vCPU has, or had when it was looked at last.
     pub(crate) waits: bool,
+    /// What it has counted since it was last read is not known: its registers have been set by userspace.
+    pub(crate) unclear: bool,
     /// It has been on, or off, all the time since it was last read.
     pub(crate) steady: bool,
     /// Time in cycles from which on it has been off.
@@ -48,16 +55,23 @@ pub(crate) struct Event {
 }
 
 impl Event {
-    /// As it is opened on a CPU; `noted` is the operand of `EVENT_OPEN`.
-    pub(crate) fn opened(noted: u64, at: &At<'_>) -> Self {
-        let attributes = (noted >> 16) as u16;
+    /// As the host opens it on a CPU, or a guest; `noted` is the operand of `EVENT_OPEN`.
+    pub(crate) fn opened(noted: u64, guest: Option<&Guest>, at: &At<'_>) -> Self {
+        let (number, attributes) = (noted as u16, (noted >> 16) as u16);
+        let scope = match guest {
+            Some(guest) if guest.denied.contains(&number) => 0,
+            Some(_) => scope(attributes & !(attribute::EXCLUDE_HOST | attribute::EXCLUDE_GUEST)) & GUESTS,
+            None => scope(attributes),
+        };
         Self {
-            number: noted as u16,
+            number,
             attributes,
+            scope,
+            vcpu: guest.map(|guest| guest.tally),
             leader: noted >> 32,
             enabled: attributes & attribute::ENABLED != 0,
             error: false,
-            home: at.id,
+            home: if guest.is_some() { 0 } else { at.id },
             on: None,
             counter: 0,
             counted: 0,
@@ -70,6 +84,7 @@ impl Event {
             times: None,
             had: false,
             waits: false,
+            unclear: false,
             steady: false,
             off_since: at.cpu.now(),
         }
@@ -79,28 +94,14 @@ impl Event {
         self.attributes & attribute != 0
     }
 
-    /// The classes that its attributes admit, on a VHE host: `exclude_hv` says nothing there.
-    pub(crate) fn scope(&self) -> u32 {
-        let mut classes = 0;
-        for (class, excluding) in [
-            (Class::GuestEl0, attribute::EXCLUDE_GUEST | attribute::EXCLUDE_USER),
-            (Class::GuestEl1, attribute::EXCLUDE_GUEST | attribute::EXCLUDE_KERNEL),
-            (Class::HostEl0, attribute::EXCLUDE_HOST | attribute::EXCLUDE_USER),
-            (Class::HostEl2, attribute::EXCLUDE_HOST | attribute::EXCLUDE_KERNEL),
-        ] {
-            if !self.has(excluding) {
-                classes |= 1 << class as u32;
-            }
-        }
-        classes
-    }
-
-    /// What has happened on its CPU where its attributes admit it. It is asked for by the host's kernel: where that is
+    /// What has happened on its CPU or vCPU where its attributes admit it. The host's kernel asks for it: where that is
     /// not admitted, the answer holds until something else has run (`turn`).
     pub(crate) fn truth(&mut self, turn: u64, at: &At<'_>) -> u64 {
-        let scope = self.scope();
-        if scope >> Class::HostEl2 as u32 & 1 != 0 || self.truth.1 != turn {
-            self.truth = (at.world.happened(at.cpu, scope, self.number).unwrap_or(0), turn);
+        if let Some(first) = self.vcpu {
+            return at.world.happened_to(first, at.cpu, self.scope, self.number).unwrap_or(0);
+        }
+        if self.scope >> Class::HostEl2 as u32 & 1 != 0 || self.truth.1 != turn {
+            self.truth = (at.world.happened(at.cpu, self.scope, self.number).unwrap_or(0), turn);
         }
         self.truth.0
     }
@@ -134,4 +135,23 @@ impl Event {
         let counted = self.counted_by(turn, at);
         self.read = (counted, counted.wrapping_add(self.astray_by(turn, at)));
     }
+}
+
+/// Classes of guests.
+const GUESTS: u32 = 1 << Class::GuestEl0 as u32 | 1 << Class::GuestEl1 as u32;
+
+/// The classes that attributes admit, on a VHE host: `exclude_hv` says nothing there.
+fn scope(attributes: u16) -> u32 {
+    let mut classes = 0;
+    for (class, excluding) in [
+        (Class::GuestEl0, attribute::EXCLUDE_GUEST | attribute::EXCLUDE_USER),
+        (Class::GuestEl1, attribute::EXCLUDE_GUEST | attribute::EXCLUDE_KERNEL),
+        (Class::HostEl0, attribute::EXCLUDE_HOST | attribute::EXCLUDE_USER),
+        (Class::HostEl2, attribute::EXCLUDE_HOST | attribute::EXCLUDE_KERNEL),
+    ] {
+        if attributes & excluding == 0 {
+            classes |= 1 << class as u32;
+        }
+    }
+    classes
 }

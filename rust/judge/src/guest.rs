@@ -13,6 +13,7 @@ use pmu::registers::{CHAIN, CPU_CYCLES, CYCLE, SW_INCR};
 use pmu::tally::World;
 use serde::{Deserialize, Serialize};
 
+use crate::events::Events;
 use crate::known::{Field, Known};
 use crate::window::Window;
 
@@ -63,6 +64,10 @@ pub struct Guest {
     pub ideal: Cpu,
     /// Events that the VM's filter denies.
     pub(crate) denied: Vec<u16>,
+    /// Its tally of EL0.
+    pub(crate) tally: usize,
+    /// What its kernel's perf says of its events.
+    pub(crate) events: Events,
     known: Known,
     written: Written,
     /// The filter is new to the ideal.
@@ -128,6 +133,8 @@ impl Guest {
             ideal,
             refilter: !denied.is_empty(),
             denied,
+            tally: 0,
+            events: Events::new(1),
             known: Known::default(),
             written: Written::default(),
             trapped: None,
@@ -168,8 +175,9 @@ impl Guest {
         self.refilter = true;
     }
 
-    /// Userspace writes a register by KVM_SET_ONE_REG. What depends on the kernel is UNKNOWN then.
-    pub fn user_writes(&mut self, world: &World, register: Register, value: u64) {
+    /// Userspace writes a register by KVM_SET_ONE_REG. Does it depend on the kernel what comes of it? That is UNKNOWN
+    /// then.
+    pub fn user_writes(&mut self, world: &World, register: Register, value: u64) -> bool {
         let all = self.ideal.registers().implemented();
         let (set, clear, sets) = match register.kind() {
             Of::Pmcntenset => (Of::Pmcntenset, Of::Pmcntenclr, true),
@@ -184,15 +192,15 @@ impl Guest {
                 let events = if value & pmcr::P != 0 { (1 << CYCLE) - 1 } else { 0 };
                 let cycles = if value & pmcr::C != 0 { 1 << CYCLE } else { 0 };
                 self.known.leave_open(Window::UserView, Field::Counters, events | cycles);
-                return;
+                return events | cycles != 0;
             }
             _ => {
                 self.write(world, register, 1, value);
-                return;
+                return false;
             }
         };
         let before = self.ideal.read(Register::of(set), 1);
-        let Some(field) = Field::of(set) else { return };
+        let Some(field) = Field::of(set) else { return false };
         // As the view that it is, and assigned.
         let (as_view, assigned) = if sets { (before | value, value) } else { (before & !value, value) };
         let old = !value;
@@ -201,6 +209,7 @@ impl Guest {
         self.known.leave_open(Window::UserView, field, all & !same);
         self.ideal.write(world, Register::of(clear), 1, all & !(assigned & same));
         self.ideal.write(world, Register::of(set), 1, assigned & same);
+        all & !same != 0
     }
 
     /// What its filter denies does not count, whatever its type says.
@@ -229,6 +238,7 @@ impl Guest {
     /// It runs on `cpu` from now on, or goes on there at another level or under another profile.
     pub fn runs(&mut self, running: Running, cpu: &Cpu, world: &World) {
         self.up_to = cpu.now();
+        self.tally = running.tally - usize::from(running.el);
         self.ideal.follow(world, running);
         if self.refilter {
             self.apply_filter(world);
@@ -624,6 +634,13 @@ impl Guest {
         let enabled = read(Of::Pmintenset) | all & !self.known.sure(Field::Interrupts);
         let flags = || read(Of::Pmovsset) | all & !self.certain_flags();
         enabled != 0 && read(Of::Pmcr) & pmcr::E != 0 && flags() & enabled != 0
+    }
+
+    /// The counters that it has enabled and started.
+    #[must_use]
+    pub fn started(&self) -> u64 {
+        let read = |of| self.ideal.read(Register::of(of), 1);
+        if read(Of::Pmcr) & pmcr::E == 0 { 0 } else { read(Of::Pmcntenset) }
     }
 
     /// For how many cycles of the guest's it has been.

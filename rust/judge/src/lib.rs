@@ -12,8 +12,8 @@
 //! | [`owner`] | whose each counter is, and since when |
 //! | `residency` | who is loaded where: I9 |
 //! | [`swap`] | what is seen amid vcpu_load and vcpu_put: I9 |
-//! | `event` | an event of the host's, and its truth |
-//! | `events` | what the host's perf events count, and when: I3, I10 |
+//! | `event` | a perf event, and its truth |
+//! | `events` | what the host's and guests' perf events count, and when: I3, I4, I10 |
 //! | `one_reg` | what a VMM reads and sets: I11 |
 //! | `restores` | what KVM writes for a guest: I6, I7 |
 //! | `views` | what a guest reads: I1, I4, I6, I7, I8 |
@@ -230,12 +230,11 @@ impl Observer for Judge {
                 self.host_entered(code, &at);
             }
             What::Idled { from } => self.waited(from, &at),
-            What::Note { code, a, .. } if (note::EVENT_OPEN..=note::EVENT_COUNT).contains(&code) => {
-                if by == By::Software && !running.guest {
-                    self.event_noted(code, a, &at);
-                }
-            }
-            What::Note { code, a, b } => self.noted(code, a, b, &at),
+            // Software has nothing to say for KVM.
+            What::Note { code, a, b } => match by {
+                By::Software => self.event_noted(code, a, &at),
+                By::Kvm => self.noted(code, a, b, &at),
+            },
             What::Isb => self.hosts[id].selected = None,
             What::Reset | What::Mark { .. } => {}
         }
@@ -288,8 +287,8 @@ impl Judge {
     fn runs(&mut self, last: Option<Running>, at: &At<'_>) {
         self.hosts[at.id].runs(at.running, at.world);
         self.hosts[at.id].selected = None; // an exception, or the return from one
-        if (at.running.guest || at.running.el < 2) && self.events.left_kernel(at.id) {
-            self.scheduled(at);
+        if let Some(last) = last.filter(|last| last.el > at.running.el) {
+            self.left_kernel(&At { running: last, ..*at });
         }
         if !at.running.guest {
             return;

@@ -40,6 +40,9 @@ impl Judge {
         if register.kind() == Of::Pmswinc || self.guests[guest].absent(register) {
             return;
         }
-        self.guests[guest].user_writes(at.world, register, value);
+        if self.guests[guest].user_writes(at.world, register, value) {
+            self.guests[guest].events.unclear();
+        }
+        self.guest_counts(guest, at);
     }
 }

@@ -69,7 +69,7 @@ impl Judge {
         }
         let Some(n) = Host::counter(at.cpu, register) else { return };
         if at.running.el == 2 {
-            self.events.counter_read(n, at);
+            self.events.counter_read(at.id, n, at);
         }
         if host.enabled() >> n & 1 == 0 {
             return;

@@ -161,9 +161,17 @@ impl Judge {
             );
             return;
         }
-        match written {
-            Some(value) => self.guests[guest].write(at.world, register, el, value),
-            None => self.compare(guest, register, el, value, Kind::GuestRead, at),
+        if let Some(value) = written {
+            self.guests[guest].write(at.world, register, el, value);
+            if matches!(register.kind(), Of::Pmcr | Of::Pmcntenset | Of::Pmcntenclr) {
+                self.guest_counts(guest, at);
+            }
+        } else {
+            self.compare(guest, register, el, value, Kind::GuestRead, at);
+            let of_value = matches!(register.kind(), Of::Pmevcntr | Of::Pmccntr | Of::Pmxevcntr);
+            if let Some(n) = self.guests[guest].counter(register).filter(|_| of_value && el == 1) {
+                self.guests[guest].events.counter_read(0, n, at);
+            }
         }
     }
 
