@@ -34,6 +34,7 @@ class ScriptState:
     idle: list[int] = field(default_factory=list)  # pCPUs whose last thread has blocked
     absent: list[int] = field(default_factory=list)  # VMs that are yet to be created
     dead: list[int] = field(default_factory=list)  # and those that are no more
+    guests_too: list[str] = field(default_factory=list)  # open sessions that count guests, and are older than any VM
 
 
 class Script(ScriptState):

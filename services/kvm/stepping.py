@@ -34,6 +34,7 @@ class Stage(Protocol):
     idle: list[int]
     absent: list[int]
     dead: list[int]
+    guests_too: list[str]
 
     def record(self, number: int, **found: Any) -> Outcome: ...
     async def run(self, work: Work) -> None: ...
@@ -293,6 +294,8 @@ class HostSteps:
 
     def _perf_call(self, step: StepSpec) -> bytes:
         if step.session is None:
+            if step.action == "perf_close" and step.name in self.stage.guests_too:
+                self.stage.guests_too.remove(step.name)
             return orjson.dumps({"call": step.action.removeprefix("perf_"), "of": step.name})
         opened: CpuSession | ThreadSession
         if step.thread >= 0:
@@ -303,7 +306,10 @@ class HostSteps:
             opened = ThreadSession(vcpu.id, step.session, NO_PROCESS, cpus)
         else:
             opened = CpuSession(step.session, NO_PROCESS, (step.target,))
-        return typed_json.dumps({"open": opened, "delayed": step.flag})
+        vms = {vcpu.vm for vcpu in self.vcpus} - {*self.stage.dead, *self.stage.absent}
+        if not vms and len(step.session.excluding_guests()) < len(step.session.events):
+            self.stage.guests_too.append(step.name)
+        return typed_json.dumps({"open": opened, "delayed": step.flag, "vms": bool(vms)})
 
     def answered(self, pcpu: SteppedPCpu) -> None:
         """What the host's perf has answered there belongs to what it was asked."""
@@ -368,6 +374,9 @@ class VmSteps:
     async def _create(self, number: int, step: StepSpec) -> None:
         if step.target not in self.stage.absent:
             raise ImpossibleStep(f"{step.party} exists already")
+        if self.pcpus[0].policy.refuses_guests and self.stage.guests_too:  # perf_create_mediated_pmu
+            names = ", ".join(self.stage.guests_too)
+            raise ImpossibleStep(f"EBUSY: there are events that count guests, of {names}: close that, or add :H")
         self.stage.absent.remove(step.target)
         self.stage.record(number)
 

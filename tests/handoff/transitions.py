@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -204,6 +205,15 @@ LAST_DEATH = Transition(f"""
     host perf_read name=group
     """)
 
+OPENED_AFTER_DEATH = Transition("""
+    vm0/0 switch
+    host perf_open name=before events=instructions
+    host perf_read name=before
+    vm0 kill
+    host perf_open name=after events=instructions
+    host perf_read name=after
+    """)
+
 CLOSE = Transition(f"""
     {OPEN}
     host perf_open name=watchdog events=branches:DH
@@ -265,15 +275,39 @@ TRANSITIONS: Final = {
     "boot": BOOT,
     "load": LOAD,
     "put": PUT,
-    "first access": FIRST_ACCESS,
-    "preemption in a load": preempted("load", 2),
-    "preemption in an access": preempted("access", 2),
-    "preemption in a put": preempted("put", 2),
+    "access": FIRST_ACCESS,
+    "preempted-load": preempted("load", 2),
+    "preempted-access": preempted("access", 2),
+    "preempted-put": preempted("put", 2),
     "migration": MIGRATION,
-    "event that arrives": arrival(None),
-    "event that arrives in a load": arrival(2),
-    "squeeze and release": SQUEEZE,
+    "arrival": arrival(None),
+    "arrival-in-load": arrival(2),
+    "squeeze": SQUEEZE,
     "death": DEATH,
-    "death of the last": LAST_DEATH,
+    "last-death": LAST_DEATH,
     "close": CLOSE,
+    "restore": restore(*AS_WRITTEN),
 }
+
+# In which one follows the other where all are put through by the same two VMs: what needs a VM that has never run
+# comes first, what kills it last.
+_ORDER: Final = (
+    "boot",
+    "restore",
+    *(name for name in TRANSITIONS if name not in ("boot", "restore", "death", "last-death")),
+)
+
+
+def all_of_them() -> Transition:
+    """One after the other, in one run."""
+    parts = ["vm1/0 migrate pcpu=0\n"]
+    for name in (*_ORDER, "death", "last-death"):
+        steps = TRANSITIONS[name].steps
+        parts.append(steps)
+        if name == "migration":
+            parts.append("vm0/0 preempt\nvm0/0 migrate pcpu=0\n")
+        if name != "last-death":
+            parts.append("vm0/0 switch\nvm0/0 preempt\n")
+        opened, closed = (re.findall(rf"perf_{action} name=(\w+)", steps) for action in ("open", "close"))
+        parts += [f"host perf_close name={session}\n" for session in opened if session not in closed]
+    return Transition("".join(parts), guests=2, pcpus=2)

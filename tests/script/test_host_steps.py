@@ -179,3 +179,17 @@ async def test_an_idle_cpu_is_woken_by_its_interrupt(tmp_path: Path) -> None:
     made = ONE_VM.replace("[machine]\n", "[machine]\npmccntr_in_wfi = true\n")
     told = await play(experiment(tmp_path, "host/0 idle cycles=5000", world=made))
     assert told[-1]["cycle"] > 5000
+
+
+async def test_a_session_s_name_is_free_again_once_it_is_closed(tmp_path: Path) -> None:
+    """What is read then is of the one that is open."""
+    first = "host perf_open name=a events=instructions:uH\n"
+    told = await play(
+        experiment(
+            tmp_path,
+            f"{first}host/0 run cycles=100 el=0 rates={{INST_RETIRED=1}}\nhost perf_close name=a\n"
+            f"{first}host/0 run cycles=30 el=0 rates={{INST_RETIRED=1}}\nhost perf_read name=a\n",
+        )
+    )
+    (events,) = (step["events"] for step in told if "events" in step)
+    assert [event["count"] for event in events] == [30]
