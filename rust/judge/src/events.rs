@@ -258,6 +258,7 @@ impl Judge {
         // A difference is found once.
         event.counted = event.counted.wrapping_add(surplus as u64);
         event.astray = 0;
+        event.astray_from = event.astray_from.map(|from| from.max(event.read_at));
         event.read = (count, count);
         let tallied = at.world.happened(at.cpu, 0, event.number).is_some();
         self.findings.premise(Invariant::I10);
@@ -301,7 +302,7 @@ impl Judge {
         let of = |event: &Event| (value_of(event.counter.min(CYCLE)), event.off_since);
         let mut broken = None;
         let mut looked = false;
-        for (id, event) in open.iter().filter(|(id, event)| wanted(event) && event.leader != **id) {
+        for (_, event) in open.iter().filter(|(id, event)| wanted(event) && event.leader != **id) {
             if let Some(leader) = open.get(&event.leader).filter(|leader| here(leader) || here(event)) {
                 looked = true;
                 if here(leader) != here(event) {

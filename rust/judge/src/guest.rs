@@ -610,7 +610,11 @@ impl Guest {
     pub fn interrupt(&self) -> bool {
         let read = |of| self.ideal.read(Register::of(of), 1);
         self.ideal.registers().interrupt()
-            && read(Of::Pmintenset) & self.known.sure(Field::Interrupts) & read(Of::Pmovsset) & self.certain_flags() != 0
+            && read(Of::Pmintenset)
+                & self.known.sure(Field::Interrupts)
+                & read(Of::Pmovsset)
+                & self.certain_flags()
+                != 0
     }
 
     /// May its interrupt condition be true, for what is known?
@@ -618,7 +622,7 @@ impl Guest {
     pub fn may_interrupt(&self) -> bool {
         let read = |of| self.ideal.read(Register::of(of), 1);
         let all = self.ideal.registers().implemented();
-        let enabled = read(Of::Pmintenset) | all & !self.known.interrupts;
+        let enabled = read(Of::Pmintenset) | all & !self.known.sure(Field::Interrupts);
         let flags = || read(Of::Pmovsset) | all & !self.certain_flags();
         enabled != 0 && read(Of::Pmcr) & pmcr::E != 0 && flags() & enabled != 0
     }
