@@ -394,7 +394,8 @@ class Machine:
     def violations(self) -> int:
         """How many broken invariants have been found."""
     def judgement(self) -> bytes | None:
-        """What has been found, as JSON (`services.judge`); None if nothing is judged."""
+        """What has been found, as JSON (`services.judge`); None if nothing is judged. Raises RuntimeError if the judge
+        has failed: the run goes on, and nothing is found in it."""
     # Snapshot.
     def state(self) -> bytes: ...
     def restore(self, state: bytes) -> None:

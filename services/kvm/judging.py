@@ -62,11 +62,11 @@ class Judging:
         self._seen, self._last = 0, None
 
     def _judgement(self) -> Judgement:
-        told = self._machine.judgement()
-        assert told is not None  # it judges
         try:
+            told = self._machine.judgement()
+            assert told is not None  # it judges
             return read(told)
-        except ValueError as exc:
+        except (ValueError, RuntimeError) as exc:
             raise JudgeFault(f"the judge has failed: {exc}") from None
 
     def _violations(self, judgement: Judgement) -> tuple[Violation, ...]:

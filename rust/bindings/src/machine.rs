@@ -7,7 +7,7 @@ use pmu::cpu::Whose;
 use pmu::feature::Features;
 use pmu::machine::{Costs, Interrupts, Stop as CoreStop};
 use pmu::observer::{By, Recorder};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -383,9 +383,12 @@ impl Machine {
         self.inner.observer().1.as_ref().map_or(0, |judge| judge.findings().found())
     }
 
-    fn judgement<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
-        let judge = self.inner.observer().1.as_ref()?;
-        Some(PyBytes::new(py, crate::judgement::json(judge.findings()).to_string().as_bytes()))
+    fn judgement<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let Some(judge) = self.inner.observer().1.as_ref() else { return Ok(None) };
+        if let Some(fault) = judge.fault() {
+            return Err(PyRuntimeError::new_err(fault.to_owned()));
+        }
+        Ok(Some(PyBytes::new(py, crate::judgement::json(judge.findings()).to_string().as_bytes())))
     }
 
     fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {

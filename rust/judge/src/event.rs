@@ -36,6 +36,8 @@ pub(crate) struct Event {
     pub(crate) astray_from: Option<u64>,
     /// What it should have counted when its counter was last read, and what it could have.
     pub(crate) read: (u64, u64),
+    /// Its truth then.
+    pub(crate) read_at: u64,
     /// Its truth, and until when on that CPU it stays that.
     pub(crate) truth: (u64, u64),
     /// Who has changed what is on its counter.
@@ -79,6 +81,7 @@ impl Event {
             astray: 0,
             astray_from: None,
             read: (0, 0),
+            read_at: 0,
             truth: (0, 0),
             changed: None,
             times: None,
@@ -134,6 +137,7 @@ impl Event {
     pub(crate) fn read_by(&mut self, turn: u64, at: &At<'_>) {
         let counted = self.counted_by(turn, at);
         self.read = (counted, counted.wrapping_add(self.astray_by(turn, at)));
+        self.read_at = self.truth(turn, at);
     }
 }
 

@@ -316,6 +316,7 @@ impl Judge {
         // A difference is found once.
         event.counted = event.counted.wrapping_add(surplus as u64);
         event.astray = 0;
+        event.astray_from = event.astray_from.map(|from| from.max(event.read_at));
         event.read = (count, count);
         let tallied = at.world.happened(at.cpu, 0, event.number).is_some();
         self.findings.premise(Invariant::I10);

@@ -40,22 +40,6 @@ pub enum Invariant {
 /// Invariants.
 pub const INVARIANTS: usize = 12;
 
-/// All of them.
-pub const ALL: [Invariant; INVARIANTS] = [
-    Invariant::I1,
-    Invariant::I2,
-    Invariant::I3,
-    Invariant::I4,
-    Invariant::I5,
-    Invariant::I6,
-    Invariant::I7,
-    Invariant::I8,
-    Invariant::I9,
-    Invariant::I10,
-    Invariant::I11,
-    Invariant::I12,
-];
-
 /// Who takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Party {

@@ -253,7 +253,7 @@ impl Guest {
             // What may have counted, or not, or something else.
             let unsure = self.known.sure(Field::Counters) & !self.known.counting();
             if unsure != 0 {
-                self.forget(unsure);
+                self.forget(unsure & !self.off());
             }
             self.ideal.advance(self.ideal.now().saturating_add(passed));
             self.up_to = now;
@@ -398,11 +398,15 @@ impl Guest {
         self.known.forget(Field::Flags, mask);
     }
 
+    /// Counters that are not enabled for sure.
+    fn off(&self) -> u64 {
+        self.known.sure(Field::Enables) & !self.ideal.read(Register::of(Of::Pmcntenset), 1)
+    }
+
     /// Overflow flags that are known: without LC that of the cycle counter may come from bit 31, too.
     fn certain_flags(&self) -> u64 {
-        let off = self.known.sure(Field::Enables) & !self.ideal.read(Register::of(Of::Pmcntenset), 1);
         self.known.sure(Field::Flags)
-            & (off | self.certain_counters())
+            & (self.off() | self.certain_counters())
             & if self.known.long_cycles { !0 } else { !(1 << CYCLE) }
     }
 

@@ -42,6 +42,9 @@ mod traffic;
 mod views;
 pub mod window;
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use pmu::cpu::{Cpu, Running};
 use pmu::feature::Features;
 use pmu::observer::{By, Observer, What};
@@ -88,6 +91,7 @@ pub struct Judge {
     by_context: Vec<Option<usize>>,
     events: Events,
     findings: Findings,
+    fault: Option<String>,
 }
 
 impl Judge {
@@ -106,7 +110,7 @@ impl Judge {
                 guests.push(Guest::new(context, &cpus[0], counters, pmuver, denied));
             }
         }
-        Self { hosts, guests, by_context, events, findings: Findings::default() }
+        Self { hosts, guests, by_context, events, findings: Findings::default(), fault: None }
     }
 
     /// With a fault, which tests must notice.
@@ -120,6 +124,12 @@ impl Judge {
     #[must_use]
     pub fn findings(&self) -> &Findings {
         &self.findings
+    }
+
+    /// By what it has failed itself, if it has: what it has found is nothing then.
+    #[must_use]
+    pub fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
     }
 
     pub(crate) fn guest(&self, context: usize) -> Option<usize> {
@@ -172,6 +182,26 @@ impl Broken {
 
 impl Observer for Judge {
     fn see(&mut self, by: By, what: What, cpu: &Cpu, world: &World) {
+        if self.fault.is_some() {
+            return;
+        }
+        // What it leaves half done is not looked at any more.
+        let judged = catch_unwind(AssertUnwindSafe(|| self.judges(by, what, cpu, world)));
+        if let Err(panic) = judged {
+            self.fault = Some(format!("{what:?}: {}", said(&*panic)));
+        }
+    }
+}
+
+/// What a panic says.
+#[cold]
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let of_string = panic.downcast_ref::<String>().map(String::as_str);
+    of_string.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")
+}
+
+impl Judge {
+    fn judges(&mut self, by: By, what: What, cpu: &Cpu, world: &World) {
         let id = cpu.id();
         let now = cpu.now();
         match what {

@@ -18,18 +18,19 @@ impl Judge {
         }
         self.findings.premise(Invariant::I11);
         let resets = value & (pmcr::P | pmcr::C);
-        let mut value = value;
+        let (mut value, mut set) = (value, None);
         if register.kind() == Of::Pmcr && resets != 0 {
             let within = resets & !self.guests[guest].user_pmcr() == 0;
             if self.findings.allows(Window::UserView, within, true) {
                 value &= !resets;
             }
+            set = Some(Window::UserView);
         }
         if let Some(Difference { expected, mask, window }) = self.difference(guest, register, 1, value, 0, at)
         {
             let victim = Party::Guest(self.guests[guest].context);
             let (expected, actual) = (expected & mask, value & mask);
-            let broken = Broken { window, ..Broken::new(Invariant::I11, Kind::OneReg) };
+            let broken = Broken { window: window.or(set), ..Broken::new(Invariant::I11, Kind::OneReg) };
             self.violated(Broken { register: Some(register), victim, expected, actual, ..broken }, at);
         }
     }
