@@ -176,7 +176,7 @@ fn both(steps: &[Step], rate: u64, flaw: u64) -> (String, String) {
         machine.add_context(guest);
     }
     let vcpu = |context| VcpuSetup { context, counters: GUEST_COUNTERS, pmuver: 6, denied: Vec::new() };
-    let judge = || Judge::new(&[features.clone()], GUESTS.map(vcpu).to_vec());
+    let judge = || Judge::new(std::slice::from_ref(&features), GUESTS.map(vcpu).to_vec());
     let stepped = Stepped::new(judge(), &features, vec![vec![rate, ONE]], flaw);
     let mut machine = machine.observed_by((judge(), stepped));
     machine.set_running(0, HOST, 2, 0).expect("it exists");
