@@ -159,10 +159,10 @@ const EDGES: &[Edge] = &[
         Window::InterruptsInARow,
         (Invariant::I12, Kind::Livelock),
         |board| {
-            board.overflows();
-            (0..=IN_A_ROW).for_each(|_| board.mark(GUEST_PMU_IRQ));
+            board.host_overflows();
+            (0..=IN_A_ROW).for_each(|_| board.mark(HOST_PMU_IRQ));
         },
-        |board| board.mark(GUEST_PMU_IRQ),
+        |board| board.mark(HOST_PMU_IRQ),
     ),
     edge(
         Window::UserView,
@@ -355,7 +355,12 @@ const CASES: &[Case] = &[
         board.kvm_writes(of(Of::Pmcntenset), 1 << COUNTERS);
         board.note(note::VCPU_LOADED, GUEST as u64, 0);
     }),
-    case(&[(Invariant::I12, Kind::Livelock)], |board| board.note(note::LIVELOCK, GUEST as u64, 0)),
+    case(&[(Invariant::I12, Kind::Deadlock)], |board| board.note(note::DEADLOCK, HOST as u64, 0)),
+    case(&[(Invariant::I12, Kind::NeverWoken)], |board| {
+        board.overflows();
+        board.exits();
+        board.note(note::ALL_IDLE, HOST as u64, 0);
+    }),
     case(&[(Invariant::I11, Kind::OneReg)], |board| {
         one_reg(board, note::SET_ONE_REG, Of::Pmccntr, 7);
         one_reg(board, note::GET_ONE_REG, Of::Pmccntr, 8);

@@ -197,6 +197,16 @@ impl Board {
         self.passes(LEFT);
     }
 
+    /// The host's is, of its own cycle counter.
+    pub fn host_overflows(&mut self) {
+        self.host_writes(of(Of::Pmccfiltr), pmevtyper::NSH);
+        self.host_writes(of(Of::Pmccntr), 0_u64.wrapping_sub(LEFT));
+        self.host_writes(of(Of::Pmintenset), CYCLE);
+        self.host_writes(of(Of::Pmcntenset), CYCLE);
+        self.host_writes(of(Of::Pmcr), pmcr::LC | pmcr::E);
+        self.passes(LEFT);
+    }
+
     pub fn opens(&mut self, id: u64, attributes: u16) {
         let attributes = attributes | note::attribute::ENABLED;
         self.tells(note::EVENT_OPEN, id << 32 | u64::from(attributes) << 16 | u64::from(EVENT));
