@@ -6,7 +6,9 @@ from its program, but for this:
 - the last event counter counts at EL1, too, where traps and interrupts take as long as they take: its value, and its
   overflow flag;
 - a flag that an interrupt handler of the guest's clears, in a program with interrupts: an overflow is handled before or
-  after the program's next read.
+  after the program's next read;
+- counts and flags of an emulated PMU where the judge finds that it loses counts (I4), which it declares: a perf event
+  that is started anew by a guest's write leaves out EL0 up to the next vcpu_load.
 """
 
 from __future__ import annotations
@@ -130,7 +132,8 @@ class Program(Scripted):
         cpu.burst.wfi()
 
     async def interrupt(self, cpu: Cpu, entry: Entry) -> None:
-        cpu.burst.msr(r.PMOVSCLR_EL0, await cpu.mrs(r.PMOVSCLR_EL0))
+        flags = await cpu.mrs(r.PMOVSCLR_EL0)
+        cpu.burst.msr(r.PMOVSCLR_EL0, flags)
         cpu.burst.isb()
         await cpu.wait()
 
@@ -157,6 +160,9 @@ def ideal(steps: tuple[Step, ...], rate: int, pmuver: int) -> Did:
     return did
 
 
+COUNTS = (r.PMCCNTR_EL0, r.PMXEVCNTR_EL0, *(r.PMEVCNTR(n) for n in range(COUNTERS)), *FLAGS)
+
+
 def comparable(did: Did, interrupts: bool) -> Did:
     """What must be the same however it is run."""
 
@@ -170,3 +176,8 @@ def comparable(did: Did, interrupts: bool) -> Did:
         return value
 
     return [(register, shown(register, value)) for register, value in did]
+
+
+def without_counts(did: Did) -> Did:
+    """What must be, even if counts are lost."""
+    return [(register, 0 if register in COUNTS else value) for register, value in did]

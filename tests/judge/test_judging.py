@@ -9,7 +9,8 @@ import pytest
 import trio
 
 from pmulab import batch, scenario
-from pmulab.topology import TopologyError, up
+from pmulab.client import RpcError
+from pmulab.topology import up
 from services import _pmu
 from services.embedded import Embedded
 from services.experiment import Experiment
@@ -73,7 +74,7 @@ if "services.kvm" in sys.orig_argv:
 async def test_it_is_in_processes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sitecustomize.py").write_text(CONFUSES)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
-    with pytest.raises(TopologyError, match="the judge has failed: Note"):
+    with pytest.raises(RpcError, match="the judge has failed: Note"):
         async with up(broken()) as topology:
             await topology.lab.result(wait=True)
 
