@@ -323,6 +323,7 @@ impl Judge {
         let victim = of.party;
         let times = Broken { victim, ..Broken::new(Invariant::I10, Kind::EventTimes) };
         let grown = before.map(|(e, r)| (enabled.wrapping_sub(e), running.wrapping_sub(r)));
+        // Where it has been on for a part of the time only, nobody but perf knows for how long.
         if of_kvm {
             // It does not ask for them.
         } else if running > enabled {
@@ -334,7 +335,7 @@ impl Judge {
             }
         }
         if !tallied {
-            return;
+            return; // there is no truth of it
         }
         let whose = if of.guest.is_some() { Invariant::I4 } else { Invariant::I3 };
         self.findings.premise(whose);

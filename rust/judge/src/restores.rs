@@ -24,6 +24,7 @@ impl Judge {
             }
             _ => {}
         }
+        // What is written amid vcpu_put is the host's.
         if let (Some(value), Some(guest)) = (written, self.guest(context))
             && !self.guests[guest].leaving
         {
@@ -33,9 +34,11 @@ impl Judge {
 
     /// A counter that KVM writes for a guest has what the guest's has: what it last wrote and what has been counted since.
     fn restored(&mut self, guest: usize, register: Register, value: u64, at: &At<'_>) {
+        // Its other registers are compared when it is entered. A counter that it has not is none of its copies.
         if !matches!(register.kind(), Of::Pmevcntr | Of::Pmccntr) || self.guests[guest].absent(register) {
             return;
         }
+        // What its own write makes of the counter is compared when it is read, or entered.
         if self.guests[guest].is_writing(register) {
             return;
         }

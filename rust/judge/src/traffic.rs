@@ -67,6 +67,7 @@ impl Judge {
             }
             return;
         }
+        // What is not enabled its perf writes before it enables it: nobody loses anything there.
         let Some(n) = Host::counter(at.cpu, register) else { return };
         if at.running.el == 2 {
             self.events.counter_read(at.id, n, at);

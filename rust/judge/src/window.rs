@@ -1,4 +1,8 @@
 //! Tolerances: what is not as the ideal has it, and allowed.
+//!
+//! Each is asked for at one place, [`crate::finding::Findings::allows`]. What is not judged at all, as nobody could lose
+//! by it, is none, and has a comment where it is left out: registers that nobody has enabled, copies that nobody reads,
+//! and what only its user knows.
 
 use serde::{Deserialize, Serialize};
 
