@@ -179,8 +179,8 @@ class ContextLock(IntEnum):
     def deadlock(self) -> str:
         """What has happened where the CPU that is interrupted holds it."""
         return (
-            f"{_LOCKERS[self]} waits for the lock of perf's contexts, which perf_pmu_resched_update() holds on this CPU "
-            "with interrupts on"
+            f"{_LOCKERS[self]} waits for the lock of perf's contexts, which perf_pmu_resched_update() holds on this "
+            "CPU with interrupts on"
         )
 
 

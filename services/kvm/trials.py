@@ -59,9 +59,7 @@ def _injected(steps: Sequence[StepSpec], told: Iterable[Mapping[str, Any]]) -> d
     return found
 
 
-async def _without(
-    experiment: Experiment, what: str, numbers: Collection[int], play: Play
-) -> frozenset[_Class] | None:
+async def _without(experiment: Experiment, what: str, numbers: Collection[int], play: Play) -> frozenset[_Class] | None:
     """What is broken all the same; None if that cannot be told."""
     for steps in _scripts(experiment.steps, what, numbers):
         try:
