@@ -101,15 +101,17 @@ class Script(ScriptState):
         if step.at >= 0:
             self.armed.append(number)
             return
+        coming: list[tuple[int, Outcome]] = []
         try:
-            coming = self._coming()
+            coming += self._coming()
             await self._act(number, step)
             for pcpu in self.pcpus:
                 await self.settle(pcpu)
         except SimulationError as exc:
             raise exc.within(f"{step.where}: step {number + 1}, {step.party} {step.action}") from exc
-        for whose, outcome in coming:
-            outcome["operations"] = self.interruptions.operations.get(whose, 0)
+        finally:
+            for whose, outcome in coming:
+                outcome["operations"] = self.interruptions.operations.get(whose, 0)
         self.interruptions.due.clear()
 
     # What comes amid a step.

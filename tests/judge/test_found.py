@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services import _pmu
-from services.cpu import EntryKind
+from services.cpu import ContextLock, EntryKind
 from services.judge import text
 from services.judge.types import Parties, Seen, Window, read
 from services.kvm.requests import MARK
@@ -89,6 +89,12 @@ def test_a_sentence_says_whose_it_is_if_it_is_somebody_else_s() -> None:
     assert found(other="kvm").broken == found(other="vm:3").broken == found(other="nobody").broken
 
 
+def test_a_deadlock_says_who_waits_for_what() -> None:
+    one = found(kind="deadlock", victim="host", actual=ContextLock.TICK, register=None, counter=None, other="kvm")
+    assert one.broken == f"the host gets nowhere: {ContextLock.TICK.deadlock}"
+    assert one.compared == ""
+
+
 def test_a_kind_without_a_sentence_is_named() -> None:
     assert found(kind="new_kind", other="nobody").broken == "new_kind: PMEVCNTR0_EL0 of vm1/0"
 
@@ -141,6 +147,7 @@ def test_an_access_is_undefined_or_is_not() -> None:
         (("note", _pmu.NOTE_SET_FILTER, 3 << 16 | 0x11), "KVM_ARM_VCPU_PMU_V3_FILTER of vm1/0, from event 0x11"),
         (("note", _pmu.NOTE_EVENT_ON, 7 << 8 | 5), "event 7: on counter 5"),
         (("note", _pmu.NOTE_EVENT_TIME_RUNNING, 1234), "  time_running 1,234 ns"),
+        (("note", _pmu.NOTE_DEADLOCK, 0), "the CPU spins on a lock that it holds"),
         (("note", 0xFFFF, 3), "note 0xffff 0x3"),
         (("something new", 7, 0), "something new 0x7"),
     ],

@@ -52,11 +52,11 @@ impl Judge {
         }
     }
 
-    /// `victim` gets nowhere, for so many interrupts. A guest whose condition is still true has not ended it, and is the
-    /// cause of that itself.
+    /// `victim` gets nowhere, for so many interrupts. A guest whose condition may still be true has not ended it, and is
+    /// the cause of that itself.
     fn livelock(&mut self, victim: Party, further: u64, at: &At<'_>) {
         if let Party::Guest(context) = victim
-            && self.guest(context).is_some_and(|guest| self.guests[guest].interrupt())
+            && self.guest(context).is_some_and(|guest| self.guests[guest].may_interrupt())
         {
             return;
         }
