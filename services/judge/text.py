@@ -60,6 +60,11 @@ _NOTES: Final = {
     _pmu.NOTE_SET_NR_COUNTERS: "KVM_ARM_VCPU_PMU_V3_SET_NR_COUNTERS of {}",
     _pmu.NOTE_VCPU_BLOCKS: "kvm_vcpu_block({})",
 }
+# What a guest says of its own.
+_OWN: Final = {
+    _pmu.NOTE_MASKED: "masks interrupts (PSTATE.I = 1)",
+    _pmu.NOTE_UNMASKED: "lets interrupts in for an instant",
+}
 # What a kernel's perf tells of its events, by its number for them.
 _EVENTS: Final[dict[int, Callable[[int], str]]] = {
     _pmu.NOTE_EVENT_OPEN: lambda a: f"event {a >> 32}: opened, event number {a & 0xFFFF:#x}",
@@ -157,6 +162,8 @@ def _note(code: int, argument: int, parties: Parties) -> str:
 
     if code in _NOTES:
         return _NOTES[code].format(parties.name(f"vm:{argument}"))
+    if code in _OWN:
+        return _OWN[code]
     if code in _EVENTS:
         return _EVENTS[code](argument)
     if code == _pmu.NOTE_SET_FILTER:
