@@ -26,9 +26,11 @@ __all__ = [
     "NOTE_GET_ONE_REG",
     "NOTE_INJECT_UNDEF",
     "NOTE_LIVELOCK",
+    "NOTE_MASKED",
     "NOTE_SET_FILTER",
     "NOTE_SET_NR_COUNTERS",
     "NOTE_SET_ONE_REG",
+    "NOTE_UNMASKED",
     "NOTE_VCPU_BLOCKS",
     "NOTE_VCPU_IS_PUT",
     "NOTE_VCPU_LOAD",
@@ -114,6 +116,8 @@ NOTE_EVENT_READ: Final[int]  # number; the three below follow
 NOTE_EVENT_TIME_ENABLED: Final[int]  # ns
 NOTE_EVENT_TIME_RUNNING: Final[int]  # ns
 NOTE_EVENT_COUNT: Final[int]  # occurrences
+NOTE_MASKED: Final[int]  # a guest has its interrupts masked (PSTATE.I) from now on
+NOTE_UNMASKED: Final[int]  # and lets them in for an instant: none is pending
 NOTE_VCPU_BLOCKS: Final[int]  # nothing is pending for the vCPU, which sleeps
 NOTE_LIVELOCK: Final[int]  # interrupts take all: context of the vCPU that they interrupt, or of the host
 NOTE_DEADLOCK: Final[int]  # the host's perf waits for a lock that its CPU holds: the host's context; the ContextLock

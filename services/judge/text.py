@@ -60,11 +60,13 @@ _NOTES: Final = {
     _pmu.NOTE_SET_NR_COUNTERS: "KVM_ARM_VCPU_PMU_V3_SET_NR_COUNTERS of {}",
     _pmu.NOTE_VCPU_BLOCKS: "kvm_vcpu_block({})",
 }
-# What it tells of a machine that hangs.
-_HANGS: Final = {
+# What concerns nobody by a number: of a machine that hangs, and of a guest's interrupts.
+_PLAIN: Final = {
     _pmu.NOTE_LIVELOCK: "interrupts take all",
     _pmu.NOTE_DEADLOCK: "the CPU spins on a lock that it holds",
     _pmu.NOTE_ALL_IDLE: "every CPU idles, without a timer",
+    _pmu.NOTE_MASKED: "masks interrupts (PSTATE.I = 1)",
+    _pmu.NOTE_UNMASKED: "lets interrupts in for an instant",
 }
 # What a kernel's perf tells of its events, by its number for them.
 _EVENTS: Final[dict[int, Callable[[int], str]]] = {
@@ -161,8 +163,8 @@ def _note(code: int, argument: int, parties: Parties) -> str:
     def vcpu() -> str:  # where a register, or an event, is below it
         return parties.name(f"vm:{argument >> 16}")
 
-    if code in _HANGS:
-        return _HANGS[code]
+    if code in _PLAIN:
+        return _PLAIN[code]
     if code in _NOTES:
         return _NOTES[code].format(parties.name(f"vm:{argument}"))
     if code in _EVENTS:

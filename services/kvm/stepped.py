@@ -217,6 +217,7 @@ class SteppedVCpu(VCpu):
     async def take_interrupt(self) -> dict[str, Any] | None:
         """Its guest unmasks interrupts for an instant: what its handler read, None if the PMU's is not pending."""
         if not self.vgic.line:
+            await self.perform({"action": "unmask"})
             return None
         self.fruitless = 0
         self.vgic.handler_entered(self.machine.now(self.cpu))

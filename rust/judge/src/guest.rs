@@ -87,6 +87,8 @@ pub struct Guest {
     pub since: Option<u64>,
     /// Its PMU interrupts in a row.
     pub(crate) in_a_row: u32,
+    /// It has interrupts masked, whatever it works.
+    pub(crate) masked: bool,
 }
 
 /// How a read compares.
@@ -145,6 +147,7 @@ impl Guest {
             loaded: None,
             since: None,
             in_a_row: 0,
+            masked: false,
         }
     }
 

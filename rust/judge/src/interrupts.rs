@@ -3,7 +3,7 @@
 use crate::finding::{Invariant, Kind, Party};
 use crate::guest::Polled;
 use crate::window::Window;
-use crate::{At, Broken, Judge};
+use crate::{At, Broken, Judge, note};
 
 impl Judge {
     /// Interrupts have been unmasked for `stretch` cycles up to now, and who worked or waited in them is done with them.
@@ -20,10 +20,22 @@ impl Judge {
         }
         let Some(guest) = self.guest(at.running.context) else { return };
         let guest = &self.guests[guest];
-        if guest.interrupt() {
+        if guest.interrupt() && !guest.masked {
             let kind = if waits { Kind::LostInterrupt } else { Kind::LateInterrupt };
             let (passed, since) = (guest.interrupt_for(), guest.since);
             self.in_time(kind, Party::Guest(at.running.context), passed, stretch, since, at);
+        }
+    }
+
+    /// A guest masks its interrupts for good, or lets them in for an instant in which none is pending.
+    pub(crate) fn masks(&mut self, code: u32, at: &At<'_>) {
+        let Some(guest) = self.guest(at.running.context).filter(|_| at.running.guest) else { return };
+        let guest = &mut self.guests[guest];
+        guest.masked |= code == note::MASKED;
+        if code == note::UNMASKED && guest.interrupt() {
+            let (passed, since) = (guest.interrupt_for(), guest.since);
+            let victim = Party::Guest(at.running.context);
+            self.in_time(Kind::LateInterrupt, victim, passed, 1, since, at);
         }
     }
 

@@ -262,6 +262,7 @@ impl Judge {
             What::Idled { from } => self.waited(from, &at),
             // Software has nothing to say for KVM.
             What::Note { code, a, b } => match by {
+                By::Software if matches!(code, note::MASKED | note::UNMASKED) => self.masks(code, &at),
                 By::Software => self.event_noted(code, a, &at),
                 By::Kvm => self.noted(code, a, b, &at),
             },

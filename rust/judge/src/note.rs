@@ -70,6 +70,11 @@ pub mod attribute {
     /// It is enabled.
     pub const ENABLED: u16 = 1 << 9;
 }
+/// A guest has its interrupts masked (PSTATE.I) from now on, whatever it works.
+pub const MASKED: u32 = 28;
+/// And lets them in for an instant: none is pending.
+pub const UNMASKED: u32 = 29;
+
 /// kvm_vcpu_block: nothing is pending for the vCPU, which sleeps. First operand: its context.
 pub const VCPU_BLOCKS: u32 = 32;
 /// The simulation cannot go on: interrupts take all. First operand: the context of the vCPU that they interrupt, or of

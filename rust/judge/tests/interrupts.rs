@@ -41,6 +41,12 @@ fn writes(machine: &mut Machine<Judge>, by: By, each: &[(Of, u64)]) {
     machine.execute_by(by, 0, &mut burst, 0, false).expect("it runs");
 }
 
+fn notes(machine: &mut Machine<Judge>, code: u32) {
+    let mut burst = Burst::default();
+    burst.post(Operation::Note, code, 0);
+    machine.execute_by(By::Software, 0, &mut burst, 0, false).expect("it runs");
+}
+
 /// Whose software runs has its cycle counter overflow after `LEFT` cycles.
 fn counts(machine: &mut Machine<Judge>, el2: u64) {
     let all = u64::from(u32::MAX);
@@ -106,6 +112,23 @@ fn a_guest_works_on_for_as_long_as_the_level_takes_and_no_cycle_longer() {
             assert_eq!((late.expected, late.actual), (DELAY, DELAY + over));
             assert_eq!(late.since, Some(LEFT));
         }
+    }
+}
+
+#[test]
+fn a_guest_that_masks_interrupts_is_not_late_but_by_the_instant_in_which_it_lets_them_in() {
+    let late = (Invariant::I5, Kind::LateInterrupt, Party::Guest(GUEST));
+    for (over, expected) in [(0, vec![]), (1, vec![late])] {
+        let mut machine = machine();
+        loads(&mut machine, GUEST);
+        counts(&mut machine, 0);
+        notes(&mut machine, note::MASKED);
+        works_on(&mut machine, GUEST, LEFT + DELAY + over);
+        assert_eq!(found(&machine), []);
+        machine.set_running(0, GUEST, 1, 0).expect("it exists");
+        notes(&mut machine, note::UNMASKED);
+        assert_eq!(found(&machine), expected);
+        assert_eq!(at_edge(&machine, "interrupt on its way"), 1 - over);
     }
 }
 
