@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from services.result import Design, Failure, Interval, KilledTask, RefusedEvent
+from services.result import Counted, Design, Failure, Interval, KilledTask, Owner, RefusedEvent
 from tests.cli.conftest import violation
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -50,7 +50,9 @@ def test_every_field_is_documented(result: dict[str, Any]) -> None:
         | fields(run)
         | fields(guest)
         | fields(found)
-        | fields(found["steps"][0])
+        | fields(found["before"][0])
+        | fields(asdict(Owner("", 0)))
+        | fields(asdict(Counted("", 0, 0, "")))
         | fields(run["windows"].popitem()[1])
         | fields(guest["events"][0])
         | fields(guest["interrupt_latency"][0])

@@ -95,6 +95,15 @@ def test_a_register_that_another_selects_is_accessed_behind_an_isb_but_in_v6_and
         assert "ISB" not in texts[selected:]
 
 
+def test_that_a_pinned_event_is_lost_is_what_an_axis_of_the_partition_gives_up() -> None:
+    """N17: it is perf's contract that is broken, and by its nature: no scenario of its own."""
+    found = ran("watchdog", "partitioned,pinned=error").violations
+    assert [(one.invariant, one.kind, one.victim) for one in found] == [("I10", "event_pinned", "host")]
+    assert found[0].declared
+    assert not found[0].counts
+    assert ran("watchdog", "partitioned").violations == ()
+
+
 def test_an_overflow_is_told_with_the_counter_and_its_party() -> None:
     run = ran("overflow-latency", "partitioned-v8")
     seen = [seen for one in run.violations for seen in one.before if seen.text.endswith("overflows")]
