@@ -128,7 +128,12 @@ def _violation(
         since=found.since,
         owners=tuple(Owner(parties.name(owned.party), owned.since) for owned in found.owned),
         counted=tuple(
-            Counted(parties.name(one.party), one.cycles, one.since, one.after and text.handover(one.after, parties))
+            Counted(
+                parties.name(one.party),
+                one.cycles,
+                one.since,
+                None if one.after is None else text.handover(one.after, parties),
+            )
             for one in found.counted
         ),
         times=found.times,

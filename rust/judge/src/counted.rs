@@ -71,7 +71,7 @@ impl Accounts {
     pub fn account(&mut self, now: u64) {
         let passed = now.wrapping_sub(self.up_to);
         let since = std::mem::replace(&mut self.up_to, now);
-        if passed == 0 {
+        if passed == 0 || self.counting == 0 {
             return;
         }
         let Self { counted, party, after, .. } = self;
@@ -88,7 +88,7 @@ impl Accounts {
     pub fn runs(&mut self, party: Party, cpu: &Cpu) {
         self.account(cpu.now());
         self.party = party;
-        self.counting = cpu.running().map_or(0, |running| cpu.registers().counting(running.el));
+        self.counting = cpu.counting();
     }
 
     /// Nobody ran up to now.

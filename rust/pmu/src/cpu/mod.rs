@@ -213,6 +213,13 @@ impl Cpu {
         self.raised
     }
 
+    /// Counters that the rules let count now: none while nothing runs.
+    #[inline]
+    #[must_use]
+    pub fn counting(&self) -> u64 {
+        self.counting
+    }
+
     /// The overflows of its counters.
     #[inline]
     #[must_use]
