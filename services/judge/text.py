@@ -8,7 +8,7 @@ from typing import Final
 from services import _pmu
 from services._pmu import register_name
 from services.cpu import ContextLock, EntryKind
-from services.judge.types import HOST, KVM, NOBODY, Parties, Seen, Violation
+from services.judge.types import HOST, KVM, NOBODY, Counted, Handover, Parties, Seen, Violation
 from services.registers import MASK64
 
 _GUEST_ENTRY = 16  # marks of guests' entries are their kinds and this; those of the host's their kinds
@@ -100,6 +100,7 @@ _WORDS: Final[dict[str, Callable[[int, int], str]]] = {
     "ISB": lambda *_: "ISB",
     "runs": lambda _, el: f"runs at EL{el}",
     "entry": lambda mark, argument: _entry(mark, argument),
+    "overflow": lambda counter, _: f"counter {counter} overflows",
 }
 
 
@@ -112,9 +113,21 @@ def broken(violation: Violation, parties: Parties) -> str:
         deadlock=_deadlock(violation.actual),
         is_undefined="UNDEFINED, and must not be" if violation.actual else "executed, and must be UNDEFINED",
     )
-    if violation.other in (NOBODY, KVM, violation.victim):
-        return sentence
-    return f"{sentence}: it is {_called(violation.other, parties)}'s"
+    why = [_counted(counted, parties) for counted in violation.counted]
+    counted = {counted.party for counted in violation.counted}
+    if violation.other not in {NOBODY, KVM, violation.victim} | counted:
+        why.insert(0, f"it is {_called(violation.other, parties)}'s")
+    return f"{sentence}: {'; '.join(why)}" if why else sentence
+
+
+def _counted(counted: Counted, parties: Parties) -> str:
+    party, when = _called(counted.party, parties), f" after {handover(counted.after, parties)}" if counted.after else ""
+    return f"{party} was counted in it for {counted.cycles:,} cycles{when}"
+
+
+def handover(of: Handover, parties: Parties) -> str:
+    """As KVM calls it, and of which vCPU."""
+    return f"{of.what}({parties.name(of.party)})"
 
 
 def _deadlock(place: int) -> str:

@@ -6,7 +6,7 @@ those of the classes here; docs/result.md describes each.
 """
 
 from services.judge.types import Window
-from services.result.judged import INJECTED, Injection, Owner, Seen, Victim, Violation
+from services.result.judged import INJECTED, Counted, Injection, Owner, Seen, Victim, Violation
 from services.result.make import join, of
 from services.result.types import (
     SCHEMA,
@@ -42,6 +42,7 @@ __all__ = [
     "SCHEMA",
     "Bill",
     "CountError",
+    "Counted",
     "CpuTime",
     "Design",
     "Event",

@@ -55,6 +55,16 @@ class Injection:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """Somebody was counted in the counter who should not have been."""
+
+    party: str  # "host", or a vCPU as in "vm0/1"
+    cycles: int  # in all
+    since: int  # from which cycle on, of that pCPU's clock
+    after: str | None  # the last handover there before that: "vcpu_put(vm0/1)"
+
+
+@dataclass(frozen=True, slots=True)
 class Violation:
     """An invariant that was broken: the first time of its kind, victim and register, standing for all of these."""
 
@@ -73,6 +83,7 @@ class Violation:
     window: str | None  # the tolerance that was exceeded; None if none was open
     since: int | None  # the cycle from which on it was so
     owners: tuple[Owner, ...]  # the last ones of the counter, in order; the last one has it
+    counted: tuple[Counted, ...]  # who was counted in it, and should not have been
     times: int
     before: tuple[Seen, ...]
     declared: str = ""  # why the design gives this up, by its nature; "" if it does not say that it does
@@ -116,6 +127,15 @@ def _violation(
         window=found.window,
         since=found.since,
         owners=tuple(Owner(parties.name(owned.party), owned.since) for owned in found.owned),
+        counted=tuple(
+            Counted(
+                parties.name(one.party),
+                one.cycles,
+                one.since,
+                None if one.after is None else text.handover(one.after, parties),
+            )
+            for one in found.counted
+        ),
         times=found.times,
         before=tuple(
             Seen(seen.cpu, seen.cycle, seen.el, parties.name(seen.party), text.did(seen, parties))

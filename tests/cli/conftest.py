@@ -50,6 +50,7 @@ def violation(invariant: str, kind: str, **changed: Any) -> dict[str, Any]:
         "window": None,
         "since": 1_234_000,
         "owners": [],
+        "counted": [],
         "times": 3,
         "before": [
             {"cpu": 0, "cycle": 1_233_900, "el": 2, "party": "host", "text": "MSR PMEVCNTR1_EL0, 0x19c"},

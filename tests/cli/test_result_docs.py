@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from services.result import Design, Failure, Interval, KilledTask, RefusedEvent
+from services.result import Counted, Design, Failure, Interval, KilledTask, Owner, RefusedEvent
 from tests.cli.conftest import MIGRATED, violation
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -52,6 +52,8 @@ def test_every_field_is_documented(result: dict[str, Any]) -> None:
         | fields(found)
         | fields(found["before"][0])
         | fields(MIGRATED)
+        | fields(asdict(Owner("", 0)))
+        | fields(asdict(Counted("", 0, 0, "")))
         | fields(run["windows"].popitem()[1])
         | fields(guest["events"][0])
         | fields(guest["interrupt_latency"][0])

@@ -71,6 +71,18 @@ def test_a_violation_has_names_where_the_core_has_numbers() -> None:
     assert found(register=None).register is None
 
 
+def test_it_is_said_who_was_counted_and_for_how_long_after_which_handover() -> None:
+    put = {"what": "vcpu_put", "party": "vm:3", "cycle": 1200}
+    of_host: dict[str, Any] = {"party": "host", "cycles": 412, "since": 1228, "after": put}
+    one = found(other="kvm", counted=[of_host])
+    assert one.counted == (judged.Counted("host", 412, 1228, "vcpu_put(vm1/0)"),)
+    assert one.broken.endswith(" do not allow: the host was counted in it for 412 cycles after vcpu_put(vm1/0)")
+    another = {"party": "vm:1", "cycles": 1_000, "since": 3, "after": None}
+    both = found(other="vm:1", counted=[of_host, another]).broken
+    assert both.endswith("after vcpu_put(vm1/0); vm0/0 was counted in it for 1,000 cycles")
+    assert "it is" not in both, "whose it is says who was counted"
+
+
 def test_each_kind_of_the_judge_s_has_a_sentence() -> None:
     assert set(_pmu.judge_kinds()) == set(text.KINDS)
 

@@ -97,6 +97,10 @@ impl Event {
         self.attributes & attribute != 0
     }
 
+    pub(crate) fn admits_guests(&self) -> bool {
+        self.scope & GUESTS != 0
+    }
+
     /// What has happened on its CPU or vCPU where its attributes admit it. The host's kernel asks for it: where that is
     /// not admitted, the answer holds until something else has run (`turn`).
     pub(crate) fn truth(&mut self, turn: u64, at: &At<'_>) -> u64 {

@@ -156,6 +156,11 @@ impl Events {
         std::mem::take(&mut cpu.rescheduled)
     }
 
+    /// Does the event on counter `n` of a CPU, if there is one, count guests?
+    pub(crate) fn admits_guests(&self, n: usize, cpu: usize) -> bool {
+        self.cpus[cpu].events[n].and_then(|id| self.open.get(&id)).is_none_or(Event::admits_guests)
+    }
+
     /// A vCPU is put: what had to wait for its counters need not any more.
     /// Does one still wait?
     pub(crate) fn vcpu_is_put(&mut self, cpu: usize) -> bool {

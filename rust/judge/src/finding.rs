@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::owner::{Owned, Owners};
+use crate::counted::Counted;
+use crate::owner::Owned;
 use crate::window::{WINDOWS, Window};
 
 /// The twelve rules.
@@ -136,6 +137,20 @@ pub const KINDS: [Kind; 24] = [
 ];
 
 impl Kind {
+    /// Is what is compared a count?
+    pub(crate) const fn of_value(self) -> bool {
+        matches!(
+            self,
+            Self::GuestRead
+                | Self::GuestEntry
+                | Self::HostRead
+                | Self::HostState
+                | Self::OneReg
+                | Self::Restored
+                | Self::EventCount
+        )
+    }
+
     /// Its name, as it is written down.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -212,6 +227,8 @@ pub enum Did {
     Entry,
     /// What KVM or software told.
     Note,
+    /// A counter, which is its party's, overflows.
+    Overflow,
 }
 
 impl Did {
@@ -230,6 +247,7 @@ impl Did {
             Self::Runs => "runs",
             Self::Entry => "entry",
             Self::Note => "note",
+            Self::Overflow => "overflow",
         }
     }
 }
@@ -263,6 +281,8 @@ pub struct Violation {
     pub since: Option<u64>,
     /// The last owners of the counter, in order; the last of them is whose it is.
     pub owned: Vec<Owned>,
+    /// Who else was counted in it.
+    pub counted: Vec<Counted>,
     /// How often the like was found.
     pub times: u64,
     /// What was seen before, the last last.
@@ -277,9 +297,6 @@ impl Violation {
             && self.register.is_some() == other.register.is_some()
     }
 }
-
-/// Owners of a counter that are told.
-const OWNERS: usize = 4;
 
 /// What is kept of what is seen.
 const SEEN: usize = 24;
@@ -338,7 +355,7 @@ impl Findings {
 
     /// An invariant is broken.
     #[cold]
-    pub fn violated(&mut self, mut violation: Violation, owners: &Owners) {
+    pub fn violated(&mut self, mut violation: Violation) {
         match self.mutant {
             Some(Mutant::Off(invariant)) if invariant == violation.invariant => return,
             Some(Mutant::Blind(kind)) if kind == violation.kind => return,
@@ -348,10 +365,6 @@ impl Findings {
         if let Some(first) = self.violations.iter_mut().find(|first| first.like(&violation)) {
             first.times += 1;
             return;
-        }
-        if let Some(n) = violation.counter {
-            violation.owned = owners.of(usize::from(n)).rev().take(OWNERS).copied().collect();
-            violation.owned.reverse();
         }
         violation.before = self.seen.iter().copied().collect();
         self.violations.push(violation);

@@ -9,10 +9,11 @@ use pmu::cpu::{Cpu, Running};
 use pmu::feature::{Features, PMUV3P5};
 use pmu::field::{pmcr, pmevtyper};
 use pmu::register::{Kind as Of, Register};
-use pmu::registers::{CHAIN, CPU_CYCLES, CYCLE, SW_INCR};
+use pmu::registers::{CHAIN, COUNTERS, CPU_CYCLES, CYCLE, SW_INCR};
 use pmu::tally::World;
 use serde::{Deserialize, Serialize};
 
+use crate::counted::Counted;
 use crate::events::Events;
 use crate::known::{Field, Known};
 use crate::window::Window;
@@ -68,6 +69,8 @@ pub struct Guest {
     pub(crate) tally: usize,
     /// What its kernel's perf says of its events.
     pub(crate) events: Events,
+    /// By counter, who else was counted in what was read out for it since it wrote it.
+    pub(crate) counted: Vec<Vec<Counted>>,
     known: Known,
     written: Written,
     /// The filter is new to the ideal.
@@ -137,6 +140,7 @@ impl Guest {
             denied,
             tally: 0,
             events: Events::new(1),
+            counted: vec![Vec::new(); COUNTERS],
             known: Known::default(),
             written: Written::default(),
             trapped: None,

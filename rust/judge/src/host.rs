@@ -8,6 +8,7 @@ use pmu::registers::{CYCLE, INSTRUCTION};
 use pmu::tally::World;
 use serde::{Deserialize, Serialize};
 
+use crate::counted::Accounts;
 use crate::finding::Party;
 use crate::owner::Owners;
 use crate::swap::Swap;
@@ -32,6 +33,8 @@ pub struct Host {
     pub loaded: Option<usize>,
     /// Whose each counter is.
     pub owners: Owners,
+    /// Who is counted in each.
+    pub counted: Accounts,
     /// The last change of what the host's perf has not undone since.
     pub changed: Option<Change>,
     /// The vcpu_load or vcpu_put that has begun and not ended.
@@ -42,6 +45,8 @@ pub struct Host {
     pub(crate) in_a_row: u32,
     /// When PMSELR_EL0 was written, if that is not synchronised yet.
     pub selected: Option<u64>,
+    /// Overflows that have been seen.
+    pub(crate) overflows: u64,
     /// Whose value each register has: who wrote it last.
     pub of_registers: Vec<Party>,
 }
@@ -55,11 +60,13 @@ impl Host {
             ideal,
             loaded: None,
             owners: Owners::default(),
+            counted: Accounts::default(),
             changed: None,
             swap: None,
             works: None,
             in_a_row: 0,
             selected: None,
+            overflows: 0,
             of_registers: vec![Party::Nobody; REGISTERS],
         }
     }

@@ -10,6 +10,7 @@
 //! | [`host`] | the host's PMU on a CPU as it should be |
 //! | `known` | what of a guest's registers is determined |
 //! | [`owner`] | whose each counter is, and since when |
+//! | [`counted`] | who ran while a counter counted |
 //! | `residency` | who is loaded where: I9 |
 //! | [`swap`] | what is seen amid vcpu_load and vcpu_put: I9 |
 //! | `event` | a perf event, and its truth |
@@ -24,6 +25,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod counted;
 mod event;
 mod events;
 pub mod finding;
@@ -45,17 +47,22 @@ pub mod window;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use pmu::cpu::{Cpu, Running};
+use pmu::access::Outcome;
+use pmu::cpu::{Cpu, Overflow, Running};
 use pmu::feature::Features;
+use pmu::field::pmcr;
 use pmu::observer::{By, Observer, What};
 use pmu::register::{Kind as Of, Register};
+use pmu::registers::{COUNTERS, CYCLE};
 use pmu::tally::{Class, World};
 use serde::{Deserialize, Serialize};
 
+use counted::{Counted, changes_counting};
 use events::Events;
 use finding::{Did, Findings, Invariant, Kind, Mutant, Party, Seen, Violation};
 use guest::Guest;
 use host::Host;
+use traffic::{bits, value_of};
 use window::Window;
 
 /// Codes of the marks of entries of the host's software by the PMU's interrupt, and of guests' by theirs and for a report.
@@ -65,6 +72,9 @@ const PMU_IRQ: u16 = GUEST_ENTRY + HOST_PMU_IRQ;
 /// Codes of the marks of the host's entries when a thread is switched in, and out.
 const TASK_IN: u16 = 6;
 const TASK_OUT: u16 = 7;
+
+/// All but PMCCNTR_EL0 and PMICNTR_EL0.
+const EVENT_COUNTERS: u64 = (1 << CYCLE) - 1;
 
 /// What a VMM does before anything runs on a CPU is seen there.
 const BEFORE_BOOT: Running = Running { context: 0, tally: 0, el: 2, guest: false, class: Class::HostEl2 };
@@ -215,6 +225,8 @@ impl Judge {
             What::Idled { from } => {
                 self.hosts[id].ideal.advance(from);
                 self.hosts[id].ideal.idle(now);
+                self.hosts[id].counted.account(from);
+                self.hosts[id].counted.idled(now);
                 if let Some(guest) = self.running(cpu) {
                     self.guests[guest].idled(from, now);
                 }
@@ -235,10 +247,14 @@ impl Judge {
             _ => return,
         };
         let at = At { cpu, id, world, running };
+        if cpu.overflows().times() != self.hosts[id].overflows {
+            self.overflowed(&at);
+        }
         self.worked(&at);
         self.seen(by, what, &at);
         if what == What::Reset {
             self.events.reset(&self.hosts[id], &at);
+            self.hosts[id].counted.runs(Self::party(By::Software, running), cpu);
         }
         match what {
             What::Runs { last } => self.runs(last, &at),
@@ -290,6 +306,17 @@ impl Judge {
         }
     }
 
+    #[cold]
+    fn overflowed(&mut self, at: &At<'_>) {
+        let host = &mut self.hosts[at.id];
+        for Overflow { counter, cycle } in at.cpu.overflows().since(host.overflows) {
+            let party = host.owners[usize::from(counter)];
+            let (el, did, a) = (at.running.el, Did::Overflow, u64::from(counter));
+            self.findings.see(Seen { cpu: at.id, cycle, el, party, did, a, b: 0 });
+        }
+        host.overflows = at.cpu.overflows().times();
+    }
+
     fn seen(&mut self, by: By, what: What, at: &At<'_>) {
         let (did, a, b) = match what {
             What::Read { register, value } => (Did::Mrs, u64::from(register), value),
@@ -317,6 +344,8 @@ impl Judge {
 
     fn runs(&mut self, last: Option<Running>, at: &At<'_>) {
         self.hosts[at.id].runs(at.running, at.world);
+        let party = Self::party(By::Software, at.running);
+        self.hosts[at.id].counted.runs(party, at.cpu);
         self.hosts[at.id].selected = None; // an exception, or the return from one
         if let Some(last) = last.filter(|last| last.el > at.running.el) {
             self.left_kernel(&At { running: last, ..*at });
@@ -340,25 +369,61 @@ impl Judge {
     /// An invariant is broken here and now.
     pub(crate) fn violated(&mut self, broken: Broken, at: &At<'_>) {
         let Broken { invariant, kind, register, victim, other, expected, actual, window, since } = broken;
-        let counter = register.and_then(|register| Host::counter(at.cpu, register)).map(|n| n as u8);
+        let counter = register.and_then(|register| Host::counter(at.cpu, register));
+        let counter = counter.filter(|&n| n < COUNTERS);
+        let (owned, counted) = match counter {
+            Some(n) if self.is_on_cpu(victim, n, at) => {
+                let more = actual.wrapping_sub(expected) as i64 > 0 || !matches!(other, Party::Kvm);
+                let counted =
+                    if more && kind.of_value() { self.counted(victim, kind, n, at) } else { Vec::new() };
+                (self.hosts[at.id].owners.last(n), counted)
+            }
+            _ => (Vec::new(), Vec::new()),
+        };
+        let most = counted.iter().max_by_key(|counted| counted.cycles).filter(|_| other == Party::Nobody);
+        let other = most.map_or(other, |counted| counted.party);
         let violation = Violation {
             invariant,
             kind,
             cpu: at.id,
             cycle: at.cpu.now(),
             register: register.map(Register::encoding),
-            counter,
+            counter: counter.map(|n| n as u8),
             victim,
             other,
             expected,
             actual,
             window,
             since,
-            owned: Vec::new(),
+            owned,
+            counted,
             times: 1,
             before: Vec::new(),
         };
-        self.findings.violated(violation, &self.hosts[at.id].owners);
+        self.findings.violated(violation);
+    }
+
+    /// Is counter `n` of the victim's that of the CPU, and not one that KVM keeps for it elsewhere?
+    fn is_on_cpu(&self, victim: Party, n: usize, at: &At<'_>) -> bool {
+        let direct = || at.cpu.would(value_of(n), 1, false) == Outcome::Executed;
+        !matches!(victim, Party::Guest(_)) || self.hosts[at.id].owners[n] == victim || direct()
+    }
+
+    /// Who was counted in counter `n` of the victim's, and should not have been.
+    fn counted(&mut self, victim: Party, kind: Kind, n: usize, at: &At<'_>) -> Vec<Counted> {
+        let host = &mut self.hosts[at.id];
+        host.counted.account(at.cpu.now());
+        let Party::Guest(context) = victim else {
+            let guests = self.events.admits_guests(n, at.id);
+            return host.counted.others(n, |party| guests || !matches!(party, Party::Guest(_)));
+        };
+        let here = host.counted.others(n, |party| party == victim);
+        // What is read out of memory, or about to be written, has been saved before.
+        let saved = here.is_empty() || matches!(kind, Kind::Restored | Kind::OneReg);
+        match self.guest(context).filter(|_| saved) {
+            Some(guest) => self.guests[guest].counted[n].clone(),
+            None => here,
+        }
     }
 
     fn accessed(&mut self, by: By, encoding: u16, written: Option<u64>, value: u64, at: &At<'_>) {
@@ -392,8 +457,19 @@ impl Judge {
             party => party,
         };
         host.of_registers[register.id()] = owner;
+        if changes_counting(&register.kind()) {
+            host.counted.runs(Self::party(By::Software, at.running), at.cpu);
+            if register.kind() == Of::Pmcr {
+                let reset = if value & pmcr::P != 0 { EVENT_COUNTERS } else { 0 }
+                    | if value & pmcr::C != 0 { 1 << CYCLE } else { 0 };
+                for n in bits(reset & at.cpu.registers().access_mask(at.running.el)) {
+                    host.counted.written(n, at.cpu.now());
+                }
+            }
+        }
         if let Some(n) = Host::counter(at.cpu, register) {
             host.owners.pass(n, owner, at.cpu.now());
+            host.counted.written(n, at.cpu.now());
             if by == By::Kvm && !at.running.guest && host.loaded.is_none() {
                 let broken = Broken::new(Invariant::I9, Kind::NotLoaded);
                 self.violated(Broken { register: Some(register), actual: value, ..broken }, at);

@@ -2,6 +2,7 @@
 
 use pmu::feature::PMUV3P1;
 
+use crate::counted::Handover;
 use crate::finding::{Invariant, Kind, Party};
 use crate::guest::Trapped;
 use crate::window::Window;
@@ -13,6 +14,7 @@ impl Judge {
         match code {
             note::VCPU_LOAD => self.loads(a as usize, guest, at),
             note::VCPU_PUT => {
+                self.hands_over(true, a as usize, at);
                 self.swap_begins(at);
                 if let Some(guest) = guest {
                     self.guests[guest].leaving = true;
@@ -76,11 +78,16 @@ impl Judge {
             let victim = Party::Guest(context);
             self.violated(Broken { victim, ..Broken::new(Invariant::I9, Kind::LoadedTwice) }, at);
         }
+        self.hands_over(false, context, at);
         self.hosts[at.id].loaded = Some(context);
         self.swap_begins(at);
         if let Some(guest) = guest {
             self.guests[guest].loaded = Some(at.id);
             self.guests[guest].leaving = false;
         }
+    }
+
+    fn hands_over(&mut self, put: bool, context: usize, at: &At<'_>) {
+        self.hosts[at.id].counted.handed_over(Handover { put, context, cycle: at.cpu.now() });
     }
 }

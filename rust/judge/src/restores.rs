@@ -3,6 +3,7 @@
 use pmu::register::{Kind as Of, Register};
 
 use crate::finding::{Invariant, Kind};
+use crate::host::Host;
 use crate::views::Difference;
 use crate::{At, Broken, Judge, Party};
 
@@ -23,6 +24,15 @@ impl Judge {
                 }
             }
             _ => {}
+        }
+        if let (None, Some(n), Some(guest)) = (written, Host::counter(at.cpu, register), self.guest(context))
+        {
+            let counted = &mut self.hosts[at.id].counted;
+            counted.account(at.cpu.now());
+            let others = counted.others(n, |party| party == victim);
+            if !others.is_empty() {
+                self.guests[guest].counted[n] = others;
+            }
         }
         // What is written amid vcpu_put is the host's.
         if let (Some(value), Some(guest)) = (written, self.guest(context))

@@ -163,6 +163,9 @@ impl Judge {
         }
         if let Some(value) = written {
             self.guests[guest].write(at.world, register, el, value);
+            if let Some(n) = self.guests[guest].counter(register) {
+                self.guests[guest].counted[n].clear();
+            }
             if matches!(register.kind(), Of::Pmcr | Of::Pmcntenset | Of::Pmcntenclr) {
                 self.guest_counts(guest, at);
             }

@@ -425,9 +425,10 @@ class Emulated(Design):
     @property
     def declared(self) -> tuple[Declared, ...]:
         """perf_event_create_kernel_counter in kvm_pmu_create_perf_event: what is in ERROR, or another PMU's, counts
-        nothing."""
-        reason = "an event of the host's perf counts for the guest, and not where that gets no counter"
-        return given_up(Victim.GUEST, reason, ["I4"])
+        nothing. kvm_pmu_perf_overflow: a flag is set when the host's interrupt is handled."""
+        counted = "an event of the host's perf counts for the guest, and not where that gets no counter"
+        late = "a flag of the guest's is set once the host's PMU interrupt for it has come, which takes its time"
+        return (*given_up(Victim.GUEST, counted, ["I4"]), *given_up(Victim.GUEST, late, ["I5", "I7"]))
 
     @property
     def reprograms(self) -> bool:
