@@ -196,7 +196,6 @@ impl Observer for Judge {
             _ => return,
         };
         let at = At { cpu, id, world, running };
-        self.worked(&at);
         self.seen(by, what, &at);
         if what == What::Reset {
             self.events.reset(&at);
@@ -207,7 +206,6 @@ impl Observer for Judge {
             What::Wrote { register, value } => self.accessed(by, register, Some(value), value, &at),
             What::Taken { register, write, value, to, .. } => self.taken(register, write, value, to, &at),
             What::Emulated { value } => self.emulated(value, &at),
-            What::Works => self.works(&at),
             What::Exited => {
                 if let Some(guest) = self.hosts[id].loaded.and_then(|context| self.guest(context)) {
                     self.guests[guest].lowered = false;
@@ -220,7 +218,8 @@ impl Observer for Judge {
                 }
                 self.host_entered(code, &at);
             }
-            What::Idled { from } => self.waited(from, &at),
+            What::Worked { from } => self.got_on(from, false, &at),
+            What::Idled { from } => self.got_on(from, true, &at),
             What::Note { code, a, .. } if (note::EVENT_OPEN..=note::EVENT_COUNT).contains(&code) => {
                 if by == By::Software && !running.guest {
                     self.event_noted(code, a, &at);
@@ -270,7 +269,7 @@ impl Judge {
             What::Runs { .. } => (Did::Runs, at.running.context as u64, u64::from(at.running.el)),
             What::Mark { code, a, .. } => (Did::Entry, u64::from(code), a),
             What::Note { code, a, .. } => (Did::Note, u64::from(code), a),
-            What::Works | What::Exited | What::Idled { .. } | What::Reset => return,
+            What::Worked { .. } | What::Exited | What::Idled { .. } | What::Reset => return,
         };
         let party = Self::party(by, at.running);
         self.findings.see(Seen { cpu: at.id, cycle: at.cpu.now(), el: at.running.el, party, did, a, b });
