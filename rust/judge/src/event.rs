@@ -1,6 +1,7 @@
 //! A perf event of the host's, and its truth: what has happened on its CPU where its attributes admit it, between the
 //! host's own start of its counter and its own stop. Nobody else's write, filter or trap counts.
 
+use pmu::registers::CYCLE;
 use pmu::tally::Class;
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +75,12 @@ impl Event {
 
     pub(crate) fn has(&self, attribute: u16) -> bool {
         self.attributes & attribute != 0
+    }
+
+    /// The counters that it has, which is on counter `n`: before PMUv3p5 a pair, if it counts 64 bits.
+    pub(crate) fn counters(&self, n: usize, pairs: bool) -> u64 {
+        let paired = pairs && self.has(attribute::LONG) && n > 0 && n < CYCLE;
+        if paired { 0b11 << (n - 1) } else { 1 << n }
     }
 
     /// The classes that its attributes admit, on a VHE host: `exclude_hv` says nothing there.
