@@ -131,12 +131,6 @@ impl Events {
         }
     }
 
-    /// Is the event on counter `n` of a CPU one of KVM's, which counts in a guest's stead?
-    pub(crate) fn of_kvm(&self, cpu: usize, n: usize) -> bool {
-        let event = self.cpus[cpu].events[n].and_then(|id| self.open.get(&id));
-        event.is_some_and(|event| event.has(attribute::OF_KVM))
-    }
-
     /// Is there a counter on this CPU that an event could have, and no other has?
     fn room_for(&self, event: &Event, at: &At<'_>) -> bool {
         let features = at.cpu.registers().features();

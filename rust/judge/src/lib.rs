@@ -86,6 +86,8 @@ pub struct Judge {
     by_context: Vec<Option<usize>>,
     events: Events,
     findings: Findings,
+    /// What a guest reads is what is on the CPU, not what KVM has in memory.
+    from_cpu: bool,
 }
 
 impl Judge {
@@ -104,7 +106,7 @@ impl Judge {
                 guests.push(Guest::new(context, &cpus[0], counters, pmuver, denied));
             }
         }
-        Self { hosts, guests, by_context, events, findings: Findings::default() }
+        Self { hosts, guests, by_context, events, findings: Findings::default(), from_cpu: true }
     }
 
     /// What has been found.
@@ -177,7 +179,7 @@ impl Observer for Judge {
                 self.hosts[id].ideal.advance(from);
                 self.hosts[id].ideal.idle(now);
                 if let Some(guest) = self.running(cpu) {
-                    self.guests[guest].idled(from, now);
+                    self.guests[guest].idled(from, cpu);
                 }
             }
             _ => {
@@ -336,6 +338,9 @@ impl Judge {
         } else {
             if written.is_some() && register.kind() == Of::MdcrEl2 {
                 self.mdcr_written(value, at);
+            }
+            if written.is_none() {
+                self.kvm_read(register, at);
             }
             self.kvm_access(register, written, at);
         }
