@@ -22,6 +22,7 @@ from services.kvm.preemption import Work, rest
 from services.kvm.stepped import SteppedPCpu, SteppedVCpu
 from services.kvm.stepping import HostSteps, ImpossibleStep, Outcome, VcpuSteps, VmSteps
 from services.kvm.vcpu import VCpu
+from services.kvm.vpmu import Design
 
 
 @dataclass(slots=True)
@@ -46,6 +47,7 @@ class Script(ScriptState):
     def __init__(
         self,
         board: Board,
+        design: Design,
         pcpus: Sequence[SteppedPCpu],
         vcpus: Sequence[SteppedVCpu],
         interruptions: Interruptions,
@@ -57,15 +59,23 @@ class Script(ScriptState):
         self.vcpus = vcpus
         self.interruptions = interruptions
         self.absent = sorted({step.target for step in self.steps if step.action == "create"})
-        self.of_host = HostSteps(self, board, pcpus, vcpus)
+        self.of_host = HostSteps(self, board, design, pcpus, vcpus)
         self.of_vcpus = VcpuSteps(self, pcpus, vcpus)
         self.of_vms = VmSteps(self, pcpus, vcpus)
 
     @classmethod
-    def of(cls, board: Board, pcpus: Sequence[PCpu], vcpus: Sequence[VCpu], interruptions: Interruptions) -> Script:
+    def of(
+        cls,
+        board: Board,
+        design: Design,
+        pcpus: Sequence[PCpu],
+        vcpus: Sequence[VCpu],
+        interruptions: Interruptions,
+    ) -> Script:
         """That of a simulation whose CPUs and vCPUs are all stepped."""
         return cls(
             board,
+            design,
             [pcpu for pcpu in pcpus if isinstance(pcpu, SteppedPCpu)],
             [vcpu for vcpu in vcpus if isinstance(vcpu, SteppedVCpu)],
             interruptions,

@@ -98,7 +98,7 @@ class Simulation:
         for pcpu in self.pcpus:
             pcpu.wake_reader = self.readers.wake
         self.requests = Requests(board, self.design, self.pcpus, self.vcpus, self._perf_process)
-        self.script = Script.of(board, self.pcpus, self.vcpus, interruptions) if stepped else None
+        self.script = Script.of(board, self.design, self.pcpus, self.vcpus, interruptions) if stepped else None
         self.at_boot = len(self.threads), len(self.readers.known), len(self.processes)
         self.judging = Judging(board, self.design, self.vcpus)
         self.hung = ""  # why nobody gets anywhere any more, which is a violation of I12; there is no state then

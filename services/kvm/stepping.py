@@ -11,13 +11,15 @@ import orjson
 from services import typed_json
 from services._pmu import CPUTIME_HOST_KERNEL, CPUTIME_HOST_USER, CPUTIME_IDLE
 from services.boot import NO_PROCESS, CpuSession, ThreadSession
+from services.costs import Cost
 from services.cpu import Timer, awaited
 from services.experiment import StepSpec
-from services.kvm import cpuhp, one_reg
+from services.kvm import cpuhp, one_reg, parameter
 from services.kvm.board import Board
 from services.kvm.errors import SimulationError
 from services.kvm.preemption import Work
 from services.kvm.stepped import SteppedPCpu, SteppedVCpu
+from services.kvm.vpmu import Design
 
 Outcome = dict[str, Any]
 Act = Callable[[int, StepSpec], Awaitable[object]]
@@ -240,16 +242,21 @@ class VcpuSteps:
 class HostSteps:
     """What comes to a pCPU by an interrupt, its idling and hotplug, and what is asked of the host's perf."""
 
-    DERIVED = ("stage", "board", "pcpus", "vcpus", "actions", "asked")
+    DERIVED = ("stage", "board", "design", "pcpus", "vcpus", "actions", "asked")
 
-    def __init__(self, stage: Stage, board: Board, pcpus: Sequence[SteppedPCpu], vcpus: Sequence[SteppedVCpu]) -> None:
+    def __init__(
+        self, stage: Stage, board: Board, design: Design, pcpus: Sequence[SteppedPCpu], vcpus: Sequence[SteppedVCpu]
+    ) -> None:
         self.stage = stage
         self.board = board
+        self.design = design
         self.pcpus = pcpus
         self.vcpus = vcpus
         self.asked: list[list[Outcome]] = [[] for _ in pcpus]  # of each pCPU's perf within one step, in order
         self.actions: dict[str, Act] = {
             **dict.fromkeys(("tick", "mux", "call", *PERF), self._interrupt),
+            "nmi": self._nmi,
+            "sysfs": self._sysfs,
             "idle": self._idle,
             "offline": self._offline,
             "online": self._online,
@@ -275,6 +282,8 @@ class HostSteps:
                 outcome["armed"] = int(pcpu.expire(Timer.MUX))
             case "call":
                 pcpu.smp_call(pcpu.now)
+            case "nmi":
+                pcpu.charge(Cost.IRQ_ENTRY)  # nmi_cpu_backtrace: interrupts may be masked where it comes
             case "preempt":
                 if pcpu.rq.current is self.vcpus[step.target]:
                     pcpu.resched()
@@ -291,6 +300,29 @@ class HostSteps:
         self.arrive(number, step, outcome)
         await self.stage.settle(pcpu)
         outcome["cycle"] = pcpu.now
+
+    async def _nmi(self, number: int, step: StepSpec) -> None:
+        """A vCPU that is loaded exits."""
+        pcpu = self.pcpu_of(step)
+        outcome = self.stage.record(number)
+        self.arrive(number, step, outcome)
+        vcpu = self.stage.current(pcpu)
+        if vcpu is not None:
+            await self.stage.run(vcpu.interrupt_guest())
+        await self.stage.settle(pcpu)
+        outcome["cycle"] = pcpu.now
+
+    async def _sysfs(self, number: int, step: StepSpec) -> None:
+        """Each CPU has its events rescheduled, by an IPI."""
+        outcome = self.stage.record(number)
+        why = parameter.refused(self.design, self.board.experiment, step.reserved)
+        if why:
+            outcome["error"] = why
+            return
+        for pcpu, reserved in zip(self.pcpus, step.reserved, strict=True):
+            if not pcpu.offline:
+                pcpu.write_parameter(reserved)
+                await self.stage.settle(pcpu)
 
     def _perf_call(self, step: StepSpec) -> bytes:
         if step.session is None:
