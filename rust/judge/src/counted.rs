@@ -51,7 +51,7 @@ impl Default for Accounts {
 }
 
 /// Does a write of the register change what counts?
-pub(crate) fn changes_counting(of: &Of) -> bool {
+pub(crate) fn changes_counting(of: Of) -> bool {
     matches!(
         of,
         Of::Pmcr

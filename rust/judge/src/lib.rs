@@ -371,9 +371,9 @@ impl Judge {
     /// An invariant is broken here and now.
     pub(crate) fn violated(&mut self, broken: Broken, at: &At<'_>) {
         let Broken { invariant, kind, register, victim, other, expected, actual, window, since } = broken;
-        let counter = register.and_then(|register| Host::counter(at.cpu, register));
-        let counter = counter.filter(|&n| n < COUNTERS);
-        let (owned, counted) = match counter {
+        let n = register.and_then(|register| Host::counter(at.cpu, register));
+        let n = n.filter(|&n| n < COUNTERS);
+        let (owned, counted) = match n {
             Some(n) if self.is_on_cpu(victim, n, at) => {
                 let more = actual.wrapping_sub(expected) as i64 > 0 || !matches!(other, Party::Kvm);
                 let counted =
@@ -390,7 +390,7 @@ impl Judge {
             cpu: at.id,
             cycle: at.cpu.now(),
             register: register.map(Register::encoding),
-            counter: counter.map(|n| n as u8),
+            counter: n.map(|n| n as u8),
             victim,
             other,
             expected,
@@ -462,7 +462,7 @@ impl Judge {
             party => party,
         };
         host.of_registers[register.id()] = owner;
-        if changes_counting(&register.kind()) {
+        if changes_counting(register.kind()) {
             host.counted.runs(Self::party(By::Software, at.running), at.cpu);
             if register.kind() == Of::Pmcr {
                 let reset = if value & pmcr::P != 0 { EVENT_COUNTERS } else { 0 }
