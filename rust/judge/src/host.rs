@@ -39,8 +39,6 @@ pub struct Host {
     pub changed: Option<Change>,
     /// The vcpu_load or vcpu_put that has begun and not ended.
     pub swap: Option<Swap>,
-    /// Who works on it, and since when.
-    pub(crate) works: Option<(u64, Running)>,
     /// PMU interrupts of the host's in a row.
     pub(crate) in_a_row: u32,
     /// When PMSELR_EL0 was written, if that is not synchronised yet.
@@ -63,7 +61,6 @@ impl Host {
             counted: Accounts::default(),
             changed: None,
             swap: None,
-            works: None,
             in_a_row: 0,
             selected: None,
             overflows: 0,

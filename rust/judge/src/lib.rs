@@ -250,7 +250,6 @@ impl Judge {
         if cpu.overflows().times() != self.hosts[id].overflows {
             self.overflowed(&at);
         }
-        self.worked(&at);
         self.seen(by, what, &at);
         if what == What::Reset {
             self.events.reset(&self.hosts[id], &at);
@@ -262,7 +261,6 @@ impl Judge {
             What::Wrote { register, value } => self.accessed(by, register, Some(value), value, &at),
             What::Taken { register, write, value, to, .. } => self.taken(register, write, value, to, &at),
             What::Emulated { value } => self.emulated(value, &at),
-            What::Works => self.works(&at),
             What::Exited => {
                 if let Some(guest) = self.hosts[id].loaded.and_then(|context| self.guest(context)) {
                     self.guests[guest].exits();
@@ -275,7 +273,8 @@ impl Judge {
                 }
                 self.host_entered(code, &at);
             }
-            What::Idled { from } => self.waited(from, &at),
+            What::Worked { from } => self.got_on(from, false, &at),
+            What::Idled { from } => self.got_on(from, true, &at),
             // Software has nothing to say for KVM.
             What::Note { code, a, b } => match by {
                 By::Software if matches!(code, note::MASKED | note::UNMASKED) => self.masks(code, &at),
@@ -336,7 +335,7 @@ impl Judge {
             What::Runs { .. } => (Did::Runs, at.running.context as u64, u64::from(at.running.el)),
             What::Mark { code, a, .. } => (Did::Entry, u64::from(code), a),
             What::Note { code, a, .. } => (Did::Note, u64::from(code), a),
-            What::Works | What::Exited | What::Idled { .. } | What::Reset => return,
+            What::Worked { .. } | What::Exited | What::Idled { .. } | What::Reset => return,
         };
         let party = Self::party(by, at.running);
         self.findings.see(Seen { cpu: at.id, cycle: at.cpu.now(), el: at.running.el, party, did, a, b });

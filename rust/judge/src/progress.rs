@@ -5,25 +5,8 @@ use crate::window::{IN_A_ROW, Window};
 use crate::{At, Broken, Judge};
 
 impl Judge {
-    /// Work begins with interrupts unmasked.
-    pub(crate) fn works(&mut self, at: &At<'_>) {
-        self.hosts[at.id].works = Some((at.cpu.now(), at.running));
-    }
-
-    /// If somebody has worked, the work is over now.
-    #[inline]
-    pub(crate) fn worked(&mut self, at: &At<'_>) {
-        if let Some((from, running)) = self.hosts[at.id].works.take() {
-            self.got_on(from, false, &At { running, ..*at });
-        }
-    }
-
-    /// The CPU was in WFI up to now.
-    pub(crate) fn waited(&mut self, from: u64, at: &At<'_>) {
-        self.got_on(from, true, at);
-    }
-
-    fn got_on(&mut self, from: u64, waits: bool, at: &At<'_>) {
+    /// Who runs on the CPU has worked there from `from` on with interrupts unmasked, or has waited in WFI.
+    pub(crate) fn got_on(&mut self, from: u64, waits: bool, at: &At<'_>) {
         let stretch = at.cpu.now().wrapping_sub(from);
         if stretch > 0 || waits {
             self.hosts[at.id].in_a_row = 0;
