@@ -1,6 +1,7 @@
 //! A perf event, and its truth: what has happened on its CPU or vCPU where its attributes admit it, between its own
 //! kernel's start of its counter and its stop. Nobody else's write, filter or trap counts.
 
+use pmu::registers::CYCLE;
 use pmu::tally::Class;
 use serde::{Deserialize, Serialize};
 
@@ -95,6 +96,12 @@ impl Event {
 
     pub(crate) fn has(&self, attribute: u16) -> bool {
         self.attributes & attribute != 0
+    }
+
+    /// The counters that it has, which is on counter `n`: before PMUv3p5 a pair, if it counts 64 bits.
+    pub(crate) fn counters(&self, n: usize, pairs: bool) -> u64 {
+        let paired = pairs && self.has(attribute::LONG) && n > 0 && n < CYCLE;
+        if paired { 0b11 << (n - 1) } else { 1 << n }
     }
 
     pub(crate) fn admits_guests(&self) -> bool {

@@ -7,9 +7,10 @@
 
 use std::collections::BTreeMap;
 
+use pmu::feature::PMUV3P5;
 use pmu::field::{mdcr_el2, pmcr};
 use pmu::register::{Kind as Of, Register};
-use pmu::registers::{COUNTERS, CYCLE};
+use pmu::registers::{COUNTERS, CPU_CYCLES, CYCLE, INSTRUCTION};
 use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
@@ -19,6 +20,12 @@ use crate::note::{self, attribute};
 use crate::traffic::{bits, value_of};
 use crate::window::Window;
 use crate::{At, Broken, Judge};
+
+/// What counts on PMICNTR_EL0, where there is one.
+const INST_RETIRED: u16 = 8;
+
+/// Counters that are the lower one of a pair.
+const EVEN: u64 = 0x5555_5555;
 
 /// What is on the counters of a CPU, or of a vCPU.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -146,6 +153,22 @@ impl Events {
     pub(crate) fn unclear(&mut self) {
         for event in self.open.values_mut().filter(|event| event.on.is_some()) {
             event.unclear = true;
+        }
+    }
+
+    /// Is there a counter on this CPU that an event could have, and no other has?
+    fn room_for(&self, event: &Event, at: &At<'_>) -> bool {
+        let features = at.cpu.registers().features();
+        let pairs = !features.has(PMUV3P5);
+        let taken = self.cpus[at.id].events.iter().enumerate().filter_map(|(n, &id)| Some((n, self.open.get(&id?)?)));
+        let taken = taken.fold(0, |taken, (n, other)| taken | other.counters(n, pairs));
+        let free = at.cpu.registers().implemented() & !taken;
+        let of_events = free & ((1 << CYCLE) - 1);
+        match event.number {
+            CPU_CYCLES if free >> CYCLE & 1 != 0 && !features.pmccntr_in_wfi => true,
+            INST_RETIRED if free >> INSTRUCTION & 1 != 0 => true,
+            _ if pairs && event.has(attribute::LONG) => of_events & of_events >> 1 & EVEN != 0,
+            _ => of_events != 0,
         }
     }
 
@@ -289,17 +312,20 @@ impl Judge {
 
     /// A pinned event that has had a counter is given up: for events that go before it, not for a guest.
     fn in_error(&mut self, of: Kernel, id: u64, at: &At<'_>) {
-        let Events { open, cpus } = self.events(of);
-        let taken = cpus[of.cpu].events.iter().flatten().count();
-        let Some(event) = open.get_mut(&id) else { return };
+        let events = self.events(of);
+        let Some(event) = events.open.get_mut(&id) else { return };
         event.error = true;
-        let (had, counter, since) = (event.had, event.counter, event.off_since);
+        // What counts in a guest's stead is the guest's matter.
+        let had = event.had && !event.has(attribute::OF_KVM);
+        let (counter, since) = (event.counter, event.off_since);
         if of.guest.is_some() {
             return; // nobody takes a guest's counters
         }
         self.findings.premise(Invariant::I10);
-        let free = at.cpu.registers().implemented().count_ones() as usize > taken;
-        let Some(context) = self.hosts[at.id].loaded.filter(|_| free && had) else { return };
+        let Some(context) = self.hosts[at.id].loaded.filter(|_| had) else { return };
+        if !self.events.room_for(&self.events.open[&id], at) {
+            return;
+        }
         let (register, since) = (Some(value_of(counter)), Some(since));
         let other = Party::Guest(context);
         let broken = Broken::new(Invariant::I10, Kind::EventPinned);
