@@ -97,15 +97,14 @@ class Violation:
 
 
 def violations(
-    judgement: Judgement, parties: Parties, declared: Iterable[tuple[str, Victim, str]], known: Iterable[str]
+    judgement: Judgement, parties: Parties, declared: Mapping[tuple[str, Victim], str], known: Iterable[str]
 ) -> tuple[Violation, ...]:
     """What was found, in words and by the parties' names.
 
-    `declared`: the invariants that the design gives up, each with towards whom and why.
+    `declared`: why the design gives up an invariant towards somebody.
     """
-    reasons = {(invariant, victim): why for invariant, victim, why in declared}
     by_scenario = frozenset(known)
-    return tuple(_violation(one, parties, reasons, by_scenario) for one in judgement.violations)
+    return tuple(_violation(one, parties, declared, by_scenario) for one in judgement.violations)
 
 
 def _violation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -55,7 +56,7 @@ def test_a_vcpu_that_there_is_not_has_no_name() -> None:
         PARTIES.name("vm:9")
 
 
-def found(declared: Any = (), known: Any = (), **changed: Any) -> judged.Violation:
+def found(declared: Any = MappingProxyType({}), known: Any = (), **changed: Any) -> judged.Violation:
     (one,) = judged.violations(read(judgement(violation(**changed))), PARTIES, declared, known)
     return one
 
@@ -181,7 +182,7 @@ def test_a_step_is_said_in_a_kernel_s_words(seen: tuple[str, int, int], words: s
 )
 def test_what_is_declared_is_so_towards_one_victim(victim: str, other: str, whose: Victim) -> None:
     for one in Victim:
-        declared = [("I1", one, "by its nature"), ("I2", whose, "another")]
+        declared = {("I1", one): "by its nature", ("I2", whose): "another"}
         violation = found(declared, victim=victim, other=other)
         assert violation.declared == ("by its nature" if one is whose else "")
         assert violation.counts is (one is not whose)

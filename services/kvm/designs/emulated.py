@@ -11,7 +11,8 @@ from services import registers as r
 from services.boot import HostPolicy
 from services.cpu import COUNTER_SHIFT, Call, CounterFlag, Eventual, Row, awaited
 from services.experiment import CpuSpec
-from services.kvm.declared import Declared, Victim, given_up
+from services.kvm.declared import Declared
+from services.kvm.designs.limits import LIMITS
 from services.kvm.errors import InjectUndef, ProtocolError
 from services.kvm.guest_pmu import OF_COUNTERS, PMCR_WRITABLE
 from services.kvm.trap_setup import HostTraps
@@ -424,11 +425,7 @@ class Emulated(Design):
 
     @property
     def declared(self) -> tuple[Declared, ...]:
-        """perf_event_create_kernel_counter in kvm_pmu_create_perf_event: what is in ERROR, or another PMU's, counts
-        nothing. kvm_pmu_perf_overflow: a flag is set when the host's interrupt is handled."""
-        counted = "an event of the host's perf counts for the guest, and not where that gets no counter"
-        late = "a flag of the guest's is set once the host's PMU interrupt for it has come, which takes its time"
-        return (*given_up(Victim.GUEST, counted, ["I4"]), *given_up(Victim.GUEST, late, ["I5", "I7"]))
+        return tuple(limit for limits in LIMITS for limit in limits)
 
     @property
     def reprograms(self) -> bool:
