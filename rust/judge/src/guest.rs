@@ -29,6 +29,8 @@ pub struct Trapped {
     pub value: u64,
     /// Exception level that made it.
     pub el: u8,
+    /// KVM has read on the CPU what is read.
+    pub on_cpu: bool,
 }
 
 /// Counters that count with the one below where they count CHAIN.
@@ -286,9 +288,11 @@ impl Guest {
         }
     }
 
-    /// It was in WFI up to `now`, on a CPU that has not been taken from it.
-    pub fn idled(&mut self, from: u64, now: u64) {
+    /// It was in WFI up to now on `cpu`, which has not been taken from it.
+    pub fn idled(&mut self, from: u64, cpu: &Cpu) {
+        let now = cpu.now();
         self.catch_up(from);
+        self.ideal.count_in_wfi(cpu.registers().features().pmccntr_in_wfi);
         self.ideal.idle(self.ideal.now().saturating_add(now.wrapping_sub(from)));
         self.up_to = now;
         self.find_since();

@@ -102,6 +102,8 @@ pub struct Judge {
     events: Events,
     findings: Findings,
     fault: Option<String>,
+    /// What a guest reads is what is on the CPU, not what KVM has in memory.
+    from_cpu: bool,
 }
 
 impl Judge {
@@ -120,7 +122,7 @@ impl Judge {
                 guests.push(Guest::new(context, &cpus[0], counters, pmuver, denied));
             }
         }
-        Self { hosts, guests, by_context, events, findings: Findings::default(), fault: None }
+        Self { hosts, guests, by_context, events, findings: Findings::default(), fault: None, from_cpu: true }
     }
 
     /// With a fault, which tests must notice.
@@ -228,7 +230,7 @@ impl Judge {
                 self.hosts[id].counted.account(from);
                 self.hosts[id].counted.idled(now);
                 if let Some(guest) = self.running(cpu) {
-                    self.guests[guest].idled(from, now);
+                    self.guests[guest].idled(from, cpu);
                 }
             }
             _ => {
@@ -440,6 +442,9 @@ impl Judge {
         } else {
             if written.is_some() && register.kind() == Of::MdcrEl2 {
                 self.mdcr_written(value, at);
+            }
+            if written.is_none() {
+                self.kvm_read(register, at);
             }
             self.kvm_access(register, written, at);
         }

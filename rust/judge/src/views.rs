@@ -82,7 +82,7 @@ impl Judge {
         let extra = actual & !expected & mask;
         let victim = Party::Guest(at.running.context);
         let owner = self.hosts[at.id].owner(at.cpu, register);
-        let left = extra != 0 && at.cpu.read(register, el) == actual;
+        let left = extra != 0 && self.from_cpu && at.cpu.read(register, el) == actual;
         let (invariant, other) = match owner {
             _ if extra & of_host != 0 => (Invariant::I1, Party::Host),
             Some(owner) if left && owner != victim => (Invariant::I1, owner),
@@ -242,7 +242,8 @@ impl Judge {
         let Some(guest) = self.running(at.cpu) else { return };
         let el = at.running.el;
         if to == 2 {
-            self.guests[guest].trapped = Some(Trapped { register: encoding, write, value, el });
+            self.guests[guest].trapped =
+                Some(Trapped { register: encoding, write, value, el, on_cpu: false });
             return;
         }
         self.undefined(guest, encoding, el, write, at);
@@ -273,12 +274,24 @@ impl Judge {
     pub(crate) fn emulated(&mut self, value: u64, at: &At<'_>) {
         // KVM has run, and perhaps not come back to the guest yet.
         let Some(guest) = self.hosts[at.id].loaded.and_then(|context| self.guest(context)) else { return };
-        let Some(Trapped { register, write, value: written, el }) = self.guests[guest].trapped.take() else {
+        let Some(Trapped { register, write, value: written, el, on_cpu }) = self.guests[guest].trapped.take()
+        else {
             return;
         };
         let Some(register) = Register::decode(register) else { return };
         let running = Running { context: self.guests[guest].context, ..at.running };
         let at = At { running, ..*at };
+        self.from_cpu = on_cpu;
         self.guest_access(guest, register, el, write.then_some(written), value, &at);
+        self.from_cpu = true;
+    }
+
+    /// KVM has read a register on the CPU: for the access that has trapped, perhaps.
+    pub(crate) fn kvm_read(&mut self, register: Register, at: &At<'_>) {
+        let Some(guest) = self.hosts[at.id].loaded.and_then(|context| self.guest(context)) else { return };
+        let Some(trapped) = &mut self.guests[guest].trapped else { return };
+        let Some(other) = Register::decode(trapped.register) else { return };
+        let counters = [register, other].map(|register| Host::counter(at.cpu, register));
+        trapped.on_cpu |= register == other || counters[0].is_some() && counters[0] == counters[1];
     }
 }

@@ -351,6 +351,11 @@ impl Cpu {
         self.refresh(world);
     }
 
+    /// `PMCCNTR_EL0` counts in WFI from now on, or does not: as it does on a CPU that this one follows.
+    pub fn count_in_wfi(&mut self, counts: bool) {
+        self.registers.features.pmccntr_in_wfi = counts;
+    }
+
     fn write_tge(&mut self, running: Running) {
         let hcr = self.registers.controls.hcr_el2 & !(hcr_el2::TGE | hcr_el2::E2H);
         let tge = if running.guest { 0 } else { hcr_el2::TGE };
