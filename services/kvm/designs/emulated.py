@@ -12,7 +12,7 @@ from services.boot import HostPolicy
 from services.cpu import COUNTER_SHIFT, Call, CounterFlag, Eventual, Row, awaited
 from services.experiment import CpuSpec
 from services.kvm.declared import Declared
-from services.kvm.designs.limits import LIMITS
+from services.kvm.designs.limits import LIMITS, UNRESTORED
 from services.kvm.errors import InjectUndef, ProtocolError
 from services.kvm.guest_pmu import OF_COUNTERS, PMCR_WRITABLE
 from services.kvm.trap_setup import HostTraps
@@ -425,7 +425,7 @@ class Emulated(Design):
 
     @property
     def declared(self) -> tuple[Declared, ...]:
-        return tuple(limit for limits in LIMITS for limit in limits)
+        return LIMITS + (UNRESTORED if self.reprograms else ())
 
     @property
     def reprograms(self) -> bool:
