@@ -160,7 +160,8 @@ impl Events {
     fn room_for(&self, event: &Event, at: &At<'_>) -> bool {
         let features = at.cpu.registers().features();
         let pairs = !features.has(PMUV3P5);
-        let taken = self.cpus[at.id].events.iter().enumerate().filter_map(|(n, &id)| Some((n, self.open.get(&id?)?)));
+        let taken =
+            self.cpus[at.id].events.iter().enumerate().filter_map(|(n, &id)| Some((n, self.open.get(&id?)?)));
         let taken = taken.fold(0, |taken, (n, other)| taken | other.counters(n, pairs));
         let free = at.cpu.registers().implemented() & !taken;
         let of_events = free & ((1 << CYCLE) - 1);

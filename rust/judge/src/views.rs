@@ -8,6 +8,7 @@ use pmu::registers::CHAIN;
 
 use crate::finding::{Invariant, Kind, Party};
 use crate::guest::{Compared, Trapped};
+use crate::host::Host;
 use crate::window::Window;
 use crate::{At, Broken, Judge};
 
