@@ -134,6 +134,8 @@ fn a_guest_that_masks_interrupts_is_not_late_but_by_the_instant_in_which_it_lets
         let mut machine = machine();
         loads(&mut machine, GUEST);
         counts(&mut machine, 0);
+        falls_behind(&mut machine, over);
+        machine.set_running(0, GUEST, 1, 0).expect("it exists");
         notes(&mut machine, note::MASKED);
         falls_behind(&mut machine, over);
         works_on(&mut machine, GUEST, LEFT + DELAY + over);
