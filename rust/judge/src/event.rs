@@ -1,12 +1,18 @@
 //! A perf event of the host's, and its truth: what has happened on its CPU where its attributes admit it, between the
 //! host's own start of its counter and its own stop. Nobody else's write, filter or trap counts.
 
+use pmu::feature::PMUV3P5;
+use pmu::registers::{CPU_CYCLES, CYCLE};
 use pmu::tally::Class;
 use serde::{Deserialize, Serialize};
 
 use crate::At;
+use crate::finding::Party;
 use crate::host::Change;
 use crate::note::attribute;
+
+/// Counters that may be the upper of a pair.
+const ODD: u64 = 0x2aaa_aaaa;
 
 /// An open event.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -18,6 +24,8 @@ pub(crate) struct Event {
     pub(crate) error: bool,
     /// The CPU on which it was opened.
     pub(crate) home: usize,
+    /// Whose loss it is if it counts wrongly: of an event of KVM's the vCPU's that was loaded there last.
+    pub(crate) whose: Party,
     /// The CPU on which it has a counter.
     pub(crate) on: Option<usize>,
     /// The counter that it is on, or was.
@@ -56,6 +64,7 @@ impl Event {
             enabled: attributes & attribute::ENABLED != 0,
             error: false,
             home: at.id,
+            whose: Party::Host,
             on: None,
             counter: 0,
             counted: 0,
@@ -90,6 +99,23 @@ impl Event {
             }
         }
         classes
+    }
+
+    /// Counters that it takes on counter `n`: one, or a pair where one has not the bits.
+    pub(crate) fn bits(&self, n: usize, at: &At<'_>) -> u64 {
+        1 << n | if self.chained(at) && n > 0 && n < CYCLE { 1 << (n - 1) } else { 0 }
+    }
+
+    /// Is there one for it among `free` ones?
+    pub(crate) fn room(&self, free: u64, at: &At<'_>) -> bool {
+        let free = free & at.cpu.registers().implemented();
+        let general = free & ((1 << CYCLE) - 1);
+        let of_its_own = if self.number == CPU_CYCLES { free >> CYCLE & 1 } else { 0 };
+        of_its_own | if self.chained(at) { general & general << 1 & ODD } else { general } != 0
+    }
+
+    fn chained(&self, at: &At<'_>) -> bool {
+        self.has(attribute::LONG) && !at.cpu.registers().features().has(PMUV3P5)
     }
 
     /// What has happened on its CPU where its attributes admit it. It is asked for by the host's kernel: where that is

@@ -204,6 +204,11 @@ impl Judge {
         event.steady = false;
         event.changed = None;
         event.had = true;
+        if event.has(attribute::OF_KVM)
+            && let Some(context) = hosts[at.id].loaded
+        {
+            event.whose = Party::Guest(context);
+        }
         if cpu.counting >> n & 1 != 0 {
             event.start(cpu.turn, at);
         }
@@ -233,9 +238,14 @@ impl Judge {
         let Some(event) = open.get_mut(&id) else { return };
         event.error = true;
         findings.premise(Invariant::I10);
-        let taken = cpus[at.id].events.iter().flatten().count();
-        let free = at.cpu.registers().implemented().count_ones() as usize > taken;
-        let Some(context) = hosts[at.id].loaded.filter(|_| free && event.had) else { return };
+        if !event.had {
+            return;
+        }
+        let event = event.clone();
+        let taken =
+            cpus[at.id].events.iter().enumerate().filter_map(|(n, on)| Some(open.get(&(*on)?)?.bits(n, at)));
+        let free = event.room(!taken.fold(0, |all, bits| all | bits), at);
+        let Some(context) = hosts[at.id].loaded.filter(|_| free) else { return };
         let (register, since) = (Some(value_of(event.counter)), Some(event.off_since));
         let other = Party::Guest(context);
         let broken = Broken::new(Invariant::I10, Kind::EventPinned);
@@ -250,7 +260,8 @@ impl Judge {
         let steady = std::mem::replace(&mut event.steady, true);
         let on = event.on.is_some();
         let ((surely, possibly), changed, counter) = (event.read, event.changed, event.counter);
-        let (of_kvm, surplus) = (event.has(attribute::OF_KVM), count.wrapping_sub(surely) as i64);
+        let (of_kvm, victim) = (event.has(attribute::OF_KVM), event.whose);
+        let surplus = count.wrapping_sub(surely) as i64;
         let within = surplus >= 0 && surplus as u64 <= possibly.wrapping_sub(surely);
         // A difference is found once.
         event.counted = event.counted.wrapping_add(surplus as u64);
@@ -282,10 +293,10 @@ impl Judge {
             let expected = if surplus < 0 { surely } else { possibly };
             let (invariant, other) =
                 changed.map_or((Invariant::I3, Party::Kvm), |one| (Invariant::I2, one.by));
-            let broken =
-                Broken { other, expected, actual: count, ..Broken::new(invariant, Kind::EventCount) };
+            let broken = Broken::new(invariant, Kind::EventCount);
             let since = changed.map(|one| one.cycle);
-            self.violated(Broken { register: Some(value_of(counter)), since, ..broken }, at);
+            let register = Some(value_of(counter));
+            self.violated(Broken { register, victim, other, expected, actual: count, since, ..broken }, at);
         }
     }
 

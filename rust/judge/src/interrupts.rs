@@ -80,6 +80,10 @@ impl Judge {
             self.findings.window(Window::UnknownAfterReset, false);
             return;
         }
+        if guest.is_some_and(|guest| self.guests[guest].interrupts_by_write(at.world)) {
+            self.findings.window(Window::TrappedWrite, false);
+            return;
+        }
         self.unfounded(Party::Host, at);
     }
 

@@ -1,9 +1,11 @@
 //! What KVM itself writes into a guest's registers on the CPU, and how it gets there: I6 and I7.
 
 use pmu::register::{Kind as Of, Register};
+use pmu::registers::CYCLE;
 
 use crate::finding::{Invariant, Kind};
 use crate::guest::Compared;
+use crate::host::Host;
 use crate::window::Window;
 use crate::{At, Broken, Judge, Party};
 
@@ -41,6 +43,8 @@ impl Judge {
             return;
         }
         self.findings.premise(Invariant::I7);
+        let n = Host::counter(at.cpu, register).unwrap_or(CYCLE);
+        let value = value & at.cpu.registers().counter_mask(n); // what it keeps of it
         match self.guests[guest].compare(at.world, register, 1, value) {
             Compared::Same => {}
             Compared::Adopted => self.findings.window(Window::UnknownAfterReset, false),

@@ -1,4 +1,4 @@
-//! What a guest reads, or could read, is what its ideal PMU reads: I1, I4, I6, I7 and I8.
+//! What a guest reads, or could read, is what its ideal PMU reads: I1, I4, I5, I7 and I8.
 
 use pmu::access::Outcome;
 use pmu::cpu::Running;
@@ -55,12 +55,12 @@ impl Judge {
         let (invariant, of_host) = match register.kind() {
             Of::Pmevcntr | Of::Pmccntr | Of::Pmxevcntr => (Invariant::I4, 0),
             Of::Pmcr => (Invariant::I8, self.hosts[at.id].ideal.read(register, 2) & PMCR_CONTROLS),
-            of @ (Of::Pmcntenset
-            | Of::Pmcntenclr
-            | Of::Pmintenset
-            | Of::Pmintenclr
-            | Of::Pmovsset
-            | Of::Pmovsclr) => (Invariant::I7, self.hosts[at.id].ideal.read(Register::of(of), 2)),
+            of @ (Of::Pmcntenset | Of::Pmcntenclr | Of::Pmintenset | Of::Pmintenclr) => {
+                (Invariant::I7, self.hosts[at.id].ideal.read(Register::of(of), 2))
+            }
+            of @ (Of::Pmovsset | Of::Pmovsclr) => {
+                (Invariant::I5, self.hosts[at.id].ideal.read(Register::of(of), 2))
+            }
             _ => (Invariant::I7, 0),
         };
         self.findings.premise(invariant);

@@ -22,6 +22,8 @@ pub enum Window {
     InterruptsInARow,
     /// See [`WINDOWS`].
     UserView,
+    /// See [`WINDOWS`].
+    TrappedWrite,
 }
 
 /// What a tolerance is.
@@ -40,7 +42,7 @@ pub struct Allowed {
 }
 
 /// All tolerances.
-pub const WINDOWS: [Allowed; 8] = [
+pub const WINDOWS: [Allowed; 9] = [
     Allowed {
         name: "unknown after reset",
         opened: "reset of the vCPU",
@@ -96,6 +98,13 @@ pub const WINDOWS: [Allowed; 8] = [
         closed: "the next read of the bit or counter, by the guest or by KVM_GET_ONE_REG",
         allowed: "the views set and clear (up to Linux 6.14), or assign (since 6.15); P and C reset at the first run, or never",
         source: "Linux arch/arm64/kvm/sys_regs.c, set_pmreg(), set_pmcr(); arch/arm64/kvm/pmu-emul.c, kvm_vcpu_reload_pmu()",
+    },
+    Allowed {
+        name: "trapped write",
+        opened: "a guest's write traps",
+        closed: "KVM has done it, and goes back to the guest",
+        allowed: "an interrupt of a condition that is true after the write, and was not before it",
+        source: "interrupts are unmasked in handle_exit(): Linux arch/arm64/kvm/arm.c, kvm_arch_vcpu_ioctl_run()",
     },
 ];
 

@@ -424,10 +424,17 @@ class Emulated(Design):
 
     @property
     def declared(self) -> tuple[Declared, ...]:
-        """perf_event_create_kernel_counter in kvm_pmu_create_perf_event: what is in ERROR, or another PMU's, counts
-        nothing."""
-        reason = "an event of the host's perf counts for the guest, and not where that gets no counter"
-        return given_up(Victim.GUEST, reason, ["I4"])
+        """What is in ERROR, throttled, or of another PMU counts nothing. An event that a write of PMEVCNTR<n>_EL0 or
+        PMCCNTR_EL0 has perf create anew has the host's filter of EL0 up to kvm_vcpu_pmu_restore_guest(), and its period
+        by PMCR_EL0.LC and LP as they are then."""
+        event = "an event of the host's perf counts for the guest, and "
+        where = "not where that gets no counter, is throttled, or leaves out EL0 up to the next vcpu_load"
+        set_by_vmm = "" if self.reprograms else "; what it has counted is added to what the VMM sets (up to Linux 6.14)"
+        return (
+            *given_up(Victim.GUEST, event + where, ["I3", "I4"]),
+            *given_up(Victim.GUEST, event + "its overflow is the guest's: " + where, ["I5"]),
+            *given_up(Victim.GUEST, event + where + set_by_vmm, ["I11"]),
+        )
 
     @property
     def reprograms(self) -> bool:
