@@ -5,7 +5,7 @@ use judge::note::{self, attribute};
 use judge::window::{WINDOWS, Window};
 use judge::{Judge, VcpuSetup};
 use pmu::burst::{Burst, Operation};
-use pmu::feature::Features;
+use pmu::feature::{Features, PMUV3P4, PMUV3P5};
 use pmu::field::{mdcr_el2, pmcr, pmevtyper};
 use pmu::machine::{Costs, Machine};
 use pmu::observer::By;
@@ -24,14 +24,17 @@ struct Board(Machine<Judge>);
 
 impl Board {
     fn new() -> Self {
-        let features = || Features { counters: COUNTERS, ..Features::default() };
+        Self::of(Features { counters: COUNTERS, ..Features::default() })
+    }
+
+    fn of(features: Features) -> Self {
         let costs = Costs { mrs: 2, msr: 3, isb: 1 };
-        let mut machine = Machine::new(vec![features()], &[EVENT], costs).expect("possible");
+        let mut machine = Machine::new(vec![features.clone()], &[EVENT], costs).expect("possible");
         machine.add_profile(&[(EVENT, 2 * ONE)]).expect("possible");
         machine.add_context(false);
         machine.add_context(true);
         let vcpu = VcpuSetup { context: GUEST, counters: 2, pmuver: 6, denied: Vec::new() };
-        let mut board = Self(machine.observed_by(Judge::new(&[features()], vec![vcpu])));
+        let mut board = Self(machine.observed_by(Judge::new(&[features], vec![vcpu])));
         board.host(Operation::Msr, Register::of(Of::Pmcr), pmcr::E);
         board
     }
@@ -362,6 +365,59 @@ fn a_pinned_event_is_not_given_up_for_a_guest() {
         board.note(note::EVENT_ERROR, 1);
         let expected = [(Invariant::I10, Kind::EventPinned, VM)];
         assert_eq!(board.found(), expected[..found], "{had} {others} {loaded}");
+    }
+}
+
+#[test]
+fn a_pinned_event_of_64_bits_needs_a_pair_where_counters_have_32() {
+    for (pmuver, taken, found) in [
+        (PMUV3P4, [0, 3, 5].as_slice(), 0),
+        (PMUV3P4, &[0, 3], 1),
+        (PMUV3P5, &[0, 3, 5], 1),
+        (PMUV3P5, &[0, 1, 2, 3, 4, 5], 0),
+    ] {
+        let mut board = Board::of(Features { pmuver, counters: COUNTERS, ..Features::default() });
+        board.opens(1, attribute::PINNED | attribute::OF_TASK | attribute::LONG);
+        board.note(note::EVENT_ON, 1 << 8 | 1);
+        board.note(note::EVENT_OFF, 1 << 8 | 1);
+        for &n in taken {
+            board.opens(10 + n, 0);
+            board.note(note::EVENT_ON, (10 + n) << 8 | n);
+        }
+        board.loads(DIVIDED);
+        board.note(note::EVENT_ERROR, 1);
+        let expected = [(Invariant::I10, Kind::EventPinned, VM)];
+        assert_eq!(board.found(), expected[..found], "{pmuver} {taken:?}");
+    }
+}
+
+#[test]
+fn a_pair_takes_two_counters() {
+    for (long, found) in [(attribute::LONG, 0), (0, 1)] {
+        let mut board = Board::of(Features { pmuver: PMUV3P4, counters: 2, ..Features::default() });
+        board.opens(1, attribute::PINNED | attribute::OF_TASK);
+        board.note(note::EVENT_ON, 1 << 8);
+        board.note(note::EVENT_OFF, 1 << 8);
+        board.opens(2, long);
+        board.note(note::EVENT_ON, 2 << 8 | 1);
+        board.loads(1 | mdcr_el2::HPME);
+        board.note(note::EVENT_ERROR, 1);
+        assert_eq!(board.found(), [(Invariant::I10, Kind::EventPinned, VM)][..found]);
+    }
+}
+
+#[test]
+fn an_event_of_kvm_s_that_counts_wrongly_is_its_guest_s_loss() {
+    for (of_kvm, victim) in [(attribute::OF_KVM, VM), (0, Party::Host)] {
+        let mut board = Board::new();
+        board.loads(DIVIDED);
+        board.opens(1, of_kvm | attribute::EXCLUDE_HOST);
+        board.starts(1, 4, pmevtyper::U); // and leaves out the guest's EL0
+        board.works(GUEST, 0, 10);
+        board.reads(1, 4);
+        let count = board.first(Kind::EventCount);
+        assert_eq!((count.invariant, count.victim), (Invariant::I3, victim));
+        assert_eq!((count.expected, count.actual), (20, 0));
     }
 }
 
