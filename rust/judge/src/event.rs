@@ -106,12 +106,16 @@ impl Event {
         1 << n | if self.chained(at) && n > 0 && n < CYCLE { 1 << (n - 1) } else { 0 }
     }
 
-    /// Is there one for it among `free` ones?
-    pub(crate) fn room(&self, free: u64, at: &At<'_>) -> bool {
-        let free = free & at.cpu.registers().implemented();
+    /// The counters of `free` that are left where it gets one, or a pair; `None` where there is none for it.
+    pub(crate) fn placed_in(&self, free: u64, at: &At<'_>) -> Option<u64> {
         let general = free & ((1 << CYCLE) - 1);
-        let of_its_own = if self.number == CPU_CYCLES { free >> CYCLE & 1 } else { 0 };
-        of_its_own | if self.chained(at) { general & general << 1 & ODD } else { general } != 0
+        let (uppers, pair) =
+            if self.chained(at) { (general & general << 1 & ODD, true) } else { (general, false) };
+        match uppers.trailing_zeros() {
+            _ if self.number == CPU_CYCLES && free >> CYCLE & 1 != 0 => Some(free & !(1 << CYCLE)),
+            64 => None,
+            n => Some(free & !(1 << n) & if pair { !(1 << (n - 1)) } else { !0 }),
+        }
     }
 
     fn chained(&self, at: &At<'_>) -> bool {

@@ -34,6 +34,8 @@ struct OnCpu {
     astray: u64,
     /// How often something else than the host's kernel has begun to run.
     turn: u64,
+    /// The turn in which an event found no counter: in that, perf tries no further one (merge_sched_in's can_add_hw).
+    full: u64,
     /// Events have come or gone since their scheduling was last looked at.
     rescheduled: bool,
     /// The event that is read, and its times.
@@ -56,6 +58,7 @@ impl Events {
             counting: 0,
             astray: 0,
             turn: 1,
+            full: 0,
             rescheduled: false,
             reading: (0, 0, 0),
         };
@@ -238,15 +241,19 @@ impl Judge {
         let Some(event) = open.get_mut(&id) else { return };
         event.error = true;
         findings.premise(Invariant::I10);
-        if !event.had {
-            return;
+        let (had, counter, off_since) = (event.had, event.counter, event.off_since);
+        let on = |(n, on): (usize, &Option<u64>)| Some(open.get(&(*on)?)?.bits(n, at));
+        let taken = cpus[at.id].events.iter().enumerate().filter_map(on).fold(0, |all, bits| all | bits);
+        let free = at.cpu.registers().implemented() & !taken;
+        let mut group = open.iter().filter(|(other, event)| **other == id || event.leader == id);
+        let room = group.try_fold(free, |free, (_, event)| event.placed_in(free, at)).is_some();
+        let cpu = &mut cpus[at.id];
+        if !room {
+            cpu.full = cpu.turn;
         }
-        let event = event.clone();
-        let taken =
-            cpus[at.id].events.iter().enumerate().filter_map(|(n, on)| Some(open.get(&(*on)?)?.bits(n, at)));
-        let free = event.room(!taken.fold(0, |all, bits| all | bits), at);
+        let free = had && cpu.full != cpu.turn;
         let Some(context) = hosts[at.id].loaded.filter(|_| free) else { return };
-        let (register, since) = (Some(value_of(event.counter)), Some(event.off_since));
+        let (register, since) = (Some(value_of(counter)), Some(off_since));
         let other = Party::Guest(context);
         let broken = Broken::new(Invariant::I10, Kind::EventPinned);
         self.violated(Broken { other, register, since, expected: 1, ..broken }, at);

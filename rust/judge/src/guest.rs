@@ -61,6 +61,8 @@ pub struct Guest {
     refilter: bool,
     /// What has trapped.
     pub trapped: Option<Trapped>,
+    /// What it reads has been read from the CPU: by itself, or by KVM for the access that has trapped.
+    pub(crate) from_cpu: bool,
     /// The machine's time up to which the ideal has got, while the guest runs.
     up_to: u64,
     /// Its interrupt condition has been ended by itself since its last exit to KVM's run loop.
@@ -115,6 +117,7 @@ impl Guest {
             known: Known::default(),
             written: Written::default(),
             trapped: None,
+            from_cpu: true,
             up_to: 0,
             lowered: false,
             fresh: false,
@@ -319,9 +322,15 @@ impl Guest {
             .any(|n| !self.certain(n) || self.ideal.counter(n) == value || self.written.types[n] == value)
     }
 
-    /// It has written a counter that it has not, by PMSELR_EL0.SEL = 31 perhaps.
-    pub fn absent_written(&mut self) {
-        if self.ideal.read(Register::of(Of::Pmselr), 1) == CYCLE as u64 {
+    /// Is it PMXEVCNTR_EL0 by PMSELR_EL0.SEL = 31, which KVM takes for the cycle counter?
+    #[must_use]
+    pub fn selects_cycles(&self, register: Register) -> bool {
+        register.kind() == Of::Pmxevcntr && self.counter(register) == Some(CYCLE)
+    }
+
+    /// It has written a counter that it has not.
+    pub fn absent_written(&mut self, register: Register) {
+        if self.selects_cycles(register) {
             self.known.counters &= !(1 << CYCLE);
         }
     }

@@ -327,6 +327,7 @@ impl Judge {
         if at.running.guest {
             if let Some(guest) = self.guest(at.running.context) {
                 self.guests[guest].trapped = None;
+                self.guests[guest].from_cpu = true;
                 self.guest_access(guest, register, at.running.el, written, value, at);
             }
         } else if by == By::Software {

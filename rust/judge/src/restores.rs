@@ -27,10 +27,12 @@ impl Judge {
             }
             _ => {}
         }
-        if let (Some(value), Some(guest)) = (written, self.guest(context))
-            && !self.guests[guest].leaving
-        {
-            self.restored(guest, register, value, at);
+        match (written, self.guest(context)) {
+            (None, Some(guest)) => self.guests[guest].from_cpu = true,
+            (Some(value), Some(guest)) if !self.guests[guest].leaving => {
+                self.restored(guest, register, value, at);
+            }
+            _ => {}
         }
     }
 

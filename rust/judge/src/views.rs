@@ -84,14 +84,19 @@ impl Judge {
                 let extra = actual & !expected & mask;
                 let victim = Party::Guest(at.running.context);
                 let owner = self.hosts[at.id].owner(at.cpu, register);
-                let left = extra != 0 && at.cpu.read(register, el) == actual;
+                let from_cpu = kind == Kind::GuestEntry || self.guests[guest].from_cpu;
+                let left = extra != 0 && from_cpu && at.cpu.read(register, el) == actual;
                 let visible = of_host & self.guests[guest].ideal.registers().implemented();
                 let (invariant, other) = match owner {
                     _ if extra & of_host != 0 || visible != 0 && actual & mask == visible => {
                         (Invariant::I1, Party::Host)
                     }
                     Some(owner) if left && owner != victim => (Invariant::I1, owner),
-                    _ if self.guests[guest].counts_denied(register) => (Invariant::I1, Party::Kvm),
+                    _ if self.guests[guest].counts_denied(register)
+                        && actual.wrapping_sub(expected) >> 63 == 0 =>
+                    {
+                        (Invariant::I1, Party::Kvm)
+                    }
                     _ => (invariant, Party::Kvm),
                 };
                 let (expected, actual) = (expected & mask, actual & mask);
@@ -149,13 +154,18 @@ impl Judge {
     fn absent_accessed(&mut self, guest: usize, register: Register, write: bool, value: u64, at: &At<'_>) {
         self.findings.window(Window::AbsentCounter, false);
         if write {
-            self.guests[guest].absent_written();
+            self.guests[guest].absent_written(register);
             return;
         }
         if value != 0 && !self.guests[guest].reads(value) {
             let victim = Party::Guest(at.running.context);
             let broken = Broken::new(Invariant::I1, Kind::GuestRead);
-            let other = self.whose(at, register, value, victim).unwrap_or(Party::Nobody);
+            let other = self.whose(at, register, value, victim);
+            if other.is_none() && self.guests[guest].selects_cycles(register) {
+                self.compare(guest, Register::of(Of::Pmccntr), at.running.el, value, Kind::GuestRead, at);
+                return;
+            }
+            let other = other.unwrap_or(Party::Nobody);
             self.violated(Broken { register: Some(register), victim, other, actual: value, ..broken }, at);
         }
     }
@@ -203,6 +213,7 @@ impl Judge {
         let el = at.running.el;
         if to == 2 {
             self.guests[guest].trapped = Some(Trapped { register: encoding, write, value, el });
+            self.guests[guest].from_cpu = false;
             return;
         }
         self.undefined(guest, encoding, el, write, at);

@@ -255,13 +255,14 @@ fn kvm_that_writes_what_an_event_counts_changes_it() {
     board.kvm(Register::pmevtyper(3), 0);
     board.kvm(Register::pmevcntr(3), 0);
     assert_eq!(board.found(), []);
-    for register in [Register::pmevtyper(4), Register::pmevcntr(4)] {
-        board.kvm(register, 1 << 20);
-        assert_eq!(board.found(), [(Invariant::I2, Kind::HostState, Party::Kvm)]);
-    }
-    assert_eq!(board.first(Kind::HostState).times, 2);
+    let changed = (Invariant::I2, Kind::HostState, Party::Kvm);
+    board.kvm(Register::pmevcntr(4), 1 << 20);
+    assert_eq!(board.found(), [changed]);
+    board.kvm(Register::pmevtyper(4), 1 << 20);
+    assert_eq!(board.found(), [changed; 2], "one of the counter, and one of its type");
+    assert_eq!(board.first(Kind::HostState).times, 1);
     board.0.mark(0, 7, 0, 0).expect("it exists");
-    assert_eq!(board.first(Kind::HostState).times, 3, "found when the thread is switched out, too");
+    assert_eq!(board.first(Kind::HostState).times, 2, "found when the thread is switched out, too");
 }
 
 #[test]
@@ -388,6 +389,46 @@ fn a_pinned_event_of_64_bits_needs_a_pair_where_counters_have_32() {
         board.note(note::EVENT_ERROR, 1);
         let expected = [(Invariant::I10, Kind::EventPinned, VM)];
         assert_eq!(board.found(), expected[..found], "{pmuver} {taken:?}");
+    }
+}
+
+#[test]
+fn a_pinned_group_needs_counters_for_all_of_it() {
+    for (others, found) in [(COUNTERS - 1, 0), (COUNTERS - 2, 1)] {
+        let mut board = Board::new();
+        board.opens(1, attribute::PINNED | attribute::OF_TASK);
+        board.opens(2, attribute::OF_TASK);
+        board.note(note::EVENT_GROUP, 2 << 32 | 1);
+        board.note(note::EVENT_ON, 1 << 8);
+        board.note(note::EVENT_OFF, 1 << 8);
+        for n in 0..u64::from(others) {
+            board.opens(10 + n, 0);
+            board.note(note::EVENT_ON, (10 + n) << 8 | n);
+        }
+        board.loads(DIVIDED);
+        board.note(note::EVENT_ERROR, 1);
+        assert_eq!(board.found(), [(Invariant::I10, Kind::EventPinned, VM)][..found], "{others}");
+    }
+}
+
+#[test]
+fn where_an_event_has_found_no_counter_perf_tries_no_other_until_it_schedules_anew() {
+    for (runs, found) in [(false, 0), (true, 1)] {
+        let mut board = Board::of(Features { pmuver: PMUV3P4, counters: 2, ..Features::default() });
+        for (id, long) in [(1, attribute::LONG), (2, 0)] {
+            board.opens(id, attribute::PINNED | attribute::OF_TASK | long);
+        }
+        board.note(note::EVENT_ON, 2 << 8 | 1);
+        board.note(note::EVENT_OFF, 2 << 8 | 1);
+        board.opens(3, 0);
+        board.note(note::EVENT_ON, 3 << 8);
+        board.loads(1 | mdcr_el2::HPME);
+        board.note(note::EVENT_ERROR, 1);
+        if runs {
+            board.works(GUEST, 1, 1);
+        }
+        board.note(note::EVENT_ERROR, 2);
+        assert_eq!(board.found(), [(Invariant::I10, Kind::EventPinned, VM)][..found]);
     }
 }
 
