@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from pmulab.designs import parse_design
@@ -29,6 +30,7 @@ from services.experiment import (
 )
 from services.host_perf import HostPerf
 from services.kvm.attendant import LocalSoftware
+from services.kvm.errors import Livelock
 from services.kvm.one_reg import get_one_reg, reg_id, set_one_reg
 from services.kvm.simulation import Simulation
 from services.kvm.vcpu import VCpu
@@ -149,18 +151,19 @@ class RandomWorld:
 
     async def run(self) -> Simulation:
         """All that happens in it, or as much: a vCPU may get nowhere where threads are switched at each tick, and the
-        host's events with them."""
+        host's events with them. A livelock ends it, of which the judge is told."""
         made, rng = self.made(), random.Random(f"VMM {self.seed}")
         for vcpu in made.vcpus:
             if rng.random() < 0.3:
                 Vmm(rng, vcpu).sets_up()
         saves = rng.choice((0, 0, 0.1))
-        while made.working and made.board.interactions < MOST:
-            await made.step()
-            if rng.random() < saves and not made.entered:
-                vcpu = rng.choice(made.vcpus)
-                if vcpu.blocked and vcpu.pcpu.rq.current is None:
-                    await Vmm(rng, vcpu).saves_and_restores()
+        with suppress(Livelock):
+            while made.working and made.board.interactions < MOST:
+                await made.step()
+                if rng.random() < saves and not made.entered:
+                    vcpu = rng.choice(made.vcpus)
+                    if vcpu.blocked and vcpu.pcpu.rq.current is None:
+                        await Vmm(rng, vcpu).saves_and_restores()
         return made
 
 

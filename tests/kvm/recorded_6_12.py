@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class Linux612(Scripted):
         super().__init__()
         rows = [row for row in SCENARIOS[scenario]["sequence"] if "ICC_" not in row[2]]
         self.accesses = [(way == "w", register_encoding(name)) for _, way, name in rows]
-        self.idles = [after[0] - row[0] > GAP for row, after in zip(rows, rows[1:], strict=False)]
+        self.idles = [after[0] - row[0] > GAP for row, after in pairwise(rows)]
         self.samples = (False, r.PMOVSCLR_EL0) in self.accesses
         self.steps = self._steps()
         self.pmcr = self.flags = 0
