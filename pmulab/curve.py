@@ -4,7 +4,7 @@
         [--no-judge]
 
 Keys and values are those of `pmulab run --set`; several keys make a grid, `KEY+KEY=VALUE,…` gives two the same values.
-Exit statuses are those of `pmulab run`; below the table stands which line broke an invariant that counts.
+Exit statuses are those of `pmulab run`; below the table stands which line broke an invariant that counts, or hung.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def draw(given: argparse.Namespace) -> int:
     for name in shown:
         if name not in MEASURES and name not in BILL:
             raise UserError("--show", f"no measure {name!r}", near(name, [*MEASURES, *BILL]))
-    status, runs, broken = OK, [], []
+    status, runs, said = OK, [], []
     table = rows(given.scenario, given.keys, given.design, given.fixed, shown, judge=given.judge)
     head = next(table)
     widths = [max(len(cell), 10) for cell in head.cells]
@@ -223,16 +223,19 @@ def draw(given: argparse.Namespace) -> int:
         print("  ".join(cells).rstrip(), flush=True)
         if row.run is not None:
             runs.append(row.run)
+            where = " ".join(row.cells[: -len(shown)])
             if found := violations.counting(row.run):
-                where = " ".join(row.cells[: -len(shown)])
-                broken.append(f"{where}: broken: {violations.named(found)}")
-        elif row is not head:
+                status = VIOLATED
+                said.append(f"{where}: broken: {violations.named(found)}")
+            if row.run.hung:
+                said.append(f"{where}: hung: {row.run.hung}")
+        elif row is not head and status == OK:
             status = FAILED
     if named := assumed_costs(runs):
         print(f"\n{named}")
-    for line in broken:
+    for line in said:
         sys.stderr.write(f"pmulab.curve: {line}\n")
-    return VIOLATED if broken else status
+    return status
 
 
 if __name__ == "__main__":

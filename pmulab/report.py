@@ -110,8 +110,8 @@ def _summary(result: Result) -> str:
         rows.append(["event counters", *(wrap("; ".join(map(_whose, run.design.parts))) for run in runs)])
     if any(run.choices for run in runs):
         rows.append(["left open by the Arm ARM", *(_counts(run.choices) for run in runs)])
-    if any(run.stopped for run in runs):
-        rows.append(["cut short", *("at a violation" if run.stopped else "" for run in runs)])
+    if any(run.stopped or run.hung for run in runs):
+        rows.append(["cut short", *(wrap(run.hung or ("at a violation" if run.stopped else "")) for run in runs)])
     for failure in result.failures:
         for row in rows:
             row.insert(1 + failure.index, "")

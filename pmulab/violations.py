@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from pmulab.columns import align, wrap
-from services.result import Owner, Run, Seen, Violation
+from services.result import INJECTED, Injection, Owner, Run, Seen, Violation
 
 _LANES = 3  # parties that have a column each; of more, each line names its own
 
@@ -19,7 +19,7 @@ Kind = tuple[str, str]
 
 def blocks(heads: Sequence[str], runs: Sequence[Run], *, every: bool) -> Iterator[str]:
     """How often what was broken under which design, `heads` as the columns are called, then of each the first that
-    counts, with what led to it, or with `every` all of them."""
+    counts, and that in which it has hung, with what led to it, or with `every` all of them."""
     excused: dict[str, list[str]] = {}
     for head, run in zip(heads, runs, strict=True):
         for line in _excused(run):
@@ -27,13 +27,20 @@ def blocks(heads: Sequence[str], runs: Sequence[Run], *, every: bool) -> Iterato
     lines = [line if len(under) == len(runs) else f"{', '.join(under)}: {line}" for line, under in excused.items()]
     yield "\n".join([align([["Invariants", *heads], *_table(runs)], left=1), *lines])
     for head, run in zip(heads, runs, strict=True):
-        for one in run.violations if every else counting(run)[:1]:
+        for one in run.violations if every else _first(run):
             yield f"{head}: {in_full(one)}"
 
 
 def counting(run: Run) -> list[Violation]:
     """Those for which the exit status is 3."""
     return [one for one in run.violations if one.counts]
+
+
+def _first(run: Run) -> list[Violation]:
+    """The first that counts, and that in which the run has hung."""
+    first = counting(run)[:1]
+    hung = [one for one in run.violations if run.hung and one.invariant == "I12"][-1:]
+    return first + [one for one in hung if one not in first]
 
 
 def named(violations: Sequence[Violation]) -> str:
@@ -64,6 +71,10 @@ def _table(runs: Sequence[Run]) -> list[list[str]]:
     ]
     if not rows:
         rows.append(["violations", *("none" if run.judged else "not judged" for run in runs)])
+    for what in INJECTED:
+        marked = [_only_with(run, what) for run in runs]
+        if any(marked):
+            rows.append([f"I9: not without {what}", *(wrap(named(of)) for of in marked)])
     for title, listed in (
         ("known, not found", [_not_found(run) for run in runs]),
         ("not exercised", [run.not_exercised for run in runs]),
@@ -98,6 +109,10 @@ def _count(found: Sequence[Violation], run: Run) -> str:
     return " ".join([f"{times:,}", *(f"({count:,} {why})" for why, count in excused.items())])
 
 
+def _only_with(run: Run, what: str) -> list[Violation]:
+    return [one for one in run.violations if any(injection.what == what for injection in one.only_with)]
+
+
 def _not_found(run: Run) -> tuple[str, ...]:
     """What the scenario says is known of the design, and was not found."""
     found = {one.invariant for one in run.violations}
@@ -116,9 +131,16 @@ def in_full(one: Violation) -> str:
         *([f"  counter {one.counter} was {_owners(one.owners)}"] if one.owners else []),
         "  no window was open" if one.window is None else f"  beyond the window {one.window!r}",
     ]
+    lines += [f"  I9: not without the {_injection(injection)}" for injection in one.only_with]
     if not one.counts:
         lines.append(f"  {_why_not(one)}")
     return "\n".join([*lines, *_before(one.before)])
+
+
+def _injection(one: Injection) -> str:
+    if len(one.steps) == 1:
+        return f"{one.what} of step {one.steps[0]}"
+    return f"{one.what}s of steps {', '.join(map(str, one.steps))}"
 
 
 def _owners(owners: Sequence[Owner]) -> str:

@@ -9,6 +9,8 @@ __all__ = [
     "CPUTIME_HOST_KERNEL",
     "CPUTIME_HOST_USER",
     "CPUTIME_IDLE",
+    "NOTE_ALL_IDLE",
+    "NOTE_DEADLOCK",
     "NOTE_EVENT_CLOSED",
     "NOTE_EVENT_COUNT",
     "NOTE_EVENT_DISABLED",
@@ -24,9 +26,11 @@ __all__ = [
     "NOTE_GET_ONE_REG",
     "NOTE_INJECT_UNDEF",
     "NOTE_LIVELOCK",
+    "NOTE_MASKED",
     "NOTE_SET_FILTER",
     "NOTE_SET_NR_COUNTERS",
     "NOTE_SET_ONE_REG",
+    "NOTE_UNMASKED",
     "NOTE_VCPU_BLOCKS",
     "NOTE_VCPU_IS_PUT",
     "NOTE_VCPU_LOAD",
@@ -112,8 +116,12 @@ NOTE_EVENT_READ: Final[int]  # number; the three below follow
 NOTE_EVENT_TIME_ENABLED: Final[int]  # ns
 NOTE_EVENT_TIME_RUNNING: Final[int]  # ns
 NOTE_EVENT_COUNT: Final[int]  # occurrences
+NOTE_MASKED: Final[int]  # a guest has its interrupts masked (PSTATE.I) from now on
+NOTE_UNMASKED: Final[int]  # and lets them in for an instant: none is pending
 NOTE_VCPU_BLOCKS: Final[int]  # nothing is pending for the vCPU, which sleeps
-NOTE_LIVELOCK: Final[int]  # the simulation cannot go on: context of the vCPU, or the host's
+NOTE_LIVELOCK: Final[int]  # interrupts take all: context of the vCPU that they interrupt, or of the host
+NOTE_DEADLOCK: Final[int]  # the host's perf waits for a lock that its CPU holds: the host's context; the ContextLock
+NOTE_ALL_IDLE: Final[int]  # every CPU idles without a timer although work is left
 
 # Whose time it is.
 CPUTIME_GUEST: Final[int]
@@ -390,7 +398,8 @@ class Machine:
     def violations(self) -> int:
         """How many broken invariants have been found."""
     def judgement(self) -> bytes | None:
-        """What has been found, as JSON (`services.judge`); None if nothing is judged."""
+        """What has been found, as JSON (`services.judge`); None if nothing is judged. Raises RuntimeError if the judge
+        has failed: the run goes on, and nothing is found in it."""
     # Snapshot.
     def state(self) -> bytes: ...
     def restore(self, state: bytes) -> None:

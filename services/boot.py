@@ -93,4 +93,5 @@ class GuestBoot:
     frequency_hz: int
     costs: dict[str, int]  # cycles, by the names of services.costs.Cost
     guest: GuestSpec
+    observed: bool  # whoever judges the run is told of perf's events
     pmuver: int  # ID_AA64DFR0_EL1.PMUVer as it reads it

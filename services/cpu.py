@@ -175,6 +175,21 @@ class ContextLock(IntEnum):
     MUX = 1  # perf_rotate_context
     IPI = 2  # event_function
 
+    @property
+    def deadlock(self) -> str:
+        """What has happened where the CPU that is interrupted holds it."""
+        return (
+            f"{_LOCKERS[self]} waits for the lock of perf's contexts, which perf_pmu_resched_update() holds on this "
+            "CPU with interrupts on"
+        )
+
+
+_LOCKERS = {
+    ContextLock.TICK: "the tick (perf_adjust_freq_unthr_context)",
+    ContextLock.MUX: "the mux timer (perf_rotate_context)",
+    ContextLock.IPI: "an IPI (event_function)",
+}
+
 
 class TruthScope(IntFlag):
     """Whose occurrences a TRUTH operation adds up.

@@ -13,6 +13,7 @@ from services.host_perf import HostPerf
 from services.kvm.attendant import LocalSoftware
 from services.kvm.requests import Request
 from services.kvm.simulation import Simulation
+from services.kvm.trials import marked
 from services.state import Saved
 
 
@@ -68,7 +69,13 @@ class Embedded:
 
 
 async def run(experiment: Experiment, progress: Callable[[Simulation], None] | None = None) -> dict[str, Any]:
-    """Run `experiment` to its end. The result of `Simulation.result()`, its digest, and the wall time in seconds."""
+    """Run `experiment` to its end. The result of `Simulation.result()`, its digest, the wall time in seconds, and what
+    the judge has found, with what of it vanishes without what the experiment injects."""
+    return await marked(experiment, await play(experiment, progress), play)
+
+
+async def play(experiment: Experiment, progress: Callable[[Simulation], None] | None = None) -> dict[str, Any]:
+    """Likewise, and nothing is tried again."""
     began = time.perf_counter()
     simulation = Embedded.of(experiment).simulation
     await simulation.run(None if progress is None else lambda: progress(simulation))

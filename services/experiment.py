@@ -281,9 +281,7 @@ class StepSpec:
     party: str  # as the user wrote it
     action: str
     target: int
-    at: int = (
-        -1
-    )  # it comes before this operation of KVM's, counted from 0, in what the next step has it do; -1: at once
+    at: int = -1  # before which operation of KVM's, in what the next step has it do, it comes; -1: at once
     register: int = 0  # encoding
     value: int = 0
     el: int = 1
@@ -296,6 +294,7 @@ class StepSpec:
     name: str = ""  # of a perf session
     session: SessionSpec | None = None
     thread: int = -1  # the index of the vCPU on whose thread the session is
+    reserved: tuple[int, ...] = ()  # what is written to reserved_host_counters, of each pCPU
 
 
 MAX_SEED: Final = 2**63 - 1

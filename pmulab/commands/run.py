@@ -76,8 +76,14 @@ def _broken(result: Result) -> Iterator[str]:
     for run in result.runs:
         found = violations.counting(run)
         if found:
-            stopped = ", where the run was stopped" if run.stopped else ""
-            yield f"{report.head(run.design, result)}: broken: {violations.named(found)}{stopped}"
+            yield f"{report.head(run.design, result)}: broken: {violations.named(found)}{_end(run)}"
+
+
+def _end(run: Run) -> str:
+    """Where it was before its work was done."""
+    if run.hung:
+        return ", where the run hung"
+    return ", where the run was stopped" if run.stopped else ""
 
 
 def _actors(run: Run) -> Iterator[tuple[str, Guest | Host]]:

@@ -99,6 +99,7 @@ STEP = (
     "frequency",
     "period",
     "mmap_pages",
+    "reserved_host_counters",
 )
 PUBLISHED_TIMES = ("elapsed_seconds", "user_seconds", "system_seconds")
 PUBLISHED_SHARES = ("host_kernel_percent", "guest_percent")

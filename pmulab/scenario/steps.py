@@ -11,7 +11,7 @@ from typing import Final
 from pmulab.register_names import register
 from pmulab.scenario import keys
 from pmulab.scenario.cpu_maps import CpuMaps
-from pmulab.scenario.machine import Machine
+from pmulab.scenario.machine import Machine, read_reserved
 from pmulab.scenario.sessions import host_pmus, read_session
 from pmulab.scenario.work import Work
 from services import events, workload
@@ -62,6 +62,8 @@ ACTIONS: Final = {
     "tick": _Action((_PCPU,), (), ("at",)),
     "mux": _Action((_PCPU,), (), ("at",)),
     "call": _Action((_PCPU,), (), ("at",)),
+    "nmi": _Action((_PCPU,), (), ("at",)),
+    "sysfs": _Action((_PERF,), ("reserved_host_counters",)),
     "idle": _Action((_PCPU,), ("cycles",), ("powerdown",)),
     "offline": _Action((_PCPU,)),
     "online": _Action((_PCPU,)),
@@ -188,6 +190,10 @@ def _step(number: int, table: Table, cast: _Cast) -> StepSpec:
         step = replace(step, profile=_profile(table, cast, kind))
     elif action == "migrate":
         _migrates(table, step, cast)
+    elif action == "sysfs":
+        step = replace(step, reserved=read_reserved(table, cast.machine.cpus))
+    elif action == "nmi" and not cast.host.pseudo_nmi:
+        table.refuse("action", "the host has no pseudo-NMIs", "set host.pseudo_nmi = true")
     elif action == "offline" and target == 0:
         table.refuse("party", "pCPU 0 stays online: somebody has to", "take another one")
     elif action == "kill":

@@ -86,6 +86,11 @@ class RemoteSoftware:
 
     # How the session ends.
 
+    async def hang(self) -> None:
+        """Nothing happens any more: an entry that is open stays so until the session ends."""
+        if self._open:
+            await self._send(wire.Turn(hung=True))
+
     def dismiss(self) -> None:
         """End the session in order."""
         self._ended.set()
@@ -213,6 +218,11 @@ class Attendance:
                 if software.gone is not None:
                     return software.gone
             await self._changed.wait()
+
+    async def hang(self) -> None:
+        """Nothing happens any more. Raises `PeerGone`."""
+        for software in self._taken.values():
+            await software.hang()
 
     async def dismiss(self) -> None:
         """End every session in order, and wait until they have ended."""

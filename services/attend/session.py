@@ -36,6 +36,10 @@ async def attend(kvm: Channel, seat: Seat, software: Software, *, silence: float
         raise
 
 
+class _Dismissed(Exception):
+    """By kvm, in the middle of an entry: the machine hangs."""
+
+
 MIDDLE = "it ended the session in the middle of an entry"
 
 
@@ -63,6 +67,8 @@ class _Session:
                 raise PeerGone(self._peer, "it broke the protocol: a reply to no burst")
             try:
                 await self._enter(turn.entry)
+            except _Dismissed:
+                return await self._part()
             except (PeerGone, RpcError):
                 raise
             except Exception as exc:
@@ -119,11 +125,13 @@ class _Session:
         try:
             with trio.fail_after(self._silence):
                 turn = await self._stream.receive()
+            if turn.hung and (await self._stream.receive()).dismissed:
+                raise _Dismissed
         except trio.EndOfChannel:
             raise PeerGone(self._peer, MIDDLE) from None
         except trio.TooSlowError:
             raise PeerGone(self._peer, f"no reply for {self._silence:g} s") from None
-        if turn.dismissed:
+        if turn.hung or turn.dismissed:
             raise PeerGone(self._peer, MIDDLE)
         return turn
 

@@ -176,6 +176,7 @@ class GuestCpu:
                 pmuver=boot.pmuver,
                 cpu=self.index,
                 group_throttle=guest.group_throttle,
+                observed=boot.observed,
                 denied=guest.denied,
                 mux_interval=guest.mux_interval,
             )

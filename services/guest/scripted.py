@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from services._pmu import NOTE_MASKED, NOTE_UNMASKED
 from services.cpu import Cpu, Entry, EntryKind, TookException
 from services.registers import PMOVSCLR_EL0
 from services.state import Saved
@@ -48,6 +49,9 @@ class ScriptedCpu:
 
     def enter(self, cpu: Cpu, entry: Entry) -> Coroutine[Any, Any, object] | None:
         """Carry out the step that `entry` has, and answer with what came of it."""
+        if entry.kind is EntryKind.BOOT:
+            cpu.burst.note(NOTE_MASKED, 0)
+            return None
         if entry.kind is EntryKind.REQUEST:
             return _perform(cpu, orjson.loads(entry.payload))
         if entry.kind is EntryKind.PMU_IRQ:
@@ -82,6 +86,8 @@ async def _perform(cpu: Cpu, step: dict[str, Any]) -> None:
             burst.hvc(0)
         case "wfi":
             burst.wfi()
+        case "unmask":
+            burst.note(NOTE_UNMASKED, 0)
         case "run":
             burst.compute(step["profile"], step["el"], step["cycles"])
         case action:

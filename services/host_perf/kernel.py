@@ -231,6 +231,7 @@ class HostCpu:
             high_to_low=boot.policy.high_to_low,
             hpme=boot.policy.hpme,
             resync_in_process=boot.policy.resync_in_process,
+            none=boot.policy.forwarded_irq,
         )
         perf = self.host.perf_of(boot)
         for number, pmu in enumerate(boot.pmus):
@@ -277,11 +278,13 @@ class HostCpu:
         if self.index == self.boot.pmus[self.boot.arm_pmu].cpus[0]:
             self.host.perf.driver(self.boot.arm_pmu).cntr_mask = policy.counters  # what groups are validated against
 
-    async def _open(self, cpu: Cpu, of: CpuSession | ThreadSession, task: int | None, *, delayed: bool = False) -> bool:
+    async def _open(
+        self, cpu: Cpu, of: CpuSession | ThreadSession, task: int | None, *, delayed: bool = False, vms: bool = True
+    ) -> bool:
         """Did the tool end, as it could not open an event?"""
         assert self.boot is not None
         spec, process = of.session, of.process
-        if self.boot.policy.refuses_guests:
+        if self.boot.policy.refuses_guests and vms:
             spec = _fallen_back(spec)
             ending = _ends_without(spec)
             if ending:
@@ -320,8 +323,8 @@ class HostCpu:
             for session in self._sessions_here(lambda one: one.task == request["exited"]):
                 await session.close(cpu)
             return
-        if set(request) == {"open", "delayed"}:
-            await self._open_by_step(cpu, request["open"], delayed=request["delayed"])
+        if set(request) == {"open", "delayed", "vms"}:
+            await self._open_by_step(cpu, request["open"], delayed=request["delayed"], vms=request["vms"])
             return
         if set(request) == {"call", "of"}:
             await self._call(cpu, request["call"], request["of"])
@@ -330,16 +333,16 @@ class HostCpu:
             raise BadRequest(f"a request for the host holds a session, not {sorted(request)}")
         await self._open(cpu, typed_json.read(CpuSession, request), None)
 
-    async def _open_by_step(self, cpu: Cpu, opened: dict[str, Any], *, delayed: bool) -> None:
-        """Answered with why events could not be opened."""
+    async def _open_by_step(self, cpu: Cpu, opened: dict[str, Any], *, delayed: bool, vms: bool) -> None:
+        """Answered with why events could not be opened. `vms`: there are VMs at the time."""
         before, kept = len(self.refused), len(self.sessions)
         of: CpuSession | ThreadSession
         if "thread" in opened:
             of = typed_json.read(ThreadSession, opened)
-            await self._open(cpu, of, of.thread, delayed=delayed)
+            await self._open(cpu, of, of.thread, delayed=delayed, vms=vms)
         else:
             of = typed_json.read(CpuSession, opened)
-            await self._open(cpu, of, None, delayed=delayed)
+            await self._open(cpu, of, None, delayed=delayed, vms=vms)
         refused = [f"{name}: EOPNOTSUPP: the PMU is the guests'" for name in self.refused[before:]]
         for session in self.sessions[kept:]:
             refused += [*filter(None, (session.refused,)), *session.unsupported.values()]
@@ -352,7 +355,7 @@ class HostCpu:
         if not found:
             cpu.answer(orjson.dumps({"error": "EBADF: it was not opened"}))
             return
-        (session,) = found
+        session = next((one for one in found if one.closed is None), found[-1])
         match call:
             case "enable":
                 await session.enable(cpu)

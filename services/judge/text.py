@@ -7,8 +7,8 @@ from typing import Final
 
 from services import _pmu
 from services._pmu import register_name
-from services.cpu import EntryKind
-from services.judge.types import HOST, KVM, NOBODY, Parties, Seen, Violation
+from services.cpu import ContextLock, EntryKind
+from services.judge.types import HOST, KVM, NOBODY, Counted, Handover, Parties, Seen, Violation
 from services.registers import MASK64
 
 _GUEST_ENTRY = 16  # marks of guests' entries are their kinds and this; those of the host's their kinds
@@ -38,14 +38,16 @@ KINDS: Final = {
     "loaded_twice": "{victim} is loaded where another one is, or while it is elsewhere",
     "half_swapped": "{victim} is entered amid vcpu_load or vcpu_put and finds {register} otherwise than it left it",
     "livelock": "{victim} gets nowhere: interrupt follows interrupt",
+    "deadlock": "{victim} gets nowhere: {deadlock}",
+    "never_woken": "{victim} waits for its PMU interrupt, which is due, and nothing is left that could wake it",
 }
 
 # Kinds whose two numbers are something else than a register's value.
-_TIMES: Final = frozenset({"late_interrupt", "lost_interrupt"})
+_TIMES: Final = frozenset({"late_interrupt", "lost_interrupt", "never_woken"})
 _COUNTS: Final = frozenset({"event_count"})
 _NO_VALUES: Final = frozenset(
     {"undefined", "spurious_interrupt", "misattributed_interrupt", "unsynchronised", "event_group", "event_pinned"}
-    | {"not_loaded", "loaded_twice"}
+    | {"not_loaded", "loaded_twice", "deadlock"}
 )
 
 # What KVM tells of itself, of a vCPU.
@@ -57,6 +59,14 @@ _NOTES: Final = {
     _pmu.NOTE_INJECT_UNDEF: "kvm_inject_undefined({})",
     _pmu.NOTE_SET_NR_COUNTERS: "KVM_ARM_VCPU_PMU_V3_SET_NR_COUNTERS of {}",
     _pmu.NOTE_VCPU_BLOCKS: "kvm_vcpu_block({})",
+}
+# What concerns nobody by a number: of a machine that hangs, and of a guest's interrupts.
+_PLAIN: Final = {
+    _pmu.NOTE_LIVELOCK: "interrupts take all",
+    _pmu.NOTE_DEADLOCK: "the CPU spins on a lock that it holds",
+    _pmu.NOTE_ALL_IDLE: "every CPU idles, without a timer",
+    _pmu.NOTE_MASKED: "masks interrupts (PSTATE.I = 1)",
+    _pmu.NOTE_UNMASKED: "lets interrupts in for an instant",
 }
 # What a kernel's perf tells of its events, by its number for them.
 _EVENTS: Final[dict[int, Callable[[int], str]]] = {
@@ -76,6 +86,7 @@ _EVENTS: Final[dict[int, Callable[[int], str]]] = {
 _ONE_REG: Final = {_pmu.NOTE_GET_ONE_REG: "KVM_GET_ONE_REG", _pmu.NOTE_SET_ONE_REG: "KVM_SET_ONE_REG"}
 
 _ENTRIES: Final = frozenset(EntryKind)
+_LOCKS: Final = frozenset(ContextLock)
 
 # By `Seen.what`, of its two numbers.
 _WORDS: Final[dict[str, Callable[[int, int], str]]] = {
@@ -89,6 +100,7 @@ _WORDS: Final[dict[str, Callable[[int, int], str]]] = {
     "ISB": lambda *_: "ISB",
     "runs": lambda _, el: f"runs at EL{el}",
     "entry": lambda mark, argument: _entry(mark, argument),
+    "overflow": lambda counter, _: f"counter {counter} overflows",
 }
 
 
@@ -98,11 +110,29 @@ def broken(violation: Violation, parties: Parties) -> str:
     sentence = words.format(
         victim=_called(violation.victim, parties),
         register=register(violation) or "a register",
+        deadlock=_deadlock(violation.actual),
         is_undefined="UNDEFINED, and must not be" if violation.actual else "executed, and must be UNDEFINED",
     )
-    if violation.other in (NOBODY, KVM, violation.victim):
-        return sentence
-    return f"{sentence}: it is {_called(violation.other, parties)}'s"
+    why = [_counted(counted, parties) for counted in violation.counted]
+    counted = {counted.party for counted in violation.counted}
+    if violation.other not in {NOBODY, KVM, violation.victim} | counted:
+        why.insert(0, f"it is {_called(violation.other, parties)}'s")
+    return f"{sentence}: {'; '.join(why)}" if why else sentence
+
+
+def _counted(counted: Counted, parties: Parties) -> str:
+    party, when = _called(counted.party, parties), f" after {handover(counted.after, parties)}" if counted.after else ""
+    return f"{party} was counted in it for {counted.cycles:,} cycles{when}"
+
+
+def handover(of: Handover, parties: Parties) -> str:
+    """As KVM calls it, and of which vCPU."""
+    return f"{of.what}({parties.name(of.party)})"
+
+
+def _deadlock(place: int) -> str:
+    """What waits for what, by the place at which it does."""
+    return ContextLock(place).deadlock if place in _LOCKS else f"it waits for a lock, at {place:#x}, that it holds"
 
 
 def register(violation: Violation) -> str | None:
@@ -146,6 +176,8 @@ def _note(code: int, argument: int, parties: Parties) -> str:
     def vcpu() -> str:  # where a register, or an event, is below it
         return parties.name(f"vm:{argument >> 16}")
 
+    if code in _PLAIN:
+        return _PLAIN[code]
     if code in _NOTES:
         return _NOTES[code].format(parties.name(f"vm:{argument}"))
     if code in _EVENTS:

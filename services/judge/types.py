@@ -40,6 +40,25 @@ class Owned:
 
 
 @dataclass(frozen=True, slots=True)
+class Handover:
+    """A vcpu_load or a vcpu_put."""
+
+    what: str  # "vcpu_load" or "vcpu_put"
+    party: str  # the vCPU
+    cycle: int  # of the pCPU's clock, at which it began
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Somebody else was counted in a counter."""
+
+    party: str
+    cycles: int  # in all
+    since: int  # cycle of the pCPU's clock
+    after: Handover | None  # the last one on the pCPU before that
+
+
+@dataclass(frozen=True, slots=True)
 class Violation:
     """The first of its invariant, kind, victim and register, standing for all of these."""
 
@@ -56,6 +75,7 @@ class Violation:
     window: str | None  # the tolerance that was open, and was exceeded
     since: int | None  # the cycle from which on it was so
     owned: tuple[Owned, ...]  # the last owners of the counter, in order; the last one has it
+    counted: tuple[Counted, ...]  # who was counted in it, and should not have been
     times: int
     before: tuple[Seen, ...]  # the last ones before it
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from services import experiment as ex
 from services import typed_json
@@ -56,13 +58,20 @@ def _lab(options: argparse.Namespace) -> Lab:
     try:
         experiment = typed_json.loads(ex.Experiment, options.experiment.read_bytes())
         services = dict(_service(service) for service in options.service)
-        return Lab(experiment, {"kvm": str(options.listen), **services})
+        return Lab(experiment, {"kvm": str(options.listen), **services}, play=_play)
     except OSError as exc:
         raise Failure(f"cannot read the experiment: {exc.strerror}: {exc.filename}") from None
     except DesignError as exc:
         raise Failure(str(exc)) from None
     except ValueError as exc:
         raise Failure(f"{options.experiment}: {exc}") from None
+
+
+async def _play(experiment: ex.Experiment) -> Mapping[str, Any]:
+    # The software of all actors is loaded here only if there is something to try again.
+    from services import embedded
+
+    return await embedded.play(experiment)
 
 
 def _service(text: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from services.judge.types import Judgement, Parties, read
 from services.kvm.board import Board
+from services.kvm.declared import reasons
 from services.kvm.errors import JudgeFault
 from services.kvm.vcpu import VCpu
 from services.kvm.vpmu import Design
@@ -19,7 +20,7 @@ class Judging:
     def __init__(self, board: Board, design: Design, vcpus: Sequence[VCpu]) -> None:
         experiment = board.experiment
         self._machine = board.machine
-        self._declared = [(one.invariant, one.victim, one.reason) for one in design.declared]
+        self._declared = reasons(design.declared, experiment)
         self._known = experiment.known
         self._parties = Parties({vcpu.context: f"{vcpu.name}/{vcpu.index}" for vcpu in vcpus})
         self._judged = experiment.judged
@@ -62,11 +63,11 @@ class Judging:
         self._seen, self._last = 0, None
 
     def _judgement(self) -> Judgement:
-        told = self._machine.judgement()
-        assert told is not None  # it judges
         try:
+            told = self._machine.judgement()
+            assert told is not None  # it judges
             return read(told)
-        except ValueError as exc:
+        except (ValueError, RuntimeError) as exc:
             raise JudgeFault(f"the judge has failed: {exc}") from None
 
     def _violations(self, judgement: Judgement) -> tuple[Violation, ...]:

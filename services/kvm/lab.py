@@ -18,6 +18,7 @@ from services.attend import Attendance, PeerGone, RemoteSoftware, Role, Seat
 from services.kvm.errors import SimulationError
 from services.kvm.requests import HOST, Request
 from services.kvm.simulation import Simulation
+from services.kvm.trials import Play, marked
 from services.rpc import Abort, Handler, Stream, first_of
 from services.wire import actor_pb2, lab_pb2
 from services.wire.methods import DESCRIBE, INJECT, LOG, PROTOCOL_VERSION, RESULT, SHUTDOWN, STATE, WATCH
@@ -43,8 +44,10 @@ class _Snapshot:
 class Lab:
     """One experiment in a topology of processes."""
 
-    def __init__(self, experiment: ex.Experiment, addresses: Mapping[str, str] | None = None) -> None:
+    def __init__(self, experiment: ex.Experiment, addresses: Mapping[str, str] | None = None, *, play: Play) -> None:
+        """`play` runs an experiment in this process: what is tried again when the run has ended."""
         self.experiment = experiment
+        self.play = play
         self.addresses = dict(addresses or {})
         self.simulation = Simulation(experiment)
         self.attendance = Attendance(
@@ -140,7 +143,10 @@ class Lab:
         result = await self.simulation.result()
         self._wall_seconds += time.perf_counter() - began
         measured = self.simulation.measured(result, self._wall_seconds)
+        measured = await marked(self.experiment, measured, self.play)
         self.result = results.of(self.experiment, measured, "processes")
+        if self.simulation.hung:
+            await self.attendance.hang()
         self._take_snapshots()
         self._change()
 
@@ -191,7 +197,7 @@ class Lab:
         )
 
     async def inject(self, request: lab_pb2.InjectRequest) -> lab_pb2.Injected:
-        self._alive()
+        self._goes_on()
         try:
             number = self.simulation.requests.add(request_of(request))
         except KeyError as exc:
@@ -200,7 +206,7 @@ class Lab:
             raise Abort(StatusCode.INVALID_ARGUMENT, str(exc)) from None
         self._change()
         while len(self.simulation.requests.taken) < number:
-            self._alive()
+            self._goes_on()
             await self._changed.wait()
         taken = self.simulation.requests.taken[number - 1]
         return lab_pb2.Injected(id=number, entry=taken.entry, now=taken.virtual_cycles)
@@ -257,13 +263,18 @@ class Lab:
         snapshot = _Snapshot()
         self._snapshots.append(snapshot)
         while not snapshot.taken.is_set():
-            self._alive()
+            self._goes_on()
             await self._changed.wait()
         return actor_pb2.StateReply(name="kvm", state=snapshot.state)
 
     def _alive(self) -> None:
         if self.failure is not None:
             raise Abort(StatusCode.UNAVAILABLE, self.failure)
+
+    def _goes_on(self) -> None:
+        self._alive()
+        if self.simulation.hung:
+            raise Abort(StatusCode.UNAVAILABLE, f"nothing happens any more: {self.simulation.hung}")
 
 
 def wire_request(request: Request) -> lab_pb2.InjectRequest:

@@ -14,7 +14,6 @@ from services.experiment import VTIME, Experiment
 from services.kvm import bill
 from services.kvm.board import Board
 from services.kvm.host_task import HostTask
-from services.kvm.judging import Judging
 from services.kvm.parts import parts
 from services.kvm.pcpu import PCpu
 from services.kvm.requests import Taken
@@ -89,16 +88,16 @@ def measured(
     pcpus: Sequence[PCpu],
     vcpus: Sequence[VCpu],
     written: Iterable[tuple[int, ...]],
-    judging: Judging,
+    judgement: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """`result` with its digest and what is outside of that. Raises JudgeFault."""
+    """`result` with its digest and what is outside of that: `judgement` is what the judge has found."""
     return {
         "digest": digest(result),
         "wall_seconds": wall_seconds,
         "unverified": design.unverified,
         "parts": list(parts(design, experiment, written)),
         "round_trips": round_trips(pcpus, vcpus),
-        "judgement": judging.found(),
+        "judgement": dict(judgement),
         **result,
     }
 

@@ -11,6 +11,8 @@ from services import state, typed_json
 from services._pmu import (
     CPUTIME_HOST_KERNEL,
     CPUTIME_IDLE,
+    NOTE_ALL_IDLE,
+    NOTE_DEADLOCK,
     NOTE_LIVELOCK,
     OP_DONE,
     OP_IPI,
@@ -64,11 +66,7 @@ COUNTER_MASK = (1 << COUNTER_SHIFT) - 1
 RESYNC_EL0, TASK_KILLED = Notice.RESYNC_EL0, Notice.TASK_KILLED
 HOST_PMUSERENR, WAKEUP, DEADLOCK = Notice.HOST_PMUSERENR, Notice.WAKEUP, Notice.DEADLOCK
 USER_ACCESS = PMUSERENR_ER | PMUSERENR_CR
-LOCKERS: dict[int, str] = {
-    ContextLock.TICK: "the tick (perf_adjust_freq_unthr_context)",
-    ContextLock.MUX: "the mux timer (perf_rotate_context)",
-    ContextLock.IPI: "an IPI (event_function)",
-}
+CONTEXT_LOCKS = frozenset(ContextLock)
 IRQ_ENTRY, IN_PMU_IRQ = int(Cost.IRQ_ENTRY), int(Account.PMU_IRQ)
 
 
@@ -421,7 +419,7 @@ class PCpu(PCpuState):
             if self.rq.current is not None:
                 self.rq.current.resync_el0()
         elif code == DEADLOCK:
-            raise self._livelock(self._deadlock(index, value))
+            raise self._deadlock(index, value)
         elif code == WAKEUP:
             self.wake_reader(value, self.cpu)
         elif code == COUNTER_OVERFLOW:
@@ -460,17 +458,17 @@ class PCpu(PCpuState):
         else:
             raise ProtocolError(f"operation {index}: notice {code} is not for the host's perf")
 
-    def _livelock(self, what: str) -> Livelock:
-        self.machine.note(self.cpu, NOTE_LIVELOCK, self.context, 0)
-        return Livelock(what)
+    def livelock(self, note: int, who: int, place: int, what: str) -> Livelock:
+        """Nobody gets anywhere, as the `note` tells the judge, with its two numbers; it says if that is a violation."""
+        before = self.machine.violations()
+        self.machine.note(self.cpu, note, who, place)
+        return Livelock(what, violated=self.machine.violations() > before)
 
-    def _deadlock(self, index: int, where: int) -> str:
-        if where not in LOCKERS:
-            raise ProtocolError(f"operation {index}: a deadlock at {where}, where no handler takes a lock")
-        return (
-            f"pCPU {self.cpu} at cycle {self.now}: {LOCKERS[where]} waits for the lock of perf's contexts, which "
-            "perf_pmu_resched_update() holds on this CPU with interrupts on: a deadlock (I12)"
-        )
+    def _deadlock(self, index: int, place: int) -> Livelock:
+        if place not in CONTEXT_LOCKS:
+            raise ProtocolError(f"operation {index}: a deadlock at {place}, where no handler takes a lock")
+        what = f"pCPU {self.cpu} at cycle {self.now}: {ContextLock(place).deadlock}: a deadlock (I12)"
+        return self.livelock(NOTE_DEADLOCK, self.context, place, what)
 
     def _not_a_guests(self, flags: int) -> str:
         """Why overflow flags cannot be a guest's, whether or not a vCPU is current."""
@@ -580,7 +578,8 @@ class PCpu(PCpuState):
             await self.enter_host(EntryKind.TIMER, expired, el)
             machine.set_account(cpu, before)
         else:
-            raise self._livelock(f"pCPU {cpu} at cycle {self.now}: interrupt after interrupt, without end (I12)")
+            what = f"pCPU {cpu} at cycle {self.now}: interrupt after interrupt, without end (I12)"
+            raise self.livelock(NOTE_LIVELOCK, self.context, 0, what)
         if self.irqtime:
             machine.end_handler(cpu)
 
@@ -705,7 +704,8 @@ class PCpu(PCpuState):
         deadline = self.rearm()
         if deadline == self.machine.arrives(self.cpu) == NEVER:
             # And every other pCPU's is no earlier, or it would have been its turn.
-            raise self._livelock("every CPU idles without a timer although work is left (I12)")
+            what = "every CPU idles without a timer although work is left (I12)"
+            raise self.livelock(NOTE_ALL_IDLE, self.context, 0, what)
         woken = self.machine.idle_stop(self.cpu, deadline)
         if self.residency and woken - self.now >= self.residency:
             await cpuhp.power_down(self, woken)

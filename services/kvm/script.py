@@ -22,6 +22,7 @@ from services.kvm.preemption import Work, rest
 from services.kvm.stepped import SteppedPCpu, SteppedVCpu
 from services.kvm.stepping import HostSteps, ImpossibleStep, Outcome, VcpuSteps, VmSteps
 from services.kvm.vcpu import VCpu
+from services.kvm.vpmu import Design
 
 
 @dataclass(slots=True)
@@ -34,6 +35,7 @@ class ScriptState:
     idle: list[int] = field(default_factory=list)  # pCPUs whose last thread has blocked
     absent: list[int] = field(default_factory=list)  # VMs that are yet to be created
     dead: list[int] = field(default_factory=list)  # and those that are no more
+    guests_too: list[str] = field(default_factory=list)  # open sessions that count guests, and are older than any VM
 
 
 class Script(ScriptState):
@@ -45,6 +47,7 @@ class Script(ScriptState):
     def __init__(
         self,
         board: Board,
+        design: Design,
         pcpus: Sequence[SteppedPCpu],
         vcpus: Sequence[SteppedVCpu],
         interruptions: Interruptions,
@@ -56,15 +59,23 @@ class Script(ScriptState):
         self.vcpus = vcpus
         self.interruptions = interruptions
         self.absent = sorted({step.target for step in self.steps if step.action == "create"})
-        self.of_host = HostSteps(self, board, pcpus, vcpus)
+        self.of_host = HostSteps(self, board, design, pcpus, vcpus)
         self.of_vcpus = VcpuSteps(self, pcpus, vcpus)
         self.of_vms = VmSteps(self, pcpus, vcpus)
 
     @classmethod
-    def of(cls, board: Board, pcpus: Sequence[PCpu], vcpus: Sequence[VCpu], interruptions: Interruptions) -> Script:
+    def of(
+        cls,
+        board: Board,
+        design: Design,
+        pcpus: Sequence[PCpu],
+        vcpus: Sequence[VCpu],
+        interruptions: Interruptions,
+    ) -> Script:
         """That of a simulation whose CPUs and vCPUs are all stepped."""
         return cls(
             board,
+            design,
             [pcpu for pcpu in pcpus if isinstance(pcpu, SteppedPCpu)],
             [vcpu for vcpu in vcpus if isinstance(vcpu, SteppedVCpu)],
             interruptions,
@@ -100,15 +111,17 @@ class Script(ScriptState):
         if step.at >= 0:
             self.armed.append(number)
             return
+        coming: list[tuple[int, Outcome]] = []
         try:
-            coming = self._coming()
+            coming += self._coming()
             await self._act(number, step)
             for pcpu in self.pcpus:
                 await self.settle(pcpu)
         except SimulationError as exc:
-            raise type(exc)(f"{step.where}: step {number + 1}, {step.party} {step.action}: {exc}") from exc
-        for whose, outcome in coming:
-            outcome["operations"] = self.interruptions.operations.get(whose, 0)
+            raise exc.within(f"{step.where}: step {number + 1}, {step.party} {step.action}") from exc
+        finally:
+            for whose, outcome in coming:
+                outcome["operations"] = self.interruptions.operations.get(whose, 0)
         self.interruptions.due.clear()
 
     # What comes amid a step.

@@ -15,6 +15,7 @@ from services.core_pmus import core_pmus
 from services.kvm import designs, outcome, parameter, without_pmu
 from services.kvm.attendant import Attendant
 from services.kvm.board import Board
+from services.kvm.errors import Livelock
 from services.kvm.host_task import HostTask
 from services.kvm.interruption import Interruptions
 from services.kvm.judging import Judging
@@ -54,6 +55,7 @@ class Simulation:
         "requests",
         "script",
         "judging",
+        "hung",
         "entered",
     )
     __slots__ = DERIVED
@@ -96,9 +98,10 @@ class Simulation:
         for pcpu in self.pcpus:
             pcpu.wake_reader = self.readers.wake
         self.requests = Requests(board, self.design, self.pcpus, self.vcpus, self._perf_process)
-        self.script = Script.of(board, self.pcpus, self.vcpus, interruptions) if stepped else None
+        self.script = Script.of(board, self.design, self.pcpus, self.vcpus, interruptions) if stepped else None
         self.at_boot = len(self.threads), len(self.readers.known), len(self.processes)
         self.judging = Judging(board, self.design, self.vcpus)
+        self.hung = ""  # why nobody gets anywhere any more, which is a violation of I12; there is no state then
         self.entered = False  # a handler is running, or a vCPU preempted in one of KVM's, so not all state is data
 
     def _add_guest(self, vm: int, new_vcpu: Callable[..., VCpu]) -> None:
@@ -232,6 +235,7 @@ class Simulation:
             frequency_hz=experiment.frequency_hz,
             costs=experiment.costs,
             guest=guest,
+            observed=experiment.judged,
             pmuver=guest.pmuver,
         )
 
@@ -252,8 +256,8 @@ class Simulation:
     @property
     def working(self) -> bool:
         """Is there work left: a workload or a perf session of a guest, a task of the host? None is once a violation has
-        stopped the run. Raises JudgeFault."""
-        if self.judging.stopped:
+        stopped the run, or it has hung. Raises JudgeFault."""
+        if self.hung or self.judging.stopped:
             return False
         if self.script is not None:
             return self.script.working
@@ -276,20 +280,30 @@ class Simulation:
             await trio.lowlevel.checkpoint()
             if progress is not None:
                 progress()
-            for _ in range(every):
-                work = self._step()  # `step`, without a coroutine of its own
+            await self._steps(every)
+
+    async def step(self) -> None:
+        """The next interaction: on the pCPU whose own is earliest, ties by number."""
+        await self._steps(1)
+
+    async def _steps(self, most: int) -> None:
+        """So many interactions, as long as there is work. Where one comes to nothing for good, and that is a violation,
+        the run has hung. Raises SimulationError."""
+        try:
+            for _ in range(most):
+                work = self._step()
                 if work is not None:
                     await work
                 self.entered = self.board.preempted > 0
                 if not self.working:
                     return
+        except Livelock as exc:
+            self._hang(exc)
 
-    async def step(self) -> None:
-        """The next interaction: on the pCPU whose own is earliest, ties by number."""
-        work = self._step()
-        if work is not None:
-            await work
-        self.entered = self.board.preempted > 0
+    def _hang(self, exc: Livelock) -> None:
+        if not exc.violated:
+            raise exc
+        self.hung = str(exc)
 
     def _step(self) -> Coroutine[Any, Any, object] | None:
         if self.requests.waiting:
@@ -322,14 +336,16 @@ class Simulation:
         return total, left
 
     async def result(self) -> dict[str, Any]:
-        """Have everybody report; all that is in the digest (`services.kvm.outcome`)."""
+        """Have everybody report; all that is in the digest (`services.kvm.outcome`). Of a run that has hung nobody
+        reports: perf never ends."""
         for vcpu in self.vcpus:
             vcpu.want_report()
-        while any(vcpu.report_due for vcpu in self.vcpus):
+        while any(vcpu.report_due for vcpu in self.vcpus) and not self.hung:
             await self.step()
-        self.entered = True
-        hosts = [await pcpu.report() for pcpu in self.pcpus]
-        self.entered = False
+        hosts = await self._host_reports()
+        if self.hung:
+            for vcpu in self.vcpus:
+                vcpu.without_report()
         return outcome.result(
             self.board,
             self.pcpus,
@@ -341,11 +357,30 @@ class Simulation:
             steps=None if self.script is None else self.script.told(),
         )
 
+    async def _host_reports(self) -> list[dict[str, Any]]:
+        """Of each pCPU."""
+        reports: list[dict[str, Any]] = []
+        try:
+            while len(reports) < len(self.pcpus) and not self.hung:
+                self.entered = True
+                reports.append(await self.pcpus[len(reports)].report())
+                self.entered = False
+        except Livelock as exc:
+            self._hang(exc)
+        return [{} for _ in self.pcpus] if self.hung else reports
+
     def measured(self, result: dict[str, Any], wall_seconds: float) -> dict[str, Any]:
         """What `result` gave, with its digest and what is outside of that. Raises JudgeFault."""
         written = self.requests.parameters()
         return outcome.measured(
-            result, wall_seconds, self.design, self.board.experiment, self.pcpus, self.vcpus, written, self.judging
+            result,
+            wall_seconds,
+            self.design,
+            self.board.experiment,
+            self.pcpus,
+            self.vcpus,
+            written,
+            {**self.judging.found(), "hung": self.hung},
         )
 
     # State.
@@ -386,6 +421,7 @@ class Simulation:
             vcpu.preempted.forget()
         self.board.restore(saved["board"])
         self.judging.restored()
+        self.hung = ""
         for vcpu, of_vcpu in zip(self.vcpus, saved["vcpus"], strict=True):
             vcpu.restore(of_vcpu)
         for task, of_task in zip(self.tasks, saved["tasks"], strict=True):

@@ -217,6 +217,7 @@ class SteppedVCpu(VCpu):
     async def take_interrupt(self) -> dict[str, Any] | None:
         """Its guest unmasks interrupts for an instant: what its handler read, None if the PMU's is not pending."""
         if not self.vgic.line:
+            await self.perform({"action": "unmask"})
             return None
         self.fruitless = 0
         self.vgic.handler_entered(self.machine.now(self.cpu))
@@ -243,4 +244,4 @@ class SteppedVCpu(VCpu):
 
     def want_report(self) -> None:
         """A scripted guest has nothing to tell but what its steps gave."""
-        self.report = {"elapsed": self.machine.now(self.cpu), "user": 0, "system": 0}
+        self.without_report()

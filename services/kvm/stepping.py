@@ -11,13 +11,15 @@ import orjson
 from services import typed_json
 from services._pmu import CPUTIME_HOST_KERNEL, CPUTIME_HOST_USER, CPUTIME_IDLE
 from services.boot import NO_PROCESS, CpuSession, ThreadSession
+from services.costs import Cost
 from services.cpu import Timer, awaited
 from services.experiment import StepSpec
-from services.kvm import cpuhp, one_reg
+from services.kvm import cpuhp, one_reg, parameter
 from services.kvm.board import Board
 from services.kvm.errors import SimulationError
 from services.kvm.preemption import Work
 from services.kvm.stepped import SteppedPCpu, SteppedVCpu
+from services.kvm.vpmu import Design
 
 Outcome = dict[str, Any]
 Act = Callable[[int, StepSpec], Awaitable[object]]
@@ -34,6 +36,7 @@ class Stage(Protocol):
     idle: list[int]
     absent: list[int]
     dead: list[int]
+    guests_too: list[str]
 
     def record(self, number: int, **found: Any) -> Outcome: ...
     async def run(self, work: Work) -> None: ...
@@ -239,16 +242,21 @@ class VcpuSteps:
 class HostSteps:
     """What comes to a pCPU by an interrupt, its idling and hotplug, and what is asked of the host's perf."""
 
-    DERIVED = ("stage", "board", "pcpus", "vcpus", "actions", "asked")
+    DERIVED = ("stage", "board", "design", "pcpus", "vcpus", "actions", "asked")
 
-    def __init__(self, stage: Stage, board: Board, pcpus: Sequence[SteppedPCpu], vcpus: Sequence[SteppedVCpu]) -> None:
+    def __init__(
+        self, stage: Stage, board: Board, design: Design, pcpus: Sequence[SteppedPCpu], vcpus: Sequence[SteppedVCpu]
+    ) -> None:
         self.stage = stage
         self.board = board
+        self.design = design
         self.pcpus = pcpus
         self.vcpus = vcpus
         self.asked: list[list[Outcome]] = [[] for _ in pcpus]  # of each pCPU's perf within one step, in order
         self.actions: dict[str, Act] = {
             **dict.fromkeys(("tick", "mux", "call", *PERF), self._interrupt),
+            "nmi": self._nmi,
+            "sysfs": self._sysfs,
             "idle": self._idle,
             "offline": self._offline,
             "online": self._online,
@@ -274,6 +282,8 @@ class HostSteps:
                 outcome["armed"] = int(pcpu.expire(Timer.MUX))
             case "call":
                 pcpu.smp_call(pcpu.now)
+            case "nmi":
+                pcpu.charge(Cost.IRQ_ENTRY)  # nmi_cpu_backtrace: interrupts may be masked where it comes
             case "preempt":
                 if pcpu.rq.current is self.vcpus[step.target]:
                     pcpu.resched()
@@ -291,8 +301,33 @@ class HostSteps:
         await self.stage.settle(pcpu)
         outcome["cycle"] = pcpu.now
 
+    async def _nmi(self, number: int, step: StepSpec) -> None:
+        """A vCPU that is loaded exits."""
+        pcpu = self.pcpu_of(step)
+        outcome = self.stage.record(number)
+        self.arrive(number, step, outcome)
+        vcpu = self.stage.current(pcpu)
+        if vcpu is not None:
+            await self.stage.run(vcpu.interrupt_guest())
+        await self.stage.settle(pcpu)
+        outcome["cycle"] = pcpu.now
+
+    async def _sysfs(self, number: int, step: StepSpec) -> None:
+        """Each CPU has its events rescheduled, by an IPI."""
+        outcome = self.stage.record(number)
+        why = parameter.refused(self.design, self.board.experiment, step.reserved)
+        if why:
+            outcome["error"] = why
+            return
+        for pcpu, reserved in zip(self.pcpus, step.reserved, strict=True):
+            if not pcpu.offline:
+                pcpu.write_parameter(reserved)
+                await self.stage.settle(pcpu)
+
     def _perf_call(self, step: StepSpec) -> bytes:
         if step.session is None:
+            if step.action == "perf_close" and step.name in self.stage.guests_too:
+                self.stage.guests_too.remove(step.name)
             return orjson.dumps({"call": step.action.removeprefix("perf_"), "of": step.name})
         opened: CpuSession | ThreadSession
         if step.thread >= 0:
@@ -303,7 +338,10 @@ class HostSteps:
             opened = ThreadSession(vcpu.id, step.session, NO_PROCESS, cpus)
         else:
             opened = CpuSession(step.session, NO_PROCESS, (step.target,))
-        return typed_json.dumps({"open": opened, "delayed": step.flag})
+        vms = {vcpu.vm for vcpu in self.vcpus} - {*self.stage.dead, *self.stage.absent}
+        if not vms and len(step.session.excluding_guests()) < len(step.session.events):
+            self.stage.guests_too.append(step.name)
+        return typed_json.dumps({"open": opened, "delayed": step.flag, "vms": bool(vms)})
 
     def answered(self, pcpu: SteppedPCpu) -> None:
         """What the host's perf has answered there belongs to what it was asked."""
@@ -368,6 +406,9 @@ class VmSteps:
     async def _create(self, number: int, step: StepSpec) -> None:
         if step.target not in self.stage.absent:
             raise ImpossibleStep(f"{step.party} exists already")
+        if self.pcpus[0].policy.refuses_guests and self.stage.guests_too:  # perf_create_mediated_pmu
+            names = ", ".join(self.stage.guests_too)
+            raise ImpossibleStep(f"EBUSY: there are events that count guests, of {names}: close that, or add :H")
         self.stage.absent.remove(step.target)
         self.stage.record(number)
 

@@ -435,6 +435,10 @@ class VCpu(VCpuState):
             assert self.guest is not None
             raise self.guest.refuse(self._who(), "it was resumed and posted neither COMPUTE nor WFI")
 
+    def without_report(self) -> None:
+        """Its guest will never report: what is known is the time."""
+        self.report_due, self.report = False, {"elapsed": self.machine.now(self.cpu), "user": 0, "system": 0}
+
     def want_report(self) -> None:
         """Have the guest report its results at its next entry, waking it for that."""
         self.report_due = True
@@ -593,8 +597,8 @@ class VCpu(VCpuState):
         return answer
 
     def _livelock(self) -> Livelock:
-        self._note(NOTE_LIVELOCK)
-        return Livelock(f"{self._who()}: {IRQ_STORM:,} handlers in a row and no work done: interrupts take all (I12)")
+        what = f"{self._who()}: {IRQ_STORM:,} handlers in a row and no work done: interrupts take all (I12)"
+        return self.pcpu.livelock(NOTE_LIVELOCK, self.context, 0, what)
 
     async def _interrupt(self) -> None:
         """The guest's PMU interrupt handler."""

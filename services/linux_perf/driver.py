@@ -113,6 +113,7 @@ class Driver:
     hpme: bool = derived(default=False)  # MDCR_EL2.HPME starts and stops with PMCR_EL0.E
     denied: tuple[int, ...] = derived(default=())  # by the VM's filter, as reports say it
     resync_in_process: bool = derived(default=False)
+    none: bool = derived(default=False)  # there is no PMU of this kernel's: it accesses none
     counters: int = 0  # PMCR_EL0.N, as probed
     pmceid0: int = 0  # PMCEID0_EL0 and PMCEID1_EL0, as probed
     pmceid1: int = 0
@@ -163,6 +164,8 @@ class Driver:
         self.on_vcpu = _pmu_on(_resync_el0() if self.resync_in_process else Burst(), False, self.hpme)
         self.on_vcpu_irq = _pmu_on(_resync_el0(), False, self.hpme)
         self.on_range, self.on_range_irq = _range(Burst(), MDCR_EL2_HPME), _range(_resync_el0(), MDCR_EL2_HPME)
+        if self.none:
+            self.off = self.on = self.on_vcpu = self.on_vcpu_irq = Burst()
         self.clear_flags = Burst()
         flags = self.clear_flags.mrs(PMOVSCLR_EL0)
         self.clear_flags.write_back(PMOVSCLR_EL0, flags, OVERFLOWED, 0)

@@ -177,6 +177,7 @@ class Perf:
             config.hpme,
             config.denied,
             config.resync_in_process,
+            config.none,
         )
 
     def cpu(self, number: int) -> PerfCpu:

@@ -127,7 +127,7 @@ def off(cc: CpuContext) -> Burst:
 def on(cc: CpuContext) -> Burst:
     """perf_pmu_enable. In interrupt context with a vCPU loaded, KVM hears of it (kvm_vcpu_pmu_resync_el0)."""
     pmu = cc.pmu
-    if cc.shared.user_access:
+    if cc.shared.user_access and not pmu.none:
         return _start_beside_users(cc)
     if cc.range_only:
         return pmu.on_range_irq if cc.in_interrupt else pmu.on_range

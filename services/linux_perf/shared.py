@@ -29,6 +29,7 @@ class PerfConfig:
     heterogeneous: bool = False  # it has several
     high_to_low: bool = False  # allocate event counters from the highest index (partitioned v8 hosts)
     hpme: bool = False  # MDCR_EL2.HPME starts and stops with PMCR_EL0.E (hosts of partitioned v3 to v6)
+    none: bool = False  # it has none: the hypervisor keeps all of the PMU to itself and guests (gunyah hosts)
     resync_in_process: bool = False  # it asks KVM to switch EL0 filters out of interrupt context, too (partitioned v9)
     group_throttle: bool = False  # it throttles groups, not events (Linux 6.16)
     observed: bool = False  # somebody is told of its events (services.linux_perf.notes)

@@ -6,7 +6,7 @@ those of the classes here; docs/result.md describes each.
 """
 
 from services.judge.types import Window
-from services.result.judged import Owner, Seen, Victim, Violation
+from services.result.judged import INJECTED, Counted, Injection, Owner, Seen, Victim, Violation
 from services.result.make import join, of
 from services.result.types import (
     SCHEMA,
@@ -38,15 +38,18 @@ from services.result.types import (
 )
 
 __all__ = [
+    "INJECTED",
     "SCHEMA",
     "Bill",
     "CountError",
+    "Counted",
     "CpuTime",
     "Design",
     "Event",
     "Failure",
     "Guest",
     "Host",
+    "Injection",
     "Interval",
     "KilledTask",
     "Kvm",

@@ -42,6 +42,28 @@ class Owner:
     since: int  # of that pCPU's clock
 
 
+# What a scripted scenario injects: the first two amid KVM's own steps.
+INJECTED = (INTERRUPT, PREEMPTION, MIGRATION) = ("interrupt", "preemption", "migration")
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """All that a scripted scenario injects of a kind."""
+
+    what: str  # one of INJECTED
+    steps: tuple[int, ...]  # of the scenario, from 1
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Somebody was counted in the counter who should not have been."""
+
+    party: str  # "host", or a vCPU as in "vm0/1"
+    cycles: int  # in all
+    since: int  # from which cycle on, of that pCPU's clock
+    after: str | None  # the last handover there before that: "vcpu_put(vm0/1)"
+
+
 @dataclass(frozen=True, slots=True)
 class Violation:
     """An invariant that was broken: the first time of its kind, victim and register, standing for all of these."""
@@ -61,10 +83,12 @@ class Violation:
     window: str | None  # the tolerance that was exceeded; None if none was open
     since: int | None  # the cycle from which on it was so
     owners: tuple[Owner, ...]  # the last ones of the counter, in order; the last one has it
+    counted: tuple[Counted, ...]  # who was counted in it, and should not have been
     times: int
     before: tuple[Seen, ...]
     declared: str = ""  # why the design gives this up, by its nature; "" if it does not say that it does
     known: bool = False  # the scenario lists it as known of the design
+    only_with: tuple[Injection, ...] = ()  # without each of these, of a scripted scenario, it vanishes: it is I9, too
 
     @property
     def counts(self) -> bool:
@@ -73,15 +97,14 @@ class Violation:
 
 
 def violations(
-    judgement: Judgement, parties: Parties, declared: Iterable[tuple[str, Victim, str]], known: Iterable[str]
+    judgement: Judgement, parties: Parties, declared: Mapping[tuple[str, Victim], str], known: Iterable[str]
 ) -> tuple[Violation, ...]:
     """What was found, in words and by the parties' names.
 
-    `declared`: the invariants that the design gives up, each with towards whom and why.
+    `declared`: why the design gives up an invariant towards somebody.
     """
-    reasons = {(invariant, victim): why for invariant, victim, why in declared}
     by_scenario = frozenset(known)
-    return tuple(_violation(one, parties, reasons, by_scenario) for one in judgement.violations)
+    return tuple(_violation(one, parties, declared, by_scenario) for one in judgement.violations)
 
 
 def _violation(
@@ -103,6 +126,15 @@ def _violation(
         window=found.window,
         since=found.since,
         owners=tuple(Owner(parties.name(owned.party), owned.since) for owned in found.owned),
+        counted=tuple(
+            Counted(
+                parties.name(one.party),
+                one.cycles,
+                one.since,
+                None if one.after is None else text.handover(one.after, parties),
+            )
+            for one in found.counted
+        ),
         times=found.times,
         before=tuple(
             Seen(seen.cpu, seen.cycle, seen.el, parties.name(seen.party), text.did(seen, parties))

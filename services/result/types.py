@@ -333,12 +333,13 @@ class Run:
     assumed_costs: dict[str, str]  # costs that were charged and that nobody has measured, and what was taken instead
     published: Published | None = None
     steps: tuple[Step, ...] = ()  # what each `[[step]]` gave, in their order; () of a scenario without
-    judged: bool = False  # by the invariants; not in the digest, nor are the next five
+    judged: bool = False  # by the invariants; not in the digest, nor are the next six
     violations: tuple[Violation, ...] = ()  # in the order in which they were found
     premises: dict[str, int] = field(default_factory=dict)  # by invariant: how often there was something to judge by it
     windows: dict[str, Window] = field(default_factory=dict)  # by tolerance: how often it was made use of
     known: tuple[str, ...] = ()  # invariants that the scenario lists as known of the design
     stopped: bool = False  # by the first violation that counts
+    hung: str = ""  # where and why nobody got anywhere any more, a violation of I12; "" if it went on to its end
 
     @property
     def not_exercised(self) -> tuple[str, ...]:

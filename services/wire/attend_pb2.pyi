@@ -78,14 +78,16 @@ class Burst(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., entry: _Optional[int] = ..., codes: _Optional[_Iterable[int]] = ..., operands: _Optional[_Iterable[int]] = ..., answer: _Optional[bytes] = ..., failure: _Optional[str] = ...) -> None: ...
 
 class Turn(_message.Message):
-    __slots__ = ("entry", "reply", "dismissed")
+    __slots__ = ("entry", "reply", "dismissed", "hung")
     ENTRY_FIELD_NUMBER: _ClassVar[int]
     REPLY_FIELD_NUMBER: _ClassVar[int]
     DISMISSED_FIELD_NUMBER: _ClassVar[int]
+    HUNG_FIELD_NUMBER: _ClassVar[int]
     entry: Entry
     reply: Reply
     dismissed: bool
-    def __init__(self, entry: _Optional[_Union[Entry, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., dismissed: _Optional[bool] = ...) -> None: ...
+    hung: bool
+    def __init__(self, entry: _Optional[_Union[Entry, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., dismissed: _Optional[bool] = ..., hung: _Optional[bool] = ...) -> None: ...
 
 class Entry(_message.Message):
     __slots__ = ("id", "kind", "now", "argument", "el", "remaining", "previous_done", "calls", "payload")

@@ -30,6 +30,9 @@ def event(
     }
 
 
+MIGRATED = {"what": "migration", "steps": [4]}
+
+
 def violation(invariant: str, kind: str, **changed: Any) -> dict[str, Any]:
     return {
         "invariant": invariant,
@@ -46,8 +49,10 @@ def violation(invariant: str, kind: str, **changed: Any) -> dict[str, Any]:
         "compared": "expected 0x0, actual 0x19c: 412 too many",
         "window": None,
         "since": 1_234_000,
+        "owners": [],
+        "counted": [],
         "times": 3,
-        "steps": [
+        "before": [
             {"cpu": 0, "cycle": 1_233_900, "el": 2, "party": "host", "text": "MSR PMEVCNTR1_EL0, 0x19c"},
             {"cpu": 0, "cycle": 1_234_000, "el": 2, "party": "kvm", "text": "vcpu_load"},
             {"cpu": 0, "cycle": 1_234_567, "el": 1, "party": "vm0/0", "text": "MRS PMEVCNTR1_EL0 = 0x19c"},
@@ -119,6 +124,7 @@ def run(name: str, axes: dict[str, str], published: dict[str, Any] | None, **cha
         "windows": {"before_synchronisation": {"uses": 3, "edge": 1}},
         "known": [],
         "stopped": False,
+        "hung": "",
         **changed,
     }
 

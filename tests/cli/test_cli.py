@@ -214,7 +214,7 @@ def test_run_json_is_the_contract(tmp_path: Path) -> None:
         assert set(run) == {
             *("design", "digest", "virtual_seconds", "wall_seconds", "time", "cputime", "bill", "kvm", "guests"),
             *("host", "round_trips", "published", "choices", "assumed_costs", "steps"),
-            *("judged", "violations", "premises", "windows", "known", "stopped"),
+            *("judged", "violations", "premises", "windows", "known", "stopped", "hung"),
         }
         assert set(run["time"]) == set(run["cputime"]) == {"guest", "host_kernel", "host_user", "idle"}
         assert set(run["kvm"]) == {"traps", "swaps", "interrupts_injected"}

@@ -110,6 +110,33 @@ def test_it_stops_at_the_first_violation_that_counts_and_says_so() -> None:
     assert done.stderr.endswith(", where the run was stopped\n")
 
 
+LOCK = str(HERE.parents[1] / "kvm" / "scenarios" / "context-lock.toml")
+HANGS = ("--design", "partitioned-v7", "--set", "host.perf.period=10_000_000")
+
+
+def test_a_run_that_hangs_breaks_i12_and_ends_with_0_only_if_all_that_it_breaks_is_known() -> None:
+    known = ("--set", f"known.partitioned-v7={ALL}")
+    for more, status in (((), exit_status.VIOLATED), (known, exit_status.OK)):
+        done = run(LOCK, *HANGS, *more)
+        assert done.returncode == status, done.stderr
+        assert "\ncut short " in done.stdout
+        assert "\npartitioned-v7: I12 deadlock: the host gets nowhere: the mux timer " in done.stdout
+        assert done.stderr.endswith(", where the run hung\n") is bool(status)
+    assert "deadlock" not in run(LOCK, *HANGS, "--stop-on-violation").stderr, "something else was broken before"
+    unjudged = run(LOCK, *HANGS, "--no-judge")
+    assert unjudged.returncode == exit_status.FAILED
+    assert unjudged.stderr.startswith("pmulab: partitioned-v7: pCPU 0 at cycle ")
+
+
+def test_a_curve_says_which_of_its_lines_hung() -> None:
+    curve = [sys.executable, "-m", "pmulab.curve", LOCK, "host.hz=250,1000", *HANGS, "--set"]
+    done = subprocess.run(
+        [*curve, f"known.partitioned-v7={ALL}"], capture_output=True, text=True, timeout=60, check=True
+    )
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("pmulab.curve: 1000 partitioned-v7: hung: pCPU 0 at cycle ")
+
+
 def test_what_does_not_count_stops_nothing() -> None:
     whole, known = the_run(BROKEN, *KNOWN, status=0), the_run(BROKEN, *KNOWN, "--stop-on-violation", status=0)
     assert (known["stopped"], known["digest"]) == (False, whole["digest"])

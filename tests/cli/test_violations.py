@@ -8,7 +8,7 @@ import pytest
 
 from pmulab import report
 from services.result import read
-from tests.cli.conftest import EXERCISED, violation
+from tests.cli.conftest import EXERCISED, MIGRATED, violation
 
 DECLARED = {"declared": "nothing is saved"}
 
@@ -92,6 +92,13 @@ def test_the_first_that_counts_is_printed_with_what_led_to_it(result: dict[str, 
     ]
 
 
+def test_the_owners_of_the_counter_are_printed_in_order(result: dict[str, Any]) -> None:
+    owners = [{"party": "vm0/0", "since": 12}, {"party": "nobody", "since": 1_200}, {"party": "host", "since": 1_234}]
+    result["runs"][0]["violations"] = [violation("I4", "lost", owners=owners)]
+    said = "  counter 1 was vm0/0's from cycle 12, nobody's from cycle 1,200, the host's from cycle 1,234"
+    assert said in blocks(result)[1].splitlines()
+
+
 def test_with_why_each_is_and_what_does_not_count_says_why_not(result: dict[str, Any]) -> None:
     result["runs"][1]["violations"] = [violation("I1", "read", **DECLARED), violation("I4", "lost", known=True)]
     assert len(blocks(result)) == 1
@@ -125,6 +132,30 @@ def test_steps_of_many_parties_name_each_and_of_several_cpus_the_cpu(result: dic
 def test_what_is_known_and_was_not_found_is_named(result: dict[str, Any]) -> None:
     result["runs"][1].update(known=["I1", "I4"], violations=[violation("I1", "read", known=True)])
     assert ["known,", "not", "found", "I4"] in [line.split() for line in blocks(result)[0].splitlines()]
+
+
+def test_what_vanishes_without_what_is_injected_is_i9_too(result: dict[str, Any]) -> None:
+    marks = [MIGRATED, {"what": "preemption", "steps": [2, 5]}]
+    result["runs"][1]["violations"] = [violation("I4", "lost", only_with=marks), violation("I1", "read")]
+    table, first = blocks(result)
+    assert [line.split("  ", 1)[0] for line in table.splitlines() if "I4 lost" in line] == [
+        "I4 lost",
+        "I9: not without preemption",
+        "I9: not without migration",
+    ]
+    assert first.splitlines()[4:6] == [
+        "  I9: not without the migration of step 4",
+        "  I9: not without the preemptions of steps 2, 5",
+    ]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_run_that_has_hung_says_why_and_in_which_violation(result: dict[str, Any], known: bool) -> None:
+    last = violation("I12", "deadlock", known=known)
+    result["runs"][1].update(hung="the CPU spins", violations=[violation("I1", "read"), last])
+    (row,) = [line.split() for line in report.render(read(result)).splitlines() if line.startswith("cut short")]
+    assert row == ["cut", "short", "the", "CPU", "spins"]
+    assert [block.split(": ")[1] for block in blocks(result)[1:]] == ["I1 read", "I12 deadlock"]
 
 
 def test_a_run_that_a_violation_has_stopped_says_so(result: dict[str, Any]) -> None:

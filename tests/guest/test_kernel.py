@@ -58,7 +58,7 @@ class Guest:
         spec = ex.GuestSpec(
             "vm0", 250, 6, 6, (ex.VcpuSpec(0, tasks, sessions),), accounting=accounting, sysctls=sysctls
         )
-        boot = GuestBoot(vcpu=0, frequency_hz=HZ, costs=COSTS | costs, guest=spec, pmuver=pmuver)
+        boot = GuestBoot(vcpu=0, frequency_hz=HZ, costs=COSTS | costs, guest=spec, observed=False, pmuver=pmuver)
         guest.bench.observe()
         await guest.bench.enter(guest.software, EntryKind.BOOT, payload=typed_json.dumps(boot))
         return guest
@@ -82,7 +82,7 @@ async def two_vcpus(*tasks: ex.TaskSpec, **costs: int) -> tuple[Guest, Guest]:
     spec = ex.GuestSpec("vm0", 250, 6, 6, tuple(ex.VcpuSpec(0, (of,)) for of in tasks))
     vcpus = Guest(Bench(counters=6), kernel, 0), Guest(Bench(counters=6), kernel, 1)
     for index, vcpu in enumerate(vcpus):
-        boot = GuestBoot(vcpu=index, frequency_hz=HZ, costs=COSTS | costs, guest=spec, pmuver=6)
+        boot = GuestBoot(vcpu=index, frequency_hz=HZ, costs=COSTS | costs, guest=spec, observed=False, pmuver=6)
         await vcpu.bench.enter(vcpu.software, EntryKind.BOOT, payload=typed_json.dumps(boot))
     return vcpus
 

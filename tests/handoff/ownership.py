@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import orjson
-import pytest
 
 from pmulab import topology
 from services import result as results
 from services.embedded import Embedded
-from services.result import Step, StepEvent
+from services.result import Step, StepEvent, Violation
 from tests.script.scenes import experiment
 
 # Each is right, and gives a guest all that the architecture has.
@@ -41,7 +37,7 @@ class Played:
     """What came of a script."""
 
     steps: tuple[Step, ...]
-    violations: list[dict[str, Any]]  # that the judge has found; in processes it has none to show
+    violations: tuple[Violation, ...]  # that the judge has found
 
     @property
     def values(self) -> list[int]:
@@ -57,16 +53,14 @@ class Played:
         """What each read of a session found."""
         return [step.events for step in self.steps if step.events]
 
+    @property
+    def found(self) -> set[str]:
+        """Which invariants were broken, and how: `"I4 guest_read"`."""
+        return {f"{one.invariant} {one.kind}" for one in self.violations}
+
     def of(self, action: str) -> list[Step]:
         """The steps with an action."""
         return [step for step in self.steps if step.action == action]
-
-
-def worlds(*designs: str) -> pytest.MarkDecorator:
-    """A test of each design embedded, and of the first partitioned one in processes, too."""
-    cases = [(design, "embedded") for design in designs]
-    cases += [(design, "processes") for design in designs if design.startswith("partitioned")][:1]
-    return pytest.mark.parametrize(("design", "where"), cases)
 
 
 async def play(
@@ -78,13 +72,11 @@ async def play(
     of = experiment(directory, steps, design=design, world=world)
     if where == "processes":
         (run,) = (await topology.run(of, lambda share, seconds: None)).runs
-        return Played(run.steps, [])
-    lab = Embedded.of(of)
-    await lab.simulation.run()
-    measured = lab.simulation.measured(await lab.simulation.result(), 0.0)
-    judged = lab.simulation.board.machine.judgement()
-    (run,) = results.of(of, measured, where).runs
-    return Played(run.steps, [] if judged is None else orjson.loads(judged)["violations"])
+    else:
+        lab = Embedded.of(of)
+        await lab.simulation.run()
+        (run,) = results.of(of, lab.simulation.measured(await lab.simulation.result(), 0.0), where).runs
+    return Played(run.steps, run.violations)
 
 
 # What guests and the host do, as steps.

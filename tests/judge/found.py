@@ -28,6 +28,7 @@ def violation(**changed: Any) -> dict[str, Any]:
         "window": None,
         "since": 1640,
         "owned": [{"counter": 0, "party": "vm:1", "since": 12}, {"counter": 0, "party": "vm:3", "since": 1640}],
+        "counted": [],
         "times": 2,
         "before": [
             {"cpu": 0, "cycle": 1640, "el": 2, "party": "kvm", "what": "note", "a": _pmu.NOTE_VCPU_LOAD, "b": 3},

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from services import _pmu
-from services.cpu import EntryKind
+from services.cpu import ContextLock, EntryKind
 from services.judge import text
 from services.judge.types import Parties, Seen, Window, read
 from services.kvm.requests import MARK
@@ -55,7 +56,7 @@ def test_a_vcpu_that_there_is_not_has_no_name() -> None:
         PARTIES.name("vm:9")
 
 
-def found(declared: Any = (), known: Any = (), **changed: Any) -> judged.Violation:
+def found(declared: Any = MappingProxyType({}), known: Any = (), **changed: Any) -> judged.Violation:
     (one,) = judged.violations(read(judgement(violation(**changed))), PARTIES, declared, known)
     return one
 
@@ -69,6 +70,18 @@ def test_a_violation_has_names_where_the_core_has_numbers() -> None:
     ]
     assert [(owner.party, owner.since) for owner in one.owners] == [("vm0/0", 12), ("vm1/0", 1640)]
     assert found(register=None).register is None
+
+
+def test_it_is_said_who_was_counted_and_for_how_long_after_which_handover() -> None:
+    put = {"what": "vcpu_put", "party": "vm:3", "cycle": 1200}
+    of_host: dict[str, Any] = {"party": "host", "cycles": 412, "since": 1228, "after": put}
+    one = found(other="kvm", counted=[of_host])
+    assert one.counted == (judged.Counted("host", 412, 1228, "vcpu_put(vm1/0)"),)
+    assert one.broken.endswith(" do not allow: the host was counted in it for 412 cycles after vcpu_put(vm1/0)")
+    another = {"party": "vm:1", "cycles": 1_000, "since": 3, "after": None}
+    both = found(other="vm:1", counted=[of_host, another]).broken
+    assert both.endswith("after vcpu_put(vm1/0); vm0/0 was counted in it for 1,000 cycles")
+    assert "it is" not in both, "whose it is says who was counted"
 
 
 def test_each_kind_of_the_judge_s_has_a_sentence() -> None:
@@ -87,6 +100,12 @@ def test_a_sentence_says_whose_it_is_if_it_is_somebody_else_s() -> None:
     assert found(other="vm:1").broken == found(other="nobody").broken + ": it is vm0/0's"
     assert found(other="host").broken == found(other="nobody").broken + ": it is the host's"
     assert found(other="kvm").broken == found(other="vm:3").broken == found(other="nobody").broken
+
+
+def test_a_deadlock_says_who_waits_for_what() -> None:
+    one = found(kind="deadlock", victim="host", actual=ContextLock.TICK, register=None, counter=None, other="kvm")
+    assert one.broken == f"the host gets nowhere: {ContextLock.TICK.deadlock}"
+    assert one.compared == ""
 
 
 def test_a_kind_without_a_sentence_is_named() -> None:
@@ -141,6 +160,7 @@ def test_an_access_is_undefined_or_is_not() -> None:
         (("note", _pmu.NOTE_SET_FILTER, 3 << 16 | 0x11), "KVM_ARM_VCPU_PMU_V3_FILTER of vm1/0, from event 0x11"),
         (("note", _pmu.NOTE_EVENT_ON, 7 << 8 | 5), "event 7: on counter 5"),
         (("note", _pmu.NOTE_EVENT_TIME_RUNNING, 1234), "  time_running 1,234 ns"),
+        (("note", _pmu.NOTE_DEADLOCK, 0), "the CPU spins on a lock that it holds"),
         (("note", 0xFFFF, 3), "note 0xffff 0x3"),
         (("something new", 7, 0), "something new 0x7"),
     ],
@@ -162,7 +182,7 @@ def test_a_step_is_said_in_a_kernel_s_words(seen: tuple[str, int, int], words: s
 )
 def test_what_is_declared_is_so_towards_one_victim(victim: str, other: str, whose: Victim) -> None:
     for one in Victim:
-        declared = [("I1", one, "by its nature"), ("I2", whose, "another")]
+        declared = {("I1", one): "by its nature", ("I2", whose): "another"}
         violation = found(declared, victim=victim, other=other)
         assert violation.declared == ("by its nature" if one is whose else "")
         assert violation.counts is (one is not whose)

@@ -36,7 +36,7 @@ def test_the_judge_names_no_design_and_no_defect(path: Path) -> None:
 def test_what_a_design_gives_up_has_a_reason_and_is_given_up_once(name: str) -> None:
     declared = designs()[name].make({}).declared
     assert all(one.reason for one in declared)
-    assert len({(one.invariant, one.victim) for one in declared}) == len(declared)
+    assert len({(one.invariant, one.victim, one.reason) for one in declared}) == len(declared)
 
 
 def test_raw_gives_up_its_guests_neighbours_and_gunyah_the_host() -> None:

@@ -13,11 +13,12 @@ import pytest
 import trio
 
 from pmulab import Run, scenario
-from pmulab.exit_status import FAILED
+from pmulab.exit_status import VIOLATED
 from services import embedded
 from services.embedded import Embedded
 from services.kvm.errors import Livelock
 from services.result import of as result_of
+from services.result import read
 
 HERE = Path(__file__).parent / "scenarios"
 LOCK = str(HERE / "context-lock.toml")
@@ -38,10 +39,23 @@ async def ran(name: str, design: str, *overrides: str) -> Run:
 async def test_v7_s_load_holds_the_lock_that_an_interrupt_s_handler_waits_for(
     overrides: tuple[str, ...], who: str
 ) -> None:
-    """B56."""
-    with pytest.raises(Livelock) as told:
-        await ran(LOCK, "partitioned-v7", *overrides)
-    assert f"{who} waits for the lock of perf's contexts" in str(told.value)
+    """B56: a violation, and the run has a result up to there."""
+    run = await ran(LOCK, "partitioned-v7", *overrides)
+    assert f"{who} waits for the lock of perf's contexts" in run.hung
+    (deadlock,) = (one for one in run.violations if one.invariant == "I12")
+    assert (deadlock.kind, deadlock.victim, deadlock.times) == ("deadlock", "host", 1)
+    assert f"pCPU {deadlock.cpu} at cycle {deadlock.cycle}: " in run.hung
+    assert deadlock.broken in f"the host gets nowhere: {run.hung.partition(': ')[2]}"
+    assert [seen.text for seen in deadlock.before[-2:]] == ["entry TIMER 0x3", "the CPU spins on a lock that it holds"]
+    (guest,) = run.guests
+    assert guest.vcpu_load[0].times > 0
+    assert guest.events == run.host.events == (), "no perf has ended"
+
+
+async def test_not_judged_it_is_an_error() -> None:
+    (of,) = scenario.load(LOCK, designs=["partitioned-v7"], overrides=[PERIODS], judge=False).experiments
+    with pytest.raises(Livelock, match=r"\(perf_rotate_context\) waits for the lock of perf's contexts"):
+        await embedded.run(of)
 
 
 @pytest.mark.parametrize("overrides", [(), (PERIODS,)])
@@ -51,7 +65,7 @@ async def test_no_later_load_does(design: str, overrides: tuple[str, ...]) -> No
     assert guest.vcpu_load[0].times > 50
 
 
-def test_in_processes_it_is_an_error_that_names_the_lock_and_nothing_is_left_running(tmp_path: Path) -> None:
+def test_in_processes_it_is_the_same_violation_and_nothing_is_left_running(tmp_path: Path) -> None:
     """The deadlock is of the simulated CPU, not of the topology."""
     command = [sys.executable, "-m", "pmulab", "run", LOCK, "--set", PERIODS]
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
@@ -65,10 +79,13 @@ def test_in_processes_it_is_an_error_that_names_the_lock_and_nothing_is_left_run
         start_new_session=True,
     )
     printed, errors = run.communicate(timeout=120)
-    assert run.returncode == FAILED
-    (failure,) = orjson.loads(printed)["failures"]
-    assert f"{MUX_TIMER} waits for the lock of perf's contexts" in failure["problem"]
-    assert "Traceback" not in errors
+    assert run.returncode == VIOLATED, errors
+    (there,) = read(orjson.loads(printed)).runs
+    here = trio.run(ran, LOCK, "partitioned-v7", PERIODS)
+    assert (there.digest, there.violations, there.hung) == (here.digest, here.violations, here.hung)
+    (line,) = errors.splitlines()
+    assert line.startswith("pmulab: partitioned-v7: broken: ")
+    assert line.endswith("I12 deadlock, where the run hung")
     deadline = time.monotonic() + 30
     while processes_of(run.pid):
         assert time.monotonic() < deadline, processes_of(run.pid)

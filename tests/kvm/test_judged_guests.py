@@ -47,7 +47,8 @@ async def test_what_a_vmm_sets_is_what_it_reads_back(design: str) -> None:
     for register, value in SETTLED.items():
         set_one_reg(vcpu, reg_id(register), value)
     for sets, clears in ((r.PMCNTENSET_EL0, r.PMCNTENCLR_EL0), (r.PMINTENSET_EL1, r.PMINTENCLR_EL1)):
-        set_one_reg(vcpu, reg_id(clears), 0b110)
+        set_one_reg(vcpu, reg_id(sets), 0b100)
+        set_one_reg(vcpu, reg_id(clears), 0b010)
         set_one_reg(vcpu, reg_id(sets), 0b011)
     read = [
         get_one_reg(vcpu, reg_id(register)) for register in (*SETTLED, r.PMCNTENSET_EL0, r.PMINTENCLR_EL1, r.PMCR_EL0)
@@ -56,7 +57,8 @@ async def test_what_a_vmm_sets_is_what_it_reads_back(design: str) -> None:
     found = judgement(made)
     assert found["violations"] == []
     assert found["premises"]["I11"] == len(read)
-    assert found["windows"]["view set by userspace"]["uses"] > 0
+    viewed = read[-3:-1].count(0b111)  # else KVM has assigned what was set last
+    assert found["windows"]["view set by userspace"] == {"uses": viewed, "edge": viewed}
 
 
 @pytest.mark.parametrize("register", [*SETTLED, r.PMCR_EL0])

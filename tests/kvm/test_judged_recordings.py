@@ -106,7 +106,7 @@ FOUND: dict[str, set[str]] = {
         for access in ("PMCR r", "PMUSERENR w0", "PMEVTYPER0 w", "PMEVCNTR0 w", "PMOVSCLR w")
     },
     "first access PMCR w E with FEAT_FGT": RESIDUE - {"I8 kvm"},
-    "overflow irq with FEAT_FGT": UNLOADED | {"I5 kvm"},
+    "overflow irq with FEAT_FGT": UNLOADED,
     "PMUSERENR over time with FEAT_FGT": RESIDUE,
     **{named(one): OF_EVENTS for one in OF_HOST},
     "restored running vCPU, clean state, partitioned with FEAT_FGT": OF_EVENTS - {"I3 kvm"} | {"I1 nobody"},

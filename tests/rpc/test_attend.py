@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -304,3 +305,33 @@ async def test_who_has_not_come_is_known(loop: Loop, address: Address) -> None:
                 await attendance.software(host)
             assert attendance.missing() == [SEAT]
             await attendance.dismiss()
+
+
+async def test_where_the_machine_hangs_software_waits_in_the_middle_of_its_entry_to_be_dismissed(
+    loop: Loop, address: Address
+) -> None:
+    """For longer than kvm may be silent otherwise."""
+    silence, ended = 0.2, trio.Event()
+
+    async def spins() -> None:
+        raise RuntimeError("nobody gets anywhere")
+
+    async def handler(cpu: Cpu, entry: Entry) -> None:
+        try:
+            await cpu.window()
+        finally:
+            ended.set()
+
+    attendance = Attendance([SEAT])
+    with trio.fail_after(4 * DEADLINE):
+        async with serve(loop, address, [attendance.handler()]), connect(loop, address, name="kvm") as kvm:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(attend, kvm, SEAT, Scripted(TIMER=handler), silence=silence))
+                remote = await attendance.software(SEAT)
+                with pytest.raises(RuntimeError, match="nobody gets anywhere"):
+                    await remote.enter(Recorder(at_window=spins), Entry(EntryKind.TIMER, 1000))
+                await attendance.hang()
+                await trio.sleep(3 * silence)
+                assert not ended.is_set()
+                await attendance.dismiss()
+            assert ended.is_set(), "and the session has ended in order"

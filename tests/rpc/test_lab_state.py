@@ -4,6 +4,7 @@ import orjson
 import pytest
 import trio
 
+from services import embedded
 from services.attend import Role, Seat, attend
 from services.cpu import Cpu, Entry
 from services.kvm.lab import Lab
@@ -36,7 +37,7 @@ async def test_the_state_waits_for_a_handler(loop: Loop, address: Address, worki
             await handle()
         cpu.answer(b"{}")
 
-    lab = Lab(experiment("emulated"))
+    lab = Lab(experiment("emulated"), play=embedded.play)
 
     async def ask() -> None:
         states.append((await kvm.call(STATE, StateRequest())).state)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from services.costs import Cost
 from services.embedded import Embedded
 from tests.script.scenes import FLOATING, ONE_VM, RESET, experiment, play
 
@@ -179,3 +180,62 @@ async def test_an_idle_cpu_is_woken_by_its_interrupt(tmp_path: Path) -> None:
     made = ONE_VM.replace("[machine]\n", "[machine]\npmccntr_in_wfi = true\n")
     told = await play(experiment(tmp_path, "host/0 idle cycles=5000", world=made))
     assert told[-1]["cycle"] > 5000
+
+
+async def test_a_session_s_name_is_free_again_once_it_is_closed(tmp_path: Path) -> None:
+    """What is read then is of the one that is open."""
+    first = "host perf_open name=a events=instructions:uH\n"
+    told = await play(
+        experiment(
+            tmp_path,
+            f"{first}host/0 run cycles=100 el=0 rates={{INST_RETIRED=1}}\nhost perf_close name=a\n"
+            f"{first}host/0 run cycles=30 el=0 rates={{INST_RETIRED=1}}\nhost perf_read name=a\n",
+        )
+    )
+    (events,) = (step["events"] for step in told if "events" in step)
+    assert [event["count"] for event in events] == [30]
+
+
+NMI_WORLD = f"{ONE_VM}\n[host]\npseudo_nmi = true\n"
+
+
+@pytest.mark.parametrize("design", ["emulated", "partitioned", "partitioned-v8"])
+async def test_a_pseudo_nmi_comes_wherever_it_is_to_and_takes_its_time_and_nothing_else(
+    tmp_path: Path, design: str
+) -> None:
+    """Before each operation of a vcpu_put, those that have interrupts off too."""
+    begin = f"{RESET}vm0/0 msr register=PMEVCNTR0_EL0 value=7\n"
+    end = "vm0/0 preempt\nvm0/0 switch\nvm0/0 mrs register=PMEVCNTR0_EL0\n"
+
+    async def put(nmi: str) -> list[dict[str, Any]]:
+        return await play(experiment(tmp_path, begin + nmi + end, design=design, world=NMI_WORLD))
+
+    without = await put("")
+    lab = Embedded.of(experiment(tmp_path, begin, design=design, world=NMI_WORLD))
+    irq_entry = lab.simulation.pcpus[0].costs[Cost.IRQ_ENTRY]
+    at, operations = 0, 1
+    while at < operations:
+        told = await put(f"host/0 nmi at={at}\n")
+        assert told[-4]["reached"] is True
+        later = told[-3]["cycle"] - without[-3]["cycle"]
+        assert later == irq_entry
+        assert told[-1]["value"] == without[-1]["value"] == 7
+        operations = told[-4]["operations"]
+        at += 1
+
+
+async def test_an_operator_writes_reserved_host_counters_between_two_steps(tmp_path: Path) -> None:
+    """A group of the host's has no room, then has, then has none; and what a VM has is refused."""
+    group = "{instructions:uH,branches:uH,branch-misses:uH}"
+    steps = f"host perf_open name=a events={group}\n"
+    for reserved in (2, 3, 2, 4):
+        steps += f"host sysfs reserved_host_counters={reserved}\n{WORK}host perf_read name=a\n"
+    world = ONE_VM.replace("counters = 4", "counters = 3").replace("counters = 6", "counters = 6\nicntr = false")
+    told = await play(experiment(tmp_path, steps, design="partitioned,reservation=sysfs", world=world))
+    assert [one[0] for one in events(told)] == [0, 2000, 2000, 2000]
+    assert [one.get("error", "")[:5] for one in told if one["step"] in (2, 5, 8, 11)] == ["", "", "", "EBUSY"]
+
+
+async def test_that_is_refused_where_the_design_does_not_take_it(tmp_path: Path) -> None:
+    told = await play(experiment(tmp_path, "host sysfs reserved_host_counters=2"))
+    assert told[0]["error"] == "EACCES: it is read at boot only"

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pmu::machine::Stop as CoreStop;
+use pmu::observer::By;
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
 use pyo3::{PyTraverseError, PyVisit};
@@ -45,8 +46,13 @@ impl Executor {
             let stop = {
                 // Not while Python attends to a stop: it has the machine execute KVM's bursts and the host's.
                 let mut machine = self.machine.bind(py).try_borrow_mut()?;
-                let stop =
-                    machine.run_software(cpu, &mut *burst.try_borrow_mut()?, next, self.interruptible)?;
+                let stop = machine.run_burst(
+                    By::Software,
+                    cpu,
+                    &mut *burst.try_borrow_mut()?,
+                    next,
+                    self.interruptible,
+                )?;
                 if stop == CoreStop::End {
                     return Ok(At::End(machine.now(cpu)?));
                 }

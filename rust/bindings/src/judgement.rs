@@ -1,5 +1,6 @@
 //! What the judge has found, as JSON.
 
+use judge::counted::Counted;
 use judge::finding::{Findings, Party, Seen, Violation};
 use judge::owner::Owned;
 use serde_json::{Value, json};
@@ -24,6 +25,16 @@ fn owned(owned: &Owned) -> Value {
     json!({"counter": owned.counter, "party": party(owned.party), "since": owned.since})
 }
 
+fn counted(counted: &Counted) -> Value {
+    json!({
+        "party": party(counted.party), "cycles": counted.cycles, "since": counted.since,
+        "after": counted.after.map(|of| json!({
+            "what": if of.put { "vcpu_put" } else { "vcpu_load" },
+            "party": party(Party::Guest(of.context)), "cycle": of.cycle,
+        })),
+    })
+}
+
 fn violation(found: &Violation) -> Value {
     json!({
         "invariant": format!("I{}", found.invariant as u8),
@@ -39,6 +50,7 @@ fn violation(found: &Violation) -> Value {
         "window": found.window.map(|window| judge::window::WINDOWS[window as usize].name),
         "since": found.since,
         "owned": found.owned.iter().map(owned).collect::<Vec<_>>(),
+        "counted": found.counted.iter().map(counted).collect::<Vec<_>>(),
         "times": found.times,
         "before": found.before.iter().map(seen).collect::<Vec<_>>(),
     })

@@ -93,8 +93,12 @@ fn _pmu(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ("NOTE_EVENT_TIME_ENABLED", note::EVENT_TIME_ENABLED),
         ("NOTE_EVENT_TIME_RUNNING", note::EVENT_TIME_RUNNING),
         ("NOTE_EVENT_COUNT", note::EVENT_COUNT),
+        ("NOTE_MASKED", note::MASKED),
+        ("NOTE_UNMASKED", note::UNMASKED),
         ("NOTE_VCPU_BLOCKS", note::VCPU_BLOCKS),
         ("NOTE_LIVELOCK", note::LIVELOCK),
+        ("NOTE_DEADLOCK", note::DEADLOCK),
+        ("NOTE_ALL_IDLE", note::ALL_IDLE),
     ] {
         module.add(name, code)?;
     }

@@ -7,7 +7,7 @@ use pmu::cpu::Whose;
 use pmu::feature::Features;
 use pmu::machine::{Costs, Interrupts, Stop as CoreStop};
 use pmu::observer::{By, Recorder};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -36,26 +36,16 @@ pub fn features(values: &BTreeMap<String, u64>) -> PyResult<Features> {
 }
 
 impl Machine {
-    /// Executes `burst` from its operation `start` on.
+    /// Executes `burst` from its operation `start` on, as software of `by`.
     pub fn run_burst(
         &mut self,
+        by: By,
         cpu: usize,
         burst: &mut Burst,
         start: usize,
         interrupts: impl Into<Interrupts>,
     ) -> PyResult<CoreStop> {
-        self.inner.execute(cpu, &mut burst.inner, start, interrupts).map_err(value_error)
-    }
-
-    /// Likewise, of software that attends the CPU.
-    pub fn run_software(
-        &mut self,
-        cpu: usize,
-        burst: &mut Burst,
-        start: usize,
-        interrupts: impl Into<Interrupts>,
-    ) -> PyResult<CoreStop> {
-        self.inner.execute_by(By::Software, cpu, &mut burst.inner, start, interrupts).map_err(value_error)
+        self.inner.execute_by(by, cpu, &mut burst.inner, start, interrupts).map_err(value_error)
     }
 
     /// As of `pmu::machine::Machine`.
@@ -236,7 +226,7 @@ impl Machine {
         let interrupts = Interrupts::from_number(interrupts)
             .ok_or_else(|| PyValueError::new_err(format!("which interrupts is {interrupts}?")))?;
         let mut burst = burst.try_borrow_mut()?;
-        match self.run_burst(cpu, &mut burst, start, interrupts)? {
+        match self.run_burst(By::Kvm, cpu, &mut burst, start, interrupts)? {
             CoreStop::End => Ok(self.now(cpu)?.into_pyobject(py)?.into_any()),
             stop => Ok(Bound::new(py, Stop::of(&burst.inner, stop, None))?.into_any()),
         }
@@ -393,9 +383,12 @@ impl Machine {
         self.inner.observer().1.as_ref().map_or(0, |judge| judge.findings().found())
     }
 
-    fn judgement<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
-        let judge = self.inner.observer().1.as_ref()?;
-        Some(PyBytes::new(py, crate::judgement::json(judge.findings()).to_string().as_bytes()))
+    fn judgement<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let Some(judge) = self.inner.observer().1.as_ref() else { return Ok(None) };
+        if let Some(fault) = judge.fault() {
+            return Err(PyRuntimeError::new_err(fault.to_owned()));
+        }
+        Ok(Some(PyBytes::new(py, crate::judgement::json(judge.findings()).to_string().as_bytes())))
     }
 
     fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {

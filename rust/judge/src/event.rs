@@ -1,31 +1,31 @@
-//! A perf event of the host's, and its truth: what has happened on its CPU where its attributes admit it, between the
-//! host's own start of its counter and its own stop. Nobody else's write, filter or trap counts.
+//! A perf event, and its truth: what has happened on its CPU or vCPU where its attributes admit it, between its own
+//! kernel's start of its counter and its stop. Nobody else's write, filter or trap counts.
 
-use pmu::feature::PMUV3P5;
-use pmu::registers::{CPU_CYCLES, CYCLE};
+use pmu::registers::CYCLE;
 use pmu::tally::Class;
 use serde::{Deserialize, Serialize};
 
 use crate::At;
-use crate::finding::Party;
+use crate::guest::Guest;
 use crate::host::Change;
 use crate::note::attribute;
-
-/// Counters that may be the upper of a pair.
-const ODD: u64 = 0x2aaa_aaaa;
 
 /// An open event.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Event {
     pub(crate) number: u16,
     pub(crate) attributes: u16,
+    /// The classes that it counts in.
+    scope: u32,
+    /// Of a guest's kernel, its vCPU's tally of EL0.
+    vcpu: Option<usize>,
     pub(crate) leader: u64,
     pub(crate) enabled: bool,
     pub(crate) error: bool,
     /// The CPU on which it was opened.
     pub(crate) home: usize,
-    /// Whose loss it is if it counts wrongly: of an event of KVM's the vCPU's that was loaded there last.
-    pub(crate) whose: Party,
+    /// Of an event of KVM's, the vCPU that was loaded when it was last given a counter.
+    pub(crate) counts_for: Option<usize>,
     /// The CPU on which it has a counter.
     pub(crate) on: Option<usize>,
     /// The counter that it is on, or was.
@@ -39,6 +39,8 @@ pub(crate) struct Event {
     pub(crate) astray_from: Option<u64>,
     /// What it should have counted when its counter was last read, and what it could have.
     pub(crate) read: (u64, u64),
+    /// Its truth then.
+    pub(crate) read_at: u64,
     /// Its truth, and until when on that CPU it stays that.
     pub(crate) truth: (u64, u64),
     /// Who has changed what is on its counter.
@@ -47,6 +49,10 @@ pub(crate) struct Event {
     pub(crate) times: Option<(u64, u64)>,
     /// It has had a counter.
     pub(crate) had: bool,
+    /// It waits for counters that a vCPU has, or had when it was looked at last.
+    pub(crate) waits: bool,
+    /// What it has counted since it was last read is not known: its registers have been set by userspace.
+    pub(crate) unclear: bool,
     /// It has been on, or off, all the time since it was last read.
     pub(crate) steady: bool,
     /// Time in cycles from which on it has been off.
@@ -54,17 +60,24 @@ pub(crate) struct Event {
 }
 
 impl Event {
-    /// As it is opened on a CPU; `noted` is the operand of `EVENT_OPEN`.
-    pub(crate) fn opened(noted: u64, at: &At<'_>) -> Self {
-        let attributes = (noted >> 16) as u16;
+    /// As the host opens it on a CPU, or a guest; `noted` is the operand of `EVENT_OPEN`.
+    pub(crate) fn opened(noted: u64, guest: Option<&Guest>, at: &At<'_>) -> Self {
+        let (number, attributes) = (noted as u16, (noted >> 16) as u16);
+        let scope = match guest {
+            Some(guest) if guest.denied.contains(&number) => 0,
+            Some(_) => scope(attributes & !(attribute::EXCLUDE_HOST | attribute::EXCLUDE_GUEST)) & GUESTS,
+            None => scope(attributes),
+        };
         Self {
-            number: noted as u16,
+            number,
             attributes,
+            scope,
+            vcpu: guest.map(|guest| guest.tally),
             leader: noted >> 32,
             enabled: attributes & attribute::ENABLED != 0,
             error: false,
-            home: at.id,
-            whose: Party::Host,
+            home: if guest.is_some() { 0 } else { at.id },
+            counts_for: None,
             on: None,
             counter: 0,
             counted: 0,
@@ -72,10 +85,13 @@ impl Event {
             astray: 0,
             astray_from: None,
             read: (0, 0),
+            read_at: 0,
             truth: (0, 0),
             changed: None,
             times: None,
             had: false,
+            waits: false,
+            unclear: false,
             steady: false,
             off_since: at.cpu.now(),
         }
@@ -85,49 +101,24 @@ impl Event {
         self.attributes & attribute != 0
     }
 
-    /// The classes that its attributes admit, on a VHE host: `exclude_hv` says nothing there.
-    pub(crate) fn scope(&self) -> u32 {
-        let mut classes = 0;
-        for (class, excluding) in [
-            (Class::GuestEl0, attribute::EXCLUDE_GUEST | attribute::EXCLUDE_USER),
-            (Class::GuestEl1, attribute::EXCLUDE_GUEST | attribute::EXCLUDE_KERNEL),
-            (Class::HostEl0, attribute::EXCLUDE_HOST | attribute::EXCLUDE_USER),
-            (Class::HostEl2, attribute::EXCLUDE_HOST | attribute::EXCLUDE_KERNEL),
-        ] {
-            if !self.has(excluding) {
-                classes |= 1 << class as u32;
-            }
-        }
-        classes
+    /// The counters that it has, which is on counter `n`: before PMUv3p5 a pair, if it counts 64 bits.
+    pub(crate) fn counters(&self, n: usize, pairs: bool) -> u64 {
+        let paired = pairs && self.has(attribute::LONG) && n > 0 && n < CYCLE;
+        if paired { 0b11 << (n - 1) } else { 1 << n }
     }
 
-    /// Counters that it takes on counter `n`: one, or a pair where one has not the bits.
-    pub(crate) fn bits(&self, n: usize, at: &At<'_>) -> u64 {
-        1 << n | if self.chained(at) && n > 0 && n < CYCLE { 1 << (n - 1) } else { 0 }
+    pub(crate) fn admits_guests(&self) -> bool {
+        self.scope & GUESTS != 0
     }
 
-    /// The counters of `free` that are left where it gets one, or a pair; `None` where there is none for it.
-    pub(crate) fn placed_in(&self, free: u64, at: &At<'_>) -> Option<u64> {
-        let general = free & ((1 << CYCLE) - 1);
-        let (uppers, pair) =
-            if self.chained(at) { (general & general << 1 & ODD, true) } else { (general, false) };
-        match uppers.trailing_zeros() {
-            _ if self.number == CPU_CYCLES && free >> CYCLE & 1 != 0 => Some(free & !(1 << CYCLE)),
-            64 => None,
-            n => Some(free & !(1 << n) & if pair { !(1 << (n - 1)) } else { !0 }),
-        }
-    }
-
-    fn chained(&self, at: &At<'_>) -> bool {
-        self.has(attribute::LONG) && !at.cpu.registers().features().has(PMUV3P5)
-    }
-
-    /// What has happened on its CPU where its attributes admit it. It is asked for by the host's kernel: where that is
+    /// What has happened on its CPU or vCPU where its attributes admit it. The host's kernel asks for it: where that is
     /// not admitted, the answer holds until something else has run (`turn`).
     pub(crate) fn truth(&mut self, turn: u64, at: &At<'_>) -> u64 {
-        let scope = self.scope();
-        if scope >> Class::HostEl2 as u32 & 1 != 0 || self.truth.1 != turn {
-            self.truth = (at.world.happened(at.cpu, scope, self.number).unwrap_or(0), turn);
+        if let Some(first) = self.vcpu {
+            return at.world.happened_to(first, at.cpu, self.scope, self.number).unwrap_or(0);
+        }
+        if self.scope >> Class::HostEl2 as u32 & 1 != 0 || self.truth.1 != turn {
+            self.truth = (at.world.happened(at.cpu, self.scope, self.number).unwrap_or(0), turn);
         }
         self.truth.0
     }
@@ -160,5 +151,25 @@ impl Event {
     pub(crate) fn read_by(&mut self, turn: u64, at: &At<'_>) {
         let counted = self.counted_by(turn, at);
         self.read = (counted, counted.wrapping_add(self.astray_by(turn, at)));
+        self.read_at = self.truth(turn, at);
     }
+}
+
+/// Classes of guests.
+const GUESTS: u32 = 1 << Class::GuestEl0 as u32 | 1 << Class::GuestEl1 as u32;
+
+/// The classes that attributes admit, on a VHE host: `exclude_hv` says nothing there.
+fn scope(attributes: u16) -> u32 {
+    let mut classes = 0;
+    for (class, excluding) in [
+        (Class::GuestEl0, attribute::EXCLUDE_GUEST | attribute::EXCLUDE_USER),
+        (Class::GuestEl1, attribute::EXCLUDE_GUEST | attribute::EXCLUDE_KERNEL),
+        (Class::HostEl0, attribute::EXCLUDE_HOST | attribute::EXCLUDE_USER),
+        (Class::HostEl2, attribute::EXCLUDE_HOST | attribute::EXCLUDE_KERNEL),
+    ] {
+        if attributes & excluding == 0 {
+            classes |= 1 << class as u32;
+        }
+    }
+    classes
 }

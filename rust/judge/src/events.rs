@@ -1,4 +1,5 @@
-//! The host's perf events count exactly what their attributes say, and are scheduled as perf promises: I3 and I10.
+//! Perf events count exactly what their attributes say, and are scheduled as perf promises: the host's I3 and I10, a
+//! guest's I4 and I10.
 //!
 //! What a throttled event misses it misses as the driver has disabled it, and a counter is not read or reprogrammed but
 //! between a stop and a start: the one window that is needed is that between these two, in which a counter that others
@@ -6,20 +7,27 @@
 
 use std::collections::BTreeMap;
 
+use pmu::feature::PMUV3P5;
 use pmu::field::{mdcr_el2, pmcr};
 use pmu::register::{Kind as Of, Register};
-use pmu::registers::{COUNTERS, CYCLE};
+use pmu::registers::{COUNTERS, CPU_CYCLES, CYCLE, INSTRUCTION};
 use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
 use crate::finding::{Invariant, Kind, Party};
-use crate::host::Change;
+use crate::host::{Change, Host};
 use crate::note::{self, attribute};
 use crate::traffic::{bits, value_of};
 use crate::window::Window;
 use crate::{At, Broken, Judge};
 
-/// What is on a CPU's counters.
+/// What counts on PMICNTR_EL0, where there is one.
+const INST_RETIRED: u16 = 8;
+
+/// Counters that are the lower one of a pair.
+const EVEN: u64 = 0x5555_5555;
+
+/// What is on the counters of a CPU, or of a vCPU.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct OnCpu {
     /// By counter, of a pair the upper.
@@ -28,9 +36,9 @@ struct OnCpu {
     e: bool,
     /// It has started its counters: by that, or by MDCR_EL2.HPME where a guest owns that.
     started: bool,
-    /// Counters that the host has enabled and started.
+    /// Counters that its kernel has enabled and started.
     counting: u64,
-    /// Counters with an event that run though the host has stopped them.
+    /// Counters with an event that run though the host has stopped them; a guest's PMU as it should be has none.
     astray: u64,
     /// How often something else than the host's kernel has begun to run.
     turn: u64,
@@ -42,7 +50,7 @@ struct OnCpu {
     reading: (u64, u64, u64),
 }
 
-/// The host's events, and where they are.
+/// A kernel's events, and where they are.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Events {
     open: BTreeMap<u64, Event>,
@@ -66,18 +74,30 @@ impl Events {
     }
 
     /// The counters that the host has enabled are these, or it has started or stopped them all.
-    pub(crate) fn started(&mut self, register: Register, value: u64, enabled: u64, at: &At<'_>) {
+    pub(crate) fn started(&mut self, register: Register, value: u64, host: &Host, at: &At<'_>) {
+        let enabled = host.enabled();
         let cpu = &mut self.cpus[at.id];
         match register.kind() {
             Of::Pmcr => {
                 cpu.e = value & pmcr::E != 0;
                 cpu.started = cpu.e;
             }
-            // A driver that sets both has set E last.
-            Of::MdcrEl2 => cpu.started = cpu.e && value & mdcr_el2::HPME != 0,
+            Of::MdcrEl2 => {
+                let hpme = value & mdcr_el2::HPME != 0;
+                // Its one enable while a guest has the first range. Else a driver that sets both has set E last.
+                cpu.e = if host.divided() { hpme } else { cpu.e };
+                cpu.started = cpu.e && hpme;
+            }
             _ => {}
         }
         let counting = if cpu.started { enabled } else { 0 };
+        self.count(at.id, counting, at);
+        self.follow_astray(at);
+    }
+
+    /// These are the counters that the kernel has enabled and started.
+    fn count(&mut self, cpu: usize, counting: u64, at: &At<'_>) {
+        let cpu = &mut self.cpus[cpu];
         let changed = cpu.counting ^ counting;
         cpu.counting = counting;
         for n in bits(changed) {
@@ -89,7 +109,6 @@ impl Events {
                 }
             }
         }
-        self.follow_astray(at);
     }
 
     /// What runs on the CPU's counters is looked at after whoever's write.
@@ -106,14 +125,20 @@ impl Events {
     }
 
     /// A CPU has had a Warm reset: what it counted is over.
-    pub(crate) fn reset(&mut self, at: &At<'_>) {
-        self.started(Register::of(Of::Pmcr), 0, 0, at);
+    pub(crate) fn reset(&mut self, host: &Host, at: &At<'_>) {
+        self.started(Register::of(Of::Pmcr), 0, host, at);
     }
 
-    /// The host's kernel has read counter `n`.
-    pub(crate) fn counter_read(&mut self, n: usize, at: &At<'_>) {
-        let cpu = &self.cpus[at.id];
-        if let Some(event) = cpu.events[n].and_then(|id| self.open.get_mut(&id)) {
+    /// Its kernel has read counter `n`.
+    pub(crate) fn counter_read(&mut self, cpu: usize, n: usize, at: &At<'_>) {
+        let cpu = &self.cpus[cpu];
+        let (id, pair) = match cpu.events[n] {
+            Some(id) => (Some(id), false),
+            None => (cpu.events.get(n + 1).copied().flatten(), true),
+        };
+        if let Some(event) = id.and_then(|id| self.open.get_mut(&id))
+            && (!pair || event.has(attribute::LONG))
+        {
             event.read_by(cpu.turn, at);
         }
     }
@@ -127,27 +152,99 @@ impl Events {
         }
     }
 
-    /// Something else than the host's kernel runs; whether the events' scheduling is to be looked at.
+    /// Userspace has set what is on the counters of a vCPU, and it depends on the kernel how.
+    pub(crate) fn unclear(&mut self) {
+        for event in self.open.values_mut().filter(|event| event.on.is_some()) {
+            event.unclear = true;
+        }
+    }
+
+    /// Is there a counter on this CPU that an event could have, and no other has?
+    fn room_for(&self, id: u64, at: &At<'_>) -> bool {
+        let pairs = !at.cpu.registers().features().has(PMUV3P5);
+        let taken =
+            self.cpus[at.id].events.iter().enumerate().filter_map(|(n, &id)| Some((n, self.open.get(&id?)?)));
+        let taken = taken.fold(0, |taken, (n, other)| taken | other.counters(n, pairs));
+        let free = at.cpu.registers().implemented() & !taken;
+        let mut group = self.open.iter().filter(|(other, event)| **other == id || event.leader == id);
+        group.try_fold(free, |free, (_, event)| Self::placed_in(free, event, at)).is_some()
+    }
+
+    /// The counters of `free` that are left where an event gets one, or a pair; `None` where there is none for it.
+    fn placed_in(free: u64, event: &Event, at: &At<'_>) -> Option<u64> {
+        let features = at.cpu.registers().features();
+        let pairs = !features.has(PMUV3P5);
+        let of_events = free & ((1 << CYCLE) - 1);
+        let lowest = |mask: u64, pair: u64| (mask != 0).then(|| free & !(pair << mask.trailing_zeros()));
+        match event.number {
+            CPU_CYCLES if free >> CYCLE & 1 != 0 && !features.pmccntr_in_wfi => Some(free & !(1 << CYCLE)),
+            INST_RETIRED if free >> INSTRUCTION & 1 != 0 => Some(free & !(1 << INSTRUCTION)),
+            _ if pairs && event.has(attribute::LONG) => lowest(of_events & of_events >> 1 & EVEN, 0b11),
+            _ => lowest(of_events, 1),
+        }
+    }
+
+    /// Something else than its kernel runs; whether the events' scheduling is to be looked at.
     pub(crate) fn left_kernel(&mut self, cpu: usize) -> bool {
         let cpu = &mut self.cpus[cpu];
         cpu.turn += 1;
         std::mem::take(&mut cpu.rescheduled)
     }
 
+    /// Does the event on counter `n` of a CPU, if there is one, count guests?
+    pub(crate) fn admits_guests(&self, n: usize, cpu: usize) -> bool {
+        self.cpus[cpu].events[n].and_then(|id| self.open.get(&id)).is_none_or(Event::admits_guests)
+    }
+
     /// A vCPU is put: what had to wait for its counters need not any more.
-    pub(crate) fn vcpu_is_put(&mut self, cpu: usize) {
+    /// Does one still wait?
+    pub(crate) fn vcpu_is_put(&mut self, cpu: usize) -> bool {
         self.cpus[cpu].rescheduled = true;
+        self.open.values().any(|event| event.waits && event.home == cpu)
     }
 }
 
+/// Whose events, and which of its CPUs.
+#[derive(Clone, Copy)]
+struct Kernel {
+    guest: Option<usize>,
+    cpu: usize,
+    party: Party,
+}
+
 impl Judge {
-    /// The host's perf tells something of its events.
+    /// Of the kernel that runs; `None` of a guest's that has no PMU.
+    fn kernel(&self, at: &At<'_>) -> Option<Kernel> {
+        if !at.running.guest {
+            return Some(Kernel { guest: None, cpu: at.id, party: Party::Host });
+        }
+        let guest = self.guest(at.running.context)?;
+        Some(Kernel { guest: Some(guest), cpu: 0, party: Party::Guest(at.running.context) })
+    }
+
+    fn events(&mut self, of: Kernel) -> &mut Events {
+        match of.guest {
+            Some(guest) => &mut self.guests[guest].events,
+            None => &mut self.events,
+        }
+    }
+
+    /// A guest has written a register, or userspace has: its counters count as its PMU as it should be says.
+    pub(crate) fn guest_counts(&mut self, guest: usize, at: &At<'_>) {
+        let counting = self.guests[guest].started();
+        self.guests[guest].events.count(0, counting, at);
+    }
+
+    /// A kernel's perf tells something of its events.
     pub(crate) fn event_noted(&mut self, code: u32, a: u64, at: &At<'_>) {
-        let Self { events: Events { open, cpus }, .. } = self;
-        let cpu = &mut cpus[at.id];
+        let Some(of) = self.kernel(at) else { return };
+        let opened = (code == note::EVENT_OPEN)
+            .then(|| Event::opened(a, of.guest.map(|guest| &self.guests[guest]), at));
+        let Events { open, cpus } = self.events(of);
+        let cpu = &mut cpus[of.cpu];
         match code {
             note::EVENT_OPEN => {
-                let event = Event::opened(a, at);
+                let Some(event) = opened else { return };
                 cpu.rescheduled |= event.has(attribute::PINNED) && !event.has(attribute::OF_TASK);
                 open.insert(a >> 32, event);
             }
@@ -162,14 +259,14 @@ impl Judge {
                     event.error = false;
                 }
             }
-            note::EVENT_ERROR => self.in_error(a, at),
+            note::EVENT_ERROR => self.in_error(of, a, at),
             note::EVENT_CLOSED => {
                 open.remove(&a);
                 for event in open.values_mut().filter(|event| event.leader == a) {
                     event.leader = u64::MAX; // an event of its own from then on
                 }
             }
-            note::EVENT_ON => self.placed(a >> 8, (a & 0xff) as usize, at),
+            note::EVENT_ON => self.placed(of, a >> 8, (a & 0xff) as usize, at),
             note::EVENT_OFF => {
                 let n = (a & 0xff) as usize;
                 let Some(event) = open.get_mut(&(a >> 8)) else { return };
@@ -187,30 +284,29 @@ impl Judge {
             note::EVENT_READ => cpu.reading.0 = a,
             note::EVENT_TIME_ENABLED => cpu.reading.1 = a,
             note::EVENT_TIME_RUNNING => cpu.reading.2 = a,
-            note::EVENT_COUNT => self.event_read(a, at),
+            note::EVENT_COUNT => self.event_read(of, a, at),
             _ => {}
         }
     }
 
     /// An event has counter `n`: no other has.
-    fn placed(&mut self, id: u64, n: usize, at: &At<'_>) {
-        let Self { events: Events { open, cpus }, hosts, findings, .. } = self;
-        let cpu = &mut cpus[at.id];
+    fn placed(&mut self, of: Kernel, id: u64, n: usize, at: &At<'_>) {
+        let loaded = self.hosts[at.id].loaded;
+        let Events { open, cpus } = self.events(of);
+        let cpu = &mut cpus[of.cpu];
         if n >= COUNTERS {
             return;
         }
         let Some(event) = open.get_mut(&id) else { return };
-        findings.premise(Invariant::I10);
         let elsewhere = event.on.is_some();
-        event.on = Some(at.id);
+        event.on = Some(of.cpu);
         event.counter = n;
         event.steady = false;
         event.changed = None;
         event.had = true;
-        if event.has(attribute::OF_KVM)
-            && let Some(context) = hosts[at.id].loaded
-        {
-            event.whose = Party::Guest(context);
+        event.waits = false;
+        if event.has(attribute::OF_KVM) {
+            event.counts_for = loaded.or(event.counts_for);
         }
         if cpu.counting >> n & 1 != 0 {
             event.start(cpu.turn, at);
@@ -218,66 +314,67 @@ impl Judge {
         event.read_by(cpu.turn, at);
         cpu.rescheduled |= !event.has(attribute::OF_KVM);
         let other = cpu.events[n].replace(id).filter(|&other| other != id);
-        hosts[at.id].owners.pass(n, Party::Host, at.cpu.now());
+        self.findings.premise(Invariant::I10);
+        if of.guest.is_none() {
+            self.hosts[at.id].owners.pass(n, Party::Host, at.cpu.now());
+        }
         if elsewhere || other.is_some() {
             let broken = Broken::new(Invariant::I10, Kind::EventPlacement);
-            let other = other.unwrap_or(id);
-            self.violated(
-                Broken {
-                    register: Some(value_of(n)),
-                    other: Party::Host,
-                    expected: other,
-                    actual: id,
-                    ..broken
-                },
-                at,
-            );
+            let (expected, register) = (other.unwrap_or(id), Some(value_of(n)));
+            let (victim, other) = (of.party, of.party);
+            self.violated(Broken { register, victim, other, expected, actual: id, ..broken }, at);
         }
     }
 
     /// A pinned event that has had a counter is given up: for events that go before it, not for a guest.
-    fn in_error(&mut self, id: u64, at: &At<'_>) {
-        let Self { events: Events { open, cpus }, hosts, findings, .. } = self;
-        let Some(event) = open.get_mut(&id) else { return };
+    fn in_error(&mut self, of: Kernel, id: u64, at: &At<'_>) {
+        let Some(event) = self.events(of).open.get_mut(&id) else { return };
         event.error = true;
-        findings.premise(Invariant::I10);
-        let (had, counter, off_since) = (event.had, event.counter, event.off_since);
-        let on = |(n, on): (usize, &Option<u64>)| Some(open.get(&(*on)?)?.bits(n, at));
-        let taken = cpus[at.id].events.iter().enumerate().filter_map(on).fold(0, |all, bits| all | bits);
-        let free = at.cpu.registers().implemented() & !taken;
-        let mut group = open.iter().filter(|(other, event)| **other == id || event.leader == id);
-        let room = group.try_fold(free, |free, (_, event)| event.placed_in(free, at)).is_some();
-        let cpu = &mut cpus[at.id];
+        // What counts in a guest's stead is the guest's matter.
+        let had = event.had && !event.has(attribute::OF_KVM);
+        if of.guest.is_some() {
+            return; // nobody takes a guest's counters
+        }
+        self.findings.premise(Invariant::I10);
+        let Self { events, hosts, .. } = self;
+        let room = events.room_for(id, at);
+        let event = &events.open[&id];
+        let cpu = &mut events.cpus[at.id];
         if !room {
             cpu.full = cpu.turn;
         }
-        let free = had && cpu.full != cpu.turn;
-        let Some(context) = hosts[at.id].loaded.filter(|_| free) else { return };
-        let (register, since) = (Some(value_of(counter)), Some(off_since));
+        let room = had && cpu.full != cpu.turn;
+        let Some(context) = hosts[at.id].loaded.filter(|_| room) else { return };
+        let (register, since) = (Some(value_of(event.counter)), Some(event.off_since));
         let other = Party::Guest(context);
         let broken = Broken::new(Invariant::I10, Kind::EventPinned);
         self.violated(Broken { other, register, since, expected: 1, ..broken }, at);
     }
 
     /// A read of an event finds this count.
-    fn event_read(&mut self, count: u64, at: &At<'_>) {
-        let (id, enabled, running) = self.events.cpus[at.id].reading;
-        let Some(event) = self.events.open.get_mut(&id) else { return };
+    fn event_read(&mut self, of: Kernel, count: u64, at: &At<'_>) {
+        let Events { open, cpus } = self.events(of);
+        let (id, enabled, running) = cpus[of.cpu].reading;
+        let Some(event) = open.get_mut(&id) else { return };
         let before = event.times.replace((enabled, running));
         let steady = std::mem::replace(&mut event.steady, true);
+        let unclear = std::mem::replace(&mut event.unclear, false);
         let on = event.on.is_some();
         let ((surely, possibly), changed, counter) = (event.read, event.changed, event.counter);
-        let (of_kvm, victim) = (event.has(attribute::OF_KVM), event.whose);
+        let (of_kvm, counts_for) = (event.has(attribute::OF_KVM), event.counts_for);
         let surplus = count.wrapping_sub(surely) as i64;
         let within = surplus >= 0 && surplus as u64 <= possibly.wrapping_sub(surely);
         // A difference is found once.
         event.counted = event.counted.wrapping_add(surplus as u64);
         event.astray = 0;
+        event.astray_from = event.astray_from.map(|from| from.max(event.read_at));
         event.read = (count, count);
         let tallied = at.world.happened(at.cpu, 0, event.number).is_some();
         self.findings.premise(Invariant::I10);
-        let times = Broken::new(Invariant::I10, Kind::EventTimes);
+        let victim = of.party;
+        let times = Broken { victim, ..Broken::new(Invariant::I10, Kind::EventTimes) };
         let grown = before.map(|(e, r)| (enabled.wrapping_sub(e), running.wrapping_sub(r)));
+        // Where it has been on for a part of the time only, nobody but perf knows for how long.
         if of_kvm {
             // It does not ask for them.
         } else if running > enabled {
@@ -289,62 +386,69 @@ impl Judge {
             }
         }
         if !tallied {
-            return;
+            return; // there is no truth of it
         }
-        self.findings.premise(Invariant::I3);
-        if within {
-            if surplus != 0 {
-                self.findings.window(Window::StoppedByDriver, count == possibly);
-            }
-        } else {
+        let whose = if of.guest.is_some() { Invariant::I4 } else { Invariant::I3 };
+        self.findings.premise(whose);
+        // What it may have counted astray, if it may have at all.
+        let astray = (possibly != surely).then_some(Window::StoppedByDriver);
+        let window = if unclear { Some(Window::UserView) } else { astray };
+        let edge = count == possibly && !unclear;
+        if surplus != 0 && !window.is_some_and(|window| self.findings.allows(window, within || unclear, edge))
+        {
             let expected = if surplus < 0 { surely } else { possibly };
-            let (invariant, other) =
-                changed.map_or((Invariant::I3, Party::Kvm), |one| (Invariant::I2, one.by));
-            let broken = Broken::new(invariant, Kind::EventCount);
-            let since = changed.map(|one| one.cycle);
-            let register = Some(value_of(counter));
-            self.violated(Broken { register, victim, other, expected, actual: count, since, ..broken }, at);
+            let (invariant, other) = changed.map_or((whose, Party::Kvm), |one| (Invariant::I2, one.by));
+            let victim = counts_for.map_or(victim, Party::Guest);
+            let broken = Broken { victim, other, window, ..Broken::new(invariant, Kind::EventCount) };
+            let (register, since) = (Some(value_of(counter)), changed.map(|one| one.cycle));
+            self.violated(Broken { register, since, expected, actual: count, ..broken }, at);
         }
     }
 
-    /// The host's kernel is left with its events scheduled: groups all on or none, pinned ones on.
-    pub(crate) fn scheduled(&mut self, at: &At<'_>) {
-        let open = &self.events.open;
-        let here = |event: &Event| event.on == Some(at.id);
+    /// A kernel is left with its events scheduled: groups all on or none, pinned ones on. Of a task's events nothing
+    /// tells whether the task runs: of those only groups are looked at.
+    pub(crate) fn left_kernel(&mut self, at: &At<'_>) {
+        let Some(of) = self.kernel(at) else { return };
+        if !self.events(of).left_kernel(of.cpu) {
+            return;
+        }
+        let lent = of.guest.is_none() && self.hosts[at.id].loaded.is_some();
+        let here = |event: &Event| event.on == Some(of.cpu);
+        let wanted = |event: &Event| event.enabled && !event.error && !event.has(attribute::OF_KVM);
+        let its = |event: &Event| (value_of(event.counter.min(CYCLE)), event.off_since);
         let mut broken = None;
-        let (mut looked, mut waits) = (false, false);
-        for (id, event) in open.iter().filter(|(_, event)| !event.has(attribute::OF_KVM)) {
-            let wanted = event.enabled && !event.error;
-            if event.leader != *id
-                && wanted
-                && let Some(leader) = open.get(&event.leader).filter(|leader| here(leader) || here(event))
-            {
+        let mut looked = false;
+        let mut waiting = Vec::new();
+        let open = &mut self.events(of).open;
+        for (_, event) in open.iter().filter(|(id, event)| wanted(event) && event.leader != **id) {
+            if let Some(leader) = open.get(&event.leader).filter(|leader| here(leader) || here(event)) {
                 looked = true;
                 if here(leader) != here(event) {
-                    broken = Some((Kind::EventGroup, event));
-                }
-            }
-            let pinned =
-                event.has(attribute::PINNED) && !event.has(attribute::OF_TASK) && event.home == at.id;
-            if pinned && wanted {
-                looked = true;
-                if event.on.is_none() && self.hosts[at.id].loaded.is_some() {
-                    waits = true;
-                } else if event.on.is_none() {
-                    broken = Some((Kind::EventPinned, event));
+                    broken = Some((Kind::EventGroup, its(event), None));
                 }
             }
         }
-        let found = broken.map(|(kind, event)| (kind, value_of(event.counter.min(CYCLE)), event.off_since));
-        if waits {
-            self.findings.window(Window::CountersLent, false);
+        let of_cpu = |event: &Event| event.has(attribute::PINNED) && !event.has(attribute::OF_TASK);
+        for event in open.values_mut().filter(|event| wanted(event) && of_cpu(event) && event.home == of.cpu)
+        {
+            looked = true;
+            if event.on.is_none() {
+                let lent_before = std::mem::replace(&mut event.waits, lent);
+                waiting.push((its(event), (lent || lent_before).then_some(Window::CountersLent)));
+            }
+        }
+        for (its, window) in waiting {
+            if !window.is_some_and(|window| self.findings.allows(window, lent, false)) {
+                broken = Some((Kind::EventPinned, its, window));
+            }
         }
         if looked {
             self.findings.premise(Invariant::I10);
         }
-        if let Some((kind, register, since)) = found {
-            let broken = Broken { expected: 1, actual: 0, ..Broken::new(Invariant::I10, kind) };
-            self.violated(Broken { register: Some(register), since: Some(since), ..broken }, at);
+        if let Some((kind, (register, since), window)) = broken {
+            let (victim, register) = (of.party, Some(register));
+            let broken = Broken { victim, expected: 1, window, ..Broken::new(Invariant::I10, kind) };
+            self.violated(Broken { register, since: Some(since), ..broken }, at);
         }
     }
 }

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use pmu::register::{Kind as Of, Register};
 use serde::{Deserialize, Serialize};
 
-use crate::owner::{Owned, Owners};
+use crate::counted::Counted;
+use crate::owner::Owned;
 use crate::window::{WINDOWS, Window};
 
 /// The twelve rules.
@@ -102,10 +103,14 @@ pub enum Kind {
     HalfSwapped,
     /// Interrupt after interrupt, and nobody gets anywhere.
     Livelock,
+    /// A CPU waits for a lock that it holds itself.
+    Deadlock,
+    /// All wait, one of them for an interrupt that is due, and nothing else will happen.
+    NeverWoken,
 }
 
 /// All that can be found, each of what it shows in.
-pub const KINDS: [Kind; 22] = [
+pub const KINDS: [Kind; 24] = [
     Kind::GuestRead,
     Kind::GuestEntry,
     Kind::Undefined,
@@ -128,9 +133,25 @@ pub const KINDS: [Kind; 22] = [
     Kind::LoadedTwice,
     Kind::HalfSwapped,
     Kind::Livelock,
+    Kind::Deadlock,
+    Kind::NeverWoken,
 ];
 
 impl Kind {
+    /// Is what is compared a count?
+    pub(crate) const fn of_value(self) -> bool {
+        matches!(
+            self,
+            Self::GuestRead
+                | Self::GuestEntry
+                | Self::HostRead
+                | Self::HostState
+                | Self::OneReg
+                | Self::Restored
+                | Self::EventCount
+        )
+    }
+
     /// Its name, as it is written down.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -157,6 +178,8 @@ impl Kind {
             Self::LoadedTwice => "loaded_twice",
             Self::HalfSwapped => "half_swapped",
             Self::Livelock => "livelock",
+            Self::Deadlock => "deadlock",
+            Self::NeverWoken => "never_woken",
         }
     }
 }
@@ -205,6 +228,8 @@ pub enum Did {
     Entry,
     /// What KVM or software told.
     Note,
+    /// A counter, which is its party's, overflows.
+    Overflow,
 }
 
 impl Did {
@@ -223,6 +248,7 @@ impl Did {
             Self::Runs => "runs",
             Self::Entry => "entry",
             Self::Note => "note",
+            Self::Overflow => "overflow",
         }
     }
 }
@@ -256,6 +282,8 @@ pub struct Violation {
     pub since: Option<u64>,
     /// The last owners of the counter, in order; the last of them is whose it is.
     pub owned: Vec<Owned>,
+    /// Who else was counted in it.
+    pub counted: Vec<Counted>,
     /// How often the like was found.
     pub times: u64,
     /// What was seen before, the last last.
@@ -275,9 +303,6 @@ impl Violation {
     }
 }
 
-/// Owners of a counter that are told.
-const OWNERS: usize = 4;
-
 /// What is kept of what is seen.
 const SEEN: usize = 24;
 
@@ -289,6 +314,19 @@ pub struct Findings {
     premises: [u64; INVARIANTS],
     windows: Vec<(u64, u64)>,
     seen: VecDeque<Seen>,
+    #[serde(skip)]
+    pub(crate) mutant: Option<Mutant>,
+}
+
+/// A fault that a test makes in the judge, to be noticed by the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// An invariant is not checked.
+    Off(Invariant),
+    /// What shows in this is not seen.
+    Blind(Kind),
+    /// A tolerance never ends.
+    Widened(Window),
 }
 
 impl Findings {
@@ -307,25 +345,31 @@ impl Findings {
         self.premises[invariant as usize - 1] += 1;
     }
 
-    /// A tolerance is used; at its `edge`, if one step more would exceed it.
-    pub fn window(&mut self, window: Window, edge: bool) {
+    /// Is what is not as it should be `within` a tolerance? That is used then; at its `edge`, if one step more would
+    /// exceed it.
+    pub fn allows(&mut self, window: Window, within: bool, edge: bool) -> bool {
+        if !within && self.mutant != Some(Mutant::Widened(window)) {
+            return false;
+        }
         self.windows.resize(WINDOWS.len(), (0, 0));
         let (uses, edges) = &mut self.windows[window as usize];
         *uses += 1;
         *edges += u64::from(edge);
+        true
     }
 
     /// An invariant is broken.
     #[cold]
-    pub fn violated(&mut self, mut violation: Violation, owners: &Owners) {
+    pub fn violated(&mut self, mut violation: Violation) {
+        match self.mutant {
+            Some(Mutant::Off(invariant)) if invariant == violation.invariant => return,
+            Some(Mutant::Blind(kind)) if kind == violation.kind => return,
+            _ => {}
+        }
         self.found += 1;
         if let Some(first) = self.violations.iter_mut().find(|first| first.like(&violation)) {
             first.times += 1;
             return;
-        }
-        if let Some(n) = violation.counter {
-            violation.owned = owners.of(usize::from(n)).rev().take(OWNERS).copied().collect();
-            violation.owned.reverse();
         }
         violation.before = self.seen.iter().copied().collect();
         self.violations.push(violation);

@@ -9,9 +9,14 @@ use pmu::cpu::{Cpu, Running};
 use pmu::feature::{Features, PMUV3P5};
 use pmu::field::{pmcr, pmevtyper};
 use pmu::register::{Kind as Of, Register};
-use pmu::registers::{CHAIN, CPU_CYCLES, CYCLE, SW_INCR};
+use pmu::registers::{CHAIN, COUNTERS, CPU_CYCLES, CYCLE, SW_INCR};
 use pmu::tally::World;
 use serde::{Deserialize, Serialize};
+
+use crate::counted::Counted;
+use crate::events::Events;
+use crate::known::{Field, Known};
+use crate::window::Window;
 
 /// A guest's access that has trapped and is not emulated yet.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -24,19 +29,23 @@ pub struct Trapped {
     pub value: u64,
     /// Exception level that made it.
     pub el: u8,
+    /// KVM has read on the CPU what is read.
+    pub on_cpu: bool,
 }
 
-/// What the guest, or whoever set its registers up, has determined, and what is UNKNOWN since the reset.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-struct Known {
-    counters: u64,
-    types: u64,
-    enables: u64,
-    interrupts: u64,
-    flags: u64,
-    select: bool,
-    /// PMCR_EL0.LC as written: RES1 here, where software writes a 1 (SBOP), and KVM's emulation goes by what it wrote.
-    long_cycles: bool,
+/// Counters that count with the one below where they count CHAIN.
+const ODD: u64 = 0x2aaa_aaaa;
+
+/// An interrupt that KVM has made pending for a condition which the guest then ends itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Polled {
+    /// There is none.
+    #[default]
+    Not,
+    /// It may come still.
+    Open,
+    /// It has come, or the guest has exited since.
+    Over,
 }
 
 /// The value of a register in which the ideal does not keep all that is written.
@@ -44,6 +53,9 @@ struct Known {
 struct Written {
     types: [u64; CYCLE + 1],
     pmcr: u64,
+    select: u64,
+    /// PMCR_EL0.P and C as userspace has set them, which KVM may keep until it resets by them.
+    user_pmcr: u64,
 }
 
 /// A vCPU as the judge sees it.
@@ -55,18 +67,21 @@ pub struct Guest {
     pub ideal: Cpu,
     /// Events that the VM's filter denies.
     pub(crate) denied: Vec<u16>,
+    /// Its tally of EL0.
+    pub(crate) tally: usize,
+    /// What its kernel's perf says of its events.
+    pub(crate) events: Events,
+    /// By counter, who else was counted in what was read out for it since it wrote it.
+    pub(crate) counted: Vec<Vec<Counted>>,
     known: Known,
     written: Written,
     /// The filter is new to the ideal.
     refilter: bool,
     /// What has trapped.
     pub trapped: Option<Trapped>,
-    /// What it reads has been read from the CPU: by itself, or by KVM for the access that has trapped.
-    pub(crate) from_cpu: bool,
     /// The machine's time up to which the ideal has got, while the guest runs.
     up_to: u64,
-    /// Its interrupt condition has been ended by itself since its last exit to KVM's run loop.
-    pub lowered: bool,
+    pub(crate) polled: Polled,
     /// It has been entered, and what it could read has not been compared since.
     pub fresh: bool,
     /// It is being put.
@@ -77,20 +92,31 @@ pub struct Guest {
     pub since: Option<u64>,
     /// Its PMU interrupts in a row.
     pub(crate) in_a_row: u32,
+    /// It has interrupts masked, whatever it works.
+    pub(crate) masked: bool,
 }
 
 /// How a read compares.
-pub enum Compared {
+pub(crate) enum Compared {
     /// It is what it should be.
     Same,
+    /// But for reserved bits, which are as the guest has written them.
+    AsWritten,
     /// UNKNOWN up to now.
-    Adopted,
+    Adopted {
+        /// By this tolerance.
+        window: Window,
+        /// It is known from now on.
+        closes: bool,
+    },
     /// It should be this, in these bits.
     Differs {
         /// What the ideal reads.
         expected: u64,
         /// The bits that are compared.
         mask: u64,
+        /// The tolerance that is exceeded: what differs could have been read once, or in other bits.
+        window: Option<Window>,
     },
 }
 
@@ -114,17 +140,20 @@ impl Guest {
             ideal,
             refilter: !denied.is_empty(),
             denied,
+            tally: 0,
+            events: Events::new(1),
+            counted: vec![Vec::new(); COUNTERS],
             known: Known::default(),
             written: Written::default(),
             trapped: None,
-            from_cpu: true,
             up_to: 0,
-            lowered: false,
+            polled: Polled::Not,
             fresh: false,
             leaving: false,
             loaded: None,
             since: None,
             in_a_row: 0,
+            masked: false,
         }
     }
 
@@ -168,9 +197,10 @@ impl Guest {
             Of::Pmovsclr => (Of::Pmovsset, Of::Pmovsclr, false),
             Of::Pmcr => {
                 self.write(world, register, 1, value & !(pmcr::P | pmcr::C | pmcr::N));
+                self.written.user_pmcr = value & (pmcr::P | pmcr::C);
                 let events = if value & pmcr::P != 0 { (1 << CYCLE) - 1 } else { 0 };
                 let cycles = if value & pmcr::C != 0 { 1 << CYCLE } else { 0 };
-                self.known.counters &= !(events | cycles);
+                self.known.leave_open(Window::UserView, Field::Counters, events | cycles);
                 return events | cycles != 0;
             }
             _ => {
@@ -179,21 +209,16 @@ impl Guest {
             }
         };
         let before = self.ideal.read(Register::of(set), 1);
-        let known = match set {
-            Of::Pmcntenset => &mut self.known.enables,
-            Of::Pmintenset => &mut self.known.interrupts,
-            _ => &mut self.known.flags,
-        };
+        let Some(field) = Field::of(set) else { return false };
         // As the view that it is, and assigned.
         let (as_view, assigned) = if sets { (before | value, value) } else { (before & !value, value) };
         let old = !value;
-        let same = !(as_view ^ assigned) & (!old | *known);
-        *known = same & all;
-        let unclear = all & !*known != 0;
-        let known = *known;
-        self.ideal.write(world, Register::of(clear), 1, all & !(assigned & known));
-        self.ideal.write(world, Register::of(set), 1, assigned & known);
-        unclear
+        let same = !(as_view ^ assigned) & (!old | self.known.sure(field)) & all;
+        self.known.settle(field, same);
+        self.known.leave_open(Window::UserView, field, all & !same);
+        self.ideal.write(world, Register::of(clear), 1, all & !(assigned & same));
+        self.ideal.write(world, Register::of(set), 1, assigned & same);
+        all & !same != 0
     }
 
     /// What its filter denies does not count, whatever its type says.
@@ -222,6 +247,7 @@ impl Guest {
     /// It runs on `cpu` from now on, or goes on there at another level or under another profile.
     pub fn runs(&mut self, running: Running, cpu: &Cpu, world: &World) {
         self.up_to = cpu.now();
+        self.tally = running.tally - usize::from(running.el);
         self.ideal.follow(world, running);
         if self.refilter {
             self.apply_filter(world);
@@ -234,9 +260,9 @@ impl Guest {
         let passed = now.wrapping_sub(self.up_to);
         if passed > 0 {
             // What may have counted, or not, or something else.
-            let Known { counters, types, enables, .. } = self.known;
-            if counters & !(enables & (types | 1 << CYCLE)) != 0 {
-                self.forget(counters & !(enables & (types | 1 << CYCLE)));
+            let unsure = self.known.sure(Field::Counters) & !self.known.counting();
+            if unsure != 0 {
+                self.forget(unsure & !self.off());
             }
             self.ideal.advance(self.ideal.now().saturating_add(passed));
             self.up_to = now;
@@ -250,13 +276,23 @@ impl Guest {
         if !self.interrupt() {
             self.since = None;
         } else if self.since.is_none() {
+            self.polled = Polled::Not;
             self.since = Some(self.up_to.saturating_sub(self.interrupt_for()));
         }
     }
 
-    /// It was in WFI up to `now`, on a CPU that has not been taken from it.
-    pub fn idled(&mut self, from: u64, now: u64) {
+    /// KVM's run loop has the CPU: what was pending is asked for again.
+    pub(crate) fn exits(&mut self) {
+        if self.polled == Polled::Open {
+            self.polled = Polled::Over;
+        }
+    }
+
+    /// It was in WFI up to now on `cpu`, which has not been taken from it.
+    pub fn idled(&mut self, from: u64, cpu: &Cpu) {
+        let now = cpu.now();
         self.catch_up(from);
+        self.ideal.count_in_wfi(cpu.registers().features().pmccntr_in_wfi);
         self.ideal.idle(self.ideal.now().saturating_add(now.wrapping_sub(from)));
         self.up_to = now;
         self.find_since();
@@ -305,12 +341,24 @@ impl Guest {
         done.may_interrupt()
     }
 
+    /// Is it PMXEVCNTR_EL0 by PMSELR_EL0.SEL = 31, which KVM takes for the cycle counter?
+    #[must_use]
+    pub fn selects_cycles(&self, register: Register) -> bool {
+        register.kind() == Of::Pmxevcntr && self.counter(register) == Some(CYCLE)
+    }
+
     /// Has the guest no such counter?
     #[must_use]
     pub fn absent(&self, register: Register) -> bool {
         let implemented = self.ideal.registers().implemented();
         self.counter(register)
             .is_some_and(|n| implemented >> n & 1 == 0 || n == CYCLE && register.kind() == Of::Pmxevcntr)
+    }
+
+    /// Is it the first that it has not?
+    #[must_use]
+    pub fn lowest_absent(&self, register: Register) -> bool {
+        self.counter(register) == Some(usize::from(self.ideal.registers().features().counters))
     }
 
     /// Has one of its counters or their types this value, or is one UNKNOWN?
@@ -322,16 +370,10 @@ impl Guest {
             .any(|n| !self.certain(n) || self.ideal.counter(n) == value || self.written.types[n] == value)
     }
 
-    /// Is it PMXEVCNTR_EL0 by PMSELR_EL0.SEL = 31, which KVM takes for the cycle counter?
-    #[must_use]
-    pub fn selects_cycles(&self, register: Register) -> bool {
-        register.kind() == Of::Pmxevcntr && self.counter(register) == Some(CYCLE)
-    }
-
-    /// It has written a counter that it has not.
-    pub fn absent_written(&mut self, register: Register) {
-        if self.selects_cycles(register) {
-            self.known.counters &= !(1 << CYCLE);
+    /// It has written a counter that it has not, by PMSELR_EL0.SEL = 31 perhaps.
+    pub fn absent_written(&mut self) {
+        if self.ideal.read(Register::of(Of::Pmselr), 1) == CYCLE as u64 {
+            self.known.forget(Field::Counters, 1 << CYCLE);
         }
     }
 
@@ -360,65 +402,125 @@ impl Guest {
         of_half.fold(0, |bits, &event| bits | bit(event))
     }
 
-    /// Likewise, of an event that KVM may count itself, in memory, where the filter is not asked.
+    /// Likewise, of an event that KVM counts itself, in memory, where it may not ask the filter.
     fn denied_in_memory(&self, n: usize) -> bool {
         n != CYCLE && matches!(self.ideal.registers().event(n), SW_INCR | CHAIN) && self.denied(n)
     }
 
     /// Is it known what counter `n` reads?
     fn certain(&self, n: usize) -> bool {
-        let chains = n % 2 == 1 && n < CYCLE && self.ideal.registers().event(n) == CHAIN;
-        self.known.counters >> n & 1 != 0 && !self.denied_in_memory(n) && (!chains || self.certain(n - 1))
+        self.certain_counters() >> n & 1 != 0
+    }
+
+    /// Those of which it is known what they read.
+    fn certain_counters(&self) -> u64 {
+        let chains = self.ideal.registers().chain_events();
+        let mut certain = self.known.sure(Field::Counters);
+        if !self.denied.is_empty() {
+            certain &= !(0..CYCLE).filter(|&n| self.denied_in_memory(n)).fold(0, |denied, n| denied | 1 << n);
+        }
+        certain & !(chains & ODD & !(certain << 1))
     }
 
     /// What the counters of `mask` have counted up to now is not known, nor then what those above have that chain.
     fn forget(&mut self, mask: u64) {
         let mask = mask | mask << 1 & ((1 << CYCLE) - 1);
-        self.known.counters &= !mask;
-        self.known.flags &= !mask;
+        self.known.forget(Field::Counters, mask);
+        self.known.forget(Field::Flags, mask);
+    }
+
+    /// Counters that are not enabled for sure.
+    fn off(&self) -> u64 {
+        self.known.sure(Field::Enables) & !self.ideal.read(Register::of(Of::Pmcntenset), 1)
     }
 
     /// Overflow flags that are known: without LC that of the cycle counter may come from bit 31, too.
     fn certain_flags(&self) -> u64 {
-        let Known { flags, long_cycles, enables, .. } = self.known;
-        let off = enables & !self.ideal.read(Register::of(Of::Pmcntenset), 1);
-        let sure = (0..=CYCLE).filter(|&n| self.certain(n)).fold(off, |sure, n| sure | 1 << n);
-        flags & sure & if long_cycles { !0 } else { !(1 << CYCLE) }
+        self.known.sure(Field::Flags)
+            & (self.off() | self.certain_counters())
+            & if self.known.long_cycles { !0 } else { !(1 << CYCLE) }
+    }
+
+    /// By which tolerance these bits of a field, those of one counter or of several, are not known; and whether they are
+    /// once they are read.
+    fn unknown_by(&self, field: Field, bits: u64) -> (Window, bool) {
+        let n = bits.trailing_zeros() as usize;
+        match field {
+            Field::Counters if self.known.sure(field) & bits != 0 => {
+                if self.denied_in_memory(n) {
+                    (Window::DeniedInMemory, false)
+                } else {
+                    (self.unknown_by(field, 1 << (n - 1)).0, false) // by which it chains
+                }
+            }
+            Field::Flags if self.known.sure(field) & bits != 0 => {
+                if n == CYCLE && self.certain(n) {
+                    (Window::ShortCycles, false)
+                } else {
+                    (self.unknown_by(Field::Counters, 1 << n).0, false)
+                }
+            }
+            _ => (self.known.reason(field, bits), true),
+        }
     }
 
     /// Compares what a read at `el` has given, or what is there to be read.
-    pub fn compare(&mut self, world: &World, register: Register, el: u8, actual: u64) -> Compared {
+    pub(crate) fn compare(&mut self, world: &World, register: Register, el: u8, actual: u64) -> Compared {
         let expected = self.expected(register, el);
         let all = self.ideal.registers().implemented();
-        let (mask, unknown) = match register.kind() {
-            // IMP and IDCODE are the CPU's.
-            Of::Pmcr => (!(pmcr::IMP | pmcr::IDCODE), 0),
-            Of::Pmcntenset | Of::Pmcntenclr => (!0, all & !self.known.enables),
-            Of::Pmintenset | Of::Pmintenclr => (!0, all & !self.known.interrupts),
-            Of::Pmovsset | Of::Pmovsclr => (!0, all & !self.certain_flags()),
-            Of::Pmselr => (0x1f, if self.known.select { 0 } else { !0 }),
-            Of::Pmuserenr => (!0, 0),
-            Of::Pmevcntr | Of::Pmccntr | Of::Pmxevcntr | Of::Pmevtyper | Of::Pmccfiltr | Of::Pmxevtyper => {
-                let n = self.counter(register).unwrap_or(0);
-                let of_value = matches!(register.kind(), Of::Pmevcntr | Of::Pmccntr | Of::Pmxevcntr);
-                let certain =
-                    if of_value { self.certain(n) } else { n == CYCLE || self.known.types >> n & 1 != 0 };
-                let selected =
-                    self.known.select || !matches!(register.kind(), Of::Pmxevcntr | Of::Pmxevtyper);
-                (!0, if certain && selected { 0 } else { !0 })
-            }
-            _ => return Compared::Same,
+        let field = Field::of(register.kind());
+        let n = self.counter(register);
+        let sure = |field| self.known.sure(field);
+        let unknown = match field {
+            _ if !self.selected(register) => !0,
+            Some(Field::Counters) if !n.is_some_and(|n| self.certain(n)) => !0,
+            Some(Field::Types) if !n.is_some_and(|n| n == CYCLE || sure(Field::Types) >> n & 1 != 0) => !0,
+            Some(Field::Select) if sure(Field::Select) == 0 => !0,
+            Some(Field::Counters | Field::Types | Field::Select) | None => 0,
+            Some(Field::Flags) => all & !self.certain_flags(),
+            Some(field) => all & !sure(field),
+            // IMP and IDCODE are the CPU's, and the VM's to choose.
         };
-        let differing = (expected ^ actual) & mask & !self.reserved(register, actual);
-        if differing & unknown != 0 && self.selected(register) {
-            let adopted = expected & !unknown | actual & unknown;
-            self.adopt(world, register, adopted);
+        let mask = match register.kind() {
+            Of::Pmcr => !(pmcr::IMP | pmcr::IDCODE),
+            Of::Pmuserenr => !0,
+            // What is constant is compared where it is read (`identified`).
+            _ if field.is_none() => return Compared::Same,
+            _ => !0,
+        };
+        let differing = (expected ^ actual) & mask;
+        if differing == 0 {
+            return Compared::Same;
         }
-        match (differing & !unknown, differing & unknown) {
-            (0, 0) => Compared::Same,
-            (0, _) => Compared::Adopted,
-            _ => Compared::Differs { expected, mask: mask & !unknown },
+        let differing = differing & !self.as_written(register, actual);
+        if differing == 0 {
+            return Compared::AsWritten;
         }
+        // The bits of the field that a register of one counter, or PMSELR_EL0, stands for.
+        let bits = |bits: u64| match n {
+            Some(n) => 1 << n,
+            None if field == Some(Field::Select) => 1,
+            None => bits,
+        };
+        let mut adopted = Window::UnknownAfterReset;
+        let mut closes = true;
+        if let Some(field) = field.filter(|_| differing & unknown != 0 && self.selected(register)) {
+            (adopted, closes) = self.unknown_by(field, bits(differing & unknown));
+            let before = self.known;
+            self.adopt(world, register, expected & !unknown | actual & unknown);
+            self.known.adopt(&before, field, bits(unknown & all));
+        }
+        let surely = differing & !unknown;
+        if surely == 0 {
+            return Compared::Adopted { window: adopted, closes };
+        }
+        let read = field.filter(|&field| self.known.adopted(field) & bits(surely) != 0);
+        let window = if surely & !self.reserved(register) == 0 {
+            Some(Window::ReservedBits)
+        } else {
+            read.map(|field| self.known.reason(field, bits(surely)))
+        };
+        Compared::Differs { expected, mask: mask & !unknown, window }
     }
 
     /// What the guest should read: of a type, what it wrote, which is not what counts where its event is denied.
@@ -433,26 +535,42 @@ impl Guest {
         }
     }
 
-    /// Bits that are RES0 or RES1 for the guest, and read as what it last wrote.
-    fn reserved(&self, register: Register, actual: u64) -> u64 {
+    /// Bits that are RES0 or RES1 for the guest.
+    fn reserved(&self, register: Register) -> u64 {
         match register.kind() {
             Of::Pmevtyper | Of::Pmccfiltr | Of::Pmxevtyper => {
-                let n = self.counter(register).unwrap_or(CYCLE);
-                !self.ideal.registers().filter_mask(n) & !(actual ^ self.written.types[n])
+                !self.ideal.registers().filter_mask(self.counter(register).unwrap_or(CYCLE))
             }
             Of::Pmcr => {
                 let long = self.ideal.registers().features().has(PMUV3P5);
                 let kept = pmcr::E | pmcr::X | pmcr::DP | if long { pmcr::LP } else { 0 };
-                !(kept | pmcr::N) & !(actual ^ self.written.pmcr)
+                !(kept | pmcr::N | pmcr::P | pmcr::C)
             }
+            Of::Pmselr => !0x1f,
             _ => 0,
         }
+    }
+
+    /// Those of them that read as what it last wrote.
+    fn as_written(&self, register: Register, actual: u64) -> u64 {
+        let written = match register.kind() {
+            Of::Pmcr => self.written.pmcr,
+            Of::Pmselr => self.written.select,
+            _ => self.written.types[self.counter(register).unwrap_or(CYCLE)],
+        };
+        self.reserved(register) & !(actual ^ written)
+    }
+
+    /// What KVM_GET_ONE_REG may give of PMCR_EL0.P and C.
+    #[must_use]
+    pub fn user_pmcr(&self) -> u64 {
+        self.written.user_pmcr
     }
 
     /// Does the access not go by PMSELR_EL0, or by one that is known?
     #[must_use]
     pub fn selected(&self, register: Register) -> bool {
-        self.known.select || !matches!(register.kind(), Of::Pmxevcntr | Of::Pmxevtyper)
+        self.known.sure(Field::Select) != 0 || !matches!(register.kind(), Of::Pmxevcntr | Of::Pmxevtyper)
     }
 
     /// What was UNKNOWN is this.
@@ -476,12 +594,8 @@ impl Guest {
         let before = self.may_interrupt();
         if !self.selected(register) {
             // Whichever counter it was.
-            let known = &mut self.known;
-            if register.kind() == Of::Pmxevcntr {
-                known.counters = 0;
-            } else {
-                known.types = 0;
-            }
+            let field = if register.kind() == Of::Pmxevcntr { Field::Counters } else { Field::Types };
+            self.known.forget(field, !0);
             return;
         }
         let counter = self.counter(register).unwrap_or(0);
@@ -491,35 +605,36 @@ impl Guest {
             effective = self.effective(counter, value);
         }
         if register.kind() == Of::Pmswinc {
-            self.forget(value & !(self.known.enables & self.known.types) & ((1 << CYCLE) - 1));
+            self.forget(value & !self.known.counting() & ((1 << CYCLE) - 1));
         }
         let known = &mut self.known;
-        match register.kind() {
-            Of::Pmcntenset | Of::Pmcntenclr => known.enables |= value,
-            Of::Pmintenset | Of::Pmintenclr => known.interrupts |= value,
-            Of::Pmovsset | Of::Pmovsclr => known.flags |= value,
-            Of::Pmselr => known.select = true,
-            Of::Pmevcntr | Of::Pmxevcntr => known.counters |= 1 << counter,
-            Of::Pmevtyper | Of::Pmxevtyper => known.types |= 1 << counter,
-            Of::Pmccntr => known.counters |= 1 << CYCLE,
-            Of::Pmccfiltr => known.types |= 1 << CYCLE,
-            Of::Pmcr => {
+        match (register.kind(), Field::of(register.kind())) {
+            (Of::Pmselr, _) => {
+                self.written.select = value;
+                known.settle(Field::Select, 1);
+            }
+            (Of::Pmcr, _) => {
                 self.written.pmcr = value;
+                self.written.user_pmcr = 0;
                 if value & pmcr::LC != 0 && !known.long_cycles {
-                    known.flags &= !(1 << CYCLE);
+                    known.leave_open(Window::ShortCycles, Field::Flags, 1 << CYCLE);
                 }
                 known.long_cycles = value & pmcr::LC != 0;
                 if value & pmcr::P != 0 {
-                    known.counters |= (1 << CYCLE) - 1;
+                    known.settle(Field::Counters, (1 << CYCLE) - 1);
                 }
                 if value & pmcr::C != 0 {
-                    known.counters |= 1 << CYCLE;
+                    known.settle(Field::Counters, 1 << CYCLE);
                 }
             }
+            (_, Some(field @ (Field::Counters | Field::Types))) => known.settle(field, 1 << counter),
+            (_, Some(field)) => known.settle(field, value),
             _ => {}
         }
         self.ideal.write(world, register, el, effective);
-        self.lowered |= before && !self.may_interrupt();
+        if before && !self.may_interrupt() {
+            self.polled = Polled::Open;
+        }
         self.find_since();
     }
 
@@ -527,6 +642,9 @@ impl Guest {
     fn retype(&mut self, n: usize, value: u64) {
         if self.denied_in_memory(n) {
             self.forget(1 << n);
+            for field in [Field::Counters, Field::Flags] {
+                self.known.leave_open(Window::DeniedInMemory, field, 1 << n);
+            }
         }
         self.written.types[n] = value;
     }
@@ -534,22 +652,30 @@ impl Guest {
     /// Is its interrupt condition true, and known to be?
     #[must_use]
     pub fn interrupt(&self) -> bool {
-        self.condition(self.certain_flags(), self.known.interrupts)
+        let read = |of| self.ideal.read(Register::of(of), 1);
+        self.ideal.registers().interrupt()
+            && read(Of::Pmintenset)
+                & self.known.sure(Field::Interrupts)
+                & read(Of::Pmovsset)
+                & self.certain_flags()
+                != 0
     }
 
     /// May its interrupt condition be true, for what is known?
     #[must_use]
     pub fn may_interrupt(&self) -> bool {
+        let read = |of| self.ideal.read(Register::of(of), 1);
         let all = self.ideal.registers().implemented();
-        let flags = self.ideal.read(Register::of(Of::Pmovsset), 1) | all & !self.certain_flags();
-        let enabled = self.ideal.read(Register::of(Of::Pmintenset), 1) | all & !self.known.interrupts;
-        self.ideal.read(Register::of(Of::Pmcr), 1) & pmcr::E != 0 && flags & enabled != 0
+        let enabled = read(Of::Pmintenset) | all & !self.known.sure(Field::Interrupts);
+        let flags = || read(Of::Pmovsset) | all & !self.certain_flags();
+        enabled != 0 && read(Of::Pmcr) & pmcr::E != 0 && flags() & enabled != 0
     }
 
-    fn condition(&self, flags: u64, interrupts: u64) -> bool {
+    /// The counters that it has enabled and started.
+    #[must_use]
+    pub fn started(&self) -> u64 {
         let read = |of| self.ideal.read(Register::of(of), 1);
-        self.ideal.registers().interrupt()
-            && read(Of::Pmovsset) & flags & read(Of::Pmintenset) & interrupts != 0
+        if read(Of::Pmcr) & pmcr::E == 0 { 0 } else { read(Of::Pmcntenset) }
     }
 
     /// For how many cycles of the guest's it has been.

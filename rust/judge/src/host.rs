@@ -2,11 +2,13 @@
 
 use pmu::cpu::{Cpu, Running};
 use pmu::feature::Features;
+use pmu::field::{mdcr_el2, pmcr};
 use pmu::register::{Kind as Of, REGISTERS, Register};
 use pmu::registers::{CYCLE, INSTRUCTION};
 use pmu::tally::World;
 use serde::{Deserialize, Serialize};
 
+use crate::counted::Accounts;
 use crate::finding::Party;
 use crate::owner::Owners;
 use crate::swap::Swap;
@@ -31,16 +33,18 @@ pub struct Host {
     pub loaded: Option<usize>,
     /// Whose each counter is.
     pub owners: Owners,
+    /// Who is counted in each.
+    pub counted: Accounts,
     /// The last change of what the host's perf has not undone since.
     pub changed: Option<Change>,
     /// The vcpu_load or vcpu_put that has begun and not ended.
     pub swap: Option<Swap>,
-    /// Who works on it, and since when.
-    pub(crate) works: Option<(u64, Running)>,
     /// PMU interrupts of the host's in a row.
     pub(crate) in_a_row: u32,
     /// When PMSELR_EL0 was written, if that is not synchronised yet.
     pub selected: Option<u64>,
+    /// Overflows that have been seen.
+    pub(crate) overflows: u64,
     /// Whose value each register has: who wrote it last.
     pub of_registers: Vec<Party>,
 }
@@ -54,11 +58,12 @@ impl Host {
             ideal,
             loaded: None,
             owners: Owners::default(),
+            counted: Accounts::default(),
             changed: None,
             swap: None,
-            works: None,
             in_a_row: 0,
             selected: None,
+            overflows: 0,
             of_registers: vec![Party::Nobody; REGISTERS],
         }
     }
@@ -95,6 +100,23 @@ impl Host {
     #[must_use]
     pub fn enabled(&self) -> u64 {
         self.ideal.read(Register::of(Of::Pmcntenset), 2)
+    }
+
+    /// While a guest has the first range, MDCR_EL2.HPME is the host's one enable of its own: what its driver does by
+    /// that stands when it has all counters again, and PMCR_EL0.E is its enable.
+    pub fn started_by_hpme(&mut self, mdcr: u64, world: &World) {
+        if self.divided() {
+            let register = Register::of(Of::Pmcr);
+            let others = self.ideal.read(register, 2) & !pmcr::E;
+            let e = if mdcr & mdcr_el2::HPME != 0 { pmcr::E } else { 0 };
+            self.ideal.write(world, register, 2, others | e);
+        }
+    }
+
+    /// A guest has the first range, and the host the second.
+    #[must_use]
+    pub fn divided(&self) -> bool {
+        self.ideal.registers().second_range() != 0
     }
 
     /// The last change of counter `n` by others, if the host's perf has not started it anew since.

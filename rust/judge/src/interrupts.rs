@@ -1,8 +1,9 @@
 //! Guests and the host are interrupted when their overflow condition is true, and only then: I5.
 
 use crate::finding::{Invariant, Kind, Party};
+use crate::guest::Polled;
 use crate::window::Window;
-use crate::{At, Broken, Judge};
+use crate::{At, Broken, Judge, note};
 
 impl Judge {
     /// Interrupts have been unmasked for `stretch` cycles up to now, and who worked or waited in them is done with them.
@@ -19,10 +20,22 @@ impl Judge {
         }
         let Some(guest) = self.guest(at.running.context) else { return };
         let guest = &self.guests[guest];
-        if guest.interrupt() {
+        if guest.interrupt() && !guest.masked {
             let kind = if waits { Kind::LostInterrupt } else { Kind::LateInterrupt };
             let (passed, since) = (guest.interrupt_for(), guest.since);
             self.in_time(kind, Party::Guest(at.running.context), passed, stretch, since, at);
+        }
+    }
+
+    /// A guest masks its interrupts for good, or lets them in for an instant in which none is pending.
+    pub(crate) fn masks(&mut self, code: u32, at: &At<'_>) {
+        let Some(guest) = self.guest(at.running.context).filter(|_| at.running.guest) else { return };
+        let guest = &mut self.guests[guest];
+        guest.masked |= code == note::MASKED;
+        if code == note::UNMASKED && guest.interrupt() {
+            let (passed, since) = (guest.interrupt_for(), guest.since);
+            let victim = Party::Guest(at.running.context);
+            self.in_time(Kind::LateInterrupt, victim, passed, 1, since, at);
         }
     }
 
@@ -36,10 +49,12 @@ impl Judge {
         since: Option<u64>,
         at: &At<'_>,
     ) {
+        if stretch == 0 {
+            return; // it could not be interrupted yet
+        }
         self.findings.premise(Invariant::I5);
         let delay = at.cpu.registers().features().pmi_delay;
-        if passed <= delay || stretch == 0 {
-            self.findings.window(Window::InterruptOnItsWay, passed == delay);
+        if self.findings.allows(Window::InterruptOnItsWay, passed <= delay, passed == delay) {
             return;
         }
         let window = Some(Window::InterruptOnItsWay);
@@ -56,15 +71,15 @@ impl Judge {
             return;
         }
         if self.guests[guest].may_interrupt() {
-            self.findings.window(Window::UnknownAfterReset, false);
+            self.findings.allows(Window::UnknownAfterReset, true, false);
             return;
         }
-        if self.guests[guest].lowered {
-            self.findings.window(Window::Polled, false);
+        let polled = std::mem::replace(&mut self.guests[guest].polled, Polled::Over);
+        if polled != Polled::Not && self.findings.allows(Window::Polled, polled == Polled::Open, true) {
             return;
         }
         let victim = Party::Guest(self.guests[guest].context);
-        self.unfounded(victim, at);
+        self.unfounded(victim, (polled == Polled::Over).then_some(Window::Polled), at);
     }
 
     /// The host's perf is entered by the PMU's interrupt: for its own counters, or for those of the vCPU that is loaded.
@@ -77,18 +92,18 @@ impl Judge {
             return;
         }
         if guest.is_some_and(|guest| self.guests[guest].may_interrupt()) {
-            self.findings.window(Window::UnknownAfterReset, false);
+            self.findings.allows(Window::UnknownAfterReset, true, false);
             return;
         }
         if guest.is_some_and(|guest| self.guests[guest].interrupts_by_write(at.world)) {
-            self.findings.window(Window::TrappedWrite, false);
+            self.findings.allows(Window::TrappedWrite, true, false);
             return;
         }
-        self.unfounded(Party::Host, at);
+        self.unfounded(Party::Host, None, at);
     }
 
     /// `victim` is interrupted, and has no interrupt condition that is true.
-    fn unfounded(&mut self, victim: Party, at: &At<'_>) {
+    fn unfounded(&mut self, victim: Party, window: Option<Window>, at: &At<'_>) {
         let of_host = victim != Party::Host && self.hosts[at.id].ideal.registers().interrupt();
         let of_guest = || {
             let other =
@@ -99,7 +114,7 @@ impl Judge {
             Some(other) => (Kind::MisattributedInterrupt, other),
             None => (Kind::SpuriousInterrupt, Party::Kvm),
         };
-        self.violated(Broken { victim, other, actual: 1, ..Broken::new(Invariant::I5, kind) }, at);
+        self.violated(Broken { victim, other, actual: 1, window, ..Broken::new(Invariant::I5, kind) }, at);
     }
 
     /// KVM has found nothing pending for a vCPU in WFI, which sleeps.

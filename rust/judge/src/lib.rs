@@ -8,11 +8,13 @@
 //! | [`note`] | what KVM and software tell |
 //! | [`guest`] | a vCPU's PMU as it should be |
 //! | [`host`] | the host's PMU on a CPU as it should be |
+//! | `known` | what of a guest's registers is determined |
 //! | [`owner`] | whose each counter is, and since when |
+//! | [`counted`] | who ran while a counter counted |
 //! | `residency` | who is loaded where: I9 |
 //! | [`swap`] | what is seen amid vcpu_load and vcpu_put: I9 |
-//! | `event` | an event of the host's, and its truth |
-//! | `events` | what the host's perf events count, and when: I3, I10 |
+//! | `event` | a perf event, and its truth |
+//! | `events` | what the host's and guests' perf events count, and when: I3, I4, I10 |
 //! | `one_reg` | what a VMM reads and sets: I11 |
 //! | `restores` | what KVM writes for a guest: I6, I7 |
 //! | `views` | what a guest reads: I1, I4, I5, I7, I8 |
@@ -23,12 +25,14 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod counted;
 mod event;
 mod events;
 pub mod finding;
 pub mod guest;
 pub mod host;
 mod interrupts;
+mod known;
 pub mod note;
 mod one_reg;
 pub mod owner;
@@ -40,17 +44,25 @@ mod traffic;
 mod views;
 pub mod window;
 
-use pmu::cpu::{Cpu, Running};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pmu::access::Outcome;
+use pmu::cpu::{Cpu, Overflow, Running};
 use pmu::feature::Features;
+use pmu::field::pmcr;
 use pmu::observer::{By, Observer, What};
 use pmu::register::{Kind as Of, Register};
+use pmu::registers::{COUNTERS, CYCLE};
 use pmu::tally::{Class, World};
 use serde::{Deserialize, Serialize};
 
+use counted::{Counted, changes_counting};
 use events::Events;
-use finding::{Did, Findings, Invariant, Kind, Party, Seen, Violation};
+use finding::{Did, Findings, Invariant, Kind, Mutant, Party, Seen, Violation};
 use guest::Guest;
 use host::Host;
+use traffic::{bits, value_of};
 use window::Window;
 
 /// Codes of the marks of entries of the host's software by the PMU's interrupt, and of guests' by theirs and for a report.
@@ -60,6 +72,9 @@ const PMU_IRQ: u16 = GUEST_ENTRY + HOST_PMU_IRQ;
 /// Codes of the marks of the host's entries when a thread is switched in, and out.
 const TASK_IN: u16 = 6;
 const TASK_OUT: u16 = 7;
+
+/// All but PMCCNTR_EL0 and PMICNTR_EL0.
+const EVENT_COUNTERS: u64 = (1 << CYCLE) - 1;
 
 /// What a VMM does before anything runs on a CPU is seen there.
 const BEFORE_BOOT: Running = Running { context: 0, tally: 0, el: 2, guest: false, class: Class::HostEl2 };
@@ -86,6 +101,9 @@ pub struct Judge {
     by_context: Vec<Option<usize>>,
     events: Events,
     findings: Findings,
+    fault: Option<String>,
+    /// What a guest reads is what is on the CPU, not what KVM has in memory.
+    from_cpu: bool,
 }
 
 impl Judge {
@@ -104,13 +122,27 @@ impl Judge {
                 guests.push(Guest::new(context, &cpus[0], counters, pmuver, denied));
             }
         }
-        Self { hosts, guests, by_context, events, findings: Findings::default() }
+        let findings = Findings::default();
+        Self { hosts, guests, by_context, events, findings, fault: None, from_cpu: true }
+    }
+
+    /// With a fault, which tests must notice.
+    #[must_use]
+    pub fn mutated(mut self, mutant: Mutant) -> Self {
+        self.findings.mutant = Some(mutant);
+        self
     }
 
     /// What has been found.
     #[must_use]
     pub fn findings(&self) -> &Findings {
         &self.findings
+    }
+
+    /// By what it has failed itself, if it has: what it has found is nothing then.
+    #[must_use]
+    pub fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
     }
 
     pub(crate) fn guest(&self, context: usize) -> Option<usize> {
@@ -163,6 +195,26 @@ impl Broken {
 
 impl Observer for Judge {
     fn see(&mut self, by: By, what: What, cpu: &Cpu, world: &World) {
+        if self.fault.is_some() {
+            return;
+        }
+        // What it leaves half done is not looked at any more.
+        let judged = catch_unwind(AssertUnwindSafe(|| self.judges(by, what, cpu, world)));
+        if let Err(panic) = judged {
+            self.fault = Some(format!("{what:?}: {}", said(&*panic)));
+        }
+    }
+}
+
+/// What a panic says.
+#[cold]
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let of_string = panic.downcast_ref::<String>().map(String::as_str);
+    of_string.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")
+}
+
+impl Judge {
+    fn judges(&mut self, by: By, what: What, cpu: &Cpu, world: &World) {
         let id = cpu.id();
         let now = cpu.now();
         match what {
@@ -176,8 +228,10 @@ impl Observer for Judge {
             What::Idled { from } => {
                 self.hosts[id].ideal.advance(from);
                 self.hosts[id].ideal.idle(now);
+                self.hosts[id].counted.account(from);
+                self.hosts[id].counted.idled(now);
                 if let Some(guest) = self.running(cpu) {
-                    self.guests[guest].idled(from, now);
+                    self.guests[guest].idled(from, cpu);
                 }
             }
             _ => {
@@ -196,10 +250,13 @@ impl Observer for Judge {
             _ => return,
         };
         let at = At { cpu, id, world, running };
-        self.worked(&at);
+        if cpu.overflows().times() != self.hosts[id].overflows {
+            self.overflowed(&at);
+        }
         self.seen(by, what, &at);
         if what == What::Reset {
-            self.events.reset(&at);
+            self.events.reset(&self.hosts[id], &at);
+            self.hosts[id].counted.runs(Self::party(By::Software, running), cpu);
         }
         match what {
             What::Runs { last } => self.runs(last, &at),
@@ -207,10 +264,9 @@ impl Observer for Judge {
             What::Wrote { register, value } => self.accessed(by, register, Some(value), value, &at),
             What::Taken { register, write, value, to, .. } => self.taken(register, write, value, to, &at),
             What::Emulated { value } => self.emulated(value, &at),
-            What::Works => self.works(&at),
             What::Exited => {
                 if let Some(guest) = self.hosts[id].loaded.and_then(|context| self.guest(context)) {
-                    self.guests[guest].lowered = false;
+                    self.guests[guest].exits();
                 }
             }
             What::Mark { code: PMU_IRQ, .. } => self.interrupted(&at),
@@ -220,13 +276,14 @@ impl Observer for Judge {
                 }
                 self.host_entered(code, &at);
             }
-            What::Idled { from } => self.waited(from, &at),
-            What::Note { code, a, .. } if (note::EVENT_OPEN..=note::EVENT_COUNT).contains(&code) => {
-                if by == By::Software && !running.guest {
-                    self.event_noted(code, a, &at);
-                }
-            }
-            What::Note { code, a, b } => self.noted(code, a, b, &at),
+            What::Worked { from } => self.got_on(from, false, &at),
+            What::Idled { from } => self.got_on(from, true, &at),
+            // Software has nothing to say for KVM.
+            What::Note { code, a, b } => match by {
+                By::Software if matches!(code, note::MASKED | note::UNMASKED) => self.masks(code, &at),
+                By::Software => self.event_noted(code, a, &at),
+                By::Kvm => self.noted(code, a, b, &at),
+            },
             What::Isb => self.hosts[id].selected = None,
             What::Reset | What::Mark { .. } => {}
         }
@@ -251,6 +308,17 @@ impl Judge {
         }
     }
 
+    #[cold]
+    fn overflowed(&mut self, at: &At<'_>) {
+        let host = &mut self.hosts[at.id];
+        for Overflow { counter, cycle } in at.cpu.overflows().since(host.overflows) {
+            let party = host.owners[usize::from(counter)];
+            let (el, did, a) = (at.running.el, Did::Overflow, u64::from(counter));
+            self.findings.see(Seen { cpu: at.id, cycle, el, party, did, a, b: 0 });
+        }
+        host.overflows = at.cpu.overflows().times();
+    }
+
     fn seen(&mut self, by: By, what: What, at: &At<'_>) {
         let (did, a, b) = match what {
             What::Read { register, value } => (Did::Mrs, u64::from(register), value),
@@ -270,7 +338,7 @@ impl Judge {
             What::Runs { .. } => (Did::Runs, at.running.context as u64, u64::from(at.running.el)),
             What::Mark { code, a, .. } => (Did::Entry, u64::from(code), a),
             What::Note { code, a, .. } => (Did::Note, u64::from(code), a),
-            What::Works | What::Exited | What::Idled { .. } | What::Reset => return,
+            What::Worked { .. } | What::Exited | What::Idled { .. } | What::Reset => return,
         };
         let party = Self::party(by, at.running);
         self.findings.see(Seen { cpu: at.id, cycle: at.cpu.now(), el: at.running.el, party, did, a, b });
@@ -278,9 +346,11 @@ impl Judge {
 
     fn runs(&mut self, last: Option<Running>, at: &At<'_>) {
         self.hosts[at.id].runs(at.running, at.world);
+        let party = Self::party(By::Software, at.running);
+        self.hosts[at.id].counted.runs(party, at.cpu);
         self.hosts[at.id].selected = None; // an exception, or the return from one
-        if (at.running.guest || at.running.el < 2) && self.events.left_kernel(at.id) {
-            self.scheduled(at);
+        if let Some(last) = last.filter(|last| last.el > at.running.el) {
+            self.left_kernel(&At { running: last, ..*at });
         }
         if !at.running.guest {
             return;
@@ -301,25 +371,61 @@ impl Judge {
     /// An invariant is broken here and now.
     pub(crate) fn violated(&mut self, broken: Broken, at: &At<'_>) {
         let Broken { invariant, kind, register, victim, other, expected, actual, window, since } = broken;
-        let counter = register.and_then(|register| Host::counter(at.cpu, register)).map(|n| n as u8);
+        let n = register.and_then(|register| Host::counter(at.cpu, register));
+        let n = n.filter(|&n| n < COUNTERS);
+        let (owned, counted) = match n {
+            Some(n) if self.is_on_cpu(victim, n, at) => {
+                let more = actual.wrapping_sub(expected) as i64 > 0 || !matches!(other, Party::Kvm);
+                let counted =
+                    if more && kind.of_value() { self.counted(victim, kind, n, at) } else { Vec::new() };
+                (self.hosts[at.id].owners.last(n), counted)
+            }
+            _ => (Vec::new(), Vec::new()),
+        };
+        let most = counted.iter().max_by_key(|counted| counted.cycles).filter(|_| other == Party::Nobody);
+        let other = most.map_or(other, |counted| counted.party);
         let violation = Violation {
             invariant,
             kind,
             cpu: at.id,
             cycle: at.cpu.now(),
             register: register.map(Register::encoding),
-            counter,
+            counter: n.map(|n| n as u8),
             victim,
             other,
             expected,
             actual,
             window,
             since,
-            owned: Vec::new(),
+            owned,
+            counted,
             times: 1,
             before: Vec::new(),
         };
-        self.findings.violated(violation, &self.hosts[at.id].owners);
+        self.findings.violated(violation);
+    }
+
+    /// Is counter `n` of the victim's that of the CPU, and not one that KVM keeps for it elsewhere?
+    fn is_on_cpu(&self, victim: Party, n: usize, at: &At<'_>) -> bool {
+        let direct = || at.cpu.would(value_of(n), 1, false) == Outcome::Executed;
+        !matches!(victim, Party::Guest(_)) || self.hosts[at.id].owners[n] == victim || direct()
+    }
+
+    /// Who was counted in counter `n` of the victim's, and should not have been.
+    fn counted(&mut self, victim: Party, kind: Kind, n: usize, at: &At<'_>) -> Vec<Counted> {
+        let host = &mut self.hosts[at.id];
+        host.counted.account(at.cpu.now());
+        let Party::Guest(context) = victim else {
+            let guests = self.events.admits_guests(n, at.id);
+            return host.counted.others(n, |party| guests || !matches!(party, Party::Guest(_)));
+        };
+        let here = host.counted.others(n, |party| party == victim);
+        // What is read out of memory, or about to be written, has been saved before.
+        let saved = here.is_empty() || matches!(kind, Kind::Restored | Kind::OneReg);
+        match self.guest(context).filter(|_| saved) {
+            Some(guest) => self.guests[guest].counted[n].clone(),
+            None => here,
+        }
     }
 
     fn accessed(&mut self, by: By, encoding: u16, written: Option<u64>, value: u64, at: &At<'_>) {
@@ -327,7 +433,6 @@ impl Judge {
         if at.running.guest {
             if let Some(guest) = self.guest(at.running.context) {
                 self.guests[guest].trapped = None;
-                self.guests[guest].from_cpu = true;
                 self.guest_access(guest, register, at.running.el, written, value, at);
             }
         } else if by == By::Software {
@@ -338,6 +443,9 @@ impl Judge {
         } else {
             if written.is_some() && register.kind() == Of::MdcrEl2 {
                 self.mdcr_written(value, at);
+            }
+            if written.is_none() {
+                self.kvm_read(register, at);
             }
             self.kvm_access(register, written, at);
         }
@@ -354,8 +462,19 @@ impl Judge {
             party => party,
         };
         host.of_registers[register.id()] = owner;
+        if changes_counting(register.kind()) {
+            host.counted.runs(Self::party(By::Software, at.running), at.cpu);
+            if register.kind() == Of::Pmcr {
+                let reset = if value & pmcr::P != 0 { EVENT_COUNTERS } else { 0 }
+                    | if value & pmcr::C != 0 { 1 << CYCLE } else { 0 };
+                for n in bits(reset & at.cpu.registers().access_mask(at.running.el)) {
+                    host.counted.written(n, at.cpu.now());
+                }
+            }
+        }
         if let Some(n) = Host::counter(at.cpu, register) {
             host.owners.pass(n, owner, at.cpu.now());
+            host.counted.written(n, at.cpu.now());
             if by == By::Kvm && !at.running.guest && host.loaded.is_none() {
                 let broken = Broken::new(Invariant::I9, Kind::NotLoaded);
                 self.violated(Broken { register: Some(register), actual: value, ..broken }, at);

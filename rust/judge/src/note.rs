@@ -70,8 +70,17 @@ pub mod attribute {
     /// It is enabled.
     pub const ENABLED: u16 = 1 << 9;
 }
+/// A guest has its interrupts masked (PSTATE.I) from now on, whatever it works.
+pub const MASKED: u32 = 28;
+/// And lets them in for an instant: none is pending.
+pub const UNMASKED: u32 = 29;
+
 /// kvm_vcpu_block: nothing is pending for the vCPU, which sleeps. First operand: its context.
 pub const VCPU_BLOCKS: u32 = 32;
-/// The simulation cannot go on: virtual time passes, and nobody gets anywhere. First operand: the vCPU's context, or
-/// the host's.
+/// The simulation cannot go on: interrupts take all. First operand: the context of the vCPU that they interrupt, or of
+/// the host.
 pub const LIVELOCK: u32 = 33;
+/// Likewise: the host's perf waits on a CPU for a lock that the same CPU holds. Second operand: where it waits.
+pub const DEADLOCK: u32 = 34;
+/// Likewise: every CPU idles, without a timer, although work is left.
+pub const ALL_IDLE: u32 = 35;

@@ -4,28 +4,34 @@ use pmu::field::pmcr;
 use pmu::register::{Kind as Of, Register};
 
 use crate::finding::{Invariant, Kind};
-use crate::guest::Compared;
+use crate::views::Difference;
 use crate::window::Window;
 use crate::{At, Broken, Judge, Party};
 
 impl Judge {
-    /// KVM_GET_ONE_REG has given `value`: what the guest has, P and C aside, which KVM may keep as a VMM has set them.
+    /// KVM_GET_ONE_REG has given `value`: what the guest has.
     pub(crate) fn got_one_reg(&mut self, guest: usize, encoding: u16, value: u64, at: &At<'_>) {
         let Some(register) = Register::decode(encoding) else { return };
+        // A counter that the guest has not is nothing that it could go on with.
         if register.kind() == Of::Pmswinc || self.guests[guest].absent(register) {
             return;
         }
         self.findings.premise(Invariant::I11);
-        let value = if register.kind() == Of::Pmcr { value & !(pmcr::P | pmcr::C) } else { value };
-        match self.guests[guest].compare(at.world, register, 1, value) {
-            Compared::Same => {}
-            Compared::Adopted => self.findings.window(Window::UnknownAfterReset, false),
-            Compared::Differs { expected, mask } => {
-                let victim = Party::Guest(self.guests[guest].context);
-                let broken = Broken::new(Invariant::I11, Kind::OneReg);
-                let (expected, actual) = (expected & mask, value & mask);
-                self.violated(Broken { register: Some(register), victim, expected, actual, ..broken }, at);
+        let resets = value & (pmcr::P | pmcr::C);
+        let (mut value, mut set) = (value, None);
+        if register.kind() == Of::Pmcr && resets != 0 {
+            let within = resets & !self.guests[guest].user_pmcr() == 0;
+            if self.findings.allows(Window::UserView, within, true) {
+                value &= !resets;
             }
+            set = Some(Window::UserView);
+        }
+        if let Some(Difference { expected, mask, window }) = self.difference(guest, register, 1, value, 0, at)
+        {
+            let victim = Party::Guest(self.guests[guest].context);
+            let (expected, actual) = (expected & mask, value & mask);
+            let broken = Broken { window: window.or(set), ..Broken::new(Invariant::I11, Kind::OneReg) };
+            self.violated(Broken { register: Some(register), victim, expected, actual, ..broken }, at);
         }
     }
 
@@ -36,7 +42,8 @@ impl Judge {
             return;
         }
         if self.guests[guest].user_writes(at.world, register, value) {
-            self.findings.window(Window::UserView, false);
+            self.guests[guest].events.unclear();
         }
+        self.guest_counts(guest, at);
     }
 }

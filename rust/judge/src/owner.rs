@@ -22,6 +22,9 @@ pub struct Owned {
 /// Changes of ownership that are kept of a CPU.
 const KEPT: usize = 256;
 
+/// Owners of a counter that are told.
+const TOLD: usize = 4;
+
 /// The counters of a pCPU.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Owners {
@@ -62,6 +65,14 @@ impl Owners {
     #[must_use]
     pub fn of(&self, n: usize) -> impl DoubleEndedIterator<Item = &Owned> {
         self.log.iter().filter(move |owned| usize::from(owned.counter) == n)
+    }
+
+    /// The last few of them.
+    #[must_use]
+    pub fn last(&self, n: usize) -> Vec<Owned> {
+        let mut last: Vec<_> = self.of(n).rev().take(TOLD).copied().collect();
+        last.reverse();
+        last
     }
 }
 

@@ -2,8 +2,10 @@
 
 use pmu::feature::PMUV3P1;
 
+use crate::counted::Handover;
 use crate::finding::{Invariant, Kind, Party};
 use crate::guest::Trapped;
+use crate::window::Window;
 use crate::{At, Broken, Judge, note};
 
 impl Judge {
@@ -12,6 +14,7 @@ impl Judge {
         match code {
             note::VCPU_LOAD => self.loads(a as usize, guest, at),
             note::VCPU_PUT => {
+                self.hands_over(true, a as usize, at);
                 self.swap_begins(at);
                 if let Some(guest) = guest {
                     self.guests[guest].leaving = true;
@@ -20,7 +23,9 @@ impl Judge {
             note::VCPU_LOADED => self.swap_ends(a as usize, at),
             note::VCPU_IS_PUT => {
                 self.swap_ends(a as usize, at);
-                self.events.vcpu_is_put(at.id);
+                if self.events.vcpu_is_put(at.id) {
+                    self.findings.allows(Window::CountersLent, true, true);
+                }
                 let host = &mut self.hosts[at.id];
                 host.loaded = None;
                 host.owners.lose_all(Party::Guest(a as usize), at.cpu.now());
@@ -33,11 +38,9 @@ impl Judge {
                     self.blocks(guest, at);
                 }
             }
-            note::LIVELOCK => {
-                let victim = guest.map_or(Party::Host, |guest| Party::Guest(self.guests[guest].context));
-                self.findings.premise(Invariant::I12);
-                self.livelock(victim, 0, at);
-            }
+            note::LIVELOCK => self.interrupts_take_all(guest, at),
+            note::DEADLOCK => self.deadlock(b, at),
+            note::ALL_IDLE => self.all_idle(at),
             note::GET_ONE_REG | note::SET_ONE_REG => {
                 let Some(guest) = self.guest((a >> 16) as usize) else { return };
                 if code == note::GET_ONE_REG {
@@ -75,11 +78,16 @@ impl Judge {
             let victim = Party::Guest(context);
             self.violated(Broken { victim, ..Broken::new(Invariant::I9, Kind::LoadedTwice) }, at);
         }
+        self.hands_over(false, context, at);
         self.hosts[at.id].loaded = Some(context);
         self.swap_begins(at);
         if let Some(guest) = guest {
             self.guests[guest].loaded = Some(at.id);
             self.guests[guest].leaving = false;
         }
+    }
+
+    fn hands_over(&mut self, put: bool, context: usize, at: &At<'_>) {
+        self.hosts[at.id].counted.handed_over(Handover { put, context, cycle: at.cpu.now() });
     }
 }

@@ -4,9 +4,8 @@ use pmu::register::{Kind as Of, Register};
 use pmu::registers::CYCLE;
 
 use crate::finding::{Invariant, Kind};
-use crate::guest::Compared;
 use crate::host::Host;
-use crate::window::Window;
+use crate::views::Difference;
 use crate::{At, Broken, Judge, Party};
 
 impl Judge {
@@ -27,35 +26,42 @@ impl Judge {
             }
             _ => {}
         }
-        match (written, self.guest(context)) {
-            (None, Some(guest)) => self.guests[guest].from_cpu = true,
-            (Some(value), Some(guest)) if !self.guests[guest].leaving => {
-                self.restored(guest, register, value, at);
+        if let (None, Some(n), Some(guest)) = (written, Host::counter(at.cpu, register), self.guest(context))
+        {
+            let counted = &mut self.hosts[at.id].counted;
+            counted.account(at.cpu.now());
+            let others = counted.others(n, |party| party == victim);
+            if !others.is_empty() {
+                self.guests[guest].counted[n] = others;
             }
-            _ => {}
+        }
+        // What is written amid vcpu_put is the host's.
+        if let (Some(value), Some(guest)) = (written, self.guest(context))
+            && !self.guests[guest].leaving
+        {
+            self.restored(guest, register, value, at);
         }
     }
 
     /// A counter that KVM writes for a guest has what the guest's has: what it last wrote and what has been counted since.
     fn restored(&mut self, guest: usize, register: Register, value: u64, at: &At<'_>) {
+        // Its other registers are compared when it is entered. A counter that it has not is none of its copies.
         if !matches!(register.kind(), Of::Pmevcntr | Of::Pmccntr) || self.guests[guest].absent(register) {
             return;
         }
+        // What its own write makes of the counter is compared when it is read, or entered.
         if self.guests[guest].is_writing(register) {
             return;
         }
         self.findings.premise(Invariant::I7);
         let n = Host::counter(at.cpu, register).unwrap_or(CYCLE);
         let value = value & at.cpu.registers().counter_mask(n); // what it keeps of it
-        match self.guests[guest].compare(at.world, register, 1, value) {
-            Compared::Same => {}
-            Compared::Adopted => self.findings.window(Window::UnknownAfterReset, false),
-            Compared::Differs { expected, mask } => {
-                let victim = Party::Guest(self.guests[guest].context);
-                let (expected, actual) = (expected & mask, value & mask);
-                let broken = Broken::new(Invariant::I7, Kind::Restored);
-                self.violated(Broken { register: Some(register), victim, expected, actual, ..broken }, at);
-            }
+        if let Some(Difference { expected, mask, window }) = self.difference(guest, register, 1, value, 0, at)
+        {
+            let victim = Party::Guest(self.guests[guest].context);
+            let (expected, actual) = (expected & mask, value & mask);
+            let broken = Broken { window, ..Broken::new(Invariant::I7, Kind::Restored) };
+            self.violated(Broken { register: Some(register), victim, expected, actual, ..broken }, at);
         }
     }
 }

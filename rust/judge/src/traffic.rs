@@ -59,16 +59,18 @@ impl Judge {
             host.ideal.write(at.world, register, at.running.el, value);
             if register.kind() == Of::Pmcntenset {
                 host.undone(value);
+            } else if register.kind() == Of::MdcrEl2 {
+                host.started_by_hpme(value, at.world);
             }
             if matches!(register.kind(), Of::Pmcr | Of::Pmcntenset | Of::Pmcntenclr | Of::MdcrEl2) {
-                let enabled = host.enabled();
-                self.events.started(register, value, enabled, at);
+                self.events.started(register, value, host, at);
             }
             return;
         }
+        // What is not enabled its perf writes before it enables it: nobody loses anything there.
         let Some(n) = Host::counter(at.cpu, register) else { return };
         if at.running.el == 2 {
-            self.events.counter_read(n, at);
+            self.events.counter_read(at.id, n, at);
         }
         if host.enabled() >> n & 1 == 0 {
             return;

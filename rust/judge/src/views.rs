@@ -1,4 +1,4 @@
-//! What a guest reads, or could read, is what its ideal PMU reads: I1, I4, I5, I7 and I8.
+//! What a guest reads, or could read, is what its ideal PMU reads: I1, I4, I6, I7 and I8.
 
 use pmu::access::Outcome;
 use pmu::cpu::Running;
@@ -8,11 +8,22 @@ use pmu::registers::CHAIN;
 
 use crate::finding::{Invariant, Kind, Party};
 use crate::guest::{Compared, Trapped};
+use crate::host::Host;
 use crate::window::Window;
 use crate::{At, Broken, Judge};
 
 /// What of PMCR_EL0 is nobody's but its writer's, where LC is not RES1.
 const PMCR_CONTROLS: u64 = pmcr::E | pmcr::D | pmcr::X | pmcr::DP | pmcr::LP;
+
+/// How a read is not as it should be.
+pub(crate) struct Difference {
+    /// What it should be.
+    pub(crate) expected: u64,
+    /// The bits that are compared.
+    pub(crate) mask: u64,
+    /// The tolerance that is exceeded.
+    pub(crate) window: Option<Window>,
+}
 
 /// STALL_SLOT_BACKEND, STALL_SLOT_FRONTEND and STALL_SLOT, which mean nothing without PMMIR_EL1.SLOTS.
 const STALL_SLOTS: u64 = 0b111 << (0x3d - 0x20);
@@ -50,61 +61,71 @@ impl Judge {
         kind: Kind,
         at: &At<'_>,
     ) {
-        let before = self.guests[guest].expected(register, el);
-        let compared = self.guests[guest].compare(at.world, register, el, actual);
         let (invariant, of_host) = match register.kind() {
             Of::Pmevcntr | Of::Pmccntr | Of::Pmxevcntr => (Invariant::I4, 0),
             Of::Pmcr => (Invariant::I8, self.hosts[at.id].ideal.read(register, 2) & PMCR_CONTROLS),
-            of @ (Of::Pmcntenset | Of::Pmcntenclr | Of::Pmintenset | Of::Pmintenclr) => {
-                (Invariant::I7, self.hosts[at.id].ideal.read(Register::of(of), 2))
-            }
-            of @ (Of::Pmovsset | Of::Pmovsclr) => {
-                (Invariant::I5, self.hosts[at.id].ideal.read(Register::of(of), 2))
-            }
+            of @ (Of::Pmcntenset
+            | Of::Pmcntenclr
+            | Of::Pmintenset
+            | Of::Pmintenclr
+            | Of::Pmovsset
+            | Of::Pmovsclr) => (Invariant::I7, self.hosts[at.id].ideal.read(Register::of(of), 2)),
             _ => (Invariant::I7, 0),
         };
         self.findings.premise(invariant);
         self.findings.premise(Invariant::I1);
-        match compared {
-            Compared::Same => {}
-            // An UNKNOWN value is none that others have (Arm ARM, Glossary).
-            Compared::Adopted if kind != Kind::GuestEntry || actual & !before & of_host == 0 => {
-                self.findings.window(Window::UnknownAfterReset, false);
+        let others = if kind == Kind::GuestEntry { of_host } else { 0 };
+        let Some(Difference { expected, mask, window }) =
+            self.difference(guest, register, el, actual, others, at)
+        else {
+            return;
+        };
+        let extra = actual & !expected & mask;
+        let victim = Party::Guest(at.running.context);
+        let owner = self.hosts[at.id].owner(at.cpu, register);
+        let left = extra != 0 && self.from_cpu && at.cpu.read(register, el) == actual;
+        let visible = of_host & self.guests[guest].ideal.registers().implemented();
+        let (invariant, other) = match owner {
+            _ if extra & of_host != 0 || visible != 0 && actual & mask == visible => {
+                (Invariant::I1, Party::Host)
             }
-            Compared::Adopted => {
-                let victim = Party::Guest(at.running.context);
-                let broken = Broken::new(Invariant::I1, kind);
-                let (expected, other) = (actual & !of_host, Party::Host);
-                self.violated(
-                    Broken { register: Some(register), victim, other, expected, actual, ..broken },
-                    at,
-                );
+            Some(owner) if left && owner != victim => (Invariant::I1, owner),
+            _ if self.guests[guest].counts_denied(register) && actual.wrapping_sub(expected) >> 63 == 0 => {
+                (Invariant::I1, Party::Kvm)
             }
-            Compared::Differs { expected, mask } => {
-                let extra = actual & !expected & mask;
-                let victim = Party::Guest(at.running.context);
-                let owner = self.hosts[at.id].owner(at.cpu, register);
-                let from_cpu = kind == Kind::GuestEntry || self.guests[guest].from_cpu;
-                let left = extra != 0 && from_cpu && at.cpu.read(register, el) == actual;
-                let visible = of_host & self.guests[guest].ideal.registers().implemented();
-                let (invariant, other) = match owner {
-                    _ if extra & of_host != 0 || visible != 0 && actual & mask == visible => {
-                        (Invariant::I1, Party::Host)
-                    }
-                    Some(owner) if left && owner != victim => (Invariant::I1, owner),
-                    _ if self.guests[guest].counts_denied(register)
-                        && actual.wrapping_sub(expected) >> 63 == 0 =>
-                    {
-                        (Invariant::I1, Party::Kvm)
-                    }
-                    _ => (invariant, Party::Kvm),
-                };
-                let (expected, actual) = (expected & mask, actual & mask);
-                let broken = Broken::new(invariant, kind);
-                self.violated(
-                    Broken { register: Some(register), victim, other, expected, actual, ..broken },
-                    at,
-                );
+            _ => (invariant, Party::Kvm),
+        };
+        let (expected, actual) = (expected & mask, actual & mask);
+        let broken = Broken { window, ..Broken::new(invariant, kind) };
+        self.violated(Broken { register: Some(register), victim, other, expected, actual, ..broken }, at);
+    }
+
+    /// How what is read of a guest's, or is there to be read, is not as it should be, and not tolerated: with the bits
+    /// that `others` have, which an UNKNOWN value has not (Arm ARM, Glossary).
+    pub(crate) fn difference(
+        &mut self,
+        guest: usize,
+        register: Register,
+        el: u8,
+        actual: u64,
+        others: u64,
+        at: &At<'_>,
+    ) -> Option<Difference> {
+        let leaked = actual & others & !self.guests[guest].expected(register, el);
+        match self.guests[guest].compare(at.world, register, el, actual) {
+            Compared::Same => None,
+            Compared::AsWritten => {
+                self.findings.allows(Window::ReservedBits, true, true);
+                None
+            }
+            Compared::Adopted { window, closes } => {
+                let allowed = self.findings.allows(window, leaked == 0, closes);
+                let expected = actual & !others;
+                (!allowed).then_some(Difference { expected, mask: !0, window: Some(window) })
+            }
+            Compared::Differs { expected, mask, window } => {
+                let allowed = window.is_some_and(|window| self.findings.allows(window, false, false));
+                (!allowed).then_some(Difference { expected, mask, window })
             }
         }
     }
@@ -143,23 +164,37 @@ impl Judge {
             );
             return;
         }
-        match written {
-            Some(value) => self.guests[guest].write(at.world, register, el, value),
-            None => self.compare(guest, register, el, value, Kind::GuestRead, at),
+        if let Some(value) = written {
+            self.guests[guest].write(at.world, register, el, value);
+            if let Some(n) = self.guests[guest].counter(register) {
+                self.guests[guest].counted[n].clear();
+            }
+            if matches!(register.kind(), Of::Pmcr | Of::Pmcntenset | Of::Pmcntenclr) {
+                self.guest_counts(guest, at);
+            }
+        } else {
+            self.compare(guest, register, el, value, Kind::GuestRead, at);
+            let of_value = matches!(register.kind(), Of::Pmevcntr | Of::Pmccntr | Of::Pmxevcntr);
+            if let Some(n) = self.guests[guest].counter(register).filter(|_| of_value && el == 1) {
+                self.guests[guest].events.counter_read(0, n, at);
+            }
         }
     }
 
     /// Of a counter that it has not, a guest's access that is executed reads 0, or what one of its own counters has
     /// (PMSELR_EL0 selects an UNKNOWN one); a write is ignored, or KVM takes SEL = 31 for the cycle counter.
     fn absent_accessed(&mut self, guest: usize, register: Register, write: bool, value: u64, at: &At<'_>) {
-        self.findings.window(Window::AbsentCounter, false);
+        let lowest = self.guests[guest].lowest_absent(register);
         if write {
-            self.guests[guest].absent_written(register);
+            self.findings.allows(Window::AbsentCounter, true, lowest);
+            self.guests[guest].absent_written();
             return;
         }
-        if value != 0 && !self.guests[guest].reads(value) {
+        let within = value == 0 || self.guests[guest].reads(value);
+        if !self.findings.allows(Window::AbsentCounter, within, lowest) {
             let victim = Party::Guest(at.running.context);
-            let broken = Broken::new(Invariant::I1, Kind::GuestRead);
+            let window = Some(Window::AbsentCounter);
+            let broken = Broken { window, ..Broken::new(Invariant::I1, Kind::GuestRead) };
             let other = self.whose(at, register, value, victim);
             if other.is_none() && self.guests[guest].selects_cycles(register) {
                 self.compare(guest, Register::of(Of::Pmccntr), at.running.el, value, Kind::GuestRead, at);
@@ -185,10 +220,16 @@ impl Judge {
             Of::Pmceid1 => (all & !denied & u64::from(u32::MAX) & !STALL_SLOTS, some & !denied),
             _ => (0, some),
         };
+        let own = self.hosts[at.id].ideal.read(register, 2);
+        if value == own & !denied {
+            return;
+        }
         let expected = (value | least) & most;
-        if expected != value {
+        let edge = value == least || value == most;
+        if !self.findings.allows(Window::Identification, value == expected, edge) {
             let victim = Party::Guest(at.running.context);
-            let broken = Broken::new(Invariant::I8, Kind::GuestRead);
+            let window = Some(Window::Identification);
+            let broken = Broken { window, ..Broken::new(Invariant::I8, Kind::GuestRead) };
             self.violated(Broken { register: Some(register), victim, expected, actual: value, ..broken }, at);
         }
     }
@@ -212,8 +253,8 @@ impl Judge {
         let Some(guest) = self.running(at.cpu) else { return };
         let el = at.running.el;
         if to == 2 {
-            self.guests[guest].trapped = Some(Trapped { register: encoding, write, value, el });
-            self.guests[guest].from_cpu = false;
+            self.guests[guest].trapped =
+                Some(Trapped { register: encoding, write, value, el, on_cpu: false });
             return;
         }
         self.undefined(guest, encoding, el, write, at);
@@ -223,34 +264,45 @@ impl Judge {
     pub(crate) fn undefined(&mut self, guest: usize, encoding: u16, el: u8, write: bool, at: &At<'_>) {
         let Some(register) = Register::decode(encoding) else { return };
         self.findings.premise(Invariant::I8);
-        if !self.guests[guest].selected(register) {
-            self.findings.window(Window::UnknownAfterReset, false);
-        } else if self.guests[guest].absent(register) {
-            self.findings.window(Window::AbsentCounter, false);
-        } else if self.guests[guest].outcome(register, el, write) == Outcome::Executed {
-            let context = self.guests[guest].context;
-            self.violated(
-                Broken {
-                    register: Some(register),
-                    victim: Party::Guest(context),
-                    expected: 0,
-                    actual: 1,
-                    ..Broken::new(Invariant::I8, Kind::Undefined)
-                },
-                at,
-            );
+        let judged = &self.guests[guest];
+        if !judged.selected(register) {
+            self.findings.allows(Window::UnknownAfterReset, true, false);
+        } else if judged.absent(register) {
+            let lowest = judged.lowest_absent(register);
+            self.findings.allows(Window::AbsentCounter, true, lowest);
+        } else if judged.outcome(register, el, write) == Outcome::Executed {
+            let victim = Party::Guest(judged.context);
+            // It has the counter.
+            let window = judged.counter(register).map(|_| Window::AbsentCounter);
+            if window.is_some_and(|window| self.findings.allows(window, false, false)) {
+                return;
+            }
+            let broken = Broken { window, ..Broken::new(Invariant::I8, Kind::Undefined) };
+            self.violated(Broken { register: Some(register), victim, actual: 1, ..broken }, at);
         }
     }
 
     pub(crate) fn emulated(&mut self, value: u64, at: &At<'_>) {
         // KVM has run, and perhaps not come back to the guest yet.
         let Some(guest) = self.hosts[at.id].loaded.and_then(|context| self.guest(context)) else { return };
-        let Some(Trapped { register, write, value: written, el }) = self.guests[guest].trapped.take() else {
+        let Some(Trapped { register, write, value: written, el, on_cpu }) = self.guests[guest].trapped.take()
+        else {
             return;
         };
         let Some(register) = Register::decode(register) else { return };
         let running = Running { context: self.guests[guest].context, ..at.running };
         let at = At { running, ..*at };
+        self.from_cpu = on_cpu;
         self.guest_access(guest, register, el, write.then_some(written), value, &at);
+        self.from_cpu = true;
+    }
+
+    /// KVM has read a register on the CPU: for the access that has trapped, perhaps.
+    pub(crate) fn kvm_read(&mut self, register: Register, at: &At<'_>) {
+        let Some(guest) = self.hosts[at.id].loaded.and_then(|context| self.guest(context)) else { return };
+        let Some(trapped) = &mut self.guests[guest].trapped else { return };
+        let Some(other) = Register::decode(trapped.register) else { return };
+        let counters = [register, other].map(|register| Host::counter(at.cpu, register));
+        trapped.on_cpu |= register == other || counters[0].is_some() && counters[0] == counters[1];
     }
 }

@@ -1,4 +1,8 @@
 //! Tolerances: what is not as the ideal has it, and allowed.
+//!
+//! Each is asked for at one place, [`crate::finding::Findings::allows`]. What is not judged at all, as nobody could lose
+//! by it, is none, and has a comment where it is left out: registers that nobody has enabled, copies that nobody reads,
+//! and what only its user knows.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +27,14 @@ pub enum Window {
     /// See [`WINDOWS`].
     UserView,
     /// See [`WINDOWS`].
+    ReservedBits,
+    /// See [`WINDOWS`].
+    ShortCycles,
+    /// See [`WINDOWS`].
+    DeniedInMemory,
+    /// See [`WINDOWS`].
+    Identification,
+    /// See [`WINDOWS`].
     TrappedWrite,
 }
 
@@ -42,19 +54,19 @@ pub struct Allowed {
 }
 
 /// All tolerances.
-pub const WINDOWS: [Allowed; 9] = [
+pub const WINDOWS: [Allowed; 13] = [
     Allowed {
         name: "unknown after reset",
         opened: "reset of the vCPU",
-        closed: "the guest's first write of the register, or of the bit",
-        allowed: "any value; the one that the guest reads first is its value from then on",
+        closed: "the guest's first write or read of the register, or of the bit",
+        allowed: "any value that is nobody else's, which is its value from then on; an interrupt by it",
         source: "Arm ARM, the registers' reset values; Linux arch/arm64/kvm/sys_regs.c, reset_unknown()",
     },
     Allowed {
         name: "absent counter",
         opened: "an access to a counter at or above PMCR_EL0.N",
         closed: "its end",
-        allowed: "UNDEFINED, RAZ/WI, or what there is: CONSTRAINED UNPREDICTABLE",
+        allowed: "CONSTRAINED UNPREDICTABLE: UNDEFINED, RAZ/WI, or an access to a counter that the guest has",
         source: "Arm ARM, PMEVCNTR<n>_EL0, accessing",
     },
     Allowed {
@@ -67,8 +79,8 @@ pub const WINDOWS: [Allowed; 9] = [
     Allowed {
         name: "polled flag",
         opened: "the guest itself ends its interrupt condition, without a trap",
-        closed: "its next exit",
-        allowed: "an interrupt that KVM had made pending before",
+        closed: "its next exit, or the interrupt",
+        allowed: "one interrupt, which KVM had made pending before",
         source: "Arm GIC architecture specification, level-sensitive interrupts; Linux arch/arm64/kvm/pmu-emul.c",
     },
     Allowed {
@@ -96,8 +108,36 @@ pub const WINDOWS: [Allowed; 9] = [
         name: "view set by userspace",
         opened: "KVM_SET_ONE_REG of a set or clear view, or of PMCR_EL0 with P or C",
         closed: "the next read of the bit or counter, by the guest or by KVM_GET_ONE_REG",
-        allowed: "the views set and clear (up to Linux 6.14), or assign (since 6.15); P and C reset at the first run, or never",
+        allowed: "the views set and clear (up to Linux 6.14), or assign (since 6.15); P and C read as set, and reset at the first run, or never: the counters have any value",
         source: "Linux arch/arm64/kvm/sys_regs.c, set_pmreg(), set_pmcr(); arch/arm64/kvm/pmu-emul.c, kvm_vcpu_reload_pmu()",
+    },
+    Allowed {
+        name: "reserved bits",
+        opened: "the guest writes bits that are RES0 or RES1 in PMCR_EL0, PMSELR_EL0 or an event type otherwise",
+        closed: "its next write of them",
+        allowed: "they read as written, too",
+        source: "Arm ARM, Glossary, RES0 and RES1: software must not rely on either; Linux arch/arm64/kvm/sys_regs.c",
+    },
+    Allowed {
+        name: "cycle counter of 32 bits",
+        opened: "the guest writes PMCR_EL0.LC as 0, or has not written it",
+        closed: "it has written it as 1, and writes or reads the overflow flag",
+        allowed: "the cycle counter's overflow flag is set by bit 31, or by bit 63 alone",
+        source: "Arm ARM, PMCR_EL0.LC, RES1 without AArch32; Linux arch/arm64/kvm/pmu-emul.c, kvm_pmc_has_64bit_overflow()",
+    },
+    Allowed {
+        name: "denied event in memory",
+        opened: "the guest has a counter count SW_INCR or CHAIN, and the VM's filter denies that",
+        closed: "it counts another event, and is written or read",
+        allowed: "it counts, or does not",
+        source: "Linux arch/arm64/kvm/pmu-emul.c, kvm_pmu_counter_increment(), which does not ask the filter",
+    },
+    Allowed {
+        name: "identification",
+        opened: "a read of PMCEID0_EL0, PMCEID1_EL0 or PMMIR_EL1",
+        closed: "its end",
+        allowed: "what any CPU implements or what all do; CHAIN; none of bits 63 to 32, STALL_SLOT*, and PMMIR_EL1",
+        source: "Linux arch/arm64/kvm/pmu-emul.c, kvm_pmu_get_pmceid(); sys_regs.c, pmmir is RAZ/WI",
     },
     Allowed {
         name: "trapped write",

@@ -5,7 +5,7 @@ use judge::note::{self, attribute};
 use judge::window::{WINDOWS, Window};
 use judge::{Judge, VcpuSetup};
 use pmu::burst::{Burst, Operation};
-use pmu::feature::{Features, PMUV3P4, PMUV3P5};
+use pmu::feature::{Features, PMUV3P1, PMUV3P5};
 use pmu::field::{mdcr_el2, pmcr, pmevtyper};
 use pmu::machine::{Costs, Machine};
 use pmu::observer::By;
@@ -24,17 +24,18 @@ struct Board(Machine<Judge>);
 
 impl Board {
     fn new() -> Self {
-        Self::of(Features { counters: COUNTERS, ..Features::default() })
+        Self::of(Features::default().pmuver)
     }
 
-    fn of(features: Features) -> Self {
+    fn of(pmuver: u8) -> Self {
+        let features = || Features { counters: COUNTERS, pmuver, ..Features::default() };
         let costs = Costs { mrs: 2, msr: 3, isb: 1 };
-        let mut machine = Machine::new(vec![features.clone()], &[EVENT], costs).expect("possible");
+        let mut machine = Machine::new(vec![features()], &[EVENT], costs).expect("possible");
         machine.add_profile(&[(EVENT, 2 * ONE)]).expect("possible");
         machine.add_context(false);
         machine.add_context(true);
         let vcpu = VcpuSetup { context: GUEST, counters: 2, pmuver: 6, denied: Vec::new() };
-        let mut board = Self(machine.observed_by(Judge::new(&[features], vec![vcpu])));
+        let mut board = Self(machine.observed_by(Judge::new(&[features()], vec![vcpu])));
         board.host(Operation::Msr, Register::of(Of::Pmcr), pmcr::E);
         board
     }
@@ -288,6 +289,43 @@ fn mdcr_el2_that_stops_the_host_s_range_stops_its_events() {
     }
 }
 
+/// An event of the host's programs that was started by HPME, while a guest had PMCR_EL0; after the put, with what KVM
+/// leaves in PMCR_EL0, they work.
+fn started_while_a_guest_has_pmcr(left: u64) -> Board {
+    let mut board = Board::new();
+    board.host(Operation::Msr, Register::of(Of::Pmcr), 0);
+    board.loads(2);
+    board.opens(1, attribute::EXCLUDE_KERNEL);
+    board.note(note::EVENT_ON, 1 << 8 | 4);
+    board.host(Operation::Msr, Register::pmevcntr(4), 0);
+    board.host(Operation::Msr, Register::pmevtyper(4), u64::from(EVENT) | pmevtyper::P);
+    board.host(Operation::Msr, Register::of(Of::Pmcntenset), 1 << 4);
+    board.host(Operation::Msr, Register::of(Of::MdcrEl2), DIVIDED);
+    board.works(HOST, 0, 25);
+    board.kvm(Register::of(Of::Pmcr), left);
+    board.puts();
+    board.works(HOST, 0, 50);
+    board.reads(1, 4);
+    board
+}
+
+#[test]
+fn what_the_host_has_started_by_hpme_kvm_has_counting_by_e_after_the_put() {
+    let mut board = started_while_a_guest_has_pmcr(pmcr::E);
+    assert_eq!(board.found(), []);
+    assert_eq!(board.window(Window::StoppedByDriver), (0, 0), "it is started: its count is to be exact");
+    board.host(Operation::Msr, Register::of(Of::Pmcr), 0);
+    board.works(HOST, 0, 50);
+    board.reads(1, 4);
+    assert_eq!(board.found(), [], "by which the host stops it");
+
+    let board = started_while_a_guest_has_pmcr(0);
+    for kind in [Kind::HostRead, Kind::EventCount] {
+        let found = board.first(kind);
+        assert_eq!((found.invariant, found.expected - found.actual), (Invariant::I3, 2 * 50), "{kind:?}");
+    }
+}
+
 #[test]
 fn a_counter_has_one_event_and_an_event_one_counter() {
     let placement = [(Invariant::I10, Kind::EventPlacement, Party::Host)];
@@ -341,54 +379,71 @@ fn a_pinned_event_is_on_or_waits_for_a_vcpu_s_counters() {
     assert_eq!(board.found(), [(Invariant::I10, Kind::EventPinned, Party::Kvm)]);
 }
 
+/// A pinned event that has had a counter, or not, is in ERROR, where other events have these counters.
+fn in_error(
+    pmuver: u8,
+    attributes: u16,
+    had: bool,
+    others: &[u64],
+    loaded: bool,
+) -> Vec<(Invariant, Kind, Party)> {
+    let mut board = Board::of(pmuver);
+    board.opens(1, attribute::PINNED | attribute::OF_TASK | attributes);
+    if had {
+        board.note(note::EVENT_ON, 1 << 8 | 1);
+        board.note(note::EVENT_OFF, 1 << 8 | 1);
+    }
+    for n in others {
+        board.opens(10 + n, 0);
+        board.note(note::EVENT_ON, (10 + n) << 8 | n);
+    }
+    if loaded {
+        board.loads(DIVIDED);
+    }
+    board.note(note::EVENT_ERROR, 1);
+    board.found()
+}
+
+const GIVEN_UP: (Invariant, Kind, Party) = (Invariant::I10, Kind::EventPinned, VM);
+
 #[test]
 fn a_pinned_event_is_not_given_up_for_a_guest() {
-    for (had, others, loaded, found) in
-        [(true, 0, true, 1), (false, 0, true, 0), (true, 0, false, 0), (true, u64::from(COUNTERS), true, 0)]
-    {
-        let mut board = Board::new();
-        board.opens(1, attribute::PINNED | attribute::OF_TASK);
-        if had {
-            board.note(note::EVENT_ON, 1 << 8 | 1);
-            board.note(note::EVENT_OFF, 1 << 8 | 1);
-        }
-        for n in 0..others {
-            board.opens(10 + n, 0);
-            board.note(note::EVENT_ON, (10 + n) << 8 | n);
-        }
-        if others > 0 {
-            board.opens(30, 0);
-            board.note(note::EVENT_ON, 30 << 8 | 31);
-        }
-        if loaded {
-            board.loads(DIVIDED);
-        }
-        board.note(note::EVENT_ERROR, 1);
-        let expected = [(Invariant::I10, Kind::EventPinned, VM)];
-        assert_eq!(board.found(), expected[..found], "{had} {others} {loaded}");
-    }
+    assert_eq!(in_error(PMUV3P5, 0, true, &[], true), [GIVEN_UP]);
+    assert_eq!(in_error(PMUV3P5, 0, false, &[], true), [], "it never was on");
+    assert_eq!(in_error(PMUV3P5, 0, true, &[], false), [], "there is no guest");
+    assert_eq!(in_error(PMUV3P5, attribute::OF_KVM, true, &[], true), [], "it is the guest's matter");
 }
 
 #[test]
-fn a_pinned_event_of_64_bits_needs_a_pair_where_counters_have_32() {
-    for (pmuver, taken, found) in [
-        (PMUV3P4, [0, 3, 5].as_slice(), 0),
-        (PMUV3P4, &[0, 3], 1),
-        (PMUV3P5, &[0, 3, 5], 1),
-        (PMUV3P5, &[0, 1, 2, 3, 4, 5], 0),
+fn a_pinned_event_is_given_up_where_others_have_what_it_could_be_on() {
+    let all: Vec<u64> = (0..u64::from(COUNTERS)).collect();
+    assert_eq!(in_error(PMUV3P5, 0, true, &all, true), [], "PMCCNTR_EL0 counts cycles alone");
+    assert_eq!(in_error(PMUV3P5, 0, true, &all[1..], true), [GIVEN_UP]);
+    let no_pair = [0, 2, 4];
+    assert_eq!(in_error(PMUV3P1, attribute::LONG, true, &no_pair, true), [], "it needs two");
+    assert_eq!(in_error(PMUV3P1, attribute::LONG, true, &no_pair[1..], true), [GIVEN_UP]);
+    assert_eq!(in_error(PMUV3P5, attribute::LONG, true, &no_pair, true), [GIVEN_UP], "counters have 64 bits");
+}
+
+#[test]
+fn time_running_grows_as_time_enabled_does_while_an_event_is_on_and_else_not() {
+    for (on, times, found) in [
+        (true, [(10, 5), (30, 25)], 0),
+        (true, [(10, 5), (30, 24)], 1),
+        (false, [(10, 5), (30, 5)], 0),
+        (false, [(10, 5), (30, 6)], 1),
+        (true, [(10, 11), (30, 31)], 1),
     ] {
-        let mut board = Board::of(Features { pmuver, counters: COUNTERS, ..Features::default() });
-        board.opens(1, attribute::PINNED | attribute::OF_TASK | attribute::LONG);
-        board.note(note::EVENT_ON, 1 << 8 | 1);
-        board.note(note::EVENT_OFF, 1 << 8 | 1);
-        for &n in taken {
-            board.opens(10 + n, 0);
-            board.note(note::EVENT_ON, (10 + n) << 8 | n);
+        let mut board = Board::new();
+        board.opens(1, 0);
+        if on {
+            board.note(note::EVENT_ON, 1 << 8 | 4);
         }
-        board.loads(DIVIDED);
-        board.note(note::EVENT_ERROR, 1);
-        let expected = [(Invariant::I10, Kind::EventPinned, VM)];
-        assert_eq!(board.found(), expected[..found], "{pmuver} {taken:?}");
+        for (enabled, running) in times {
+            board.finds(1, 0, enabled, running);
+        }
+        let expected = [(Invariant::I10, Kind::EventTimes, Party::Kvm)];
+        assert_eq!(board.found(), expected[..found], "{on} {times:?}");
     }
 }
 
@@ -414,35 +469,22 @@ fn a_pinned_group_needs_counters_for_all_of_it() {
 #[test]
 fn where_an_event_has_found_no_counter_perf_tries_no_other_until_it_schedules_anew() {
     for (runs, found) in [(false, 0), (true, 1)] {
-        let mut board = Board::of(Features { pmuver: PMUV3P4, counters: 2, ..Features::default() });
+        let mut board = Board::of(PMUV3P1);
         for (id, long) in [(1, attribute::LONG), (2, 0)] {
             board.opens(id, attribute::PINNED | attribute::OF_TASK | long);
         }
         board.note(note::EVENT_ON, 2 << 8 | 1);
         board.note(note::EVENT_OFF, 2 << 8 | 1);
-        board.opens(3, 0);
-        board.note(note::EVENT_ON, 3 << 8);
-        board.loads(1 | mdcr_el2::HPME);
+        for n in [0, 2, 4] {
+            board.opens(10 + n, 0);
+            board.note(note::EVENT_ON, (10 + n) << 8 | n);
+        }
+        board.loads(DIVIDED);
         board.note(note::EVENT_ERROR, 1);
         if runs {
             board.works(GUEST, 1, 1);
         }
         board.note(note::EVENT_ERROR, 2);
-        assert_eq!(board.found(), [(Invariant::I10, Kind::EventPinned, VM)][..found]);
-    }
-}
-
-#[test]
-fn a_pair_takes_two_counters() {
-    for (long, found) in [(attribute::LONG, 0), (0, 1)] {
-        let mut board = Board::of(Features { pmuver: PMUV3P4, counters: 2, ..Features::default() });
-        board.opens(1, attribute::PINNED | attribute::OF_TASK);
-        board.note(note::EVENT_ON, 1 << 8);
-        board.note(note::EVENT_OFF, 1 << 8);
-        board.opens(2, long);
-        board.note(note::EVENT_ON, 2 << 8 | 1);
-        board.loads(1 | mdcr_el2::HPME);
-        board.note(note::EVENT_ERROR, 1);
         assert_eq!(board.found(), [(Invariant::I10, Kind::EventPinned, VM)][..found]);
     }
 }
@@ -459,27 +501,5 @@ fn an_event_of_kvm_s_that_counts_wrongly_is_its_guest_s_loss() {
         let count = board.first(Kind::EventCount);
         assert_eq!((count.invariant, count.victim), (Invariant::I3, victim));
         assert_eq!((count.expected, count.actual), (20, 0));
-    }
-}
-
-#[test]
-fn time_running_grows_as_time_enabled_does_while_an_event_is_on_and_else_not() {
-    for (on, times, found) in [
-        (true, [(10, 5), (30, 25)], 0),
-        (true, [(10, 5), (30, 24)], 1),
-        (false, [(10, 5), (30, 5)], 0),
-        (false, [(10, 5), (30, 6)], 1),
-        (true, [(10, 11), (30, 31)], 1),
-    ] {
-        let mut board = Board::new();
-        board.opens(1, 0);
-        if on {
-            board.note(note::EVENT_ON, 1 << 8 | 4);
-        }
-        for (enabled, running) in times {
-            board.finds(1, 0, enabled, running);
-        }
-        let expected = [(Invariant::I10, Kind::EventTimes, Party::Kvm)];
-        assert_eq!(board.found(), expected[..found], "{on} {times:?}");
     }
 }

@@ -41,6 +41,12 @@ fn writes(machine: &mut Machine<Judge>, by: By, each: &[(Of, u64)]) {
     machine.execute_by(by, 0, &mut burst, 0, false).expect("it runs");
 }
 
+fn notes(machine: &mut Machine<Judge>, code: u32) {
+    let mut burst = Burst::default();
+    burst.post(Operation::Note, code, 0);
+    machine.execute_by(By::Software, 0, &mut burst, 0, false).expect("it runs");
+}
+
 /// Whose software runs has its cycle counter overflow after `LEFT` cycles.
 fn counts(machine: &mut Machine<Judge>, el2: u64) {
     let all = u64::from(u32::MAX);
@@ -75,15 +81,24 @@ fn found(machine: &Machine<Judge>) -> Vec<(Invariant, Kind, Party)> {
     of(machine.observer().findings().violations())
 }
 
+fn of_interrupts(machine: &Machine<Judge>) -> Vec<(Invariant, Kind, Party)> {
+    found(machine).into_iter().filter(|&(invariant, ..)| invariant == Invariant::I5).collect()
+}
+
 fn of(violations: &[Violation]) -> Vec<(Invariant, Kind, Party)> {
     violations.iter().map(|found| (found.invariant, found.kind, found.victim)).collect()
 }
 
-/// Interrupts notwithstanding, as on a CPU to which the level has not come.
+/// The cycle counter on the CPU is so many cycles behind.
+fn falls_behind(machine: &mut Machine<Judge>, cycles: u64) {
+    machine.set_running(0, HOST, 2, 0).expect("it exists");
+    writes(machine, By::Kvm, &[(Of::Pmccntr, 0_u64.wrapping_sub(LEFT + cycles))]);
+}
+
+/// Up to an interrupt.
 fn works_on(machine: &mut Machine<Judge>, context: usize, cycles: u64) {
     let el = if context == HOST { 2 } else { 1 };
-    machine.work(0, context, el, 0, 0).expect("it exists");
-    machine.charge(0, 0, cycles).expect("it exists");
+    machine.work(0, context, el, 0, cycles).expect("it exists");
     exits(machine);
 }
 
@@ -99,13 +114,33 @@ fn a_guest_works_on_for_as_long_as_the_level_takes_and_no_cycle_longer() {
         let mut machine = machine();
         loads(&mut machine, GUEST);
         counts(&mut machine, 0);
+        falls_behind(&mut machine, over);
         works_on(&mut machine, GUEST, LEFT + DELAY + over);
-        assert_eq!(found(&machine), expected);
+        assert_eq!(of_interrupts(&machine), expected);
         assert_eq!(at_edge(&machine, "interrupt on its way"), 1 - over);
-        for late in machine.observer().findings().violations() {
+        for late in
+            machine.observer().findings().violations().iter().filter(|found| found.invariant == Invariant::I5)
+        {
             assert_eq!((late.expected, late.actual), (DELAY, DELAY + over));
             assert_eq!(late.since, Some(LEFT));
         }
+    }
+}
+
+#[test]
+fn a_guest_that_masks_interrupts_is_not_late_but_by_the_instant_in_which_it_lets_them_in() {
+    let late = (Invariant::I5, Kind::LateInterrupt, Party::Guest(GUEST));
+    for (over, expected) in [(0, vec![]), (1, vec![late])] {
+        let mut machine = machine();
+        loads(&mut machine, GUEST);
+        counts(&mut machine, 0);
+        notes(&mut machine, note::MASKED);
+        works_on(&mut machine, GUEST, LEFT + DELAY + over);
+        assert_eq!(found(&machine), []);
+        machine.set_running(0, GUEST, 1, 0).expect("it exists");
+        notes(&mut machine, note::UNMASKED);
+        assert_eq!(found(&machine), expected);
+        assert_eq!(at_edge(&machine, "interrupt on its way"), 1 - over);
     }
 }
 
@@ -114,18 +149,22 @@ fn the_host_works_on_for_as_long_as_the_level_takes_and_no_cycle_longer() {
     for (over, expected) in [(0, vec![]), (1, vec![(Invariant::I5, Kind::LateInterrupt, Party::Host)])] {
         let mut machine = machine();
         counts(&mut machine, 1 << 27);
+        falls_behind(&mut machine, over);
         works_on(&mut machine, HOST, LEFT + DELAY + over);
-        assert_eq!(found(&machine), expected);
+        assert_eq!(of_interrupts(&machine), expected);
     }
 }
 
 #[test]
 fn a_host_that_masks_interrupts_is_not_late() {
-    let mut machine = machine();
-    counts(&mut machine, 1 << 27);
-    machine.charge(0, 0, LEFT + DELAY + 1000).expect("it exists");
-    machine.mark(0, HOST_PMU_IRQ, 0, 0).expect("it exists");
-    assert_eq!(found(&machine), []);
+    for works in [0, LEFT - 1] {
+        let mut machine = machine();
+        counts(&mut machine, 1 << 27);
+        machine.work(0, HOST, 2, 0, works).expect("it exists");
+        machine.charge(0, 0, LEFT + DELAY + 1000).expect("it exists");
+        machine.mark(0, HOST_PMU_IRQ, 0, 0).expect("it exists");
+        assert_eq!(found(&machine), [], "after {works} cycles with interrupts unmasked");
+    }
 }
 
 #[test]
@@ -268,4 +307,69 @@ fn interrupts_in_a_row_end_in_a_livelock_unless_something_is_got_done_between_th
         assert_eq!(found(&machine), expected);
         assert_eq!(at_edge(&machine, "interrupts in a row") > 0, !works);
     }
+}
+
+#[test]
+fn a_guest_that_does_not_end_its_own_interrupt_condition_is_the_cause_of_what_follows() {
+    for (ended, expected) in
+        [(true, vec![(Invariant::I12, Kind::Livelock, Party::Guest(GUEST))]), (false, vec![])]
+    {
+        let mut machine = machine();
+        loads(&mut machine, GUEST);
+        counts(&mut machine, 0);
+        machine.charge(0, 0, LEFT).expect("it exists");
+        if ended {
+            writes(&mut machine, By::Software, &[(Of::Pmovsclr, 1 << 31)]);
+        }
+        for _ in 0..=IN_A_ROW + 1 {
+            machine.mark(0, GUEST_PMU_IRQ, 0, 0).expect("it exists");
+        }
+        let found: Vec<_> = found(&machine).into_iter().filter(|&(of, ..)| of == Invariant::I12).collect();
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn interrupts_that_take_all_are_a_livelock_where_the_pmus_have_a_part_in_it() {
+    for (further, times) in [(IN_A_ROW, 0), (IN_A_ROW + 1, 2)] {
+        let mut machine = machine();
+        counts(&mut machine, 1 << 27);
+        machine.charge(0, 0, LEFT).expect("it exists");
+        for _ in 0..=further {
+            machine.mark(0, HOST_PMU_IRQ, 0, 0).expect("it exists");
+        }
+        machine.note(0, note::LIVELOCK, GUEST as u64, 0).expect("it exists");
+        let times_of: Vec<_> =
+            machine.observer().findings().violations().iter().map(|one| one.times).collect();
+        assert_eq!(times_of, if times > 0 { vec![times] } else { vec![] });
+    }
+}
+
+#[test]
+fn all_wait_for_ever_where_an_interrupt_is_due_and_for_nothing_where_none_is() {
+    let never_woken = |victim| vec![(Invariant::I12, Kind::NeverWoken, victim)];
+    for (over, of_guest, expected) in [
+        (1, true, never_woken(Party::Guest(GUEST))),
+        (1, false, never_woken(Party::Host)),
+        (-1, true, vec![]),
+        (-1, false, vec![]),
+    ] {
+        let mut machine = machine();
+        if of_guest {
+            loads(&mut machine, GUEST);
+        }
+        counts(&mut machine, if of_guest { 0 } else { 1 << 27 });
+        machine.charge(0, 0, LEFT.saturating_add_signed(over)).expect("it exists");
+        exits(&mut machine);
+        machine.note(0, note::ALL_IDLE, HOST as u64, 0).expect("it exists");
+        assert_eq!(found(&machine), expected);
+    }
+}
+
+#[test]
+fn a_lock_that_its_own_cpu_waits_for_is_never_released() {
+    let mut machine = machine();
+    machine.note(0, note::DEADLOCK, HOST as u64, 2).expect("it exists");
+    assert_eq!(found(&machine), [(Invariant::I12, Kind::Deadlock, Party::Host)]);
+    assert_eq!(machine.observer().findings().violations()[0].actual, 2);
 }

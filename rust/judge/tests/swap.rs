@@ -37,8 +37,11 @@ fn write(machine: &mut Machine<Judge>, by: By, of: Of, value: u64) {
     machine.execute_by(by, 0, &mut burst, 0, false).expect("it runs");
 }
 
+/// What is found by I9. That KVM writes an enable of the host's at all is I2's matter.
 fn found(machine: &Machine<Judge>) -> Vec<(Invariant, Kind)> {
-    machine.observer().findings().violations().iter().map(|found| (found.invariant, found.kind)).collect()
+    let violations = machine.observer().findings().violations().iter();
+    let of_swaps = violations.filter(|found| found.invariant == Invariant::I9);
+    of_swaps.map(|found| (found.invariant, found.kind)).collect()
 }
 
 /// vcpu_load, which takes the host's counter for a while, `restores` it or not, and is interrupted or not.

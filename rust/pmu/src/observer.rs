@@ -62,8 +62,11 @@ pub enum What {
     /// KVM's run loop has the CPU again: the guest has not only left for the hypervisor's own code
     /// (`guest_timing_exit_irqoff`).
     Exited,
-    /// Work begins, at an exception level at which interrupts are unmasked.
-    Works,
+    /// Somebody has worked from this cycle on, at an exception level at which interrupts are unmasked.
+    Worked {
+        /// Time at which it began.
+        from: u64,
+    },
     /// The CPU was in WFI from this cycle on.
     Idled {
         /// Time at which it began.

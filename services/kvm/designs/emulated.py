@@ -11,7 +11,8 @@ from services import registers as r
 from services.boot import HostPolicy
 from services.cpu import COUNTER_SHIFT, Call, CounterFlag, Eventual, Row, awaited
 from services.experiment import CpuSpec
-from services.kvm.declared import Declared, Victim, given_up
+from services.kvm.declared import Declared
+from services.kvm.designs.limits import LIMITS, UNRESTORED
 from services.kvm.errors import InjectUndef, ProtocolError
 from services.kvm.guest_pmu import OF_COUNTERS, PMCR_WRITABLE
 from services.kvm.trap_setup import HostTraps
@@ -424,17 +425,7 @@ class Emulated(Design):
 
     @property
     def declared(self) -> tuple[Declared, ...]:
-        """What is in ERROR, throttled, or of another PMU counts nothing. An event that a write of PMEVCNTR<n>_EL0 or
-        PMCCNTR_EL0 has perf create anew has the host's filter of EL0 up to kvm_vcpu_pmu_restore_guest(), and its period
-        by PMCR_EL0.LC and LP as they are then."""
-        event = "an event of the host's perf counts for the guest, and "
-        where = "not where that gets no counter, is throttled, or leaves out EL0 up to the next vcpu_load"
-        set_by_vmm = "" if self.reprograms else "; what it has counted is added to what the VMM sets (up to Linux 6.14)"
-        return (
-            *given_up(Victim.GUEST, event + where, ["I3", "I4"]),
-            *given_up(Victim.GUEST, event + "its overflow is the guest's: " + where, ["I5"]),
-            *given_up(Victim.GUEST, event + where + set_by_vmm, ["I11"]),
-        )
+        return LIMITS + (UNRESTORED if self.reprograms else ())
 
     @property
     def reprograms(self) -> bool:

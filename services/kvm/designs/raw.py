@@ -60,7 +60,9 @@ class Raw(Design):
             *given_up(Victim.NEIGHBOUR, "nothing is saved or restored: whoever runs finds what the last one left"),
             *given_up(Victim.HOST, "nothing traps: a guest has every counter of the CPU"),
             *given_up(
-                Victim.GUEST, "nothing is saved or restored, and a guest has no interrupt", ("I4", "I5", "I7", "I8")
+                Victim.GUEST,
+                "nothing is saved or restored, and a guest has no interrupt",
+                ("I1", "I4", "I5", "I7", "I8"),
             ),
         )
 

@@ -31,6 +31,7 @@ mod overflow;
 mod time;
 
 pub use self::cputime::{ByWhose, Whose};
+pub use self::overflow::{Overflow, Overflows};
 
 /// Choices that the architecture leaves open and whose use is counted: CONSTRAINED UNPREDICTABLE
 /// cases, and one in which texts of the Arm ARM differ.
@@ -124,6 +125,7 @@ pub struct Cpu {
     pub(crate) accesses: u64,
     /// Fraction of 64 cycles that the divided cycle counter has seen.
     divider: u64,
+    overflows: Overflows,
     /// How often each choice that the architecture leaves open was made.
     choices: [u64; Choice::ALL.len()],
     #[serde(skip)]
@@ -179,6 +181,7 @@ impl Cpu {
             cputime: CpuTime::default(),
             accesses: 0,
             divider: 0,
+            overflows: Overflows::default(),
             choices: [0; Choice::ALL.len()],
             decisions: Decisions::default(),
         }
@@ -208,6 +211,20 @@ impl Cpu {
     #[must_use]
     pub fn raised(&self) -> u64 {
         self.raised
+    }
+
+    /// Counters that the rules let count now: none while nothing runs.
+    #[inline]
+    #[must_use]
+    pub fn counting(&self) -> u64 {
+        self.counting
+    }
+
+    /// The overflows of its counters.
+    #[inline]
+    #[must_use]
+    pub fn overflows(&self) -> &Overflows {
+        &self.overflows
     }
 
     /// When an interrupt that is under way to the CPU arrives, [`NEVER`] if none is.
@@ -332,6 +349,11 @@ impl Cpu {
         self.running = Some(next);
         self.write_tge(next);
         self.refresh(world);
+    }
+
+    /// `PMCCNTR_EL0` counts in WFI from now on, or does not: as it does on a CPU that this one follows.
+    pub fn count_in_wfi(&mut self, counts: bool) {
+        self.registers.features.pmccntr_in_wfi = counts;
     }
 
     fn write_tge(&mut self, running: Running) {

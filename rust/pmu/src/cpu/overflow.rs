@@ -1,8 +1,50 @@
 //! When a counter overflows, and what that does: its flag, CHAIN for the counter above, freezing.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Choice, Cpu, bits, order};
 use crate::counter::NEVER;
 use crate::registers::{CYCLE, INSTRUCTION};
+
+/// Overflows that are remembered.
+const REMEMBERED: usize = 4;
+
+/// A counter has overflowed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overflow {
+    /// Which.
+    pub counter: u8,
+    /// Time in cycles at which its flag was set: when that matters to nobody yet, it is set when it is looked at.
+    pub cycle: u64,
+}
+
+/// The overflows so far, of which the last ones are remembered.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Overflows {
+    times: u64,
+    last: [Overflow; REMEMBERED],
+}
+
+impl Overflows {
+    /// How many there were.
+    #[inline]
+    #[must_use]
+    pub fn times(&self) -> u64 {
+        self.times
+    }
+
+    /// Those since there were so many, in order, as far as they are remembered.
+    pub fn since(&self, times: u64) -> impl Iterator<Item = Overflow> {
+        let first = times.max(self.times.saturating_sub(REMEMBERED as u64));
+        (first..self.times).map(|nth| self.last[nth as usize % REMEMBERED])
+    }
+
+    #[inline]
+    fn add(&mut self, counter: usize, cycle: u64) {
+        self.last[self.times as usize % REMEMBERED] = Overflow { counter: counter as u8, cycle };
+        self.times += 1;
+    }
+}
 
 impl Cpu {
     /// Finds the exact time of the next overflow of `n`.
@@ -51,6 +93,7 @@ impl Cpu {
     #[inline]
     pub(super) fn overflow(&mut self, n: usize, in_cycle: bool) {
         self.registers.pmovs |= 1 << n;
+        self.overflows.add(n, self.now);
         if self.registers.freezes() {
             if n == CYCLE {
                 self.chose(Choice::FreezeOnCycleCounter);
@@ -108,6 +151,27 @@ mod tests {
     use crate::field::pmcr;
     use crate::register::{Kind, Register};
     use crate::registers::{CHAIN, CPU_CYCLES};
+
+    #[test]
+    fn the_last_overflows_are_remembered_with_counter_and_cycle() {
+        let mut bench = Bench::new(Features::default());
+        bench.counter_of(0, CPU_CYCLES, ALMOST - 9);
+        bench.counter_of(1, CPU_CYCLES, ALMOST - 29);
+        bench.write_to(Kind::Pmintenset, 0b11);
+        bench.enable();
+        let began = bench.cpu.now;
+        bench.pass(100);
+        let overflows = bench.cpu.overflows();
+        let of =
+            |times| overflows.since(times).map(|one| (one.counter, one.cycle - began)).collect::<Vec<_>>();
+        assert_eq!((of(0), of(1), of(2)), (vec![(0, 10), (1, 30)], vec![(1, 30)], vec![]));
+        for _ in 0..9 {
+            bench.write(Register::pmevcntr(0), ALMOST);
+            bench.pass(1);
+        }
+        let overflows = bench.cpu.overflows();
+        assert_eq!((overflows.times(), overflows.since(0).count()), (11, 4));
+    }
 
     #[test]
     fn an_overflow_is_a_chain_event_in_the_same_cycle() {

@@ -246,7 +246,7 @@ impl<O: Observer> Machine<O> {
                     continue;
                 }
                 Operation::Truth => {
-                    set(values, op.slot, posted(on.world, on.c, cpu, on.running, op.subject));
+                    set(values, op.slot, posted(on.world, on.c, on.running, op.subject));
                     continue;
                 }
                 Operation::Note => {

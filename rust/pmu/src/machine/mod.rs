@@ -406,8 +406,9 @@ impl<O: Observer> Machine<O> {
         cycles: u64,
     ) -> Result<(u64, u64, bool), Error> {
         self.set_running(cpu, context, el, profile)?;
-        self.see(cpu, What::Works)?;
         let done = self.run(cpu, cycles)?;
+        let from = self.cpu(cpu)?.now() - done;
+        self.see(cpu, What::Worked { from })?;
         let c = self.cpu(cpu)?;
         Ok((done, c.now(), c.pending_interrupt()))
     }

@@ -46,25 +46,33 @@ impl World {
         let index = self.events.index(event)?;
         Some(self.on_cpu(cpu.id(), scope, index, cpu.running().map(|running| (running.tally, cpu.pending()))))
     }
+
+    /// Occurrences of an event on a vCPU, whose tally of EL0 is `first`, in the classes of `scope`; `None` if it is not
+    /// tallied. `cpu` is that on which it runs, if it does.
+    #[must_use]
+    pub fn happened_to(&self, first: usize, cpu: &Cpu, scope: u32, event: u16) -> Option<u64> {
+        let index = self.events.index(event)?;
+        let mut sum = 0u64;
+        for (el, class) in [Class::GuestEl0, Class::GuestEl1].into_iter().enumerate() {
+            if scope >> class as u32 & 1 != 0 {
+                let runs = cpu.running().is_some_and(|running| running.tally == first + el);
+                sum = sum.wrapping_add(self.occurred(first + el, index, runs.then(|| cpu.pending())));
+            }
+        }
+        Some(sum)
+    }
 }
 
 /// What TRUTH yields: a guest sees its own vCPU, the host all that ran on its CPU. An event that is
 /// not tallied never happens.
-pub(super) fn posted(world: &World, c: &Cpu, cpu: usize, running: Running, subject: u32) -> u64 {
-    let Some(index) = world.events.index(subject as u16) else { return 0 };
-    let scope = subject >> 16;
-    if !running.guest {
-        return world.on_cpu(cpu, scope, index, Some((running.tally, c.pending())));
-    }
-    let first = running.tally - usize::from(running.el);
-    let mut sum = 0u64;
-    for (el, class) in [Class::GuestEl0, Class::GuestEl1].into_iter().enumerate() {
-        if scope >> class as u32 & 1 != 0 {
-            let pending = (first + el == running.tally).then(|| c.pending());
-            sum = sum.wrapping_add(world.occurred(first + el, index, pending));
-        }
-    }
-    sum
+pub(super) fn posted(world: &World, c: &Cpu, running: Running, subject: u32) -> u64 {
+    let (event, scope) = (subject as u16, subject >> 16);
+    let happened = if running.guest {
+        world.happened_to(running.tally - usize::from(running.el), c, scope, event)
+    } else {
+        world.happened(c, scope, event)
+    };
+    happened.unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -129,6 +129,13 @@ impl Registers {
         self.filter[n] & (pmevtyper::TH | pmevtyper::TC) != 0
     }
 
+    /// The event counters that are programmed to count CHAIN.
+    #[inline]
+    #[must_use]
+    pub fn chain_events(&self) -> u64 {
+        self.chain_events
+    }
+
     /// The event that counter `n` is programmed to count.
     #[inline]
     #[must_use]

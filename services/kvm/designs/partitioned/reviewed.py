@@ -25,6 +25,7 @@ from services.boot import HostPolicy
 from services.cpu import Call, Row, awaited
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
+from services.kvm.declared import Declared, Victim, given_up
 from services.kvm.designs.partitioned import accesses, growth, trap_controls
 from services.kvm.designs.partitioned.accesses import Accesses
 from services.kvm.designs.partitioned.context import PmuContext
@@ -324,6 +325,14 @@ class Partitioned(Design):
         if self.reservation is Reservation.STATIC and self.pinned is Pinned.ERROR:
             fallbacks.append("reservation=static squeezes no event of the host: pinned=error changes nothing")
         return fallbacks
+
+    @property
+    def declared(self) -> tuple[Declared, ...]:
+        """merge_sched_in(): what brings an event out of ERROR is its user alone."""
+        if self.pinned is Pinned.SWAP or self.reservation is Reservation.STATIC:
+            return ()
+        reason = "a pinned event of the host's that is left without a counter at vcpu_load goes to ERROR for good"
+        return given_up(Victim.HOST, reason, ["I10"])
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """The host's handler leaves the overflow flags of a guest's range to KVM."""
