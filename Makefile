@@ -11,12 +11,13 @@ RUST := $(shell find rust/pmu/src rust/judge/src rust/bindings/src -name '*.rs')
 	$(wildcard rust/pmu/Cargo.toml rust/judge/Cargo.toml rust/bindings/Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
 CARGO := cargo --locked
 FUZZ_SECONDS ?= 60
+RUNS ?= 10000
 
 export CARGO_TARGET_DIR := $(CURDIR)/target
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-python test-rust lint format fit stress bench fuzz proto readme wheel clean distclean
+.PHONY: help setup demo test test-python test-rust lint format fit stress bench fuzz random-runs proto readme wheel clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +82,9 @@ fuzz: $(EXTENSION) ## the property tests with many more cases than `make test` h
 	$(BIN)/python -m pytest -q --hypothesis-profile=long -m hypothesis
 	PROPTEST_CASES=20000 $(CARGO) test --workspace --quiet
 	rust/fuzz/run.sh $(FUZZ_SECONDS)
+
+random-runs: $(EXTENSION) ## RUNS random worlds of each reference design, judged: what was found, and what could have been (10,000: about half an hour)
+	$(BIN)/python -m tests.kvm.random_runs --runs $(RUNS)
 
 proto: $(PACKAGES) ## generate the messages in services/wire from proto/
 	$(BIN)/python proto/generate.py

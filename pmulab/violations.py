@@ -28,7 +28,7 @@ def blocks(heads: Sequence[str], runs: Sequence[Run], *, every: bool) -> Iterato
     yield "\n".join([align([["Invariants", *heads], *_table(runs)], left=1), *lines])
     for head, run in zip(heads, runs, strict=True):
         for one in run.violations if every else _first(run):
-            yield f"{head}: {_in_full(one)}"
+            yield f"{head}: {in_full(one)}"
 
 
 def counting(run: Run) -> list[Violation]:
@@ -119,7 +119,8 @@ def _not_found(run: Run) -> tuple[str, ...]:
     return tuple(name for name in run.known if name not in found)
 
 
-def _in_full(one: Violation) -> str:
+def in_full(one: Violation) -> str:
+    """Of one violation: what is broken, where, between whom, and what was seen before it."""
     counter = "" if one.counter is None else f", counter {one.counter}"
     since = "" if one.since is None else f", since cycle {one.since:,}"
     times = "" if one.times == 1 else f"; {one.times:,} times in all"

@@ -125,6 +125,13 @@ class TestSoftwareIncrement:
         assert guest.counts[:2] == [ALMOST + 100, 0]
         assert guest.flags | sum(guest.irqs) == 0
 
+    async def test_behind_the_last_value_of_64_bits_comes_0(
+        self, design: str, axes: Mapping[str, str], cpu: CpuSpec
+    ) -> None:
+        increments = Increments({0: r.SW_INCR}, {0: r.MASK64 - 50}, mask=1, pmcr=r.PMCR_E | r.PMCR_LP)
+        guest = await ran(design, axes, cpu, increments)
+        assert (guest.counts[0], sum(guest.irqs)) == (49, 1)
+
 
 @pytest.mark.parametrize("design", ["partitioned-v8", "partitioned-v9"])
 class TestOfV8:

@@ -24,6 +24,8 @@ pub(crate) struct Event {
     pub(crate) error: bool,
     /// The CPU on which it was opened.
     pub(crate) home: usize,
+    /// Of an event of KVM's, the vCPU that was loaded when it was last given a counter.
+    pub(crate) counts_for: Option<usize>,
     /// The CPU on which it has a counter.
     pub(crate) on: Option<usize>,
     /// The counter that it is on, or was.
@@ -75,6 +77,7 @@ impl Event {
             enabled: attributes & attribute::ENABLED != 0,
             error: false,
             home: if guest.is_some() { 0 } else { at.id },
+            counts_for: None,
             on: None,
             counter: 0,
             counted: 0,

@@ -42,6 +42,8 @@ struct OnCpu {
     astray: u64,
     /// How often something else than the host's kernel has begun to run.
     turn: u64,
+    /// The turn in which an event found no counter: in that, perf tries no further one (merge_sched_in's can_add_hw).
+    full: u64,
     /// Events have come or gone since their scheduling was last looked at.
     rescheduled: bool,
     /// The event that is read, and its times.
@@ -64,6 +66,7 @@ impl Events {
             counting: 0,
             astray: 0,
             turn: 1,
+            full: 0,
             rescheduled: false,
             reading: (0, 0, 0),
         };
@@ -157,19 +160,27 @@ impl Events {
     }
 
     /// Is there a counter on this CPU that an event could have, and no other has?
-    fn room_for(&self, event: &Event, at: &At<'_>) -> bool {
-        let features = at.cpu.registers().features();
-        let pairs = !features.has(PMUV3P5);
+    fn room_for(&self, id: u64, at: &At<'_>) -> bool {
+        let pairs = !at.cpu.registers().features().has(PMUV3P5);
         let taken =
             self.cpus[at.id].events.iter().enumerate().filter_map(|(n, &id)| Some((n, self.open.get(&id?)?)));
         let taken = taken.fold(0, |taken, (n, other)| taken | other.counters(n, pairs));
         let free = at.cpu.registers().implemented() & !taken;
+        let mut group = self.open.iter().filter(|(other, event)| **other == id || event.leader == id);
+        group.try_fold(free, |free, (_, event)| Self::placed_in(free, event, at)).is_some()
+    }
+
+    /// The counters of `free` that are left where an event gets one, or a pair; `None` where there is none for it.
+    fn placed_in(free: u64, event: &Event, at: &At<'_>) -> Option<u64> {
+        let features = at.cpu.registers().features();
+        let pairs = !features.has(PMUV3P5);
         let of_events = free & ((1 << CYCLE) - 1);
+        let lowest = |mask: u64, pair: u64| (mask != 0).then(|| free & !(pair << mask.trailing_zeros()));
         match event.number {
-            CPU_CYCLES if free >> CYCLE & 1 != 0 && !features.pmccntr_in_wfi => true,
-            INST_RETIRED if free >> INSTRUCTION & 1 != 0 => true,
-            _ if pairs && event.has(attribute::LONG) => of_events & of_events >> 1 & EVEN != 0,
-            _ => of_events != 0,
+            CPU_CYCLES if free >> CYCLE & 1 != 0 && !features.pmccntr_in_wfi => Some(free & !(1 << CYCLE)),
+            INST_RETIRED if free >> INSTRUCTION & 1 != 0 => Some(free & !(1 << INSTRUCTION)),
+            _ if pairs && event.has(attribute::LONG) => lowest(of_events & of_events >> 1 & EVEN, 0b11),
+            _ => lowest(of_events, 1),
         }
     }
 
@@ -280,6 +291,7 @@ impl Judge {
 
     /// An event has counter `n`: no other has.
     fn placed(&mut self, of: Kernel, id: u64, n: usize, at: &At<'_>) {
+        let loaded = self.hosts[at.id].loaded;
         let Events { open, cpus } = self.events(of);
         let cpu = &mut cpus[of.cpu];
         if n >= COUNTERS {
@@ -293,6 +305,9 @@ impl Judge {
         event.changed = None;
         event.had = true;
         event.waits = false;
+        if event.has(attribute::OF_KVM) {
+            event.counts_for = loaded.or(event.counts_for);
+        }
         if cpu.counting >> n & 1 != 0 {
             event.start(cpu.turn, at);
         }
@@ -322,8 +337,14 @@ impl Judge {
         }
         self.findings.premise(Invariant::I10);
         let Self { events, hosts, .. } = self;
+        let room = events.room_for(id, at);
         let event = &events.open[&id];
-        let Some(context) = hosts[at.id].loaded.filter(|_| had && events.room_for(event, at)) else { return };
+        let cpu = &mut events.cpus[at.id];
+        if !room {
+            cpu.full = cpu.turn;
+        }
+        let room = had && cpu.full != cpu.turn;
+        let Some(context) = hosts[at.id].loaded.filter(|_| room) else { return };
         let (register, since) = (Some(value_of(event.counter)), Some(event.off_since));
         let other = Party::Guest(context);
         let broken = Broken::new(Invariant::I10, Kind::EventPinned);
@@ -340,7 +361,8 @@ impl Judge {
         let unclear = std::mem::replace(&mut event.unclear, false);
         let on = event.on.is_some();
         let ((surely, possibly), changed, counter) = (event.read, event.changed, event.counter);
-        let (of_kvm, surplus) = (event.has(attribute::OF_KVM), count.wrapping_sub(surely) as i64);
+        let (of_kvm, counts_for) = (event.has(attribute::OF_KVM), event.counts_for);
+        let surplus = count.wrapping_sub(surely) as i64;
         let within = surplus >= 0 && surplus as u64 <= possibly.wrapping_sub(surely);
         // A difference is found once.
         event.counted = event.counted.wrapping_add(surplus as u64);
@@ -376,6 +398,7 @@ impl Judge {
         {
             let expected = if surplus < 0 { surely } else { possibly };
             let (invariant, other) = changed.map_or((whose, Party::Kvm), |one| (Invariant::I2, one.by));
+            let victim = counts_for.map_or(victim, Party::Guest);
             let broken = Broken { victim, other, window, ..Broken::new(invariant, Kind::EventCount) };
             let (register, since) = (Some(value_of(counter)), changed.map(|one| one.cycle));
             self.violated(Broken { register, since, expected, actual: count, ..broken }, at);

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use pmu::register::{Kind as Of, Register};
 use serde::{Deserialize, Serialize};
 
 use crate::counted::Counted;
@@ -290,11 +291,15 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// Is `other` the like of it: of the same invariant and kind, to the same victim?
+    /// Is `other` the like of it: of the same invariant and kind, between the same parties, of such a register?
     fn like(&self, other: &Self) -> bool {
-        (self.invariant, self.kind, self.victim, self.other)
-            == (other.invariant, other.kind, other.victim, other.other)
-            && self.register.is_some() == other.register.is_some()
+        (self.invariant, self.kind, self.victim, self.other, self.of())
+            == (other.invariant, other.kind, other.victim, other.other, other.of())
+    }
+
+    /// The kind of its register: one for all event counters, and one for all their types.
+    fn of(&self) -> Option<Of> {
+        self.register.and_then(Register::decode).map(|register| register.kind())
     }
 }
 

@@ -327,6 +327,26 @@ impl Guest {
         })
     }
 
+    /// Does an access of its own that has trapped, and is not done yet, write what makes its interrupt condition true?
+    #[must_use]
+    pub fn interrupts_by_write(&self, world: &World) -> bool {
+        let Some(Trapped { register, value, el, .. }) = self.trapped.filter(|trapped| trapped.write) else {
+            return false;
+        };
+        let Some(register) = Register::decode(register) else { return false };
+        let mut done = self.clone();
+        if !done.absent(register) && done.outcome(register, el, true) == Outcome::Executed {
+            done.write(world, register, el, value);
+        }
+        done.may_interrupt()
+    }
+
+    /// Is it PMXEVCNTR_EL0 by PMSELR_EL0.SEL = 31, which KVM takes for the cycle counter?
+    #[must_use]
+    pub fn selects_cycles(&self, register: Register) -> bool {
+        register.kind() == Of::Pmxevcntr && self.counter(register) == Some(CYCLE)
+    }
+
     /// Has the guest no such counter?
     #[must_use]
     pub fn absent(&self, register: Register) -> bool {

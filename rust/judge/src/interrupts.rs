@@ -95,6 +95,10 @@ impl Judge {
             self.findings.allows(Window::UnknownAfterReset, true, false);
             return;
         }
+        if guest.is_some_and(|guest| self.guests[guest].interrupts_by_write(at.world)) {
+            self.findings.allows(Window::TrappedWrite, true, false);
+            return;
+        }
         self.unfounded(Party::Host, None, at);
     }
 

@@ -1,6 +1,7 @@
 //! What KVM itself writes into a guest's registers on the CPU, and how it gets there: I6 and I7.
 
 use pmu::register::{Kind as Of, Register};
+use pmu::registers::CYCLE;
 
 use crate::finding::{Invariant, Kind};
 use crate::host::Host;
@@ -53,6 +54,8 @@ impl Judge {
             return;
         }
         self.findings.premise(Invariant::I7);
+        let n = Host::counter(at.cpu, register).unwrap_or(CYCLE);
+        let value = value & at.cpu.registers().counter_mask(n); // what it keeps of it
         if let Some(Difference { expected, mask, window }) = self.difference(guest, register, 1, value, 0, at)
         {
             let victim = Party::Guest(self.guests[guest].context);

@@ -115,8 +115,12 @@ impl Judge {
 
     /// A guest, or KVM, has written a register of the PMU's directly: what the host has is as it was.
     pub(crate) fn others_wrote(&mut self, by: Party, register: Register, value: u64, at: &At<'_>) {
-        let host = &self.hosts[at.id];
+        let host = &mut self.hosts[at.id];
         let mine = host.enabled();
+        if register.kind() == Of::Pmovsclr {
+            // The flag of a counter that the host has stopped, of the lower one of a pair say, which it lets be.
+            host.ideal.write(at.world, register, 2, value & !mine);
+        }
         if mine == 0 {
             return;
         }

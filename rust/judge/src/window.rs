@@ -34,6 +34,8 @@ pub enum Window {
     DeniedInMemory,
     /// See [`WINDOWS`].
     Identification,
+    /// See [`WINDOWS`].
+    TrappedWrite,
 }
 
 /// What a tolerance is.
@@ -52,7 +54,7 @@ pub struct Allowed {
 }
 
 /// All tolerances.
-pub const WINDOWS: [Allowed; 12] = [
+pub const WINDOWS: [Allowed; 13] = [
     Allowed {
         name: "unknown after reset",
         opened: "reset of the vCPU",
@@ -136,6 +138,13 @@ pub const WINDOWS: [Allowed; 12] = [
         closed: "its end",
         allowed: "what any CPU implements or what all do; CHAIN; none of bits 63 to 32, STALL_SLOT*, and PMMIR_EL1",
         source: "Linux arch/arm64/kvm/pmu-emul.c, kvm_pmu_get_pmceid(); sys_regs.c, pmmir is RAZ/WI",
+    },
+    Allowed {
+        name: "trapped write",
+        opened: "a guest's write traps",
+        closed: "KVM has done it, and goes back to the guest",
+        allowed: "an interrupt of a condition that is true after the write, and was not before it",
+        source: "interrupts are unmasked in handle_exit(): Linux arch/arm64/kvm/arm.c, kvm_arch_vcpu_ioctl_run()",
     },
 ];
 

@@ -256,13 +256,14 @@ fn kvm_that_writes_what_an_event_counts_changes_it() {
     board.kvm(Register::pmevtyper(3), 0);
     board.kvm(Register::pmevcntr(3), 0);
     assert_eq!(board.found(), []);
-    for register in [Register::pmevtyper(4), Register::pmevcntr(4)] {
-        board.kvm(register, 1 << 20);
-        assert_eq!(board.found(), [(Invariant::I2, Kind::HostState, Party::Kvm)]);
-    }
-    assert_eq!(board.first(Kind::HostState).times, 2);
+    let changed = (Invariant::I2, Kind::HostState, Party::Kvm);
+    board.kvm(Register::pmevcntr(4), 1 << 20);
+    assert_eq!(board.found(), [changed]);
+    board.kvm(Register::pmevtyper(4), 1 << 20);
+    assert_eq!(board.found(), [changed; 2], "one of the counter, and one of its type");
+    assert_eq!(board.first(Kind::HostState).times, 1);
     board.0.mark(0, 7, 0, 0).expect("it exists");
-    assert_eq!(board.first(Kind::HostState).times, 3, "found when the thread is switched out, too");
+    assert_eq!(board.first(Kind::HostState).times, 2, "found when the thread is switched out, too");
 }
 
 #[test]
@@ -443,5 +444,62 @@ fn time_running_grows_as_time_enabled_does_while_an_event_is_on_and_else_not() {
         }
         let expected = [(Invariant::I10, Kind::EventTimes, Party::Kvm)];
         assert_eq!(board.found(), expected[..found], "{on} {times:?}");
+    }
+}
+
+#[test]
+fn a_pinned_group_needs_counters_for_all_of_it() {
+    for (others, found) in [(COUNTERS - 1, 0), (COUNTERS - 2, 1)] {
+        let mut board = Board::new();
+        board.opens(1, attribute::PINNED | attribute::OF_TASK);
+        board.opens(2, attribute::OF_TASK);
+        board.note(note::EVENT_GROUP, 2 << 32 | 1);
+        board.note(note::EVENT_ON, 1 << 8);
+        board.note(note::EVENT_OFF, 1 << 8);
+        for n in 0..u64::from(others) {
+            board.opens(10 + n, 0);
+            board.note(note::EVENT_ON, (10 + n) << 8 | n);
+        }
+        board.loads(DIVIDED);
+        board.note(note::EVENT_ERROR, 1);
+        assert_eq!(board.found(), [(Invariant::I10, Kind::EventPinned, VM)][..found], "{others}");
+    }
+}
+
+#[test]
+fn where_an_event_has_found_no_counter_perf_tries_no_other_until_it_schedules_anew() {
+    for (runs, found) in [(false, 0), (true, 1)] {
+        let mut board = Board::of(PMUV3P1);
+        for (id, long) in [(1, attribute::LONG), (2, 0)] {
+            board.opens(id, attribute::PINNED | attribute::OF_TASK | long);
+        }
+        board.note(note::EVENT_ON, 2 << 8 | 1);
+        board.note(note::EVENT_OFF, 2 << 8 | 1);
+        for n in [0, 2, 4] {
+            board.opens(10 + n, 0);
+            board.note(note::EVENT_ON, (10 + n) << 8 | n);
+        }
+        board.loads(DIVIDED);
+        board.note(note::EVENT_ERROR, 1);
+        if runs {
+            board.works(GUEST, 1, 1);
+        }
+        board.note(note::EVENT_ERROR, 2);
+        assert_eq!(board.found(), [(Invariant::I10, Kind::EventPinned, VM)][..found]);
+    }
+}
+
+#[test]
+fn an_event_of_kvm_s_that_counts_wrongly_is_its_guest_s_loss() {
+    for (of_kvm, victim) in [(attribute::OF_KVM, VM), (0, Party::Host)] {
+        let mut board = Board::new();
+        board.loads(DIVIDED);
+        board.opens(1, of_kvm | attribute::EXCLUDE_HOST);
+        board.starts(1, 4, pmevtyper::U); // and leaves out the guest's EL0
+        board.works(GUEST, 0, 10);
+        board.reads(1, 4);
+        let count = board.first(Kind::EventCount);
+        assert_eq!((count.invariant, count.victim), (Invariant::I3, victim));
+        assert_eq!((count.expected, count.actual), (20, 0));
     }
 }

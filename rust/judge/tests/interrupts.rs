@@ -182,6 +182,58 @@ fn an_overflow_of_the_host_s_whose_flag_kvm_has_cleared_is_lost() {
 }
 
 #[test]
+fn a_flag_that_the_host_has_left_on_a_counter_of_nobody_s_may_be_cleared_by_kvm() {
+    for (stops, expected) in
+        [(true, vec![]), (false, vec![(Invariant::I5, Kind::LostInterrupt, Party::Host)])]
+    {
+        let mut machine = machine();
+        counts(&mut machine, 1 << 27);
+        writes(&mut machine, By::Software, &[(Of::Pmintenclr, 1 << 31)]);
+        machine.charge(0, 0, LEFT).expect("it exists");
+        if stops {
+            writes(&mut machine, By::Software, &[(Of::Pmcntenclr, 1 << 31)]);
+        }
+        writes(&mut machine, By::Kvm, &[(Of::Pmovsclr, 1 << 31)]);
+        writes(&mut machine, By::Software, &[(Of::Pmintenset, 1 << 31)]);
+        works_on(&mut machine, HOST, DELAY + 1);
+        let of_interrupts: Vec<_> =
+            found(&machine).into_iter().filter(|found| found.0 == Invariant::I5).collect();
+        assert_eq!(of_interrupts, expected);
+    }
+}
+
+/// The vCPU has a write trap, by which its flag is to interrupt or not, and KVM has not done it yet.
+fn has_trapped(register: Of, value: u64) -> Machine<Judge> {
+    let mut machine = machine();
+    loads(&mut machine, GUEST);
+    counts(&mut machine, 0);
+    writes(&mut machine, By::Software, &[(Of::Pmintenclr, u64::from(u32::MAX))]);
+    machine.charge(0, 0, LEFT).expect("it exists");
+    let hpmn_and_tpm = 4 | 1 << 6;
+    exits(&mut machine);
+    writes(&mut machine, By::Kvm, &[(Of::MdcrEl2, hpmn_and_tpm)]);
+    machine.set_running(0, GUEST, 1, 0).expect("it exists");
+    writes(&mut machine, By::Software, &[(register, value)]);
+    exits(&mut machine);
+    machine
+}
+
+#[test]
+fn the_host_may_be_interrupted_by_what_a_trapped_write_has_just_done_for_the_guest() {
+    for (register, value, expected) in [
+        (Of::Pmintenset, 1 << 31, vec![]),
+        (Of::Pmintenset, 1, vec![(Invariant::I5, Kind::SpuriousInterrupt, Party::Host)]),
+        (Of::Pmintenclr, 1 << 31, vec![(Invariant::I5, Kind::SpuriousInterrupt, Party::Host)]),
+    ] {
+        let mut machine = has_trapped(register, value);
+        machine.mark(0, HOST_PMU_IRQ, 0, 0).expect("it exists");
+        assert_eq!(found(&machine), expected, "{register:?} {value:#x}");
+        let uses = machine.observer().findings().windows().find(|(name, ..)| *name == "trapped write");
+        assert_eq!(uses.expect("it is there").1 > 0, expected.is_empty());
+    }
+}
+
+#[test]
 fn a_vcpu_that_blocks_with_its_interrupt_condition_true_has_lost_an_interrupt() {
     for (over, expected) in
         [(0, vec![]), (1, vec![(Invariant::I5, Kind::LostInterrupt, Party::Guest(GUEST))])]

@@ -191,7 +191,7 @@ def _counts_at_el1(pmu: GuestPmu, n: int, event: int) -> bool:
 
 async def _increment(context: PmuContext, n: int, overflows: int) -> bool:
     """Has it overflowed? Its flag is set as the hardware's own would be."""
-    count = await context.read(r.PMEVCNTR(n)) + 1
+    count = await context.read(r.PMEVCNTR(n)) + 1 & MASK64
     await context.write(r.PMEVCNTR(n), count)
     if count & overflows:
         return False

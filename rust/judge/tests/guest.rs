@@ -1,0 +1,150 @@
+//! What the judge says of what a guest reads, and of what KVM writes for it.
+
+use judge::finding::{Invariant, Kind, Party};
+use judge::{Judge, VcpuSetup, note};
+use pmu::burst::{Burst, Operation};
+use pmu::feature::{Features, PMUV3P4, PMUV3P5};
+use pmu::machine::{Costs, Machine};
+use pmu::observer::By;
+use pmu::register::{Kind as Of, Register};
+
+const HOST: usize = 0;
+const GUEST: usize = 1;
+const COUNTERS: u8 = 4;
+const TPM: u64 = 1 << 6; // MDCR_EL2
+
+/// A CPU with the host's kernel and a guest whose accesses trap, loaded, with `known` of its registers.
+struct Board(Machine<Judge>);
+
+impl Board {
+    fn new(pmuver: u8, denied: Vec<u16>, known: &[(Register, u64)]) -> Self {
+        let features = Features { counters: COUNTERS, pmuver, ..Features::default() };
+        let costs = Costs { mrs: 0, msr: 0, isb: 0 };
+        let mut machine = Machine::new(vec![features.clone()], &[], costs).expect("possible");
+        machine.add_profile(&[]).expect("possible");
+        machine.add_context(false);
+        machine.add_context(true);
+        let vcpu = VcpuSetup { context: GUEST, counters: COUNTERS, pmuver, denied };
+        let mut board = Self(machine.observed_by(Judge::new(&[features], vec![vcpu])));
+        board.0.set_running(0, HOST, 2, 0).expect("they exist");
+        for &(register, value) in known {
+            let operand = (GUEST as u64) << 16 | u64::from(register.encoding());
+            board.0.note(0, note::SET_ONE_REG, operand, value).expect("it exists");
+        }
+        board.0.note(0, note::VCPU_LOAD, GUEST as u64, 0).expect("it exists");
+        board.kvm(Register::of(Of::MdcrEl2), Some(u64::from(COUNTERS) | TPM));
+        board.0.note(0, note::VCPU_LOADED, GUEST as u64, 0).expect("it exists");
+        board
+    }
+
+    fn kvm(&mut self, register: Register, written: Option<u64>) {
+        self.0.access(0, register.encoding(), written).expect("it runs");
+    }
+
+    fn host_writes(&mut self, register: Register, value: u64) {
+        let mut burst = Burst::default();
+        burst.post(Operation::Msr, u32::from(register.encoding()), value);
+        self.0.execute_by(By::Software, 0, &mut burst, 0, false).expect("it runs");
+    }
+
+    /// The guest's read traps.
+    fn reads(&mut self, register: Register) {
+        self.0.set_running(0, GUEST, 1, 0).expect("they exist");
+        let mut burst = Burst::default();
+        burst.post_read(Operation::Mrs, u32::from(register.encoding()));
+        self.0.execute_by(By::Software, 0, &mut burst, 0, false).expect("it runs");
+        self.0.set_running(0, HOST, 2, 0).expect("they exist");
+    }
+
+    /// And is given this.
+    fn is_given(&mut self, value: u64) {
+        self.0.emulated(0, value).expect("it exists");
+    }
+
+    fn found(&self) -> Vec<(Invariant, Kind, Party)> {
+        let each = self.0.observer().findings().violations().iter();
+        each.map(|found| (found.invariant, found.kind, found.other)).collect()
+    }
+}
+
+#[test]
+fn what_a_counter_does_not_keep_of_a_value_is_no_other_value() {
+    let value = 1 << 32 | 5;
+    let restored = (Invariant::I7, Kind::Restored, Party::Kvm);
+    for (pmuver, written, expected) in [
+        (PMUV3P4, value, vec![]),
+        (PMUV3P4, 5, vec![]),
+        (PMUV3P4, value + 1, vec![restored]),
+        (PMUV3P5, value, vec![]),
+        (PMUV3P5, 5, vec![restored]),
+    ] {
+        let mut board = Board::new(pmuver, Vec::new(), &[(Register::pmevcntr(0), value)]);
+        board.kvm(Register::pmevcntr(0), Some(written));
+        assert_eq!(board.found(), expected, "PMUVer {pmuver}, {written:#x}");
+    }
+}
+
+#[test]
+fn what_is_left_on_the_cpu_is_seen_only_where_the_cpu_is_read() {
+    let counter = Register::pmevcntr(0);
+    for (kvm_reads, expected) in [(true, (Invariant::I1, Party::Host)), (false, (Invariant::I4, Party::Kvm))]
+    {
+        let mut board = Board::new(PMUV3P5, Vec::new(), &[(counter, 5)]);
+        board.host_writes(counter, 77);
+        board.reads(counter);
+        if kvm_reads {
+            board.kvm(counter, None);
+        }
+        board.is_given(77);
+        assert_eq!(board.found(), [(expected.0, Kind::GuestRead, expected.1)]);
+    }
+}
+
+#[test]
+fn an_event_that_is_denied_and_has_counted_is_seen_and_counts_that_are_gone_are_lost() {
+    let known = [(Register::pmevcntr(0), 5), (Register::pmevtyper(0), 8)];
+    for (given, expected) in [
+        (5, vec![]),
+        (6, vec![(Invariant::I1, Kind::GuestRead, Party::Kvm)]),
+        (4, vec![(Invariant::I4, Kind::GuestRead, Party::Kvm)]),
+    ] {
+        let mut board = Board::new(PMUV3P5, vec![8], &known);
+        board.reads(Register::pmevcntr(0));
+        board.is_given(given);
+        assert_eq!(board.found(), expected, "{given}");
+    }
+}
+
+#[test]
+fn pmxevcntr_by_a_selection_of_31_may_be_the_cycle_counter_as_it_should_be() {
+    let known = [(Register::of(Of::Pmselr), 31), (Register::of(Of::Pmccntr), 5)];
+    for (given, expected) in
+        [(0, vec![]), (5, vec![]), (4, vec![(Invariant::I4, Kind::GuestRead, Party::Kvm)])]
+    {
+        let mut board = Board::new(PMUV3P5, Vec::new(), &known);
+        for n in 0..COUNTERS {
+            let operand = (GUEST as u64) << 16 | u64::from(Register::pmevcntr(n).encoding());
+            board.0.note(0, note::SET_ONE_REG, operand, 9).expect("it exists");
+        }
+        board.reads(Register::of(Of::Pmxevcntr));
+        board.is_given(given);
+        assert_eq!(board.found(), expected, "{given}");
+    }
+}
+
+#[test]
+fn one_violation_stands_for_all_of_its_kind_of_register() {
+    let mut board = Board::new(
+        PMUV3P5,
+        Vec::new(),
+        &[(Register::pmevcntr(0), 5), (Register::pmevcntr(1), 5), (Register::of(Of::Pmccntr), 5)],
+    );
+    for register in [Register::pmevcntr(0), Register::of(Of::Pmccntr), Register::pmevcntr(1)] {
+        board.reads(register);
+        board.is_given(4);
+    }
+    let each = board.0.observer().findings().violations();
+    let times: Vec<_> = each.iter().map(|found| (found.register, found.times)).collect();
+    let encoding = |register: Register| Some(register.encoding());
+    assert_eq!(times, [(encoding(Register::pmevcntr(0)), 2), (encoding(Register::of(Of::Pmccntr)), 1)]);
+}
