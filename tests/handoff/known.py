@@ -71,6 +71,8 @@ KNOWN: Final = (
     Known("v8 v9", "I3 host_state", but("access arrival arrival-in-load last-death restore"), N19),
     Known("v6 v7", "I4 guest_entry", but("boot arrival arrival-in-load last-death restore"), N10),
     Known("v8", "I4 guest_entry", but("boot arrival arrival-in-load last-death"), N10),
+    Known("raw", "I4 guest_entry", "close", RAW),
+    Known("v1", "I4 guest_entry", "migration", TYPES),
     Known("raw", "I4 guest_read", "close", RAW),
     Known("v1", "I4 guest_read", "migration", TYPES),
     Known("v6", "I4 guest_read", but("boot arrival arrival-in-load last-death restore"), N10),
