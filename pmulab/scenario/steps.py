@@ -84,6 +84,9 @@ class _Cast:
         self.first = [sum(len(guest.vcpus) for guest in guests[:vm]) for vm in range(len(guests))]
         self.dead: dict[str, int] = {}  # VMs, and the number of the step
         self.sessions: dict[str, StepSpec] = {}  # that are open
+        self.switched: set[str] = set()  # vCPUs that have been switched to
+        self.waited: set[str] = set()  # those of them that may have blocked
+        self.offline: dict[int, int] = {}  # pCPUs, and the number of the step
 
     def party(self, table: Table, key: str, kinds: Sequence[str]) -> tuple[str, int]:
         """What kind of party `key` names, and its number. Raises UserError."""
@@ -200,7 +203,33 @@ def _step(number: int, table: Table, cast: _Cast) -> StepSpec:
         cast.dead[step.party] = number
     elif action.startswith("perf_"):
         step = _perf(number, table, step, cast)
+    _possible(number, table, step, kind, cast)
     return step
+
+
+_RUNNING: Final = ("mrs", "msr", "isb", "hvc", "wfi", "irq", "run", "preempt", "block")
+
+
+def _possible(number: int, table: Table, step: StepSpec, kind: str, cast: _Cast) -> None:
+    """Refuse what cannot be, whatever a design makes of the steps before. Raises UserError."""
+    if kind == _VCPU:
+        if step.action == "switch":
+            cast.switched.add(step.party)
+        elif step.action in _RUNNING and step.party not in cast.switched and step.at < 0:
+            table.refuse("party", f"{step.party} does not run yet", "switch to it before")
+        elif step.action == "wake" and step.party not in cast.waited:
+            table.refuse("party", f"{step.party} has not blocked", "block it before, or have it execute wfi")
+        if step.action in ("wfi", "block"):
+            cast.waited.add(step.party)
+    for key, pcpu in (("party", step.target if kind == _PCPU else -1), ("pcpu", step.pcpu)):
+        if step.action == "online":
+            if pcpu >= 0 and cast.offline.pop(pcpu, -1) < 0:
+                table.refuse("party", f"pCPU {pcpu} is online", "put an offline step before, or leave this out")
+        elif pcpu in cast.offline:
+            by = cast.offline[pcpu] + 1
+            table.refuse(key, f"pCPU {pcpu} is offline: step {by} has taken it there", "bring it online before")
+    if step.action == "offline":
+        cast.offline[step.target] = number
 
 
 def _has(what: _Action) -> str:

@@ -62,7 +62,8 @@ _ALL = (
     Invariant(
         "I9",
         "all of it holds under preemption, interrupts and migration",
-        "accesses for a vCPU on a pCPU that it is not loaded on, and a swap that somebody finds half done",
+        "accesses for a vCPU on a pCPU that it is not loaded on, a swap that somebody finds half done, and any "
+        "violation that vanishes without what a script injects",
     ),
     Invariant(
         "I10",
@@ -77,7 +78,8 @@ _ALL = (
     Invariant(
         "I12",
         "everybody makes progress",
-        "interrupts that are taken again and again, and accesses that are tried again, without anything else done",
+        "PMU interrupts that are taken again and again without anything else done, a lock that its own CPU waits for, "
+        "and an interrupt that is due where all wait",
     ),
 )
 

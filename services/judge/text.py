@@ -24,7 +24,7 @@ KINDS: Final = {
     "spurious_interrupt": "{victim} takes a PMU interrupt although it has no overflow flag set that interrupts",
     "misattributed_interrupt": "{victim} takes a PMU interrupt that is another's",
     "host_read": "{victim} reads {register} of an event of its own and finds what its filters do not allow",
-    "host_state": "{victim} has an event on {register}, which is not as it has set it up",
+    "host_state": "{victim} has set {register} up otherwise than it is",
     "host_placement": "{victim} has an event on a counter within {register}'s reach for a guest",
     "one_reg": "{victim} has another {register} than KVM_GET_ONE_REG gives",
     "restored": "{victim} is given a {register} that is neither what it wrote last nor what was read out of it",

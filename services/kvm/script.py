@@ -16,11 +16,12 @@ from services import state
 from services.experiment import StepSpec
 from services.kvm.board import Board
 from services.kvm.errors import SimulationError
+from services.kvm.host_steps import HostSteps
 from services.kvm.interruption import Interruptions, on_pcpu
 from services.kvm.pcpu import PCpu
 from services.kvm.preemption import Work, rest
 from services.kvm.stepped import SteppedPCpu, SteppedVCpu
-from services.kvm.stepping import HostSteps, ImpossibleStep, Outcome, VcpuSteps, VmSteps
+from services.kvm.stepping import ImpossibleStep, Outcome, VcpuSteps, VmSteps
 from services.kvm.vcpu import VCpu
 from services.kvm.vpmu import Design
 

@@ -7,8 +7,8 @@ from its program, but for this:
   overflow flag;
 - a flag that an interrupt handler of the guest's clears, in a program with interrupts: an overflow is handled before or
   after the program's next read;
-- counts and flags of an emulated PMU where the judge finds that it loses counts (I4), which it declares: a perf event
-  that is started anew by a guest's write leaves out EL0 up to the next vcpu_load.
+- counts and flags of an emulated PMU where the judge finds that it loses counts (I4): a perf event that is started anew
+  by a guest's write leaves out EL0 up to the next vcpu_load.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from services.judge.text import difference
 from services.result import Violation
 
 SHORT = ("guest.task.seconds=0.01",)
+USER_ACCESS = Path(__file__).parent / "scenarios" / "user-access.toml"
 POSTED = tuple(f"partitioned-v{n}" for n in range(1, 10))
 
 
@@ -93,6 +95,14 @@ def test_a_register_that_another_selects_is_accessed_behind_an_isb_but_in_v6_and
         texts = [seen.text for seen in one.before]
         selected = max(at for at, text in enumerate(texts) if text.startswith("MSR PMSELR_EL0"))
         assert "ISB" not in texts[selected:]
+
+
+@pytest.mark.parametrize("design", POSTED)
+def test_a_guest_s_pmuserenr_is_left_to_the_host_s_programs_by_v5_alone(design: str) -> None:
+    """B33: v5's trap set-up lets PMUSERENR_EL0 be for partitioned vCPUs, and its put does not bring the host's back."""
+    found = ran(str(USER_ACCESS), design)
+    left = [one for one in found.violations if (one.victim, one.register) == ("host", "PMUSERENR_EL0")]
+    assert bool(left) is (design == "partitioned-v5")
 
 
 def test_that_a_pinned_event_is_lost_is_what_an_axis_of_the_partition_gives_up() -> None:

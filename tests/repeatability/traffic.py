@@ -35,7 +35,7 @@ from services.experiment import (
 from services.host_perf import HostPerf
 from services.kvm import designs as kvm_designs
 from services.kvm.attendant import LocalSoftware
-from services.kvm.errors import SimulationError
+from services.kvm.errors import Livelock, SimulationError
 from services.kvm.simulation import Simulation
 from services.kvm.vpmu import DesignError
 from tests.kvm.scripted import INST_RETIRED, experiment
@@ -186,6 +186,8 @@ async def _of(machine: str, design: str) -> dict[str, str]:
         await made.result()
     except SimulationError as error:
         return {"log": made.board.machine.digest(), "error": type(error).__name__}
+    if made.hung:
+        return {"log": made.board.machine.digest(), "error": Livelock.__name__}
     return {
         "log": made.board.machine.digest(),
         "read": sha256(repr([guest.read for guest in guests]).encode()).hexdigest(),

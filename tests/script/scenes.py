@@ -31,7 +31,7 @@ def toml(steps: str) -> str:
         keys = [f'party = "{party}"', f'action = "{action}"']
         for operand in operands:
             key, _, value = operand.partition("=")
-            plain = value in ("true", "false") or value[:1].isdigit() or key == "rates"
+            plain = value in ("true", "false") or value[:1].isdigit() or value[:1] == "[" or key == "rates"
             keys.append(f"{key} = {value}" if plain else f'{key} = "{value}"')
         tables.append("\n".join(["[[step]]", *keys]))
     return "\n\n".join(tables) + "\n"

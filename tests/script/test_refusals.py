@@ -52,6 +52,17 @@ REFUSED = [
     (TWO_VMS, "vm1 kill\nvm1 kill", 2, "vm1 is no more", "before that"),
     (TWO_VMS, "vm1 kill\nhost perf_open name=a events=cycles thread=vm1/0", 2, "vm1 is no more", "before that"),
     (TWO_VMS, "vm1/0 switch\nvm1 create", 1, "vm1 has yet to be created, by step 2", "put that step before"),
+    (ONE_VM, "vm0/0 isb", 1, "vm0/0 does not run yet", "switch to it before"),
+    (TWO_VMS, "vm0/0 switch\nvm1/0 preempt", 2, "vm1/0 does not run yet", "switch to it before"),
+    (ONE_VM, "vm0/0 switch\nvm0/0 wake", 2, "vm0/0 has not blocked", "wfi"),
+    (FLOATING, "host/1 offline\nvm0/0 migrate pcpu=1", 2, "pCPU 1 is offline: step 1", "bring it online"),
+    (FLOATING, "host/1 offline\nhost/1 tick", 2, "pCPU 1 is offline: step 1", "bring it online"),
+    (FLOATING, "host/1 offline\nhost/1 offline", 2, "pCPU 1 is offline: step 1", "bring it online"),
+    (FLOATING, "host/1 online", 1, "pCPU 1 is online", "offline step before"),
+    (FLOATING, "host/1 offline\nhost/1 online\nhost/1 online", 3, "pCPU 1 is online", "offline step before"),
+    (FLOATING, "host sysfs reserved_host_counters=[1,2,3]", 1, "3 values for 2 pCPUs", "one for each"),
+    (ONE_VM, "host sysfs reserved_host_counters=7", 1, "pCPU 0 has 6 event counters", "from 0 to 6"),
+    (ONE_VM, "host/0 nmi", 1, "the host has no pseudo-NMIs", "host.pseudo_nmi = true"),
     (TWO_VMS, "vm1 create\nvm1 create", 2, "created by step 1 already", "leave one"),
 ]
 
@@ -89,16 +100,12 @@ def test_nobody_chooses_beside_steps(tmp_path: Path, table: str) -> None:
 
 # world, steps, of which the last cannot be
 IMPOSSIBLE = [
-    (ONE_VM, "vm0/0 isb", "vCPU 0 of vm0 does not run: switch to it before"),
     (ONE_VM, "vm0/0 switch\nvm0/0 preempt\nvm0/0 preempt", "does not run"),
     (TWO_VMS, "vm0/0 switch\nvm1/0 switch\nvm0/0 isb", "vCPU 0 of vm0 does not run"),
     (ONE_VM, "vm0/0 switch\nvm0/0 block\nvm0/0 switch", "vCPU 0 of vm0 is blocked: wake it before"),
-    (ONE_VM, "vm0/0 switch\nvm0/0 wake", "vCPU 0 of vm0 is not blocked"),
     (FLOATING, "vm0/0 switch\nvm0/0 migrate pcpu=1", "vCPU 0 of vm0 runs on pCPU 0: preempt it before"),
     (FLOATING, "vm0/0 migrate pcpu=0", "vCPU 0 of vm0 is on pCPU 0 already"),
-    (FLOATING, "host/1 offline\nvm0/0 migrate pcpu=1", "pCPU 1 is offline"),
-    (FLOATING, "host/1 offline\nhost/1 tick", "pCPU 1 is offline"),
-    (FLOATING, "host/1 online", "pCPU 1 is online"),
+    (ONE_VM, "vm0/0 switch\nvm0/0 wfi\nvm0/0 wake\nvm0/0 wake", "vCPU 0 of vm0 is not blocked"),
     (ONE_VM, "vm0/0 switch\nhost/0 run cycles=10", "vCPU 0 of vm0 runs on pCPU 0: preempt it before"),
     (ONE_VM, "vm0/0 switch\nhost/0 idle cycles=10", "vCPU 0 of vm0 runs on pCPU 0: preempt it before"),
 ]

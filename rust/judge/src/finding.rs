@@ -299,7 +299,7 @@ impl Violation {
 
     /// The kind of its register: one for all event counters, and one for all their types.
     fn of(&self) -> Option<Of> {
-        self.register.and_then(Register::decode).map(|register| register.kind())
+        self.register.and_then(Register::decode).map(Register::kind)
     }
 }
 

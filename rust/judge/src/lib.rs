@@ -353,6 +353,9 @@ impl Judge {
             self.left_kernel(&At { running: last, ..*at });
         }
         if !at.running.guest {
+            if at.running.el == 0 {
+                self.program_runs(at);
+            }
             return;
         }
         let Some(guest) = self.guest(at.running.context) else { return };

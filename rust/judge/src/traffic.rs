@@ -85,6 +85,21 @@ impl Judge {
         }
     }
 
+    /// A program of the host's runs on: what it may access at EL0 is what the host's kernel has set.
+    pub(crate) fn program_runs(&mut self, at: &At<'_>) {
+        let register = Register::of(Of::Pmuserenr);
+        let host = &self.hosts[at.id];
+        if !matches!(host.of_registers[register.id()], Party::Guest(_)) {
+            return; // nobody else has written it
+        }
+        let (expected, actual) = (host.ideal.read(register, 2), at.cpu.read(register, 2));
+        self.findings.premise(Invariant::I2);
+        if expected != actual {
+            let broken = Broken { expected, actual, ..Broken::new(Invariant::I2, Kind::HostState) };
+            self.violated(Broken { register: Some(register), ..broken }, at);
+        }
+    }
+
     fn compare_counter(&mut self, n: usize, actual: u64, kind: Kind, at: &At<'_>) {
         self.findings.premise(Invariant::I3);
         let expected = self.hosts[at.id].ideal.counter(n);

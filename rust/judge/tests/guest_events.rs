@@ -286,3 +286,21 @@ fn a_handover_is_kept_with_what_is_counted_after_it() {
     let note = found.before.iter().find(|seen| seen.did == Did::Note && seen.cycle == cycle);
     assert!(note.is_some_and(|seen| seen.a == u64::from(note::VCPU_PUT)));
 }
+
+#[test]
+fn a_program_of_the_host_s_may_access_what_the_host_s_kernel_has_set() {
+    for restored in [true, false] {
+        let mut board = Board::new();
+        board.kvm(Register::of(Of::Pmuserenr), 0xf);
+        board.runs(GUEST, 1, 10);
+        if restored {
+            board.kvm(Register::of(Of::Pmuserenr), 0);
+        }
+        board.puts();
+        board.runs(HOST, 0, 10);
+        let of_host = |found: &&(Invariant, Kind, Party)| found.2 == Party::Host;
+        let found: Vec<_> = board.found().iter().filter(of_host).copied().collect();
+        let broken = vec![(Invariant::I2, Kind::HostState, Party::Host)];
+        assert_eq!(found, if restored { vec![] } else { broken });
+    }
+}

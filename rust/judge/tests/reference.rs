@@ -219,8 +219,7 @@ fn both(steps: &[Step], rate: u64, flaw: u64) -> (String, String) {
             Step::Emulated { value } => machine.emulated(0, value).expect("it exists"),
             Step::Works { guest, cycles } => {
                 let (context, el) = guest.map_or((HOST, 2), |guest| (guest, 1));
-                machine.work(0, context, el, 0, 0).expect("it exists");
-                machine.charge(0, 0, cycles).expect("it exists");
+                machine.work(0, context, el, 0, cycles).expect("it exists");
                 runs(&mut machine, None);
             }
             Step::Entry { code } => {

@@ -139,10 +139,9 @@ impl Board {
         self.0.charge(0, 0, cycles).expect("it exists");
     }
 
-    /// As on a CPU to which no interrupt comes.
     pub fn works(&mut self, context: usize, el: u8, cycles: u64) {
-        self.0.work(0, context, el, 0, 0).expect("it exists");
-        self.passes(cycles);
+        let (done, ..) = self.0.work(0, context, el, 0, cycles).expect("it exists");
+        assert_eq!(done, cycles, "nothing on the CPU interrupts it");
         self.exits();
     }
 
