@@ -17,7 +17,7 @@
 //! | `events` | what the host's and guests' perf events count, and when: I3, I4, I10 |
 //! | `one_reg` | what a VMM reads and sets: I11 |
 //! | `restores` | what KVM writes for a guest: I6, I7 |
-//! | `views` | what a guest reads: I1, I4, I5, I7, I8 |
+//! | `views` | what a guest reads: I1, I4, I6, I7, I8 |
 //! | `interrupts` | when a guest and the host are interrupted: I5 |
 //! | `progress` | whether somebody gets anywhere: I12 |
 //! | `traffic` | what others write and the host's perf reads: I2, I3 |
