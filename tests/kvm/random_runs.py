@@ -57,7 +57,11 @@ class Found:
             self.windows[name] += window.uses
             self.edges[name] += window.edge
         for one in found["violations"]:
-            limits = OF_NO_LINUX.get(parse_design(self.design).name, set()) if one.victim != "host" else set()
+            limits = (
+                OF_NO_LINUX.get(parse_design(self.design).name.partition("-")[0], set())
+                if one.victim != "host"
+                else set()
+            )
             if one.counts and one.invariant not in limits:
                 self.undeclared.append((seed, one))
             else:

@@ -95,11 +95,15 @@ impl Judge {
             self.findings.allows(Window::UnknownAfterReset, true, false);
             return;
         }
-        if guest.is_some_and(|guest| self.guests[guest].interrupts_by_write(at.world)) {
-            self.findings.allows(Window::TrappedWrite, true, false);
-            return;
+        let mut window = None;
+        if let Some(guest) = guest.filter(|&guest| self.guests[guest].trapped.is_some_and(|one| one.write)) {
+            let by_write = self.guests[guest].interrupts_by_write(at.world);
+            if self.findings.allows(Window::TrappedWrite, by_write, true) {
+                return;
+            }
+            window = Some(Window::TrappedWrite);
         }
-        self.unfounded(Party::Host, None, at);
+        self.unfounded(Party::Host, window, at);
     }
 
     /// `victim` is interrupted, and has no interrupt condition that is true.

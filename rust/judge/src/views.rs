@@ -84,8 +84,12 @@ impl Judge {
         let victim = Party::Guest(at.running.context);
         let owner = self.hosts[at.id].owner(at.cpu, register);
         let left = extra != 0 && self.from_cpu && at.cpu.read(register, el) == actual;
+        let visible = of_host & self.guests[guest].ideal.registers().implemented();
         let (invariant, other) = match owner {
-            _ if extra & of_host != 0 => (Invariant::I1, Party::Host),
+            // Bits that it has not, or on the CPU just those that the host has of its counters.
+            _ if extra & of_host != 0 || visible != 0 && self.from_cpu && actual & mask == visible => {
+                (Invariant::I1, Party::Host)
+            }
             Some(owner) if left && owner != victim => (Invariant::I1, owner),
             _ if self.guests[guest].counts_denied(register) && actual.wrapping_sub(expected) >> 63 == 0 => {
                 (Invariant::I1, Party::Kvm)

@@ -123,6 +123,22 @@ const EDGES: &[Edge] = &[
         |board| board.mark(GUEST_PMU_IRQ),
     ),
     edge(
+        Window::TrappedWrite,
+        (Invariant::I5, Kind::SpuriousInterrupt),
+        |board| {
+            board.overflows();
+            board.sets(of(Of::Pmintenclr), CYCLE);
+            board.guest_writes(of(Of::Pmintenset), CYCLE);
+            board.exits();
+            board.mark(HOST_PMU_IRQ);
+        },
+        |board| {
+            board.guest_writes(of(Of::Pmintenset), 1);
+            board.exits();
+            board.mark(HOST_PMU_IRQ);
+        },
+    ),
+    edge(
         Window::StoppedByDriver,
         (Invariant::I3, Kind::EventCount),
         |board| {
