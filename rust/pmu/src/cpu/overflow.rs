@@ -166,6 +166,7 @@ mod tests {
             |times| overflows.since(times).map(|one| (one.counter, one.cycle - began)).collect::<Vec<_>>();
         assert_eq!((of(0), of(1), of(2)), (vec![(0, 10), (1, 30)], vec![(1, 30)], vec![]));
         for _ in 0..9 {
+            bench.write_to(Kind::Pmovsclr, 1);
             bench.write(Register::pmevcntr(0), ALMOST);
             bench.pass(1);
         }
