@@ -57,7 +57,7 @@ async def test_what_a_vmm_sets_is_what_it_reads_back(design: str) -> None:
     found = judgement(made)
     assert found["violations"] == []
     assert found["premises"]["I11"] == len(read)
-    viewed = read[-3:-1].count(0b111)  # else KVM has assigned what was set last
+    viewed = sum(value != 0b011 for value in read[-3:-1])  # else KVM has assigned what was set last
     assert found["windows"]["view set by userspace"] == {"uses": viewed, "edge": viewed}
 
 
