@@ -17,6 +17,9 @@ from services.result import Violation, judged
 class Judging:
     """Of one simulation. What the judge has seen is in the machine, and in its state."""
 
+    DERIVED = ("_machine", "_declared", "_known", "_parties", "_judged", "_stops", "_seen", "_last")
+    __slots__ = DERIVED
+
     def __init__(self, board: Board, design: Design, vcpus: Sequence[VCpu]) -> None:
         experiment = board.experiment
         self._machine = board.machine

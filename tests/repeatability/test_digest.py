@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from pmulab import scenario
-from pmulab.exit_status import FAILED, OK
+from pmulab.exit_status import OK, VIOLATED
 from services import embedded
 
 READER = str(Path(__file__).parent / "reader.toml")
@@ -88,5 +88,5 @@ def test_processes_give_the_digest_of_the_embedded_run_by_reservation(reservatio
 
 
 def test_processes_give_the_digest_of_the_embedded_run_if_a_program_is_killed() -> None:
-    killed = of(SIGILL, "partitioned-v4", topology="processes", trio_seed=random.randrange(2**32), status=FAILED)
+    killed = of(SIGILL, "partitioned-v4", topology="processes", trio_seed=random.randrange(2**32), status=VIOLATED)
     assert killed == here(SIGILL, "partitioned-v4")
