@@ -36,7 +36,7 @@ KINDS: Final = {
     "event_pinned": "{victim} has a pinned event that is enabled, and on no counter",
     "not_loaded": "{victim} is on a pCPU on which no vCPU of its own is loaded",
     "loaded_twice": "{victim} is loaded where another one is, or while it is elsewhere",
-    "half_swapped": "{victim} is entered amid vcpu_load or vcpu_put of {other} and finds {register} otherwise than it left it",
+    "half_swapped": "{victim} is entered amid vcpu_load or vcpu_put of {other}, and finds {register} changed",
     "livelock": "{victim} gets nowhere: interrupt follows interrupt",
     "deadlock": "{victim} gets nowhere: {deadlock}",
     "never_woken": "{victim} waits for its PMU interrupt, which is due, and nothing is left that could wake it",

@@ -119,7 +119,7 @@ def test_a_host_s_event_that_a_guest_can_reach_names_both_and_the_counters_as_su
 
 def test_a_half_done_swap_says_whose_it_is() -> None:
     one = found(kind="half_swapped", victim="host", other="vm:1")
-    assert "amid vcpu_load or vcpu_put of vm0/0 and finds PMEVCNTR0_EL0" in one.broken
+    assert "amid vcpu_load or vcpu_put of vm0/0, and finds PMEVCNTR0_EL0" in one.broken
 
 
 def test_what_a_write_of_mdcr_el2_stops_are_counters_and_no_value_of_it() -> None:
