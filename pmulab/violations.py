@@ -127,6 +127,7 @@ def in_full(one: Violation) -> str:
     lines = [
         f"{one.invariant} {one.kind}: {one.broken}",
         f"  pCPU {one.cpu}, cycle {one.cycle:,}{counter}{since}{times}",
+        f"  victim {_called(one.victim)}, other party {_called(one.other)}",
         *([f"  {one.compared}"] if one.compared else []),
         *([f"  counter {one.counter} was {_owners(one.owners)}"] if one.owners else []),
         "  no window was open" if one.window is None else f"  beyond the window {one.window!r}",

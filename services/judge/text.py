@@ -25,7 +25,7 @@ KINDS: Final = {
     "misattributed_interrupt": "{victim} takes a PMU interrupt that is another's",
     "host_read": "{victim} reads {register} of an event of its own and finds what its filters do not allow",
     "host_state": "{victim} has set {register} up otherwise than it is",
-    "host_placement": "{victim} has an event on a counter within {register}'s reach for a guest",
+    "host_placement": "{victim} has an event on {register}, which {other} can reach",
     "one_reg": "{victim} has another {register} than KVM_GET_ONE_REG gives",
     "restored": "{victim} is given a {register} that is neither what it wrote last nor what was read out of it",
     "unsynchronised": "{victim} is swapped by {register}, which a write without an ISB behind it selects",
@@ -33,18 +33,29 @@ KINDS: Final = {
     "event_times": "{victim} reads of a perf event a time_running beside a time_enabled that cannot be",
     "event_placement": "{victim} has two perf events on a counter, or one on two",
     "event_group": "{victim} has some events of a group on counters, and others not",
-    "event_pinned": "{victim} has a pinned event that is enabled, not in ERROR, and on no counter",
+    "event_pinned": "{victim} has a pinned event that is enabled, and on no counter",
     "not_loaded": "{victim} is on a pCPU on which no vCPU of its own is loaded",
     "loaded_twice": "{victim} is loaded where another one is, or while it is elsewhere",
-    "half_swapped": "{victim} is entered amid vcpu_load or vcpu_put and finds {register} otherwise than it left it",
+    "half_swapped": "{victim} is entered amid vcpu_load or vcpu_put of {other}, and finds {register} changed",
     "livelock": "{victim} gets nowhere: interrupt follows interrupt",
     "deadlock": "{victim} gets nowhere: {deadlock}",
     "never_woken": "{victim} waits for its PMU interrupt, which is due, and nothing is left that could wake it",
 }
 
+# Of MDCR_EL2 the host's driver writes HPME alone: what KVM's writes of the rest change is what the driver has set up.
+_BY_MDCR: Final = "{victim}'s counters do not go on as it has set them up, behind KVM's write of {register}"
+# By kind, what the other party has to do with it, where it is more than that what was found is its own.
+_OTHERS: Final = {
+    **dict.fromkeys(("host_read", "host_state", "event_count"), "by {}"),
+    "event_pinned": "{} has been given counters",
+    "host_placement": "",  # the sentence has it
+    "half_swapped": "",
+}
+
 # Kinds whose two numbers are something else than a register's value.
 _TIMES: Final = frozenset({"late_interrupt", "lost_interrupt", "never_woken"})
 _COUNTS: Final = frozenset({"event_count"})
+_MASKS: Final = frozenset({"host_placement"})  # of counters
 _NO_VALUES: Final = frozenset(
     {"undefined", "spurious_interrupt", "misattributed_interrupt", "unsynchronised", "event_group", "event_pinned"}
     | {"not_loaded", "loaded_twice", "deadlock"}
@@ -107,8 +118,11 @@ _WORDS: Final[dict[str, Callable[[int, int], str]]] = {
 def broken(violation: Violation, parties: Parties) -> str:
     """What is broken, in one sentence."""
     words = KINDS.get(violation.kind, f"{violation.kind}: {{register}} of {{victim}}")
+    if _of_mdcr(violation):
+        words = _BY_MDCR
     sentence = words.format(
         victim=_called(violation.victim, parties),
+        other=_called(violation.other, parties),
         register=register(violation) or "a register",
         deadlock=_deadlock(violation.actual),
         is_undefined="UNDEFINED, and must not be" if violation.actual else "executed, and must be UNDEFINED",
@@ -116,8 +130,14 @@ def broken(violation: Violation, parties: Parties) -> str:
     why = [_counted(counted, parties) for counted in violation.counted]
     counted = {counted.party for counted in violation.counted}
     if violation.other not in {NOBODY, KVM, violation.victim} | counted:
-        why.insert(0, f"it is {_called(violation.other, parties)}'s")
+        whose = _OTHERS.get(violation.kind, "it is {}'s").format(_called(violation.other, parties))
+        why[:0] = [whose] if whose else []
     return f"{sentence}: {'; '.join(why)}" if why else sentence
+
+
+def _of_mdcr(violation: Violation) -> bool:
+    """Its two numbers are not the register's: they are the host's counters that count, or overflow at 64 bits."""
+    return violation.kind == "host_state" and register(violation) == "MDCR_EL2"
 
 
 def _counted(counted: Counted, parties: Parties) -> str:
@@ -153,9 +173,17 @@ def compared(violation: Violation) -> str:
         return f"{actual:,} interrupts in a row, of which {expected:,} are allowed"
     if violation.kind in _TIMES:
         return f"expected within {expected:,} cycles, actual {actual:,}"
+    if violation.kind in _MASKS or _of_mdcr(violation):
+        return f"expected {_counters(expected)}, actual {_counters(actual)}"
     over = difference(expected, actual) if violation.counter is not None or violation.kind in _COUNTS else 0
     by = f": {abs(over):,} too {'many' if over > 0 else 'few'}" if over else ""
     return f"expected {expected:#x}, actual {actual:#x}{by}"
+
+
+def _counters(mask: int) -> str:
+    """Which, by their numbers."""
+    numbers = [str(n) for n in range(mask.bit_length()) if mask >> n & 1]
+    return f"counter{'s' * (len(numbers) > 1)} {', '.join(numbers)}" if numbers else "no counter"
 
 
 def difference(expected: int, actual: int) -> int:

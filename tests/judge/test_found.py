@@ -13,7 +13,7 @@ from services.cpu import ContextLock, EntryKind
 from services.judge import text
 from services.judge.types import Parties, Seen, Window, read
 from services.kvm.requests import MARK
-from services.registers import PMCNTENSET_EL0, PMCR_EL0, PMEVCNTR
+from services.registers import MDCR_EL2, PMCNTENSET_EL0, PMCR_EL0, PMEVCNTR
 from services.result import Victim, judged
 from tests.judge.found import VCPUS, judgement, violation
 
@@ -100,6 +100,33 @@ def test_a_sentence_says_whose_it_is_if_it_is_somebody_else_s() -> None:
     assert found(other="vm:1").broken == found(other="nobody").broken + ": it is vm0/0's"
     assert found(other="host").broken == found(other="nobody").broken + ": it is the host's"
     assert found(other="kvm").broken == found(other="vm:3").broken == found(other="nobody").broken
+
+
+def test_what_another_has_done_is_said_to_be_by_it_not_to_be_its_own() -> None:
+    changed = found(kind="host_state", victim="host", other="vm:1", register=PMCNTENSET_EL0, counter=None)
+    assert changed.broken == "the host has set PMCNTENSET_EL0 up otherwise than it is: by vm0/0"
+    pinned = found(kind="event_pinned", victim="host", other="vm:1")
+    assert pinned.broken == (
+        "the host has a pinned event that is enabled, and on no counter: vm0/0 has been given counters"
+    )
+
+
+def test_a_host_s_event_that_a_guest_can_reach_names_both_and_the_counters_as_such() -> None:
+    one = found(kind="host_placement", victim="host", other="vm:1", expected=0x3C0, actual=0x3C1)
+    assert one.broken == "the host has an event on PMEVCNTR0_EL0, which vm0/0 can reach"
+    assert one.compared == "expected counters 6, 7, 8, 9, actual counters 0, 6, 7, 8, 9"
+
+
+def test_a_half_done_swap_says_whose_it_is() -> None:
+    one = found(kind="half_swapped", victim="host", other="vm:1")
+    assert "amid vcpu_load or vcpu_put of vm0/0, and finds PMEVCNTR0_EL0" in one.broken
+
+
+def test_what_a_write_of_mdcr_el2_stops_are_counters_and_no_value_of_it() -> None:
+    changed: dict[str, Any] = {"register": MDCR_EL2, "counter": None, "victim": "host", "other": "kvm"}
+    one = found(kind="host_state", **changed, expected=0x40, actual=0)
+    assert one.broken == "the host's counters do not go on as it has set them up, behind KVM's write of MDCR_EL2"
+    assert one.compared == "expected counter 6, actual no counter"
 
 
 def test_a_deadlock_says_who_waits_for_what() -> None:

@@ -1,6 +1,8 @@
-"""No shipped scenario breaks an invariant that its designs do not declare to give up, nor it lists as known of them."""
+"""No shipped scenario or example of steps breaks what its designs do not declare to give up, nor it lists as known."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
@@ -9,9 +11,13 @@ from pmulab.designs import label
 from pmulab.embedded import run_embedded
 from tests.repeatability.recorded import SHORTER
 
+EXAMPLES = (Path(__file__).parents[2] / "examples" / "steps").glob("*.toml")
 
-@pytest.mark.parametrize("name", sorted(scenario.shipped()))
-def test_a_shipped_scenario_shows_what_it_says_and_ends_with_0(name: str) -> None:
+
+@pytest.mark.parametrize(
+    "name", [*sorted(scenario.shipped()), *map(str, sorted(EXAMPLES))], ids=lambda name: Path(name).stem
+)
+def test_a_scenario_shows_what_it_says_and_ends_with_0(name: str) -> None:
     loaded = scenario.load(name, overrides=SHORTER.get(name, ()))
     counted = {}
     for experiment in loaded.experiments:
