@@ -11,12 +11,16 @@ import pytest
 import trio
 
 from pmulab import scenario, topology
+from pmulab.designs import label
+from pmulab.embedded import run_embedded
 from services import embedded
+from services import result as results
 from services.embedded import Embedded
 from services.experiment import Experiment
 from tests.script.scenes import experiment
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "steps").glob("*.toml"))
+LIMITS = sorted((Path(__file__).parents[2] / "examples" / "steps" / "limits").glob("*.toml"))
 SCRIPTS = [*map(str, EXAMPLES), "handoff"]
 
 
@@ -27,13 +31,23 @@ def experiments(script: str) -> tuple[Experiment, ...]:
     return loaded.experiments
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: Path(script).stem)
-async def test_in_processes_it_has_the_digest_that_it_has_embedded(script: str) -> None:
+@pytest.mark.parametrize("script", [*SCRIPTS, *map(str, LIMITS)], ids=lambda script: Path(script).stem)
+async def test_in_processes_it_gives_and_breaks_what_it_does_embedded(script: str) -> None:
     for of in experiments(script):
-        result = await topology.run(of, lambda share, seconds: None)
-        (run,) = result.runs
-        alone = await embedded.run(of)
-        assert (run.digest, len(run.steps)) == (alone["digest"], len(alone["steps"]))
+        (run,) = (await topology.run(of, lambda share, seconds: None)).runs
+        (alone,) = results.of(of, await embedded.run(of), "embedded").runs
+        assert (run.digest, run.steps, run.violations) == (alone.digest, alone.steps, alone.violations)
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, *map(str, LIMITS)], ids=lambda script: Path(script).stem)
+def test_what_counts_of_what_an_example_breaks_is_on_its_page(script: str) -> None:
+    """docs/counterexamples.md says which of them end with exit status 3."""
+    counting = {"denied-event": {"partitioned-v1"}, "instruction-counter": {"partitioned-v8"}}
+    found = set()
+    for of in experiments(script):
+        (run,) = run_embedded(of, lambda *_: None).runs
+        found |= {label(of.design)} if any(one.counts for one in run.violations) else set()
+    assert found == counting.get(Path(script).stem, set())
 
 
 async def finished(lab: Embedded) -> dict[str, Any]:
