@@ -196,8 +196,7 @@ impl Events {
         self.cpus[cpu].events[n].and_then(|id| self.open.get(&id)).is_none_or(Event::admits_guests)
     }
 
-    /// A vCPU is put: what had to wait for its counters need not any more.
-    /// Does one still wait?
+    /// A vCPU is put. Did an event wait for its counters, which need not wait any more?
     pub(crate) fn vcpu_is_put(&mut self, cpu: usize) -> bool {
         self.cpus[cpu].rescheduled = true;
         self.open.values().any(|event| event.waits && event.home == cpu)

@@ -5,7 +5,7 @@ use pmu::access::Outcome;
 use pmu::cpu::Cpu;
 use pmu::field::pmcr;
 use pmu::register::{Kind as Of, Register};
-use pmu::registers::CYCLE;
+use pmu::registers::{CYCLE, INSTRUCTION};
 
 use crate::finding::{Invariant, Kind, Party};
 use crate::host::{Change, Host};
@@ -45,7 +45,7 @@ fn written(cpu: &Cpu, register: Register) -> Option<usize> {
     match register.kind() {
         Of::Pmevtyper => Some(usize::from(register.index())),
         Of::Pmccfiltr => Some(CYCLE),
-        Of::Pmicfiltr => Some(CYCLE + 1),
+        Of::Pmicfiltr => Some(INSTRUCTION),
         Of::Pmxevtyper => Some(cpu.read(Register::of(Of::Pmselr), 2) as usize & 31),
         _ => Host::counter(cpu, register),
     }
