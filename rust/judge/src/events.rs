@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use pmu::feature::PMUV3P5;
 use pmu::field::{mdcr_el2, pmcr};
 use pmu::register::{Kind as Of, Register};
-use pmu::registers::{COUNTERS, CPU_CYCLES, CYCLE, INSTRUCTION};
+use pmu::registers::{COUNTERS, CPU_CYCLES, CYCLE, INST_RETIRED, INSTRUCTION};
 use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
@@ -19,13 +19,15 @@ use crate::host::{Change, Host};
 use crate::note::{self, attribute};
 use crate::traffic::{bits, value_of};
 use crate::window::Window;
-use crate::{At, Broken, Judge};
-
-/// What counts on PMICNTR_EL0, where there is one.
-const INST_RETIRED: u16 = 8;
+use crate::{At, Broken, EVENT_COUNTERS, Judge};
 
 /// Counters that are the lower one of a pair.
 const EVEN: u64 = 0x5555_5555;
+
+/// Does an event of 64 bits take two counters?
+fn pairs(at: &At<'_>) -> bool {
+    !at.cpu.registers().features().has(PMUV3P5)
+}
 
 /// What is on the counters of a CPU, or of a vCPU.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -161,7 +163,7 @@ impl Events {
 
     /// Is there a counter on this CPU that an event could have, and no other has?
     fn room_for(&self, id: u64, at: &At<'_>) -> bool {
-        let pairs = !at.cpu.registers().features().has(PMUV3P5);
+        let pairs = pairs(at);
         let taken =
             self.cpus[at.id].events.iter().enumerate().filter_map(|(n, &id)| Some((n, self.open.get(&id?)?)));
         let taken = taken.fold(0, |taken, (n, other)| taken | other.counters(n, pairs));
@@ -173,13 +175,12 @@ impl Events {
     /// The counters of `free` that are left where an event gets one, or a pair; `None` where there is none for it.
     fn placed_in(free: u64, event: &Event, at: &At<'_>) -> Option<u64> {
         let features = at.cpu.registers().features();
-        let pairs = !features.has(PMUV3P5);
-        let of_events = free & ((1 << CYCLE) - 1);
+        let of_events = free & EVENT_COUNTERS;
         let lowest = |mask: u64, pair: u64| (mask != 0).then(|| free & !(pair << mask.trailing_zeros()));
         match event.number {
             CPU_CYCLES if free >> CYCLE & 1 != 0 && !features.pmccntr_in_wfi => Some(free & !(1 << CYCLE)),
             INST_RETIRED if free >> INSTRUCTION & 1 != 0 => Some(free & !(1 << INSTRUCTION)),
-            _ if pairs && event.has(attribute::LONG) => lowest(of_events & of_events >> 1 & EVEN, 0b11),
+            _ if pairs(at) && event.has(attribute::LONG) => lowest(of_events & of_events >> 1 & EVEN, 0b11),
             _ => lowest(of_events, 1),
         }
     }

@@ -17,6 +17,7 @@ use crate::counted::Counted;
 use crate::events::Events;
 use crate::known::{Field, Known};
 use crate::window::Window;
+use crate::{EVENT_COUNTERS, resets};
 
 /// A guest's access that has trapped and is not emulated yet.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -198,10 +199,8 @@ impl Guest {
             Of::Pmcr => {
                 self.write(world, register, 1, value & !(pmcr::P | pmcr::C | pmcr::N));
                 self.written.user_pmcr = value & (pmcr::P | pmcr::C);
-                let events = if value & pmcr::P != 0 { (1 << CYCLE) - 1 } else { 0 };
-                let cycles = if value & pmcr::C != 0 { 1 << CYCLE } else { 0 };
-                self.known.leave_open(Window::UserView, Field::Counters, events | cycles);
-                return events | cycles != 0;
+                self.known.leave_open(Window::UserView, Field::Counters, resets(value));
+                return resets(value) != 0;
             }
             _ => {
                 self.write(world, register, 1, value);
@@ -424,7 +423,7 @@ impl Guest {
 
     /// What the counters of `mask` have counted up to now is not known, nor then what those above have that chain.
     fn forget(&mut self, mask: u64) {
-        let mask = mask | mask << 1 & ((1 << CYCLE) - 1);
+        let mask = mask | mask << 1 & EVENT_COUNTERS;
         self.known.forget(Field::Counters, mask);
         self.known.forget(Field::Flags, mask);
     }
@@ -605,7 +604,7 @@ impl Guest {
             effective = self.effective(counter, value);
         }
         if register.kind() == Of::Pmswinc {
-            self.forget(value & !self.known.counting() & ((1 << CYCLE) - 1));
+            self.forget(value & !self.known.counting() & EVENT_COUNTERS);
         }
         let known = &mut self.known;
         match (register.kind(), Field::of(register.kind())) {
@@ -620,12 +619,7 @@ impl Guest {
                     known.leave_open(Window::ShortCycles, Field::Flags, 1 << CYCLE);
                 }
                 known.long_cycles = value & pmcr::LC != 0;
-                if value & pmcr::P != 0 {
-                    known.settle(Field::Counters, (1 << CYCLE) - 1);
-                }
-                if value & pmcr::C != 0 {
-                    known.settle(Field::Counters, 1 << CYCLE);
-                }
+                known.settle(Field::Counters, resets(value));
             }
             (_, Some(field @ (Field::Counters | Field::Types))) => known.settle(field, 1 << counter),
             (_, Some(field)) => known.settle(field, value),

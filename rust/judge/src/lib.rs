@@ -76,6 +76,12 @@ const TASK_OUT: u16 = 7;
 /// All but PMCCNTR_EL0 and PMICNTR_EL0.
 const EVENT_COUNTERS: u64 = (1 << CYCLE) - 1;
 
+/// The counters that a write of PMCR_EL0 resets, of those that it reaches.
+fn resets(pmcr: u64) -> u64 {
+    (if pmcr & pmcr::P != 0 { EVENT_COUNTERS } else { 0 })
+        | (if pmcr & pmcr::C != 0 { 1 << CYCLE } else { 0 })
+}
+
 /// What a VMM does before anything runs on a CPU is seen there.
 const BEFORE_BOOT: Running = Running { context: 0, tally: 0, el: 2, guest: false, class: Class::HostEl2 };
 
@@ -468,9 +474,7 @@ impl Judge {
         if changes_counting(register.kind()) {
             host.counted.runs(Self::party(By::Software, at.running), at.cpu);
             if register.kind() == Of::Pmcr {
-                let reset = if value & pmcr::P != 0 { EVENT_COUNTERS } else { 0 }
-                    | if value & pmcr::C != 0 { 1 << CYCLE } else { 0 };
-                for n in bits(reset & at.cpu.registers().access_mask(at.running.el)) {
+                for n in bits(resets(value) & at.cpu.registers().access_mask(at.running.el)) {
                     host.counted.written(n, at.cpu.now());
                 }
             }
