@@ -29,14 +29,19 @@ PMUSERENR_EL0: Final = encoding(3, 3, 9, 14, 0)
 PMOVSSET_EL0: Final = encoding(3, 3, 9, 14, 3)
 PMICNTR_EL0: Final = encoding(3, 3, 9, 4, 0)
 PMICFILTR_EL0: Final = encoding(3, 3, 9, 6, 0)
+PMZR_EL0: Final = encoding(3, 3, 9, 13, 4)
 PMINTENSET_EL1: Final = encoding(3, 0, 9, 14, 1)
 PMINTENCLR_EL1: Final = encoding(3, 0, 9, 14, 2)
+PMUACR_EL1: Final = encoding(3, 0, 9, 14, 4)
+PMECR_EL1: Final = encoding(3, 0, 9, 14, 5)
 PMMIR_EL1: Final = encoding(3, 0, 9, 14, 6)
 PMCCFILTR_EL0: Final = encoding(3, 3, 14, 15, 7)
 MDCR_EL2: Final = encoding(3, 4, 1, 1, 1)
 HCR_EL2: Final = encoding(3, 4, 1, 1, 0)
 HDFGRTR_EL2: Final = encoding(3, 4, 3, 1, 4)
 HDFGWTR_EL2: Final = encoding(3, 4, 3, 1, 5)
+HDFGRTR2_EL2: Final = encoding(3, 4, 3, 1, 0)
+HDFGWTR2_EL2: Final = encoding(3, 4, 3, 1, 1)
 ICC_SGI1R_EL1: Final = encoding(3, 0, 12, 11, 5)
 
 EVENT_COUNTERS: Final = 31  # that the architecture has room for
@@ -89,6 +94,7 @@ PMUVER_NONE: Final = (0x0, 0xF)  # no PMU, or none of the architecture's
 PMUVER_P1: Final = 4
 PMUVER_P4: Final = 5
 PMUVER_P5: Final = 6
+PMUVER_P9: Final = 9
 
 # PMCR_EL0
 PMCR_E: Final = 1 << 0
@@ -142,6 +148,10 @@ HDFGRTR_PMMIR: Final = 1 << 22
 HDFGRTR_PMCEIDN: Final = 1 << 58
 HDFGRTR_PMU: Final = 0xFF << 12 | HDFGRTR_PMMIR | 1 << 57 | HDFGRTR_PMCEIDN  # all of the PMU
 HDFGWTR_PMU: Final = 0x3FF << 12 | 1 << 57
+
+# HDFGRTR2_EL2 and HDFGWTR2_EL2: 0 traps. All of the PMU: PMECR_EL1, PMICNTR_EL0, PMICFILTR_EL0, PMUACR_EL1; PMZR_EL0
+HDFGRTR2_PMU: Final = 1 << 0 | 1 << 2 | 1 << 3 | 1 << 4
+HDFGWTR2_PMU: Final = HDFGRTR2_PMU | 1 << 21
 
 # Events that the architecture itself uses
 SW_INCR: Final = 0x0000

@@ -7,23 +7,26 @@ the host's events are flipped, and before a design swaps anything. Two kernels: 
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from services import registers as r
 from services._pmu import Burst
 from services.cpu import Eventual
+from services.experiment import CpuSpec
 from services.kvm.guest_pmu import USERENR_ALL
 from services.kvm.irqs import Irqs
 from services.kvm.vpmu import KvmVcpu
 
 
 class FineGrained(NamedTuple):
-    """HDFGRTR_EL2 and HDFGWTR_EL2."""
+    """HDFGRTR_EL2 and HDFGWTR_EL2, and whether HDFGRTR2_EL2 and HDFGWTR2_EL2 (FEAT_FGT2), where a 0 traps, are set to
+    hide what no guest has: PMICNTR_EL0, PMICFILTR_EL0, PMUACR_EL1, PMZR_EL0 and PMECR_EL1."""
 
     reads: int = 0
     writes: int = 0
+    hides: bool = False
 
 
 NONE = FineGrained()
@@ -37,6 +40,8 @@ class HostTraps:
     mdcr: int = 0
     reads: int = 0
     writes: int = 0
+    reads2: int = 0
+    writes2: int = 0
 
     def load_6_12(
         self, vcpu: KvmVcpu, mdcr: int, fine: FineGrained = NONE, *, selr_and_userenr: bool = True
@@ -45,15 +50,17 @@ class HostTraps:
         burst = Burst()
         if selr_and_userenr:
             _selr_and_userenr(burst)
-        found = burst.mrs(r.MDCR_EL2)
+        found = [burst.mrs(r.MDCR_EL2)]
         burst.msr(r.MDCR_EL2, mdcr)
         if vcpu.spec.fgt:
-            burst.mrs(r.HDFGRTR_EL2)
+            found.append(burst.mrs(r.HDFGRTR_EL2))
             if fine.reads:
                 burst.msr(r.HDFGRTR_EL2, fine.reads)
-            burst.mrs(r.HDFGWTR_EL2)
+            found.append(burst.mrs(r.HDFGWTR_EL2))
             if fine.writes:
                 burst.msr(r.HDFGWTR_EL2, fine.writes)
+        if fine.hides:
+            found += _hide(vcpu.spec, burst)
         return self._irqs_off(vcpu, burst, found)
 
     def put_6_12(self, vcpu: KvmVcpu, fine: FineGrained = NONE, *, userenr: bool = True) -> Eventual[None]:
@@ -66,19 +73,23 @@ class HostTraps:
             burst.msr(r.HDFGRTR_EL2, self.reads)
         if vcpu.spec.fgt and fine.writes:
             burst.msr(r.HDFGWTR_EL2, self.writes)
+        if fine.hides:
+            self._show(vcpu, burst)
         return self._irqs_off(vcpu, burst)
 
     def load_2026(self, vcpu: KvmVcpu, mdcr: int, fine: FineGrained = NONE) -> Eventual[None]:
-        """MDCR_EL2 first, and the fine-grained traps as the vCPU has them, whatever these are."""
+        """MDCR_EL2 first, and the fine-grained traps as the vCPU has them, whatever these are; what the VM has not is
+        hidden (`fgu`)."""
         burst = Burst()
-        found = burst.mrs(r.MDCR_EL2)
+        found = [burst.mrs(r.MDCR_EL2)]
         burst.msr(r.MDCR_EL2, mdcr)
         _selr_and_userenr(burst)
         if vcpu.spec.fgt:
-            burst.mrs(r.HDFGRTR_EL2)
+            found.append(burst.mrs(r.HDFGRTR_EL2))
             burst.msr(r.HDFGRTR_EL2, fine.reads)
-            burst.mrs(r.HDFGWTR_EL2)
+            found.append(burst.mrs(r.HDFGWTR_EL2))
             burst.msr(r.HDFGWTR_EL2, fine.writes)
+        found += _hide(vcpu.spec, burst)
         return self._irqs_off(vcpu, burst, found)
 
     def put_2026(self, vcpu: KvmVcpu) -> Eventual[None]:
@@ -88,31 +99,51 @@ class HostTraps:
         if vcpu.spec.fgt:
             burst.msr(r.HDFGRTR_EL2, self.reads)
             burst.msr(r.HDFGWTR_EL2, self.writes)
+        self._show(vcpu, burst)
         return self._irqs_off(vcpu, burst)
 
-    def _irqs_off(self, vcpu: KvmVcpu, burst: Burst, mdcr: int = -1) -> Eventual[None]:
-        """__vcpu_load_activate_traps, __vcpu_put_deactivate_traps: within local_irq_save(). `mdcr`: where in a load the
-        host's MDCR_EL2 is read."""
+    def _show(self, vcpu: KvmVcpu, burst: Burst) -> None:
+        if vcpu.spec.fgt > 1:
+            burst.msr(r.HDFGRTR2_EL2, self.reads2)
+            burst.msr(r.HDFGWTR2_EL2, self.writes2)
+
+    def _irqs_off(self, vcpu: KvmVcpu, burst: Burst, found: Sequence[int] = ()) -> Eventual[None]:
+        """__vcpu_load_activate_traps, __vcpu_put_deactivate_traps: within local_irq_save(). `found`: where in a load
+        the host's MDCR_EL2 is read, and the fine-grained traps."""
         irqs = vcpu.local_irq_save()
         values = vcpu.kvm(burst)
         if not isinstance(values, list):
-            return self._interrupted(vcpu, values, irqs, mdcr)
+            return self._interrupted(vcpu, values, irqs, found)
         vcpu.irqs = irqs
-        if mdcr >= 0:
-            self._keep(values, mdcr)
+        self._keep(values, found)
         return None
 
-    async def _interrupted(self, vcpu: KvmVcpu, values: Coroutine[Any, Any, list[int]], irqs: Irqs, mdcr: int) -> None:
+    async def _interrupted(
+        self, vcpu: KvmVcpu, values: Coroutine[Any, Any, list[int]], irqs: Irqs, found: Sequence[int]
+    ) -> None:
         """By a pseudo-NMI."""
-        found = await values
+        read = await values
         vcpu.irqs = irqs
-        if mdcr >= 0:
-            self._keep(found, mdcr)
+        self._keep(read, found)
 
-    def _keep(self, values: list[int], mdcr: int) -> None:
-        self.mdcr = values[mdcr]
-        if len(values) > mdcr + 2:
-            self.reads, self.writes = values[-2:]
+    def _keep(self, values: list[int], found: Sequence[int]) -> None:
+        if found:
+            self.mdcr = values[found[0]]
+        if len(found) > 1:
+            self.reads, self.writes = values[found[1]], values[found[2]]
+        if len(found) > 3:
+            self.reads2, self.writes2 = values[found[3]], values[found[4]]
+
+
+def _hide(cpu: CpuSpec, burst: Burst) -> list[int]:
+    """Where in the burst what was there is read."""
+    if cpu.fgt < 2:
+        return []
+    reads2 = burst.mrs(r.HDFGRTR2_EL2)
+    burst.msr(r.HDFGRTR2_EL2, 0)
+    writes2 = burst.mrs(r.HDFGWTR2_EL2)
+    burst.msr(r.HDFGWTR2_EL2, 0)
+    return [reads2, writes2]
 
 
 def _selr_and_userenr(burst: Burst) -> None:

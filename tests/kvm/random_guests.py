@@ -33,6 +33,7 @@ OTHERS = (
     r.PMCEID1_EL0,
     r.PMMIR_EL1,
 )
+ABSENT_REGISTERS = (r.PMICNTR_EL0, r.PMICFILTR_EL0, r.PMZR_EL0, r.PMUACR_EL1, r.PMECR_EL1)  # from any guest
 FILTERS = (0, 0, 0, r.PMEVTYPER_P, r.PMEVTYPER_U, r.PMEVTYPER_P | r.PMEVTYPER_U, r.PMEVTYPER_NSK, r.PMEVTYPER_NSH)
 TYPES = {r.PMXEVTYPER_EL0, r.PMCCFILTR_EL0, *(r.PMEVTYPER(n) for n in range(r.EVENT_COUNTERS))}
 
@@ -148,4 +149,6 @@ class RandomGuest(Scripted):
             return r.PMEVCNTR(n)
         if choice < 0.35:
             return r.PMEVTYPER(n)
+        if choice > 0.97:
+            return rng.choice(ABSENT_REGISTERS)
         return rng.choice(VIEWS if choice < 0.65 else OTHERS)

@@ -56,9 +56,10 @@ class RandomWorld:
         cpu = CpuSpec(
             model="test",
             counters=counters,
-            pmuver=rng.choice((1, 4, 5, 6, 6, 7, 8)),
+            pmuver=rng.choice((1, 4, 5, 6, 6, 7, 8, r.PMUVER_P9)),
             fgt=rng.choice((0, 1, 1, 2)),
             hpmn0=rng.random() < 0.3,
+            icntr=rng.random() < 0.2,
             pmi_delay=rng.choice((0, 0, 1, 30)),
         )
         pcpus = rng.choice((1, 1, 2))

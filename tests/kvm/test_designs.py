@@ -144,10 +144,13 @@ def test_an_axis_that_changes_nothing_beside_another_says_so() -> None:
     assert made.fallbacks == ["reservation=static squeezes no event of the host: pinned=error changes nothing"]
 
 
-async def test_icntr_is_hidden_by_fgt2_or_by_trapping_everything() -> None:
+@pytest.mark.parametrize(("icntr", "shown"), [(True, "PMICNTR_EL0"), (False, "PMUACR_EL1")])
+async def test_what_no_guest_has_is_hidden_by_fgt2_or_by_trapping_everything(icntr: bool, shown: str) -> None:
     for fgt, untrapped in ((1, False), (2, True)):
-        cpu = CpuSpec(model="x", counters=6, pmuver=9, fgt=fgt, icntr=True)
+        cpu = CpuSpec(model="x", counters=6, pmuver=9, fgt=fgt, icntr=icntr)
         made, guest, _, _ = await ran(experiment("partitioned", counters=4, cpu=cpu, axes=EAGER))
+        fallback = [f"x has no FEAT_FGT2 to hide {shown} with: every PMU access traps"]
+        assert made.fallbacks == ([] if untrapped else fallback)
         assert (r.PMCR_EL0 not in {key >> 1 for key in made.vcpus[0].traps}) is untrapped
         assert guest.count == WORK // 2
 

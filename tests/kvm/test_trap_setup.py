@@ -3,7 +3,7 @@
 import pytest
 
 from services import registers as r
-from services.cpu import Cpu, Entry, Notice, Timer
+from services.cpu import Cpu, Entry, Notice, Timer, awaited
 from services.experiment import CpuSpec
 from services.kvm import designs
 from services.kvm.trap_setup import FineGrained, HostTraps
@@ -12,6 +12,7 @@ from tests.kvm.scripted import Scripted, experiment, simulation
 from tests.kvm.stub_vcpu import StubVcpu
 
 FGT = CpuSpec(model="test", counters=6, pmuver=6, fgt=1)
+FGT2 = CpuSpec(model="test", counters=6, pmuver=9, fgt=2, icntr=True, hpmn0=True, reserved_host_counters=2)
 NO_FGT = CpuSpec(model="test", counters=6, pmuver=6)
 SELR_AND_USERENR = ["w PMSELR_EL0", "r PMUSERENR_EL0", "w PMUSERENR_EL0"]
 MDCR = ["r MDCR_EL2", "w MDCR_EL2"]
@@ -84,6 +85,38 @@ async def test_the_kernels_of_2026_begin_with_mdcr_el2_and_write_the_fine_graine
     host.put_2026(vcpu)
     assert vcpu.tell() == ["w MDCR_EL2", "w PMUSERENR_EL0", "w HDFGRTR_EL2", "w HDFGWTR_EL2"]
     assert (vcpu.peek(r.MDCR_EL2), vcpu.peek(r.HDFGRTR_EL2)) == (6 | r.MDCR_EL2_HPME, OVS.reads)
+
+
+VERSIONS = [f"partitioned-v{n}" for n in range(2, 10)]
+
+
+@pytest.mark.parametrize("design", ["emulated", "mediated", "partitioned", "partitioned,swap=eager", *VERSIONS])
+async def test_with_fgt2_what_no_guest_has_is_hidden_while_a_vcpu_is_loaded_and_the_hosts_again_after_its_put(
+    design: str,
+) -> None:
+    name, _, axes = design.partition(",")
+    vcpu = StubVcpu(FGT2, 4)
+    await vcpu.write(r.HDFGRTR2_EL2, r.HDFGRTR2_PMU)
+    await vcpu.write(r.HDFGWTR2_EL2, r.HDFGWTR2_PMU)
+    vpmu = designs.named(name).make(dict([axes.split("=")]) if axes else {}).vpmu(vcpu)
+    await awaited(vpmu.activate_traps())
+    await vpmu.load()
+    hidden = vcpu.peek(r.HDFGRTR2_EL2) == vcpu.peek(r.HDFGWTR2_EL2) == 0
+    assert hidden or vcpu.peek(r.MDCR_EL2) & r.MDCR_EL2_TPM
+    assert hidden is (name != "emulated")  # Linux 6.12 knows none of them
+    await awaited(vpmu.deactivate_traps())
+    await vpmu.put()
+    assert (vcpu.peek(r.HDFGRTR2_EL2), vcpu.peek(r.HDFGWTR2_EL2)) == (r.HDFGRTR2_PMU, r.HDFGWTR2_PMU)
+
+
+async def test_only_the_guest_of_v1_has_pmicntr() -> None:
+    """The series' list of untrapped registers up to v1 has PMICNTR_EL0; the later ones name it as not supported."""
+    vcpu = StubVcpu(FGT2, 4)
+    await vcpu.write(r.HDFGRTR2_EL2, r.HDFGRTR2_PMU)
+    vpmu = designs.named("partitioned-v1").make({}).vpmu(vcpu)
+    await awaited(vpmu.activate_traps())
+    assert vcpu.peek(r.HDFGRTR2_EL2) == r.HDFGRTR2_PMU
+    assert not vcpu.peek(r.MDCR_EL2) & r.MDCR_EL2_TPM
 
 
 async def test_a_vcpu_has_its_traps_when_the_hosts_el0_filters_are_flipped_and_not_when_they_are_flipped_back() -> None:

@@ -66,18 +66,21 @@ class PmuContext:
     async def set_traps(self, mdcr: int) -> None:
         """The trap controls while the vCPU is loaded: MDCR_EL2, and the fine-grained ones where there are any."""
         more = NONE if self.full else UNTIL_FULL
-        await self._set_traps(mdcr, TRAPPED_READS | more.reads, TRAPPED_WRITES | more.writes)
+        await self._set_traps(mdcr, TRAPPED_READS | more.reads, TRAPPED_WRITES | more.writes, 0, 0)
 
     async def lift_traps(self) -> None:
         """The host's trap controls: none, and every counter is in its range."""
-        await self._set_traps(self.vcpu.spec.counters, 0, 0)
+        await self._set_traps(self.vcpu.spec.counters, 0, 0, r.HDFGRTR2_PMU, r.HDFGWTR2_PMU)
 
-    async def _set_traps(self, mdcr: int, reads: int, writes: int) -> None:
+    async def _set_traps(self, mdcr: int, reads: int, writes: int, reads2: int, writes2: int) -> None:
         burst = Burst()
         burst.msr(r.MDCR_EL2, mdcr)
         if self.vcpu.spec.fgt:
             burst.msr(r.HDFGRTR_EL2, reads)
             burst.msr(r.HDFGWTR_EL2, writes)
+        if self.vcpu.spec.fgt > 1:
+            burst.msr(r.HDFGRTR2_EL2, reads2)
+            burst.msr(r.HDFGWTR2_EL2, writes2)
         await awaited(self.vcpu.kvm(burst))
 
     @contextmanager

@@ -29,16 +29,24 @@ def guest_range(cpu: CpuSpec, counters: int, *, fgt: bool) -> GuestRange:
     """The range of a guest with `counters` event counters; `fgt`: by fine-grained traps, where `cpu` has them."""
     hpmn = min(counters, cpu.counters)
     split = hpmn > 0 or cpu.hpmn0
-    hides_icntr = not cpu.icntr or cpu.fgt > 1  # without trapping everything
     return GuestRange(
         cpu,
         hpmn,
         mask=r.counter_mask(hpmn),
         split=split,
-        untrapped=fgt and cpu.fgt > 0 and hides_icntr and split,
+        untrapped=fgt and cpu.fgt > 0 and not unhidden(cpu) and split,
         counters=tuple(r.PMEVCNTR(n) for n in range(hpmn)),
         types=tuple(r.PMEVTYPER(n) for n in range(hpmn)),
     )
+
+
+def unhidden(cpu: CpuSpec) -> str:
+    """A register that no guest has and that only trapping everything hides on `cpu`, which lacks FEAT_FGT2; or ''."""
+    if cpu.fgt > 1:
+        return ""
+    if cpu.icntr:
+        return "PMICNTR_EL0"
+    return "PMUACR_EL1" if cpu.pmuver >= r.PMUVER_P9 else ""
 
 
 @cache

@@ -6,7 +6,7 @@ from enum import Enum
 
 from services import registers as r
 from services.experiment import CpuSpec
-from services.kvm.designs.partitioned.guest_range import GuestRange
+from services.kvm.designs.partitioned.guest_range import GuestRange, unhidden
 from services.kvm.trap_setup import NONE, FineGrained
 from services.kvm.vpmu import DesignError
 
@@ -15,7 +15,8 @@ from services.kvm.vpmu import DesignError
 TRAPPED_WRITES = r.HDFG_PMOVS | r.HDFG_PMEVTYPERN | r.HDFG_PMCCFILTR
 TRAPPED_READS = TRAPPED_WRITES | r.HDFGRTR_PMCEIDN | r.HDFGRTR_PMMIR
 
-FINE_GRAINED = FineGrained(TRAPPED_READS, TRAPPED_WRITES)
+FINE_GRAINED = FineGrained(TRAPPED_READS, TRAPPED_WRITES, hides=True)
+WITH_PMICNTR = FINE_GRAINED._replace(hides=False)  # v1, whose guests may have it
 
 # And until HPMN is the VM's number of counters, where it grows, whatever could meet one above it.
 COUNTERS = r.HDFG_PMEVCNTRN | r.HDFG_PMCNTEN | r.HDFG_PMINTEN
@@ -72,8 +73,8 @@ def check(traps: Traps, cpu: CpuSpec, counters: int) -> list[str]:
     fallbacks = []
     if traps is Traps.FGT and not cpu.fgt:
         fallbacks.append(f"{cpu.model} has no FEAT_FGT: every PMU access traps (MDCR_EL2.TPM)")
-    elif traps is Traps.FGT and cpu.icntr and cpu.fgt < 2:
-        fallbacks.append(f"{cpu.model} has no FEAT_FGT2 to hide PMICNTR_EL0 with: every PMU access traps")
+    elif traps is Traps.FGT and (shown := unhidden(cpu)):
+        fallbacks.append(f"{cpu.model} has no FEAT_FGT2 to hide {shown} with: every PMU access traps")
     if traps is Traps.FAST_PATH and cpu.pmuver < r.PMUVER_P1:
         raise DesignError(f"traps=fast-path needs FEAT_PMUv3p1, which {cpu.model} lacks", "use traps=slow-path")
     if counters == 0 and not cpu.hpmn0:

@@ -20,7 +20,7 @@ from services.kvm.designs.partitioned.swap import SwapIn
 from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.designs.partitioned.write_through import write_through
 from services.kvm.guest_pmu import GuestPmu
-from services.kvm.trap_setup import HostTraps
+from services.kvm.trap_setup import NONE, FineGrained, HostTraps
 from services.kvm.vpmu import Access, KvmVcpu, SetN, Vpmu, axis
 from services.state import derived
 
@@ -55,9 +55,13 @@ class V1Pmu(Vpmu):
         """MDCR_EL2.TPM is clear."""
         return self.design.fine_grained(self.vcpu.spec, self.context.on.hpmn)
 
+    @property
+    def _fine_grained(self) -> FineGrained:
+        return trap_controls.WITH_PMICNTR if self.swapped else NONE
+
     def activate_traps(self) -> Eventual[None]:
         self.derive()
-        return self.host.load_6_12(self.vcpu, self._mdcr(), trap_controls.fine_grained(self.swapped))
+        return self.host.load_6_12(self.vcpu, self._mdcr(), self._fine_grained)
 
     async def load(self) -> None:
         """kvm_pmu_load."""
@@ -72,7 +76,7 @@ class V1Pmu(Vpmu):
         await swap_in.done()
 
     def deactivate_traps(self) -> Eventual[None]:
-        return self.host.put_6_12(self.vcpu, trap_controls.fine_grained(self.swapped))
+        return self.host.put_6_12(self.vcpu, self._fine_grained)
 
     async def put(self) -> None:
         """kvm_pmu_put."""
