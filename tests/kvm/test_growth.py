@@ -162,6 +162,7 @@ async def test_a_guest_reads_what_it_would_if_it_had_all_its_counters_from_the_b
 TEXT = """
 [machine]
 counters = 6
+pmuver = 8
 icntr = false
 fgt = {fgt}
 hpmn0 = {hpmn0}
