@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::counted::Counted;
 use crate::events::Events;
 use crate::known::{Field, Known};
+use crate::traffic::{type_of, value_of};
 use crate::window::Window;
 use crate::{EVENT_COUNTERS, resets};
 
@@ -225,10 +226,8 @@ impl Guest {
         self.refilter = false;
         let implemented = self.ideal.registers().implemented();
         for n in (0..=CYCLE).filter(|&n| implemented >> n & 1 != 0) {
-            let register =
-                if n == CYCLE { Register::of(Of::Pmccfiltr) } else { Register::pmevtyper(n as u8) };
             let effective = self.effective(n, self.written.types[n]);
-            self.ideal.write(world, register, 1, effective);
+            self.ideal.write(world, type_of(n), 1, effective);
         }
     }
 
@@ -344,6 +343,17 @@ impl Guest {
     #[must_use]
     pub fn selects_cycles(&self, register: Register) -> bool {
         register.kind() == Of::Pmxevcntr && self.counter(register) == Some(CYCLE)
+    }
+
+    /// The counter's own register that PMXEVCNTR_EL0 or PMXEVTYPER_EL0 is of by the guest's PMSELR_EL0; any other is
+    /// its own.
+    #[must_use]
+    pub fn named(&self, register: Register) -> Register {
+        match (register.kind(), self.counter(register)) {
+            (Of::Pmxevcntr, Some(n)) => value_of(n),
+            (Of::Pmxevtyper, Some(n)) => type_of(n),
+            _ => register,
+        }
     }
 
     /// Has the guest no such counter?

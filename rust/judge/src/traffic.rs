@@ -32,7 +32,7 @@ pub(crate) fn value_of(n: usize) -> Register {
 }
 
 /// The register that says what counter `n` counts.
-fn type_of(n: usize) -> Register {
+pub(crate) fn type_of(n: usize) -> Register {
     match n {
         CYCLE => Register::of(Of::Pmccfiltr),
         n if n > CYCLE => Register::of(Of::Pmicfiltr),

@@ -196,12 +196,12 @@ impl Judge {
             let victim = Party::Guest(at.running.context);
             let window = Some(Window::AbsentCounter);
             let broken = Broken { window, ..Broken::new(Invariant::I1, Kind::GuestRead) };
-            let other = self.whose(at, register, value, victim);
-            if other.is_none() && self.guests[guest].selects_cycles(register) {
+            if self.guests[guest].selects_cycles(register) {
                 self.compare(guest, Register::of(Of::Pmccntr), at.running.el, value, Kind::GuestRead, at);
                 return;
             }
-            let other = other.unwrap_or(Party::Nobody);
+            let named = self.guests[guest].named(register);
+            let other = self.whose(at, named, value, victim).unwrap_or(Party::Nobody);
             self.violated(Broken { register: Some(register), victim, other, actual: value, ..broken }, at);
         }
     }

@@ -10,7 +10,7 @@ use pmu::register::{Kind as Of, Register};
 
 const HOST: usize = 0;
 const GUEST: usize = 1;
-const COUNTERS: u8 = 4;
+const COUNTERS: u8 = 4; // of the guest; the CPU has two more
 const TPM: u64 = 1 << 6; // MDCR_EL2
 
 /// A CPU with the host's kernel and a guest whose accesses trap, loaded, with `known` of its registers.
@@ -18,7 +18,7 @@ struct Board(Machine<Judge>);
 
 impl Board {
     fn new(pmuver: u8, denied: Vec<u16>, known: &[(Register, u64)]) -> Self {
-        let features = Features { counters: COUNTERS, pmuver, ..Features::default() };
+        let features = Features { counters: COUNTERS + 2, pmuver, ..Features::default() };
         let costs = Costs { mrs: 0, msr: 0, isb: 0 };
         let mut machine = Machine::new(vec![features.clone()], &[], costs).expect("possible");
         machine.add_profile(&[]).expect("possible");
@@ -32,7 +32,7 @@ impl Board {
             board.0.note(0, note::SET_ONE_REG, operand, value).expect("it exists");
         }
         board.0.note(0, note::VCPU_LOAD, GUEST as u64, 0).expect("it exists");
-        board.kvm(Register::of(Of::MdcrEl2), Some(u64::from(COUNTERS) | TPM));
+        board.kvm(Register::of(Of::MdcrEl2), Some(u64::from(COUNTERS + 2) | TPM));
         board.0.note(0, note::VCPU_LOADED, GUEST as u64, 0).expect("it exists");
         board
     }
@@ -129,6 +129,27 @@ fn pmxevcntr_by_a_selection_of_31_may_be_the_cycle_counter_as_it_should_be() {
         board.reads(Register::of(Of::Pmxevcntr));
         board.is_given(given);
         assert_eq!(board.found(), expected, "{given}");
+    }
+}
+
+#[test]
+fn what_pmxevcntr_leaks_is_of_the_counter_that_the_guest_selects_not_the_host() {
+    let absent = COUNTERS + 1;
+    for (select, written, expected) in [
+        (absent, absent, (Invariant::I1, Kind::GuestRead, Party::Host)),
+        (absent, 0, (Invariant::I1, Kind::GuestRead, Party::Nobody)),
+        (31, 0, (Invariant::I4, Kind::GuestRead, Party::Kvm)),
+    ] {
+        let known = [(Register::of(Of::Pmselr), u64::from(select)), (Register::of(Of::Pmccntr), 5)];
+        let mut board = Board::new(PMUV3P5, Vec::new(), &known);
+        for n in 0..COUNTERS {
+            let operand = (GUEST as u64) << 16 | u64::from(Register::pmevcntr(n).encoding());
+            board.0.note(0, note::SET_ONE_REG, operand, 9).expect("it exists");
+        }
+        board.host_writes(Register::pmevcntr(written), 77);
+        board.reads(Register::of(Of::Pmxevcntr));
+        board.is_given(77);
+        assert_eq!(board.found(), [expected], "{select}, {written}");
     }
 }
 
