@@ -36,6 +36,7 @@ GUEST = '[[guest]]\nname = "{name}"\ncounters = 4\nvcpus = 1\n'
 class Played:
     """What came of a script."""
 
+    digest: str
     steps: tuple[Step, ...]
     violations: tuple[Violation, ...]  # that the judge has found
 
@@ -76,7 +77,7 @@ async def play(
         lab = Embedded.of(of)
         await lab.simulation.run()
         (run,) = results.of(of, lab.simulation.measured(await lab.simulation.result(), 0.0), where).runs
-    return Played(run.steps, run.violations)
+    return Played(run.digest, run.steps, run.violations)
 
 
 # What guests and the host do, as steps.

@@ -1,4 +1,4 @@
-"""All handoffs, one after the other, by guests and hosts that are processes: what they give and break is the same."""
+"""Handoffs by guests and hosts that are processes: what they give and break is what it is embedded."""
 
 from __future__ import annotations
 
@@ -6,20 +6,36 @@ from pathlib import Path
 
 import pytest
 
-from tests.handoff.ownership import play
-from tests.handoff.transitions import all_of_them
+from tests.handoff.ownership import DESIGNS, Played, play
+from tests.handoff.transitions import TRANSITIONS, Transition, all_of_them
 
-RIGHT = ("partitioned", "mediated")
 BREAKING = ("partitioned-v8", "raw")
 
 
-@pytest.mark.parametrize("design", [*RIGHT, *BREAKING])
-async def test_over_grpc_a_handoff_gives_and_breaks_what_it_does_embedded(tmp_path: Path, design: str) -> None:
-    of = all_of_them()
+async def over_grpc(directory: Path, of: Transition, design: str) -> Played:
+    """What it gives, which is the same embedded."""
     embedded, processes = [
-        await play(tmp_path, of.steps, design, where, guests=of.guests, pcpus=of.pcpus)
+        await play(directory, of.steps, design, where, guests=of.guests, pcpus=of.pcpus)
         for where in ("embedded", "processes")
     ]
-    assert processes.steps == embedded.steps
-    assert processes.violations == embedded.violations
-    assert (not embedded.violations) is (design in RIGHT)
+    assert processes == embedded
+    return processes
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+async def test_over_grpc_each_transition_after_the_other_breaks_nothing(tmp_path: Path, design: str) -> None:
+    """A topology for each right design, in which the same two VMs are put through all."""
+    found = await over_grpc(tmp_path, all_of_them(), design)
+    assert found.violations == ()
+
+
+@pytest.mark.parametrize("transition", TRANSITIONS)
+async def test_over_grpc_each_transition_by_itself_breaks_nothing(tmp_path: Path, transition: str) -> None:
+    found = await over_grpc(tmp_path, TRANSITIONS[transition], "partitioned")
+    assert found.violations == ()
+
+
+@pytest.mark.parametrize("design", BREAKING)
+async def test_over_grpc_a_design_breaks_what_it_breaks_embedded(tmp_path: Path, design: str) -> None:
+    found = await over_grpc(tmp_path, all_of_them(), design)
+    assert found.violations
