@@ -119,6 +119,8 @@ def read_steps(
     """All of them, in order. Raises UserError."""
     tables = scenario.tables("step", keys.STEP)
     if not tables:
+        if "step" in scenario:
+            scenario.refuse("step", "there is no step in it", "write one, or leave step out")
         return ()
     _nothing_else(scenario)
     cast = _Cast(machine, host, guests, work)
@@ -146,9 +148,16 @@ def _nothing_else(scenario: Table) -> None:
 def _created(tables: Sequence[Table], cast: _Cast) -> None:
     """No VM does anything before it is created, where a step does that. Raises UserError."""
     creating: dict[str, int] = {}
+    killed: dict[str, int] = {}
     for number, table in enumerate(tables):
-        if table.data.get("action") == "create":
+        action = table.data.get("action")
+        if action == "kill":
+            killed.setdefault(table.text("party"), number)
+        elif action == "create":
             name = table.text("party")
+            if name in killed:
+                gone = f"{name} is no more: step {killed[name] + 1} has killed it"
+                table.refuse("party", gone, "create another VM, a [[guest]] of its own")
             if name in creating:
                 table.refuse(
                     "party", f"{name} is created by step {creating[name] + 1} already", "leave one of them out"
@@ -221,7 +230,12 @@ def _possible(number: int, table: Table, step: StepSpec, kind: str, cast: _Cast)
             table.refuse("party", f"{step.party} has not blocked", "block it before, or have it execute wfi")
         if step.action in ("wfi", "block"):
             cast.waited.add(step.party)
-    for key, pcpu in (("party", step.target if kind == _PCPU else -1), ("pcpu", step.pcpu)):
+    by_key = (
+        ("party", step.target if kind == _PCPU else -1),
+        ("pcpu", step.pcpu),
+        ("name", step.target if kind == _PERF and step.name else -1),
+    )
+    for key, pcpu in by_key:
         if step.action == "online":
             if pcpu >= 0 and cast.offline.pop(pcpu, -1) < 0:
                 table.refuse("party", f"pCPU {pcpu} is online", "put an offline step before, or leave this out")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pmulab import scenario
 from services.errors import UserError
 from services.experiment import EventSpec, SessionSpec
 from services.kvm.errors import SimulationError
@@ -63,6 +64,17 @@ REFUSED = [
     (FLOATING, "host sysfs reserved_host_counters=[1,2,3]", 1, "3 values for 2 pCPUs", "one for each"),
     (ONE_VM, "host sysfs reserved_host_counters=7", 1, "pCPU 0 has 6 event counters", "from 0 to 6"),
     (ONE_VM, "host/0 nmi", 1, "the host has no pseudo-NMIs", "host.pseudo_nmi = true"),
+    (TWO_VMS, "vm1 kill\nvm1 create", 2, "vm1 is no more: step 1 has killed it", "another VM"),
+    *(
+        (
+            FLOATING,
+            f"host perf_open name=a events=cycles pcpu=1\nhost/1 offline\nhost perf_{call} name=a",
+            3,
+            "pCPU 1 is offline: step 2",
+            "bring it online",
+        )
+        for call in ("read", "enable", "disable", "close")
+    ),
     (TWO_VMS, "vm1 create\nvm1 create", 2, "created by step 1 already", "leave one"),
 ]
 
@@ -80,6 +92,14 @@ def test_it_is_refused_with_its_line(
     assert table <= int(line) < table + 8, caught.value
     assert problem in caught.value.problem
     assert remedy in caught.value.remedy
+
+
+def test_a_list_without_a_step_is_not_taken_for_none(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(f"step = []\n{ONE_VM}")
+    with pytest.raises(UserError) as caught:
+        scenario.load(path)
+    assert (caught.value.where, caught.value.problem) == (f"{path}:1", "there is no step in it")
 
 
 CHOOSING = [
