@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         "the design, nor the design declares to give up. 3 wins over 1.",
     )
     run.set_defaults(module="run")
-    _scenario_arguments(run)
+    _scenario_arguments(run, "a vPMU design, once for each (default: those of the scenario)")
     run.add_argument(
         "--topology",
         choices=("embedded", "processes"),
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
     up = commands.add_parser("up", help="start a scenario's actors as processes and keep them running for clients")
     up.set_defaults(module="up")
-    _scenario_arguments(up)
+    _scenario_arguments(up, "its vPMU design (default: the first of the scenario)")
 
     down = commands.add_parser("down", help="end a running topology")
     down.set_defaults(module="down")
@@ -134,14 +134,14 @@ def _explain_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _scenario_arguments(parser: argparse.ArgumentParser) -> None:
+def _scenario_arguments(parser: argparse.ArgumentParser, design: str) -> None:
     parser.add_argument("scenario", metavar="SCENARIO", help="a TOML file, or the name of a shipped scenario")
     parser.add_argument(
         "--design",
         metavar="NAME[,axis=value…]",
         action="append",
         default=[],
-        help="a vPMU design, once for each (default: those of the scenario); `pmulab designs` lists them",
+        help=f"{design}; `pmulab designs` lists them",
     )
     parser.add_argument(
         "--set",
