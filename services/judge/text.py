@@ -26,6 +26,7 @@ KINDS: Final = {
     "host_read": "{victim} reads {register} of an event of its own and finds what its filters do not allow",
     "host_state": "{victim} has set {register} up otherwise than it is",
     "host_placement": "{victim} has an event on {register}, which {other} can reach",
+    "unpredictable_hpmn": "{victim} has its counters CONSTRAINED UNPREDICTABLE: KVM sets {register}.HPMN to {hpmn}",
     "one_reg": "{victim} has another {register} than KVM_GET_ONE_REG gives",
     "restored": "{victim} is given a {register} that is neither what it wrote last nor what was read out of it",
     "unsynchronised": "{victim} is swapped by {register}, which a write without an ISB behind it selects",
@@ -58,7 +59,7 @@ _COUNTS: Final = frozenset({"event_count"})
 _MASKS: Final = frozenset({"host_placement"})  # of counters
 _NO_VALUES: Final = frozenset(
     {"undefined", "spurious_interrupt", "misattributed_interrupt", "unsynchronised", "event_group", "event_pinned"}
-    | {"not_loaded", "loaded_twice", "deadlock"}
+    | {"not_loaded", "loaded_twice", "deadlock", "unpredictable_hpmn"}
 )
 
 # What KVM tells of itself, of a vCPU.
@@ -125,6 +126,7 @@ def broken(violation: Violation, parties: Parties) -> str:
         other=_called(violation.other, parties),
         register=register(violation) or "a register",
         deadlock=_deadlock(violation.actual),
+        hpmn=_hpmn(violation),
         is_undefined="UNDEFINED, and must not be" if violation.actual else "executed, and must be UNDEFINED",
     )
     why = [_counted(counted, parties) for counted in violation.counted]
@@ -148,6 +150,12 @@ def _counted(counted: Counted, parties: Parties) -> str:
 def handover(of: Handover, parties: Parties) -> str:
     """As KVM calls it, and of which vCPU."""
     return f"{of.what}({parties.name(of.party)})"
+
+
+def _hpmn(violation: Violation) -> str:
+    """HPMN, and what the CPU has not: the expected number is its N."""
+    n, hpmn = violation.expected, violation.actual
+    return f"{hpmn}, and the CPU has {n} event counters" if hpmn > n else f"{hpmn}, and the CPU has no FEAT_HPMN0"
 
 
 def _deadlock(place: int) -> str:

@@ -129,6 +129,15 @@ def test_what_a_write_of_mdcr_el2_stops_are_counters_and_no_value_of_it() -> Non
     assert one.compared == "expected counter 6, actual no counter"
 
 
+def test_an_unpredictable_hpmn_says_what_the_cpu_has_not() -> None:
+    changed: dict[str, Any] = {"register": MDCR_EL2, "counter": None, "other": "kvm", "expected": 6}
+    above = found(kind="unpredictable_hpmn", invariant="I8", **changed, actual=8)
+    assert above.broken.endswith("KVM sets MDCR_EL2.HPMN to 8, and the CPU has 6 event counters")
+    zero = found(kind="unpredictable_hpmn", invariant="I8", **changed, actual=0)
+    assert zero.broken.endswith("KVM sets MDCR_EL2.HPMN to 0, and the CPU has no FEAT_HPMN0")
+    assert above.compared == zero.compared == ""
+
+
 def test_a_deadlock_says_who_waits_for_what() -> None:
     one = found(kind="deadlock", victim="host", actual=ContextLock.TICK, register=None, counter=None, other="kvm")
     assert one.broken == f"the host gets nowhere: {ContextLock.TICK.deadlock}"

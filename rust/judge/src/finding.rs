@@ -84,6 +84,8 @@ pub enum Kind {
     Unsynchronised,
     /// A guest reaches a counter that an event of the host's is on.
     HostPlacement,
+    /// MDCR_EL2.HPMN has a value for which this CPU is CONSTRAINED UNPREDICTABLE.
+    UnpredictableHpmn,
     /// What a read of an event of the host's finds as its count.
     EventCount,
     /// Its `time_enabled` and `time_running`.
@@ -110,7 +112,7 @@ pub enum Kind {
 }
 
 /// All that can be found, each of what it shows in.
-pub const KINDS: [Kind; 24] = [
+pub const KINDS: [Kind; 25] = [
     Kind::GuestRead,
     Kind::GuestEntry,
     Kind::Undefined,
@@ -124,6 +126,7 @@ pub const KINDS: [Kind; 24] = [
     Kind::Restored,
     Kind::Unsynchronised,
     Kind::HostPlacement,
+    Kind::UnpredictableHpmn,
     Kind::EventCount,
     Kind::EventTimes,
     Kind::EventPlacement,
@@ -169,6 +172,7 @@ impl Kind {
             Self::Restored => "restored",
             Self::Unsynchronised => "unsynchronised",
             Self::HostPlacement => "host_placement",
+            Self::UnpredictableHpmn => "unpredictable_hpmn",
             Self::EventCount => "event_count",
             Self::EventTimes => "event_times",
             Self::EventPlacement => "event_placement",

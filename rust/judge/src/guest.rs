@@ -90,6 +90,8 @@ pub struct Guest {
     pub leaving: bool,
     /// The pCPU on which it is loaded.
     pub loaded: Option<usize>,
+    /// The pCPU on which it was loaded last.
+    pub(crate) last_on: Option<usize>,
     /// The machine's time at which its interrupt condition became true, while it is.
     pub since: Option<u64>,
     /// Its PMU interrupts in a row.
@@ -153,6 +155,7 @@ impl Guest {
             fresh: false,
             leaving: false,
             loaded: None,
+            last_on: None,
             since: None,
             in_a_row: 0,
             masked: false,

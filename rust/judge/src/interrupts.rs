@@ -106,13 +106,13 @@ impl Judge {
         self.unfounded(Party::Host, window, at);
     }
 
-    /// `victim` is interrupted, and has no interrupt condition that is true.
+    /// `victim` is interrupted, and has no interrupt condition that is true. It is of another vCPU if that one's is, and
+    /// its registers have been on this pCPU last: elsewhere nobody here could have found its flag.
     fn unfounded(&mut self, victim: Party, window: Option<Window>, at: &At<'_>) {
         let of_host = victim != Party::Host && self.hosts[at.id].ideal.registers().interrupt();
         let of_guest = || {
-            let other =
-                |guest: &&crate::guest::Guest| Party::Guest(guest.context) != victim && guest.interrupt();
-            self.guests.iter().find(other).map(|guest| Party::Guest(guest.context))
+            let here = self.guests.iter().filter(|guest| guest.last_on == Some(at.id) && guest.interrupt());
+            here.map(|guest| Party::Guest(guest.context)).find(|&other| other != victim)
         };
         let (kind, other) = match if of_host { Some(Party::Host) } else { of_guest() } {
             Some(other) => (Kind::MisattributedInterrupt, other),

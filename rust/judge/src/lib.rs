@@ -20,7 +20,7 @@
 //! | `views` | what a guest reads: I1, I4, I6, I7, I8 |
 //! | `interrupts` | when a guest and the host are interrupted: I5 |
 //! | `progress` | whether somebody gets anywhere: I12 |
-//! | `traffic` | what others write and the host's perf reads: I2, I3 |
+//! | `traffic` | what others write and the host's perf reads: I2, I3, I8, I10 |
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -452,6 +452,7 @@ impl Judge {
         } else {
             if written.is_some() && register.kind() == Of::MdcrEl2 {
                 self.mdcr_written(value, at);
+                self.hpmn_written(value, at);
             }
             if written.is_none() {
                 self.kvm_read(register, at);

@@ -83,6 +83,7 @@ impl Judge {
         self.swap_begins(at);
         if let Some(guest) = guest {
             self.guests[guest].loaded = Some(at.id);
+            self.guests[guest].last_on = Some(at.id);
             self.guests[guest].leaving = false;
         }
     }

@@ -1,9 +1,9 @@
 //! What the host's perf has on its counters is changed by nobody else, and reads as it should: I2 and I3; and no guest
-//! reaches it: I10.
+//! reaches it: I10. HPMN is one that the CPU has: I8.
 
 use pmu::access::Outcome;
 use pmu::cpu::Cpu;
-use pmu::field::pmcr;
+use pmu::field::{mdcr_el2, pmcr};
 use pmu::register::{Kind as Of, Register};
 use pmu::registers::{CYCLE, INSTRUCTION};
 
@@ -202,6 +202,21 @@ impl Judge {
         } else if long != now_long {
             self.violated(Broken { expected: long, actual: now_long, ..broken }, at);
         }
+    }
+
+    /// KVM has written MDCR_EL2: HPMN is no more than this CPU's N, and not 0 without FEAT_HPMN0. Else it is
+    /// UNPREDICTABLE which counters are the vCPU's that is loaded, or the host's where none is.
+    pub(crate) fn hpmn_written(&mut self, value: u64, at: &At<'_>) {
+        self.findings.premise(Invariant::I8);
+        let registers = at.cpu.registers();
+        if !registers.bad_hpmn() {
+            return;
+        }
+        let register = Some(Register::of(Of::MdcrEl2));
+        let victim = self.hosts[at.id].loaded.map_or(Party::Host, Party::Guest);
+        let (expected, actual) = (u64::from(registers.features().counters), value & mdcr_el2::HPMN);
+        let broken = Broken::new(Invariant::I8, Kind::UnpredictableHpmn);
+        self.violated(Broken { register, victim, expected, actual, ..broken }, at);
     }
 
     /// A guest is entered: no counter that the host has an event on is one that it reaches.

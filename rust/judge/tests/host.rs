@@ -28,7 +28,11 @@ impl Board {
     }
 
     fn of(pmuver: u8) -> Self {
-        let features = || Features { counters: COUNTERS, pmuver, ..Features::default() };
+        Self::with(&Features { pmuver, ..Features::default() })
+    }
+
+    fn with(features: &Features) -> Self {
+        let features = || Features { counters: COUNTERS, ..features.clone() };
         let costs = Costs { mrs: 2, msr: 3, isb: 1 };
         let mut machine = Machine::new(vec![features()], &[EVENT], costs).expect("possible");
         machine.add_profile(&[(EVENT, 2 * ONE)]).expect("possible");
@@ -501,5 +505,26 @@ fn an_event_of_kvm_s_that_counts_wrongly_is_its_guest_s_loss() {
         let count = board.first(Kind::EventCount);
         assert_eq!((count.invariant, count.victim), (Invariant::I3, victim));
         assert_eq!((count.expected, count.actual), (20, 0));
+    }
+}
+
+#[test]
+fn hpmn_is_no_more_than_this_cpu_has_and_not_0_without_feat_hpmn0() {
+    let n = u64::from(COUNTERS);
+    for (hpmn, hpmn0, holds) in
+        [(1, false, true), (n, false, true), (n + 1, false, false), (0, false, false), (0, true, true)]
+    {
+        for loaded in [true, false] {
+            let mut board = Board::with(&Features { hpmn0, ..Features::default() });
+            if loaded {
+                board.0.note(0, note::VCPU_LOAD, GUEST as u64, 0).expect("it exists");
+            }
+            board.kvm(Register::of(Of::MdcrEl2), hpmn | mdcr_el2::HPME);
+            let found = board.0.observer().findings().violations().iter();
+            let found: Vec<_> = found.map(|one| (one.invariant, one.kind, one.victim)).collect();
+            let victim = if loaded { VM } else { Party::Host };
+            let bad = vec![(Invariant::I8, Kind::UnpredictableHpmn, victim)];
+            assert_eq!(found, if holds { vec![] } else { bad }, "HPMN = {hpmn}, FEAT_HPMN0: {hpmn0}");
+        }
     }
 }

@@ -16,29 +16,42 @@ const LEFT: u64 = 100;
 const HOST: usize = 0;
 const GUEST: usize = 1;
 const OTHER: usize = 2;
+const HOST_OF_1: usize = 3;
 const HOST_PMU_IRQ: u16 = 1;
 const GUEST_PMU_IRQ: u16 = 17;
 
 /// The host at EL2, two vCPUs none of which is loaded, and all known of their PMUs.
 fn machine() -> Machine<Judge> {
+    machine_of(1)
+}
+
+/// With so many pCPUs. The host's context on a second one is the last.
+fn machine_of(pcpus: usize) -> Machine<Judge> {
     let features = Features { counters: 4, pmi_delay: DELAY, ..Features::default() };
-    let mut machine = Machine::new(vec![features.clone()], &[], COSTS).expect("possible");
+    let features = vec![features; pcpus];
+    let mut machine = Machine::new(features.clone(), &[], COSTS).expect("possible");
     machine.add_profile(&[]).expect("possible");
-    for guest in [false, true, true] {
+    for guest in [false, true, true, false] {
         machine.add_context(guest);
     }
     let vcpu = |context| VcpuSetup { context, counters: 4, pmuver: 6, denied: Vec::new() };
-    let mut machine = machine.observed_by(Judge::new(&[features], vec![vcpu(GUEST), vcpu(OTHER)]));
-    machine.set_running(0, HOST, 2, 0).expect("it exists");
+    let mut machine = machine.observed_by(Judge::new(&features, vec![vcpu(GUEST), vcpu(OTHER)]));
+    for (cpu, host) in [HOST, HOST_OF_1].into_iter().enumerate().take(pcpus) {
+        machine.set_running(cpu, host, 2, 0).expect("it exists");
+    }
     machine
 }
 
 fn writes(machine: &mut Machine<Judge>, by: By, each: &[(Of, u64)]) {
+    writes_on(machine, 0, by, each);
+}
+
+fn writes_on(machine: &mut Machine<Judge>, cpu: usize, by: By, each: &[(Of, u64)]) {
     let mut burst = Burst::default();
     for &(of, value) in each {
         burst.post(Operation::Msr, u32::from(Register::of(of).encoding()), value);
     }
-    machine.execute_by(by, 0, &mut burst, 0, false).expect("it runs");
+    machine.execute_by(by, cpu, &mut burst, 0, false).expect("it runs");
 }
 
 fn notes(machine: &mut Machine<Judge>, code: u32) {
@@ -49,6 +62,10 @@ fn notes(machine: &mut Machine<Judge>, code: u32) {
 
 /// Whose software runs has its cycle counter overflow after `LEFT` cycles.
 fn counts(machine: &mut Machine<Judge>, el2: u64) {
+    counts_on(machine, 0, el2);
+}
+
+fn counts_on(machine: &mut Machine<Judge>, cpu: usize, el2: u64) {
     let all = u64::from(u32::MAX);
     let cycle = 1 << 31;
     let each = [
@@ -62,14 +79,18 @@ fn counts(machine: &mut Machine<Judge>, el2: u64) {
         (Of::Pmintenset, cycle),
         (Of::Pmcr, 1 << 6 | 1),
     ];
-    writes(machine, By::Software, &each);
+    writes_on(machine, cpu, By::Software, &each);
 }
 
 /// The vCPU is loaded, and what is the host's of the PMU is off.
 fn loads(machine: &mut Machine<Judge>, context: usize) {
-    machine.note(0, note::VCPU_LOAD, context as u64, 0).expect("it exists");
-    machine.note(0, note::VCPU_LOADED, context as u64, 0).expect("it exists");
-    machine.set_running(0, context, 1, 0).expect("it exists");
+    loads_on(machine, 0, context);
+}
+
+fn loads_on(machine: &mut Machine<Judge>, cpu: usize, context: usize) {
+    machine.note(cpu, note::VCPU_LOAD, context as u64, 0).expect("it exists");
+    machine.note(cpu, note::VCPU_LOADED, context as u64, 0).expect("it exists");
+    machine.set_running(cpu, context, 1, 0).expect("it exists");
 }
 
 fn exits(machine: &mut Machine<Judge>) {
@@ -375,4 +396,31 @@ fn a_lock_that_its_own_cpu_waits_for_is_never_released() {
     machine.note(0, note::DEADLOCK, HOST as u64, 2).expect("it exists");
     assert_eq!(found(&machine), [(Invariant::I12, Kind::Deadlock, Party::Host)]);
     assert_eq!(machine.observer().findings().violations()[0].actual, 2);
+}
+
+#[test]
+fn an_interrupt_is_another_vcpu_s_only_where_its_registers_have_been_last() {
+    for (on, migrates, kind) in [
+        (0, false, Kind::MisattributedInterrupt),
+        (0, true, Kind::SpuriousInterrupt),
+        (1, false, Kind::SpuriousInterrupt),
+    ] {
+        let mut machine = machine_of(2);
+        loads_on(&mut machine, on, GUEST);
+        counts_on(&mut machine, on, 0);
+        machine.charge(on, 0, LEFT).expect("it exists");
+        machine.set_running(on, if on == 0 { HOST } else { HOST_OF_1 }, 2, 0).expect("it exists");
+        machine.note(on, note::VCPU_PUT, GUEST as u64, 0).expect("it exists");
+        machine.note(on, note::VCPU_IS_PUT, GUEST as u64, 0).expect("it exists");
+        if migrates {
+            loads_on(&mut machine, 1 - on, GUEST);
+        }
+        loads_on(&mut machine, 0, OTHER);
+        machine.mark(0, GUEST_PMU_IRQ, 0, 0).expect("it exists");
+        let each = machine.observer().findings().violations().iter();
+        let found: Vec<_> = each.filter(|one| one.invariant == Invariant::I5).collect();
+        let other = if kind == Kind::SpuriousInterrupt { Party::Kvm } else { Party::Guest(GUEST) };
+        let parties: Vec<_> = found.iter().map(|one| (one.kind, one.victim, one.other)).collect();
+        assert_eq!(parties, [(kind, Party::Guest(OTHER), other)], "on pCPU {on}, migrates: {migrates}");
+    }
 }

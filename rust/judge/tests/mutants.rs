@@ -337,6 +337,10 @@ const CASES: &[Case] = &[
             board.guest_reads(of(Of::Pmuserenr));
         },
     ),
+    case(&[(Invariant::I8, Kind::UnpredictableHpmn)], |board| {
+        board.note(note::VCPU_LOAD, GUEST as u64, 0);
+        board.kvm_writes(of(Of::MdcrEl2), u64::from(COUNTERS) + 3);
+    }),
     case(&[(Invariant::I10, Kind::EventTimes)], |board| {
         board.opens(1, 0);
         board.finds(1, 0, 10, 11);
