@@ -83,7 +83,7 @@ fuzz: $(EXTENSION) ## the property tests with many more cases than `make test` h
 	PROPTEST_CASES=20000 $(CARGO) test --workspace --quiet
 	rust/fuzz/run.sh $(FUZZ_SECONDS)
 
-random-runs: $(EXTENSION) ## RUNS random worlds of each reference design, judged: what was found, and what could have been (10,000: about half an hour)
+random-runs: $(EXTENSION) ## RUNS random worlds of each reference design, judged: what was found, and what could have been (10,000: some 5 to 30 minutes)
 	$(BIN)/python -m tests.kvm.random_runs --runs $(RUNS)
 
 proto: $(PACKAGES) ## generate the messages in services/wire from proto/
