@@ -91,6 +91,9 @@ impl Judge {
                 (Invariant::I1, Party::Host)
             }
             Some(owner) if left && owner != victim => (Invariant::I1, owner),
+            None if left && let Some(other) = self.controls_of(register, extra, victim, at) => {
+                (Invariant::I1, other)
+            }
             _ if self.guests[guest].counts_denied(register) && actual.wrapping_sub(expected) >> 63 == 0 => {
                 (Invariant::I1, Party::Kvm)
             }
@@ -99,6 +102,19 @@ impl Judge {
         let (expected, actual) = (expected & mask, actual & mask);
         let broken = Broken { window, ..Broken::new(invariant, kind) };
         self.violated(Broken { register: Some(register), victim, other, expected, actual, ..broken }, at);
+    }
+
+    /// The other guest whose controls are in PMCR_EL0: it, or KVM for it, wrote that last, and it has them itself. What
+    /// else KVM may have written while it was loaded, its own or the host's, the guest has not.
+    fn controls_of(&self, register: Register, extra: u64, victim: Party, at: &At<'_>) -> Option<Party> {
+        let controls = extra & PMCR_CONTROLS;
+        if register.kind() != Of::Pmcr || controls == 0 {
+            return None;
+        }
+        let last = self.hosts[at.id].of_registers[register.id()];
+        let Party::Guest(context) = last else { return None };
+        let other = &self.guests[self.guest(context)?];
+        (last != victim && controls & !other.ideal.read(register, 1) == 0).then_some(last)
     }
 
     /// How what is read of a guest's, or is there to be read, is not as it should be, and not tolerated: with the bits
