@@ -83,6 +83,7 @@ impl Judge {
         let extra = actual & !expected & mask;
         let victim = Party::Guest(at.running.context);
         let owner = self.hosts[at.id].owner(at.cpu, register);
+        let owner = owner.or_else(|| self.controls_of(register, extra, at));
         let left = extra != 0 && self.from_cpu && at.cpu.read(register, el) == actual;
         let visible = of_host & self.guests[guest].ideal.registers().implemented();
         let (invariant, other) = match owner {
@@ -99,6 +100,19 @@ impl Judge {
         let (expected, actual) = (expected & mask, actual & mask);
         let broken = Broken { window, ..Broken::new(invariant, kind) };
         self.violated(Broken { register: Some(register), victim, other, expected, actual, ..broken }, at);
+    }
+
+    /// The guest whose controls are in PMCR_EL0: it, or KVM for it, wrote that last, and it has them itself. What else
+    /// KVM may have written while it was loaded, its own or the host's, the guest has not.
+    fn controls_of(&self, register: Register, extra: u64, at: &At<'_>) -> Option<Party> {
+        let controls = extra & PMCR_CONTROLS;
+        if register.kind() != Of::Pmcr || controls == 0 {
+            return None;
+        }
+        let last = self.hosts[at.id].of_registers[register.id()];
+        let Party::Guest(context) = last else { return None };
+        let guest = &self.guests[self.guest(context)?];
+        (controls & !guest.ideal.read(register, 1) == 0).then_some(last)
     }
 
     /// How what is read of a guest's, or is there to be read, is not as it should be, and not tolerated: with the bits

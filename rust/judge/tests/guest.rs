@@ -4,13 +4,15 @@ use judge::finding::{Invariant, Kind, Party};
 use judge::{Judge, VcpuSetup, note};
 use pmu::burst::{Burst, Operation};
 use pmu::feature::{Features, PMUV3P4, PMUV3P5};
+use pmu::field::pmcr;
 use pmu::machine::{Costs, Machine};
 use pmu::observer::By;
 use pmu::register::{Kind as Of, Register};
 
 const HOST: usize = 0;
 const GUEST: usize = 1;
-const COUNTERS: u8 = 4; // of the guest; the CPU has two more
+const OTHER: usize = 2;
+const COUNTERS: u8 = 4; // of each guest; the CPU has two more
 const TPM: u64 = 1 << 6; // MDCR_EL2
 
 /// A CPU with the host's kernel and a guest whose accesses trap, loaded, with `known` of its registers.
@@ -24,8 +26,10 @@ impl Board {
         machine.add_profile(&[]).expect("possible");
         machine.add_context(false);
         machine.add_context(true);
-        let vcpu = VcpuSetup { context: GUEST, counters: COUNTERS, pmuver, denied };
-        let mut board = Self(machine.observed_by(Judge::new(&[features], vec![vcpu])));
+        machine.add_context(true);
+        let vcpu = |context, denied| VcpuSetup { context, counters: COUNTERS, pmuver, denied };
+        let vcpus = vec![vcpu(GUEST, denied), vcpu(OTHER, Vec::new())];
+        let mut board = Self(machine.observed_by(Judge::new(&[features], vcpus)));
         board.0.set_running(0, HOST, 2, 0).expect("they exist");
         for &(register, value) in known {
             let operand = (GUEST as u64) << 16 | u64::from(register.encoding());
@@ -168,4 +172,39 @@ fn one_violation_stands_for_all_of_its_kind_of_register() {
     let times: Vec<_> = each.iter().map(|found| (found.register, found.times)).collect();
     let encoding = |register: Register| Some(register.encoding());
     assert_eq!(times, [(encoding(Register::pmevcntr(0)), 2), (encoding(Register::of(Of::Pmccntr)), 1)]);
+}
+
+/// `GUEST` has `own` in PMCR_EL0, KVM leaves `left` there, and `OTHER`, which has nothing there, runs untrapped.
+#[test]
+fn what_another_guest_has_left_in_pmcr_is_a_leak_of_its_and_what_nobody_has_is_none() {
+    let register = Register::of(Of::Pmcr);
+    let n = u64::from(COUNTERS);
+    let i1 = |other| vec![(Invariant::I1, Kind::GuestEntry, other)];
+    let i8 = vec![(Invariant::I8, Kind::GuestEntry, Party::Kvm)];
+    for (own, left, hosts, expected) in [
+        (pmcr::E, pmcr::E, 0, i1(Party::Guest(GUEST))),
+        (0, pmcr::E, 0, i8.clone()),
+        (pmcr::E, pmcr::E | pmcr::X, 0, i8),
+        (pmcr::E, pmcr::E, pmcr::E, i1(Party::Host)),
+        (pmcr::E, 0, 0, vec![]),
+    ] {
+        let mut board = Board::new(PMUV3P5, Vec::new(), &[(register, own | n << 11)]);
+        let operand = (OTHER as u64) << 16 | u64::from(register.encoding());
+        board.0.note(0, note::SET_ONE_REG, operand, n << 11).expect("it exists");
+        for zero in [Of::Pmselr, Of::Pmuserenr] {
+            board.host_writes(Register::of(zero), 0);
+        }
+        board.host_writes(register, hosts);
+        board.kvm(register, Some(left));
+        board.0.note(0, note::VCPU_PUT, GUEST as u64, 0).expect("it exists");
+        board.0.note(0, note::VCPU_IS_PUT, GUEST as u64, 0).expect("it exists");
+        board.0.note(0, note::VCPU_LOAD, OTHER as u64, 0).expect("it exists");
+        board.kvm(Register::of(Of::MdcrEl2), Some(n));
+        board.0.note(0, note::VCPU_LOADED, OTHER as u64, 0).expect("it exists");
+        board.0.set_running(0, OTHER, 1, 0).expect("they exist");
+        let mut burst = Burst::default();
+        burst.post_read(Operation::Mrs, u32::from(Register::of(Of::Pmuserenr).encoding()));
+        board.0.execute_by(By::Software, 0, &mut burst, 0, false).expect("it runs");
+        assert_eq!(board.found(), expected, "{own:#x} {left:#x} {hosts:#x}");
+    }
 }
