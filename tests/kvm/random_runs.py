@@ -26,8 +26,7 @@ REFERENCE = ("partitioned", "emulated")
 # What KVM's own limits (`services.kvm.designs.limits`) take from a guest that is not Linux, besides what the design
 # declares: a write of a counter that counts has its perf event made anew, which leaves out EL0 up to the next vcpu_load
 # and keeps the period that PMCR_EL0.LC and LP gave it; one of few occurrences is throttled; and what an event has
-# counted is added to what the VMM sets (up to Linux 6.14). Counts, flags and interrupts are late or lost by that; and
-# an interrupt too late to find its flag is called another's where another vCPU's happens to be pending.
+# counted is added to what the VMM sets (up to Linux 6.14). Counts, flags and interrupts are late or lost by that.
 OF_NO_LINUX = {
     "emulated": {
         ("I3", "event_count"),
@@ -35,7 +34,6 @@ OF_NO_LINUX = {
         ("I5", "late_interrupt"),
         ("I5", "lost_interrupt"),
         ("I5", "spurious_interrupt"),
-        ("I5", "misattributed_interrupt"),
         ("I7", "guest_read"),
         ("I11", "one_reg"),
     }
