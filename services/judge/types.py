@@ -53,7 +53,7 @@ class Counted:
     """Somebody else was counted in a counter."""
 
     party: str
-    cycles: int  # in all
+    cycles: int  # behind that handover; of the last that is told, in all from then on
     since: int  # cycle of the pCPU's clock
     after: Handover | None  # the last one on the pCPU before that
 

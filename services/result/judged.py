@@ -59,7 +59,7 @@ class Counted:
     """Somebody was counted in the counter who should not have been."""
 
     party: str  # "host", or a vCPU as in "vm0/1"
-    cycles: int  # in all
+    cycles: int  # behind that handover; of the last that is told, in all from then on
     since: int  # from which cycle on, of that pCPU's clock
     after: str | None  # the last handover there before that: "vcpu_put(vm0/1)"
 

@@ -24,12 +24,25 @@ pub struct Handover {
 pub struct Counted {
     /// Who ran, while the counter was enabled and no filter excluded it.
     pub party: Party,
-    /// For so many cycles in all.
+    /// For so many cycles.
     pub cycles: u64,
     /// Time in cycles from which on.
     pub since: u64,
     /// The last vcpu_load or vcpu_put on this CPU before that.
     pub after: Option<Handover>,
+}
+
+/// Those that are kept of a counter: what is counted after further handovers is the last one's of its party, too.
+const KEPT: usize = 4;
+
+/// Adds what was counted last: to what its party has behind the same handover.
+pub(crate) fn add(counted: &mut Vec<Counted>, last: Counted) {
+    let full = counted.len() >= KEPT;
+    let of_party = counted.iter_mut().rev().find(|one| one.party == last.party);
+    match of_party.filter(|one| one.after == last.after || full) {
+        Some(one) => one.cycles += last.cycles,
+        None => counted.push(last),
+    }
 }
 
 /// Who has been counted in each counter of a pCPU since its value was written.
@@ -76,10 +89,7 @@ impl Accounts {
         }
         let Self { counted, party, after, .. } = self;
         for n in bits(self.counting) {
-            match counted[n].iter_mut().find(|counted| counted.party == *party) {
-                Some(counted) => counted.cycles += passed,
-                None => counted[n].push(Counted { party: *party, cycles: passed, since, after: *after }),
-            }
+            add(&mut counted[n], Counted { party: *party, cycles: passed, since, after: *after });
         }
     }
 

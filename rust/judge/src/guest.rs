@@ -13,7 +13,7 @@ use pmu::registers::{CHAIN, COUNTERS, CPU_CYCLES, CYCLE, SW_INCR};
 use pmu::tally::World;
 use serde::{Deserialize, Serialize};
 
-use crate::counted::Counted;
+use crate::counted::{self, Counted};
 use crate::events::Events;
 use crate::known::{Field, Known};
 use crate::traffic::{type_of, value_of};
@@ -75,6 +75,8 @@ pub struct Guest {
     pub(crate) events: Events,
     /// By counter, who else was counted in what was read out for it since it wrote it.
     pub(crate) counted: Vec<Vec<Counted>>,
+    /// Of that, what was in it when KVM wrote it into the CPU's counter.
+    pub(crate) counted_before: Vec<Vec<Counted>>,
     known: Known,
     written: Written,
     /// The filter is new to the ideal.
@@ -147,6 +149,7 @@ impl Guest {
             tally: 0,
             events: Events::new(1),
             counted: vec![Vec::new(); COUNTERS],
+            counted_before: vec![Vec::new(); COUNTERS],
             known: Known::default(),
             written: Written::default(),
             trapped: None,
@@ -432,6 +435,15 @@ impl Guest {
             certain &= !(0..CYCLE).filter(|&n| self.denied_in_memory(n)).fold(0, |denied, n| denied | 1 << n);
         }
         certain & !(chains & ODD & !(certain << 1))
+    }
+
+    /// Who else was counted in counter `n` since the guest wrote it, with those that were since KVM did.
+    pub(crate) fn counted_with(&self, n: usize, since: Vec<Counted>) -> Vec<Counted> {
+        let mut all = self.counted_before[n].clone();
+        for one in since {
+            counted::add(&mut all, one);
+        }
+        all
     }
 
     /// What the counters of `mask` have counted up to now is not known, nor then what those above have that chain.

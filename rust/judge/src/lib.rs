@@ -391,7 +391,8 @@ impl Judge {
             }
             _ => (Vec::new(), Vec::new()),
         };
-        let most = counted.iter().max_by_key(|counted| counted.cycles).filter(|_| other == Party::Nobody);
+        let of = |party| counted.iter().filter(|one| one.party == party).map(|one| one.cycles).sum::<u64>();
+        let most = counted.iter().max_by_key(|one| of(one.party)).filter(|_| other == Party::Nobody);
         let other = most.map_or(other, |counted| counted.party);
         let violation = Violation {
             invariant,
@@ -431,8 +432,9 @@ impl Judge {
         let here = host.counted.others(n, |party| party == victim);
         // What is read out of memory, or about to be written, has been saved before.
         let saved = here.is_empty() || matches!(kind, Kind::Restored | Kind::OneReg);
-        match self.guest(context).filter(|_| saved) {
-            Some(guest) => self.guests[guest].counted[n].clone(),
+        match self.guest(context) {
+            Some(guest) if saved => self.guests[guest].counted[n].clone(),
+            Some(guest) => self.guests[guest].counted_with(n, here),
             None => here,
         }
     }

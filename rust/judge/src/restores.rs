@@ -32,7 +32,7 @@ impl Judge {
             counted.account(at.cpu.now());
             let others = counted.others(n, |party| party == victim);
             if !others.is_empty() {
-                self.guests[guest].counted[n] = others;
+                self.guests[guest].counted[n] = self.guests[guest].counted_with(n, others);
             }
         }
         // What is written amid vcpu_put is the host's.
@@ -40,6 +40,10 @@ impl Judge {
             && !self.guests[guest].leaving
         {
             self.restored(guest, register, value, at);
+            if let Some(n) = Host::counter(at.cpu, register) {
+                let guest = &mut self.guests[guest];
+                guest.counted_before[n].clone_from(&guest.counted[n]);
+            }
         }
     }
 

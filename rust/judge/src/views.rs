@@ -183,6 +183,7 @@ impl Judge {
             self.guests[guest].write(at.world, register, el, value);
             if let Some(n) = self.guests[guest].counter(register) {
                 self.guests[guest].counted[n].clear();
+                self.guests[guest].counted_before[n].clear();
             }
             if matches!(register.kind(), Of::Pmcr | Of::Pmcntenset | Of::Pmcntenclr) {
                 self.guest_counts(guest, at);

@@ -234,6 +234,66 @@ fn it_is_known_for_how_long_after_vcpu_put_the_host_was_counted_in_a_guest_s_cou
     assert!(after.cycle < since && since + 412 < found.cycle);
 }
 
+/// Who was counted in a guest's counter, for how many cycles, and whether after a vcpu_put.
+fn told(found: &Violation) -> Vec<(Party, u64, Option<bool>)> {
+    found.counted.iter().map(|one| (one.party, one.cycles, one.after.map(|after| after.put))).collect()
+}
+
+#[test]
+fn what_was_counted_after_another_handover_is_told_by_itself() {
+    let mut board = Board::new();
+    board.guest(Register::pmevtyper(0), u64::from(EVENT));
+    board.guest(Register::pmevcntr(0), 0);
+    board.guest(Register::of(Of::Pmcntenset), 1);
+    board.puts();
+    board.runs(HOST, 0, 412);
+    board.loads();
+    board.runs(HOST, 0, 100);
+    board.reads(Register::pmevcntr(0));
+    let found = board.first(Kind::GuestRead);
+    assert_eq!(found.actual - found.expected, 2 * 512);
+    assert_eq!(told(found), [(Party::Host, 412, Some(true)), (Party::Host, 100, Some(false))]);
+}
+
+#[test]
+fn after_many_handovers_the_last_that_is_told_has_all_that_came_later() {
+    let mut board = Board::new();
+    board.guest(Register::pmevtyper(0), u64::from(EVENT));
+    board.guest(Register::pmevcntr(0), 0);
+    board.guest(Register::of(Of::Pmcntenset), 1);
+    for cycles in 1..=6 {
+        board.puts();
+        board.runs(HOST, 0, cycles);
+        board.loads();
+    }
+    board.reads(Register::pmevcntr(0));
+    let cycles: Vec<_> = told(board.first(Kind::GuestRead)).iter().map(|&(_, cycles, _)| cycles).collect();
+    assert_eq!(cycles, [1, 2, 3, 4 + 5 + 6]);
+}
+
+#[test]
+fn what_was_saved_more_than_once_with_somebody_else_s_count_is_told_in_all() {
+    let mut board = Board::new();
+    board.guest(Register::pmevtyper(0), u64::from(EVENT));
+    board.guest(Register::pmevcntr(0), 0);
+    board.guest(Register::of(Of::Pmcntenset), 1);
+    for cycles in [30, 20] {
+        board.told(note::VCPU_PUT);
+        board.kvm(Register::of(Of::MdcrEl2), u64::from(COUNTERS));
+        board.runs(HOST, 0, cycles);
+        board.0.set_running(0, HOST, 2, 0).expect("they exist");
+        let saved = board.0.access(0, Register::pmevcntr(0).encoding(), None).expect("it runs");
+        board.kvm(Register::pmevcntr(0), 0);
+        board.told(note::VCPU_IS_PUT);
+        board.loads();
+        board.kvm(Register::pmevcntr(0), saved.expect("EL2 reads it"));
+    }
+    board.reads(Register::pmevcntr(0));
+    let found = board.first(Kind::GuestRead);
+    assert_eq!(found.actual - found.expected, 2 * 50);
+    assert_eq!(told(found), [(Party::Host, 30, Some(true)), (Party::Host, 20, Some(true))]);
+}
+
 #[test]
 fn a_counter_that_is_stopped_at_vcpu_put_counts_nobody_else() {
     assert_eq!(put(false).found(), []);
