@@ -45,6 +45,8 @@ KINDS: Final = {
 
 # Of MDCR_EL2 the host's driver writes HPME alone: what KVM's writes of the rest change is what the driver has set up.
 _BY_MDCR: Final = "{victim}'s counters do not go on as it has set them up, behind KVM's write of {register}"
+# A counter that KVM accesses is a vCPU's.
+_FOR_NOBODY: Final = "{victim} has the CPU, no vCPU is loaded on it, and KVM accesses {register}"
 # By kind, what the other party has to do with it, where it is more than that what was found is its own.
 _OTHERS: Final = {
     **dict.fromkeys(("host_read", "host_state", "event_count"), "by {}"),
@@ -121,6 +123,8 @@ def broken(violation: Violation, parties: Parties) -> str:
     words = KINDS.get(violation.kind, f"{violation.kind}: {{register}} of {{victim}}")
     if _of_mdcr(violation):
         words = _BY_MDCR
+    elif violation.kind == "not_loaded" and violation.victim == HOST:
+        words = _FOR_NOBODY
     sentence = words.format(
         victim=_called(violation.victim, parties),
         other=_called(violation.other, parties),

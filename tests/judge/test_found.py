@@ -117,6 +117,12 @@ def test_a_host_s_event_that_a_guest_can_reach_names_both_and_the_counters_as_su
     assert one.compared == "expected counters 6, 7, 8, 9, actual counters 0, 6, 7, 8, 9"
 
 
+def test_a_counter_that_kvm_accesses_for_no_vcpu_is_not_said_to_be_the_host_on_a_pcpu() -> None:
+    one = found(kind="not_loaded", invariant="I9", victim="host", other="kvm")
+    assert one.broken == "the host has the CPU, no vCPU is loaded on it, and KVM accesses PMEVCNTR0_EL0"
+    assert found(kind="not_loaded", invariant="I9", other="kvm").broken.startswith("vm1/0 is on a pCPU on which")
+
+
 def test_a_half_done_swap_says_whose_it_is() -> None:
     one = found(kind="half_swapped", victim="host", other="vm:1")
     assert "amid vcpu_load or vcpu_put of vm0/0, and finds PMEVCNTR0_EL0" in one.broken

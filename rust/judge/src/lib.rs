@@ -439,6 +439,15 @@ impl Judge {
         }
     }
 
+    /// What KVM reads or writes of a counter is for the vCPU that is loaded.
+    fn for_nobody(&mut self, by: By, register: Register, value: u64, at: &At<'_>) {
+        let is_kvm = by == By::Kvm && !at.running.guest;
+        if is_kvm && self.hosts[at.id].loaded.is_none() && Host::counter(at.cpu, register).is_some() {
+            let broken = Broken::new(Invariant::I9, Kind::NotLoaded);
+            self.violated(Broken { register: Some(register), actual: value, ..broken }, at);
+        }
+    }
+
     fn accessed(&mut self, by: By, encoding: u16, written: Option<u64>, value: u64, at: &At<'_>) {
         let Some(register) = Register::decode(encoding) else { return };
         if at.running.guest {
@@ -461,6 +470,7 @@ impl Judge {
             }
             self.kvm_access(register, written, at);
         }
+        self.for_nobody(by, register, value, at);
         if written.is_none() {
             return;
         }
@@ -485,10 +495,6 @@ impl Judge {
         if let Some(n) = Host::counter(at.cpu, register) {
             host.owners.pass(n, owner, at.cpu.now());
             host.counted.written(n, at.cpu.now());
-            if by == By::Kvm && !at.running.guest && host.loaded.is_none() {
-                let broken = Broken::new(Invariant::I9, Kind::NotLoaded);
-                self.violated(Broken { register: Some(register), actual: value, ..broken }, at);
-            }
         }
     }
 }

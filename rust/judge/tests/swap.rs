@@ -88,8 +88,12 @@ fn a_vcpu_is_loaded_where_no_other_is_and_it_is_not() {
 }
 
 #[test]
-fn kvm_writes_a_counter_where_a_vcpu_is_loaded() {
-    let mut machine = machine();
-    write(&mut machine, By::Kvm, Of::Pmccntr, 1);
-    assert_eq!(found(&machine), [(Invariant::I9, Kind::NotLoaded)]);
+fn kvm_accesses_a_counter_where_a_vcpu_is_loaded() {
+    let mut writes = machine();
+    write(&mut writes, By::Kvm, Of::Pmccntr, 1);
+    let mut reads = machine();
+    reads.access(0, Register::of(Of::Pmccntr).encoding(), None).expect("it runs").expect("EL2 reads it");
+    for machine in [writes, reads] {
+        assert_eq!(found(&machine), [(Invariant::I9, Kind::NotLoaded)]);
+    }
 }
