@@ -97,7 +97,8 @@ _EVENTS: Final[dict[int, Callable[[int], str]]] = {
     _pmu.NOTE_EVENT_TIME_RUNNING: lambda a: f"  time_running {a:,} ns",
     _pmu.NOTE_EVENT_COUNT: lambda a: f"  count {a:,}",
 }
-_ONE_REG: Final = {_pmu.NOTE_GET_ONE_REG: "KVM_GET_ONE_REG", _pmu.NOTE_SET_ONE_REG: "KVM_SET_ONE_REG"}
+# By `Seen.what`, what is between the vCPU and the value.
+_ONE_REG: Final = {"KVM_GET_ONE_REG": " =", "KVM_SET_ONE_REG": ","}
 
 _ENTRIES: Final = frozenset(EntryKind)
 _LOCKS: Final = frozenset(ContextLock)
@@ -208,14 +209,19 @@ def did(seen: Seen, parties: Parties) -> str:
     """What was done, or said."""
     if seen.what == "note":
         return _note(seen.a, seen.b, parties)
+    if seen.what in _ONE_REG:
+        of = f"{register_name(seen.a & 0xFFFF)} of {_vcpu(seen.a, parties)}"
+        return f"{seen.what} {of}{_ONE_REG[seen.what]} {seen.b:#x}"
     words = _WORDS.get(seen.what)
     return _numbered(seen.what, seen.a, seen.b) if words is None else words(seen.a, seen.b)
 
 
-def _note(code: int, argument: int, parties: Parties) -> str:
-    def vcpu() -> str:  # where a register, or an event, is below it
-        return parties.name(f"vm:{argument >> 16}")
+def _vcpu(argument: int, parties: Parties) -> str:
+    """Where a register, or an event, is below it."""
+    return parties.name(f"vm:{argument >> 16}")
 
+
+def _note(code: int, argument: int, parties: Parties) -> str:
     if code in _PLAIN:
         return _PLAIN[code]
     if code in _NOTES:
@@ -223,11 +229,7 @@ def _note(code: int, argument: int, parties: Parties) -> str:
     if code in _EVENTS:
         return _EVENTS[code](argument)
     if code == _pmu.NOTE_SET_FILTER:
-        return (
-            f"KVM_ARM_VCPU_PMU_V3_FILTER of {parties.name(f'vm:{argument >> 16}')}, from event {argument & 0xFFFF:#x}"
-        )
-    if code in _ONE_REG:
-        return f"{_ONE_REG[code]} {register_name(argument & 0xFFFF)} of {parties.name(f'vm:{argument >> 16}')}"
+        return f"KVM_ARM_VCPU_PMU_V3_FILTER of {_vcpu(argument, parties)}, from event {argument & 0xFFFF:#x}"
     return _numbered("note", code, argument)
 
 

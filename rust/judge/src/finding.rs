@@ -230,7 +230,11 @@ pub enum Did {
     Runs,
     /// Software is entered.
     Entry,
-    /// What KVM or software told.
+    /// KVM_GET_ONE_REG, and what it gave: of the vCPU's context << 16 | register.
+    GetOneReg,
+    /// Likewise KVM_SET_ONE_REG, and what was to be set.
+    SetOneReg,
+    /// What KVM or software told else.
     Note,
     /// A counter, which is its party's, overflows.
     Overflow,
@@ -251,6 +255,8 @@ impl Did {
             Self::Isb => "ISB",
             Self::Runs => "runs",
             Self::Entry => "entry",
+            Self::GetOneReg => "KVM_GET_ONE_REG",
+            Self::SetOneReg => "KVM_SET_ONE_REG",
             Self::Note => "note",
             Self::Overflow => "overflow",
         }

@@ -343,6 +343,8 @@ impl Judge {
             What::Runs { last } if last.is_some_and(|last| last.context == at.running.context) => return,
             What::Runs { .. } => (Did::Runs, at.running.context as u64, u64::from(at.running.el)),
             What::Mark { code, a, .. } => (Did::Entry, u64::from(code), a),
+            What::Note { code: note::GET_ONE_REG, a, b } => (Did::GetOneReg, a, b),
+            What::Note { code: note::SET_ONE_REG, a, b } => (Did::SetOneReg, a, b),
             What::Note { code, a, .. } => (Did::Note, u64::from(code), a),
             What::Worked { .. } | What::Exited | What::Idled { .. } | What::Reset => return,
         };
