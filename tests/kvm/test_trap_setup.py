@@ -2,6 +2,7 @@
 
 import pytest
 
+from pmulab.designs import parse_design
 from services import registers as r
 from services.cpu import Cpu, Entry, Notice, Timer, awaited
 from services.experiment import CpuSpec
@@ -94,16 +95,15 @@ VERSIONS = [f"partitioned-v{n}" for n in range(2, 10)]
 async def test_with_fgt2_what_no_guest_has_is_hidden_while_a_vcpu_is_loaded_and_the_hosts_again_after_its_put(
     design: str,
 ) -> None:
-    name, _, axes = design.partition(",")
-    vcpu = StubVcpu(FGT2, 4)
+    spec, vcpu = parse_design(design), StubVcpu(FGT2, 4)
     await vcpu.write(r.HDFGRTR2_EL2, r.HDFGRTR2_PMU)
     await vcpu.write(r.HDFGWTR2_EL2, r.HDFGWTR2_PMU)
-    vpmu = designs.named(name).make(dict([axes.split("=")]) if axes else {}).vpmu(vcpu)
+    vpmu = designs.named(spec.name).make(spec.axes).vpmu(vcpu)
     await awaited(vpmu.activate_traps())
     await vpmu.load()
     hidden = vcpu.peek(r.HDFGRTR2_EL2) == vcpu.peek(r.HDFGWTR2_EL2) == 0
     assert hidden or vcpu.peek(r.MDCR_EL2) & r.MDCR_EL2_TPM
-    assert hidden is (name != "emulated")  # Linux 6.12 knows none of them
+    assert hidden is (design != "emulated")  # Linux 6.12 knows none of them
     await awaited(vpmu.deactivate_traps())
     await vpmu.put()
     assert (vcpu.peek(r.HDFGRTR2_EL2), vcpu.peek(r.HDFGWTR2_EL2)) == (r.HDFGRTR2_PMU, r.HDFGWTR2_PMU)

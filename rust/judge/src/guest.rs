@@ -345,14 +345,8 @@ impl Guest {
         done.may_interrupt()
     }
 
-    /// Is it PMXEVCNTR_EL0 by PMSELR_EL0.SEL = 31, which KVM takes for the cycle counter?
-    #[must_use]
-    pub fn selects_cycles(&self, register: Register) -> bool {
-        register.kind() == Of::Pmxevcntr && self.counter(register) == Some(CYCLE)
-    }
-
-    /// The counter's own register that PMXEVCNTR_EL0 or PMXEVTYPER_EL0 is of by the guest's PMSELR_EL0; any other is
-    /// its own.
+    /// The counter's own register that PMXEVCNTR_EL0 or PMXEVTYPER_EL0 is of by the guest's PMSELR_EL0 (by SEL = 31 the
+    /// cycle counter's, as KVM takes it); any other is its own.
     #[must_use]
     pub fn named(&self, register: Register) -> Register {
         match (register.kind(), self.counter(register)) {

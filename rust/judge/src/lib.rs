@@ -442,9 +442,8 @@ impl Judge {
     }
 
     /// What KVM reads or writes of a counter is for the vCPU that is loaded.
-    fn for_nobody(&mut self, by: By, register: Register, value: u64, at: &At<'_>) {
-        let is_kvm = by == By::Kvm && !at.running.guest;
-        if is_kvm && self.hosts[at.id].loaded.is_none() && Host::counter(at.cpu, register).is_some() {
+    fn for_nobody(&mut self, register: Register, value: u64, at: &At<'_>) {
+        if self.hosts[at.id].loaded.is_none() && Host::counter(at.cpu, register).is_some() {
             let broken = Broken::new(Invariant::I9, Kind::NotLoaded);
             self.violated(Broken { register: Some(register), actual: value, ..broken }, at);
         }
@@ -471,8 +470,8 @@ impl Judge {
                 self.kvm_read(register, at);
             }
             self.kvm_access(register, written, at);
+            self.for_nobody(register, value, at);
         }
-        self.for_nobody(by, register, value, at);
         if written.is_none() {
             return;
         }

@@ -82,8 +82,8 @@ impl Judge {
         };
         let extra = actual & !expected & mask;
         let victim = Party::Guest(at.running.context);
-        let owner = self.hosts[at.id].owner(at.cpu, register);
-        let owner = owner.or_else(|| self.controls_of(register, extra, at));
+        let of_counter = self.hosts[at.id].owner(at.cpu, register);
+        let owner = of_counter.or_else(|| self.controls_of(register, extra, at));
         let left = extra != 0 && self.from_cpu && at.cpu.read(register, el) == actual;
         let visible = of_host & self.guests[guest].ideal.registers().implemented();
         let (invariant, other) = match owner {
@@ -211,11 +211,11 @@ impl Judge {
             let victim = Party::Guest(at.running.context);
             let window = Some(Window::AbsentCounter);
             let broken = Broken { window, ..Broken::new(Invariant::I1, Kind::GuestRead) };
-            if self.guests[guest].selects_cycles(register) {
-                self.compare(guest, Register::of(Of::Pmccntr), at.running.el, value, Kind::GuestRead, at);
+            let named = self.guests[guest].named(register);
+            if named.kind() == Of::Pmccntr {
+                self.compare(guest, named, at.running.el, value, Kind::GuestRead, at);
                 return;
             }
-            let named = self.guests[guest].named(register);
             let other = self.whose(at, named, value, victim).unwrap_or(Party::Nobody);
             self.violated(Broken { register: Some(register), victim, other, actual: value, ..broken }, at);
         }

@@ -32,13 +32,18 @@ impl Board {
         let mut board = Self(machine.observed_by(Judge::new(&[features], vcpus)));
         board.0.set_running(0, HOST, 2, 0).expect("they exist");
         for &(register, value) in known {
-            let operand = (GUEST as u64) << 16 | u64::from(register.encoding());
-            board.0.note(0, note::SET_ONE_REG, operand, value).expect("it exists");
+            board.is_set(GUEST, register, value);
         }
         board.0.note(0, note::VCPU_LOAD, GUEST as u64, 0).expect("it exists");
         board.kvm(Register::of(Of::MdcrEl2), Some(u64::from(COUNTERS + 2) | TPM));
         board.0.note(0, note::VCPU_LOADED, GUEST as u64, 0).expect("it exists");
         board
+    }
+
+    /// By KVM_SET_ONE_REG.
+    fn is_set(&mut self, context: usize, register: Register, value: u64) {
+        let operand = (context as u64) << 16 | u64::from(register.encoding());
+        self.0.note(0, note::SET_ONE_REG, operand, value).expect("it exists");
     }
 
     fn kvm(&mut self, register: Register, written: Option<u64>) {
@@ -127,8 +132,7 @@ fn pmxevcntr_by_a_selection_of_31_may_be_the_cycle_counter_as_it_should_be() {
     {
         let mut board = Board::new(PMUV3P5, Vec::new(), &known);
         for n in 0..COUNTERS {
-            let operand = (GUEST as u64) << 16 | u64::from(Register::pmevcntr(n).encoding());
-            board.0.note(0, note::SET_ONE_REG, operand, 9).expect("it exists");
+            board.is_set(GUEST, Register::pmevcntr(n), 9);
         }
         board.reads(Register::of(Of::Pmxevcntr));
         board.is_given(given);
@@ -147,8 +151,7 @@ fn what_pmxevcntr_leaks_is_of_the_counter_that_the_guest_selects_not_the_host() 
         let known = [(Register::of(Of::Pmselr), u64::from(select)), (Register::of(Of::Pmccntr), 5)];
         let mut board = Board::new(PMUV3P5, Vec::new(), &known);
         for n in 0..COUNTERS {
-            let operand = (GUEST as u64) << 16 | u64::from(Register::pmevcntr(n).encoding());
-            board.0.note(0, note::SET_ONE_REG, operand, 9).expect("it exists");
+            board.is_set(GUEST, Register::pmevcntr(n), 9);
         }
         board.host_writes(Register::pmevcntr(written), 77);
         board.reads(Register::of(Of::Pmxevcntr));
@@ -189,8 +192,7 @@ fn what_another_guest_has_left_in_pmcr_is_a_leak_of_its_and_what_nobody_has_is_n
         (pmcr::E, 0, 0, vec![]),
     ] {
         let mut board = Board::new(PMUV3P5, Vec::new(), &[(register, own | n << 11)]);
-        let operand = (OTHER as u64) << 16 | u64::from(register.encoding());
-        board.0.note(0, note::SET_ONE_REG, operand, n << 11).expect("it exists");
+        board.is_set(OTHER, register, n << 11);
         for zero in [Of::Pmselr, Of::Pmuserenr] {
             board.host_writes(Register::of(zero), 0);
         }

@@ -39,6 +39,15 @@ impl Board {
         board
     }
 
+    /// The guest counts `EVENT` on its first counter.
+    fn counting() -> Self {
+        let mut board = Self::new();
+        board.guest(Register::pmevtyper(0), u64::from(EVENT));
+        board.guest(Register::pmevcntr(0), 0);
+        board.guest(Register::of(Of::Pmcntenset), 1);
+        board
+    }
+
     fn runs(&mut self, context: usize, el: u8, cycles: u64) {
         self.0.set_running(0, context, el, 0).expect("they exist");
         assert_eq!(self.0.run(0, cycles), Ok(cycles), "no interrupt");
@@ -201,10 +210,7 @@ fn what_software_says_is_of_its_own_events_alone() {
 
 /// A guest's counter is enabled when the guest is put, or not; then a program of the host's runs.
 fn put(enabled: bool) -> Board {
-    let mut board = Board::new();
-    board.guest(Register::pmevtyper(0), u64::from(EVENT));
-    board.guest(Register::pmevcntr(0), 0);
-    board.guest(Register::of(Of::Pmcntenset), 1);
+    let mut board = Board::counting();
     board.runs(GUEST, 0, 100);
     board.told(note::VCPU_PUT);
     if !enabled {
@@ -241,10 +247,7 @@ fn told(found: &Violation) -> Vec<(Party, u64, Option<bool>)> {
 
 #[test]
 fn what_was_counted_after_another_handover_is_told_by_itself() {
-    let mut board = Board::new();
-    board.guest(Register::pmevtyper(0), u64::from(EVENT));
-    board.guest(Register::pmevcntr(0), 0);
-    board.guest(Register::of(Of::Pmcntenset), 1);
+    let mut board = Board::counting();
     board.puts();
     board.runs(HOST, 0, 412);
     board.loads();
@@ -257,10 +260,7 @@ fn what_was_counted_after_another_handover_is_told_by_itself() {
 
 #[test]
 fn after_many_handovers_the_last_that_is_told_has_all_that_came_later() {
-    let mut board = Board::new();
-    board.guest(Register::pmevtyper(0), u64::from(EVENT));
-    board.guest(Register::pmevcntr(0), 0);
-    board.guest(Register::of(Of::Pmcntenset), 1);
+    let mut board = Board::counting();
     for cycles in 1..=6 {
         board.puts();
         board.runs(HOST, 0, cycles);
@@ -273,10 +273,7 @@ fn after_many_handovers_the_last_that_is_told_has_all_that_came_later() {
 
 #[test]
 fn what_was_saved_more_than_once_with_somebody_else_s_count_is_told_in_all() {
-    let mut board = Board::new();
-    board.guest(Register::pmevtyper(0), u64::from(EVENT));
-    board.guest(Register::pmevcntr(0), 0);
-    board.guest(Register::of(Of::Pmcntenset), 1);
+    let mut board = Board::counting();
     for cycles in [30, 20] {
         board.told(note::VCPU_PUT);
         board.kvm(Register::of(Of::MdcrEl2), u64::from(COUNTERS));
@@ -301,10 +298,7 @@ fn a_counter_that_is_stopped_at_vcpu_put_counts_nobody_else() {
 
 #[test]
 fn what_is_saved_with_somebody_else_s_count_in_it_is_restored_with_it() {
-    let mut board = Board::new();
-    board.guest(Register::pmevtyper(0), u64::from(EVENT));
-    board.guest(Register::pmevcntr(0), 0);
-    board.guest(Register::of(Of::Pmcntenset), 1);
+    let mut board = Board::counting();
     board.told(note::VCPU_PUT);
     board.kvm(Register::of(Of::MdcrEl2), u64::from(COUNTERS));
     board.runs(HOST, 0, 30);
