@@ -73,6 +73,7 @@ def test_a_guest_that_waits_with_its_registers_loaded_counts_the_time(tmp_path: 
     ):
         run = run_of(tmp_path, IN_GUEST, design, kvm__wfi_trap_policy=policy)
         (event,) = run.guests[0].events
+        assert not [one for one in run.violations if not one.declared], (policy, design)
         if waits:
             assert event.count == pytest.approx(event.truth + run.time.idle * 3e9, rel=0.01)
         else:

@@ -297,7 +297,9 @@ impl Guest {
         let now = cpu.now();
         self.catch_up(from);
         self.ideal.count_in_wfi(cpu.registers().features().pmccntr_in_wfi);
+        let before = self.ideal.counter(CYCLE);
         self.ideal.idle(self.ideal.now().saturating_add(now.wrapping_sub(from)));
+        self.events.idled(self.ideal.counter(CYCLE).wrapping_sub(before));
         self.up_to = now;
         self.find_since();
     }

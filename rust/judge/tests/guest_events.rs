@@ -10,6 +10,7 @@ use pmu::field::{mdcr_el2, pmcr, pmevtyper};
 use pmu::machine::{Costs, Machine};
 use pmu::observer::By;
 use pmu::register::{Kind as Of, Register};
+use pmu::registers::{CPU_CYCLES, CYCLE};
 use pmu::tally::ONE;
 
 const EVENT: u16 = 0x08;
@@ -25,7 +26,11 @@ struct Board(Machine<Judge>);
 
 impl Board {
     fn new() -> Self {
-        let features = || Features { counters: COUNTERS, ..Features::default() };
+        Self::of(&Features::default())
+    }
+
+    fn of(features: &Features) -> Self {
+        let features = || Features { counters: COUNTERS, ..features.clone() };
         let costs = Costs { mrs: 2, msr: 3, isb: 1 };
         let mut machine = Machine::new(vec![features()], &[EVENT, DENIED], costs).expect("possible");
         machine.add_profile(&[(EVENT, 2 * ONE), (DENIED, ONE)]).expect("possible");
@@ -112,6 +117,10 @@ impl Board {
     /// Its user is told so much more than the counter has.
     fn finds(&mut self, more: i64) {
         let count = self.reads(Register::pmevcntr(0)).wrapping_add_signed(more);
+        self.is_told(count);
+    }
+
+    fn is_told(&mut self, count: u64) {
         self.notes(note::EVENT_READ, ID);
         self.notes(note::EVENT_TIME_ENABLED, 5);
         self.notes(note::EVENT_TIME_RUNNING, 5);
@@ -154,6 +163,30 @@ fn a_guest_s_event_counts_what_its_attributes_admit_while_the_guest_runs() {
         assert_eq!(board.found(), []);
         let premises = board.0.observer().findings().premises();
         assert!(premises[Invariant::I10 as usize - 1] > 0);
+    }
+}
+
+#[test]
+fn a_guest_s_cycle_counter_counts_in_wfi_where_its_cpu_s_does_and_not_a_cycle_more() {
+    for (counts, more, found) in [
+        (true, 0, vec![]),
+        (true, -1, vec![(Invariant::I4, Kind::EventCount, VM)]),
+        (true, 1, vec![(Invariant::I4, Kind::EventCount, VM)]),
+        (false, 0, vec![]),
+    ] {
+        let mut board = Board::of(&Features { pmccntr_in_wfi: counts, ..Features::default() });
+        board.notes(note::EVENT_OPEN, ID << 32 | u64::from(attribute::ENABLED) << 16 | u64::from(CPU_CYCLES));
+        board.notes(note::EVENT_ON, ID << 8 | CYCLE as u64);
+        board.guest(Register::of(Of::Pmccfiltr), 0);
+        board.guest(Register::of(Of::Pmccntr), 0);
+        board.guest(Register::of(Of::Pmcntenset), 1 << CYCLE);
+        board.runs(GUEST, 1, 10);
+        let until = board.0.cpu(0).expect("it exists").now() + 500;
+        board.0.idle(0, until).expect("it runs");
+        let count = board.reads(Register::of(Of::Pmccntr));
+        assert_eq!(count >= 500, counts);
+        board.is_told(count.wrapping_add_signed(more));
+        assert_eq!(board.found(), found);
     }
 }
 
