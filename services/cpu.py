@@ -127,11 +127,20 @@ class Call(IntEnum):
     DISABLE = 3  # likewise
     READ = 4  # handle; answered with one Notice.RESULT (count since creation)
     EL0_FILTER = 5  # 1: kvm_vcpu_pmu_restore_guest, 0: kvm_vcpu_pmu_restore_host
-    # mask given to the guest, reschedule if in use, 0 takes it back; 1: stop the rest by HPME; the flags that are the
-    # guest's meanwhile, 0: those of the mask; 1: time meanwhile is none of events that exclude guests
+    # mask given to the guest, reschedule if in use, 0 takes it back; by what the rest is enabled meanwhile
+    # (HostEnable); the flags that are the guest's meanwhile, 0: those of the mask; 1: time meanwhile is none of events
+    # that exclude guests
     GUEST_COUNTERS = 6
     LONG_OVERFLOW = 7  # handle of the vCPU's counter 0, a mask of counters, and which of these overflow at 64 bits
     GUEST_CONTEXT = 8  # 1: perf_load_guest_context, a guest has the whole PMU; 0: perf_put_guest_context
+
+
+class HostEnable(IntEnum):
+    """By what the host's driver stops and starts its counters while a guest has some of the CPU's."""
+
+    OWN = 0  # PMCR_EL0.E
+    RANGE = 1  # MDCR_EL2.HPME: PMCR_EL0.E is the guest's
+    SHARED = 2  # PMCR_EL0.E, which the guest's need, too: it stays set where the host has no event
 
 
 COUNTER_SHIFT = 5  # a kernel counter's handle: the id of its vCPU's thread above, the guest's counter below

@@ -10,7 +10,7 @@ import orjson
 
 from services import typed_json
 from services.boot import NO_PROCESS, CpuSession, HostBoot, HostPolicy, ThreadSession
-from services.cpu import Call, ContextLock, Cpu, CpuPm, Entry, EntryKind, Notice, Row, Sgi, Timer
+from services.cpu import Call, ContextLock, Cpu, CpuPm, Entry, EntryKind, HostEnable, Notice, Row, Sgi, Timer
 from services.experiment import ANY_PMU, EventSpec, SessionSpec
 from services.linux_perf import NOBODY, Perf, PerfConfig, PerfCpu, PerfEvent, Probed, Session
 from services.linux_perf.driver import Driver
@@ -154,7 +154,7 @@ class HostCpu:
                     counters[handle + n].long_overflow = bool(b >> n & 1)
                 continue
             elif code == GUEST_COUNTERS:
-                work = self._guest_counters(cpu, handle, range_only=bool(a), flags=b or handle, guest_time=bool(c))
+                work = self._guest_counters(cpu, handle, enable=a, flags=b or handle, guest_time=bool(c))
             elif code == GUEST_CONTEXT:
                 work = perf.load_guest_context(cpu) if handle else perf.put_guest_context(cpu)
             else:
@@ -431,7 +431,7 @@ class HostCpu:
         pmu = self.boot.vcpu_pmus[handle >> 5]
         return None if pmu == ANY_PMU else self.host.perf.driver(pmu)
 
-    async def _guest_counters(self, cpu: Cpu, mask: int, *, range_only: bool, flags: int, guest_time: bool) -> None:
+    async def _guest_counters(self, cpu: Cpu, mask: int, *, enable: int, flags: int, guest_time: bool) -> None:
         """kvm_pmu_set_guest_counters: reschedule only if events are in the way, and back only what was squeezed."""
         assert self.boot is not None
         perf, policy = self.perf, self.boot.policy
@@ -457,7 +457,8 @@ class HostCpu:
             for other in self.host.cpus.values():
                 if other.boot is not None and other.boot.arm_pmu == self.boot.arm_pmu:
                     other.perf.pmu.cntr_mask = counters
-        perf.range_only = range_only
+        perf.range_only = enable == HostEnable.RANGE
+        perf.keep_on(cpu, enable == HostEnable.SHARED)
 
     async def _interrupted_with_lock(self, cpu: Cpu) -> None:
         """What has come since perf_ctx_lock() is taken before the unlock: all of it here."""

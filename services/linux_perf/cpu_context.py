@@ -34,6 +34,7 @@ class CpuContext:
     ctx_locked: bool = derived(default=False)  # the entry that this one interrupts has the lock of the contexts
     pmuserenr_on_cpu: bool = False  # a vCPU is loaded: PMUSERENR_EL0 is the guest's, KVM keeps the host's
     range_only: bool = False  # PMCR_EL0.E is a guest's: the host's range stops and starts by MDCR_EL2.HPME
+    kept_on: bool = False  # PMCR_EL0.E is the host's, and a guest's counters need it, too: set even for no event
     guest_loaded: bool = False  # a guest has the PMU: contexts' time is the guest's, too (guest_ctx_loaded)
     guest_mask: int = 0  # counters whose overflow flags are a guest's, not the host's
     split_irq: bool = False  # KVM clears the guest's flags, after the host's events

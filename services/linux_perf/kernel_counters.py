@@ -284,3 +284,11 @@ async def set_counters(cc: CpuContext, cpu: Cpu, mask: int, reschedule: bool, gu
     cc.pmu.cntr_mask = mask
     if guest_loaded != cc.guest_loaded:
         guest_context.set_loaded(cc, cpu, guest_loaded)
+
+
+def keep_on(cc: CpuContext, cpu: Cpu, kept_on: bool) -> None:
+    """From now on the PMU is on for no event, too, as a guest's counters need PMCR_EL0.E; or is not."""
+    if kept_on != cc.kept_on:
+        cc.kept_on = kept_on
+        if not cc.pmu.used:
+            cpu.burst.extend(on(cc) if kept_on else off(cc))

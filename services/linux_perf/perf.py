@@ -106,6 +106,7 @@ class PerfCpu(CpuContext):
     disable_each = kernel_counters.disable_each
     el0_filter = kernel_counters.el0_filter
     set_counters = kernel_counters.set_counters
+    keep_on = kernel_counters.keep_on
     load_guest_context = guest_context.load
     put_guest_context = guest_context.put
 

@@ -173,8 +173,8 @@ def of_pmu(cc: CpuContext, leaders: list[PerfEvent]) -> list[PerfEvent]:
 
 
 def post_on(cc: CpuContext, burst: Burst) -> None:
-    """Nothing is switched on for no event."""
-    if cc.pmu.used:
+    """Nothing is switched on for no event, but where a guest's counters need it."""
+    if cc.pmu.used or cc.kept_on:
         burst.extend(on(cc))
 
 

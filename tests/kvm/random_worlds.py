@@ -68,8 +68,6 @@ class RandomWorld:
         of_guest = rng.randrange(counters + 1)
         if not design.name.startswith("emulated"):
             of_guest = min(of_guest, counters - 1)
-        if not of_guest and not cpu.hpmn0:
-            of_guest = 1
         names = ("vm0", "vm1") if rng.random() < 0.7 else ("vm0",)
         guests = tuple(self._guest(rng, name, of_guest, cpu, pcpus, floats) for name in names)
         of = experiment(design.name, pcpus=pcpus, counters=of_guest, cpu=cpu, axes=design.axes)

@@ -461,6 +461,19 @@ impl Guest {
             & if self.known.long_cycles { !0 } else { !(1 << CYCLE) }
     }
 
+    /// Counters that may be enabled, and of which it is not known what they read: each may overflow at any time.
+    fn adrift(&self) -> u64 {
+        !self.off() & !self.certain_counters()
+    }
+
+    /// What a flag was says nothing of what it is, once its counter has been running adrift.
+    fn forget_flags_adrift(&mut self) {
+        if self.known.sure(Field::Flags) != 0 && self.ideal.read(Register::of(Of::Pmcr), 1) & pmcr::E != 0 {
+            let adrift = self.adrift();
+            self.known.forget_flags(adrift);
+        }
+    }
+
     /// By which tolerance these bits of a field, those of one counter or of several, are not known; and whether they are
     /// once they are read.
     fn unknown_by(&self, field: Field, bits: u64) -> (Window, bool) {
@@ -473,13 +486,10 @@ impl Guest {
                     (self.unknown_by(field, 1 << (n - 1)).0, false) // by which it chains
                 }
             }
-            Field::Flags if self.known.sure(field) & bits != 0 => {
-                if n == CYCLE && self.certain(n) {
-                    (Window::ShortCycles, false)
-                } else {
-                    (self.unknown_by(Field::Counters, 1 << n).0, false)
-                }
+            Field::Flags if self.adrift() >> n & 1 != 0 => {
+                (self.unknown_by(Field::Counters, 1 << n).0, false)
             }
+            Field::Flags if self.known.sure(field) & bits != 0 => (Window::ShortCycles, false),
             _ => (self.known.reason(field, bits), true),
         }
     }
@@ -529,6 +539,7 @@ impl Guest {
             let before = self.known;
             self.adopt(world, register, expected & !unknown | actual & unknown);
             self.known.adopt(&before, field, bits(unknown & all));
+            self.forget_flags_adrift();
         }
         let surely = differing & !unknown;
         if surely == 0 {
@@ -647,6 +658,7 @@ impl Guest {
             _ => {}
         }
         self.ideal.write(world, register, el, effective);
+        self.forget_flags_adrift();
         if before && !self.may_interrupt() {
             self.polled = Polled::Open;
         }

@@ -91,6 +91,16 @@ impl Known {
         }
     }
 
+    /// The flags of counters that may overflow at any time are UNKNOWN, for what the counters are.
+    pub(crate) fn forget_flags(&mut self, counters: u64) {
+        let (flags, of) = (Field::Flags as usize, Field::Counters as usize);
+        self.sure[flags] &= !counters;
+        self.adopted[flags] &= !counters;
+        for reason in &mut self.reasons {
+            reason[flags] = reason[flags] & !counters | reason[of] & counters;
+        }
+    }
+
     /// Likewise, by this tolerance.
     pub(crate) fn leave_open(&mut self, window: Window, field: Field, bits: u64) {
         self.forget(field, bits);

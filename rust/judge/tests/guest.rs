@@ -65,6 +65,16 @@ impl Board {
         self.0.set_running(0, HOST, 2, 0).expect("they exist");
     }
 
+    /// The guest's write traps, and is done.
+    fn writes(&mut self, register: Register, value: u64) {
+        self.0.set_running(0, GUEST, 1, 0).expect("they exist");
+        let mut burst = Burst::default();
+        burst.post(Operation::Msr, u32::from(register.encoding()), value);
+        self.0.execute_by(By::Software, 0, &mut burst, 0, false).expect("it runs");
+        self.0.set_running(0, HOST, 2, 0).expect("they exist");
+        self.is_given(value);
+    }
+
     /// And is given this.
     fn is_given(&mut self, value: u64) {
         self.0.emulated(0, value).expect("it exists");
@@ -122,6 +132,33 @@ fn an_event_that_is_denied_and_has_counted_is_seen_and_counts_that_are_gone_are_
         board.is_given(given);
         assert_eq!(board.found(), expected, "{given}");
     }
+}
+
+#[test]
+fn a_flag_that_was_read_says_nothing_once_a_counter_that_may_be_anywhere_has_counted() {
+    // Its event was UNKNOWN when PMSWINC_EL0 was written: the counter has 0 then, or still 0xffff_ffff.
+    let mut board = Board::new(PMUV3P5, Vec::new(), &[]);
+    let each = [
+        (Register::of(Of::Pmcr), pmcr::E),
+        (Register::of(Of::Pmcntenset), 1),
+        (Register::pmevcntr(0), 0xffff_ffff),
+        (Register::of(Of::Pmovsclr), 1),
+        (Register::of(Of::Pmswinc), 1),
+    ];
+    for (register, value) in each {
+        board.writes(register, value);
+    }
+    let reads = |board: &mut Board, register, value| {
+        board.reads(register);
+        board.is_given(value);
+    };
+    reads(&mut board, Register::of(Of::Pmovsset), 0);
+    board.writes(Register::pmevtyper(0), 8);
+    reads(&mut board, Register::pmevcntr(0), 0x1_0000_0005);
+    reads(&mut board, Register::of(Of::Pmovsset), 1);
+    assert_eq!(board.found(), []);
+    reads(&mut board, Register::of(Of::Pmovsset), 0);
+    assert_eq!(board.found(), [(Invariant::I7, Kind::GuestRead, Party::Kvm)]);
 }
 
 #[test]

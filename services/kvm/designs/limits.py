@@ -76,6 +76,11 @@ def writes_running_counters(experiment: Experiment) -> bool:
     return bool(experiment.steps)
 
 
+def sets_registers(experiment: Experiment) -> bool:
+    """May a VMM set the registers of a vCPU that has run? One that restores a VM does so before."""
+    return any(step.action == "set_one_reg" for step in experiment.steps)
+
+
 LIMITS: tuple[Declared, ...] = (
     # perf_event_create_kernel_counter() with attr.pinned: merge_sched_in() leaves what has no counter in ERROR.
     *given_up(
@@ -105,8 +110,16 @@ LIMITS: tuple[Declared, ...] = (
     *given_up(
         Victim.GUEST,
         "a write of a counter that counts has its event made anew, which leaves out EL0 up to the next vcpu_load",
-        ("I4", "I5", "I7"),
+        ("I3", "I4", "I5", "I7"),
         writes_running_counters,
+    ),
+    # kvm_pmu_set_counter_value_user(), kvm_arm_sys_reg_set_reg(): neither releases an event; kvm_vcpu_reload_pmu().
+    *given_up(
+        Victim.GUEST,
+        "what a VMM sets of a vCPU that has run: the events that it has count on, what they have counted is added to "
+        "the value that is set (up to Linux 6.14), and another type is not theirs",
+        ("I4", "I5", "I7", "I11"),
+        sets_registers,
     ),
     # armv8pmu_get_event_idx() keeps CPU_CYCLES off PMCCNTR_EL0 there.
     *given_up(

@@ -22,7 +22,7 @@ from typing import ClassVar
 
 from services import registers as r
 from services.boot import HostPolicy
-from services.cpu import Call, Row, awaited
+from services.cpu import Call, HostEnable, Row, awaited
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.declared import Declared, Victim, given_up
@@ -100,7 +100,6 @@ class PartitionedPmu(Vpmu):
     trapped: Accesses = derived(init=False)
     hpmn: int = field(default=0, init=False)  # event counters that it has come to have since the load, if it grows
     grows: bool = derived(init=False)
-    calls_host: bool = derived(init=False)  # to give the range up, to stop its own by HPME, or for its clocks
     guest_time: bool = derived(init=False)  # its clocks leave out the residency
 
     def __post_init__(self) -> None:
@@ -121,7 +120,6 @@ class PartitionedPmu(Vpmu):
         self.trapped = (GROWING if self.grows else ACCESSES) if on.split else UNSPLIT
         self.fast_path = design.traps is Traps.FAST_PATH
         self.guest_time = design.host_time is HostTime.LESS_GUEST
-        self.calls_host = design.reservation not in AT_BOOT or on.split or self.guest_time
 
     async def load(self) -> None:
         """kvm_arch_vcpu_load."""
@@ -170,14 +168,14 @@ class PartitionedPmu(Vpmu):
         await swap_in.done()
 
     async def _take_from_host(self) -> None:
-        """kvm_pmu_set_guest_counters, where the host has any of it."""
-        if self.calls_host:
-            on = self.context.on
-            taken = taken_from_host(on.cpu, on.mask)
-            rows: list[Row] = [(Call.GUEST_COUNTERS, taken, int(on.split), 0, int(self.guest_time))]
-            if self.el0_switched():  # what that reschedules comes back with the host's filters
-                rows.append((Call.EL0_FILTER, 1, 0, 0, 0))
-            await awaited(self.vcpu.call(rows, Account.RESERVE))
+        """kvm_pmu_set_guest_counters."""
+        on = self.context.on
+        taken = taken_from_host(on.cpu, on.mask)
+        enable = HostEnable.RANGE if on.split else HostEnable.SHARED
+        rows: list[Row] = [(Call.GUEST_COUNTERS, taken, enable, 0, int(self.guest_time))]
+        if self.el0_switched():  # what that reschedules comes back with the host's filters
+            rows.append((Call.EL0_FILTER, 1, 0, 0, 0))
+        await awaited(self.vcpu.call(rows, Account.RESERVE))
 
     async def _set_traps(self) -> None:
         """kvm_arm_setup_mdcr_el2."""
@@ -225,7 +223,7 @@ class PartitionedPmu(Vpmu):
         if await context.overflow_status():
             self.vcpu.kick()
         await context.lift_traps()  # kvm_vcpu_put_vhe
-        if context.owned and self.calls_host:  # kvm_pmu_set_guest_counters
+        if context.owned:  # kvm_pmu_set_guest_counters
             await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE))
 
     async def access(self, register: int, write: bool, value: int) -> int:
