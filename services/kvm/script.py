@@ -55,7 +55,7 @@ class Script(ScriptState):
     ) -> None:
         super().__init__()
         self.board = board
-        self.steps = board.experiment.steps
+        self.steps: Sequence[StepSpec] = board.experiment.steps
         self.pcpus = pcpus
         self.vcpus = vcpus
         self.interruptions = interruptions
@@ -96,6 +96,21 @@ class Script(ScriptState):
             return self._finish()
         self.next += 1
         return self._perform(self.next - 1)
+
+    async def carry_out(self, steps: Sequence[StepSpec]) -> list[Outcome]:
+        """These instead of the steps that are left, once every CPU has booted: as a search has them, one at a time and
+        with what comes amid it before it. What each gave. Raises ImpossibleStep of one that cannot be; nothing has
+        happened then."""
+        self.steps, self.next, self.outcomes = steps, 0, []
+        try:
+            while self.next < len(steps):
+                self.next += 1
+                await self._perform(self.next - 1)
+        except ImpossibleStep:
+            self.armed.clear()
+            self.interruptions.due.clear()
+            raise
+        return self.told()
 
     async def _finish(self) -> None:
         """After the last step vCPUs come to the end of the handlers that they were preempted in."""

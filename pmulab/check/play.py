@@ -1,0 +1,163 @@
+"""One world of a search in motion: its actors in this process, one action after the other, and what the judge finds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pmulab.check.worlds import Deck, Step, World, scenario_text
+from pmulab.scenario.resolve import resolve
+from services.embedded import Embedded
+from services.experiment import Experiment, StepSpec
+from services.kvm.errors import Livelock
+from services.kvm.stepping import ImpossibleStep
+from services.result import Violation
+from services.state import Saved
+from services.tables import Document
+
+AMID = ("preempt", "tick", "mux", "call", "nmi", "perf_open", "perf_close", "perf_read", "perf_enable", "perf_disable")
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A step, as a scenario has it and as kvm takes it."""
+
+    step: Step
+    spec: StepSpec
+
+    def at(self, operation: int) -> Move:
+        """The same before that operation of KVM's, in what the next step has it do."""
+        return Move({**self.step, "at": operation}, replace(self.spec, at=operation))
+
+    @property
+    def may_come_amid(self) -> bool:
+        return self.spec.action in AMID
+
+
+Path_ = tuple[Move, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """What there is to a search of one deck in one world under one design."""
+
+    world: World
+    deck: Deck
+    experiment: Experiment  # with a step for each action, in no order that says anything
+    opening: tuple[Move, ...]
+    actions: tuple[Move, ...]
+
+    @classmethod
+    def of(cls, world: World, deck: Deck, design: str) -> Stock:
+        """Raises UserError for a design that cannot be had there."""
+        opening, actions = deck.opening_in(world), deck.actions_in(world)
+        ordered = sorted(_different((*opening, *actions)), key=_rank)
+        text = scenario_text(world, ordered)
+        (experiment,) = resolve(
+            Document(f"{deck.name} in {world.name}", Path(), text), [design], None, False
+        ).experiments
+        by_step = {_text(step): Move(step, spec) for step, spec in zip(ordered, experiment.steps, strict=True)}
+        return cls(
+            world,
+            deck,
+            experiment,
+            tuple(by_step[_text(step)] for step in opening),
+            tuple(by_step[_text(step)] for step in actions),
+        )
+
+
+def _text(step: Step) -> str:
+    return repr(sorted(step.items(), key=lambda item: item[0]))
+
+
+def _different(steps: Iterable[Step]) -> list[Step]:
+    return list({_text(step): step for step in steps}.values())
+
+
+# A scenario's steps are looked at in their order: what has yet to be created, opened or switched to is refused.
+_ORDER = (
+    "create",
+    "perf_open",
+    "set_nr_counters",
+    "filter",
+    "switch",
+    "",
+    "wake",
+    "offline",
+    "online",
+    "perf_close",
+    "kill",
+)
+
+
+def _rank(step: Step) -> int:
+    action = step["action"]
+    return _ORDER.index(action if action in _ORDER else "")
+
+
+class Play:
+    """A world in motion."""
+
+    def __init__(self, stock: Stock) -> None:
+        self.stock = stock
+        self.embedded = Embedded.of(stock.experiment)
+        self.simulation = self.embedded.simulation
+        script = self.simulation.script
+        assert script is not None  # there are steps
+        self.script = script
+        self.sessions: frozenset[str] = frozenset()  # those that are open
+        self.over = False  # nobody gets anywhere any more
+        self._seen = 0  # violations, when what was found was asked for last
+
+    async def boot(self) -> None:
+        """Every pCPU, and no step. Raises SimulationError."""
+        for pcpu in self.script.pcpus:
+            await pcpu.bring_up()
+
+    async def act(self, moves: Sequence[Move]) -> bool:
+        """Carry out the last move, amid which all others come; False if that cannot be. Raises SimulationError."""
+        for move in moves:
+            if not self._may_be(move.spec):
+                return False
+        try:
+            given = await self.script.carry_out([move.spec for move in moves])
+        except ImpossibleStep:
+            return False
+        except Livelock as exc:
+            if not exc.violated:
+                raise
+            self.over = True
+            return True
+        finally:
+            self.simulation.entered = self.simulation.board.preempted > 0
+        for move, outcome in zip(moves, given, strict=True):
+            if outcome.get("reached", True):
+                self._told(move.spec)
+        return True
+
+    def _may_be(self, spec: StepSpec) -> bool:
+        if spec.action == "perf_open":
+            return spec.name not in self.sessions
+        return not spec.name or spec.name in self.sessions
+
+    def _told(self, spec: StepSpec) -> None:
+        if spec.action == "perf_open":
+            self.sessions |= {spec.name}
+        elif spec.action == "perf_close":
+            self.sessions -= {spec.name}
+
+    def found(self) -> Iterator[Violation]:
+        """What has been found since this was asked last. Raises JudgeFault."""
+        seen, self._seen = self._seen, self.simulation.board.machine.violations() or 0
+        if self._seen > seen:
+            yield from self.simulation.judging.found()["violations"][seen:]
+
+    # Its state is data but while a vCPU is preempted amid one of KVM's handlers.
+
+    def save(self) -> Saved:
+        return {"actors": self.embedded.state(), "sessions": self.sessions, "seen": self._seen}
+
+    def restore(self, saved: Saved) -> None:
+        self.embedded.restore(saved["actors"])
+        self.sessions, self._seen, self.over = saved["sessions"], saved["seen"], False
