@@ -8,6 +8,7 @@
 //! | [`note`] | what KVM and software tell |
 //! | [`guest`] | a vCPU's PMU as it should be |
 //! | [`host`] | the host's PMU on a CPU as it should be |
+//! | [`key`] | what of a state its future depends on |
 //! | `known` | what of a guest's registers is determined |
 //! | [`owner`] | whose each counter is, and since when |
 //! | [`counted`] | who ran while a counter counted |
@@ -32,6 +33,7 @@ pub mod finding;
 pub mod guest;
 pub mod host;
 mod interrupts;
+pub mod key;
 mod known;
 pub mod note;
 mod one_reg;

@@ -207,6 +207,12 @@ impl<O: Observer> Machine<O> {
         &self.cpus
     }
 
+    /// What all CPUs share.
+    #[must_use]
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
     /// The CPU with this number.
     ///
     /// # Errors
