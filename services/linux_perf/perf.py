@@ -220,7 +220,7 @@ class Perf:
         shared = self.shared
         known = self.contexts()
         contexts = {one["id"]: known.get(one["id"]) or Context(one["id"], None) for one in saved["contexts"]}
-        events = {one["id"]: shared.events.get(one["id"]) or self._event(one) for one in saved["events"]}
+        events = {one["id"]: self._event(one) for one in saved["events"]}
         mapped = self.buffers()
         buffers = {one["id"]: mapped.get(one["id"]) or RingBuffer(one["id"]) for one in saved["buffers"]}
         leaders = {one["id"]: Leader(one["id"]) for one in saved["leaders"]}
@@ -266,9 +266,14 @@ class Perf:
         return {ctx.id: ctx for ctx in found if ctx is not None}
 
     def _event(self, saved: Saved) -> PerfEvent:
-        """An event as it was opened: the drivers of all CPUs of its PMU make the same of it."""
+        """The event that is open, if it is that one, or one as it was opened: the drivers of all CPUs of its PMU make
+        the same of it. In another past the same id may have been another event's."""
         attr = as_frozen(EventAttr, saved["attr"])
-        pmu = self.cpus[0].pmu if attr.software else self.driver(saved["pmu"])
         kernel_counter = saved["handle"] >= 0
+        known = self.shared.events.get(saved["id"])
+        if known is not None and known.is_kvm == kernel_counter and known.attr == attr:
+            if attr.software or known.hw.pmu == saved["pmu"]:
+                return known
+        pmu = self.cpus[0].pmu if attr.software else self.driver(saved["pmu"])
         hw = pmu.hw_kernel_counter(attr.event, attr.kernel_flags()) if kernel_counter else pmu.hw_event(attr)
         return PerfEvent(saved["id"], attr, hw, saved["handle"])

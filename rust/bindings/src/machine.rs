@@ -407,15 +407,19 @@ impl Machine {
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts sequences into vectors")]
-    fn key(&self, extra: &[u8], guests: Vec<KeptCounters>, events: Vec<KeptEvent>) -> PyResult<u64> {
+    fn key(&mut self, extra: &[u8], guests: Vec<KeptCounters>, events: Vec<KeptEvent>) -> PyResult<u64> {
         let events: Vec<_> = events.iter().map(perf_event).collect();
-        key::key(&self.inner, extra, &Copies { guests: &guests, events: &events }).map_err(value_error)
+        key::key(&mut self.inner, extra, &Copies { guests: &guests, events: &events }).map_err(value_error)
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts sequences into vectors")]
-    fn key_parts(&self, guests: Vec<KeptCounters>, events: Vec<KeptEvent>) -> PyResult<Vec<(String, u64)>> {
+    fn key_parts(
+        &mut self,
+        guests: Vec<KeptCounters>,
+        events: Vec<KeptEvent>,
+    ) -> PyResult<Vec<(String, u64)>> {
         let events: Vec<_> = events.iter().map(perf_event).collect();
-        key::parts(&self.inner, &Copies { guests: &guests, events: &events }).map_err(value_error)
+        key::parts(&mut self.inner, &Copies { guests: &guests, events: &events }).map_err(value_error)
     }
 
     fn restore(&mut self, state: &[u8]) -> PyResult<()> {

@@ -153,6 +153,16 @@ impl Judge {
         self.fault.as_deref()
     }
 
+    /// What it has not seen anything of, it has seen pass by now: nothing is judged by that.
+    pub(crate) fn catch_up(&mut self, cpus: &[Cpu]) {
+        for (id, cpu) in cpus.iter().enumerate() {
+            self.hosts[id].ideal.advance(cpu.now());
+            if let Some(guest) = self.running(cpu) {
+                self.guests[guest].catch_up(cpu.now());
+            }
+        }
+    }
+
     pub(crate) fn guest(&self, context: usize) -> Option<usize> {
         self.by_context.get(context).copied().flatten()
     }

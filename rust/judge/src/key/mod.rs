@@ -69,18 +69,21 @@ impl Form {
         }
     }
 
-    fn of(&mut self, machine: &Observed, copies: &Copies<'_>) -> Result<(), Unnamed> {
+    fn of(&mut self, machine: &mut Observed, copies: &Copies<'_>) -> Result<(), Unnamed> {
+        if let ((_, Some(judge)), cpus) = machine.observed() {
+            judge.catch_up(cpus);
+        }
         machine.serialize(&mut Walk { form: self })?;
         classes::put(self, machine, copies);
         Ok(())
     }
 }
 
-/// The key of a state; `extra` is what else is in it, and `copies` the counters' values that are kept elsewhere.
+/// The key of a state, up to which its judge is brought; `extra` is what else is in it, and `copies` the counters' values that are kept elsewhere.
 ///
 /// # Errors
 /// The table does not name a field.
-pub fn key(machine: &Observed, extra: &[u8], copies: &Copies<'_>) -> Result<u64, Unnamed> {
+pub fn key(machine: &mut Observed, extra: &[u8], copies: &Copies<'_>) -> Result<u64, Unnamed> {
     let mut form = Form { bytes: Vec::with_capacity(1 << 15), named: None };
     form.of(machine, copies)?;
     form.bytes.extend_from_slice(extra);
@@ -91,7 +94,7 @@ pub fn key(machine: &Observed, extra: &[u8], copies: &Copies<'_>) -> Result<u64,
 ///
 /// # Errors
 /// The table does not name a field.
-pub fn parts(machine: &Observed, copies: &Copies<'_>) -> Result<Vec<(String, u64)>, Unnamed> {
+pub fn parts(machine: &mut Observed, copies: &Copies<'_>) -> Result<Vec<(String, u64)>, Unnamed> {
     let mut form = Form { bytes: Vec::new(), named: Some((Vec::new(), Vec::new())) };
     form.of(machine, copies)?;
     let (_, names) = form.named.unwrap_or_default();

@@ -124,6 +124,11 @@ impl<O: Observer> Machine<O> {
         &mut self.observer
     }
 
+    /// Likewise, with the CPUs as they are.
+    pub fn observed(&mut self) -> (&mut O, &[Cpu]) {
+        (&mut self.observer, &self.cpus)
+    }
+
     /// Somebody tells the observer something of `cpu`.
     ///
     /// # Errors
