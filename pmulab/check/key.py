@@ -13,18 +13,18 @@ import marshal
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import IntEnum
 from functools import cache
 from hashlib import blake2b
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from pmulab.check.play import Play
+from pmulab.check.play import Move, Play
 from services.cpu import COUNTER_SHIFT
-from services.kvm.guest_pmu import GuestPmu
+from services.kvm.guest_pmu import OF_COUNTERS, GuestPmu, is_typer
 from services.kvm.stepped import HELD
-from services.kvm.thread import Thread
+from services.kvm.vcpu import VCpu
 from services.linux_perf.event import ACTIVE, Context, PerfEvent
 from services.linux_perf.ring_buffer import RingBuffer
 from services.registers import CYCLE_COUNTER, MASK64
@@ -194,18 +194,19 @@ class Key:
         self.simulation = play.simulation
         self.host = play.embedded.host
         self.machine = play.simulation.board.machine
+        self.chosen = _chosen(play.stock.actions)
         if self.simulation.tasks or self.simulation.processes:
             raise UnnamedField("a world with tasks has no key: what they have done is not in it")
 
     def of(self) -> int:
         """Of the play as it stands between two actions. Raises ValueError and UnnamedField for a field that is new."""
-        return self.machine.key(marshal.dumps(self._form(_tuples), MARSHAL), self._guests(), self._events())
+        return self.machine.key(marshal.dumps(self._form(_tuples), MARSHAL), self._guests(), self._events(), self.chosen)
 
     def parts(self) -> dict[str, object]:
         """All that is in it, by name: to tell in what two differ."""
         found = dict(_flat("", self._form(_dicts)))
         times: dict[str, int] = {}
-        for name, value in self.machine.key_parts(self._guests(), self._events()):
+        for name, value in self.machine.key_parts(self._guests(), self._events(), self.chosen):
             times[name] = times.get(name, -1) + 1
             found[f"machine.{name}[{times[name]}]"] = value
         return found
@@ -264,7 +265,7 @@ class Key:
         """As KVM has them in memory, with the events that count in their stead."""
         return [(vcpu.context, [*self._kept(vcpu, vcpu.pmu)]) for vcpu in self.simulation.vcpus]
 
-    def _kept(self, vcpu: Thread, pmu: GuestPmu) -> Iterator[tuple[int, int, int]]:
+    def _kept(self, vcpu: VCpu, pmu: GuestPmu) -> Iterator[tuple[int, int, int]]:
         backing, base = self.host.counters, vcpu.id << COUNTER_SHIFT
         for n in (*range(pmu.counters), CYCLE_COUNTER):
             event = backing.get(base | n)
@@ -282,6 +283,12 @@ class Key:
             times = enabled & MASK64, running & MASK64
             found.append((event.id, event.count & MASK64, previous, hw.mask & MASK64, times))
         return found
+
+
+def _chosen(actions: Iterable[Move]) -> list[int]:
+    """The values that counters are given: by writes, and by resets."""
+    specs = (move.spec for move in actions if move.spec.register in OF_COUNTERS)
+    return sorted({0} | {spec.value for spec in specs if not is_typer(spec.register)})
 
 
 def _flat(path: str, form: Any) -> Iterator[tuple[str, object]]:

@@ -407,9 +407,16 @@ impl Machine {
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts sequences into vectors")]
-    fn key(&mut self, extra: &[u8], guests: Vec<KeptCounters>, events: Vec<KeptEvent>) -> PyResult<u64> {
+    fn key(
+        &mut self,
+        extra: &[u8],
+        guests: Vec<KeptCounters>,
+        events: Vec<KeptEvent>,
+        chosen: Vec<u64>,
+    ) -> PyResult<u64> {
         let events: Vec<_> = events.iter().map(perf_event).collect();
-        key::key(&mut self.inner, extra, &Copies { guests: &guests, events: &events }).map_err(value_error)
+        key::key(&mut self.inner, extra, &Copies { guests: &guests, events: &events, chosen: &chosen })
+            .map_err(value_error)
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts sequences into vectors")]
@@ -417,9 +424,11 @@ impl Machine {
         &mut self,
         guests: Vec<KeptCounters>,
         events: Vec<KeptEvent>,
+        chosen: Vec<u64>,
     ) -> PyResult<Vec<(String, u64)>> {
         let events: Vec<_> = events.iter().map(perf_event).collect();
-        key::parts(&mut self.inner, &Copies { guests: &guests, events: &events }).map_err(value_error)
+        key::parts(&mut self.inner, &Copies { guests: &guests, events: &events, chosen: &chosen })
+            .map_err(value_error)
     }
 
     fn restore(&mut self, state: &[u8]) -> PyResult<()> {

@@ -47,12 +47,18 @@ pub struct Copies<'a> {
     pub guests: &'a [(usize, Vec<(usize, u64, u64)>)],
     /// Open events, by their ids.
     pub events: &'a [PerfEvent],
+    /// The values that actions give to counters.
+    pub chosen: &'a [u64],
 }
 
-/// The distance to a wrap that is near, of 32 and of 64 bits; 0 is far.
-fn near(value: u64) -> u64 {
-    let of = |distance: u64| if distance <= NEAR { distance } else { 0 };
-    of(u64::from((value as u32).wrapping_neg())) | of(value.wrapping_neg()) << 32
+impl Copies<'_> {
+    /// The class of a value: the distance to a wrap that is near, of 32 and of 64 bits, 0 if it is far; and which one it
+    /// is of those that are chosen, for then it may be the same as another's at once.
+    fn class(&self, value: u64) -> u64 {
+        let of = |distance: u64| if distance <= NEAR { distance } else { 0 };
+        let chosen = self.chosen.iter().position(|&one| one == value).map_or(0, |place| 1 + place as u64);
+        of(u64::from((value as u32).wrapping_neg())) | of(value.wrapping_neg()) << 16 | chosen << 32
+    }
 }
 
 /// For how long it has been late, beyond what a level takes.
@@ -62,28 +68,27 @@ fn late(since: u64, now: u64, delay: u64) -> u64 {
 
 pub(super) fn put(form: &mut Form, machine: &Observed, copies: &Copies<'_>) {
     let cpus = machine.cpus();
-    for (cpu, next) in cpus.iter().zip(cpus.iter().skip(1)) {
-        form.field("clocks", (cpu.now() > next.now()).into());
-    }
     for cpu in cpus {
-        put_cpu(form, cpu);
+        put_cpu(form, cpu, copies);
     }
     let Some(judge) = machine.observer().1.as_ref() else { return };
     for (host, cpu) in judge.hosts.iter().zip(cpus) {
-        put_host(form, host, cpu);
+        put_host(form, host, cpu, copies);
     }
     for guest in &judge.guests {
         form.enter("guest");
-        put_guest(form, guest, judge, cpus);
+        put_guest(form, guest, judge, cpus, copies);
         let of = copies.guests.iter().find(|of| of.0 == guest.context);
         for &(n, value, event) in of.into_iter().flat_map(|of| &of.1) {
-            if guest.implements(n) && guest.certain(n) {
+            if guest.implements(n) {
                 let more = copies.events.iter().find(|one| one.id == event);
                 let value = value.wrapping_add(more.map_or(0, |one| counted(one, judge, cpus)));
                 let error = value.wrapping_sub(guest.ideal.counter(n)) & guest.mask(n);
-                // While its live copy is on the CPU, what is in memory is stale: for how long says nothing.
-                let stale = guest.loaded.is_some() && event == NONE;
-                form.field("memory", if stale { (error != 0).into() } else { error });
+                // While its live copy is on the CPU, what is in memory is stale: for how long says nothing. What is
+                // UNKNOWN becomes what is read, unless it is the same.
+                form.field("class", copies.class(value));
+                let exact = guest.certain(n) && (guest.loaded.is_none() || event != NONE);
+                form.field("memory", if exact { error } else { (error != 0).into() });
             }
         }
         put_ids(form, &guest.events);
@@ -96,7 +101,7 @@ pub(super) fn put(form: &mut Form, machine: &Observed, copies: &Copies<'_>) {
     }
 }
 
-fn put_cpu(form: &mut Form, cpu: &Cpu) {
+fn put_cpu(form: &mut Form, cpu: &Cpu, copies: &Copies<'_>) {
     form.enter("cpu");
     let delay = cpu.registers().features().pmi_delay;
     let arrives = if cpu.arrives() == NEVER { NEVER } else { cpu.arrives().saturating_sub(cpu.now()) };
@@ -104,38 +109,38 @@ fn put_cpu(form: &mut Form, cpu: &Cpu) {
     let line = cpu.registers().interrupt();
     form.field("raised", if line { late(cpu.raised(), cpu.now(), delay) } else { 0 });
     for n in bits(cpu.registers().implemented()) {
-        form.field("near", near(cpu.counter(n)));
+        form.field("class", copies.class(cpu.counter(n)));
     }
     form.leave();
 }
 
 /// The host's counters are as its ideal has them where it has enabled them: what is not its perf writes before.
-fn put_host(form: &mut Form, host: &Host, cpu: &Cpu) {
+fn put_host(form: &mut Form, host: &Host, cpu: &Cpu, copies: &Copies<'_>) {
     form.enter("host");
     let (ideal, delay) = (&host.ideal, cpu.registers().features().pmi_delay);
     let line = ideal.registers().interrupt();
     form.field("raised", if line { late(ideal.raised(), ideal.now(), delay) } else { 0 });
     form.field("selected", host.selected.is_some().into());
     for n in bits(host.enabled()) {
-        form.field("near", near(ideal.counter(n)));
+        form.field("class", copies.class(ideal.counter(n)));
         form.field("error", cpu.counter(n).wrapping_sub(ideal.counter(n)));
     }
     form.leave();
 }
 
-fn put_guest(form: &mut Form, guest: &Guest, judge: &Judge, cpus: &[Cpu]) {
+fn put_guest(form: &mut Form, guest: &Guest, judge: &Judge, cpus: &[Cpu], copies: &Copies<'_>) {
     let delay = cpus.iter().map(|cpu| cpu.registers().features().pmi_delay).max().unwrap_or(0);
     form.field("since", guest.since.map_or(0, |_| 1 + guest.interrupt_for().min(delay + 1)));
     for n in bits(guest.ideal.registers().implemented()) {
         let ideal = guest.ideal.counter(n);
-        form.field("near", near(ideal));
+        form.field("class", copies.class(ideal));
         for (cpu, host) in cpus.iter().zip(&judge.hosts) {
-            if cpu.registers().implemented() >> n & 1 == 0 || !guest.certain(n) {
+            if cpu.registers().implemented() >> n & 1 == 0 {
                 continue;
             }
             let error = cpu.counter(n).wrapping_sub(ideal) & guest.mask(n);
             // What is another's, or nobody's: is it what this guest could read there and lose nothing by?
-            let own = host.owners[n] == Party::Guest(guest.context);
+            let own = guest.certain(n) && host.owners[n] == Party::Guest(guest.context);
             form.field("error", if own { error } else { (error != 0).into() });
         }
     }
@@ -172,13 +177,7 @@ fn counted(perf: &PerfEvent, judge: &Judge, cpus: &[Cpu]) -> u64 {
 }
 
 /// What perf has of an event's count and times more than it should have.
-fn put_event(
-    form: &mut Form,
-    event: &Event,
-    perf: Option<&PerfEvent>,
-    machine: &Observed,
-    judge: &Judge,
-) {
+fn put_event(form: &mut Form, event: &Event, perf: Option<&PerfEvent>, machine: &Observed, judge: &Judge) {
     let place = event.on.unwrap_or(event.home);
     let Some(cpu) = machine.cpus().get(place) else { return };
     let running = cpu.running().unwrap_or(BEFORE_BOOT);

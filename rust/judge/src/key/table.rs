@@ -37,7 +37,11 @@ pub(super) const TABLE: &[Fields] = &[
         &[
             ("cpus", In, "what the registers hold, and who runs"),
             ("implemented", Out, CONSTANT),
-            ("world", Out, "rates are constant, truth is a tally: an event's is compared with what it has counted"),
+            (
+                "world",
+                Out,
+                "rates are constant, truth is a tally: an event's is compared with what it has counted",
+            ),
             ("contexts", Out, CONSTANT),
             ("costs", Out, CONSTANT),
             ("log", Out, "what has been"),
