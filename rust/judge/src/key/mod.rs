@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::Judge;
 
-pub use classes::{Copies, NONE, PerfEvent};
+pub use classes::{Copies, Kept, NONE, PerfEvent};
 pub use walk::Unnamed;
 
 use walk::Walk;
@@ -27,7 +27,14 @@ pub type Observed = Machine<(Option<Recorder>, Option<Judge>)>;
 #[derive(Default)]
 struct Form {
     bytes: Vec<u8>,
-    named: Option<(Vec<&'static str>, Vec<(String, u64)>)>,
+    named: Option<Named>,
+}
+
+/// Where the walk is, and what it has come to.
+#[derive(Default)]
+struct Named {
+    path: Vec<&'static str>,
+    words: Vec<(String, u64)>,
 }
 
 impl Form {
@@ -50,8 +57,8 @@ impl Form {
 
     #[cold]
     fn name(&mut self, word: u64) {
-        if let Some((path, names)) = &mut self.named {
-            names.push((path.join("."), word));
+        if let Some(Named { path, words }) = &mut self.named {
+            words.push((path.join("."), word));
         }
     }
 
@@ -73,15 +80,15 @@ impl Form {
 
     #[inline]
     fn enter(&mut self, name: &'static str) {
-        if let Some((path, _)) = &mut self.named {
-            path.push(name);
+        if let Some(named) = &mut self.named {
+            named.path.push(name);
         }
     }
 
     #[inline]
     fn leave(&mut self) {
-        if let Some((path, _)) = &mut self.named {
-            path.pop();
+        if let Some(named) = &mut self.named {
+            named.path.pop();
         }
     }
 
@@ -111,9 +118,9 @@ pub fn key(machine: &mut Observed, extra: &[u8], copies: &Copies<'_>) -> Result<
 /// # Errors
 /// The table does not name a field.
 pub fn parts(machine: &mut Observed, copies: &Copies<'_>) -> Result<Vec<(String, u64)>, Unnamed> {
-    let mut form = Form { bytes: Vec::new(), named: Some((Vec::new(), Vec::new())) };
+    let mut form = Form { bytes: Vec::new(), named: Some(Named::default()) };
     form.of(machine, copies)?;
-    Ok(form.named.unwrap_or_default().1)
+    Ok(form.named.unwrap_or_default().words)
 }
 
 #[cfg(test)]
