@@ -117,6 +117,10 @@ def _code(how: str, of: Any, *, linked: bool) -> str:
             return _linked(of) if linked else _value(of)
         case "due":
             return _due(of)
+        case "now":
+            return "($ <= now)"
+        case "coming":
+            return "[*[one.id for one in s.waiting], *[who for _, who in s.arrivals]]"
         case "begun":
             return "($ >= 0)"
         case "below":

@@ -18,7 +18,7 @@ from services.state import Saved
 from tests.check.levels import DESIGNS, opened
 
 DECKS = ("swap", "squeeze", "thread", "sampling", "cpus", "vms", "migrate")
-HOWS = {"in", "out", "copied", "due", "begun", "below", "near", "left"}
+HOWS = {"in", "out", "copied", "due", "now", "coming", "begun", "below", "near", "left"}
 OF_NO_SCRIPT = {"PerfReaderState", "Leader", "Follower"}  # of sessions that record, and of BPF programs
 
 
