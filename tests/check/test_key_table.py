@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pmulab.check import key, worlds
+from pmulab.check import key
 from pmulab.check.play import Play
 from services import state
 from services.kvm.errors import SimulationError
@@ -63,7 +63,7 @@ async def saved_by(designs: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) ->
     saves = Saves()
     monkeypatch.setattr(state, "_save", saves)
     for design in designs:
-        for deck in DECKS:
+        for deck in DECKS if design == "emulated" else DECKS[:1]:  # of every other one only the vPMU is new
             await played(deck, design)
     return {*saves}
 
@@ -105,9 +105,3 @@ def test_what_a_design_of_others_keeps_is_in() -> None:
         newer: int = 0
 
     assert key.row_of(Theirs, "newer").how == "in"
-
-
-def test_every_deck_is_one_of_a_world_that_has_a_key() -> None:
-    assert all(
-        "host" not in world.sections or "task" not in world.sections["host"] for world in worlds.worlds().values()
-    )
