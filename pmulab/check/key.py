@@ -196,6 +196,10 @@ def stable(value: object) -> bytes:
     return known[1]
 
 
+# The parts of a form, in order; the host's are the last one of KVM's.
+_OF_KVM = ("sessions", "over", "board", "pcpus", "vcpus", "readers", "requests", "script")
+_OF_HOST = ("host", "handles", "shared", "events", "buffers", "leaders", "followers", "contexts", "cpus")
+
 _tuples, _dicts = _ByType(named=False), _ByType(named=True)
 
 
@@ -219,7 +223,11 @@ class Key:
 
     def parts(self) -> dict[str, object]:
         """All that is in it, by name: to tell in what two differ."""
-        found = dict(_flat("", self._form(_dicts)))
+        form = self._form(_dicts)
+        found: dict[str, object] = {}
+        for names_of, parts in ((_OF_KVM, form), (_OF_HOST, form[-1])):
+            for name, part in zip(names_of, parts, strict=False):
+                found |= dict(_flat(name, part))
         times: dict[str, int] = {}
         for name, value in self.machine.key_parts(self._guests(), self._events(), self.chosen):
             times[name] = times.get(name, -1) + 1
