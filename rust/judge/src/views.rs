@@ -167,6 +167,12 @@ impl Judge {
         if let Outcome::Undefined(_) | Outcome::Trapped(_) =
             self.guests[guest].outcome(register, el, written.is_some())
         {
+            if el == 0
+                && self.guests[guest].is_beyond()
+                && self.findings.allows(Window::LaterPmu, true, false)
+            {
+                return;
+            }
             self.violated(
                 Broken {
                     register: Some(register),
@@ -288,6 +294,9 @@ impl Judge {
             self.findings.allows(Window::AbsentCounter, true, lowest);
         } else if judged.outcome(register, el, write) == Outcome::Executed {
             let victim = Party::Guest(judged.context);
+            if el == 0 && judged.is_beyond() && self.findings.allows(Window::LaterPmu, true, false) {
+                return;
+            }
             // It has the counter.
             let window = judged.counter(register).map(|_| Window::AbsentCounter);
             if window.is_some_and(|window| self.findings.allows(window, false, false)) {
