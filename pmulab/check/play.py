@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path as FilePath
 
-from pmulab.check.worlds import Deck, Step, World, scenario_text
+from pmulab.check.accesses import Step
+from pmulab.check.worlds import Deck, World, scenario_text
 from pmulab.scenario.resolve import resolve
 from services.embedded import Embedded
 from services.experiment import Experiment, StepSpec
 from services.kvm.errors import Livelock
-from services.kvm.stepping import ImpossibleStep
+from services.kvm.stepping import ImpossibleStep, Outcome
 from services.result import Violation
 from services.state import Saved
 from services.tables import Document
@@ -35,7 +36,8 @@ class Move:
         return self.spec.action in AMID
 
 
-Path_ = tuple[Move, ...]
+Moves = tuple[Move, ...]  # an action: the last one, and before it what comes amid it
+Path = tuple[Moves, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Stock:
         ordered = sorted(_different((*opening, *actions)), key=_rank)
         text = scenario_text(world, ordered)
         (experiment,) = resolve(
-            Document(f"{deck.name} in {world.name}", Path(), text), [design], None, False
+            Document(f"{deck.name} in {world.name}", FilePath(), text), [design], None, False
         ).experiments
         by_step = {_text(step): Move(step, spec) for step, spec in zip(ordered, experiment.steps, strict=True)}
         return cls(
@@ -108,10 +110,12 @@ class Play:
         self.script = script
         self.sessions: frozenset[str] = frozenset()  # those that are open
         self.over = False  # nobody gets anywhere any more
+        self.given: Sequence[Outcome] = ()  # by each move of the last action
         self._seen = 0  # violations, when what was found was asked for last
 
     async def boot(self) -> None:
-        """Every pCPU, and no step. Raises SimulationError."""
+        """Every pCPU, and none of the experiment's steps. Raises SimulationError."""
+        self.script.steps = ()
         for pcpu in self.script.pcpus:
             await pcpu.bring_up()
 
@@ -127,10 +131,11 @@ class Play:
         except Livelock as exc:
             if not exc.violated:
                 raise
-            self.over = True
+            self.over, self.given = True, ()
             return True
         finally:
             self.simulation.entered = self.simulation.board.preempted > 0
+        self.given = given
         for move, outcome in zip(moves, given, strict=True):
             if outcome.get("reached", True):
                 self._told(move.spec)
