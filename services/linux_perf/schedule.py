@@ -149,7 +149,7 @@ def _start_beside_users(cc: CpuContext) -> Burst:
     changed, pmu.userenr = pmu.hyp and userenr != pmu.userenr, userenr
     loaded = _userenr_is_guest_s(cc)
     resync = loaded and (cc.in_interrupt or pmu.resync_in_process)
-    return pmu.user_starts[userenr, unused, changed, loaded, cc.range_only, resync]
+    return pmu.user_starts[userenr, unused, changed, loaded, cc.range_only, resync, cc.config.observed]
 
 
 def post_off(cc: CpuContext, burst: Burst) -> None:

@@ -698,8 +698,17 @@ impl Guest {
     }
 
     /// May the CPU let EL0 do more or less than its PMU should, by such bits?
-    pub(crate) fn is_beyond(&self) -> bool {
-        self.written.beyond
+    pub(crate) fn el0_is_beyond(&self) -> bool {
+        self.written.beyond && self.written.userenr & LATER_USERENR != 0
+    }
+
+    /// EL0 has accessed it then: of the counters that PMUACR_EL1 has, or of none.
+    pub(crate) fn accessed_beyond(&mut self, world: &World, register: Register, written: Option<u64>) {
+        let Some(value) = written else { return };
+        self.write(world, register, 0, value);
+        for field in [Field::Counters, Field::Enables, Field::Flags] {
+            self.known.leave_open(Window::LaterPmu, field, !0);
+        }
     }
 
     /// Counter `n` is given another type.

@@ -156,6 +156,13 @@ impl Judge {
         at: &At<'_>,
     ) {
         self.findings.premise(Invariant::I8);
+        if el == 0
+            && self.guests[guest].el0_is_beyond()
+            && self.findings.allows(Window::LaterPmu, true, false)
+        {
+            self.guests[guest].accessed_beyond(at.world, register, written);
+            return;
+        }
         if written.is_none() && matches!(register.kind(), Of::Pmceid0 | Of::Pmceid1 | Of::Pmmir) {
             self.identified(guest, register, value, at);
             return;
@@ -167,12 +174,6 @@ impl Judge {
         if let Outcome::Undefined(_) | Outcome::Trapped(_) =
             self.guests[guest].outcome(register, el, written.is_some())
         {
-            if el == 0
-                && self.guests[guest].is_beyond()
-                && self.findings.allows(Window::LaterPmu, true, false)
-            {
-                return;
-            }
             self.violated(
                 Broken {
                     register: Some(register),
@@ -294,7 +295,7 @@ impl Judge {
             self.findings.allows(Window::AbsentCounter, true, lowest);
         } else if judged.outcome(register, el, write) == Outcome::Executed {
             let victim = Party::Guest(judged.context);
-            if el == 0 && judged.is_beyond() && self.findings.allows(Window::LaterPmu, true, false) {
+            if el == 0 && judged.el0_is_beyond() && self.findings.allows(Window::LaterPmu, true, false) {
                 return;
             }
             // It has the counter.
