@@ -399,6 +399,8 @@ class Machine:
         them (0: it has no PMU), and the events that the VM's filter denies."""
     def violations(self) -> int:
         """How many broken invariants have been found."""
+    def different_violations(self) -> int:
+        """How many of them `judgement` tells, each standing for all of its kind."""
     def judgement(self) -> bytes | None:
         """What has been found, as JSON (`services.judge`); None if nothing is judged. Raises RuntimeError if the judge
         has failed: the run goes on, and nothing is found in it."""

@@ -154,7 +154,7 @@ class Play:
 
     def found(self) -> Iterator[Violation]:
         """What has been found since this was asked last. Raises JudgeFault."""
-        seen, self._seen = self._seen, self.simulation.board.machine.violations() or 0
+        seen, self._seen = self._seen, self.simulation.board.machine.different_violations()
         if self._seen > seen:
             yield from self.simulation.judging.found()["violations"][seen:]
 

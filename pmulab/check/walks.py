@@ -26,6 +26,7 @@ _TRIES = 10  # for each action: most that are drawn are not possible where few v
 _KEPT = 64  # walks that others go on from
 _SHARES = (1.0, 1.0, 0.75, 0.5)  # of the actions, in one walk
 _WEIGHTS = (1, 1, 2, 4, 8)
+_RARE = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,10 @@ class _Draws:
         self.rng = rng
         share = rng.choice(_SHARES)
         self.actions = [move for move in stock.actions if rng.random() < share] or list(stock.actions)
-        self.weights = list(accumulate(rng.choice(_WEIGHTS) for _ in self.actions))
+        rare = _RARE if stock.deck.every_register else 1  # what is no access, among hundreds of them
+        self.weights = list(
+            accumulate(rng.choice(_WEIGHTS) * (1 if "register" in move.step else rare) for move in self.actions)
+        )
         self.amid: Sequence[Move] = [move for move in self.actions if move.may_come_amid] if stock.deck.amid else ()
         self.often = rng.choice((0.1, 0.3, 0.5))
 

@@ -383,6 +383,10 @@ impl Machine {
         self.inner.observer().1.as_ref().map_or(0, |judge| judge.findings().found())
     }
 
+    fn different_violations(&self) -> usize {
+        self.inner.observer().1.as_ref().map_or(0, |judge| judge.findings().violations().len())
+    }
+
     fn judgement<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let Some(judge) = self.inner.observer().1.as_ref() else { return Ok(None) };
         if let Some(fault) = judge.fault() {
