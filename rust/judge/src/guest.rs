@@ -99,7 +99,7 @@ pub struct Guest {
     pub leaving: bool,
     /// The pCPU on which it is loaded.
     pub loaded: Option<usize>,
-    /// The pCPU on which it was loaded last.
+    /// The pCPU on which its registers were last, when it was put there.
     pub(crate) last_on: Option<usize>,
     /// The machine's time at which its interrupt condition became true, while it is.
     pub since: Option<u64>,
