@@ -404,6 +404,29 @@ class Machine:
     def judgement(self) -> bytes | None:
         """What has been found, as JSON (`services.judge`); None if nothing is judged. Raises RuntimeError if the judge
         has failed: the run goes on, and nothing is found in it."""
+    # Canonical key.
+    def key(
+        self,
+        extra: bytes,
+        guests: Sequence[tuple[int, Sequence[tuple[int, int, int]]]],
+        events: Sequence[tuple[int, int, int | None, int, tuple[int, int]]],
+        chosen: Sequence[int],
+    ) -> int:
+        """64 bits by which states are told apart whose futures differ: of the machine, its judge and `extra`.
+
+        `guests`: by a vCPU's context, each counter with its value in memory, and the id of the host's event whose count
+        comes on top of it, or 2^64 - 1. `events`: of the host's, by id: count, what the counter read when it was last
+        read if it is on one, the bits that it counts, (time_enabled, time_running). `chosen`: the values that counters are
+        given. Raises ValueError for a field of
+        the state of which nobody has said whether it is in the key.
+        """
+    def key_parts(
+        self,
+        guests: Sequence[tuple[int, Sequence[tuple[int, int, int]]]],
+        events: Sequence[tuple[int, int, int | None, int, tuple[int, int]]],
+        chosen: Sequence[int],
+    ) -> list[tuple[str, int]]:
+        """What is in `key` but `extra`, each with its field's name: to tell in what two states differ."""
     # Snapshot.
     def state(self) -> bytes: ...
     def restore(self, state: bytes) -> None:

@@ -208,20 +208,20 @@ class Perf:
         return {
             "shared": save(self.shared),
             "events": [save(event) for event in self.shared.events.values()],
-            "buffers": [save(rb) for rb in self._buffers().values()],
+            "buffers": [save(rb) for rb in self.buffers().values()],
             "leaders": [save(leader) for leader in self.shared.leaders],
             "followers": [save(follower) for follower in self.shared.followers],
-            "contexts": [save(ctx) for ctx in self._contexts().values()],
+            "contexts": [save(ctx) for ctx in self.contexts().values()],
             "cpus": [[cpu.config.cpu, save(cpu)] for cpu in self.cpus],
         }
 
     def restore(self, saved: Saved) -> Objects:
         """Take up what `state` gave of a perf with the same costs and CPUs; its events and contexts, by their ids."""
         shared = self.shared
-        known = self._contexts()
+        known = self.contexts()
         contexts = {one["id"]: known.get(one["id"]) or Context(one["id"], None) for one in saved["contexts"]}
-        events = {one["id"]: shared.events.get(one["id"]) or self._event(one) for one in saved["events"]}
-        mapped = self._buffers()
+        events = {one["id"]: self._event(one) for one in saved["events"]}
+        mapped = self.buffers()
         buffers = {one["id"]: mapped.get(one["id"]) or RingBuffer(one["id"]) for one in saved["buffers"]}
         leaders = {one["id"]: Leader(one["id"]) for one in saved["leaders"]}
         followers = {one["id"]: Follower(one["id"]) for one in saved["followers"]}
@@ -253,12 +253,12 @@ class Perf:
                     event.out = cpu.pmu.out_of(event)
         return objects
 
-    def _buffers(self) -> dict[int, RingBuffer]:
+    def buffers(self) -> dict[int, RingBuffer]:
         """All ring buffers by id: those of events, and those whose readers are to be woken though they are closed."""
         named = (event.rb for event in self.events.values() if event.rb is not None)
         return {rb.id: rb for rb in (*named, *(rb for cpu in self.cpus for rb in cpu.wakeups))}
 
-    def _contexts(self) -> dict[int, Context]:
+    def contexts(self) -> dict[int, Context]:
         """All contexts by id: of CPUs and tasks, and those that only events or clones still name."""
         named = [event.ctx for event in self.events.values()]
         clones = [ctx.clone_of for ctx in self.shared.tasks.values()]
@@ -266,9 +266,14 @@ class Perf:
         return {ctx.id: ctx for ctx in found if ctx is not None}
 
     def _event(self, saved: Saved) -> PerfEvent:
-        """An event as it was opened: the drivers of all CPUs of its PMU make the same of it."""
+        """The event that is open, if it is that one, or one as it was opened: the drivers of all CPUs of its PMU make
+        the same of it. In another past the same id may have been another event's."""
         attr = as_frozen(EventAttr, saved["attr"])
-        pmu = self.cpus[0].pmu if attr.software else self.driver(saved["pmu"])
         kernel_counter = saved["handle"] >= 0
+        known = self.shared.events.get(saved["id"])
+        if known is not None and known.is_kvm == kernel_counter and known.attr == attr:
+            if attr.software or known.hw.pmu == saved["pmu"]:
+                return known
+        pmu = self.cpus[0].pmu if attr.software else self.driver(saved["pmu"])
         hw = pmu.hw_kernel_counter(attr.event, attr.kernel_flags()) if kernel_counter else pmu.hw_event(attr)
         return PerfEvent(saved["id"], attr, hw, saved["handle"])

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use judge::key::{self, Copies, PerfEvent};
 use judge::{Judge, VcpuSetup};
 use pmu::cpu::Whose;
 use pmu::feature::Features;
@@ -18,6 +19,16 @@ use crate::stop::Stop;
 #[pyclass(module = "services._pmu")]
 pub struct Machine {
     inner: pmu::machine::Machine<(Option<Recorder>, Option<Judge>)>,
+}
+
+/// A vCPU's context, and each counter with its value in memory and the event that counts on top, or [`key::NONE`].
+type KeptCounters = (usize, Vec<(usize, u64, u64)>);
+
+/// An event's id, count, what its counter read last, its bits, and its times.
+type KeptEvent = (u64, u64, Option<u64>, u64, (u64, u64));
+
+fn perf_event(&(id, count, previous, mask, times): &KeptEvent) -> PerfEvent {
+    PerfEvent { id, count, previous, mask, times }
 }
 
 /// What makes no sense, for Python.
@@ -397,6 +408,31 @@ impl Machine {
 
     fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         Ok(PyBytes::new(py, &self.inner.state().map_err(value_error)?))
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts sequences into vectors")]
+    fn key(
+        &mut self,
+        extra: &[u8],
+        guests: Vec<KeptCounters>,
+        events: Vec<KeptEvent>,
+        chosen: Vec<u64>,
+    ) -> PyResult<u64> {
+        let events: Vec<_> = events.iter().map(perf_event).collect();
+        key::key(&mut self.inner, extra, &Copies { guests: &guests, events: &events, chosen: &chosen })
+            .map_err(value_error)
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts sequences into vectors")]
+    fn key_parts(
+        &mut self,
+        guests: Vec<KeptCounters>,
+        events: Vec<KeptEvent>,
+        chosen: Vec<u64>,
+    ) -> PyResult<Vec<(String, u64)>> {
+        let events: Vec<_> = events.iter().map(perf_event).collect();
+        key::parts(&mut self.inner, &Copies { guests: &guests, events: &events, chosen: &chosen })
+            .map_err(value_error)
     }
 
     fn restore(&mut self, state: &[u8]) -> PyResult<()> {

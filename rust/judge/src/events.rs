@@ -31,9 +31,9 @@ fn pairs(at: &At<'_>) -> bool {
 
 /// What is on the counters of a CPU, or of a vCPU.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct OnCpu {
+pub(crate) struct OnCpu {
     /// By counter, of a pair the upper.
-    events: Vec<Option<u64>>,
+    pub(crate) events: Vec<Option<u64>>,
     /// The host has PMCR_EL0.E set.
     e: bool,
     /// It has started its counters: by that, or by MDCR_EL2.HPME where a guest owns that.
@@ -43,9 +43,9 @@ struct OnCpu {
     /// Counters with an event that run though the host has stopped them; a guest's PMU as it should be has none.
     astray: u64,
     /// How often something else than the host's kernel has begun to run.
-    turn: u64,
+    pub(crate) turn: u64,
     /// The turn in which an event found no counter: in that, perf tries no further one (merge_sched_in's can_add_hw).
-    full: u64,
+    pub(crate) full: u64,
     /// Events have come or gone since their scheduling was last looked at.
     rescheduled: bool,
     /// The event that is read, and its times.
@@ -55,8 +55,8 @@ struct OnCpu {
 /// A kernel's events, and where they are.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Events {
-    open: BTreeMap<u64, Event>,
-    cpus: Vec<OnCpu>,
+    pub(crate) open: BTreeMap<u64, Event>,
+    pub(crate) cpus: Vec<OnCpu>,
 }
 
 impl Events {

@@ -425,8 +425,18 @@ impl Guest {
         n != CYCLE && matches!(self.ideal.registers().event(n), SW_INCR | CHAIN) && self.denied(n)
     }
 
+    /// Has it counter `n`?
+    pub(crate) fn implements(&self, n: usize) -> bool {
+        self.ideal.registers().implemented() >> n & 1 != 0
+    }
+
+    /// The bits that its counter `n` has.
+    pub(crate) fn mask(&self, n: usize) -> u64 {
+        self.ideal.registers().counter_mask(n)
+    }
+
     /// Is it known what counter `n` reads?
-    fn certain(&self, n: usize) -> bool {
+    pub(crate) fn certain(&self, n: usize) -> bool {
         self.certain_counters() >> n & 1 != 0
     }
 

@@ -8,6 +8,7 @@
 //! | [`note`] | what KVM and software tell |
 //! | [`guest`] | a vCPU's PMU as it should be |
 //! | [`host`] | the host's PMU on a CPU as it should be |
+//! | [`key`] | what of a state its future depends on |
 //! | `known` | what of a guest's registers is determined |
 //! | [`owner`] | whose each counter is, and since when |
 //! | [`counted`] | who ran while a counter counted |
@@ -32,6 +33,7 @@ pub mod finding;
 pub mod guest;
 pub mod host;
 mod interrupts;
+pub mod key;
 mod known;
 pub mod note;
 mod one_reg;
@@ -149,6 +151,16 @@ impl Judge {
     #[must_use]
     pub fn fault(&self) -> Option<&str> {
         self.fault.as_deref()
+    }
+
+    /// What it has not seen anything of, it has seen pass by now: nothing is judged by that.
+    pub(crate) fn catch_up(&mut self, cpus: &[Cpu]) {
+        for (id, cpu) in cpus.iter().enumerate() {
+            self.hosts[id].ideal.advance(cpu.now());
+            if let Some(guest) = self.running(cpu) {
+                self.guests[guest].catch_up(cpu.now());
+            }
+        }
     }
 
     pub(crate) fn guest(&self, context: usize) -> Option<usize> {

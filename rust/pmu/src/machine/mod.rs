@@ -124,6 +124,11 @@ impl<O: Observer> Machine<O> {
         &mut self.observer
     }
 
+    /// Likewise, with the CPUs as they are.
+    pub fn observed(&mut self) -> (&mut O, &[Cpu]) {
+        (&mut self.observer, &self.cpus)
+    }
+
     /// Somebody tells the observer something of `cpu`.
     ///
     /// # Errors
@@ -205,6 +210,12 @@ impl<O: Observer> Machine<O> {
     #[must_use]
     pub fn cpus(&self) -> &[Cpu] {
         &self.cpus
+    }
+
+    /// What all CPUs share.
+    #[must_use]
+    pub fn world(&self) -> &World {
+        &self.world
     }
 
     /// The CPU with this number.

@@ -1,0 +1,78 @@
+"""Whether the key is sound: two states with the same key must have the same futures, one action on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pmulab.check.key import Key
+from pmulab.check.play import Move, Play
+from pmulab.check.shrink import Signature
+from services.kvm.errors import SimulationError
+from services.state import Saved
+
+Found = tuple[int, str, tuple[Signature, ...]]  # key, what became of the action, what the judge found
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One action leads two states with the same key apart."""
+
+    action: str
+    field: str  # of the key; or "possible" and "found"
+    first: object
+    second: object
+
+    def __str__(self) -> str:
+        return f"{self.action}: {self.field} is {self.first} and {self.second}"
+
+
+class Audit:
+    """Of the states of one play."""
+
+    def __init__(self, play: Play, actions: Sequence[Sequence[Move]]) -> None:
+        self.play = play
+        self.key = Key(play)
+        self.actions = actions
+        self.pairs = 0
+
+    async def differences(self, first: Saved, second: Saved) -> list[Difference]:
+        """By which actions two states, which have the same key, come to have different ones."""
+        self.pairs += 1
+        found: list[Difference] = []
+        for moves in self.actions:
+            ends = [await self._end(saved, moves) for saved in (first, second)]
+            if ends[0] != ends[1]:
+                found += [await self._difference(moves, first, second, ends)]
+        return found
+
+    async def _end(self, saved: Saved, moves: Sequence[Move]) -> Found:
+        self.play.restore(saved)
+        try:
+            became = str(await self.play.act(moves))
+        except SimulationError as exc:
+            return 0, f"{type(exc).__name__}", ()
+        found = tuple(Signature.of(one) for one in self.play.found())
+        return 0 if self.play.simulation.entered else self.key.of(), became, found
+
+    async def _difference(
+        self, moves: Sequence[Move], first: Saved, second: Saved, ends: Sequence[Found]
+    ) -> Difference:
+        action = "; ".join(" ".join(map(str, move.step.values())) for move in moves)
+        (_, *one), (_, *other) = ends
+        if one != other:
+            return Difference(action, "possible, found", one, other)
+        parts = []
+        for saved in (first, second):
+            await self._end(saved, moves)
+            parts.append(self.key.parts())
+        fields = [*differing(*parts)]
+        name = fields[0] if len(fields) == 1 else f"{fields[0]} (and {len(fields) - 1} more)"
+        return Difference(action, name, parts[0].get(fields[0]), parts[1].get(fields[0]))
+
+
+def differing(first: dict[str, object], second: dict[str, object]) -> Iterator[str]:
+    """The names of what two keys differ in."""
+    for name in dict.fromkeys((*first, *second)):
+        if first.get(name) != second.get(name):
+            yield name
