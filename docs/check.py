@@ -22,7 +22,7 @@ DESIGN, DECK, WORLD, WALKS = "partitioned-v8", "swap", "pair", 20
 
 def example() -> str:
     """The first finding of one deck that is about a counter, as `pmulab check` prints it."""
-    found = trio.run(search, Job(DESIGN, worlds()[WORLD], decks()[DECK], WALKS, 1, None))
+    found = trio.run(search, Job(DESIGN, worlds()[WORLD], decks()[DECK], 0, 0, WALKS, 1, None))
     shortest, of = next(one for one in shortest_of([found]) if one[0].violation.counter is not None)
     with tempfile.TemporaryDirectory() as folder:
         return mail(replayed(DESIGN, shortest, of, Path(folder))).replace(folder, "pmulab-check")
@@ -30,7 +30,7 @@ def example() -> str:
 
 def page() -> str:
     """The page with what is printed today."""
-    command = f"$ pmulab check {DESIGN} --deck {DECK} --world {WORLD} --walks {WALKS}"
+    command = f"$ pmulab check {DESIGN} --deck {DECK} --world {WORLD} --depth 0 --walks {WALKS}"
     block = f"<!-- check -->\n```\n{command}\n…\n{example()}\n…\n```\n<!-- /check -->"
     return re.sub(r"<!-- check -->\n.*?<!-- /check -->", lambda _: block, PAGE.read_text(), flags=re.DOTALL)
 

@@ -150,6 +150,20 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cpu", metavar="CORE", help="on this core of the catalogue (default: each world's own)")
     parser.add_argument("--counters", metavar="N", type=_counters, help="event counters of each pCPU (default: 4)")
     parser.add_argument(
+        "--depth",
+        metavar="N",
+        type=_natural,
+        default=3,
+        help="actions, up to which every state is come to; 0: none is (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--interruptions",
+        metavar="N",
+        type=_natural,
+        default=1,
+        help="of what comes amid KVM's own steps, at most so many on one path to a state (default: %(default)s)",
+    )
+    parser.add_argument(
         "--walks",
         metavar="N",
         type=_natural,

@@ -9,6 +9,7 @@ from typing import Any
 
 from pmulab.check.play import Moves, Play
 from services import registers as r
+from services.judge.invariants import INVARIANTS
 from services.kvm.stepped import SteppedVCpu
 
 Point = tuple[Any, ...]
@@ -23,14 +24,10 @@ class Coverage:
     edges: Counter[str] = field(default_factory=Counter)
     goals: set[str] = field(default_factory=set)
     points: Counter[Point] = field(default_factory=Counter)
-    _before: Counter[str] = field(default_factory=Counter)  # premises, where every path begins
-
-    def begins(self, play: Play) -> None:
-        """Every path does here."""
-        self._before = Counter(play.simulation.judging.found()["premises"])
 
     def new(self, play: Play, moves: Moves) -> bool:
         """Take down what the last action came to; was it never seen before?"""
+        self.premises.update({name: met for name, met in zip(INVARIANTS, play.met, strict=True) if met})
         if not play.given:
             return True  # nobody gets anywhere any more
         move, given = moves[-1], play.given
@@ -46,11 +43,9 @@ class Coverage:
                 self.goals.add(name)
         return self.points[point] == 1
 
-    def ended(self, play: Play) -> None:
-        """A walk, or a path, has."""
-        found = play.simulation.judging.found()
-        self.premises.update(Counter(found["premises"]) - self._before)
-        for name, window in found["windows"].items():
+    def used(self, play: Play) -> None:
+        """At the end of a path: the windows that were, all the way from the boot."""
+        for name, window in play.simulation.judging.found()["windows"].items():
             self.windows[name] += window.uses
             self.edges[name] += window.edge
 

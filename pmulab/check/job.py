@@ -1,4 +1,4 @@
-"""One part of a search: a deck in a world under a design. A worker does it."""
+"""One part of a search: a deck in a world under a design, first exhaustively and then at random. A worker does it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from pmulab.check.accesses import Step
 from pmulab.check.coverage import Coverage
+from pmulab.check.exhaustive import Exhaustive
 from pmulab.check.play import Path, Play, Stock
 from pmulab.check.shrink import Shrinker, Signature
 from pmulab.check.walks import Found, Walks
@@ -17,6 +18,8 @@ from services.errors import UserError
 from services.kvm.errors import SimulationError
 from services.result import Violation
 
+_EXHAUSTIVE = 0.5  # of the time, where that is what bounds a search
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -25,6 +28,8 @@ class Job:
     design: str  # as a user writes it
     world: World
     deck: Deck
+    depth: int  # of the exhaustive part
+    interruptions: int  # on one path of that, at most
     walks: int
     seed: int
     seconds: float | None  # in which it has to be done, if that is said
@@ -51,6 +56,11 @@ class Searched:
     job: Job
     refused: str = ""  # why the design cannot be had there
     found: list[Shortest] = field(default_factory=list)
+    states: int = 0
+    transitions: int = 0
+    levels: tuple[int, ...] = ()  # new states at each depth
+    depth: int = 0  # up to which all of them have been gone on from
+    closed: bool = False  # there are no others
     walks: int = 0
     actions: int = 0
     seconds: float = 0.0  # wall time
@@ -77,12 +87,13 @@ class _Search:
     def __init__(self, searched: Searched, began: float) -> None:
         self.searched = searched
         self.job = searched.job
-        self.until = None if self.job.seconds is None else began + self.job.seconds
+        self.began = began
         self.known: set[Signature] = set()
 
-    @property
-    def late(self) -> bool:
-        return self.until is not None and time.perf_counter() > self.until
+    def _late(self, share: float = 1.0) -> bool:
+        """Is that share of the time over?"""
+        seconds = self.job.seconds
+        return seconds is not None and time.perf_counter() > self.began + share * seconds
 
     async def run(self) -> None:
         job, searched = self.job, self.searched
@@ -96,14 +107,23 @@ class _Search:
             if not await play.act((move,)):
                 raise SearchError(f"deck {job.deck.name} in world {job.world.name}: its opening is not possible")
             await self._take((Found(opening, one) for one in play.found() if one.counts), shrinker)
-        searched.coverage.begins(play)
         root = play.save()
+        if job.depth and not job.deck.every_register:  # hundreds of actions: that is walked through alone
+            await self._exhaustively(Exhaustive(stock, play, root, searched.coverage, job.interruptions), shrinker)
         walks = Walks(stock, play, root, f"{job.seed} {job.design}", searched.coverage)
         for number in range(job.walks):
-            if self.late:
+            if self._late():
                 break
             found = await walks.walk(number)
             searched.walks, searched.actions = walks.walks, walks.actions
+            await self._take(found, shrinker)
+
+    async def _exhaustively(self, states: Exhaustive, shrinker: Shrinker) -> None:
+        searched = self.searched
+        while states.depth < self.job.depth and not (states.closed or states.full):
+            found = await states.next_level(lambda: self._late(_EXHAUSTIVE))
+            searched.states, searched.transitions = states.states, states.transitions
+            searched.levels, searched.depth, searched.closed = tuple(states.levels), states.depth, states.closed
             await self._take(found, shrinker)
 
     async def _take(self, found: Iterable[Found], shrinker: Shrinker) -> None:
@@ -124,7 +144,7 @@ class _Search:
                 f"{signature.invariant} {signature.kind} was found, and is not found again on the same path"
             )
         steps = tuple(move.step for moves in best for move in moves)
-        after, runs = self.searched.actions, shrinker.runs - before
+        after, runs = self.searched.transitions + self.searched.actions, shrinker.runs - before
         self.searched.found.append(
             Shortest(signature, job.world, job.deck.name, steps, again[0], after, len(path), runs)
         )

@@ -200,7 +200,9 @@ class Key:
 
     def of(self) -> int:
         """Of the play as it stands between two actions. Raises ValueError and UnnamedField for a field that is new."""
-        return self.machine.key(marshal.dumps(self._form(_tuples), MARSHAL), self._guests(), self._events(), self.chosen)
+        return self.machine.key(
+            marshal.dumps(self._form(_tuples), MARSHAL), self._guests(), self._events(), self.chosen
+        )
 
     def parts(self) -> dict[str, object]:
         """All that is in it, by name: to tell in what two differ."""

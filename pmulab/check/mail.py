@@ -55,14 +55,18 @@ def _wrapped(head: str, text: str) -> list[str]:
 def summary(design: str, searched: Sequence[Searched], findings: int) -> str:
     """What was searched under one design, and what not."""
     done, refused = [one for one in searched if not one.refused], [one for one in searched if one.refused]
-    table = [["deck", "world", "walks", "actions", "s"]]
+    table = [["deck", "world", "states", "transitions", "depth", "walks", "actions", "s"]]
     for one in done:
         job = one.job
-        table.append([job.deck.name, job.world.name, f"{one.walks:,}", f"{one.actions:,}", f"{one.seconds:.1f}"])
-    actions, seconds = sum(one.actions for one in done), sum(one.seconds for one in done)
+        depth = f"{one.depth}{', all' if one.closed else ''}"
+        exhaustive = [f"{one.states:,}", f"{one.transitions:,}", depth]
+        walks = [f"{one.walks:,}", f"{one.actions:,}", f"{one.seconds:.1f}"]
+        table.append([job.deck.name, job.world.name, *exhaustive, *walks])
+    actions, seconds = sum(one.transitions + one.actions for one in done), sum(one.seconds for one in done)
+    states = f"{sum(one.states for one in done):,} states"
     rate = f", {actions / seconds:,.0f} a second and core" if seconds else ""
     lines = [
-        f"{design}: {findings or 'nothing'} found; {actions:,} actions{rate}",
+        f"{design}: {findings or 'nothing'} found; {states}, {actions:,} actions{rate}",
         align(table, left=2),
         *(f"{one.job.deck.name} in {one.job.world.name}: cannot be had: {one.refused}" for one in refused),
         *_covered(done),
@@ -110,6 +114,11 @@ def as_json(design: str, searched: Sequence[Searched], findings: Sequence[Findin
                 "deck": one.job.deck.name,
                 "world": one.job.world.name,
                 "refused": one.refused,
+                "states": one.states,
+                "transitions": one.transitions,
+                "levels": one.levels,
+                "depth": one.depth,
+                "closed": one.closed,
                 "walks": one.walks,
                 "actions": one.actions,
                 "seconds": one.seconds,

@@ -111,6 +111,7 @@ class Play:
         self.sessions: frozenset[str] = frozenset()  # those that are open
         self.over = False  # nobody gets anywhere any more
         self.given: Sequence[Outcome] = ()  # by each move of the last action
+        self.met: Sequence[int] = ()  # how often the premise of each invariant was, in that action
         self._seen = 0  # violations, when what was found was asked for last
 
     async def boot(self) -> None:
@@ -124,6 +125,8 @@ class Play:
         for move in moves:
             if not self._may_be(move.spec):
                 return False
+        machine = self.simulation.board.machine
+        before = machine.premises()
         try:
             given = await self.script.carry_out([move.spec for move in moves])
         except ImpossibleStep:
@@ -135,6 +138,7 @@ class Play:
             return True
         finally:
             self.simulation.entered = self.simulation.board.preempted > 0
+            self.met = [after - met for after, met in zip(machine.premises(), before, strict=True)]
         self.given = given
         for move, outcome in zip(moves, given, strict=True):
             if outcome.get("reached", True):

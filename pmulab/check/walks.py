@@ -86,7 +86,7 @@ class Walks:
                 self.corpus.append(tuple(path))
             found += (Found((*self._opening(), *path), one) for one in play.found() if one.counts)
         self.walks += 1
-        self.coverage.ended(play)
+        self.coverage.used(play)
         return found, tuple(path)
 
     def _prefix(self, rng: random.Random) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,8 @@ def _jobs(arguments: argparse.Namespace, designs: list[str]) -> list[Job]:
             design,
             world.of(arguments.cpu, arguments.counters),
             deck,
+            arguments.depth,
+            arguments.interruptions,
             arguments.walks,
             arguments.seed,
             None,
@@ -104,7 +107,7 @@ def _worlds(deck: Deck, chosen: list[str]) -> list[World]:
 
 
 def _timed(job: Job, seconds: float) -> Job:
-    return Job(job.design, job.world, job.deck, _UNBOUNDED, job.seed, seconds)
+    return replace(job, walks=_UNBOUNDED, seconds=seconds)
 
 
 def _report(arguments: argparse.Namespace, designs: list[str], done: list[Searched]) -> int:

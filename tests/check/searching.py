@@ -8,9 +8,9 @@ from pmulab.check.job import Job, Searched, search
 from pmulab.check.worlds import decks, worlds
 
 
-def job(design: str, deck: str, world: str, *, walks: int = 20, seed: int = 1) -> Job:
-    return Job(design, worlds()[world], decks()[deck], walks, seed, None)
+def job(design: str, deck: str, world: str, *, depth: int = 0, walks: int = 20, seed: int = 1) -> Job:
+    return Job(design, worlds()[world], decks()[deck], depth, 1, walks, seed, None)
 
 
-def searched(design: str, deck: str, world: str, *, walks: int = 20, seed: int = 1) -> Searched:
-    return trio.run(search, job(design, deck, world, walks=walks, seed=seed))
+def searched(design: str, deck: str, world: str, *, depth: int = 0, walks: int = 20, seed: int = 1) -> Searched:
+    return trio.run(search, job(design, deck, world, depth=depth, walks=walks, seed=seed))
