@@ -75,7 +75,8 @@ _Function = Callable[..., Any]
 _ARGUMENTS = "now, events, contexts, buffers"  # the pCPU's time, and ranks by id
 _RANKED = {PerfEvent: "events", Context: "contexts", RingBuffer: "buffers"}
 _DUE = f"(0 if $ <= now else 1 if $ < {HELD} else 2 if $ == {HELD} else 3)"
-_NEAR = f"($ if -{NEAR} <= $ <= {NEAR} else {FAR} if $ > 0 else -{FAR})"
+_NEAR = f"($ if 0 <= $ <= {NEAR} else {FAR} if $ > 0 else -{FAR})"
+_LEFT = f"($ if 0 < s.sample_period <= {NEAR} else {_NEAR})"
 _PLAIN = (int, bool, float, str, bytes, types.NoneType)
 
 
@@ -121,6 +122,8 @@ def _code(how: str, of: Any, *, linked: bool) -> str:
             return "min($, 0)"
         case "near":
             return _NEAR
+        case "left":
+            return _LEFT
         case "out" | "copied":
             return ""
     raise ValueError(f"key.toml: a field cannot be {how!r} in the key")

@@ -14,6 +14,7 @@ use crate::events::{Events, OnCpu};
 use crate::finding::Party;
 use crate::guest::Guest;
 use crate::host::Host;
+use crate::note::attribute;
 use crate::traffic::bits;
 use crate::{At, BEFORE_BOOT, Judge};
 
@@ -199,8 +200,10 @@ fn put_event(form: &mut Form, event: &Event, perf: Option<&PerfEvent>, machine: 
             let enabled = if event.on.is_some() { perf.times.0.wrapping_sub(enabled) } else { 0 };
             perf.times.1.wrapping_sub(running).wrapping_sub(enabled)
         });
-        form.field("times", since.filter(|_| event.steady).unwrap_or(NONE));
-        form.field("beyond", (perf.times.1 > perf.times.0).into());
+        // KVM does not ask for them.
+        let asked = !event.has(attribute::OF_KVM);
+        form.field("times", since.filter(|_| asked && event.steady).unwrap_or(NONE));
+        form.field("beyond", (asked && perf.times.1 > perf.times.0).into());
     }
     form.leave();
 }

@@ -101,3 +101,94 @@ pub fn parts(machine: &mut Observed, copies: &Copies<'_>) -> Result<Vec<(String,
     let words = form.bytes.chunks_exact(8).map(|word| word.try_into().map_or(0, u64::from_le_bytes));
     Ok(names.into_iter().zip(words).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use pmu::feature::Features;
+    use pmu::machine::Costs;
+    use pmu::register::{Kind, Register};
+
+    use super::*;
+    use crate::VcpuSetup;
+
+    /// Owners as the table does not know them, and what it does not know at all.
+    #[derive(Serialize)]
+    #[serde(rename = "Owners")]
+    struct Grown {
+        now: u64,
+        newer: u64,
+    }
+
+    #[derive(Serialize)]
+    struct Unheard {
+        field: u64,
+    }
+
+    fn observed() -> Observed {
+        let costs = Costs { mrs: 1, msr: 1, isb: 1 };
+        let cpus = vec![Features { counters: 4, ..Features::default() }];
+        let mut machine = Machine::new(cpus.clone(), &[0x08], costs).expect("a possible machine");
+        machine.add_profile(&[]).expect("a possible profile");
+        let (host, guest) = (machine.add_context(false), machine.add_context(true));
+        let vcpu = VcpuSetup { context: guest, counters: 2, pmuver: 6, denied: Vec::new() };
+        let mut machine = machine.observed_by((None, Some(Judge::new(&cpus, vec![vcpu]))));
+        machine.set_running(0, host, 2, 0).expect("it can run");
+        machine
+    }
+
+    fn key_of(machine: &mut Observed) -> u64 {
+        key(machine, b"", &Copies::default()).expect("the table has all of it")
+    }
+
+    fn walked(value: &impl Serialize) -> Result<(), Unnamed> {
+        value.serialize(&mut Walk { form: &mut Form::default() })
+    }
+
+    #[test]
+    fn a_field_or_struct_that_the_table_does_not_name_is_an_error() {
+        assert_eq!(walked(&Grown { now: 1, newer: 2 }), Err(Unnamed("Owners.newer".to_owned())));
+        assert_eq!(walked(&Unheard { field: 1 }), Err(Unnamed("Unheard".to_owned())));
+    }
+
+    #[test]
+    fn time_alone_changes_no_key_and_a_register_does() {
+        let mut machine = observed();
+        let before = key_of(&mut machine);
+        machine.run(0, 1_000).expect("it runs");
+        machine.mark(0, 1, 2, 3).expect("it is marked");
+        assert_eq!(key_of(&mut machine), before);
+        machine.poke(0, Register::of(Kind::Pmselr).encoding(), 3).expect("it has it");
+        assert_ne!(key_of(&mut machine), before);
+    }
+
+    #[test]
+    fn a_counter_s_value_matters_near_its_wrap_and_where_it_is_not_its_owner_s() {
+        let with = |value| {
+            let mut machine = observed();
+            let register = |kind| Register::of(kind).encoding();
+            machine.poke(0, register(Kind::Pmccntr), value).expect("it has it");
+            key_of(&mut machine)
+        };
+        assert_eq!(with(1_000), with(2_000));
+        assert_ne!(with(1_000), with(u64::MAX - 5));
+        assert_ne!(with(u64::MAX - 5), with(u64::MAX - 6));
+        let lost = |value| {
+            let mut machine = observed();
+            let copies = [(1, vec![(31, value, NONE)])];
+            let copies = Copies { guests: &copies, ..Copies::default() };
+            key(&mut machine, b"", &copies).expect("the table has all of it")
+        };
+        assert_ne!(lost(0), lost(1_000));
+    }
+
+    #[test]
+    fn what_is_told_apart_has_a_name() {
+        let mut machine = observed();
+        let before = parts(&mut machine, &Copies::default()).expect("the table has all of it");
+        machine.poke(0, Register::of(Kind::Pmselr).encoding(), 3).expect("it has it");
+        let after = parts(&mut machine, &Copies::default()).expect("the table has all of it");
+        let different: Vec<_> =
+            before.iter().zip(&after).filter(|(a, b)| a != b).map(|(a, _)| &a.0).collect();
+        assert_eq!(different, ["cpus.registers.controls.sel"]);
+    }
+}

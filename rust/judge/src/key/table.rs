@@ -287,3 +287,64 @@ pub(super) const TABLE: &[Fields] = &[
         ],
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    /// The fields of each struct that is declared in a directory's sources, in order, but for those that are not saved.
+    fn declared(directory: &Path, found: &mut Vec<(String, Vec<String>)>) {
+        for entry in std::fs::read_dir(directory).expect("sources").map(|entry| entry.expect("one").path()) {
+            if entry.is_dir() {
+                declared(&entry, found);
+                continue;
+            }
+            let source = std::fs::read_to_string(entry).expect("text");
+            let mut lines = source.lines().map(str::trim_start);
+            while let Some(line) = lines.next() {
+                let Some((_, name)) = line.split_once("struct ").filter(|_| line.ends_with('{')) else {
+                    continue;
+                };
+                let name = name.trim_end_matches('{').trim().split('<').next().unwrap_or_default();
+                let mut fields = Vec::new();
+                let mut kept = true;
+                for line in lines.by_ref().take_while(|line| *line != "}") {
+                    let field = line.trim_start_matches("pub(crate) ").trim_start_matches("pub ");
+                    match field.split_once(": ") {
+                        _ if line.starts_with("//") => {}
+                        _ if line.starts_with("#[") => kept &= !line.contains("serde(skip)"),
+                        Some((field, _)) => {
+                            fields.extend(kept.then(|| field.to_owned()));
+                            kept = true;
+                        }
+                        None => {}
+                    }
+                }
+                found.push((name.to_owned(), fields));
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_names_the_fields_of_its_structs_each_once_and_no_others() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut found = Vec::new();
+        declared(&here.join("src"), &mut found);
+        declared(&here.join("../pmu/src"), &mut found);
+        for (name, rows) in TABLE {
+            let fields: Vec<_> = rows.iter().map(|row| row.0.to_owned()).collect();
+            let of_name: Vec<_> = found.iter().filter(|one| one.0 == *name).collect();
+            assert!(of_name.iter().any(|one| one.1 == fields), "{name}: {of_name:?}");
+        }
+        let names: BTreeSet<_> = TABLE.iter().map(|of| of.0).collect();
+        assert_eq!(names.len(), TABLE.len(), "each struct once");
+    }
+
+    #[test]
+    fn every_row_has_a_reason() {
+        assert!(TABLE.iter().flat_map(|of| of.1).all(|row| !row.2.is_empty()));
+    }
+}
