@@ -122,8 +122,8 @@ class Exhaustive:
         path = (*state.path, moves)
         self.coverage.new(play, moves)
         found = [Found((*self._opening(), *path), one) for one in play.found() if one.counts]
-        if found or play.over:
-            return found  # what comes behind a violation may be its doing
+        if play.over:
+            return found
         if play.simulation.entered:
             since = (*state.since, moves)
             if self._is_new(hash((state.key, text(since))), left):

@@ -139,11 +139,20 @@ class Play:
         finally:
             self.simulation.entered = self.simulation.board.preempted > 0
             self.met = [after - met for after, met in zip(machine.premises(), before, strict=True)]
-        self.given = given
-        for move, outcome in zip(moves, given, strict=True):
+        self.given = self._by_move(given, len(moves))
+        for move, outcome in zip(moves, self.given, strict=True):
             if outcome.get("reached", True):
                 self._told(move.spec)
         return True
+
+    @staticmethod
+    def _by_move(given: Sequence[Outcome], moves: int) -> list[Outcome]:
+        """What each move gave: nothing, of one that a vCPU has been preempted amid. When that goes on later, what it
+        gives comes with the number that it had then, behind what is armed."""
+        found: dict[int, Outcome] = {}
+        for outcome in given:
+            found.setdefault(int(outcome["step"]), outcome)
+        return [found.get(number, {}) for number in range(1, moves + 1)]
 
     def _may_be(self, spec: StepSpec) -> bool:
         if spec.action == "perf_open":
