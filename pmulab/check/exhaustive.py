@@ -50,6 +50,8 @@ class Exhaustive:
     _seen: dict[int, int] = field(default_factory=dict)  # by key, the interruptions that were left
     _level: list[_State] = field(default_factory=list)
 
+    _last: bool = False
+    _new: int = 0  # states of the level that is come to
     _key: Key = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,10 +62,11 @@ class Exhaustive:
         self._seen[key] = left
         self._level.append(_State(self.root, key, (), (), left))
 
-    async def next_level(self, late: Callable[[], bool]) -> list[Found]:
-        """Go one step further from each state, unless it becomes too late; what counts of what is found. Raises
-        SimulationError."""
+    async def next_level(self, late: Callable[[], bool], *, last: bool) -> list[Found]:
+        """Go one step further from each state, unless it becomes too late; what counts of what is found. States of the
+        `last` level are counted, and not kept. Raises SimulationError."""
         level, self._level = self._level, []
+        self._last, self._new = last, 0
         found: list[Found] = []
         for state in level:
             if late():
@@ -71,10 +74,10 @@ class Exhaustive:
                 break
             found += await self._from(state)
         self.coverage.used(self.play)
-        self.levels.append(len(self._level))
-        self.states += len(self._level)
+        self.levels.append(self._new)
+        self.states += self._new
         self.depth += not self.full
-        self.closed = not (self._level or self.full)
+        self.closed = not (self._new or self.full)
         if len(self._level) > MOST:
             self.full = True
         return found
@@ -126,11 +129,11 @@ class Exhaustive:
             return found
         if play.simulation.entered:
             since = (*state.since, moves)
-            if self._is_new(hash((state.key, text(since))), left):
+            if self._is_new(hash((state.key, text(since))), left) and not self._last:
                 self._level.append(_State(state.kept, state.key, since, path, left))
             return found
         key = self._key.of()
-        if self._is_new(key, left):
+        if self._is_new(key, left) and not self._last:
             self._level.append(_State(play.save(), key, (), path, left))
         return found
 
@@ -139,6 +142,7 @@ class Exhaustive:
         if self._seen.get(key, -1) >= left:
             return False
         self._seen[key] = left
+        self._new += 1
         return True
 
     def _opening(self) -> Path:

@@ -121,7 +121,8 @@ class _Search:
     async def _exhaustively(self, states: Exhaustive, shrinker: Shrinker) -> None:
         searched = self.searched
         while states.depth < self.job.depth and not (states.closed or states.full):
-            found = await states.next_level(lambda: self._late(_EXHAUSTIVE))
+            last = states.depth + 1 == self.job.depth
+            found = await states.next_level(lambda: self._late(_EXHAUSTIVE), last=last)
             searched.states, searched.transitions = states.states, states.transitions
             searched.levels, searched.depth, searched.closed = tuple(states.levels), states.depth, states.closed
             await self._take(found, shrinker)
