@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import orjson
 import pytest
+
+from pmulab.exit_status import INTERRUPTED
 
 
 def check(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -70,6 +74,17 @@ def test_a_mistake_is_one_line_and_ends_with_2(tmp_path: Path, arguments: tuple[
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith(line)
+
+
+def test_ctrl_c_tells_what_was_covered(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pmulab", "check", "partitioned", "--deck", "swap", "--walks", "1000000"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as check:
+        time.sleep(3)
+        check.send_signal(signal.SIGINT)
+        out, err = check.communicate(timeout=30)
+    assert check.returncode == INTERRUPTED
+    assert out.startswith("partitioned: nothing found; ")
+    assert err == "pmulab: interrupted: 0 of 4 decks were searched\n"
 
 
 def test_the_time_that_is_said_is_what_it_takes(tmp_path: Path) -> None:
