@@ -124,6 +124,26 @@ async def test_a_period_written_before_has_the_host_interrupted_amid_a_guests_wo
         assert 0 < told[-1]["cycles"] < 5000
 
 
+@pytest.mark.parametrize("el", [0, 1])
+async def test_the_pmu_s_interrupt_finds_the_host_at_work_and_the_rest_is_done_behind_it(
+    tmp_path: Path, el: int
+) -> None:
+    """By the event's own period, in user work as in the kernel's; that of the handler does not count as work."""
+    steps = f"""
+    host perf_open name=a events=instructions:{"u" if el == 0 else "k"}H period=500
+    host/0 run cycles=1200 el={el} rates={{INST_RETIRED=1}}
+    host/0 run cycles=1200 el={el} rates={{INST_RETIRED=1}} until=event
+    """
+    lab = Embedded.of(experiment(tmp_path, steps, world=world()))
+    await lab.simulation.run()
+    told = await lab.simulation.result()
+    through, up_to_it = told["steps"][1:]
+    assert (through["cycles"], through["interrupted"], up_to_it["interrupted"]) == (1200, 1, 1)
+    assert 0 < up_to_it["cycles"] < 500
+    (session,) = told["hosts"][0]["sessions"]
+    assert session["events"][0]["samples"] >= 3
+
+
 async def test_a_pinned_event_that_does_not_fit_is_in_error(tmp_path: Path) -> None:
     steps = (
         RESET
