@@ -294,7 +294,11 @@ def _profile(table: Table, cast: _Cast, kind: str) -> int:
             event = events.pmuv3().get(name.upper())
             if event is None:
                 given.refuse(name, f"no event {name!r}", near(name, [one.lower() for one in events.pmuv3()]))
+            if event in dict(rates):
+                given.refuse(name, f"{name.upper()} is given twice", "leave one of them out")
             rates.append((event, workload.rate(Fraction(given.number(name, 1, 0, Decimal(65535))), 1)))
+            with given.blamed(name):
+                workload.check(*rates[-1])
         return cast.work.profile(tuple(sorted(rates)))
     name = table.text("workload", "host-kernel" if kind == _PCPU else workload.KERNEL)
     with table.blamed("workload"):

@@ -33,6 +33,17 @@ REFUSED = [
     (ONE_VM, "vm0/0 run cycles=1 el=2", 1, "a guest has EL0 and EL1", "0 or 1"),
     (ONE_VM, "vm0/0 run cycles=1 workload=gzip", 1, "no workload 'gzip'", "gzip-random"),
     (ONE_VM, "vm0/0 run cycles=1 rates={INST=1}", 1, "no event 'INST'", "inst_retired"),
+    *(
+        (ONE_VM, f"{party} run cycles=1 rates={{{rates}}}", 1, problem, remedy)
+        for party in ("vm0/0", "host/0")
+        for rates, problem, remedy in (
+            ("CPU_CYCLES=3", "CPU_CYCLES happens once per cycle, not 3 times", "leave it out"),
+            ("SW_INCR=1", "SW_INCR has no rate: it happens with writes of PMSWINC_EL0", "leave it out"),
+            ("CHAIN=0", "CHAIN has no rate", "leave it out"),
+            ("INST_RETIRED=65536", "out of range", "65535"),
+            ("BR_RETIRED=1,br_retired=2", "BR_RETIRED is given twice", "leave one of them out"),
+        )
+    ),
     (ONE_VM, "vm0/0 migrate pcpu=0", 1, "vm0/0 is pinned to pCPU 0", "pin = -1"),
     (FLOATING, "vm0/0 migrate pcpu=2", 1, "there is no pCPU 2", "there are 2"),
     (FLOATING, "host/0 offline", 1, "pCPU 0 stays online", "another one"),
