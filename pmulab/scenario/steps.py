@@ -13,7 +13,7 @@ from pmulab.scenario import keys
 from pmulab.scenario.cpu_maps import CpuMaps
 from pmulab.scenario.machine import Machine, read_reserved
 from pmulab.scenario.sessions import host_pmus, read_session
-from pmulab.scenario.work import Work
+from pmulab.scenario.work import Work, load
 from services import events, workload
 from services._pmu import register_encoding
 from services.core_pmus import core_pmus
@@ -300,9 +300,8 @@ def _profile(table: Table, cast: _Cast, kind: str) -> int:
             with given.blamed(name):
                 workload.check(*rates[-1])
         return cast.work.profile(tuple(sorted(rates)))
-    name = table.text("workload", "host-kernel" if kind == _PCPU else workload.KERNEL)
-    with table.blamed("workload"):
-        return cast.work.profile(workload.rates(name))
+    found = load(table, "host-kernel" if kind == _PCPU else workload.KERNEL)
+    return cast.work.profile(found.phases[0].rates)
 
 
 def _migrates(table: Table, step: StepSpec, cast: _Cast) -> None:
