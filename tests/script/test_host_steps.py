@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pmulab import scenario
 from services.costs import Cost
 from services.embedded import Embedded
 from tests.script.scenes import FLOATING, ONE_VM, RESET, experiment, play
@@ -162,6 +163,36 @@ async def test_perf_event_open_fails_with_its_errno(tmp_path: Path) -> None:
     steps = "host perf_open name=a events=cycles:G\nhost perf_read name=a"
     opened, _ = await play(experiment(tmp_path, steps, design="mediated"))
     assert "EOPNOTSUPP" in opened["error"]
+
+
+@pytest.mark.parametrize(("guest", "session", "fails"), [(0, 0, True), (0, 1, True), (1, 0, False), (1, 1, True)])
+async def test_bpf_programs_have_no_event_from_the_first_cpu_on_where_it_cannot_be_opened(
+    tmp_path: Path, guest: int, session: int, fails: bool
+) -> None:
+    """bperf opens its event on every CPU, one after the other, but for where a guest leaves the host no counter."""
+    two = f"[machine]\npcpus = 2\ncounters = 4\nicntr = false\n\n[[guest]]\npin = [{guest}]\n"
+    steps = f"""
+    vm0/0 switch
+    vm0/0 msr register=PMCR_EL0 value=1
+    host perf_open name=a events=instructions:b pcpu={session}
+    host/{1 - guest} run cycles=1000 rates={{INST_RETIRED=1}}
+    host perf_read name=a
+    """
+    opened, _, closed = (await play(experiment(tmp_path, steps, world=two)))[2:]
+    assert opened.get("error", "").startswith("EINVAL: it does not fit the PMU's 0 event counters") == fails
+    assert (closed["events"][0]["count"] >= 1000) != fails
+
+
+async def test_nor_where_a_cpu_that_boots_later_has_none_for_the_host(tmp_path: Path) -> None:
+    host = "[host]\nreserved_host_counters = [2, 0]\n"
+    works = '[[guest.task]]\nworkload = "sha256"\nseconds = 0.001\n[[host.perf]]\nverb = "stat"\nevents = "cycles:b"\n'
+    path = tmp_path / "own.toml"
+    path.write_text(f"[machine]\npcpus = 2\ncounters = 4\nicntr = false\n{host}[[guest]]\ncounters = 2\n{works}")
+    (made,) = scenario.load(path, designs=["partitioned,reservation=static"]).experiments
+    lab = Embedded.of(made)
+    await lab.simulation.run()
+    found = [one["sessions"][0]["events"][0] for one in (await lab.simulation.result())["hosts"]]
+    assert [event["count"] > 0 for event in found] == [True, False]
 
 
 async def test_a_cpu_that_loses_its_power_or_goes_offline_keeps_no_register(tmp_path: Path) -> None:
