@@ -165,7 +165,7 @@ def _created(tables: Sequence[Table], cast: _Cast) -> None:
             creating[name] = number
     for number, table in enumerate(tables):
         for key in ("party", "thread"):
-            name = cast.vm(table.text(key)) if key in table else ""
+            name = cast.vm(table.text(key, like="vm0/0")) if key in table else ""
             if number < creating.get(name, 0):
                 table.refuse(key, f"{name} has yet to be created, by step {creating[name] + 1}", "put that step before")
 
@@ -267,12 +267,11 @@ def _register(table: Table) -> int:
 
 def _el(table: Table, kind: str) -> int:
     """1 by default; the host's kernel is at EL2, whichever of the two is written."""
-    el = table.integer("el", 1, 0, 2)
     if kind == _PCPU:
-        return 2 if el else 0
-    if el > 1:
+        return 2 if table.integer("el", 1, 0, 2) else 0
+    if table.data.get("el") == 2:
         table.refuse("el", "a guest has EL0 and EL1", "give 0 or 1")
-    return el
+    return table.integer("el", 1, 0, 1)
 
 
 def _pcpu(table: Table, cast: _Cast) -> int:
