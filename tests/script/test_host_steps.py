@@ -275,6 +275,20 @@ async def test_a_pseudo_nmi_comes_wherever_it_is_to_and_takes_its_time_and_nothi
         at += 1
 
 
+@pytest.mark.parametrize("design", ["emulated", "partitioned", "mediated"])
+@pytest.mark.parametrize("what", ["nmi", "tick", "call"])
+async def test_what_interrupts_a_guest_takes_none_of_its_cycles(tmp_path: Path, design: str, what: str) -> None:
+    counting = "vm0/0 msr register=PMCCFILTR_EL0 value=0\nvm0/0 msr register=PMCNTENSET_EL0 value=0x80000000\n"
+    read = "vm0/0 mrs register=PMCCNTR_EL0\n"
+
+    async def between(exits: str) -> int:
+        steps = f"{RESET}{counting}vm0/0 msr register=PMCR_EL0 value=1\n{read}{exits}\n{read}"
+        told = await play(experiment(tmp_path, steps, design=design, world=NMI_WORLD))
+        return int(told[-1]["value"] - told[-3]["value"])
+
+    assert await between(f"host/0 {what}") == await between("vm0/0 hvc")
+
+
 async def test_an_operator_writes_reserved_host_counters_between_two_steps(tmp_path: Path) -> None:
     """A group of the host's has no room, then has, then has none; and what a VM has is refused."""
     group = "{instructions:uH,branches:uH,branch-misses:uH}"
