@@ -63,36 +63,37 @@ async def test_the_first_access_since_a_load_finds_the_guests_own(tmp_path: Path
     assert found.values == [111, 0x8000_0008, 222]
 
 
-# In all others something comes before every fifth operation, and not before each.
+# In all others something comes before every eighth operation, and not before each.
 THROUGHOUT = ("partitioned,swap=lazy", "mediated", "emulated")
 LOADS = ("load", "put", "migration", "squeeze", "release", "death", "restore")
-ACCESSES = ("access", "first-access", "squeeze-by-access")
 EXITS = ("arrival", "close")
 
 
 def has_operations(design: str, name: str) -> bool:
     """Has KVM anything of its own to do in it?
 
-    A load and a put write trap controls at least. An access has a guest's registers loaded that are not on the CPU yet,
-    or is carried out on the CPU by KVM. When the host's perf is called the guest is left, which is all to a vPMU that
-    changes hands there.
+    In a load and a put there are trap controls to write at least. A first access has a guest's registers loaded, where
+    that is not done at each load, and if it traps there is more to do. When the host's perf is called a guest is left,
+    in which its counters change hands only if they do so at each exit.
     """
     if name in LOADS:
         return True
-    if design in MEDIATED:
-        return name in EXITS or "slow-path" in design or (name == "access" and "fast-path" not in design)
-    if design in EMULATED or name in EXITS:
-        return False
-    if "path" in design:
-        return True
-    return "eager" not in design and ("sticky" not in design or name == "first-access")
+    if name in EXITS or design in EMULATED:
+        return name in EXITS and design in MEDIATED
+    if design == "mediated":
+        return name == "access"  # a type, which traps
+    if design == "mediated,traps=fast-path":
+        return name != "access"  # which it finds in memory
+    if design.startswith("partitioned,swap"):
+        return design.endswith("=lazy") or (design.endswith("sticky") and name == "first-access")
+    return True
 
 
 async def before_each(
     directory: Path, design: str, name: str, coming: Callable[[int], Transition], action: str
 ) -> list[Played]:
     """What is played with something that comes, `action`, before each operation that there is, and how many."""
-    every = 1 if design in THROUGHOUT else 5
+    every = 1 if design in THROUGHOUT else 8
     played: list[Played] = []
     at, operations = 0, 1
     while at < operations:
@@ -117,7 +118,7 @@ async def test_a_preemption_anywhere_in_a_transition_changes_no_count(tmp_path: 
         assert found.counts() == [[1000]]
 
 
-@pytest.mark.parametrize("name", ["access", "first-access", "put", "release", "death", "restore"])
+@pytest.mark.parametrize("name", ["access", "first-access", "put", "death", "restore"])
 @pytest.mark.parametrize("design", DESIGNS)
 async def test_a_host_event_that_arrives_anywhere_in_a_transition_changes_no_count(
     tmp_path: Path, design: str, name: str
@@ -209,8 +210,9 @@ async def test_the_host_has_no_more_than_its_own_range_where_the_guests_was_rese
 ) -> None:
     """The group says that it does not fit."""
     found = await put_through(tmp_path, transitions.LAST_DEATH, design)
-    (group,) = found.events()
-    assert all(event.running_ns == 0 < event.enabled_ns for event in group)
+    ((first, *_),) = found.events()
+    assert (first.count, first.running_ns) == (0, 0)
+    assert first.enabled_ns > 0
 
 
 @pytest.mark.parametrize("design", ["mediated", "partitioned"])
