@@ -85,11 +85,8 @@ def scripted(directory: Path, steps: str, design: str, guests: int, pcpus: int) 
     return experiment(directory, steps, design=design, world=world)
 
 
-async def play(
-    directory: Path, steps: str, design: str, where: str = "embedded", *, guests: int = 1, pcpus: int = 1
-) -> Played:
-    """The steps, carried out."""
-    of = scripted(directory, steps, design, guests, pcpus)
+async def carried_out(of: Experiment, where: str = "embedded") -> Played:
+    """A script, from its beginning to its end."""
     if where == "processes":
         (run,) = (await topology.run(of, lambda share, seconds: None)).runs
     else:
@@ -97,6 +94,13 @@ async def play(
         await lab.simulation.run()
         (run,) = results.of(of, lab.simulation.measured(await lab.simulation.result(), 0.0), where).runs
     return Played(run.digest, run.steps, run.violations)
+
+
+async def play(
+    directory: Path, steps: str, design: str, where: str = "embedded", *, guests: int = 1, pcpus: int = 1
+) -> Played:
+    """Steps, carried out."""
+    return await carried_out(scripted(directory, steps, design, guests, pcpus), where)
 
 
 async def left_by(directory: Path, steps: str, design: str, *, guests: int = 1, pcpus: int = 1) -> Left:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from services.kvm.errors import SimulationError
 from tests.handoff import transitions
-from tests.handoff.ownership import AT_BOOT, DESIGNS, EMULATED, MEDIATED, Left, Played, left_by, play
+from tests.handoff.ownership import (
+    AT_BOOT,
+    DESIGNS,
+    EMULATED,
+    MEDIATED,
+    Left,
+    Played,
+    carried_out,
+    left_by,
+    play,
+    scripted,
+)
 from tests.handoff.transitions import AMID, GIVEN, Transition, amid, arrival, preempted
 
 
@@ -63,7 +74,7 @@ async def test_the_first_access_since_a_load_finds_the_guests_own(tmp_path: Path
     assert found.values == [111, 0x8000_0008, 222]
 
 
-# In all others something comes before every eighth operation, and not before each.
+# In all others something comes before the first operation and every eighth.
 THROUGHOUT = ("partitioned,swap=lazy", "mediated", "emulated")
 LOADS = ("load", "put", "migration", "squeeze", "release", "death", "restore")
 EXITS = ("arrival", "close")
@@ -89,20 +100,22 @@ def has_operations(design: str, name: str) -> bool:
     return True
 
 
-async def before_each(
-    directory: Path, design: str, name: str, coming: Callable[[int], Transition], action: str
-) -> list[Played]:
-    """What is played with something that comes, `action`, before each operation that there is, and how many."""
+async def before_each(directory: Path, design: str, name: str, of: Transition) -> list[Played]:
+    """What is played where that which comes amid the named, in `of` before operation 0, comes before each that there
+    is."""
     every = 1 if design in THROUGHOUT else 8
+    script = scripted(directory, of.steps, design, of.guests, of.pcpus)
     played: list[Played] = []
     at, operations = 0, 1
     while at < operations:
-        found = await put_through(directory, coming(at), design)
-        (step,) = (one for one in found.of(action) if one.operations is not None)
-        assert step.operations is not None
-        operations = step.operations
-        assert step.reached is (at < operations), (name, at)
-        if step.reached:
+        steps = tuple(replace(step, at=at) if step.at >= 0 else step for step in script.steps)
+        found = await carried_out(replace(script, steps=steps))
+        assert found.violations == (), (name, at)
+        (coming,) = (step for step in found.steps if step.operations is not None)
+        assert coming.operations is not None
+        assert coming.reached is (at < coming.operations), (name, at)
+        operations = coming.operations
+        if coming.reached:
             played.append(found)
         at += every if at else 1 + DESIGNS.index(design) % every
     assert bool(played) is has_operations(design, name), (name, operations)
@@ -113,7 +126,7 @@ async def before_each(
 @pytest.mark.parametrize("design", DESIGNS)
 async def test_a_preemption_anywhere_in_a_transition_changes_no_count(tmp_path: Path, design: str, name: str) -> None:
     """Before each operation of KVM's that there is in it."""
-    for found in await before_each(tmp_path, design, name, lambda at: preempted(name, at), "preempt"):
+    for found in await before_each(tmp_path, design, name, preempted(name, 0)):
         assert found.values[-2:] == [133, 233]
         assert found.counts() == [[1000]]
 
@@ -126,9 +139,8 @@ async def test_a_host_event_that_arrives_anywhere_in_a_transition_changes_no_cou
     """And counts from there on."""
     if not has_operations(design, name):
         return
-    coming = "host perf_open name=late events=instructions:uH at={}\n"
-    late = "host perf_read name=late\n"
-    for found in await before_each(tmp_path, design, name, lambda at: amid(name, coming.format(at), late), "perf_open"):
+    of = amid(name, "host perf_open name=late events=instructions:uH at=0\n", "host perf_read name=late\n")
+    for found in await before_each(tmp_path, design, name, of):
         assert found.values[-2:] == [133, 233]
         assert found.counts() == [[1000], [1000]]
 
@@ -145,7 +157,7 @@ async def test_a_host_event_that_is_opened_while_a_vcpu_is_loaded_takes_nothing_
 
 @pytest.mark.parametrize("design", DESIGNS)
 async def test_nor_does_one_that_arrives_anywhere_in_its_load(tmp_path: Path, design: str) -> None:
-    for found in await before_each(tmp_path, design, "load", arrival, "perf_open"):
+    for found in await before_each(tmp_path, design, "load", arrival(0)):
         assert found.values == [150, 250, 350, 450]
         assert found.counts() == [[1000]]
 
