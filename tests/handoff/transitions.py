@@ -56,8 +56,20 @@ LOAD = Transition(f"""
     {read("vm0/0")}
     """)
 
-# The guest's counters are about to overflow, and their overflows interrupt it.
 PUT = Transition(f"""
+    {OPEN}
+    vm0/0 switch
+    {reset("vm0/0")}
+    {count_from("vm0/0", 7, 8)}
+    {work("vm0/0", 300)}
+    vm0/0 preempt
+    {work("host/0", 1000)}
+    {OWN}
+    vm0/0 switch
+    {read("vm0/0", 2)}
+    """)
+# One of its counters is about to overflow, and is to interrupt it; in the end the host has no event any more.
+PUT_ENABLED = Transition(f"""
     {OPEN}
     vm0/0 switch
     {reset("vm0/0")}
@@ -65,14 +77,14 @@ PUT = Transition(f"""
     vm0/0 msr register=PMINTENSET_EL1 value=3
     {work("vm0/0", 300)}
     vm0/0 preempt
-    host/0 run cycles=1000 el=0 rates={{INST_RETIRED=1}} until=event
+    {work("host/0", 1000)}
     {OWN}
     vm0/0 switch
     {read("vm0/0", 2)}
     vm0/0 irq
+    vm0/0 preempt
+    host perf_close name=own
     """)
-# And then the host has no event any more.
-PUT_ALONE = Transition(PUT.steps + "vm0/0 preempt\nhost perf_close name=own\n")
 
 FIRST_ACCESS = Transition(
     f"""
@@ -305,7 +317,7 @@ OPENED_AFTER_DEATH = Transition("""
 
 CLOSE = Transition(f"""
     {OPEN}
-    host perf_open name=watchdog events=instructions:uDH period=1500
+    host perf_open name=watchdog events=branches:DH
     vm0/0 switch
     {reset("vm0/0")}
     {count_from("vm0/0", 100, 200, 300, 400)}
@@ -318,7 +330,7 @@ CLOSE = Transition(f"""
     {OWN}
     host perf_close name=own
     {ALL}
-    host/0 run cycles=2000 el=0 rates={{INST_RETIRED=1}} until=event
+    {work("host/0", 1000)}
     host perf_read name=all
     """)
 CLOSED = Transition(CLOSE.steps + "host perf_close name=all\n")
