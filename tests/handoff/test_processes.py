@@ -13,14 +13,15 @@ from tests.handoff.transitions import TRANSITIONS, Transition, all_of_them
 WITHIN_KVM = (
     "emulated-6.12.0",
     "emulated,kernel=7.3",
+    "partitioned,swap=lazy-sticky",
     "partitioned,traps=fast-path",
+    "partitioned,traps=slow-path",
     "partitioned,pmcr=trapped",
     "mediated,traps=fast-path",
     "mediated,traps=slow-path",
 )
 BREAKING = (*(f"partitioned-v{number}" for number in range(1, 10)), "raw")
-# Those before which nothing was, in a world of their own: a boot, two VMs, a death, a VM that is another's.
-BY_THEMSELVES = ("boot", "access", "death", "restore")
+BY_THEMSELVES = ("boot", "death")  # before which there is nothing, and after which there is nothing
 
 
 async def over_grpc(directory: Path, of: Transition, design: str) -> Played:

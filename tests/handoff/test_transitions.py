@@ -78,7 +78,7 @@ async def test_the_first_access_since_a_load_finds_the_guests_own(tmp_path: Path
     assert found.values == [111, 0x8000_0008, 222]
 
 
-# In all others something comes before the first operation and every eighth.
+# In all others something comes before the first operation and every twelfth.
 THROUGHOUT = ("partitioned,swap=lazy", "mediated", "emulated")
 LOADS = ("load", "put", "migration", "squeeze", "release", "death", "restore")
 EXITS = ("arrival", "close")
@@ -107,7 +107,7 @@ def has_operations(design: str, name: str) -> bool:
 async def before_each(directory: Path, design: str, name: str, of: Transition) -> list[Played]:
     """What is played where that which comes amid the named, in `of` before operation 0, comes before each that there
     is."""
-    every = 1 if design in THROUGHOUT else 8
+    every = 1 if design in THROUGHOUT else 12
     script = scripted(directory, of.steps, design, of.guests, of.pcpus)
     played: list[Played] = []
     at, operations = 0, 1
