@@ -349,11 +349,11 @@ WRITTEN: Final = {
         f"PMEVCNTR{n}_EL0": value
         for n, value in zip(COUNTERS, (100, 0x1_2345_6780, 0xFEDC_BA98_0000_0002, 0xFFFF_FFFE), strict=True)
     },
-    "PMCCFILTR_EL0": 0x4800_0000,
+    "PMCCFILTR_EL0": 0xC000_0000,
     "PMCCNTR_EL0": 0x1234_5678_9ABC_DEF0,
     "PMSELR_EL0": 2,
     "PMUSERENR_EL0": 0xD,
-    "PMCNTENSET_EL0": 0x5,
+    "PMCNTENSET_EL0": 0x8000_0005,
     "PMINTENSET_EL1": 0x8000_0002,
     "PMOVSSET_EL0": 0xC,
     "PMCR_EL0": 0xE1,
