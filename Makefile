@@ -77,6 +77,7 @@ bench: $(EXTENSION) ## how fast the simulation is, and the core beside a floor; 
 	$(if $(BASE),,$(BIN)/python -m benchmarks.state_speed)
 	$(if $(BASE),,$(BIN)/python -m benchmarks.core_speed)
 	$(if $(BASE),,$(BIN)/python -m benchmarks.judge_speed)
+	$(if $(BASE),,$(BIN)/python -m benchmarks.check_speed)
 
 fuzz: $(EXTENSION) ## the property tests with many more cases than `make test` has, and the core against its reference
 	$(BIN)/python -m pytest -q --hypothesis-profile=long -m hypothesis

@@ -10,6 +10,8 @@ from pmulab import __version__
 from pmulab.command import Parser, carry_out
 from services.experiment import MAX_SEED
 
+MAX_COUNTERS = 31
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
@@ -61,6 +63,15 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="stop each design's run at the first violation of an invariant that counts",
     )
+
+    check = commands.add_parser(
+        "check",
+        help="search interleavings for one that breaks an invariant, and write each as a scenario",
+        epilog="exit status: 0: nothing was found that the design does not declare; 1: something was; 2: a mistake on "
+        "the command line; 4: the search could not be carried out.",
+    )
+    check.set_defaults(module="check")
+    _check_arguments(check)
 
     up = commands.add_parser("up", help="start a scenario's actors as processes and keep them running for clients")
     up.set_defaults(module="up")
@@ -132,6 +143,70 @@ def _explain_arguments(parser: argparse.ArgumentParser) -> None:
         dest="features",
         help="on a CPU with this feature, as in --feature pmuver=9 --feature counters=10; may be repeated",
     )
+
+
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("design", metavar="DESIGN", nargs="+", help="NAME[,axis=value…]; `pmulab designs` lists them")
+    parser.add_argument("--cpu", metavar="CORE", help="on this core of the catalogue (default: each world's own)")
+    parser.add_argument("--counters", metavar="N", type=_counters, help="event counters of each pCPU (default: 4)")
+    parser.add_argument(
+        "--depth",
+        metavar="N",
+        type=_natural,
+        default=3,
+        help="actions, up to which every state is come to; 0: none is (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--interruptions",
+        metavar="N",
+        type=_natural,
+        default=1,
+        help="of what comes amid KVM's own steps, at most so many on one path to a state (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--walks",
+        metavar="N",
+        type=_natural,
+        default=100,
+        help="random walks through each deck in each of its worlds (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seconds", metavar="S", type=_seconds, help="walk for so long in all, instead of so many walks"
+    )
+    parser.add_argument("--seed", metavar="N", type=_seed, default=1, help="of the random walks (default: %(default)s)")
+    parser.add_argument("--jobs", type=_jobs, metavar="N", help="processes (default: one per core)")
+    parser.add_argument("--deck", metavar="NAME", action="append", default=[], help="this deck; may be repeated")
+    parser.add_argument("--world", metavar="NAME", action="append", default=[], help="in this world; may be repeated")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        default="pmulab-check",
+        help="where what is found is written as scenarios (default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _counters(text: str) -> int:
+    counters = _natural(text)
+    if counters > MAX_COUNTERS:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to {MAX_COUNTERS}")
+    return counters
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"invalid number {text!r}, not a whole number of at least 0")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"invalid time {text!r}, not a number of seconds above 0")
+    return seconds
 
 
 def _scenario_arguments(parser: argparse.ArgumentParser, design: str) -> None:

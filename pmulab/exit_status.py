@@ -9,6 +9,7 @@ OK: Final = 0
 FAILED: Final = 1
 BAD_INPUT: Final = 2
 VIOLATED: Final = 3  # an invariant, and it counts; over FAILED
+UNSEARCHED: Final = 4  # a search could not be carried out
 INTERRUPTED: Final = 128 + signal.SIGINT
 BROKEN_PIPE: Final = 128 + signal.SIGPIPE
 TERMINATED: Final = 128 + signal.SIGTERM

@@ -53,15 +53,19 @@ class Topology:
 
 
 @asynccontextmanager
-async def up(experiment: Experiment) -> AsyncIterator[Topology]:
+async def up(experiment: Experiment, *, for_result: bool = False) -> AsyncIterator[Topology]:
     """Start the processes of `experiment` and wait until all answer; end them when the block is left.
 
+    `for_result`: the block asks for the result, and whoever gets its RpcError says why there is none.
     Raises TopologyError, in the block too, as soon as a process dies; UserError if there is no place for the sockets.
     """
     with runtime.claimed(experiment.scenario) as directory:
         addresses = _addresses(experiment, directory)
         with runtime.writing(directory):
-            children = _Children(_commands(experiment, directory, addresses))
+            commands = _commands(experiment, directory, addresses)
+            if for_result:
+                commands["kvm"].append("--for-result")
+            children = _Children(commands)
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(children.run)
@@ -90,7 +94,7 @@ async def run(experiment: Experiment, progress: Callable[[float, float], None]) 
 
     `progress` is given the share of the work that is done and the virtual time in seconds.
     """
-    async with up(experiment) as topology:
+    async with up(experiment, for_result=True) as topology:
         async with topology.lab.watch() as steps:
             async for step in steps:
                 share = 1 - step.left / step.total if step.total else 0.0
@@ -100,12 +104,15 @@ async def run(experiment: Experiment, progress: Callable[[float, float], None]) 
 
 @contextmanager
 def translate_call_errors() -> Iterator[None]:
-    """A call of the block that fails becomes UserError if what the user asked for was refused, else TopologyError."""
+    """A call of the block that fails becomes UserError if what the user asked for was refused, else TopologyError: what
+    an embedded run would have said, or whose answer has not come and why."""
     try:
         yield
     except RpcError as error:
         if error.code in _REMEDIES:
             raise UserError(error.peer, error.details, _REMEDIES[error.code]) from None
+        if error.code is StatusCode.ABORTED:  # kvm's SimulationError
+            raise TopologyError(error.details) from None
         raise TopologyError(f"{error.peer}: {error.details}") from None
 
 

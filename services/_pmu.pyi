@@ -24,6 +24,7 @@ __all__ = [
     "NOTE_EVENT_TIME_ENABLED",
     "NOTE_EVENT_TIME_RUNNING",
     "NOTE_GET_ONE_REG",
+    "NOTE_HOST_PMUSERENR",
     "NOTE_INJECT_UNDEF",
     "NOTE_LIVELOCK",
     "NOTE_MASKED",
@@ -118,6 +119,7 @@ NOTE_EVENT_TIME_RUNNING: Final[int]  # ns
 NOTE_EVENT_COUNT: Final[int]  # occurrences
 NOTE_MASKED: Final[int]  # a guest has its interrupts masked (PSTATE.I) from now on
 NOTE_UNMASKED: Final[int]  # and lets them in for an instant: none is pending
+NOTE_HOST_PMUSERENR: Final[int]  # kvm_set_pmuserenr: what the host's is, beside a guest's; PMUSERENR_EL0
 NOTE_VCPU_BLOCKS: Final[int]  # nothing is pending for the vCPU, which sleeps
 NOTE_LIVELOCK: Final[int]  # interrupts take all: context of the vCPU that they interrupt, or of the host
 NOTE_DEADLOCK: Final[int]  # the host's perf waits for a lock that its CPU holds: the host's context; the ContextLock
@@ -397,6 +399,10 @@ class Machine:
         them (0: it has no PMU), and the events that the VM's filter denies."""
     def violations(self) -> int:
         """How many broken invariants have been found."""
+    def different_violations(self) -> int:
+        """How many of them `judgement` tells, each standing for all of its kind."""
+    def premises(self) -> list[int]:
+        """How often the premise of each invariant was met, I1's first; empty if nothing is judged."""
     def judgement(self) -> bytes | None:
         """What has been found, as JSON (`services.judge`); None if nothing is judged. Raises RuntimeError if the judge
         has failed: the run goes on, and nothing is found in it."""

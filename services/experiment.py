@@ -315,6 +315,9 @@ class Experiment:
     guests: tuple[GuestSpec, ...]
     design: DesignSpec
     halt_poll: int = 0  # kvm.halt_poll_ns, in cycles
+    linux_guests: bool = (
+        True  # guests do what Linux does, and scripted ones what their steps say; not all that they can
+    )
     traps_wfi: bool = True  # HCR_EL2.TWI while a guest runs (kvm-arm.wfi_trap_policy)
     assumed_costs: dict[str, str] = field(
         default_factory=dict

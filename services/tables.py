@@ -153,8 +153,8 @@ class Table:
 
     def choice(self, key: str, choices: Iterable[str], default: str = "") -> str:
         """One of `choices`."""
-        value = self.text(key, default)
         names = list(choices)
+        value = self.text(key, default, like=names[0] if names else "…")
         if value not in names:
             self.refuse(key, f"{_dotted((*self.path, key))} = {value!r} is not known", near(value, names))
         return value
@@ -230,7 +230,8 @@ class Table:
         self, path: Path, value: Any, default: Decimal | int, low: Decimal | int, high: Decimal | int
     ) -> Decimal:
         if isinstance(value, bool) or not isinstance(value, int | Decimal):
-            self._refuse_type(path, value, "a number", f"write for example {_key(path)} = {default}")
+            example = _example(default, low, high)
+            self._refuse_type(path, value, "a number", f"write for example {_key(path)} = {example}")
         if not (low <= value <= high if isinstance(value, int) or value.is_finite() else False):
             problem = f"{_dotted(path)} = {written(value)} is out of range"
             raise UserError(self.document.where(path), problem, f"give a number from {low} to {high}")
@@ -243,8 +244,8 @@ class Table:
             return self._number(path, value, default, low, high)
         time, where = durations.nanoseconds(value), self.document.where(path)
         if time is None:
-            key = _key(path)
-            remedy = f'write {key} = "{default} {unit}", or {key} = {default} for the same; units are {durations.UNITS}'
+            key, like = _key(path), _example(default, low, high)
+            remedy = f'write {key} = "{like} {unit}", or {key} = {like} for the same; units are {durations.UNITS}'
             raise UserError(where, f"{_dotted(path)} = {value!r} is not a length of time", remedy)
         time /= durations.NANOSECONDS[unit]
         if not low <= time <= high:
@@ -254,7 +255,8 @@ class Table:
 
     def _integer(self, path: Path, value: Any, default: int, low: int, high: int) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            self._refuse_type(path, value, "an integer", f"write for example {_key(path)} = {default}")
+            example = _example(default, low, high)
+            self._refuse_type(path, value, "an integer", f"write for example {_key(path)} = {example}")
         if not low <= value <= high:
             raise UserError(
                 self.document.where(path),
@@ -266,6 +268,11 @@ class Table:
     def _refuse_type(self, path: Path, value: Any, wanted: str, remedy: str) -> NoReturn:
         found = _KINDS.get(type(value), f"a {type(value).__name__}")
         raise UserError(self.document.where(path), f"{_dotted(path)} must be {wanted}, not {found}", remedy)
+
+
+def _example(default: Decimal | int, low: Decimal | int, high: Decimal | int) -> Decimal | int:
+    """A value to propose: the default, but for one that stands for none and could not be written."""
+    return min(max(default, low), high)
 
 
 def entry(shipped: Document, section: Path, name: str, what: str, keys: Sequence[str]) -> Table:

@@ -17,7 +17,7 @@ import orjson
 
 from services import events
 from services.errors import UserError
-from services.registers import CPU_CYCLES, INST_RETIRED
+from services.registers import CHAIN, CPU_CYCLES, INST_RETIRED, SW_INCR
 from services.tables import Document, Table, entry, is_path, near
 
 SHIPPED: Final = Path(__file__).with_suffix(".toml")
@@ -26,6 +26,9 @@ PROGRAMS: Final = Path(__file__).with_name("program-event-counts.json")
 ONE: Final = 1 << 32  # one occurrence per cycle, as Q32.32
 KERNEL: Final = "guest-kernel"  # the workload whose rates a program's own time in the kernel has
 DEFAULT_IPC: Final = Fraction(1)
+
+_FEWER: Final = 1 << 16  # occurrences per cycle than any event has
+_BY_ITSELF: Final = {SW_INCR: "with writes of PMSWINC_EL0", CHAIN: "as the counter below overflows"}
 
 Rates = tuple[tuple[int, int], ...]  # (event number, occurrences per cycle as Q32.32), by event number
 
@@ -79,6 +82,17 @@ def rate(occurrences: Fraction | int, in_cycles: Fraction | int) -> int:
     return _whole(Fraction(occurrences) * ONE / in_cycles)
 
 
+def check(event: int, of: int) -> None:
+    """Raise UserError if an event cannot have a rate, as Q32.32, that somebody gives it."""
+    name = events.architectural_name(event)
+    if event in _BY_ITSELF:
+        raise UserError("", f"{name} has no rate: it happens {_BY_ITSELF[event]}", "leave it out")
+    if event == CPU_CYCLES and of != ONE:
+        raise UserError("", f"{name} happens once per cycle, not {of / ONE:g} times", "leave it out")
+    if of >= _FEWER * ONE:
+        raise UserError("", f"{name} happens {of / ONE:g} times per cycle", f"give fewer than {_FEWER:,}")
+
+
 def names() -> list[str]:
     """The workloads that are shipped."""
     return list(_shipped().data["workload"])
@@ -113,6 +127,8 @@ def from_counts(name: str, title: str, counts: Mapping[int, Mapping[int, Fractio
                 raise UserError("", f"no count of {missing} at EL{el}", "count cycles and instructions with the rest")
         length, instructions = counted[CPU_CYCLES], counted[INST_RETIRED]
         own = {event: rate(count, length) for event, count in counted.items() if event != CPU_CYCLES}
+        for event, of in own.items():
+            check(event, of)
         for key, figure in _typical().items():
             number = events.number(key)
             if number not in own:
@@ -186,7 +202,8 @@ def _parse(table: Table, name: str, ipc: Fraction | None) -> Workload:
     if counts:
         whole = Table(_shipped(), (), _shipped().data, None)
         figures |= _figures(whole.table("counted", tuple(events.pmuv3())), tuple(counts))
-    figures |= _figures(table.table("rates", tuple(events.pmuv3())), tuple(counts))
+    own = table.table("rates", tuple(events.pmuv3()))
+    figures |= _figures(own, tuple(counts))
     assumed = {key: figure.source for key, figure in figures.items() if figure.source.startswith("assumed")}
 
     own_ipc, source = _value(table, "ipc", DEFAULT_IPC)
@@ -202,6 +219,10 @@ def _parse(table: Table, name: str, ipc: Fraction | None) -> Workload:
         instructions = table.integer("instructions", 1, 1, 2**63)
     level = table.integer("el", 0, 0, 2)
     phases = [_phase(level, figures, counts, Fraction(instructions), chosen)]
+    per_cycle = dict(phases[0].rates)
+    for key in own.data:
+        with own.blamed(key):
+            check(events.number(key), per_cycle[events.number(key)])
     if "kernel_instructions" in table:
         kernel, source = _value(table, "kernel_instructions", Fraction(0))
         if source.startswith("assumed"):

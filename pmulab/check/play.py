@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path as FilePath
 
-from pmulab.check.worlds import Deck, Step, World, scenario_text
+from pmulab.check.accesses import Step
+from pmulab.check.worlds import Deck, World, scenario_text
 from pmulab.scenario.resolve import resolve
 from services.embedded import Embedded
 from services.experiment import Experiment, StepSpec
 from services.kvm.errors import Livelock
-from services.kvm.stepping import ImpossibleStep
+from services.kvm.stepping import ImpossibleStep, Outcome
 from services.result import Violation
 from services.state import Saved
 from services.tables import Document
@@ -35,7 +36,8 @@ class Move:
         return self.spec.action in AMID
 
 
-Path_ = tuple[Move, ...]
+Moves = tuple[Move, ...]  # an action: the last one, and before it what comes amid it
+Path = tuple[Moves, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Stock:
         ordered = sorted(_different((*opening, *actions)), key=_rank)
         text = scenario_text(world, ordered)
         (experiment,) = resolve(
-            Document(f"{deck.name} in {world.name}", Path(), text), [design], None, False
+            Document(f"{deck.name} in {world.name}", FilePath(), text), [design], None, False
         ).experiments
         by_step = {_text(step): Move(step, spec) for step, spec in zip(ordered, experiment.steps, strict=True)}
         return cls(
@@ -108,10 +110,13 @@ class Play:
         self.script = script
         self.sessions: frozenset[str] = frozenset()  # those that are open
         self.over = False  # nobody gets anywhere any more
+        self.given: Sequence[Outcome] = ()  # by each move of the last action
+        self.met: Sequence[int] = ()  # how often the premise of each invariant was, in that action
         self._seen = 0  # violations, when what was found was asked for last
 
     async def boot(self) -> None:
-        """Every pCPU, and no step. Raises SimulationError."""
+        """Every pCPU, and none of the experiment's steps. Raises SimulationError."""
+        self.script.steps = ()
         for pcpu in self.script.pcpus:
             await pcpu.bring_up()
 
@@ -120,6 +125,8 @@ class Play:
         for move in moves:
             if not self._may_be(move.spec):
                 return False
+        machine = self.simulation.board.machine
+        before = machine.premises()
         try:
             given = await self.script.carry_out([move.spec for move in moves])
         except ImpossibleStep:
@@ -127,14 +134,25 @@ class Play:
         except Livelock as exc:
             if not exc.violated:
                 raise
-            self.over = True
+            self.over, self.given = True, ()
             return True
         finally:
             self.simulation.entered = self.simulation.board.preempted > 0
-        for move, outcome in zip(moves, given, strict=True):
+            self.met = [after - met for after, met in zip(machine.premises(), before, strict=True)]
+        self.given = self._by_move(given, len(moves))
+        for move, outcome in zip(moves, self.given, strict=True):
             if outcome.get("reached", True):
                 self._told(move.spec)
         return True
+
+    @staticmethod
+    def _by_move(given: Sequence[Outcome], moves: int) -> list[Outcome]:
+        """What each move gave: nothing, of one that a vCPU has been preempted amid. When that goes on later, what it
+        gives comes with the number that it had then, behind what is armed."""
+        found: dict[int, Outcome] = {}
+        for outcome in given:
+            found.setdefault(int(outcome["step"]), outcome)
+        return [found.get(number, {}) for number in range(1, moves + 1)]
 
     def _may_be(self, spec: StepSpec) -> bool:
         if spec.action == "perf_open":
@@ -149,7 +167,7 @@ class Play:
 
     def found(self) -> Iterator[Violation]:
         """What has been found since this was asked last. Raises JudgeFault."""
-        seen, self._seen = self._seen, self.simulation.board.machine.violations() or 0
+        seen, self._seen = self._seen, self.simulation.board.machine.different_violations()
         if self._seen > seen:
             yield from self.simulation.judging.found()["violations"][seen:]
 

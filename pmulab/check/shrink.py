@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from pmulab.check.play import Move, Play
+from pmulab.check.play import Move, Moves, Path, Play
 from services.kvm.errors import SimulationError
 from services.result import Violation
 from services.state import Saved
-
-Moves = tuple[Move, ...]  # the last one, and before it what comes amid it
-Path = tuple[Moves, ...]
 
 _WINDOWS = (5, 4, 3, 2, 1)  # how many neighbours are left out at once
 

@@ -1,7 +1,7 @@
 """The worlds that a search goes through, and what happens in them: `worlds.toml` and `decks.toml`.
 
-Both are data, and the same for every design. A world is what a scenario has but its steps; an action of a deck is one
-of its steps, or several of which all but the last come amid what that has KVM do.
+Both are data, and the same for every design. A world is what a scenario has but its steps, and an action of a deck is
+one of its steps.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-Step = Mapping[str, Any]  # as a scenario has it
-Action = tuple[Step, ...]  # the last one, and before it what comes amid what that has KVM do
+from pmulab.check.accesses import Step, accesses
 
 _SECTIONS = ("machine", "host", "kvm", "guest")
 
@@ -69,13 +68,17 @@ class Deck:
     opening: tuple[Step, ...]
     actions: tuple[Step, ...]
     amid: bool  # whatever may come amid what KVM does also comes there
+    every_register: bool  # each vCPU accesses all that a guest has
 
     def opening_in(self, world: World) -> list[Step]:
         return _played(self.opening, world)
 
     def actions_in(self, world: World) -> list[Step]:
         """Those that there are in a world: of a second vCPU where there is one, say."""
-        return _played(self.actions, world)
+        found = _played(self.actions, world)
+        if self.every_register:
+            found += [access for vcpu in world.cast.values() for access in accesses(vcpu)]
+        return found
 
 
 def _played(steps: Iterable[Step], world: World) -> list[Step]:
@@ -111,6 +114,7 @@ def decks() -> Mapping[str, Deck]:
             tuple(of.get("opening", ())),
             tuple(of["actions"]),
             of.get("at", False),
+            of.get("accesses", "") == "every",
         )
         for name, of in _read("decks.toml").items()
     }

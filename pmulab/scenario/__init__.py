@@ -46,8 +46,8 @@ def load(
 
     `designs` (each `NAME[,axis=value…]`) replaces the scenario's own list, `overrides` are values by key, or `--set`
     texts (`key=value`), `seed` replaces the scenario's. With `every_event` all PMUv3 events are tallied rather
-    than those that its sessions name, for a topology whose clients may open others. Without `judge` no run is judged;
-    with `stop_on_violation` each ends at its first violation that counts. Raises UserError.
+    than those that its sessions name, for a topology whose clients may open others: not beside steps. Without `judge`
+    no run is judged; with `stop_on_violation` each ends at its first violation that counts. Raises UserError.
     """
     document = open_source(str(scenario), overrides)
     resolved = resolve(document, designs, seed, every_event)

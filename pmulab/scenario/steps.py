@@ -13,7 +13,7 @@ from pmulab.scenario import keys
 from pmulab.scenario.cpu_maps import CpuMaps
 from pmulab.scenario.machine import Machine, read_reserved
 from pmulab.scenario.sessions import host_pmus, read_session
-from pmulab.scenario.work import Work
+from pmulab.scenario.work import Work, load
 from services import events, workload
 from services._pmu import register_encoding
 from services.core_pmus import core_pmus
@@ -165,7 +165,7 @@ def _created(tables: Sequence[Table], cast: _Cast) -> None:
             creating[name] = number
     for number, table in enumerate(tables):
         for key in ("party", "thread"):
-            name = cast.vm(table.text(key)) if key in table else ""
+            name = cast.vm(table.text(key, like="vm0/0")) if key in table else ""
             if number < creating.get(name, 0):
                 table.refuse(key, f"{name} has yet to be created, by step {creating[name] + 1}", "put that step before")
 
@@ -267,12 +267,11 @@ def _register(table: Table) -> int:
 
 def _el(table: Table, kind: str) -> int:
     """1 by default; the host's kernel is at EL2, whichever of the two is written."""
-    el = table.integer("el", 1, 0, 2)
     if kind == _PCPU:
-        return 2 if el else 0
-    if el > 1:
+        return 2 if table.integer("el", 1, 0, 2) else 0
+    if table.data.get("el") == 2:
         table.refuse("el", "a guest has EL0 and EL1", "give 0 or 1")
-    return el
+    return table.integer("el", 1, 0, 1)
 
 
 def _pcpu(table: Table, cast: _Cast) -> int:
@@ -294,11 +293,14 @@ def _profile(table: Table, cast: _Cast, kind: str) -> int:
             event = events.pmuv3().get(name.upper())
             if event is None:
                 given.refuse(name, f"no event {name!r}", near(name, [one.lower() for one in events.pmuv3()]))
+            if event in dict(rates):
+                given.refuse(name, f"{name.upper()} is given twice", "leave one of them out")
             rates.append((event, workload.rate(Fraction(given.number(name, 1, 0, Decimal(65535))), 1)))
+            with given.blamed(name):
+                workload.check(*rates[-1])
         return cast.work.profile(tuple(sorted(rates)))
-    name = table.text("workload", "host-kernel" if kind == _PCPU else workload.KERNEL)
-    with table.blamed("workload"):
-        return cast.work.profile(workload.rates(name))
+    found = load(table, "host-kernel" if kind == _PCPU else workload.KERNEL)
+    return cast.work.profile(found.phases[0].rates)
 
 
 def _migrates(table: Table, step: StepSpec, cast: _Cast) -> None:

@@ -33,7 +33,7 @@ class Work:
         """What the task in `table` executes once: `workload`, as long as `scale` or `seconds` says, and in how many
         turns, so that it is never long in the kernel."""
         table.require("workload", '"gzip-random"')
-        found = _load(table)
+        found = load(table)
         if "scale" in table and "seconds" in table:
             table.refuse("seconds", "both scale and seconds are given", "give one of them")
         scale = Fraction(table.number("scale", 1, Decimal("0.000001"), 10**6))
@@ -49,9 +49,9 @@ class Work:
         )
 
 
-def _load(table: Table) -> workload.Workload:
-    """The workload of a task: a shipped one, or a file of the user's."""
-    name = table.text("workload")
+def load(table: Table, default: str = "") -> workload.Workload:
+    """The workload of a task or a step: a shipped one, or a file of the user's."""
+    name = table.text("workload", default)
     path = table.file("workload", name)
     if measured.is_perf_stat(name):
         for key in ("ipc", "kernel_share"):

@@ -345,7 +345,7 @@ class HostCpu:
             await self._open(cpu, of, None, delayed=delayed, vms=vms)
         refused = [f"{name}: EOPNOTSUPP: the PMU is the guests'" for name in self.refused[before:]]
         for session in self.sessions[kept:]:
-            refused += [*filter(None, (session.refused,)), *session.unsupported.values()]
+            refused += session.failures()
         if refused:
             cpu.answer(orjson.dumps({"error": "; ".join(refused)}))
 

@@ -81,6 +81,7 @@ _PLAIN: Final = {
     _pmu.NOTE_ALL_IDLE: "every CPU idles, without a timer",
     _pmu.NOTE_MASKED: "masks interrupts (PSTATE.I = 1)",
     _pmu.NOTE_UNMASKED: "lets interrupts in for an instant",
+    _pmu.NOTE_HOST_PMUSERENR: "kvm_set_pmuserenr",
 }
 # What a kernel's perf tells of its events, by its number for them.
 _EVENTS: Final[dict[int, Callable[[int], str]]] = {

@@ -10,7 +10,6 @@ import orjson
 from services import typed_json
 from services._pmu import CPUTIME_HOST_KERNEL, CPUTIME_IDLE
 from services.boot import NO_PROCESS, CpuSession, ThreadSession
-from services.costs import Cost
 from services.cpu import Timer
 from services.experiment import StepSpec
 from services.kvm import cpuhp, parameter
@@ -66,7 +65,7 @@ class HostSteps:
             case "call":
                 pcpu.smp_call(pcpu.now)
             case "nmi":
-                pcpu.charge(Cost.IRQ_ENTRY)  # nmi_cpu_backtrace: interrupts may be masked where it comes
+                pcpu.nmi_cpu_backtrace()
             case "preempt":
                 if pcpu.rq.current is self.vcpus[step.target]:
                     pcpu.resched()
@@ -88,10 +87,11 @@ class HostSteps:
         """A vCPU that is loaded exits."""
         pcpu = self.pcpu_of(step)
         outcome = self.stage.record(number)
-        self.arrive(number, step, outcome)
         vcpu = self.stage.current(pcpu)
-        if vcpu is not None:
-            await self.stage.run(vcpu.interrupt_guest())
+        if vcpu is None:
+            self.arrive(number, step, outcome)
+        else:
+            await self.stage.run(vcpu.take_nmi())
         await self.stage.settle(pcpu)
         outcome["cycle"] = pcpu.now
 

@@ -56,6 +56,8 @@ class Lab:
         )
         self.result: results.Result | None = None
         self.failure: str | None = None
+        self.told = False  # somebody who has asked for something
+        self._failed = StatusCode.UNAVAILABLE  # what they are told with it
         self._wall_seconds = 0.0
         self._snapshots: list[_Snapshot] = []  # to be taken between two interactions
         self._software: list[RemoteSoftware] = []
@@ -103,10 +105,16 @@ class Lab:
                 await self._work()
         except* _Stopped:
             pass  # as it was asked to
-        except* (PeerGone, SimulationError) as group:
-            self.failure = f"{first_of(group)}; stopped at virtual time {self._seconds(self.simulation.now)}"
-            self._change()
+        except* SimulationError as group:
+            self._failed = StatusCode.ABORTED
+            self._fail(str(first_of(group)))
+        except* PeerGone as group:
+            self._fail(f"{first_of(group)}; stopped at virtual time {self._seconds(self.simulation.now)}")
         self._stopped.set()
+
+    def _fail(self, why: str) -> None:
+        self.failure = why
+        self._change()
 
     async def _rest(self) -> None:
         """Wait for work; virtual time stands still. Raises PeerGone if somebody leaves meanwhile."""
@@ -269,7 +277,8 @@ class Lab:
 
     def _alive(self) -> None:
         if self.failure is not None:
-            raise Abort(StatusCode.UNAVAILABLE, self.failure)
+            self.told = True
+            raise Abort(self._failed, self.failure)
 
     def _goes_on(self) -> None:
         self._alive()

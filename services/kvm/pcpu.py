@@ -613,7 +613,7 @@ class PCpu(PCpuState):
             self.tick += self.tick_period * ((now - self.tick) // self.tick_period + 1)
             self.machine.account_tick(self.cpu, self.tick_period, self.tick)
             self.charge(Cost.TICK)
-            self.rq.need_resched = bool(self.rq.waiting) and now >= self.rq.slice_end
+            self.rq.need_resched |= bool(self.rq.waiting) and now >= self.rq.slice_end
         return expired
 
     # The scheduler.

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from services import experiment as ex
-from services import state, typed_json
+from services import state, typed_json, workload
 from services.boot import CpuSession
 from services.core_pmus import core_pmus
+from services.errors import UserError
 from services.events import UNMAPPED, Software
 from services.kvm import parameter
 from services.kvm.board import Board
@@ -21,7 +22,6 @@ HOST = "host"  # as the target of a request
 MARK = 64  # in the ordered log; entries are marked with their kind
 
 MAX_EVENT = 1 << 16
-MAX_RATE = 1 << 48  # Q32.32: 65,536 occurrences per cycle
 MAX_CYCLES = 1 << 62  # of all phases and repetitions of a task, and of a sleep
 
 
@@ -197,10 +197,12 @@ def _check_profile(profile: tuple[tuple[int, int], ...], where: str) -> None:
     for event, rate in profile:
         if not 0 <= event < MAX_EVENT:
             raise ValueError(f"{where}.events: event numbers have 16 bits, {event:#x} has more")
-        if not 0 <= rate < MAX_RATE:
-            raise ValueError(
-                f"{where}.rates: {rate / 2**32:g} occurrences per cycle, where fewer than 65,536 are allowed"
-            )
+        if rate < 0:
+            raise ValueError(f"{where}.rates: {rate / workload.ONE:g} occurrences per cycle")
+        try:
+            workload.check(event, rate)
+        except UserError as exc:
+            raise ValueError(f"{where}.rates: {exc}") from None
 
 
 def _check_task(task: ex.TaskSpec, profiles: int) -> None:

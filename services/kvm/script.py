@@ -101,16 +101,18 @@ class Script(ScriptState):
         """These instead of the steps that are left, once every CPU has booted: as a search has them, one at a time and
         with what comes amid it before it. What each gave. Raises ImpossibleStep of one that cannot be; nothing has
         happened then."""
-        self.steps, self.next, self.outcomes = steps, 0, []
+        self.steps = steps
         try:
             while self.next < len(steps):
                 self.next += 1
                 await self._perform(self.next - 1)
+            return self.told()
         except ImpossibleStep:
             self.armed.clear()
             self.interruptions.due.clear()
             raise
-        return self.told()
+        finally:
+            self.steps, self.next, self.outcomes = (), 0, []
 
     async def _finish(self) -> None:
         """After the last step vCPUs come to the end of the handlers that they were preempted in."""

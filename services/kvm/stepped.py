@@ -90,6 +90,10 @@ class SteppedPCpu(PCpu):
         self.rq.need_resched = True
         self.rq.arrive(self.now, self.rq.current.id)
 
+    def nmi_cpu_backtrace(self) -> None:
+        """The handler of IPI_CPU_BACKTRACE, by which the CPU is in its kernel: interrupts may be masked there."""
+        self.charge(Cost.IRQ_ENTRY)
+
     def ask(self, payload: bytes) -> None:
         """A perf call on this CPU, by an IPI."""
         self.requests.append(payload)
@@ -241,6 +245,13 @@ class SteppedVCpu(VCpu):
     def interrupt_guest(self) -> Coroutine[Any, Any, None]:
         """What is pending on the CPU interrupts the guest."""
         return self._interrupted(1)
+
+    async def take_nmi(self) -> None:
+        """A pseudo-NMI that is not the PMU's interrupts the guest."""
+        if self.exit_irq():
+            await self.serve_interrupts(1)
+        self.here.nmi_cpu_backtrace()
+        await self._reenter()
 
     def want_report(self) -> None:
         """A scripted guest has nothing to tell but what its steps gave."""

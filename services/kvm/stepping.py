@@ -120,6 +120,8 @@ class VcpuSteps:
             left -= done
             if pending:
                 interrupted = 1
+                machine.interrupt_cputime(cpu)
+                pcpu.enter_kernel()
                 await pcpu.serve_interrupts(step.el)
         machine.set_cputime(cpu, CPUTIME_HOST_KERNEL)
         pcpu.enter_kernel()

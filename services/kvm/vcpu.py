@@ -637,6 +637,9 @@ class VCpu(VCpuState):
         """A physical interrupt: out to the host, which serves it, and back."""
         if self.exit_irq():
             await self.serve_interrupts(el)
+        await self._reenter()
+
+    async def _reenter(self) -> None:
         self.exit_irq_on()
         if self._takes_resync():
             await self._resync_pmu_el0()

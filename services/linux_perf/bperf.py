@@ -21,7 +21,7 @@ from services.linux_perf import software
 from services.linux_perf.attr import EventAttr
 from services.linux_perf.bpf_maps import ATTR_MAP_SIZE, NO_CPU, NOTHING, Follower, Leader, Value
 from services.linux_perf.cpu_context import CpuContext
-from services.linux_perf.driver import Driver, read_of
+from services.linux_perf.driver import read_of
 from services.linux_perf.event import ACTIVE, PerfEvent
 from services.linux_perf.lifecycle import install, open_event, release, update
 from services.linux_perf.pmu import OpenError, admit
@@ -132,19 +132,24 @@ def _fails_on(cc: CpuContext, leader: Leader) -> tuple[int, str]:
         try:
             if leader.pmu not in (ANY_PMU, pmu):
                 raise OpenError(errno.ENOENT, f"the event's PMU does not cover CPU {number}")
-            admit(_driver(cc, pmu), leader.attr, (), of_task=False)
+            admit(cc.shared.drivers.get(number, cc.shared.pmus[pmu]), leader.attr, (), of_task=False)
         except OpenError as error:
             return number, str(error)
     return NO_CPU, ""
 
 
-def _driver(cc: CpuContext, pmu: int) -> Driver:
-    return cc.pmu if pmu == cc.config.arm_pmu else cc.shared.pmus[pmu]
-
-
 async def _open_here(cc: CpuContext, cpu: Cpu, leader: Leader) -> None:
-    """perf_event_open of the leader's event on this CPU, enabled, and bpf_map_update_elem of it (bperf__install_pe)."""
-    event = leader.events[cc.config.cpu] = open_event(cc, leader.attr, of_task=False)
+    """perf_event_open of the leader's event on this CPU, enabled, and bpf_map_update_elem of it (bperf__install_pe).
+
+    It may fail where it did not when all were looked at: a CPU that has booted since, or a guest that has been loaded,
+    has left the host no counter.
+    """
+    try:
+        event = open_event(cc, leader.attr, of_task=False)
+    except OpenError as error:
+        leader.fails_on, leader.why = cc.config.cpu, str(error)
+        return
+    leader.events[cc.config.cpu] = event
     await install(cc, cpu, event, None)
 
 
@@ -277,7 +282,7 @@ async def called(cc: CpuContext, cpu: Cpu) -> None:
         if not leader.links:  # since it was called
             continue
         if what == OPEN:
-            if cc.config.cpu not in leader.events:  # by an earlier call
+            if cc.config.cpu not in leader.events and cc.config.cpu < leader.fails_on:  # not by an earlier call
                 await _open_here(cc, cpu, leader)
         else:
             await _run(cc, cpu, [leader], cc.current, leaves=False)

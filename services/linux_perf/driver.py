@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from services._pmu import Burst
+from services._pmu import NOTE_HOST_PMUSERENR, Burst
 from services.costs import Cost
 from services.cpu import Notice
 from services.linux_perf.attr import EventAttr
@@ -71,25 +71,27 @@ class El0Flips(dict[tuple[int, int], Burst]):
         return burst
 
 
-class UserStarts(dict[tuple[int, int, bool, bool, bool, bool], Burst]):
+class UserStarts(dict[tuple[int, int, bool, bool, bool, bool, bool], Burst]):
     """armv8pmu_start where EL0 may be let in (kernel.perf_user_access).
 
     By: PMUSERENR_EL0 as it is to be, the unused counters that armv8pmu_enable_user_access clears, whether that is not
-    what it was, whether the register is a guest's, whether it is the host's range alone that starts, and whether a vCPU
-    is loaded beside the interrupt's context.
+    what it was, whether the register is a guest's, whether it is the host's range alone that starts, whether a vCPU is
+    loaded beside the interrupt's context, and whether somebody observes.
     """
 
     def __init__(self, hpme: bool) -> None:
         super().__init__()
         self.hpme = hpme
 
-    def __missing__(self, key: tuple[int, int, bool, bool, bool, bool]) -> Burst:
-        userenr, unused, changed, kept, range_only, resync = key
+    def __missing__(self, key: tuple[int, int, bool, bool, bool, bool, bool]) -> Burst:
+        userenr, unused, changed, kept, range_only, resync, observed = key
         burst = Burst()
         for idx in bits(unused):
             burst.msr(REGISTERS[idx], 0)
         if changed:
             burst.notify(Notice.HOST_PMUSERENR, userenr)
+            if kept and observed:
+                burst.note(NOTE_HOST_PMUSERENR, userenr)
         if not kept:
             burst.msr(PMUSERENR_EL0, userenr)
         if resync:

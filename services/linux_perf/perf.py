@@ -151,7 +151,8 @@ class Perf:
         if config.arm_pmu not in shared.pmus:
             shared.pmus[config.arm_pmu] = self._driver(config)
         shared.covers[config.cpu] = config.arm_pmu
-        cpu = PerfCpu(self._driver(config), shared, config, shared.new_context(None))
+        driver = shared.drivers[config.cpu] = self._driver(config)
+        cpu = PerfCpu(driver, shared, config, shared.new_context(None))
         self.cpus.append(cpu)
         return cpu
 

@@ -131,9 +131,14 @@ def on(cc: CpuContext) -> Burst:
         return _start_beside_users(cc)
     if cc.range_only:
         return pmu.on_range_irq if cc.in_interrupt else pmu.on_range
-    if cc.pmuserenr_on_cpu:
+    if _userenr_is_guest_s(cc):
         return pmu.on_vcpu_irq if cc.in_interrupt else pmu.on_vcpu
     return pmu.on
+
+
+def _userenr_is_guest_s(cc: CpuContext) -> bool:
+    """PMUSERENR_ON_CPU, as kvm_set_pmuserenr asks: a pseudo-NMI amid vcpu_put comes after the thread's sched_out."""
+    return cc.pmuserenr_on_cpu or cc.range_only or cc.kept_on
 
 
 def _start_beside_users(cc: CpuContext) -> Burst:
@@ -142,9 +147,9 @@ def _start_beside_users(cc: CpuContext) -> Burst:
     userenr = PMUSERENR_ER | PMUSERENR_CR if ctx is not None and ctx.users else 0
     unused = pmu.cntr_mask & ~pmu.used if userenr else 0
     changed, pmu.userenr = pmu.hyp and userenr != pmu.userenr, userenr
-    loaded = cc.range_only or cc.pmuserenr_on_cpu
+    loaded = _userenr_is_guest_s(cc)
     resync = loaded and (cc.in_interrupt or pmu.resync_in_process)
-    return pmu.user_starts[userenr, unused, changed, loaded, cc.range_only, resync]
+    return pmu.user_starts[userenr, unused, changed, loaded, cc.range_only, resync, cc.config.observed]
 
 
 def post_off(cc: CpuContext, burst: Burst) -> None:

@@ -205,6 +205,14 @@ class Session:
         time = (cpu.now - self.began) * NS_PER_S // self.perf.frequency_hz
         intervals.append([time, [[*(one[name] for name in PRINTED), int(one["state"] == ERROR)] for one in results]])
 
+    def failures(self) -> list[str]:
+        """Why perf_event_open has failed: of the event at which the tool ended, of each it goes on without, and of each
+        that BPF programs would have read here."""
+        here = self.perf.config.cpu if self.task is None else min(self.perf.shared.covers)
+        leaders = (follower.leader for follower in self.followers.values())
+        bpf = [leader.why for leader in leaders if leader.fails_on <= here]
+        return [*filter(None, (self.refused,)), *self.unsupported.values(), *bpf]
+
     def user_readable(self) -> list[int]:
         """The counters that its task may read at EL0 now: armv8pmu_user_event_idx of each event."""
         if not self.perf.shared.user_access:

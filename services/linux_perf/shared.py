@@ -105,6 +105,7 @@ class Shared:
     calls: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # by the CPU that an IPI is on its way to
     pmus: dict[int, Driver] = derived(default_factory=dict)  # one of each `arm_pmu`, for what concerns no CPU
     covers: dict[int, int] = derived(default_factory=dict)  # which of them covers a CPU
+    drivers: dict[int, Driver] = derived(default_factory=dict)  # of each CPU that has booted, its own
     tick_ns: int = derived(init=False)
     user_access: bool = derived(init=False)  # kernel.perf_user_access
 

@@ -149,6 +149,19 @@ def test_a_program_that_a_signal_kills_is_told_and_the_run_goes_on() -> None:
     )
 
 
+@pytest.mark.parametrize("topology", ["embedded", "processes"])
+def test_where_a_run_ends_that_cannot_go_on_is_told_once(tmp_path: Path, topology: str) -> None:
+    """By kvm or by who runs it, in the same words."""
+    path = tmp_path / "script.toml"
+    switch, work = '{ party = "vm0/0", action = "switch" }', '{ party = "host/0", action = "run", cycles = 1 }'
+    path.write_text(f"step = [\n  {switch},\n  {work},\n]\n[machine]\n[[guest]]\n")
+    done = pmulab("run", str(path), "--topology", topology)
+    assert (done.returncode, done.stderr) == (
+        exit_status.FAILED,
+        f"pmulab: emulated: {path}:3: step 2, host/0 run: vCPU 0 of vm0 runs on pCPU 0: preempt it before\n",
+    )
+
+
 def test_a_design_that_cannot_be_had_says_why_and_the_others_run() -> None:
     done = pmulab("run", scenario("one-design-refuses"), "--json")
     whole = json.loads(done.stdout)

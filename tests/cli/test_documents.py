@@ -14,7 +14,7 @@ from pmulab import cli, scenario
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-LISTED = {"explain", "inject", "run", "up"}
+LISTED = {"check", "explain", "inject", "run", "up"}
 
 
 def commands() -> Iterator[str]:

@@ -17,6 +17,8 @@ N8 = "N8: what has been restored, or written while the vCPU was FREE, is in memo
 N10 = "N10: an event type goes to memory, and reaches the CPU at the next load"
 N19 = "N19: MDCR_EL2 has no HLP: host events that are long by PMCR_EL0.LP overflow at bit 31 meanwhile"
 N21 = "N21: PMUSERENR_EL0 is what KVM's trap set-up has written"
+SAVED = "up to v4 kvm_pmu_put() finds the host's PMUSERENR_EL0, and saves it as the guest's"
+STAYS = "v5 leaves the guest's PMUSERENR_EL0 on the CPU at put"
 TYPES = "event types are no part of the swap: on another CPU the guest has none of them"
 RAW = "nothing is saved or restored, and nothing traps"
 
@@ -42,7 +44,8 @@ KNOWN: Final = (
     Known("v7", "I1 guest_entry", but("boot"), N1),
     Known("raw", "I1 guest_read", but("boot load arrival-in-load squeeze last-death close"), RAW),
     Known("v4", "I1 guest_read", "boot restore", N1),
-    Known("v7 v8 v9", "I1 guest_read", "restore", N8),
+    Known("v6", "I1 guest_entry", "restore", N8),
+    Known("v6 v7 v8 v9", "I1 guest_read", "restore", N8),
     Known("raw", "I2 event_count", but("boot access arrival arrival-in-load last-death restore"), RAW),
     Known("v4", "I2 event_count", "put preempted-load preempted-access preempted-put migration death close", N1),
     Known("v7", "I2 event_count", "load put migration squeeze death close", N1),
@@ -51,7 +54,8 @@ KNOWN: Final = (
     Known("v4", "I2 host_read", "put preempted-load preempted-access preempted-put migration death close", N1),
     Known("v7", "I2 host_read", "load put migration squeeze death close", N1),
     Known("v8 v9", "I2 host_read", "squeeze", N1),
-    Known("raw", "I2 host_state", but("boot access arrival arrival-in-load last-death restore"), RAW),
+    Known("raw", "I2 host_state", but("boot access arrival arrival-in-load last-death"), RAW),
+    Known("v5", "I2 host_state", "restore", STAYS),
     Known("v4", "I2 host_state", but("boot access arrival arrival-in-load squeeze last-death restore"), N1),
     Known("v7", "I2 host_state", but("boot access arrival arrival-in-load last-death restore"), N1),
     Known("v8 v9", "I2 host_state", "squeeze", N1),
@@ -68,7 +72,7 @@ KNOWN: Final = (
     ),
     Known("v5 v6", "I3 host_state", but("access arrival arrival-in-load squeeze last-death restore"), N19),
     Known("v7", "I3 host_state", but("load access arrival arrival-in-load last-death restore"), N19),
-    Known("v8 v9", "I3 host_state", but("access arrival arrival-in-load last-death restore"), N19),
+    Known("v8 v9", "I3 host_state", but("access arrival arrival-in-load last-death"), N19),
     Known("v6 v7", "I4 guest_entry", but("boot arrival arrival-in-load last-death restore"), N10),
     Known("v8", "I4 guest_entry", but("boot arrival arrival-in-load last-death"), N10),
     Known("raw", "I4 guest_entry", "close", RAW),
@@ -84,12 +88,16 @@ KNOWN: Final = (
     Known("v7", "I7 guest_entry", but("boot"), f"{N21}; {N8}"),
     Known("raw", "I7 guest_read", "boot", RAW),
     Known("v4 v5 v8 v9", "I7 guest_read", "boot", f"{B39}; {N8}"),
+    Known("v4 v6 v7 v8 v9", "I7 guest_read", "restore", f"{N21}; {N8}"),
     Known("v8", "I7 restored", "put access preempted-load preempted-access preempted-put migration death", N10),
     Known("raw", "I8 guest_entry", "restore", RAW),
+    Known("raw", "I8 guest_read", "restore", RAW),
     Known("raw", "I10 host_placement", but("access arrival-in-load last-death restore"), RAW),
     Known("v7", "I10 host_placement", but("boot access arrival arrival-in-load last-death restore"), N1),
-    Known("v8 v9", "I10 host_placement", "squeeze", N1),
+    Known("v8 v9", "I10 host_placement", "squeeze restore", N1),
     Known("raw", "I11 one_reg", "restore", RAW),
+    Known("v1 v2 v3 v4", "I11 one_reg", "restore", SAVED),
+    Known("v9", "I11 one_reg", "restore", N21),
     Known("v6 v7 v8", "I11 one_reg", "restore", N10),
 )
 

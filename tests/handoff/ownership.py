@@ -10,22 +10,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pmulab import topology
+from services import registers as r
 from services import result as results
 from services.embedded import Embedded
+from services.experiment import Experiment
 from services.result import Step, StepEvent, Violation
 from tests.script.scenes import experiment
 
 # Each is right, and gives a guest all that the architecture has.
 SWAPS = ("lazy", "lazy-sticky", "eager")
-RESERVATIONS = ("dynamic", "static", "grow")
-DESIGNS = (
-    "emulated",
+RESERVATIONS = ("dynamic", "static", "sysfs", "grow")
+OTHERWISE = ("traps=fast-path", "traps=slow-path", "pmcr=trapped", "pinned=error", "host_time=less-guest")
+EMULATED = ("emulated", "emulated-6.12.0", "emulated-6.15", "emulated,kernel=7.3")
+PARTITIONED = (
     *(f"partitioned,swap={swap}" for swap in SWAPS),
     *(f"partitioned,reservation={reservation}" for reservation in RESERVATIONS[1:]),
-    "partitioned,traps=slow-path",
-    "mediated",
+    *(f"partitioned,{otherwise}" for otherwise in OTHERWISE),
 )
-PARTITIONED = tuple(design for design in DESIGNS if design.startswith("partitioned"))
+MEDIATED = ("mediated", "mediated,traps=fast-path", "mediated,traps=slow-path")
+DESIGNS = (*EMULATED, *PARTITIONED, *MEDIATED)
+AT_BOOT = ("partitioned,reservation=static", "partitioned,reservation=sysfs")  # the host never has the guests' range
 
 # No counter of the host's is of instructions alone (FEAT_PMUv3_ICNTR).
 MACHINE = "[machine]\npcpus = {pcpus}\ncounters = 6\nicntr = false\n"
@@ -64,13 +68,25 @@ class Played:
         return [step for step in self.steps if step.action == action]
 
 
-async def play(
-    directory: Path, steps: str, design: str, where: str = "embedded", *, guests: int = 1, pcpus: int = 1
-) -> Played:
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What there is when a script is over: in the host's perf, and on its CPUs."""
+
+    events: tuple[str, ...]  # of its users
+    kernels: int  # counters that KVM has of it
+    enabled: tuple[int, ...]  # PMCNTENSET_EL0 of each pCPU
+    interrupting: tuple[int, ...]  # PMINTENSET_EL1
+
+
+def scripted(directory: Path, steps: str, design: str, guests: int, pcpus: int) -> Experiment:
     """The steps, with so many VMs (`vm0`, …), which float."""
     names = [GUEST.format(name=f"vm{number}") for number in range(guests)]
     world = "\n".join([MACHINE.format(pcpus=pcpus), *names])
-    of = experiment(directory, steps, design=design, world=world)
+    return experiment(directory, steps, design=design, world=world)
+
+
+async def carried_out(of: Experiment, where: str = "embedded") -> Played:
+    """A script, from its beginning to its end."""
     if where == "processes":
         (run,) = (await topology.run(of, lambda share, seconds: None)).runs
     else:
@@ -78,6 +94,27 @@ async def play(
         await lab.simulation.run()
         (run,) = results.of(of, lab.simulation.measured(await lab.simulation.result(), 0.0), where).runs
     return Played(run.digest, run.steps, run.violations)
+
+
+async def play(
+    directory: Path, steps: str, design: str, where: str = "embedded", *, guests: int = 1, pcpus: int = 1
+) -> Played:
+    """Steps, carried out."""
+    return await carried_out(scripted(directory, steps, design, guests, pcpus), where)
+
+
+async def left_by(directory: Path, steps: str, design: str, *, guests: int = 1, pcpus: int = 1) -> Left:
+    """Likewise, embedded."""
+    lab = Embedded.of(scripted(directory, steps, design, guests, pcpus))
+    await lab.simulation.run()
+    assert lab.host.perf is not None
+    machine = lab.simulation.board.machine
+    return Left(
+        tuple(event.attr.name for event in lab.host.perf.events.values() if event.handle < 0),
+        len(lab.host.counters),
+        tuple(machine.peek(cpu, r.PMCNTENSET_EL0) for cpu in range(pcpus)),
+        tuple(machine.peek(cpu, r.PMINTENSET_EL1) for cpu in range(pcpus)),
+    )
 
 
 # What guests and the host do, as steps.

@@ -9,7 +9,19 @@ import pytest
 from tests.handoff.ownership import DESIGNS, Played, play
 from tests.handoff.transitions import TRANSITIONS, Transition, all_of_them
 
-BREAKING = ("partitioned-v8", "raw")
+# They differ from others within KVM's own process alone.
+WITHIN_KVM = (
+    "emulated-6.12.0",
+    "emulated,kernel=7.3",
+    "partitioned,swap=lazy-sticky",
+    "partitioned,traps=fast-path",
+    "partitioned,traps=slow-path",
+    "partitioned,pmcr=trapped",
+    "mediated,traps=fast-path",
+    "mediated,traps=slow-path",
+)
+BREAKING = (*(f"partitioned-v{number}" for number in range(1, 10)), "raw")
+BY_THEMSELVES = ("boot", "death")  # before which there is nothing, and after which there is nothing
 
 
 async def over_grpc(directory: Path, of: Transition, design: str) -> Played:
@@ -22,15 +34,15 @@ async def over_grpc(directory: Path, of: Transition, design: str) -> Played:
     return processes
 
 
-@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize("design", [*(design for design in DESIGNS if design not in WITHIN_KVM), "gunyah"])
 async def test_over_grpc_each_transition_after_the_other_breaks_nothing(tmp_path: Path, design: str) -> None:
-    """A topology for each right design, in which the same two VMs are put through all."""
+    """A topology for each design that is right in them, in which the same two VMs are put through all."""
     found = await over_grpc(tmp_path, all_of_them(), design)
     assert found.violations == ()
 
 
-@pytest.mark.parametrize("transition", TRANSITIONS)
-async def test_over_grpc_each_transition_by_itself_breaks_nothing(tmp_path: Path, transition: str) -> None:
+@pytest.mark.parametrize("transition", BY_THEMSELVES)
+async def test_over_grpc_a_transition_by_itself_breaks_nothing(tmp_path: Path, transition: str) -> None:
     found = await over_grpc(tmp_path, TRANSITIONS[transition], "partitioned")
     assert found.violations == ()
 

@@ -13,6 +13,10 @@ OWN = "host perf_read name=own\n"
 SETS = ("PMCNTENSET_EL0", "PMINTENSET_EL1", "PMOVSSET_EL0")
 CLEARS = ("PMCNTENCLR_EL0", "PMINTENCLR_EL1", "PMOVSCLR_EL0")
 # Where the host has all six counters while no vCPU is loaded, and two while one uses four.
+ALL = (
+    "host perf_open name=all events="
+    "{instructions:uH,branches:uH,branch-misses:uH,dTLB-loads:uH,iTLB-loads:uH,L1-dcache-loads:uH}\n"
+)
 GROUP = "host perf_open name=group events={instructions:uH,branches:uH,branch-misses:uH,dTLB-loads:uH}\n"
 
 
@@ -64,6 +68,23 @@ PUT = Transition(f"""
     vm0/0 switch
     {read("vm0/0", 2)}
     """)
+# One of its counters is about to overflow, and is to interrupt it; in the end the host has no event any more.
+PUT_ENABLED = Transition(f"""
+    {OPEN}
+    vm0/0 switch
+    {reset("vm0/0")}
+    {count_from("vm0/0", 7, 0xFFFF_FC00)}
+    vm0/0 msr register=PMINTENSET_EL1 value=3
+    {work("vm0/0", 300)}
+    vm0/0 preempt
+    {work("host/0", 1000)}
+    {OWN}
+    vm0/0 switch
+    {read("vm0/0", 2)}
+    vm0/0 irq
+    vm0/0 preempt
+    host perf_close name=own
+    """)
 
 FIRST_ACCESS = Transition(
     f"""
@@ -84,34 +105,113 @@ FIRST_ACCESS = Transition(
     guests=2,
 )
 
-AMID: Final = {  # the step of the vCPU's that comes after the preemption, and what comes before that
-    "load": ("", "vm0/0 switch\n"),
-    "access": ("vm0/0 switch\n", "vm0/0 mrs register=PMEVTYPER1_EL0\n"),
-    "put": ("vm0/0 switch\n", "vm0/0 preempt\n"),
+# A guest that counts, and one that does not, has its counters at 111 and 211 when it is put. The one is loaded with its
+# registers, the other is FREE until its first access.
+COUNTS = f"""
+    vm0/0 switch
+    {reset("vm0/0")}
+    {count_from("vm0/0", 100, 200)}
+    {work("vm0/0", 11)}
+    """
+COUNTED = f"{COUNTS}\nvm0/0 preempt\n"
+STOPPED = f"{COUNTS}\nvm0/0 msr register=PMCNTENCLR_EL0 value=3\nvm0/0 preempt\n"
+RESTORED = cleared("vm0/0") + "".join(
+    f"vm0/0 set_one_reg register={name} value={value}\n"
+    for name, value in {
+        **dict.fromkeys(SETS, 0),
+        "PMEVTYPER0_EL0": 0x8000_0008,
+        "PMEVTYPER1_EL0": 0x8000_0008,
+        "PMEVCNTR0_EL0": 111,
+        "PMEVCNTR1_EL0": 211,
+        "PMSELR_EL0": 0,
+        "PMUSERENR_EL0": 0,
+        "PMCR_EL0": 0x2041,
+    }.items()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Amid:
+    """What something comes amid: the last of these steps, of the first VM."""
+
+    before: str
+    step: str
+    after: str = ""  # up to where that VM can be switched to
+    guests: int = 1
+    pcpus: int = 1
+    whose: str = "vm0/0"  # vCPU's operations they are
+
+
+AMID: Final = {
+    "load": Amid(COUNTED, "vm0/0 switch\n"),
+    "access": Amid(f"{STOPPED}\nvm0/0 switch\n", "vm0/0 mrs register=PMEVTYPER1_EL0\n"),
+    "put": Amid(f"{COUNTED}\nvm0/0 switch\n", "vm0/0 preempt\n"),
+    # What begins by a write counts from there on; the vCPU has not run before, its registers are what a VMM has set.
+    "first-access": Amid(f"{RESTORED}\nvm0/0 switch\n", "vm0/0 msr register=PMCNTENSET_EL0 value=3\n"),
+    "migration": Amid(
+        f"{COUNTED}\nvm0/0 migrate pcpu=1\n",
+        "vm0/0 switch\n",
+        "vm0/0 switch\nvm0/0 preempt\nvm0/0 migrate pcpu=0\n",
+        pcpus=2,
+    ),
+    "squeeze": Amid(f"{GROUP}\n{COUNTED}", "vm0/0 switch\n"),
+    "squeeze-by-access": Amid(f"{GROUP}\n{STOPPED}\nvm0/0 switch\n", "vm0/0 mrs register=PMEVCNTR1_EL0\n"),
+    "release": Amid(f"{GROUP}\n{COUNTED}\nvm0/0 switch\n", "vm0/0 preempt\n"),
+    "arrival": Amid(f"{COUNTED}\nvm0/0 switch\n", "host perf_open name=late events=branches:uH\n"),
+    "close": Amid(
+        f"host perf_open name=watchdog events=branches:DH\n{COUNTED}\nvm0/0 switch\n", "host perf_close name=watchdog\n"
+    ),
+    # Its neighbour dies loaded, which counts on the same counters.
+    "death": Amid(
+        f"""
+        {COUNTED}
+        vm1/0 switch
+        {reset("vm1/0")}
+        {count_from("vm1/0", 300, 400)}
+        {work("vm1/0", 33)}
+        """,
+        "vm1 kill\n",
+        guests=2,
+        whose="vm1/0",
+    ),
+    # One that has been saved of a VM that is no more, and set.
+    "restore": Amid(
+        f"{RESTORED}\nvm0/0 set_one_reg register=PMCNTENSET_EL0 value=3\n",
+        "vm0/0 switch\n",
+    ),
 }
 
 
-def preempted(amid: str, at: int) -> Transition:
-    """It is to be preempted before operation `at` of KVM's amid a load, an access or a put."""
-    before, step = AMID[amid]
-    return Transition(f"""
+def amid(name: str, coming: str, also: str = "") -> Transition:
+    """Something comes amid what is named, in which KVM's operations are counted; then the guest counts 22, and the host
+    1000 alone."""
+    of = AMID[name]
+    return Transition(
+        f"""
         {OPEN}
+        {of.before}
+        {coming}
+        {of.step}
+        {of.after}
         vm0/0 switch
-        {reset("vm0/0")}
-        {count_from("vm0/0", 100, 200)}
-        {work("vm0/0", 11)}
-        vm0/0 preempt
-        {before}
-        vm0/0 preempt at={at}
-        {step}
-        vm0/0 switch
+        vm0/0 msr register=PMCNTENSET_EL0 value=3
+        vm0/0 isb
         {work("vm0/0", 22)}
         vm0/0 preempt
         {work("host/0", 1000)}
         vm0/0 switch
         {read("vm0/0", 2)}
         {OWN}
-        """)
+        {also}
+        """,
+        guests=of.guests,
+        pcpus=of.pcpus,
+    )
+
+
+def preempted(name: str, at: int) -> Transition:
+    """The vCPU is to be preempted before operation `at` of KVM's for it."""
+    return amid(name, f"{AMID[name].whose} preempt at={at}\n")
 
 
 MIGRATION = Transition(
@@ -183,6 +283,7 @@ DEATH = Transition(
     {reset("vm1/0")}
     {count_from("vm1/0", 200)}
     {work("vm1/0", 22)}
+    host perf_open name=thread events=branches:uH thread=vm1/0
     vm1 kill
     {work("host/0", 1000)}
     {OWN}
@@ -200,9 +301,9 @@ LAST_DEATH = Transition(f"""
     {count_from("vm0/0", 100, 200, 300, 400)}
     {work("vm0/0", 11)}
     vm0 kill
-    host perf_open name=group events={{instructions:uH,branches:uH,branch-misses:uH,dTLB-loads:uH,iTLB-loads:uH}}
+    {ALL}
     {work("host/0", 1000)}
-    host perf_read name=group
+    host perf_read name=all
     """)
 
 OPENED_AFTER_DEATH = Transition("""
@@ -227,19 +328,49 @@ CLOSE = Transition(f"""
     vm0/0 preempt
     {work("host/0", 1000)}
     {OWN}
+    host perf_close name=own
+    {ALL}
+    {work("host/0", 1000)}
+    host perf_read name=all
     """)
+CLOSED = Transition(CLOSE.steps + "host perf_close name=all\n")
 
-SAVED = ("PMEVTYPER0_EL0", "PMEVCNTR0_EL0", "PMCNTENSET_EL0", "PMINTENSET_EL1", "PMOVSSET_EL0", "PMCR_EL0")
+COUNTERS = range(4)
+# Each register of a guest's PMU that has a ONE_REG id, and is neither a view of another nor of the CPU. Those that
+# have what a driver would not write there come first, PMCR_EL0 last: what it enables counts from there on.
+WRITTEN: Final = {
+    **{
+        f"PMEVTYPER{n}_EL0": filters | event
+        for n, filters, event in zip(
+            COUNTERS, (0x8000_0000, 0x4000_0000, 0xC000_0000, 0x8800_0000), (0x08, 0x21, 0x11, 0x10), strict=True
+        )
+    },
+    **{
+        f"PMEVCNTR{n}_EL0": value
+        for n, value in zip(COUNTERS, (100, 0x1_2345_6780, 0xFEDC_BA98_0000_0002, 0xFFFF_FFFE), strict=True)
+    },
+    "PMCCFILTR_EL0": 0xC000_0000,
+    "PMCCNTR_EL0": 0x1234_5678_9ABC_DEF0,
+    "PMSELR_EL0": 2,
+    "PMUSERENR_EL0": 0xD,
+    "PMCNTENSET_EL0": 0x8000_0005,
+    "PMINTENSET_EL1": 0x8000_0002,
+    "PMOVSSET_EL0": 0xC,
+    "PMCR_EL0": 0xE1,
+}
+GIVEN: Final = {**WRITTEN, "PMEVCNTR0_EL0": 111, "PMCR_EL0": 0x20E1}  # after 11 instructions
 
 
 def save() -> Transition:
     """KVM_GET_ONE_REG of each register of a vCPU that has been put."""
-    get = "".join(f"vm0/0 get_one_reg register={name}\n" for name in SAVED)
+    write = "".join(f"vm0/0 msr register={name} value={value}\n" for name, value in WRITTEN.items())
+    get = "".join(f"vm0/0 get_one_reg register={name}\n" for name in WRITTEN)
     return Transition(
         f"""
     vm0/0 switch
     {reset("vm0/0")}
-    {count_from("vm0/0", 100)}
+    {write}
+    vm0/0 isb
     {work("vm0/0", 11)}
     vm0/0 preempt
     {work("host/0", 1000)}
@@ -250,25 +381,22 @@ def save() -> Transition:
 
 
 def restore(*saved: int) -> Transition:
-    """And KVM_SET_ONE_REG, for another VM, of what it gave."""
+    """And KVM_SET_ONE_REG, for another VM, of what it gave; its guest reads it, and goes on."""
     put = cleared("vm1/0") + "".join(
-        f"vm1/0 set_one_reg register={name} value={value}\n" for name, value in zip(SAVED, saved, strict=True)
+        f"vm1/0 set_one_reg register={name} value={value}\n" for name, value in zip(WRITTEN, saved, strict=True)
     )
     return Transition(
         f"""
     {save().steps}
     {put}
     vm1/0 switch
-    vm1/0 mrs register=PMEVTYPER0_EL0
-    {read("vm1/0")}
+    {"".join(f"vm1/0 mrs register={name}" + chr(10) for name in WRITTEN)}
     {work("vm1/0", 22)}
     {read("vm1/0")}
     """,
         guests=2,
     )
 
-
-AS_WRITTEN = (0x8000_0008, 111, 1, 0, 0, 0x2041)  # what `save` gives where it is right, by SAVED
 
 # Those that any design can be put through, by name.
 TRANSITIONS: Final = {
@@ -277,7 +405,7 @@ TRANSITIONS: Final = {
     "put": PUT,
     "access": FIRST_ACCESS,
     "preempted-load": preempted("load", 2),
-    "preempted-access": preempted("access", 2),
+    "preempted-access": preempted("access", 20),
     "preempted-put": preempted("put", 2),
     "migration": MIGRATION,
     "arrival": arrival(None),
@@ -286,7 +414,7 @@ TRANSITIONS: Final = {
     "death": DEATH,
     "last-death": LAST_DEATH,
     "close": CLOSE,
-    "restore": restore(*AS_WRITTEN),
+    "restore": restore(*GIVEN.values()),
 }
 
 # In which one follows the other where all are put through by the same two VMs: what needs a VM that has never run

@@ -120,3 +120,10 @@ def test_an_overflow_is_told_with_the_counter_and_its_party() -> None:
     assert seen
     assert all(re.fullmatch(r"counter \d+ overflows", one.text) for one in seen)
     assert {one.party for one in seen} <= {"host", "nobody", "vm0/0", "vm0/1"}
+
+
+@pytest.mark.parametrize("design", ["partitioned", "partitioned,swap=eager"])
+def test_what_the_host_s_driver_wants_of_pmuserenr_behind_a_guest_s_is_what_kvm_restores(design: str) -> None:
+    """kvm_set_pmuserenr: the task whose events EL0 may read has ended while the register is a guest's."""
+    run = ran(str(USER_ACCESS.with_name("userenr-behind-a-guest.toml")), design)
+    assert not [one for one in run.violations if one.counts]

@@ -145,6 +145,14 @@ async def test_migrated_and_not(design: str) -> None:
     assert sum(where == {0, 1} for where in places.values()) > len(SEEDS) // 2
 
 
+async def test_migrated_v1_leaves_its_event_types_behind() -> None:
+    """They are no part of its swap: what differs, and only when it migrates, is what event counters have counted."""
+    assert await differ(floating, alone, "partitioned-v1")
+    for seed in SEEDS:
+        migrated, stays = await run(floating("partitioned-v1"), seed), await run(alone("partitioned-v1"), seed)
+        assert without_counts(migrated.did) == without_counts(stays.did), seed
+
+
 CLEARS = {r.PMCNTENSET_EL0: r.PMCNTENCLR_EL0, r.PMINTENSET_EL1: r.PMINTENCLR_EL1, r.PMOVSSET_EL0: r.PMOVSCLR_EL0}
 SAVED = (
     *(register(n) for register in (r.PMEVTYPER, r.PMEVCNTR) for n in range(COUNTERS)),
@@ -176,17 +184,26 @@ def restoring(times: list[int], lost: int = 0) -> Between:
     return restores
 
 
-@pytest.mark.parametrize("design", ["partitioned", "mediated"])
+@pytest.mark.parametrize("design", REFERENCES)
 async def test_saved_and_restored_at_each_step_and_not(design: str) -> None:
+    """A vCPU that has run has backing events under `emulated`, which count on and are added to what is set (declared,
+    up to Linux 6.14): its counts differ, where the judge finds that they are lost, and nothing else does."""
     times: list[int] = []
+    differs: list[int] = []
     for seed in SEEDS:
         restored = await run(among_others(design), seed, between=restoring(times))
-        assert restored.did == (await run(among_others(design), seed)).did, seed
+        plain = await run(among_others(design), seed)
+        assert restored.same(plain), seed
+        if restored.did != plain.did:
+            differs.append(seed)
+    assert bool(differs) is (design == "emulated")
     assert len(times) > 2 * len(SEEDS)
 
 
-async def test_a_restore_that_loses_a_register_is_noticed() -> None:
-    of = among_others("partitioned")
+@pytest.mark.parametrize("design", REFERENCES)
+async def test_a_restore_that_loses_a_register_is_noticed(design: str) -> None:
+    """Of `emulated`, too, though its counts are left out."""
+    of = among_others(design)
     forgets = restoring([], r.PMCNTENSET_EL0)
     assert [seed for seed in SEEDS if not (await run(of, seed, between=forgets)).same(await run(of, seed))]
 
@@ -197,9 +214,13 @@ def opened(design: str) -> Experiment:
     return replace(of, host=replace(of.host, cpus=(HostCpuSpec(tasks=(task("counted", STAT, repeat=2),)),)))
 
 
-@pytest.mark.parametrize("design", ["partitioned", "mediated"])
+@pytest.mark.parametrize("design", REFERENCES)
 async def test_host_events_opened_and_closed_again_and_never_opened(design: str) -> None:
+    """Counts of `emulated` aside, with those seeds with which it loses some in any case."""
     assert await differ(opened, alone, design) == []
+    keep = [seed for seed in SEEDS if not any([(await run(of(design), seed)).loses for of in (opened, alone)])]
+    assert len(keep) > len(SEEDS) // 3
+    assert (len(keep) == len(SEEDS)) is (design != "emulated")
 
 
 async def test_host_events_leave_something_behind_in_v8() -> None:

@@ -86,6 +86,7 @@ class RandomWorld:
             guests=guests,
             halt_poll=rng.choice((0, TICK // 4)),
             traps_wfi=rng.random() < 0.8,
+            linux_guests=False,
         )
 
     def _guest(self, rng: random.Random, name: str, counters: int, cpu: CpuSpec, pcpus: int, floats: bool) -> GuestSpec:

@@ -51,6 +51,14 @@ async def test_it_works_at_the_rates_that_the_step_gives(tmp_path: Path, design:
     assert read(await play(experiment(tmp_path, steps, design=design))) == [3007, 3007]
 
 
+async def test_or_at_those_of_a_workload_that_is_beside_the_scenario(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text('instructions = 1000\nipc = { value = 2, source = "x" }\n')
+    work = "vm0/0 run cycles=1000 el=0 workload=own.toml\n"
+    steps = f"host perf_open name=a events=instructions:u\nvm0/0 switch\n{work}host perf_read name=a"
+    told = await play(experiment(tmp_path, steps))
+    assert told[-1]["events"][0]["count"] == 2000
+
+
 async def test_a_register_of_el2_is_undefined_to_it(tmp_path: Path) -> None:
     (*_, step) = await play(experiment(tmp_path, "vm0/0 switch\nvm0/0 mrs register=MDCR_EL2"))
     assert ec(step) == UNKNOWN

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pmulab import scenario
 from services.costs import Cost
 from services.embedded import Embedded
 from tests.script.scenes import FLOATING, ONE_VM, RESET, experiment, play
@@ -124,6 +125,26 @@ async def test_a_period_written_before_has_the_host_interrupted_amid_a_guests_wo
         assert 0 < told[-1]["cycles"] < 5000
 
 
+@pytest.mark.parametrize("el", [0, 1])
+async def test_the_pmu_s_interrupt_finds_the_host_at_work_and_the_rest_is_done_behind_it(
+    tmp_path: Path, el: int
+) -> None:
+    """By the event's own period, in user work as in the kernel's; that of the handler does not count as work."""
+    steps = f"""
+    host perf_open name=a events=instructions:{"u" if el == 0 else "k"}H period=500
+    host/0 run cycles=1200 el={el} rates={{INST_RETIRED=1}}
+    host/0 run cycles=1200 el={el} rates={{INST_RETIRED=1}} until=event
+    """
+    lab = Embedded.of(experiment(tmp_path, steps, world=world()))
+    await lab.simulation.run()
+    told = await lab.simulation.result()
+    through, up_to_it = told["steps"][1:]
+    assert (through["cycles"], through["interrupted"], up_to_it["interrupted"]) == (1200, 1, 1)
+    assert 0 < up_to_it["cycles"] < 500
+    (session,) = told["hosts"][0]["sessions"]
+    assert session["events"][0]["samples"] >= 3
+
+
 async def test_a_pinned_event_that_does_not_fit_is_in_error(tmp_path: Path) -> None:
     steps = (
         RESET
@@ -142,6 +163,36 @@ async def test_perf_event_open_fails_with_its_errno(tmp_path: Path) -> None:
     steps = "host perf_open name=a events=cycles:G\nhost perf_read name=a"
     opened, _ = await play(experiment(tmp_path, steps, design="mediated"))
     assert "EOPNOTSUPP" in opened["error"]
+
+
+@pytest.mark.parametrize(("guest", "session", "fails"), [(0, 0, True), (0, 1, True), (1, 0, False), (1, 1, True)])
+async def test_bpf_programs_have_no_event_from_the_first_cpu_on_where_it_cannot_be_opened(
+    tmp_path: Path, guest: int, session: int, fails: bool
+) -> None:
+    """bperf opens its event on every CPU, one after the other, but for where a guest leaves the host no counter."""
+    two = f"[machine]\npcpus = 2\ncounters = 4\nicntr = false\n\n[[guest]]\npin = [{guest}]\n"
+    steps = f"""
+    vm0/0 switch
+    vm0/0 msr register=PMCR_EL0 value=1
+    host perf_open name=a events=instructions:b pcpu={session}
+    host/{1 - guest} run cycles=1000 rates={{INST_RETIRED=1}}
+    host perf_read name=a
+    """
+    opened, _, closed = (await play(experiment(tmp_path, steps, world=two)))[2:]
+    assert opened.get("error", "").startswith("EINVAL: it does not fit the PMU's 0 event counters") == fails
+    assert (closed["events"][0]["count"] >= 1000) != fails
+
+
+async def test_nor_where_a_cpu_that_boots_later_has_none_for_the_host(tmp_path: Path) -> None:
+    host = "[host]\nreserved_host_counters = [2, 0]\n"
+    works = '[[guest.task]]\nworkload = "sha256"\nseconds = 0.001\n[[host.perf]]\nverb = "stat"\nevents = "cycles:b"\n'
+    path = tmp_path / "own.toml"
+    path.write_text(f"[machine]\npcpus = 2\ncounters = 4\nicntr = false\n{host}[[guest]]\ncounters = 2\n{works}")
+    (made,) = scenario.load(path, designs=["partitioned,reservation=static"]).experiments
+    lab = Embedded.of(made)
+    await lab.simulation.run()
+    found = [one["sessions"][0]["events"][0] for one in (await lab.simulation.result())["hosts"]]
+    assert [event["count"] > 0 for event in found] == [True, False]
 
 
 async def test_a_cpu_that_loses_its_power_or_goes_offline_keeps_no_register(tmp_path: Path) -> None:
@@ -222,6 +273,20 @@ async def test_a_pseudo_nmi_comes_wherever_it_is_to_and_takes_its_time_and_nothi
         assert told[-1]["value"] == without[-1]["value"] == 7
         operations = told[-4]["operations"]
         at += 1
+
+
+@pytest.mark.parametrize("design", ["emulated", "partitioned", "mediated"])
+@pytest.mark.parametrize("what", ["nmi", "tick", "call"])
+async def test_what_interrupts_a_guest_takes_none_of_its_cycles(tmp_path: Path, design: str, what: str) -> None:
+    counting = "vm0/0 msr register=PMCCFILTR_EL0 value=0\nvm0/0 msr register=PMCNTENSET_EL0 value=0x80000000\n"
+    read = "vm0/0 mrs register=PMCCNTR_EL0\n"
+
+    async def between(exits: str) -> int:
+        steps = f"{RESET}{counting}vm0/0 msr register=PMCR_EL0 value=1\n{read}{exits}\n{read}"
+        told = await play(experiment(tmp_path, steps, design=design, world=NMI_WORLD))
+        return int(told[-1]["value"] - told[-3]["value"])
+
+    assert await between(f"host/0 {what}") == await between("vm0/0 hvc")
 
 
 async def test_an_operator_writes_reserved_host_counters_between_two_steps(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pmulab.embedded import run_embedded
 
 ROOT = Path(__file__).parents[2]
 LIMITS = ROOT / "examples" / "steps" / "limits"
+WAY = "interrupt on its way"
 RESET = "unknown after reset"  # of any guest that has not written its registers
 
 
@@ -89,9 +90,24 @@ def test_an_overflow_whose_interrupt_is_on_its_way_at_the_put_is_kept_or_lost_wi
     runs = played("late-interrupt")
     taken = {design: [step.taken for step in run.steps if step.taken is not None] for design, run in runs.items()}
     assert taken["partitioned"] == [True, True]
-    assert broken(runs["partitioned"]) == set()
+    assert (broken(runs["partitioned"]), used(runs["partitioned"])) == (set(), {})
     assert taken["emulated"][0] is False
-    assert broken(runs["emulated"]) == {"I5 late_interrupt"}
+    (late,) = runs["emulated"].violations
+    assert (late.invariant, late.kind, late.window) == ("I5", "late_interrupt", WAY)
+    assert late.actual > late.expected == 3000, "cycles: pmi_delay"
+    assert used(runs["emulated"]) == {WAY: 2}
+
+
+def test_a_guest_that_lets_interrupts_in_while_its_own_is_on_its_way_has_none_by_that_window(tmp_path: Path) -> None:
+    text = (LIMITS / "late-interrupt.toml").read_text()
+    early = tmp_path / "early.toml"
+    early.write_text(
+        text.replace('action = "preempt"', 'action = "irq"').replace('party = "host/0"', 'party = "vm0/0"')
+    )
+    (loaded,) = scenario.load(early, designs=("partitioned",)).experiments
+    run = run_embedded(loaded, lambda *_: None).runs[0]
+    assert [step.taken for step in run.steps if step.taken is not None] == [False, True, True]
+    assert (broken(run), used(run)) == (set(), {WAY: 1})
 
 
 WITHOUT = {

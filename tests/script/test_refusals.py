@@ -31,8 +31,21 @@ REFUSED = [
     (ONE_VM, f"vm0/0 msr register=PMCR_EL0 value={1 << 64}", 1, "is out of range", "integer from 0"),
     (ONE_VM, "vm0/0 run cycles=0", 1, "cycles = 0 is out of range", "from 1"),
     (ONE_VM, "vm0/0 run cycles=1 el=2", 1, "a guest has EL0 and EL1", "0 or 1"),
+    (ONE_VM, "vm0/0 run cycles=1 el=3", 1, "el = 3 is out of range", "from 0 to 1"),
+    (ONE_VM, "host/0 run cycles=1 el=3", 1, "el = 3 is out of range", "from 0 to 2"),
     (ONE_VM, "vm0/0 run cycles=1 workload=gzip", 1, "no workload 'gzip'", "gzip-random"),
     (ONE_VM, "vm0/0 run cycles=1 rates={INST=1}", 1, "no event 'INST'", "inst_retired"),
+    *(
+        (ONE_VM, f"{party} run cycles=1 rates={{{rates}}}", 1, problem, remedy)
+        for party in ("vm0/0", "host/0")
+        for rates, problem, remedy in (
+            ("CPU_CYCLES=3", "CPU_CYCLES happens once per cycle, not 3 times", "leave it out"),
+            ("SW_INCR=1", "SW_INCR has no rate: it happens with writes of PMSWINC_EL0", "leave it out"),
+            ("CHAIN=0", "CHAIN has no rate", "leave it out"),
+            ("INST_RETIRED=65536", "out of range", "65535"),
+            ("BR_RETIRED=1,br_retired=2", "BR_RETIRED is given twice", "leave one of them out"),
+        )
+    ),
     (ONE_VM, "vm0/0 migrate pcpu=0", 1, "vm0/0 is pinned to pCPU 0", "pin = -1"),
     (FLOATING, "vm0/0 migrate pcpu=2", 1, "there is no pCPU 2", "there are 2"),
     (FLOATING, "host/0 offline", 1, "pCPU 0 stays online", "another one"),
@@ -92,6 +105,23 @@ def test_it_is_refused_with_its_line(
     assert table <= int(line) < table + 8, caught.value
     assert problem in caught.value.problem
     assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("steps", "wrong", "remedy"),
+    [
+        ("vm0/0 switch\nvm0/0 run {}", "cycles=long", "cycles = 1"),
+        ("vm0/0 switch\nvm0/0 preempt {}\nvm0/0 isb", "at=x", "at = 0"),
+        ("vm0/0 switch\nvm0/0 run cycles=1 {}", "until=1", 'until = "event"'),
+        ("host perf_open name=a events=cycles {}", "thread=0", 'thread = "vm0/0"'),
+        ("host perf_open name=a events=cycles {}", "period=x", "period = 1000000"),
+    ],
+)
+def test_what_a_remedy_proposes_is_not_refused(tmp_path: Path, steps: str, wrong: str, remedy: str) -> None:
+    with pytest.raises(UserError) as caught:
+        experiment(tmp_path, steps.format(wrong))
+    assert caught.value.remedy.removeprefix("write ").removeprefix("for example ") == remedy
+    assert experiment(tmp_path, steps.format(remedy.replace(" ", "").replace('"', ""))).steps
 
 
 def test_a_list_without_a_step_is_not_taken_for_none(tmp_path: Path) -> None:

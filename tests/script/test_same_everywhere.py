@@ -40,6 +40,12 @@ async def test_in_processes_it_gives_and_breaks_what_it_does_embedded(script: st
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS, *map(str, LIMITS)], ids=lambda script: Path(script).stem)
+def test_a_topology_that_stays_up_has_the_same_script_to_play(script: str) -> None:
+    """`pmulab up`, whose clients may open events of their own elsewhere, but not beside steps."""
+    assert scenario.load(script, every_event=True).experiments == experiments(script)
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, *map(str, LIMITS)], ids=lambda script: Path(script).stem)
 def test_what_counts_of_what_an_example_breaks_is_on_its_page(script: str) -> None:
     """docs/counterexamples.md says which of them end with exit status 3."""
     counting = {"denied-event": {"partitioned-v1"}, "instruction-counter": {"partitioned-v8"}}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from services.embedded import Embedded
 from tests.script.scenes import FLOATING, ONE_VM, RESET, TWO_VMS, experiment, play, read
 
 COUNTING = """
@@ -92,6 +93,25 @@ async def amid(tmp_path: Path, design: str, at: int) -> tuple[dict[str, Any], li
     told = await play(experiment(tmp_path, steps, design=design))
     order = [one["cycle"] for one in told if one["step"] in (5, 6)]
     return step(told, 4), order, read(told)[1:]
+
+
+@pytest.mark.parametrize("design", [*DESIGNS, "gunyah"])
+@pytest.mark.parametrize("what", ["tick", "call"])
+async def test_whose_place_another_takes_is_put_whatever_comes_meanwhile(
+    tmp_path: Path, design: str, what: str
+) -> None:
+    """A tick that has nobody preempted leaves need_resched as it is."""
+    at, reached = 0, True
+    while reached:
+        steps = f"vm0/0 switch\nhost/0 {what} at={at}\nvm1/0 switch\nvm0/0 switch"
+        lab = Embedded.of(experiment(tmp_path, steps, design=design, world=TWO_VMS))
+        await lab.simulation.run()
+        told = await lab.simulation.result()
+        assert [of["vcpus"][0]["vcpu_put"]["times"] for of in told["guests"]] == [1, 1]
+        assert not lab.simulation.judging.found()["violations"]
+        reached = step(told["steps"], 2)["reached"]
+        at += 1
+    assert at > 1 or design == "emulated"
 
 
 async def test_where_preemption_is_on_a_vcpu_is_put_amid_a_trap_handler(tmp_path: Path) -> None:

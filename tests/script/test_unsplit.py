@@ -30,9 +30,9 @@ READS = '  { party = "vm0/0", action = "mrs", register = "PMCCNTR_EL0" },'
 PUT = '  { party = "vm0/0", action = "preempt" },'
 
 
-def run_of(tmp_path: Path, design: str, *steps: str) -> pmulab.Run:
+def run_of(tmp_path: Path, design: str, *steps: str, host: str = "") -> pmulab.Run:
     path = tmp_path / "own.toml"
-    path.write_text("step = [\n" + "\n".join(steps) + "\n]\n" + WORLD)
+    path.write_text("step = [\n" + "\n".join(steps) + "\n]\n" + WORLD + host)
     (run,) = pmulab.run(path, designs=[design]).runs
     assert not run.violations
     return run
@@ -58,3 +58,16 @@ def test_an_event_that_the_host_opens_meanwhile_counts_on_after_the_put(tmp_path
     assert before is not None
     assert after is not None
     assert after >= before + 1_000
+
+
+@pytest.mark.parametrize("cycles", range(1, 4_000, 60))
+def test_a_pseudo_nmi_anywhere_in_vcpu_put_leaves_the_guest_its_pmuserenr(tmp_path: Path, cycles: int) -> None:
+    """The host's handler starts the PMU, and takes PMUSERENR_EL0 for the host's once the thread is switched out."""
+    lets = '  { party = "vm0/0", action = "msr", register = "PMUSERENR_EL0", value = 0x1 },'
+    samples = '  { party = "host", action = "perf_open", name = "host", events = "cycles", pcpu = 0, period = 4_000 },'
+    runs = f'  {{ party = "vm0/0", action = "run", el = 0, cycles = {cycles} }},'
+    reads = '  { party = "vm0/0", action = "mrs", register = "PMUSERENR_EL0" },'
+    again = '  { party = "vm0/0", action = "switch" },'
+    nmi = "\n[host]\npseudo_nmi = true\n"
+    run = run_of(tmp_path, "partitioned", COUNTS, lets, samples, runs, PUT, again, reads, host=nmi)
+    assert run.steps[-1].value == 1

@@ -178,6 +178,13 @@ def test_a_users_own_workload_is_read_by_its_path(tmp_path: Path) -> None:
             'sum = ["loads"]',
             r"mine.toml:5: 'loads' is not a measured count here; name the program",
         ),
+        (
+            "L1D_CACHE = { per_kilo_instruction = 500",
+            "CPU_CYCLES = { per_kilo_instruction = 750",
+            r"mine.toml:5: CPU_CYCLES happens once per cycle, not 1.5 times; leave it out",
+        ),
+        ("L1D_CACHE", "SW_INCR", r"mine.toml:5: SW_INCR has no rate: it happens with writes of PMSWINC_EL0"),
+        ("500,", "1e9,", r"mine.toml:5: L1D_CACHE happens 2e\+06 times per cycle; give fewer than 65,536"),
     ],
 )
 def test_a_workload_that_cannot_be_used_is_refused_with_file_line_key_and_remedy(

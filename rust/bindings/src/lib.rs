@@ -95,6 +95,7 @@ fn _pmu(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ("NOTE_EVENT_COUNT", note::EVENT_COUNT),
         ("NOTE_MASKED", note::MASKED),
         ("NOTE_UNMASKED", note::UNMASKED),
+        ("NOTE_HOST_PMUSERENR", note::HOST_PMUSERENR),
         ("NOTE_VCPU_BLOCKS", note::VCPU_BLOCKS),
         ("NOTE_LIVELOCK", note::LIVELOCK),
         ("NOTE_DEADLOCK", note::DEADLOCK),

@@ -391,6 +391,14 @@ impl Machine {
         self.inner.observer().1.as_ref().map_or(0, |judge| judge.findings().found())
     }
 
+    fn different_violations(&self) -> usize {
+        self.inner.observer().1.as_ref().map_or(0, |judge| judge.findings().violations().len())
+    }
+
+    fn premises(&self) -> Vec<u64> {
+        self.inner.observer().1.as_ref().map_or(Vec::new(), |judge| judge.findings().premises().to_vec())
+    }
+
     fn judgement<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let Some(judge) = self.inner.observer().1.as_ref() else { return Ok(None) };
         if let Some(fault) = judge.fault() {

@@ -6,7 +6,7 @@
 
 use pmu::access::Outcome;
 use pmu::cpu::{Cpu, Running};
-use pmu::feature::{Features, PMUV3P5};
+use pmu::feature::{Features, PMUV3P5, PMUV3P7, PMUV3P9};
 use pmu::field::{pmcr, pmevtyper};
 use pmu::register::{Kind as Of, Register};
 use pmu::registers::{CHAIN, COUNTERS, CPU_CYCLES, CYCLE, SW_INCR};
@@ -56,9 +56,16 @@ struct Written {
     types: [u64; CYCLE + 1],
     pmcr: u64,
     select: u64,
+    userenr: u64,
+    /// Bits are set that are RES0 in its PMU, and mean something in a later one.
+    beyond: bool,
     /// PMCR_EL0.P and C as userspace has set them, which KVM may keep until it resets by them.
     user_pmcr: u64,
 }
+
+/// PMUSERENR_EL0 up to PMUv3p8: EN, SW, CR and ER; and what PMUv3p9 has besides: UEN, IR and TID.
+const USERENR: u64 = 0xf;
+const LATER_USERENR: u64 = 0x70;
 
 /// A vCPU as the judge sees it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -92,7 +99,7 @@ pub struct Guest {
     pub leaving: bool,
     /// The pCPU on which it is loaded.
     pub loaded: Option<usize>,
-    /// The pCPU on which it was loaded last.
+    /// The pCPU on which its registers were last, when it was put there.
     pub(crate) last_on: Option<usize>,
     /// The machine's time at which its interrupt condition became true, while it is.
     pub since: Option<u64>,
@@ -435,6 +442,9 @@ impl Guest {
 
     /// Those of which it is known what they read.
     fn certain_counters(&self) -> u64 {
+        if self.written.beyond {
+            return 0;
+        }
         let chains = self.ideal.registers().chain_events();
         let mut certain = self.known.sure(Field::Counters);
         if !self.denied.is_empty() {
@@ -489,6 +499,7 @@ impl Guest {
     fn unknown_by(&self, field: Field, bits: u64) -> (Window, bool) {
         let n = bits.trailing_zeros() as usize;
         match field {
+            Field::Counters if self.written.beyond => (Window::LaterPmu, false),
             Field::Counters if self.known.sure(field) & bits != 0 => {
                 if self.denied_in_memory(n) {
                     (Window::DeniedInMemory, false)
@@ -588,6 +599,7 @@ impl Guest {
                 !(kept | pmcr::N | pmcr::P | pmcr::C)
             }
             Of::Pmselr => !0x1f,
+            Of::Pmuserenr => !USERENR,
             _ => 0,
         }
     }
@@ -597,6 +609,7 @@ impl Guest {
         let written = match register.kind() {
             Of::Pmcr => self.written.pmcr,
             Of::Pmselr => self.written.select,
+            Of::Pmuserenr => self.written.userenr,
             _ => self.written.types[self.counter(register).unwrap_or(CYCLE)],
         };
         self.reserved(register) & !(actual ^ written)
@@ -662,6 +675,11 @@ impl Guest {
                 }
                 known.long_cycles = value & pmcr::LC != 0;
                 known.settle(Field::Counters, resets(value));
+                self.look_beyond();
+            }
+            (Of::Pmuserenr, _) => {
+                self.written.userenr = value;
+                self.look_beyond();
             }
             (_, Some(field @ (Field::Counters | Field::Types))) => known.settle(field, 1 << counter),
             (_, Some(field)) => known.settle(field, value),
@@ -673,6 +691,34 @@ impl Guest {
             self.polled = Polled::Open;
         }
         self.find_since();
+    }
+
+    /// Does the CPU do something by bits that its PMU has not? What its counters come to then, it alone knows.
+    fn look_beyond(&mut self) {
+        let features = self.ideal.registers().features();
+        let pmcr = if features.has(PMUV3P7) { 0 } else { self.written.pmcr & pmcr::FZO };
+        let userenr = if features.has(PMUV3P9) { 0 } else { self.written.userenr & LATER_USERENR };
+        let beyond = pmcr | userenr != 0;
+        if beyond || self.written.beyond {
+            for field in [Field::Counters, Field::Flags] {
+                self.known.leave_open(Window::LaterPmu, field, !0);
+            }
+        }
+        self.written.beyond = beyond;
+    }
+
+    /// May the CPU let EL0 do more or less than its PMU should, by such bits?
+    pub(crate) fn el0_is_beyond(&self) -> bool {
+        self.written.beyond && self.written.userenr & LATER_USERENR != 0
+    }
+
+    /// EL0 has accessed it then: of the counters that PMUACR_EL1 has, or of none.
+    pub(crate) fn accessed_beyond(&mut self, world: &World, register: Register, written: Option<u64>) {
+        let Some(value) = written else { return };
+        self.write(world, register, 0, value);
+        for field in [Field::Counters, Field::Enables, Field::Flags] {
+            self.known.leave_open(Window::LaterPmu, field, !0);
+        }
     }
 
     /// Counter `n` is given another type.

@@ -113,6 +113,11 @@ impl Host {
         }
     }
 
+    /// Its driver has set what it wants in PMUSERENR_EL0 while the register is a guest's.
+    pub fn has_userenr(&mut self, value: u64, world: &World) {
+        self.ideal.write(world, Register::of(Of::Pmuserenr), 2, value);
+    }
+
     /// A guest has the first range, and the host the second.
     #[must_use]
     pub fn divided(&self) -> bool {

@@ -35,7 +35,8 @@ impl Field {
 type Bits = [u64; 6];
 
 /// Why bits may be UNKNOWN, if not since the reset.
-const REASONS: [Window; 3] = [Window::UserView, Window::DeniedInMemory, Window::ShortCycles];
+const REASONS: [Window; 4] =
+    [Window::UserView, Window::DeniedInMemory, Window::ShortCycles, Window::LaterPmu];
 
 /// By field and counter.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]

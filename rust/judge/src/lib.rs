@@ -299,6 +299,7 @@ impl Judge {
             // Software has nothing to say for KVM.
             What::Note { code, a, b } => match by {
                 By::Software if matches!(code, note::MASKED | note::UNMASKED) => self.masks(code, &at),
+                By::Software if code == note::HOST_PMUSERENR => self.hosts[id].has_userenr(a, world),
                 By::Software => self.event_noted(code, a, &at),
                 By::Kvm => self.noted(code, a, b, &at),
             },

@@ -75,6 +75,10 @@ pub const MASKED: u32 = 28;
 /// And lets them in for an instant: none is pending.
 pub const UNMASKED: u32 = 29;
 
+/// The host's driver has PMUSERENR_EL0 as the operand from now on; a guest's is in the register, and KVM keeps it
+/// (kvm_set_pmuserenr).
+pub const HOST_PMUSERENR: u32 = 30;
+
 /// kvm_vcpu_block: nothing is pending for the vCPU, which sleeps. First operand: its context.
 pub const VCPU_BLOCKS: u32 = 32;
 /// The simulation cannot go on: interrupts take all. First operand: the context of the vCPU that they interrupt, or of

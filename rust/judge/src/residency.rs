@@ -1,6 +1,8 @@
 //! Which vCPU is loaded where, as KVM tells it: I9.
 
+use pmu::access::Outcome;
 use pmu::feature::PMUV3P1;
+use pmu::register::{Kind as Of, Register};
 
 use crate::counted::Handover;
 use crate::finding::{Invariant, Kind, Party};
@@ -8,12 +10,21 @@ use crate::guest::Trapped;
 use crate::window::Window;
 use crate::{At, Broken, Judge, note};
 
+/// Does a loaded vCPU have its registers on the CPU: a range of its own, or accesses that are executed?
+fn has_registers_on(at: &At<'_>) -> bool {
+    at.cpu.registers().second_range() != 0
+        || at.cpu.would(Register::of(Of::Pmccntr), 1, false) == Outcome::Executed
+}
+
 impl Judge {
     pub(crate) fn noted(&mut self, code: u32, a: u64, b: u64, at: &At<'_>) {
         let guest = self.guest(a as usize);
         match code {
             note::VCPU_LOAD => self.loads(a as usize, guest, at),
             note::VCPU_PUT => {
+                if let Some(guest) = guest.filter(|_| has_registers_on(at)) {
+                    self.guests[guest].last_on = Some(at.id);
+                }
                 self.hands_over(true, a as usize, at);
                 self.swap_begins(at);
                 if let Some(guest) = guest {
@@ -83,7 +94,6 @@ impl Judge {
         self.swap_begins(at);
         if let Some(guest) = guest {
             self.guests[guest].loaded = Some(at.id);
-            self.guests[guest].last_on = Some(at.id);
             self.guests[guest].leaving = false;
         }
     }

@@ -156,6 +156,13 @@ impl Judge {
         at: &At<'_>,
     ) {
         self.findings.premise(Invariant::I8);
+        if el == 0
+            && self.guests[guest].el0_is_beyond()
+            && self.findings.allows(Window::LaterPmu, true, false)
+        {
+            self.guests[guest].accessed_beyond(at.world, register, written);
+            return;
+        }
         if written.is_none() && matches!(register.kind(), Of::Pmceid0 | Of::Pmceid1 | Of::Pmmir) {
             self.identified(guest, register, value, at);
             return;
@@ -288,6 +295,9 @@ impl Judge {
             self.findings.allows(Window::AbsentCounter, true, lowest);
         } else if judged.outcome(register, el, write) == Outcome::Executed {
             let victim = Party::Guest(judged.context);
+            if el == 0 && judged.el0_is_beyond() && self.findings.allows(Window::LaterPmu, true, false) {
+                return;
+            }
             // It has the counter.
             let window = judged.counter(register).map(|_| Window::AbsentCounter);
             if window.is_some_and(|window| self.findings.allows(window, false, false)) {

@@ -36,6 +36,8 @@ pub enum Window {
     Identification,
     /// See [`WINDOWS`].
     TrappedWrite,
+    /// See [`WINDOWS`].
+    LaterPmu,
 }
 
 /// What a tolerance is.
@@ -54,7 +56,7 @@ pub struct Allowed {
 }
 
 /// All tolerances.
-pub const WINDOWS: [Allowed; 13] = [
+pub const WINDOWS: [Allowed; 14] = [
     Allowed {
         name: "unknown after reset",
         opened: "reset of the vCPU",
@@ -145,6 +147,13 @@ pub const WINDOWS: [Allowed; 13] = [
         closed: "KVM has done it, and goes back to the guest",
         allowed: "an interrupt of a condition that is true after the write, and was not before it",
         source: "interrupts are unmasked in handle_exit(): Linux arch/arm64/kvm/arm.c, kvm_arch_vcpu_ioctl_run()",
+    },
+    Allowed {
+        name: "bits of a later PMU",
+        opened: "the guest sets bits that are RES0 in its PMU and mean something in a later one: PMCR_EL0.FZO, PMUSERENR_EL0.UEN, IR and TID",
+        closed: "it has cleared them, and writes or reads the counter or its flag",
+        allowed: "the CPU does what they mean: counters freeze, EL0 may do more or less, its counters read as zero",
+        source: "KVM shows PMUv3p5 at most: Linux arch/arm64/kvm/sys_regs.c; Arm ARM, Glossary, RES0: software must not rely on it",
     },
 ];
 

@@ -400,20 +400,28 @@ fn a_lock_that_its_own_cpu_waits_for_is_never_released() {
 
 #[test]
 fn an_interrupt_is_another_vcpu_s_only_where_its_registers_have_been_last() {
-    for (on, migrates, kind) in [
-        (0, false, Kind::MisattributedInterrupt),
-        (0, true, Kind::SpuriousInterrupt),
-        (1, false, Kind::SpuriousInterrupt),
+    for (on, migrates, traps, kind) in [
+        (0, false, false, Kind::MisattributedInterrupt),
+        (0, true, false, Kind::SpuriousInterrupt),
+        (1, false, false, Kind::SpuriousInterrupt),
+        (0, false, true, Kind::SpuriousInterrupt), // a vPMU in memory
     ] {
         let mut machine = machine_of(2);
         loads_on(&mut machine, on, GUEST);
         counts_on(&mut machine, on, 0);
         machine.charge(on, 0, LEFT).expect("it exists");
         machine.set_running(on, if on == 0 { HOST } else { HOST_OF_1 }, 2, 0).expect("it exists");
+        if traps {
+            writes_on(&mut machine, on, By::Kvm, &[(Of::MdcrEl2, 4 | 1 << 6)]); // HPMN = N, TPM
+        }
         machine.note(on, note::VCPU_PUT, GUEST as u64, 0).expect("it exists");
         machine.note(on, note::VCPU_IS_PUT, GUEST as u64, 0).expect("it exists");
         if migrates {
             loads_on(&mut machine, 1 - on, GUEST);
+            let host = if on == 0 { HOST_OF_1 } else { HOST };
+            machine.set_running(1 - on, host, 2, 0).expect("it exists");
+            machine.note(1 - on, note::VCPU_PUT, GUEST as u64, 0).expect("it exists");
+            machine.note(1 - on, note::VCPU_IS_PUT, GUEST as u64, 0).expect("it exists");
         }
         loads_on(&mut machine, 0, OTHER);
         machine.mark(0, GUEST_PMU_IRQ, 0, 0).expect("it exists");

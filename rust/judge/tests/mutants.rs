@@ -212,6 +212,20 @@ const EDGES: &[Edge] = &[
         |board| board.gets(of(Of::Pmselr), 0x163),
     ),
     edge(
+        Window::LaterPmu,
+        (Invariant::I4, Kind::GuestRead),
+        |board| {
+            board.loads(GUEST, TRAPPED);
+            board.settles(pmcr::E | pmcr::LC);
+            board.sets(of(Of::Pmcr), pmcr::E | pmcr::LC | pmcr::FZO);
+            board.gets(Register::pmevcntr(1), 5);
+            board.gets(Register::pmevcntr(1), 9);
+            board.sets(of(Of::Pmcr), pmcr::E | pmcr::LC);
+            board.gets(Register::pmevcntr(1), 7);
+        },
+        |board| board.gets(Register::pmevcntr(1), 6),
+    ),
+    edge(
         Window::ShortCycles,
         (Invariant::I7, Kind::GuestRead),
         |board| {

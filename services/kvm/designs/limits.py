@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from services.core_pmus import core_pmus
-from services.experiment import CpuSpec, Experiment, SessionSpec
+from services.experiment import CpuSpec, Experiment, SessionSpec, StepSpec
 from services.kvm.declared import Declared, Victim, given_up
-from services.registers import PMUVER_P5
+from services.kvm.guest_pmu import OF_COUNTERS
+from services.registers import PMCR_C, PMCR_EL0, PMCR_P, PMUVER_P5
 
 
 def _host_sessions(experiment: Experiment) -> Iterator[SessionSpec]:
@@ -71,14 +72,25 @@ def waits_at_el1(experiment: Experiment) -> bool:
     return not experiment.traps_wfi and any(cpu.pmccntr_in_wfi for cpu in experiment.cpus)
 
 
+def _writes_a_counter(step: StepSpec) -> bool:
+    if step.action != "msr":
+        return False
+    return step.register in OF_COUNTERS or (step.register == PMCR_EL0 and bool(step.value & (PMCR_P | PMCR_C)))
+
+
 def writes_running_counters(experiment: Experiment) -> bool:
-    """May a guest write a counter that counts? Linux never does."""
-    return bool(experiment.steps)
+    """May a guest write a counter that counts, or its type, or reset it? Linux stops it before."""
+    return not experiment.linux_guests or any(map(_writes_a_counter, experiment.steps))
 
 
 def sets_registers(experiment: Experiment) -> bool:
     """May a VMM set the registers of a vCPU that has run? One that restores a VM does so before."""
-    return any(step.action == "set_one_reg" for step in experiment.steps)
+    return not experiment.linux_guests or any(step.action == "set_one_reg" for step in experiment.steps)
+
+
+def takes_sides_beside_writes(experiment: Experiment) -> bool:
+    """Both: has the host such events, and may a guest write such counters?"""
+    return takes_sides(experiment) and writes_running_counters(experiment)
 
 
 LIMITS: tuple[Declared, ...] = (
@@ -120,6 +132,14 @@ LIMITS: tuple[Declared, ...] = (
         "the value that is set (up to Linux 6.14), and another type is not theirs",
         ("I4", "I5", "I7", "I11"),
         sets_registers,
+    ),
+    # perf_event_create_kernel_counter() has ctx_resched() program the host's events as for the host.
+    *given_up(
+        Victim.HOST,
+        "a write of a counter that counts has its event made anew, after which events of the host's that count EL0 of "
+        "one side count that of the other up to the next vcpu_load",
+        ("I3",),
+        takes_sides_beside_writes,
     ),
     # armv8pmu_get_event_idx() keeps CPU_CYCLES off PMCCNTR_EL0 there.
     *given_up(

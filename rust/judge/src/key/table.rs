@@ -222,7 +222,14 @@ pub(super) const TABLE: &[Fields] = &[
     ),
     (
         "Written",
-        &[("types", In, JUDGED), ("pmcr", In, JUDGED), ("select", In, JUDGED), ("user_pmcr", In, JUDGED)],
+        &[
+            ("types", In, JUDGED),
+            ("pmcr", In, JUDGED),
+            ("select", In, JUDGED),
+            ("userenr", In, JUDGED),
+            ("beyond", In, JUDGED),
+            ("user_pmcr", In, JUDGED),
+        ],
     ),
     (
         "Trapped",

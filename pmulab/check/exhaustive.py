@@ -1,0 +1,149 @@
+"""Every state of a world that a deck's actions lead to, level by level, up to a depth.
+
+A state that has been met before, by its key, is not gone on from. What comes amid a step comes before each operation
+that KVM has there, on as many steps of a path as the bound on interruptions allows. States are kept as they are saved;
+one in which a vCPU is preempted amid a handler is no data, and is come to again from the last one that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pmulab.check.coverage import Coverage
+from pmulab.check.key import Key
+from pmulab.check.play import Move, Moves, Path, Play, Stock
+from pmulab.check.shrink import text
+from pmulab.check.walks import Found
+from services.state import Saved
+
+MOST = 30_000  # states of a level, of some 40 KB each: more are not gone on from
+FAR = 1 << 20  # an operation that no step has
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """One of a level."""
+
+    kept: Saved  # a state that it is come to from
+    key: int  # of that
+    since: Path  # by these
+    path: Path  # all of them, without the opening
+    left: int  # interruptions
+
+
+@dataclass(slots=True)
+class Exhaustive:
+    """The states of one world and deck under one design."""
+
+    stock: Stock
+    play: Play
+    root: Saved
+    coverage: Coverage
+    interruptions: int  # on one path, at most
+    depth: int = 0  # up to which it is complete
+    closed: bool = False  # there are no further states
+    full: bool = False  # there are more states than are gone on from, or it has become too late
+    states: int = 1
+    transitions: int = 0
+    levels: list[int] = field(default_factory=list)  # new states of each
+    _seen: dict[int, int] = field(default_factory=dict)  # by key, the interruptions that were left
+    _level: list[_State] = field(default_factory=list)
+
+    _last: bool = False
+    _new: int = 0  # states of the level that is come to
+    _key: Key = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.play.restore(self.root)
+        left = self.interruptions if self.stock.deck.amid else 0
+        self._key = Key(self.play)
+        key = self._key.of()
+        self._seen[key] = left
+        self._level.append(_State(self.root, key, (), (), left))
+
+    async def next_level(self, late: Callable[[], bool], *, last: bool) -> list[Found]:
+        """Go one step further from each state, unless it becomes too late; what counts of what is found. States of the
+        `last` level are counted, and not kept. Raises SimulationError."""
+        level, self._level = self._level, []
+        self._last, self._new = last, 0
+        found: list[Found] = []
+        for state in level:
+            if late():
+                self.full = True
+                break
+            found += await self._from(state)
+        self.coverage.used(self.play)
+        self.levels.append(self._new)
+        self.states += self._new
+        self.depth += not self.full
+        self.closed = not (self._new or self.full)
+        if len(self._level) > MOST:
+            self.full = True
+        return found
+
+    async def _from(self, state: _State) -> list[Found]:
+        """From one state, by each action that is possible there."""
+        found: list[Found] = []
+        there = False
+        for action in self.stock.actions:
+            there = there or await self._come_to(state)
+            if not await self.play.act((action,)):
+                continue
+            there = False
+            found += self._arrived(state, (action,), state.left)
+            if state.left:
+                for moves in await self._amid(state, action):
+                    await self._come_to(state)
+                    if await self.play.act(moves):
+                        found += self._arrived(state, moves, state.left - 1)
+        return found
+
+    async def _come_to(self, state: _State) -> bool:
+        self.play.restore(state.kept)
+        for moves in state.since:
+            await self.play.act(moves)
+        for _ in self.play.found():
+            pass  # when it was come to first
+        return True
+
+    async def _amid(self, state: _State, action: Move) -> list[Moves]:
+        """The action with whatever may come amid it, before each of its operations."""
+        found: list[Moves] = []
+        for move in self.stock.actions:
+            if move.may_come_amid:
+                await self._come_to(state)
+                if await self.play.act((move.at(FAR), action)):
+                    operations = int(self.play.given[0].get("operations", 0)) if self.play.given else 0
+                    found += [(move.at(operation), action) for operation in range(operations)]
+        return found
+
+    def _arrived(self, state: _State, moves: Moves, left: int) -> list[Found]:
+        """Keep the state that this has led to, if it is a new one; what counts of what was found on the way."""
+        self.transitions += 1
+        play = self.play
+        path = (*state.path, moves)
+        self.coverage.new(play, moves)
+        found = [Found((*self._opening(), *path), one) for one in play.found() if one.counts]
+        if play.over:
+            return found
+        if play.simulation.entered:
+            since = (*state.since, moves)
+            if self._is_new(hash((state.key, text(since))), left) and not self._last:
+                self._level.append(_State(state.kept, state.key, since, path, left))
+            return found
+        key = self._key.of()
+        if self._is_new(key, left) and not self._last:
+            self._level.append(_State(play.save(), key, (), path, left))
+        return found
+
+    def _is_new(self, key: int, left: int) -> bool:
+        """Has it not been met before, with as many interruptions left?"""
+        if self._seen.get(key, -1) >= left:
+            return False
+        self._seen[key] = left
+        self._new += 1
+        return True
+
+    def _opening(self) -> Path:
+        return tuple((move,) for move in self.stock.opening)

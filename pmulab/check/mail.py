@@ -1,0 +1,132 @@
+"""How a search reads: each finding as a mail to a list would have it, and what was covered."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pmulab.check.coverage import GOALS
+from pmulab.check.finding import Finding, rows
+from pmulab.check.job import Searched
+from pmulab.columns import WIDTH, align
+from services.judge.invariants import INVARIANTS
+
+
+def mail(finding: Finding) -> str:
+    """One finding."""
+    found, shortest = finding.violation, finding.shortest
+    invariant = INVARIANTS[found.invariant]
+    length = f"{len(shortest.steps)} steps, made of {shortest.length} actions, after {shortest.after:,}"
+    lines = [
+        f"{found.invariant} {found.kind}: {found.broken}",
+        f"  {finding.design}, {shortest.world.what}; {length}",
+        "",
+        *(f"  {line}" for line in align([*rows(finding)], left=9).splitlines()),
+        "",
+        *_wrapped("why", f"{invariant.claim}. {_compared(finding)}"),
+        *_wrapped("window", "none was open" if found.window is None else f"beyond {found.window!r}"),
+        *_wrapped("seen", f"pCPU {found.cpu}, cycle {found.cycle:,}; victim {found.victim}, other party {found.other}"),
+        *_counted(finding),
+        *_wrapped("decks", ", ".join(finding.decks)),
+        *_wrapped("not it", "each step is needed: without any one of them it is gone"),
+        *_wrapped("replay", f"pmulab run {finding.file} --why   (digest {finding.digest[:12]})"),
+    ]
+    return "\n".join(lines)
+
+
+def _compared(finding: Finding) -> str:
+    found = finding.violation
+    register = f"{found.register}: " if found.register else ""
+    return f"{register}{found.compared}." if found.compared else ""
+
+
+def _counted(finding: Finding) -> Iterator[str]:
+    for one in finding.violation.counted:
+        after = f" after {one.after}" if one.after else ""
+        yield from _wrapped("counted", f"{one.party} was counted in it for {one.cycles:,} cycles{after}")
+
+
+def _wrapped(head: str, text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=f"  {head:<8}", subsequent_indent=" " * 10)
+
+
+def summary(design: str, searched: Sequence[Searched], findings: int) -> str:
+    """What was searched under one design, and what not."""
+    done, refused = [one for one in searched if not one.refused], [one for one in searched if one.refused]
+    table = [["deck", "world", "states", "transitions", "depth", "walks", "actions", "s"]]
+    for one in done:
+        job = one.job
+        depth = f"{one.depth}{', all' if one.closed else ''}"
+        exhaustive = [f"{one.states:,}", f"{one.transitions:,}", depth]
+        walks = [f"{one.walks:,}", f"{one.actions:,}", f"{one.seconds:.1f}"]
+        table.append([job.deck.name, job.world.name, *exhaustive, *walks])
+    actions, seconds = sum(one.transitions + one.actions for one in done), sum(one.seconds for one in done)
+    states = f"{sum(one.states for one in done):,} states"
+    rate = f", {actions / seconds:,.0f} a second and core" if seconds else ""
+    lines = [
+        f"{design}: {findings or 'nothing'} found; {states}, {actions:,} actions{rate}",
+        align(table, left=2),
+        *(f"{one.job.deck.name} in {one.job.world.name}: cannot be had: {one.refused}" for one in refused),
+        *_covered(done),
+    ]
+    return "\n".join(lines)
+
+
+def _covered(done: Sequence[Searched]) -> Iterator[str]:
+    """What "nothing found" rests on: what was not exercised is named first."""
+    premises: Counter[str] = Counter()
+    windows: Counter[str] = Counter()
+    goals: set[str] = set()
+    for one in done:
+        premises.update(one.coverage.premises)
+        windows.update(one.coverage.windows)
+        goals |= one.coverage.goals
+    missing = [name for name in INVARIANTS if not premises[name]]
+    if missing:
+        yield from _listed("not exercised", missing)
+    not_reached = [name for name in GOALS if name not in goals]
+    if not_reached:
+        yield from _listed("not reached", not_reached)
+    unused = [name for name, count in windows.items() if not count]
+    if unused:
+        yield from _listed("windows not used", unused)
+    yield from _listed("premises met", [f"{name} {premises[name]:,}" for name in INVARIANTS if premises[name]])
+    walked = [one for one in done if one.actions]
+    if walked:
+        most = max(walked, key=lambda one: one.coverage.unseen())
+        where = f"{most.job.deck.name} in {most.job.world.name}"
+        yield f"an action more comes to something new with a chance of at most {most.coverage.unseen():.2%} ({where})"
+
+
+def _listed(head: str, names: Sequence[str]) -> list[str]:
+    return textwrap.wrap(f"{head}: {', '.join(names)}", WIDTH, subsequent_indent="  ")
+
+
+def as_json(design: str, searched: Sequence[Searched], findings: Sequence[Finding]) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "design": design,
+        "findings": [one.as_json() for one in findings],
+        "decks": [
+            {
+                "deck": one.job.deck.name,
+                "world": one.job.world.name,
+                "refused": one.refused,
+                "states": one.states,
+                "transitions": one.transitions,
+                "levels": one.levels,
+                "depth": one.depth,
+                "closed": one.closed,
+                "walks": one.walks,
+                "actions": one.actions,
+                "seconds": one.seconds,
+                "premises": one.coverage.premises,
+                "windows": one.coverage.windows,
+                "goals": sorted(one.coverage.goals),
+                "unseen": one.coverage.unseen(),
+            }
+            for one in searched
+        ],
+    }

@@ -1,0 +1,126 @@
+"""Random walks through a world: long ones, beyond the depth to which it is searched exhaustively.
+
+What happens in a walk follows from its seed alone. Which actions a walk takes, and how often each, is drawn anew for
+each: a defect that needs four of them survives in most walks that leave one out, and one that another action hides
+survives in those that leave out none. A walk that has come to something new is kept up to there, and others go on from
+it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from pmulab.check.coverage import Coverage
+from pmulab.check.play import Move, Moves, Path, Play, Stock
+from pmulab.errors import SearchError
+from services.result import Violation
+from services.state import Saved
+
+LENGTH = 40  # actions, at most
+TWICE = 16  # every so many walks, one is run twice
+OPERATIONS = 48  # of KVM's, before one of which something comes amid a step
+_TRIES = 10  # for each action: most that are drawn are not possible where few vCPUs run
+_KEPT = 64  # walks that others go on from
+_SHARES = (1.0, 1.0, 0.75, 0.5)  # of the actions, in one walk
+_WEIGHTS = (1, 1, 2, 4, 8)
+_RARE = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A violation, at the end of a path from the boot."""
+
+    path: Path
+    violation: Violation
+
+
+@dataclass(slots=True)
+class Walks:
+    """Those of one world and deck under one design."""
+
+    stock: Stock
+    play: Play
+    root: Saved  # the world behind the deck's opening
+    seed: str
+    coverage: Coverage
+    actions: int = 0  # that were possible
+    tried: int = 0
+    walks: int = 0
+    corpus: list[Path] = field(default_factory=list)  # without the opening
+
+    async def walk(self, number: int) -> list[Found]:
+        """The walk of that number; what counts of what it finds. Raises SimulationError, SearchError."""
+        found, path = await self._walk(number)
+        if number % TWICE == 0 and not self.play.simulation.entered:
+            before = self.play.save()
+            if await self._again(path) != before:
+                raise SearchError(
+                    f"walk {number} of deck {self.stock.deck.name} in world {self.stock.world.name} came to another "
+                    "state when it was run again: the simulation is not deterministic"
+                )
+        return found
+
+    async def _walk(self, number: int) -> tuple[list[Found], Path]:
+        rng = random.Random(f"{self.seed} {self.stock.deck.name} {self.stock.world.name} {number}")
+        draws = _Draws(rng, self.stock)
+        play = self.play
+        play.restore(self.root)
+        path = [moves for moves in self._prefix(rng) if await play.act(moves)]
+        for _ in play.found():
+            pass  # by the walk that this one goes on from
+        found: list[Found] = []
+        end = len(path) + LENGTH
+        for _ in range(_TRIES * LENGTH):
+            if len(path) == end or play.over:
+                break
+            self.tried += 1
+            moves = draws.next()
+            if not await play.act(moves):
+                continue
+            self.actions += 1
+            path.append(moves)
+            if self.coverage.new(play, moves) and len(self.corpus) < _KEPT:
+                self.corpus.append(tuple(path))
+            found += (Found((*self._opening(), *path), one) for one in play.found() if one.counts)
+        self.walks += 1
+        self.coverage.used(play)
+        return found, tuple(path)
+
+    def _prefix(self, rng: random.Random) -> Path:
+        return rng.choice(self.corpus) if self.corpus and rng.random() < 0.5 else ()
+
+    def _opening(self) -> Iterator[Moves]:
+        return ((move,) for move in self.stock.opening)
+
+    async def _again(self, path: Path) -> Saved:
+        self.play.restore(self.root)
+        for moves in path:
+            await self.play.act(moves)
+        for _ in self.play.found():
+            pass
+        return self.play.save()
+
+
+class _Draws:
+    """What a walk does next."""
+
+    def __init__(self, rng: random.Random, stock: Stock) -> None:
+        self.rng = rng
+        share = rng.choice(_SHARES)
+        self.actions = [move for move in stock.actions if rng.random() < share] or list(stock.actions)
+        rare = _RARE if stock.deck.every_register else 1  # what is no access, among hundreds of them
+        self.weights = list(
+            accumulate(rng.choice(_WEIGHTS) * (1 if "register" in move.step else rare) for move in self.actions)
+        )
+        self.amid: Sequence[Move] = [move for move in self.actions if move.may_come_amid] if stock.deck.amid else ()
+        self.often = rng.choice((0.1, 0.3, 0.5))
+
+    def next(self) -> Moves:
+        rng = self.rng
+        (move,) = rng.choices(self.actions, cum_weights=self.weights)
+        if self.amid and rng.random() < self.often:
+            return (rng.choice(self.amid).at(rng.randrange(OPERATIONS)), move)
+        return (move,)

@@ -1,0 +1,16 @@
+"""A part of a search, as tests have it."""
+
+from __future__ import annotations
+
+import trio
+
+from pmulab.check.job import Job, Searched, search
+from pmulab.check.worlds import decks, worlds
+
+
+def job(design: str, deck: str, world: str, *, depth: int = 0, walks: int = 20, seed: int = 1) -> Job:
+    return Job(design, worlds()[world], decks()[deck], depth, 1, walks, seed, None)
+
+
+def searched(design: str, deck: str, world: str, *, depth: int = 0, walks: int = 20, seed: int = 1) -> Searched:
+    return trio.run(search, job(design, deck, world, depth=depth, walks=walks, seed=seed))
