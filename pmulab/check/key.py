@@ -167,7 +167,8 @@ def _linked(of: Any) -> str:
     """Which of those that there are: by rank where ids are new ones each time."""
     origin, arguments = typing.get_origin(of), typing.get_args(of)
     if origin is list:
-        return _each(_linked(arguments[0]), "one in $")
+        there = _not_none(arguments[0])
+        return _each(_linked(there), "one in $" if there is arguments[0] else "one in $ if one is not None")
     if origin is dict:
         return _each(f"(key, {_linked(arguments[1])})", "key, one in $.items()")
     target = _not_none(of)

@@ -163,8 +163,8 @@ fn put_ids(form: &mut Form, events: &Events) {
     for cpu in &events.cpus {
         let OnCpu { events: on, full, turn, .. } = cpu;
         form.field("full", (full == turn).into());
-        for id in on {
-            form.field("on", id.map_or(NONE, |id| rank(events, id)));
+        for (n, id) in on.iter().enumerate().filter_map(|(n, id)| Some((n, (*id)?))) {
+            form.field("on", (n as u64) << 32 | rank(events, id) & 0xffff_ffff);
         }
     }
 }
