@@ -81,3 +81,24 @@ async def test_an_event_is_restored_that_has_the_id_of_another_which_is_open() -
     perf = play.embedded.host.perf
     assert perf is not None
     assert all(event.hw.attr == event.attr for event in perf.events.values())
+
+
+async def test_whoever_asks_for_keys_changes_nothing() -> None:
+    """The judge is brought up to now by that, and finds the same."""
+    ends = []
+    for keyed in (False, True):
+        play = await opened("squeeze", design="partitioned-v8")
+        key = Key(play)
+        for words in (
+            ("vm0/0", "switch"),
+            ("PMCR_EL0",),
+            ("vm0/0", "run"),
+            ("perf_open", "pinned"),
+            ("perf_read", "many"),
+        ):
+            await act(play, action(play, *words))
+            if keyed:
+                key.of()
+        machine = play.simulation.board.machine
+        ends.append((machine.digest(), machine.judgement()))
+    assert ends[0] == ends[1]
