@@ -418,9 +418,8 @@ class Machine:
 
         `guests`: by a vCPU's context, each counter with its value in memory, and the id of the host's event whose count
         comes on top of it, or 2^64 - 1. `events`: of the host's, by id: count, what the counter read when it was last
-        read if it is on one, the bits that it counts, (time_enabled, time_running). `chosen`: the values that counters are
-        given. Raises ValueError for a field of
-        the state of which nobody has said whether it is in the key.
+        read if it is on one, the bits that it counts, (time_enabled, time_running). `chosen`: the values that counters
+        are given. Raises ValueError for a field of the state of which nobody has said whether it is in the key.
         """
     def key_parts(
         self,

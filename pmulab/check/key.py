@@ -1,14 +1,15 @@
 """The canonical key of a world in motion: 64 bits by which states are told apart whose futures differ.
 
-Clocks, tallies and results are not in it, and of a counter no more than how far it is from its wrap, and its error: what
-it has more than the judge's ideal of its owner has, which is 0 in a correct state. `key.toml` says of each field of each
-state dataclass whether it is in, and why; the state of the machine and of the judge has a table of its own
+Clocks, tallies and results are not in it, and of a counter no more than how far it is from its wrap and its error: what
+it has more than the judge's ideal of its owner, which is 0 in a correct state. `key.toml` says of each field of each
+state dataclass whether it is in, and why; the machine's state and the judge's have a table of their own
 (rust/judge/src/key/table.rs).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import marshal
 import tomllib
 import types
@@ -58,8 +59,8 @@ def table() -> Mapping[str, Mapping[str, Row]]:
 
 
 def row_of(kind: type, field: str) -> Row:
-    """The row of a field that a state dataclass has. What a design of others' adds to one is in. Raises UnnamedField."""
-    declaring = next(one for one in kind.__mro__ if field in one.__dict__.get("__annotations__", ()))
+    """The row of a field of a state dataclass. What a design of others' adds is in. Raises UnnamedField."""
+    declaring = next(one for one in kind.__mro__ if field in inspect.get_annotations(one))
     row = table().get(declaring.__name__, {}).get(field)
     if row is None:
         if declaring.__module__.startswith("services."):
@@ -116,6 +117,10 @@ def _code(how: str, of: Any, *, linked: bool) -> str:
             return _linked(of) if linked else _value(of)
         case "due":
             return _due(of)
+        case "now":
+            return "($ <= now)"
+        case "coming":
+            return "[*[one.id for one in s.waiting], *[who for _, who in s.arrivals]]"
         case "begun":
             return "($ >= 0)"
         case "below":
@@ -143,9 +148,9 @@ def _value(of: Any) -> str:
         return code if code == "$" else f"(None if $ is None else {code})"
     if origin is list or (origin is tuple and arguments[-1] is Ellipsis):
         code = _value(arguments[0])
-        return "$" if code == "$" else f"[{code.replace('$', 'one')} for one in $]"
+        return "$" if code == "$" else _each(code, "one in $")
     if origin is dict:
-        return f"[(key, {_value(arguments[1]).replace('$', 'one')}) for key, one in sorted($.items())]"
+        return _each(f"(key, {_value(arguments[1])})", "key, one in sorted($.items())")
     return "sorted($)" if origin is set else "$"
 
 
@@ -154,21 +159,26 @@ def _due(of: Any) -> str:
         case None:
             return _DUE
         case origin if origin is dict:
-            return f"[(key, {_DUE.replace('$', 'one')}) for key, one in sorted($.items())]"
-    return f"[({_DUE.replace('$', 'one')}, what) for one, what in $]"
+            return _each(f"(key, {_DUE})", "key, one in sorted($.items())")
+    return _each(f"({_DUE}, what)", "one, what in $")
 
 
 def _linked(of: Any) -> str:
     """Which of those that there are: by rank where ids are new ones each time."""
     origin, arguments = typing.get_origin(of), typing.get_args(of)
     if origin is list:
-        return f"[{_linked(arguments[0]).replace('$', 'one')} for one in $]"
+        return _each(_linked(arguments[0]), "one in $")
     if origin is dict:
-        return f"[(key, {_linked(arguments[1]).replace('$', 'one')}) for key, one in $.items()]"
+        return _each(f"(key, {_linked(arguments[1])})", "key, one in $.items()")
     target = _not_none(of)
     ranks = _RANKED.get(target)
     code = f"{ranks}[$.id]" if ranks else "$.id"
     return code if target is of else f"(None if $ is None else {code})"
+
+
+def _each(code: str, each: str) -> str:
+    """Of each `one`; most that there are are empty."""
+    return f"($ and [{code.replace('$', 'one')} for {each}])"
 
 
 def _not_none(kind: Any) -> Any:
@@ -185,6 +195,10 @@ def stable(value: object) -> bytes:
         known = _kept[id(value)] = value, blake2b(repr(value).encode(), digest_size=8).digest()
     return known[1]
 
+
+# The parts of a form, in order; the host's are the last one of KVM's.
+_OF_KVM = ("sessions", "over", "board", "pcpus", "vcpus", "readers", "requests", "script")
+_OF_HOST = ("host", "handles", "shared", "events", "buffers", "leaders", "followers", "contexts", "cpus")
 
 _tuples, _dicts = _ByType(named=False), _ByType(named=True)
 
@@ -209,7 +223,11 @@ class Key:
 
     def parts(self) -> dict[str, object]:
         """All that is in it, by name: to tell in what two differ."""
-        found = dict(_flat("", self._form(_dicts)))
+        form = self._form(_dicts)
+        found: dict[str, object] = {}
+        for names_of, parts in ((_OF_KVM, form), (_OF_HOST, form[-1])):
+            for name, part in zip(names_of, parts, strict=False):
+                found |= dict(_flat(name, part))
         times: dict[str, int] = {}
         for name, value in self.machine.key_parts(self._guests(), self._events(), self.chosen):
             times[name] = times.get(name, -1) + 1

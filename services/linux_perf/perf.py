@@ -272,9 +272,13 @@ class Perf:
         attr = as_frozen(EventAttr, saved["attr"])
         kernel_counter = saved["handle"] >= 0
         known = self.shared.events.get(saved["id"])
-        if known is not None and known.is_kvm == kernel_counter and known.attr == attr:
-            if attr.software or known.hw.pmu == saved["pmu"]:
-                return known
+        if known is not None and known.is_kvm == kernel_counter and _counts(known, attr, saved["pmu"]):
+            return known
         pmu = self.cpus[0].pmu if attr.software else self.driver(saved["pmu"])
         hw = pmu.hw_kernel_counter(attr.event, attr.kernel_flags()) if kernel_counter else pmu.hw_event(attr)
         return PerfEvent(saved["id"], attr, hw, saved["handle"])
+
+
+def _counts(event: PerfEvent, attr: EventAttr, pmu: int) -> bool:
+    """Does an event count this? A software event's group may have moved to another PMU since."""
+    return (event.attr is attr or event.attr == attr) and (attr.software or event.hw.pmu == pmu)

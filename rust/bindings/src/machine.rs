@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use judge::key::{self, Copies, PerfEvent};
+use judge::key::{self, Copies, Kept, PerfEvent};
 use judge::{Judge, VcpuSetup};
 use pmu::cpu::Whose;
 use pmu::feature::Features;
@@ -20,9 +20,6 @@ use crate::stop::Stop;
 pub struct Machine {
     inner: pmu::machine::Machine<(Option<Recorder>, Option<Judge>)>,
 }
-
-/// A vCPU's context, and each counter with its value in memory and the event that counts on top, or [`key::NONE`].
-type KeptCounters = (usize, Vec<(usize, u64, u64)>);
 
 /// An event's id, count, what its counter read last, its bits, and its times.
 type KeptEvent = (u64, u64, Option<u64>, u64, (u64, u64));
@@ -418,7 +415,7 @@ impl Machine {
     fn key(
         &mut self,
         extra: &[u8],
-        guests: Vec<KeptCounters>,
+        guests: Vec<Kept>,
         events: Vec<KeptEvent>,
         chosen: Vec<u64>,
     ) -> PyResult<u64> {
@@ -430,7 +427,7 @@ impl Machine {
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts sequences into vectors")]
     fn key_parts(
         &mut self,
-        guests: Vec<KeptCounters>,
+        guests: Vec<Kept>,
         events: Vec<KeptEvent>,
         chosen: Vec<u64>,
     ) -> PyResult<Vec<(String, u64)>> {

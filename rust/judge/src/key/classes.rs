@@ -40,12 +40,15 @@ pub struct PerfEvent {
     pub times: (u64, u64),
 }
 
+/// Of a vCPU by its context: each counter with its value in memory, and the id of the event whose count comes on top, or
+/// [`NONE`].
+pub type Kept = (usize, Vec<(usize, u64, u64)>);
+
 /// What is known of counters elsewhere: in KVM's memory, and in the host's perf.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Copies<'a> {
-    /// Of a vCPU by its context: each counter with its value in memory, and the id of the event whose count comes on top,
-    /// or [`NONE`].
-    pub guests: &'a [(usize, Vec<(usize, u64, u64)>)],
+    /// In memory.
+    pub guests: &'a [Kept],
     /// Open events, by their ids.
     pub events: &'a [PerfEvent],
     /// The values that actions give to counters.

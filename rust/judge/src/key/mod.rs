@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::Judge;
 
-pub use classes::{Copies, NONE, PerfEvent};
+pub use classes::{Copies, Kept, NONE, PerfEvent};
 pub use walk::Unnamed;
 
 use walk::Walk;
@@ -23,19 +23,42 @@ const SEED: u64 = 0x706d_756c_6162;
 /// A machine with its observers.
 pub type Observed = Machine<(Option<Recorder>, Option<Judge>)>;
 
-/// The canonical form of a state: words, and if they are asked for the name of each.
+/// The canonical form of a state, and if they are asked for its words with the name of each.
 #[derive(Default)]
 struct Form {
     bytes: Vec<u8>,
-    named: Option<(Vec<&'static str>, Vec<String>)>,
+    named: Option<Named>,
+}
+
+/// Where the walk is, and what it has come to.
+#[derive(Default)]
+struct Named {
+    path: Vec<&'static str>,
+    words: Vec<(String, u64)>,
 }
 
 impl Form {
     #[inline]
     fn put(&mut self, word: u64) {
         self.bytes.extend_from_slice(&word.to_le_bytes());
-        if let Some((path, names)) = &mut self.named {
-            names.push(path.join("."));
+        if self.named.is_some() {
+            self.name(word);
+        }
+    }
+
+    /// One of few.
+    #[inline]
+    fn put_small(&mut self, number: u8) {
+        self.bytes.push(number);
+        if self.named.is_some() {
+            self.name(number.into());
+        }
+    }
+
+    #[cold]
+    fn name(&mut self, word: u64) {
+        if let Some(Named { path, words }) = &mut self.named {
+            words.push((path.join("."), word));
         }
     }
 
@@ -57,15 +80,15 @@ impl Form {
 
     #[inline]
     fn enter(&mut self, name: &'static str) {
-        if let Some((path, _)) = &mut self.named {
-            path.push(name);
+        if let Some(named) = &mut self.named {
+            named.path.push(name);
         }
     }
 
     #[inline]
     fn leave(&mut self) {
-        if let Some((path, _)) = &mut self.named {
-            path.pop();
+        if let Some(named) = &mut self.named {
+            named.path.pop();
         }
     }
 
@@ -95,11 +118,9 @@ pub fn key(machine: &mut Observed, extra: &[u8], copies: &Copies<'_>) -> Result<
 /// # Errors
 /// The table does not name a field.
 pub fn parts(machine: &mut Observed, copies: &Copies<'_>) -> Result<Vec<(String, u64)>, Unnamed> {
-    let mut form = Form { bytes: Vec::new(), named: Some((Vec::new(), Vec::new())) };
+    let mut form = Form { bytes: Vec::new(), named: Some(Named::default()) };
     form.of(machine, copies)?;
-    let (_, names) = form.named.unwrap_or_default();
-    let words = form.bytes.chunks_exact(8).map(|word| word.try_into().map_or(0, u64::from_le_bytes));
-    Ok(names.into_iter().zip(words).collect())
+    Ok(form.named.unwrap_or_default().words)
 }
 
 #[cfg(test)]

@@ -127,8 +127,17 @@ impl<'a, 'b> ser::Serializer for &'a mut Walk<'b> {
     type SerializeStructVariant = ser::Impossible<(), Unnamed>;
 
     words! {
-        serialize_bool: bool, serialize_u8: u8, serialize_u16: u16, serialize_u32: u32, serialize_u64: u64,
+        serialize_u16: u16, serialize_u32: u32, serialize_u64: u64,
         serialize_char: char
+    }
+
+    fn serialize_bool(self, value: bool) -> Done {
+        self.serialize_u8(value.into())
+    }
+
+    fn serialize_u8(self, value: u8) -> Done {
+        self.form.put_small(value);
+        Ok(())
     }
 
     fn serialize_u128(self, value: u128) -> Done {
@@ -171,11 +180,11 @@ impl<'a, 'b> ser::Serializer for &'a mut Walk<'b> {
     }
 
     fn serialize_none(self) -> Done {
-        self.serialize_u64(0)
+        self.serialize_u8(0)
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Done {
-        self.form.put(1);
+        self.form.put_small(1);
         value.serialize(self)
     }
 
@@ -188,7 +197,8 @@ impl<'a, 'b> ser::Serializer for &'a mut Walk<'b> {
     }
 
     fn serialize_unit_variant(self, _: &'static str, index: u32, _: &'static str) -> Done {
-        self.serialize_u32(index)
+        self.form.put_small(index as u8);
+        Ok(())
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(self, name: &'static str, value: &T) -> Done {
@@ -202,7 +212,7 @@ impl<'a, 'b> ser::Serializer for &'a mut Walk<'b> {
         _: &'static str,
         value: &T,
     ) -> Done {
-        self.form.put(index.into());
+        self.form.put_small(index as u8);
         value.serialize(self)
     }
 
@@ -226,7 +236,7 @@ impl<'a, 'b> ser::Serializer for &'a mut Walk<'b> {
         _: &'static str,
         _: usize,
     ) -> Result<Self, Unnamed> {
-        self.form.put(index.into());
+        self.form.put_small(index as u8);
         Ok(self)
     }
 
