@@ -182,13 +182,13 @@ AMID: Final = {
 }
 
 
-def amid(name: str, coming: str, also: str = "") -> Transition:
+def amid(name: str, coming: str, before: str = "") -> Transition:
     """Something comes amid what is named, in which KVM's operations are counted; then the guest counts 22, and the host
-    1000 alone."""
+    1000 alone, by its session `own`."""
     of = AMID[name]
     return Transition(
         f"""
-        {OPEN}
+        {before}
         {of.before}
         {coming}
         {of.step}
@@ -202,7 +202,6 @@ def amid(name: str, coming: str, also: str = "") -> Transition:
         vm0/0 switch
         {read("vm0/0", 2)}
         {OWN}
-        {also}
         """,
         guests=of.guests,
         pcpus=of.pcpus,
@@ -211,7 +210,12 @@ def amid(name: str, coming: str, also: str = "") -> Transition:
 
 def preempted(name: str, at: int) -> Transition:
     """The vCPU is to be preempted before operation `at` of KVM's for it."""
-    return amid(name, f"{AMID[name].whose} preempt at={at}\n")
+    return amid(name, f"{AMID[name].whose} preempt at={at}\n", OPEN)
+
+
+def first_event(name: str, at: int) -> Transition:
+    """The first event of the host arrives before operation `at` of KVM's there."""
+    return amid(name, f"{OPEN.strip()} at={at}\n")
 
 
 MIGRATION = Transition(
