@@ -142,6 +142,7 @@ class Amid:
     whose: str = "vm0/0"  # vCPU's operations they are
 
 
+AT_EL2 = GROUP.replace(":uH", ":H")  # where the host counts amid KVM's operations, too
 AMID: Final = {
     "load": Amid(COUNTED, "vm0/0 switch\n"),
     "access": Amid(f"{STOPPED}\nvm0/0 switch\n", "vm0/0 mrs register=PMEVTYPER1_EL0\n"),
@@ -154,9 +155,9 @@ AMID: Final = {
         "vm0/0 switch\nvm0/0 preempt\nvm0/0 migrate pcpu=0\n",
         pcpus=2,
     ),
-    "squeeze": Amid(f"{GROUP}\n{COUNTED}", "vm0/0 switch\n"),
-    "squeeze-by-access": Amid(f"{GROUP}\n{STOPPED}\nvm0/0 switch\n", "vm0/0 mrs register=PMEVCNTR1_EL0\n"),
-    "release": Amid(f"{GROUP}\n{COUNTED}\nvm0/0 switch\n", "vm0/0 preempt\n"),
+    "squeeze": Amid(f"{AT_EL2}\n{COUNTED}", "vm0/0 switch\n"),
+    "squeeze-by-access": Amid(f"{AT_EL2}\n{STOPPED}\nvm0/0 switch\n", "vm0/0 mrs register=PMEVCNTR1_EL0\n"),
+    "release": Amid(f"{AT_EL2}\n{COUNTED}\nvm0/0 switch\n", "vm0/0 preempt\n"),
     "arrival": Amid(f"{COUNTED}\nvm0/0 switch\n", "host perf_open name=late events=branches:uH\n"),
     "close": Amid(
         f"host perf_open name=watchdog events=branches:DH\n{COUNTED}\nvm0/0 switch\n", "host perf_close name=watchdog\n"
