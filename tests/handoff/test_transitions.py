@@ -200,6 +200,23 @@ async def test_events_that_a_guest_squeezes_out_say_so_and_come_back_when_it_is_
 
 
 @pytest.mark.parametrize("design", DESIGNS)
+async def test_for_pinned_events_somebody_goes_without_and_only_as_declared(tmp_path: Path, design: str) -> None:
+    """Three of them, where a guest with four counters leaves two: the last waits for the put. It is in ERROR for good
+    under pinned=error, which is declared, and from its opening on where the host never has a third counter; under
+    `emulated` the guest's last counter counts nothing, which is declared."""
+    of = transitions.PINNED
+    found = await play(tmp_path, of.steps, design)
+    ((*others, last),) = found.events()
+    assert [(event.count, event.running_ns == event.enabled_ns) for event in others] == [(2000, True), (0, True)]
+    assert found.values == [150, 250, 350, 400 if design in EMULATED else 450]
+    gives_up = {"I4 guest_read"} if design in EMULATED else {"I10 event_pinned"} if "error" in design else set()
+    assert found.found == gives_up
+    assert all(violation.declared for violation in found.violations)
+    in_error = design in AT_BOOT or "error" in design
+    assert (last.state, last.count) == (("error", None) if in_error else ("active", 0))
+
+
+@pytest.mark.parametrize("design", DESIGNS)
 async def test_a_vm_that_dies_loaded_leaves_its_neighbour_and_the_host_theirs(tmp_path: Path, design: str) -> None:
     """The session on its thread ends with it, and is not left in the host's perf."""
     found = await put_through(tmp_path, transitions.DEATH, design)

@@ -277,6 +277,20 @@ SQUEEZE = Transition(f"""
     host perf_read name=group
     """)
 
+# One more pinned event than a guest with four counters leaves room for.
+PINNED = Transition(f"""
+    host perf_open name=pinned events=instructions:uDH,branches:uDH,branch-misses:uDH
+    {work("host/0", 1000)}
+    vm0/0 switch
+    {reset("vm0/0")}
+    {count_from("vm0/0", 100, 200, 300, 400)}
+    {work("vm0/0", 50)}
+    {read("vm0/0", 4)}
+    vm0/0 preempt
+    {work("host/0", 1000)}
+    host perf_read name=pinned
+    """)
+
 DEATH = Transition(
     f"""
     {OPEN}
