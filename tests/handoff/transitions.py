@@ -355,8 +355,8 @@ CLOSE = Transition(f"""
 CLOSED = Transition(CLOSE.steps + "host perf_close name=all\n")
 
 COUNTERS = range(4)
-# Each register of a guest's PMU that has a ONE_REG id, and is neither a view of another nor of the CPU. Those that
-# have what a driver would not write there come first, PMCR_EL0 last: what it enables counts from there on.
+# Each register of a guest's PMU that has a ONE_REG id, and is neither a view of another nor of the CPU; PMCR_EL0 comes
+# last: what it enables counts from there on.
 WRITTEN: Final = {
     **{
         f"PMEVTYPER{n}_EL0": filters | event
