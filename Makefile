@@ -75,7 +75,6 @@ stress: $(EXTENSION) ## shares of host kernel and guest time while a guest recor
 bench: $(EXTENSION) ## how fast the simulation is, and the core beside a floor; with BASE=REV beside that commit, in turn (about 3 minutes)
 	$(BIN)/python -m benchmarks.speed $(if $(BASE),--base $(BASE))
 	$(if $(BASE),,$(BIN)/python -m benchmarks.state_speed)
-	$(if $(BASE),,$(BIN)/python -m benchmarks.key_speed)
 	$(if $(BASE),,$(BIN)/python -m benchmarks.core_speed)
 	$(if $(BASE),,$(BIN)/python -m benchmarks.judge_speed)
 	$(if $(BASE),,$(BIN)/python -m benchmarks.check_speed)

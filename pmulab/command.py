@@ -6,6 +6,7 @@ import argparse
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -43,6 +44,8 @@ def carry_out(name: str, command: Callable[[], int]) -> int:
     except TopologyError as error:
         return _fail(name, str(error), FAILED)
     except KeyboardInterrupt:
+        # It may have come between a coroutine and the await of it, which Python tells when that goes.
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         return _fail(name, "interrupted", INTERRUPTED)
     except BrokenPipeError:
         _drop_output()  # whoever read it has gone: nothing to say

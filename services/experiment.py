@@ -230,7 +230,7 @@ class CpuSpec:
     icntr: bool = False
     pmi_delay: int = 0  # cycles that a PMU interrupt takes from the overflow to the CPU
     pmccntr_in_wfi: bool = False  # PMCCNTR_EL0 counts in WFI, CPU_CYCLES does not
-    pmceid0: int | None = None  # PMCEID0_EL0; None: whatever events the experiment has to do with
+    pmceid0: int | None = None  # PMCEID0_EL0; None: all that PMUv3 names
     pmceid1: int | None = None
     reserved_host_counters: int | None = None  # arm_pmuv3's parameter, or NO_PARTITION; None: what guests leave
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pmulab.check.key import Key
 from pmulab.check.play import Move, Play
@@ -43,8 +43,18 @@ class Audit:
         for moves in self.actions:
             ends = [await self._end(saved, moves) for saved in (first, second)]
             if ends[0] != ends[1]:
+                ends = self._new_to_both(ends, first, second)
+            if ends[0] != ends[1]:
                 found += [await self._difference(moves, first, second, ends)]
         return found
+
+    def _new_to_both(self, ends: Sequence[Found], *states: Saved) -> list[Found]:
+        """Without what is like a violation that one of the states had before: it is told once."""
+        before: set[Signature] = set()
+        for saved in states:
+            self.play.restore(saved)
+            before |= {_like(Signature.of(one)) for one in self.play.simulation.judging.found()["violations"]}
+        return [(key, became, tuple(one for one in found if _like(one) not in before)) for key, became, found in ends]
 
     async def _end(self, saved: Saved, moves: Sequence[Move]) -> Found:
         self.play.restore(saved)
@@ -69,6 +79,10 @@ class Audit:
         fields = [*differing(*parts)]
         name = fields[0] if len(fields) == 1 else f"{fields[0]} (and {len(fields) - 1} more)"
         return Difference(action, name, parts[0].get(fields[0]), parts[1].get(fields[0]))
+
+
+def _like(found: Signature) -> Signature:
+    return replace(found, sign=0)
 
 
 def differing(first: dict[str, object], second: dict[str, object]) -> Iterator[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from services import state
+from services import events, state
 from services._pmu import Machine
 from services.costs import Cost
 from services.experiment import CpuSpec, Experiment
@@ -45,7 +46,7 @@ class Board:
 def _machine(experiment: Experiment) -> Machine:
     costs = experiment.costs
     machine = Machine(
-        [_features(cpu) for cpu in experiment.cpus],
+        [_features(cpu, experiment.events) for cpu in experiment.cpus],
         experiment.events,
         mrs_cycles=costs["mrs"],
         msr_cycles=costs["msr"],
@@ -56,8 +57,9 @@ def _machine(experiment: Experiment) -> Machine:
     return machine
 
 
-def _features(cpu: CpuSpec) -> dict[str, int]:
-    """As the core has them; which events are implemented is left to it where `cpu` does not say."""
+def _features(cpu: CpuSpec, tallied: Iterable[int]) -> dict[str, int]:
+    """As the core has them. Where `cpu` does not say which events are implemented, all that PMUv3 names are, whether or
+    not anybody counts them, and those that are `tallied`."""
     features = {
         "counters": cpu.counters,
         "pmuver": cpu.pmuver,
@@ -67,5 +69,15 @@ def _features(cpu: CpuSpec) -> dict[str, int]:
         "pmi_delay": cpu.pmi_delay,
         "pmccntr_in_wfi": int(cpu.pmccntr_in_wfi),
     }
-    implemented = {"pmceid0": cpu.pmceid0, "pmceid1": cpu.pmceid1}
-    return features | {name: events for name, events in implemented.items() if events is not None}
+    every = {*events.pmuv3().values(), *tallied}
+    pmceid0, pmceid1 = (
+        _pmceid(half, every) if given is None else given for half, given in enumerate((cpu.pmceid0, cpu.pmceid1))
+    )
+    return features | {"pmceid0": pmceid0, "pmceid1": pmceid1}
+
+
+def _pmceid(half: int, implemented: Iterable[int]) -> int:
+    """PMCEID<half>_EL0: a bit for each common event, and for each from 0x4000 on."""
+    common = {event: event & 31 for event in implemented if event >> 5 == half}
+    further = {event: 32 + (event & 31) for event in implemented if event >> 5 == 0x4000 >> 5 | half}
+    return sum(1 << bit for bit in (common | further).values())

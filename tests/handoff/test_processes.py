@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.handoff.ownership import DESIGNS, Played, play
-from tests.handoff.transitions import TRANSITIONS, Transition, all_of_them
+from tests.handoff.transitions import Transition, all_of_them
 
 # They differ from others within KVM's own process alone.
 WITHIN_KVM = (
@@ -21,7 +21,6 @@ WITHIN_KVM = (
     "mediated,traps=slow-path",
 )
 BREAKING = (*(f"partitioned-v{number}" for number in range(1, 10)), "raw")
-BY_THEMSELVES = ("boot", "death")  # before which there is nothing, and after which there is nothing
 
 
 async def over_grpc(directory: Path, of: Transition, design: str) -> Played:
@@ -38,12 +37,6 @@ async def over_grpc(directory: Path, of: Transition, design: str) -> Played:
 async def test_over_grpc_each_transition_after_the_other_breaks_nothing(tmp_path: Path, design: str) -> None:
     """A topology for each design that is right in them, in which the same two VMs are put through all."""
     found = await over_grpc(tmp_path, all_of_them(), design)
-    assert found.violations == ()
-
-
-@pytest.mark.parametrize("transition", BY_THEMSELVES)
-async def test_over_grpc_a_transition_by_itself_breaks_nothing(tmp_path: Path, transition: str) -> None:
-    found = await over_grpc(tmp_path, TRANSITIONS[transition], "partitioned")
     assert found.violations == ()
 
 

@@ -142,6 +142,7 @@ class Amid:
     whose: str = "vm0/0"  # vCPU's operations they are
 
 
+AT_EL2 = GROUP.replace(":uH", ":H")  # where the host counts amid KVM's operations, too
 AMID: Final = {
     "load": Amid(COUNTED, "vm0/0 switch\n"),
     "access": Amid(f"{STOPPED}\nvm0/0 switch\n", "vm0/0 mrs register=PMEVTYPER1_EL0\n"),
@@ -154,9 +155,9 @@ AMID: Final = {
         "vm0/0 switch\nvm0/0 preempt\nvm0/0 migrate pcpu=0\n",
         pcpus=2,
     ),
-    "squeeze": Amid(f"{GROUP}\n{COUNTED}", "vm0/0 switch\n"),
-    "squeeze-by-access": Amid(f"{GROUP}\n{STOPPED}\nvm0/0 switch\n", "vm0/0 mrs register=PMEVCNTR1_EL0\n"),
-    "release": Amid(f"{GROUP}\n{COUNTED}\nvm0/0 switch\n", "vm0/0 preempt\n"),
+    "squeeze": Amid(f"{AT_EL2}\n{COUNTED}", "vm0/0 switch\n"),
+    "squeeze-by-access": Amid(f"{AT_EL2}\n{STOPPED}\nvm0/0 switch\n", "vm0/0 mrs register=PMEVCNTR1_EL0\n"),
+    "release": Amid(f"{AT_EL2}\n{COUNTED}\nvm0/0 switch\n", "vm0/0 preempt\n"),
     "arrival": Amid(f"{COUNTED}\nvm0/0 switch\n", "host perf_open name=late events=branches:uH\n"),
     "close": Amid(
         f"host perf_open name=watchdog events=branches:DH\n{COUNTED}\nvm0/0 switch\n", "host perf_close name=watchdog\n"
@@ -182,13 +183,13 @@ AMID: Final = {
 }
 
 
-def amid(name: str, coming: str, also: str = "") -> Transition:
+def amid(name: str, coming: str, before: str = "") -> Transition:
     """Something comes amid what is named, in which KVM's operations are counted; then the guest counts 22, and the host
-    1000 alone."""
+    1000 alone, by its session `own`."""
     of = AMID[name]
     return Transition(
         f"""
-        {OPEN}
+        {before}
         {of.before}
         {coming}
         {of.step}
@@ -202,7 +203,6 @@ def amid(name: str, coming: str, also: str = "") -> Transition:
         vm0/0 switch
         {read("vm0/0", 2)}
         {OWN}
-        {also}
         """,
         guests=of.guests,
         pcpus=of.pcpus,
@@ -211,7 +211,12 @@ def amid(name: str, coming: str, also: str = "") -> Transition:
 
 def preempted(name: str, at: int) -> Transition:
     """The vCPU is to be preempted before operation `at` of KVM's for it."""
-    return amid(name, f"{AMID[name].whose} preempt at={at}\n")
+    return amid(name, f"{AMID[name].whose} preempt at={at}\n", OPEN)
+
+
+def first_event(name: str, at: int) -> Transition:
+    """The first event of the host arrives before operation `at` of KVM's there."""
+    return amid(name, f"{OPEN.strip()} at={at}\n")
 
 
 MIGRATION = Transition(
@@ -270,6 +275,20 @@ SQUEEZE = Transition(f"""
     host/0 mux
     {work("host/0", 1000)}
     host perf_read name=group
+    """)
+
+# One more pinned event than a guest with four counters leaves room for.
+PINNED = Transition(f"""
+    host perf_open name=pinned events=instructions:uDH,branches:uDH,branch-misses:uDH
+    {work("host/0", 1000)}
+    vm0/0 switch
+    {reset("vm0/0")}
+    {count_from("vm0/0", 100, 200, 300, 400)}
+    {work("vm0/0", 50)}
+    {read("vm0/0", 4)}
+    vm0/0 preempt
+    {work("host/0", 1000)}
+    host perf_read name=pinned
     """)
 
 DEATH = Transition(
@@ -336,8 +355,8 @@ CLOSE = Transition(f"""
 CLOSED = Transition(CLOSE.steps + "host perf_close name=all\n")
 
 COUNTERS = range(4)
-# Each register of a guest's PMU that has a ONE_REG id, and is neither a view of another nor of the CPU. Those that
-# have what a driver would not write there come first, PMCR_EL0 last: what it enables counts from there on.
+# Each register of a guest's PMU that has a ONE_REG id, and is neither a view of another nor of the CPU; PMCR_EL0 comes
+# last: what it enables counts from there on.
 WRITTEN: Final = {
     **{
         f"PMEVTYPER{n}_EL0": filters | event

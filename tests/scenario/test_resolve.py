@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pmulab import scenario
-from services import typed_json, workload
+from services import embedded, typed_json, workload
 from services.errors import UserError
 from services.experiment import ExitSpec, Experiment, PhaseSpec
 from services.kvm.designs import designs
@@ -142,6 +142,17 @@ def test_only_events_that_a_session_names_are_tallied(tmp_path: Path) -> None:
     path = tmp_path / "one.toml"
     everything = scenario.load(path, designs=["emulated"], every_event=True).experiments[0]
     assert set(range(0x40)) <= set(everything.events)
+
+
+async def test_what_else_is_tallied_changes_nothing_of_a_run(tmp_path: Path) -> None:
+    """On a core that lacks no event, too, whose PMCEID<n>_EL0 the kernels read: `pmulab up` tallies all."""
+    (tmp_path / "one.toml").write_text(GUEST + 'seconds = 0.001\nperf = { verb = "stat", events = "cycles" }\n')
+    plain, every = (
+        scenario.load(tmp_path / "one.toml", designs=["partitioned"], every_event=every).experiments[0]
+        for every in (False, True)
+    )
+    assert (plain.cpus[0].model, len(plain.events) < len(every.events)) == ("maximal", True)
+    assert (await embedded.run(plain))["digest"] == (await embedded.run(every))["digest"]
 
 
 def test_costs_come_from_table_factor_and_overrides(tmp_path: Path) -> None:
