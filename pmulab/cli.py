@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         "check",
         help="search interleavings for one that breaks an invariant, and write each as a scenario",
         epilog="exit status: 0: nothing was found that the design does not declare; 1: something was; 2: a mistake on "
-        "the command line; 4: the search could not be carried out.",
+        "the command line; 4: a part of the search could not be carried out; 130: Ctrl-C, after what was found.",
     )
     check.set_defaults(module="check")
     _check_arguments(check)
@@ -148,7 +148,9 @@ def _explain_arguments(parser: argparse.ArgumentParser) -> None:
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("design", metavar="DESIGN", nargs="+", help="NAME[,axis=value…]; `pmulab designs` lists them")
     parser.add_argument("--cpu", metavar="CORE", help="on this core of the catalogue (default: each world's own)")
-    parser.add_argument("--counters", metavar="N", type=_counters, help="event counters of each pCPU (default: 4)")
+    parser.add_argument(
+        "--counters", metavar="N", type=_counters, help="event counters of each pCPU (default: each world's own)"
+    )
     parser.add_argument(
         "--depth",
         metavar="N",
@@ -171,7 +173,10 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
         help="random walks through each deck in each of its worlds (default: %(default)s)",
     )
     parser.add_argument(
-        "--seconds", metavar="S", type=_seconds, help="walk for so long in all, instead of so many walks"
+        "--seconds",
+        metavar="S",
+        type=_seconds,
+        help="search for so long in all, instead of so many walks",
     )
     parser.add_argument("--seed", metavar="N", type=_seed, default=1, help="of the random walks (default: %(default)s)")
     parser.add_argument("--jobs", type=_jobs, metavar="N", help="processes (default: one per core)")

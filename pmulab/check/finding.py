@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from pmulab import scenario
+from pmulab.check.accesses import Step
 from pmulab.check.job import Searched, Shortest
 from pmulab.check.shrink import Signature
 from pmulab.check.story import Line, story
 from pmulab.check.worlds import scenario_text
 from pmulab.embedded import run_embedded
 from pmulab.errors import SearchError
+from pmulab.scenario.resolve import resolve
 from services.errors import UserError
 from services.experiment import Experiment
+from services.kvm.errors import SimulationError
 from services.result import Run, Violation
+from services.tables import Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,24 +73,51 @@ def _length(one: Shortest) -> tuple[int, int, str]:
 
 
 def replayed(design: str, shortest: Shortest, decks: tuple[str, ...], folder: Path) -> Finding:
-    """Write the scenario and run it, as `pmulab run` does. Raises SearchError if that does not find the same."""
-    found = shortest.violation
-    world = shortest.world
-    head = f"{found.invariant} {found.kind}: {found.broken}.\n`pmulab check {design}`, {world.name}: {world.what}."
-    text = scenario_text(world, shortest.steps, head=head, designs=[design])
-    name = f"{found.invariant}-{found.kind}-{hashlib.sha256(text.encode()).hexdigest()[:4]}"
-    file = _write(folder / f"{name}.toml", text.encode())
-    (experiment,) = scenario.load(file).experiments
-    run = _run(experiment)
-    again = [one for one in run.violations if Signature.of(one) == shortest.signature]
-    if not again:
-        raise SearchError(f"{file}: {found.invariant} {found.kind} was found, and the scenario does not replay it")
-    violation = again[-1]
-    lines = tuple(story(experiment, shortest.steps, run, violation))
-    _write(
-        folder / f"{name}.json", orjson.dumps({"steps": run.steps, "violation": violation}, option=orjson.OPT_INDENT_2)
-    )
-    return Finding(design, shortest, decks, file, violation, lines, run.digest)
+    """Write the scenario and run it, as `pmulab run` does. Raises SearchError if that does not find the same, UserError
+    if it cannot be written."""
+    steps = shortest.steps
+    found = _found(design, shortest, steps)
+    if found is None:
+        one = shortest.violation
+        raise SearchError(f"{design}: {one.invariant} {one.kind} was found, and not by the scenario of it: {steps}")
+    while len(steps) > 1:  # the end of a run, when everybody reports, may find it by itself
+        without = _found(design, shortest, steps[:-1])
+        if without is None:
+            break
+        steps, found = steps[:-1], without
+    shortest = replace(shortest, steps=steps)
+    violation = found.violation
+    told = f"{shortest.signature} {found.text}"
+    name = f"{violation.invariant}-{violation.kind}-{hashlib.sha256(told.encode()).hexdigest()[:4]}"
+    file = _write(folder / f"{name}.toml", found.text.encode())
+    trace = {"steps": found.run.steps, "violation": violation}
+    _write(folder / f"{name}.json", orjson.dumps(trace, option=orjson.OPT_INDENT_2))
+    lines = tuple(story(found.experiment, steps, found.run, violation))
+    return Finding(design, shortest, decks, file, violation, lines, found.run.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Replay:
+    """A run of a scenario in which the violation is found."""
+
+    text: str
+    experiment: Experiment
+    run: Run
+    violation: Violation
+
+
+def _found(design: str, shortest: Shortest, steps: tuple[Step, ...]) -> _Replay | None:
+    """By a run of these steps; None if they are not possible, or it is not found."""
+    world, one = shortest.world, shortest.violation
+    head = f"{one.invariant} {one.kind}: {one.broken}.\n`pmulab check {design}`, {world.name}: {world.what}."
+    text = scenario_text(world, steps, head=head, designs=[design])
+    try:
+        (experiment,) = resolve(Document("found.toml", Path(), text), [], None, False).experiments
+        run = _run(experiment)
+    except (UserError, SimulationError):
+        return None
+    same = [one for one in run.violations if Signature.of(one) == shortest.signature]
+    return _Replay(text, experiment, run, same[-1]) if same else None
 
 
 def _run(experiment: Experiment) -> Run:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from pmulab.check.accesses import Step
@@ -55,6 +55,8 @@ class Searched:
 
     job: Job
     refused: str = ""  # why the design cannot be had there
+    failed: str = ""  # why it could not be carried out
+    cut: bool = False  # it was ended early
     found: list[Shortest] = field(default_factory=list)
     states: int = 0
     transitions: int = 0
@@ -67,16 +69,16 @@ class Searched:
     coverage: Coverage = field(default_factory=Coverage)
 
 
-async def search(job: Job) -> Searched:
-    """Do it. Raises SearchError."""
+async def search(job: Job, stopped: Callable[[], bool] = lambda: False) -> Searched:
+    """Do it, or as much as there is until it is `stopped`."""
     began = time.perf_counter()
     searched = Searched(job)
     try:
-        await _Search(searched, began).run()
+        await _Search(searched, began, stopped).run()
     except UserError as error:
         searched.refused = error.problem
-    except SimulationError as error:
-        raise SearchError(f"{job.design}, deck {job.deck.name} in world {job.world.name}: {error}") from error
+    except (SearchError, SimulationError) as error:
+        searched.failed = f"{job.design}, deck {job.deck.name} in world {job.world.name}: {error}"
     searched.seconds = time.perf_counter() - began
     return searched
 
@@ -84,19 +86,25 @@ async def search(job: Job) -> Searched:
 class _Search:
     """A job, while it is done."""
 
-    def __init__(self, searched: Searched, began: float) -> None:
+    def __init__(self, searched: Searched, began: float, stopped: Callable[[], bool]) -> None:
         self.searched = searched
+        self.stopped = stopped
         self.job = searched.job
         self.began = began
         self.known: set[Signature] = set()
 
     def _late(self, share: float = 1.0) -> bool:
-        """Is that share of the time over?"""
+        """Is that share of the time over, or has it been stopped?"""
+        if self.stopped():
+            self.searched.cut = True
+            return True
         seconds = self.job.seconds
         return seconds is not None and time.perf_counter() > self.began + share * seconds
 
     async def run(self) -> None:
         job, searched = self.job, self.searched
+        if self._late():
+            return
         stock = Stock.of(job.world, job.deck, job.design)
         play = Play(stock)
         await play.boot()
@@ -105,7 +113,7 @@ class _Search:
         for move in stock.opening:
             opening = (*opening, (move,))
             if not await play.act((move,)):
-                raise SearchError(f"deck {job.deck.name} in world {job.world.name}: its opening is not possible")
+                raise SearchError(f"the deck's opening is not possible: {move.step}")
             await self._take((Found(opening, one) for one in play.found() if one.counts), shrinker)
         root = play.save()
         if job.depth and not job.deck.every_register:  # hundreds of actions: that is walked through alone
@@ -140,10 +148,7 @@ class _Search:
         best = await shrinker.shortest(path, signature)
         again = [one for one in await shrinker.found_on(best) if Signature.of(one) == signature]
         if not again:
-            raise SearchError(
-                f"{job.design}, deck {job.deck.name} in world {job.world.name}: "
-                f"{signature.invariant} {signature.kind} was found, and is not found again on the same path"
-            )
+            raise SearchError(f"{signature.invariant} {signature.kind} was found, and not again on the same path")
         steps = tuple(move.step for moves in best for move in moves)
         after, runs = self.searched.transitions + self.searched.actions, shrinker.runs - before
         self.searched.found.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,7 @@ def mail(finding: Finding) -> str:
         *_counted(finding),
         *_wrapped("decks", ", ".join(finding.decks)),
         *_wrapped("not it", "each step is needed: without any one of them it is gone"),
-        *_wrapped("replay", f"pmulab run {finding.file} --why   (digest {finding.digest[:12]})"),
+        *_wrapped("replay", f"pmulab run {shlex.quote(str(finding.file))} --why   (digest {finding.digest[:12]})"),
     ]
     return "\n".join(lines)
 

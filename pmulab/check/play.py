@@ -11,9 +11,11 @@ from pmulab.check.worlds import Deck, World, scenario_text
 from pmulab.scenario.resolve import resolve
 from services.embedded import Embedded
 from services.experiment import Experiment, StepSpec
+from services.kvm.declared import reasons
 from services.kvm.errors import Livelock
 from services.kvm.stepping import ImpossibleStep, Outcome
 from services.result import Violation
+from services.result.judged import towards
 from services.state import Saved
 from services.tables import Document
 
@@ -109,6 +111,8 @@ class Play:
         assert script is not None  # there are steps
         self.script = script
         self.sessions: frozenset[str] = frozenset()  # those that are open
+        self.opened: frozenset[str] = frozenset()  # and by the steps alone, whether KVM came to them or not
+        self.path: tuple[StepSpec, ...] = ()  # all that has been carried out
         self.over = False  # nobody gets anywhere any more
         self.given: Sequence[Outcome] = ()  # by each move of the last action
         self.met: Sequence[int] = ()  # how often the premise of each invariant was, in that action
@@ -122,9 +126,11 @@ class Play:
 
     async def act(self, moves: Sequence[Move]) -> bool:
         """Carry out the last move, amid which all others come; False if that cannot be. Raises SimulationError."""
+        opened = self.opened
         for move in moves:
-            if not self._may_be(move.spec):
+            if not self._may_be(move.spec, opened):
                 return False
+            opened = _after(move.spec, opened)
         machine = self.simulation.board.machine
         before = machine.premises()
         try:
@@ -135,14 +141,17 @@ class Play:
             if not exc.violated:
                 raise
             self.over, self.given = True, ()
+            self.path += tuple(move.spec for move in moves)
             return True
         finally:
             self.simulation.entered = self.simulation.board.preempted > 0
             self.met = [after - met for after, met in zip(machine.premises(), before, strict=True)]
+        self.opened = opened
+        self.path += tuple(move.spec for move in moves)
         self.given = self._by_move(given, len(moves))
         for move, outcome in zip(moves, self.given, strict=True):
             if outcome.get("reached", True):
-                self._told(move.spec)
+                self.sessions = _after(move.spec, self.sessions)
         return True
 
     @staticmethod
@@ -154,28 +163,44 @@ class Play:
             found.setdefault(int(outcome["step"]), outcome)
         return [found.get(number, {}) for number in range(1, moves + 1)]
 
-    def _may_be(self, spec: StepSpec) -> bool:
+    def _may_be(self, spec: StepSpec, opened: frozenset[str]) -> bool:
+        """May the session be opened, or asked for? A scenario is read in the order of its steps, too."""
         if spec.action == "perf_open":
-            return spec.name not in self.sessions
-        return not spec.name or spec.name in self.sessions
-
-    def _told(self, spec: StepSpec) -> None:
-        if spec.action == "perf_open":
-            self.sessions |= {spec.name}
-        elif spec.action == "perf_close":
-            self.sessions -= {spec.name}
+            return spec.name not in self.sessions | opened
+        return not spec.name or spec.name in self.sessions & opened
 
     def found(self) -> Iterator[Violation]:
         """What has been found since this was asked last. Raises JudgeFault."""
         seen, self._seen = self._seen, self.simulation.board.machine.different_violations()
         if self._seen > seen:
-            yield from self.simulation.judging.found()["violations"][seen:]
+            for one in self.simulation.judging.found()["violations"][seen:]:
+                yield replace(one, declared=self._why(one)) if one.declared else one
+
+    def _why(self, one: Violation) -> str:
+        """Why the design gives it up, by what has been carried out: the experiment has every action of the deck."""
+        experiment = replace(self.stock.experiment, steps=self.path)
+        given_up = reasons(self.simulation.design.declared, experiment)
+        return given_up.get((one.invariant, towards(one.victim, one.other)), "")
 
     # Its state is data but while a vCPU is preempted amid one of KVM's handlers.
 
     def save(self) -> Saved:
-        return {"actors": self.embedded.state(), "sessions": self.sessions, "seen": self._seen}
+        return {
+            "actors": self.embedded.state(),
+            "sessions": self.sessions,
+            "opened": self.opened,
+            "path": self.path,
+            "seen": self._seen,
+        }
 
     def restore(self, saved: Saved) -> None:
         self.embedded.restore(saved["actors"])
-        self.sessions, self._seen, self.over = saved["sessions"], saved["seen"], False
+        self.sessions, self.opened, self.path = saved["sessions"], saved["opened"], saved["path"]
+        self._seen, self.over = saved["seen"], False
+
+
+def _after(spec: StepSpec, sessions: frozenset[str]) -> frozenset[str]:
+    """Those that are open behind a step."""
+    if spec.action == "perf_open":
+        return sessions | {spec.name}
+    return sessions - {spec.name} if spec.action == "perf_close" else sessions

@@ -57,10 +57,7 @@ class Walks:
         if number % TWICE == 0 and not self.play.simulation.entered:
             before = self.play.save()
             if await self._again(path) != before:
-                raise SearchError(
-                    f"walk {number} of deck {self.stock.deck.name} in world {self.stock.world.name} came to another "
-                    "state when it was run again: the simulation is not deterministic"
-                )
+                raise SearchError(f"walk {number} came to another state when it was run again: it is not deterministic")
         return found
 
     async def _walk(self, number: int) -> tuple[list[Found], Path]:

@@ -37,7 +37,10 @@ class World:
             }
         if counters is not None:
             machine |= {"counters": counters, "pcpus": self.pcpus}
-        return World(self.name, self.what, {**self.sections, "machine": machine})
+        on = [f"on {core}"] if core is not None else []
+        on += [f"with {counters} event counters on each pCPU"] if counters is not None else []
+        what = f"{self.what}; but {' and '.join(on)}" if on else self.what
+        return World(self.name, what, {**self.sections, "machine": machine})
 
     @property
     def pcpus(self) -> int:

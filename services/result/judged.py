@@ -150,3 +150,10 @@ def victim(found: Found) -> Victim:
     if found.victim == HOST:
         return Victim.HOST
     return Victim.NEIGHBOUR if is_vcpu(found.other) and found.other != found.victim else Victim.GUEST
+
+
+def towards(party: str, other: str) -> Victim:
+    """Likewise, of parties by their names."""
+    if party == "host":
+        return Victim.HOST
+    return Victim.NEIGHBOUR if "/" in other and other != party else Victim.GUEST

@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from pmulab.exit_status import INTERRUPTED
+from pmulab.exit_status import INTERRUPTED, UNSEARCHED
 
 
 def check(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -76,15 +76,44 @@ def test_a_mistake_is_one_line_and_ends_with_2(tmp_path: Path, arguments: tuple[
     assert done.stderr.startswith(line)
 
 
-def test_ctrl_c_tells_what_was_covered(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pmulab", "check", "partitioned", "--deck", "swap", "--walks", "1000000"]
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_ctrl_c_ends_it_with_what_was_found_by_then(tmp_path: Path, jobs: str) -> None:
+    arguments = ("partitioned-v7", "--deck", "swap", "--walks", "1000000", "--depth", "0", "--jobs", jobs)
+    command = [sys.executable, "-m", "pmulab", "check", *arguments]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as check:
-        time.sleep(3)
+        time.sleep(6)
         check.send_signal(signal.SIGINT)
-        out, err = check.communicate(timeout=30)
+        out, err = check.communicate(timeout=60)
     assert check.returncode == INTERRUPTED
-    assert out.startswith("partitioned: nothing found; ")
-    assert err == "pmulab: interrupted: 0 of 4 decks were searched\n"
+    assert out.startswith("I1 ")
+    assert "nothing found" not in out
+    assert err == "pmulab: interrupted: 0 of 4 decks were searched to their end\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--cpu", "cortex-a53", "--deck", "swap"), "pmulab: partitioned: nothing was searched\n"),
+        (("--walks", "0", "--depth", "0"), "pmulab: partitioned: nothing was searched\n"),
+    ],
+)
+def test_where_nothing_was_searched_it_is_not_said_that_nothing_was_found_with_status_0(
+    tmp_path: Path, arguments: tuple[str, ...], line: str
+) -> None:
+    done = check(tmp_path, "partitioned", *arguments)
+    assert (done.returncode, done.stderr) == (UNSEARCHED, line)
+
+
+def test_where_what_is_found_cannot_be_written_is_said_before_the_search(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = check(tmp_path, "partitioned-v7", "--out", "file")
+    assert done.returncode == 2
+    assert done.stderr.startswith("pmulab: --out file: not a directory")
+
+
+def test_a_mail_names_the_machine_that_was_chosen(tmp_path: Path) -> None:
+    done = check(tmp_path, "partitioned-v7", *SHORT, "--cpu", "neoverse-n1", "--counters", "6")
+    assert "but on neoverse-n1 and with 6 event counters on each pCPU" in done.stdout
 
 
 def test_the_time_that_is_said_is_what_it_takes(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pmulab.check.finding import Finding, replayed, shortest_of
 from pmulab.check.job import Job
 from pmulab.check.play import Play, Stock
 from pmulab.check.pool import searched as searched_at_once
+from pmulab.check.pool import stop
 from pmulab.check.shrink import Shrinker, Signature
 from pmulab.check.worlds import decks
 from pmulab.commands.run import _execute_in_processes
@@ -95,7 +96,7 @@ def test_no_step_of_what_is_found_can_be_left_out(tmp_path: Path) -> None:
 
 
 def findings(jobs: list[Job], at_once: int) -> list[tuple[Signature, object]]:
-    done = dict(searched_at_once(jobs, at_once))
+    done = dict(searched_at_once(jobs, at_once, stop()))
     return [(one.signature, one.steps) for one, _ in shortest_of([done[n] for n in sorted(done)])]
 
 
