@@ -46,6 +46,13 @@ class ServerStatistics:
     failed: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """What a handler has raised to end its call with a status."""
+
+    by: Exception
+
+
 class Server:
     """A server under way. Use `serve`."""
 
@@ -96,13 +103,20 @@ class Server:
         remaining = context.time_remaining()
 
         async def within_deadline() -> Any:
-            with trio.fail_after(math.inf if remaining is None else max(0.0, remaining)):
-                return await body()
+            try:
+                with trio.fail_after(math.inf if remaining is None else max(0.0, remaining)):
+                    return await body()
+            except Exception as exc:
+                if status_of(exc) is None:
+                    raise
+                return _Refusal(exc)  # an answer as well: where nobody waits for one any more, nobody misses it
 
         self._in_flight += 1
         completed = False
         try:
             answer = await self._loop.call(self._nursery, within_deadline)
+            if isinstance(answer, _Refusal):
+                raise answer.by
             if stream is not None:
                 await stream.flush()
             completed = True

@@ -79,6 +79,33 @@ async def test_what_a_handler_raises_is_logged_and_not_told(
     assert "the secret" in caplog.text
 
 
+@pytest.mark.parametrize(("raised", "logged"), [(Abort(StatusCode.UNAVAILABLE, "no more"), False), (KeyError(), True)])
+async def test_a_refusal_of_a_call_whose_client_has_gone_is_no_failure(
+    loop: Loop, address: Address, caplog: pytest.LogCaptureFixture, raised: Exception, logged: bool
+) -> None:
+    begun = trio.Event()
+
+    async def handler(request: DescribeRequest) -> Description:
+        begun.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise raised
+
+    async def leaves(channel: Channel) -> None:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(channel.call, DESCRIBE, DescribeRequest())
+                await begun.wait()
+                scope.cancel()
+
+    with caplog.at_level(logging.ERROR, "services.rpc"):
+        async with peer(loop, address, DESCRIBE.handled_by(handler)) as channel:
+            await leaves(channel)
+            await wait_all_tasks_blocked(0.05)
+    assert ("after its call had ended" in caplog.text) is logged
+
+
 async def test_the_failure_of_a_handlers_own_call_is_not_its_status(
     loop: Loop, address: Address, caplog: pytest.LogCaptureFixture
 ) -> None:
