@@ -70,6 +70,7 @@ class HwEvent:
     keeps_out: bool = field(init=False)  # of the guests' range (`Driver.guests`), if it can: pinned, and not KVM's
     half: int = field(init=False)  # what a counter starts from at most
     uncommon: bool = field(init=False)  # to place it takes more than to find a free counter
+    noted: int = field(init=False, default=-1)  # what `notes.opened` tells of it, once it has been asked for
 
     def __post_init__(self) -> None:
         self.half = self.mask >> 1

@@ -35,18 +35,20 @@ COUNTER_SHIFT = 8  # of an event, where its counter is below
 
 def opened(burst: Burst, event: PerfEvent) -> None:
     """It is in a context from now on."""
-    if event.hw.software:
+    hw = event.hw
+    if hw.software:
         return
-    attr = event.attr
-    noted = event.hw.config | _attributes(attr)
-    for is_so, bit in (
-        (event.sampling, SAMPLING),
-        (event.ctx is not None and event.ctx.task is not None, OF_TASK),
-        (event.is_kvm, OF_KVM),
-        (event.state >= INACTIVE, ENABLED),
-    ):
-        if is_so:
-            noted |= bit
+    noted = hw.noted
+    if noted < 0:
+        noted = hw.noted = hw.config | _attributes(event.attr)
+    if event.sampling:
+        noted |= SAMPLING
+    if event.ctx is not None and event.ctx.task is not None:
+        noted |= OF_TASK
+    if event.handle >= 0:  # `is_kvm`, as KVM opens them by the million
+        noted |= OF_KVM
+    if event.state >= INACTIVE:
+        noted |= ENABLED
     burst.note(NOTE_EVENT_OPEN, event.id << ID_SHIFT | noted)
     if event.leader is not event:
         burst.note(NOTE_EVENT_GROUP, event.id << ID_SHIFT | event.leader.id)
