@@ -45,8 +45,8 @@ def main() -> int:
 async def _begun(stock: Stock) -> Play:
     play = Play(stock)
     await play.boot()
-    for move in stock.opening:
-        await play.act((move,))
+    for moves in stock.opening:
+        await play.act(moves)
     return play
 
 

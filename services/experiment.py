@@ -328,6 +328,10 @@ class Experiment:
     stop_on_violation: bool = False  # at the first that counts
     known: tuple[str, ...] = ()  # invariants that the design is known to break: their violations do not count
 
+    def first_pcpu(self, vcpu: VcpuSpec, number: int) -> int:
+        """Where the vCPU that is `number` among all is made: those that float, on one pCPU after the other."""
+        return vcpu.pcpu if vcpu.pcpu >= 0 else number % len(self.cpus)
+
     def host_sessions(self) -> Iterator[SessionSpec]:
         """Those on the host, on each of their CPUs and threads."""
         for cpu in self.host.cpus:

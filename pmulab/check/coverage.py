@@ -21,7 +21,6 @@ class Coverage:
 
     premises: Counter[str] = field(default_factory=Counter)
     windows: Counter[str] = field(default_factory=Counter)
-    edges: Counter[str] = field(default_factory=Counter)
     goals: set[str] = field(default_factory=set)
     points: Counter[Point] = field(default_factory=Counter)
 
@@ -47,7 +46,6 @@ class Coverage:
         """At the end of a path: the windows that were, all the way from the boot."""
         for name, window in play.simulation.judging.found()["windows"].items():
             self.windows[name] += window.uses
-            self.edges[name] += window.edge
 
     def unseen(self) -> float:
         """The chance that the next action comes to something new, by Good and Turing: what was seen once, of all."""

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 
 from pmulab.check.coverage import Coverage
 from pmulab.check.key import Key
-from pmulab.check.play import Move, Moves, Path, Play, Stock
+from pmulab.check.play import Found, Move, Moves, Path, Play, Stock
 from pmulab.check.shrink import text
-from pmulab.check.walks import Found
 from services.state import Saved
 
 MOST = 30_000  # states of a level, of some 40 KB each: more are not gone on from
 FAR = 1 << 20  # an operation that no step has
+
+
+_Key = int | tuple[int, str]  # of a state that is no data, that of the one that it is come to from, and by what
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Exhaustive:
     states: int = 1
     transitions: int = 0
     levels: list[int] = field(default_factory=list)  # new states of each
-    _seen: dict[int, int] = field(default_factory=dict)  # by key, the interruptions that were left
+    _seen: dict[_Key, int] = field(default_factory=dict)  # the interruptions that were left
     _level: list[_State] = field(default_factory=list)
 
     _last: bool = False
@@ -87,7 +89,9 @@ class Exhaustive:
         found: list[Found] = []
         there = False
         for action in self.stock.actions:
-            there = there or await self._come_to(state)
+            if not there:
+                await self._come_to(state)
+                there = True
             if not await self.play.act((action,)):
                 continue
             there = False
@@ -99,13 +103,11 @@ class Exhaustive:
                         found += self._arrived(state, moves, state.left - 1)
         return found
 
-    async def _come_to(self, state: _State) -> bool:
+    async def _come_to(self, state: _State) -> None:
         self.play.restore(state.kept)
         for moves in state.since:
             await self.play.act(moves)
-        for _ in self.play.found():
-            pass  # when it was come to first
-        return True
+        self.play.pass_over()  # it was found when it was come to first
 
     async def _amid(self, state: _State, action: Move) -> list[Moves]:
         """The action with whatever may come amid it, before each of its operations."""
@@ -124,12 +126,12 @@ class Exhaustive:
         play = self.play
         path = (*state.path, moves)
         self.coverage.new(play, moves)
-        found = [Found((*self._opening(), *path), one) for one in play.found() if one.counts]
+        found = [Found((*self.stock.opening, *path), one) for one in play.found() if one.counts]
         if play.over:
             return found
         if play.simulation.entered:
             since = (*state.since, moves)
-            if self._is_new(hash((state.key, text(since))), left) and not self._last:
+            if self._is_new((state.key, text(since)), left) and not self._last:
                 self._level.append(_State(state.kept, state.key, since, path, left))
             return found
         key = self._key.of()
@@ -137,13 +139,10 @@ class Exhaustive:
             self._level.append(_State(play.save(), key, (), path, left))
         return found
 
-    def _is_new(self, key: int, left: int) -> bool:
+    def _is_new(self, key: _Key, left: int) -> bool:
         """Has it not been met before, with as many interruptions left?"""
         if self._seen.get(key, -1) >= left:
             return False
         self._seen[key] = left
         self._new += 1
         return True
-
-    def _opening(self) -> Path:
-        return tuple((move,) for move in self.stock.opening)

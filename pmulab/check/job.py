@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pmulab.check.accesses import Step
 from pmulab.check.coverage import Coverage
 from pmulab.check.exhaustive import Exhaustive
-from pmulab.check.play import Path, Play, Stock
+from pmulab.check.play import Found, Path, Play, Stock
 from pmulab.check.shrink import Shrinker, Signature
-from pmulab.check.walks import Found, Walks
+from pmulab.check.walks import Walks
 from pmulab.check.worlds import Deck, World
 from pmulab.errors import SearchError
 from services.errors import UserError
@@ -110,10 +110,10 @@ class _Search:
         await play.boot()
         shrinker = Shrinker(Play(stock), play.save())
         opening: Path = ()
-        for move in stock.opening:
-            opening = (*opening, (move,))
-            if not await play.act((move,)):
-                raise SearchError(f"the deck's opening is not possible: {move.step}")
+        for moves in stock.opening:
+            opening = (*opening, moves)
+            if not await play.act(moves):
+                raise SearchError(f"the deck's opening is not possible: {moves[-1].step}")
             await self._take((Found(opening, one) for one in play.found() if one.counts), shrinker)
         root = play.save()
         if job.depth and not job.deck.every_register:  # hundreds of actions: that is walked through alone

@@ -43,13 +43,21 @@ Path = tuple[Moves, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """A violation, at the end of a path from the boot."""
+
+    path: Path
+    violation: Violation
+
+
+@dataclass(frozen=True, slots=True)
 class Stock:
     """What there is to a search of one deck in one world under one design."""
 
     world: World
     deck: Deck
     experiment: Experiment  # with a step for each action, in no order that says anything
-    opening: tuple[Move, ...]
+    opening: Path
     actions: tuple[Move, ...]
 
     @classmethod
@@ -66,7 +74,7 @@ class Stock:
             world,
             deck,
             experiment,
-            tuple(by_step[_text(step)] for step in opening),
+            tuple((by_step[_text(step)],) for step in opening),
             tuple(by_step[_text(step)] for step in actions),
         )
 
@@ -175,6 +183,10 @@ class Play:
         if self._seen > seen:
             for one in self.simulation.judging.found()["violations"][seen:]:
                 yield replace(one, declared=self._why(one)) if one.declared else one
+
+    def pass_over(self) -> None:
+        """What has been found up to now is not asked for any more."""
+        self._seen = self.simulation.board.machine.different_violations()
 
     def _why(self, one: Violation) -> str:
         """Why the design gives it up, by what has been carried out: the experiment has every action of the deck."""

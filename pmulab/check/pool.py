@@ -12,7 +12,7 @@ import trio
 from pmulab.check.job import Job, Searched, search
 
 _FORK = multiprocessing.get_context("fork")  # what is loaded is loaded once, and nobody needs a `__main__` guard
-_stop: Event = _FORK.Event()  # a worker's own
+_stop: Event  # a worker's, by which it is told to end
 
 
 def stop() -> Event:

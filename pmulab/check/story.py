@@ -60,7 +60,7 @@ class _Places:
         self.loaded: dict[int, str] = {}
         vcpus = [(guest.name, index, spec) for guest in experiment.guests for index, spec in enumerate(guest.vcpus)]
         for number, (name, index, spec) in enumerate(vcpus):
-            self.pcpu[f"{name}/{index}"] = spec.pcpu if spec.pcpu >= 0 else number % len(experiment.cpus)
+            self.pcpu[f"{name}/{index}"] = experiment.first_pcpu(spec, number)
 
     def told(self, step: Step, given: Told | None) -> tuple[int, str]:
         """On which pCPU it is, and what it is."""

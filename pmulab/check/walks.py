@@ -9,14 +9,13 @@ it.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
 from pmulab.check.coverage import Coverage
-from pmulab.check.play import Move, Moves, Path, Play, Stock
+from pmulab.check.play import Found, Move, Moves, Path, Play, Stock
 from pmulab.errors import SearchError
-from services.result import Violation
 from services.state import Saved
 
 LENGTH = 40  # actions, at most
@@ -27,14 +26,6 @@ _KEPT = 64  # walks that others go on from
 _SHARES = (1.0, 1.0, 0.75, 0.5)  # of the actions, in one walk
 _WEIGHTS = (1, 1, 2, 4, 8)
 _RARE = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A violation, at the end of a path from the boot."""
-
-    path: Path
-    violation: Violation
 
 
 @dataclass(slots=True)
@@ -66,8 +57,7 @@ class Walks:
         play = self.play
         play.restore(self.root)
         path = [moves for moves in self._prefix(rng) if await play.act(moves)]
-        for _ in play.found():
-            pass  # by the walk that this one goes on from
+        play.pass_over()  # it was found by the walk that this one goes on from
         found: list[Found] = []
         end = len(path) + LENGTH
         for _ in range(_TRIES * LENGTH):
@@ -81,7 +71,7 @@ class Walks:
             path.append(moves)
             if self.coverage.new(play, moves) and len(self.corpus) < _KEPT:
                 self.corpus.append(tuple(path))
-            found += (Found((*self._opening(), *path), one) for one in play.found() if one.counts)
+            found += (Found((*self.stock.opening, *path), one) for one in play.found() if one.counts)
         self.walks += 1
         self.coverage.used(play)
         return found, tuple(path)
@@ -89,15 +79,11 @@ class Walks:
     def _prefix(self, rng: random.Random) -> Path:
         return rng.choice(self.corpus) if self.corpus and rng.random() < 0.5 else ()
 
-    def _opening(self) -> Iterator[Moves]:
-        return ((move,) for move in self.stock.opening)
-
     async def _again(self, path: Path) -> Saved:
         self.play.restore(self.root)
         for moves in path:
             await self.play.act(moves)
-        for _ in self.play.found():
-            pass
+        self.play.pass_over()
         return self.play.save()
 
 

@@ -113,7 +113,7 @@ class Simulation:
                 len(self.threads),
                 vm,
                 index,
-                spec.pcpu if spec.pcpu >= 0 else len(self.vcpus) % len(self.pcpus),
+                self.board.experiment.first_pcpu(spec, len(self.vcpus)),
                 pcpus=self.pcpus,
                 siblings=siblings,
                 boot=typed_json.dumps(self._guest_boot(vm, index)),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from services.judge import text
-from services.judge.types import HOST, Judgement, Parties, is_vcpu
+from services.judge.types import Judgement, Parties
 from services.judge.types import Violation as Found
 
 
@@ -110,6 +110,7 @@ def violations(
 def _violation(
     found: Found, parties: Parties, reasons: Mapping[tuple[str, Victim], str], known: frozenset[str]
 ) -> Violation:
+    victim, other = parties.name(found.victim), parties.name(found.other)
     return Violation(
         invariant=found.invariant,
         kind=found.kind,
@@ -118,8 +119,8 @@ def _violation(
         cycle=found.cycle,
         register=text.register(found),
         counter=found.counter,
-        victim=parties.name(found.victim),
-        other=parties.name(found.other),
+        victim=victim,
+        other=other,
         expected=found.expected,
         actual=found.actual,
         compared=text.compared(found),
@@ -140,20 +141,13 @@ def _violation(
             Seen(seen.cpu, seen.cycle, seen.el, parties.name(seen.party), text.did(seen, parties))
             for seen in found.before
         ),
-        declared=reasons.get((found.invariant, victim(found)), ""),
+        declared=reasons.get((found.invariant, towards(victim, other)), ""),
         known=found.invariant in known,
     )
 
 
-def victim(found: Found) -> Victim:
-    """Who it is that is harmed."""
-    if found.victim == HOST:
-        return Victim.HOST
-    return Victim.NEIGHBOUR if is_vcpu(found.other) and found.other != found.victim else Victim.GUEST
-
-
 def towards(party: str, other: str) -> Victim:
-    """Likewise, of parties by their names."""
+    """Who it is that is harmed, of parties by their names."""
     if party == "host":
         return Victim.HOST
     return Victim.NEIGHBOUR if "/" in other and other != party else Victim.GUEST

@@ -19,8 +19,8 @@ async def opened(deck: str, world: str = "", design: str = "partitioned") -> Pla
     found = worlds.decks()[deck]
     play = Play(Stock.of(worlds.worlds()[world or found.worlds[0]], found, design))
     await play.boot()
-    for move in play.stock.opening:
-        assert await play.act([move])
+    for moves in play.stock.opening:
+        assert await play.act(moves)
     return play
 
 

@@ -78,7 +78,7 @@ async def _needed(finding: Finding) -> list[bool]:
     await play.boot()
     shrinker = Shrinker(play, play.save())
     (experiment,) = scenario.load(finding.file).experiments
-    moves = {repr(move.step): move for move in (*stock.opening, *stock.actions)}
+    moves = {repr(move.step): move for move in (*(move for (move,) in stock.opening), *stock.actions)}
     path = []
     for step, spec in zip(of.steps, experiment.steps, strict=True):
         known = moves.get(repr(step))

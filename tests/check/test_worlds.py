@@ -55,8 +55,8 @@ async def _restored(deck: str, world: str) -> None:
     play = Play(Stock.of(worlds()[world], decks()[deck], "partitioned"))
     await play.boot()
     root = play.save()
-    for move in (*play.stock.opening, *play.stock.actions):
-        await play.act((move,))
+    for moves in (*play.stock.opening, *((move,) for move in play.stock.actions)):
+        await play.act(moves)
     play.restore(root)
     assert play.save() == root
 

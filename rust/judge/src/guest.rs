@@ -488,11 +488,6 @@ impl Guest {
 
     /// What a flag was says nothing of what it is, once its counter has been running adrift.
     fn forget_flags_adrift(&mut self) {
-        let unknown = self.ideal.registers().implemented() & !self.known.sure(Field::Counters);
-        let plain = self.denied.is_empty() && !self.written.beyond;
-        if plain && (unknown == 0 || unknown & !self.off() == 0) {
-            return; // as nearly always
-        }
         if self.known.sure(Field::Flags) != 0 && self.ideal.read(Register::of(Of::Pmcr), 1) & pmcr::E != 0 {
             let adrift = self.adrift();
             self.known.forget_flags(adrift);
