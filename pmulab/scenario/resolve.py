@@ -141,7 +141,7 @@ def _events(
 ) -> tuple[int, ...]:
     """Every event that a session or a step names, with cycles and instructions; or all that PMUv3 names.
 
-    Beside steps nobody opens any others, and a core that lacks none (`maximal`) shows in PMCEID<n>_EL0 what is tallied.
+    Beside steps nobody opens any others.
     """
     found = {CPU_CYCLES, INST_RETIRED, *counted(steps)}
     if every_event and not steps:
