@@ -94,6 +94,9 @@ class HostTime(Enum):
 class PartitionedPmu(Vpmu):
     """A vCPU's PMU: on the CPU while it is resident, in memory otherwise."""
 
+    swap_in: ClassVar[type[SwapIn]] = SwapIn
+    swap_out: ClassVar[type[SwapOut]] = SwapOut
+
     design: Partitioned = derived()
     context: PmuContext = field(default_factory=PmuContext, init=False)
     host_pmcr: HostPmcr = field(default_factory=HostPmcr, init=False)
@@ -156,7 +159,7 @@ class PartitionedPmu(Vpmu):
         await self.host_pmcr.keep(context)
         await self._set_traps()
         self.vcpu.irqs = irqs
-        swap_in = SwapIn(context)  # kvm_pmu_load
+        swap_in = self.swap_in(context)  # kvm_pmu_load
         swap_in.types(enforced)  # kvm_pmu_apply_event_filter
         swap_in.counters()
         swap_in.selr()
@@ -203,7 +206,7 @@ class PartitionedPmu(Vpmu):
         context = self.context
         if context.owned:
             await self.host_pmcr.follow(context)
-            swap_out = SwapOut(context)  # kvm_pmu_put
+            swap_out = self.swap_out(context)  # kvm_pmu_put
             swap_out.counters()
             swap_out.selr()
             swap_out.pmcr()
