@@ -201,6 +201,8 @@ class Burst:
     def notify(self, code: int, value: int) -> None: ...
     def note(self, code: int, value: int) -> None:
         """For whoever observes the machine: it takes no time, stops nothing, and is not in the log."""
+    def note_each(self, code: int, values: Sequence[int]) -> None:
+        """`note` of one value after the other."""
     def done(self) -> None: ...
     def extend(self, other: Burst) -> int:
         """Append a prepared burst; return the slot of its first value."""

@@ -58,9 +58,8 @@ def recreate(
     cpu.burst.extend(cc.pmu.recreate)
     update_time(cc, cpu, ctx)
     shared, events, pinned = cc.shared, ctx.events, ctx.pinned
-    if cc.config.observed:
-        notes.closed(cpu.burst, event)
-    del shared.events[event.id]
+    before = event.id
+    del shared.events[before]
     events.remove(event)
     events.append(event)
     pinned.remove(event)
@@ -73,7 +72,7 @@ def recreate(
     event.made_anew(hw, period)
     event.long_overflow = bool(flags & LONG_OVERFLOW)
     if cc.config.observed:
-        notes.opened(cpu.burst, event)
+        notes.recreated(cpu.burst, before, event)
     return True
 
 
@@ -144,11 +143,10 @@ def _disable_alone(cc: CpuContext, cpu: Cpu, ctx: Context, events: Sequence[Perf
     pmu.used &= ~gone
     pmu.guest_only &= ~gone
     slots = cpu.burst.disable_in_turn(pmu.call, off(cc), on(cc), outs, pmu.used != 0)
-    observed, burst = cc.config.observed, cpu.burst
+    if cc.config.observed:
+        notes.off_counters(cpu.burst, there)
     for event, event.slot in zip(there, slots, strict=True):
         event.state = OFF
-        if observed:
-            notes.off_counter(burst, event)
         pmu.events[event.idx] = None
         if event.placed != entry:
             cc.pending_outs.append(event)
@@ -222,28 +220,27 @@ def _enable_alone(cc: CpuContext, cpu: Cpu, events: Sequence[PerfEvent]) -> bool
     placed = cpu.burst.enable_in_turn(pmu.call, off(cc), on(cc), pmu.outs, free, values, active, turns)
     if not fresh:
         return True
-    outs, on_counters, observed, burst = pmu.outs, pmu.events, cc.config.observed, cpu.burst
-    if observed:
-        for event, idx in zip(there, placed, strict=True):
-            if event.state == ACTIVE and event.idx != idx:
-                notes.off_counter(burst, event)
+    outs, on_counters = pmu.outs, pmu.events
+    moved = []
+    if cc.config.observed:
+        moved = [one for one, idx in zip(there, placed, strict=True) if one.state != ACTIVE or one.idx != idx]
+        notes.off_counters(cpu.burst, [event for event in moved if event.state == ACTIVE])
     for event in ctx.pinned_active:
         on_counters[event.idx] = None
     used = guest_only = 0
     for event, idx in zip(there, placed, strict=True):
-        moved = observed and (event.state != ACTIVE or event.idx != idx)
         event.state = ACTIVE
         event.placed = entry
         event.idx = idx
         event.bits = bit = 1 << idx
         event.out = outs[idx]
         on_counters[idx] = event
-        if moved:
-            notes.on_counter(burst, event)
         used |= bit
         guest_only |= bit & event.hw.guest_only
         if event.interrupts == THROTTLED:
             event.interrupts = 0
+    if moved:
+        notes.on_counters(cpu.burst, moved)
     pmu.used, pmu.guest_only = used, guest_only
     ctx.pinned_active = there
     ctx.is_active |= ALL

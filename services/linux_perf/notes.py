@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from services._pmu import (
     NOTE_EVENT_CLOSED,
     NOTE_EVENT_COUNT,
@@ -35,12 +37,9 @@ COUNTER_SHIFT = 8  # of an event, where its counter is below
 
 def opened(burst: Burst, event: PerfEvent) -> None:
     """It is in a context from now on."""
-    hw = event.hw
-    if hw.software:
+    if event.hw.software:
         return
-    noted = hw.noted
-    if noted < 0:
-        noted = hw.noted = hw.config | _attributes(event.attr)
+    noted = _of_hw(event)
     if event.sampling:
         noted |= SAMPLING
     if event.ctx is not None and event.ctx.task is not None:
@@ -52,6 +51,21 @@ def opened(burst: Burst, event: PerfEvent) -> None:
     burst.note(NOTE_EVENT_OPEN, event.id << ID_SHIFT | noted)
     if event.leader is not event:
         burst.note(NOTE_EVENT_GROUP, event.id << ID_SHIFT | event.leader.id)
+
+
+def recreated(burst: Burst, before: int, event: PerfEvent) -> None:
+    """`closed` of the kernel counter with the id that it had `before`, and `opened` of what it is now: disabled."""
+    burst.note(NOTE_EVENT_CLOSED, before)
+    sampling = SAMPLING if event.sampling else 0
+    burst.note(NOTE_EVENT_OPEN, event.id << ID_SHIFT | _of_hw(event) | sampling | OF_TASK | OF_KVM)
+
+
+def _of_hw(event: PerfEvent) -> int:
+    """What is noted of all events of its kind."""
+    hw = event.hw
+    if hw.noted < 0:
+        hw.noted = hw.config | _attributes(event.attr)
+    return hw.noted
 
 
 def _attributes(attr: EventAttr) -> int:
@@ -89,6 +103,14 @@ def in_error(burst: Burst, event: PerfEvent) -> None:
 def on_counter(burst: Burst, event: PerfEvent) -> None:
     """It has a counter, of a pair the upper one; before that is written."""
     burst.note(NOTE_EVENT_ON, event.id << COUNTER_SHIFT | event.idx)
+
+
+def on_counters(burst: Burst, events: Iterable[PerfEvent]) -> None:
+    burst.note_each(NOTE_EVENT_ON, [event.id << COUNTER_SHIFT | event.idx for event in events])
+
+
+def off_counters(burst: Burst, events: Iterable[PerfEvent]) -> None:
+    burst.note_each(NOTE_EVENT_OFF, [event.id << COUNTER_SHIFT | event.idx for event in events])
 
 
 def off_counter(burst: Burst, event: PerfEvent) -> None:

@@ -136,6 +136,11 @@ impl Burst {
         self.post(Operation::Note, code, value)
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts sequences into vectors")]
+    fn note_each(&mut self, code: u32, values: Vec<u64>) -> PyResult<()> {
+        values.iter().try_for_each(|&value| self.post(Operation::Note, code, value))
+    }
+
     pub fn done(&mut self) {
         self.inner.post(Operation::Done, 0, 0);
     }

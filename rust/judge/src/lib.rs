@@ -52,7 +52,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use pmu::access::Outcome;
 use pmu::cpu::{Cpu, Overflow, Running};
 use pmu::feature::Features;
-use pmu::field::pmcr;
+use pmu::field::{mdcr_el2, pmcr};
 use pmu::observer::{By, Observer, What};
 use pmu::register::{Kind as Of, Register};
 use pmu::registers::{COUNTERS, CYCLE};
@@ -180,6 +180,13 @@ pub(crate) struct At<'a> {
     pub(crate) running: Running,
 }
 
+impl At<'_> {
+    /// MDCR_EL2.TPM: every access of a guest to a Performance Monitors register traps, and executes nowhere else.
+    pub(crate) fn guest_always_traps(&self) -> bool {
+        self.cpu.read(Register::of(Of::MdcrEl2), 2) & mdcr_el2::TPM != 0
+    }
+}
+
 /// What is broken, by whom, and how it should be.
 #[derive(Clone, Copy)]
 pub(crate) struct Broken {
@@ -213,7 +220,7 @@ impl Broken {
 
 impl Observer for Judge {
     fn see(&mut self, by: By, what: What, cpu: &Cpu, world: &World) {
-        if self.fault.is_some() {
+        if self.fault.is_some() || (what == What::Isb && self.synchronised(by, cpu, world)) {
             return;
         }
         // What it leaves half done is not looked at any more.
@@ -232,6 +239,22 @@ fn said(panic: &(dyn Any + Send)) -> &str {
 }
 
 impl Judge {
+    /// The host has executed an ISB, as it does by the million: nothing is judged by it, and what counts goes on. Not
+    /// where anything else is to be looked at, too.
+    #[inline]
+    fn synchronised(&mut self, by: By, cpu: &Cpu, world: &World) -> bool {
+        let id = cpu.id();
+        let host = &mut self.hosts[id];
+        match cpu.running() {
+            Some(running) if !running.guest && cpu.overflows().times() == host.overflows => {
+                host.selected = None;
+                self.seen(by, What::Isb, &At { cpu, id, world, running });
+                true
+            }
+            _ => false,
+        }
+    }
+
     fn judges(&mut self, by: By, what: What, cpu: &Cpu, world: &World) {
         let id = cpu.id();
         let now = cpu.now();

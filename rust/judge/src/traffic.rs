@@ -226,6 +226,9 @@ impl Judge {
             return;
         }
         self.findings.premise(Invariant::I10);
+        if at.guest_always_traps() {
+            return;
+        }
         let theirs = at.cpu.registers().access_mask(1);
         let register = bits(mine & theirs).map(value_of).find(|&value| {
             [false, true].into_iter().any(|write| at.cpu.would(value, 1, write) == Outcome::Executed)

@@ -31,6 +31,9 @@ const STALL_SLOTS: u64 = 0b111 << (0x3d - 0x20);
 impl Judge {
     /// What a guest that is entered could read without a trap is what it should read.
     pub(crate) fn entered(&mut self, guest: usize, at: &At<'_>) {
+        if at.guest_always_traps() {
+            return;
+        }
         let registers = at.cpu.registers();
         let counters = self.guests[guest].ideal.registers().accessible(1).min(registers.accessible(1));
         let each = [
