@@ -166,6 +166,12 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
         help="of what comes amid KVM's own steps, at most so many on one path to a state (default: %(default)s)",
     )
     parser.add_argument(
+        "--preemptions",
+        metavar="N",
+        type=_natural,
+        help="steps that preempt, switch to or migrate a vCPU: at most so many on one path to a state (default: any)",
+    )
+    parser.add_argument(
         "--walks",
         metavar="N",
         type=_natural,

@@ -2,7 +2,8 @@
 
 A state that has been met before, by its key, is not gone on from. What comes amid a step comes before each operation
 that KVM has there, on as many steps of a path as the bound on interruptions allows. States are kept as they are saved;
-one in which a vCPU is preempted amid a handler is no data, and is come to again from the last one that is.
+one in which a vCPU is preempted amid a handler is no data, and is come to again from the last one that is. So are those
+of a large level, which would not fit into memory.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from pmulab.check.play import Found, Move, Moves, Path, Play, Stock
 from pmulab.check.shrink import text
 from services.state import Saved
 
-MOST = 30_000  # states of a level, of some 40 KB each: more are not gone on from
+SAVED = 20_000  # states of a level, of some 40 KB each: further ones are come to again from that before them
+MOST = 1_000_000  # states of a level: more are not gone on from
+PREEMPTING = ("preempt", "switch", "migrate")
 FAR = 1 << 20  # an operation that no step has
 
 
@@ -31,7 +34,24 @@ class _State:
     key: int  # of that
     since: Path  # by these
     path: Path  # all of them, without the opening
-    left: int  # interruptions
+    left: Left
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What may still come on a path."""
+
+    interruptions: int
+    preemptions: int
+
+    def without(self, moves: Moves) -> Left | None:
+        """After an action; None if that is one too many."""
+        interruptions = self.interruptions - (len(moves) > 1)
+        preemptions = self.preemptions - sum(move.spec.action in PREEMPTING for move in moves)
+        return None if interruptions < 0 or preemptions < 0 else Left(interruptions, preemptions)
+
+    def covers(self, other: Left) -> bool:
+        return self.interruptions >= other.interruptions and self.preemptions >= other.preemptions
 
 
 @dataclass(slots=True)
@@ -43,32 +63,37 @@ class Exhaustive:
     root: Saved
     coverage: Coverage
     interruptions: int  # on one path, at most
+    preemptions: int | None = None  # likewise; None: as many as there are
     depth: int = 0  # up to which it is complete
     closed: bool = False  # there are no further states
     full: bool = False  # there are more states than are gone on from, or it has become too late
     states: int = 1
     transitions: int = 0
     levels: list[int] = field(default_factory=list)  # new states of each
-    _seen: dict[_Key, int] = field(default_factory=dict)  # the interruptions that were left
+    _seen: dict[_Key, tuple[Left, ...]] = field(
+        default_factory=dict
+    )  # with what was left, none of which covers another
     _level: list[_State] = field(default_factory=list)
 
     _last: bool = False
     _new: int = 0  # states of the level that is come to
+    _further: bool = False  # there are new ones, or some from which more may come than when they were met before
     _key: Key = field(init=False)
 
     def __post_init__(self) -> None:
         self.play.restore(self.root)
-        left = self.interruptions if self.stock.deck.amid else 0
+        interruptions = self.interruptions if self.stock.deck.amid else 0
+        left = Left(interruptions, FAR if self.preemptions is None else self.preemptions)
         self._key = Key(self.play)
         key = self._key.of()
-        self._seen[key] = left
+        self._seen[key] = (left,)
         self._level.append(_State(self.root, key, (), (), left))
 
     async def next_level(self, late: Callable[[], bool], *, last: bool) -> list[Found]:
         """Go one step further from each state, unless it becomes too late; what counts of what is found. States of the
         `last` level are counted, and not kept. Raises SimulationError."""
         level, self._level = self._level, []
-        self._last, self._new = last, 0
+        self._last, self._new, self._further = last, 0, False
         found: list[Found] = []
         for state in level:
             if late():
@@ -79,7 +104,7 @@ class Exhaustive:
         self.levels.append(self._new)
         self.states += self._new
         self.depth += not self.full
-        self.closed = not (self._new or self.full)
+        self.closed = not (self._further or self.full)
         if len(self._level) > MOST:
             self.full = True
         return found
@@ -89,18 +114,24 @@ class Exhaustive:
         found: list[Found] = []
         there = False
         for action in self.stock.actions:
+            left = state.left.without((action,))
+            if left is None:
+                continue
             if not there:
                 await self._come_to(state)
                 there = True
             if not await self.play.act((action,)):
                 continue
             there = False
-            found += self._arrived(state, (action,), state.left)
-            if state.left:
+            found += self._arrived(state, (action,), left)
+            if left.interruptions:
                 for moves in await self._amid(state, action):
+                    interrupted = state.left.without(moves)
+                    if interrupted is None:
+                        continue
                     await self._come_to(state)
                     if await self.play.act(moves):
-                        found += self._arrived(state, moves, state.left - 1)
+                        found += self._arrived(state, moves, interrupted)
         return found
 
     async def _come_to(self, state: _State) -> None:
@@ -120,7 +151,7 @@ class Exhaustive:
                     found += [(move.at(operation), action) for operation in range(operations)]
         return found
 
-    def _arrived(self, state: _State, moves: Moves, left: int) -> list[Found]:
+    def _arrived(self, state: _State, moves: Moves, left: Left) -> list[Found]:
         """Keep the state that this has led to, if it is a new one; what counts of what was found on the way."""
         self.transitions += 1
         play = self.play
@@ -129,20 +160,23 @@ class Exhaustive:
         found = [Found((*self.stock.opening, *path), one) for one in play.found() if one.counts]
         if play.over:
             return found
+        since = (*state.since, moves)
         if play.simulation.entered:
-            since = (*state.since, moves)
             if self._is_new((state.key, text(since)), left) and not self._last:
                 self._level.append(_State(state.kept, state.key, since, path, left))
             return found
         key = self._key.of()
         if self._is_new(key, left) and not self._last:
-            self._level.append(_State(play.save(), key, (), path, left))
+            kept = (play.save(), key, ()) if len(self._level) < SAVED else (state.kept, state.key, since)
+            self._level.append(_State(*kept, path, left))
         return found
 
-    def _is_new(self, key: _Key, left: int) -> bool:
-        """Has it not been met before, with as many interruptions left?"""
-        if self._seen.get(key, -1) >= left:
+    def _is_new(self, key: _Key, left: Left) -> bool:
+        """Has it not been met before, with as much left?"""
+        known = self._seen.get(key, ())
+        if any(one.covers(left) for one in known):
             return False
-        self._seen[key] = left
-        self._new += 1
+        self._seen[key] = (left, *(one for one in known if not left.covers(one)))
+        self._new += not known
+        self._further = True
         return True

@@ -33,6 +33,7 @@ class Job:
     walks: int
     seed: int
     seconds: float | None  # in which it has to be done, if that is said
+    preemptions: int | None = None  # on one path of the exhaustive part, at most; None: as many as there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,8 @@ class _Search:
             await self._take((Found(opening, one) for one in play.found() if one.counts), shrinker)
         root = play.save()
         if job.depth and not job.deck.every_register:  # hundreds of actions: that is walked through alone
-            await self._exhaustively(Exhaustive(stock, play, root, searched.coverage, job.interruptions), shrinker)
+            bounds = job.interruptions, job.preemptions
+            await self._exhaustively(Exhaustive(stock, play, root, searched.coverage, *bounds), shrinker)
         walks = Walks(stock, play, root, f"{job.seed} {job.design}", searched.coverage)
         for number in range(job.walks):
             if self._late():

@@ -109,6 +109,7 @@ def _jobs(arguments: argparse.Namespace, designs: list[str]) -> list[Job]:
             arguments.walks,
             arguments.seed,
             None,
+            arguments.preemptions,
         )
         for design in designs
         for deck in chosen

@@ -8,9 +8,28 @@ from pmulab.check.job import Job, Searched, search
 from pmulab.check.worlds import decks, worlds
 
 
-def job(design: str, deck: str, world: str, *, depth: int = 0, walks: int = 20, seed: int = 1) -> Job:
-    return Job(design, worlds()[world], decks()[deck], depth, 1, walks, seed, None)
+def job(
+    design: str,
+    deck: str,
+    world: str,
+    *,
+    depth: int = 0,
+    walks: int = 20,
+    seed: int = 1,
+    preemptions: int | None = None,
+) -> Job:
+    return Job(design, worlds()[world], decks()[deck], depth, 1, walks, seed, None, preemptions)
 
 
-def searched(design: str, deck: str, world: str, *, depth: int = 0, walks: int = 20, seed: int = 1) -> Searched:
-    return trio.run(search, job(design, deck, world, depth=depth, walks=walks, seed=seed))
+def searched(
+    design: str,
+    deck: str,
+    world: str,
+    *,
+    depth: int = 0,
+    walks: int = 20,
+    seed: int = 1,
+    preemptions: int | None = None,
+) -> Searched:
+    of = job(design, deck, world, depth=depth, walks=walks, seed=seed, preemptions=preemptions)
+    return trio.run(search, of)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pmulab.check import exhaustive
 from pmulab.check.worlds import decks
 from tests.check.searching import searched
 
@@ -46,3 +47,24 @@ def test_the_first_path_to_a_defect_is_short(design: str, deck: str, world: str,
     lengths = [len(one.steps) for one in found.found if one.signature.invariant == invariant]
     assert lengths
     assert min(lengths) <= most
+
+
+def test_fewer_preemptions_come_to_fewer_states() -> None:
+    states = [
+        searched("partitioned", "swap", "pair", depth=3, walks=0, preemptions=most).states
+        for most in (0, 1, 2, 3, None)
+    ]
+    assert states[0] == 1  # nobody is loaded, and nobody comes to be
+    assert states == sorted(states)
+    assert states[1] < states[2] < states[4]
+    assert states[3] == states[4]  # there are no more than three steps
+
+
+@pytest.mark.parametrize("deck", ["migrate", "away"])
+def test_states_that_are_come_to_again_are_those_that_would_be_saved(
+    deck: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = searched("partitioned", deck, "two-pcpus", depth=2, walks=0)
+    monkeypatch.setattr(exhaustive, "SAVED", 2)
+    again = searched("partitioned", deck, "two-pcpus", depth=2, walks=0)
+    assert (again.levels, again.transitions) == (saved.levels, saved.transitions)
