@@ -17,7 +17,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-python test-rust lint format fit stress bench fuzz random-runs proto readme wheel clean distclean
+.PHONY: help setup demo test test-python test-rust lint format fit stress bench fuzz random-runs check-long proto readme wheel clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ fuzz: $(EXTENSION) ## the property tests with many more cases than `make test` h
 
 random-runs: $(EXTENSION) ## RUNS random worlds of each reference design, judged: what was found, and what could have been (10,000: some 5 to 30 minutes)
 	$(BIN)/python -m tests.kvm.random_runs --runs $(RUNS)
+
+check-long: $(EXTENSION) ## pmulab check of the reference designs, long (hours; what is done is kept in docs/check-long.jsonl and not done again), with SECONDS as much as that allows
+	$(BIN)/python -m docs.check_long $(if $(SECONDS),--seconds $(SECONDS))
 
 proto: $(PACKAGES) ## generate the messages in services/wire from proto/
 	$(BIN)/python proto/generate.py

@@ -8,7 +8,7 @@ from pmulab.check import exhaustive
 from pmulab.check.worlds import decks
 from tests.check.searching import searched
 
-REFERENCE = ("partitioned", "emulated")
+REFERENCE = ("partitioned", "partitioned,reservation=static", "emulated")
 
 
 @pytest.mark.parametrize("deck", ["swap", "overflow", "restore", "squeeze", "migrate", "vms"])
