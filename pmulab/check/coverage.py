@@ -19,14 +19,19 @@ Point = tuple[Any, ...]
 class Coverage:
     """Of one deck in one world."""
 
-    premises: Counter[str] = field(default_factory=Counter)
+    met: list[int] = field(default_factory=lambda: [0] * len(INVARIANTS))
     windows: Counter[str] = field(default_factory=Counter)
     goals: set[str] = field(default_factory=set)
     points: Counter[Point] = field(default_factory=Counter)
 
+    @property
+    def premises(self) -> Counter[str]:
+        """How often that of each invariant was met, where it was."""
+        return Counter({name: met for name, met in zip(INVARIANTS, self.met, strict=True) if met})
+
     def new(self, play: Play, moves: Moves) -> bool:
         """Take down what the last action came to; was it never seen before?"""
-        self.premises.update({name: met for name, met in zip(INVARIANTS, play.met, strict=True) if met})
+        self.met = [before + met for before, met in zip(self.met, play.met(), strict=True)]
         if not play.given:
             return True  # nobody gets anywhere any more
         move, given = moves[-1], play.given
@@ -37,9 +42,8 @@ class Coverage:
         )
         point = (move.spec.action, move.spec.party, move.spec.register, flags, loaded, amid)
         self.points[point] += 1
-        for name in [*GOALS.keys() - self.goals]:
-            if GOALS[name](play):
-                self.goals.add(name)
+        if len(self.goals) < len(GOALS):
+            self.goals.update([name for name, reached in GOALS.items() if name not in self.goals and reached(play)])
         return self.points[point] == 1
 
     def used(self, play: Play) -> None:

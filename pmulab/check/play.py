@@ -123,7 +123,7 @@ class Play:
         self.path: tuple[StepSpec, ...] = ()  # all that has been carried out
         self.over = False  # nobody gets anywhere any more
         self.given: Sequence[Outcome] = ()  # by each move of the last action
-        self.met: Sequence[int] = ()  # how often the premise of each invariant was, in that action
+        self._premises: Sequence[int] = ()  # how often each was met, when that was asked for last
         self._seen = 0  # violations, when what was found was asked for last
 
     async def boot(self) -> None:
@@ -131,6 +131,7 @@ class Play:
         self.script.steps = ()
         for pcpu in self.script.pcpus:
             await pcpu.bring_up()
+        self._premises = self.simulation.board.machine.premises()
 
     async def act(self, moves: Sequence[Move]) -> bool:
         """Carry out the last move, amid which all others come; False if that cannot be. Raises SimulationError."""
@@ -139,8 +140,8 @@ class Play:
             if not self._may_be(move.spec, opened):
                 return False
             opened = _after(move.spec, opened)
-        machine = self.simulation.board.machine
-        before = machine.premises()
+        if self.script.of_vcpus.lacks_vcpu(moves[-1].spec):
+            return False
         try:
             given = await self.script.carry_out([move.spec for move in moves])
         except ImpossibleStep:
@@ -153,7 +154,6 @@ class Play:
             return True
         finally:
             self.simulation.entered = self.simulation.board.preempted > 0
-            self.met = [after - met for after, met in zip(machine.premises(), before, strict=True)]
         self.opened = opened
         self.path += tuple(move.spec for move in moves)
         self.given = self._by_move(given, len(moves))
@@ -184,9 +184,15 @@ class Play:
             for one in self.simulation.judging.found()["violations"][seen:]:
                 yield replace(one, declared=self._why(one)) if one.declared else one
 
+    def met(self) -> list[int]:
+        """How often the premise of each invariant was met since this was asked last."""
+        before, self._premises = self._premises, self.simulation.board.machine.premises()
+        return [after - met for after, met in zip(self._premises, before, strict=True)]
+
     def pass_over(self) -> None:
-        """What has been found up to now is not asked for any more."""
-        self._seen = self.simulation.board.machine.different_violations()
+        """What has been found and met up to now is not asked for any more."""
+        machine = self.simulation.board.machine
+        self._seen, self._premises = machine.different_violations(), machine.premises()
 
     def _why(self, one: Violation) -> str:
         """Why the design gives it up, by what has been carried out: the experiment has every action of the deck."""
@@ -209,6 +215,7 @@ class Play:
         self.embedded.restore(saved["actors"])
         self.sessions, self.opened, self.path = saved["sessions"], saved["opened"], saved["path"]
         self._seen, self.over = saved["seen"], False
+        self._premises = self.simulation.board.machine.premises()
 
 
 def _after(spec: StepSpec, sessions: frozenset[str]) -> frozenset[str]:

@@ -9,6 +9,7 @@ it.
 from __future__ import annotations
 
 import random
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -103,7 +104,7 @@ class _Draws:
 
     def next(self) -> Moves:
         rng = self.rng
-        (move,) = rng.choices(self.actions, cum_weights=self.weights)
+        move = self.actions[bisect(self.weights, rng.random() * self.weights[-1])]
         if self.amid and rng.random() < self.often:
             return (rng.choice(self.amid).at(rng.randrange(OPERATIONS)), move)
         return (move,)

@@ -45,6 +45,9 @@ def who(vcpu: SteppedVCpu) -> str:
     return f"vCPU {vcpu.index} of {vcpu.name}"
 
 
+RUNNING = frozenset({"mrs", "msr", "isb", "hvc", "run", "wfi", "irq", "preempt", "block"})  # what a vCPU does that runs
+
+
 class VcpuSteps:
     """What a guest does, where its vCPU's thread goes, and what the VMM asks of it."""
 
@@ -74,6 +77,13 @@ class VcpuSteps:
         if vcpu.vm in self.stage.absent:
             raise ImpossibleStep(f"{vcpu.name} has yet to be created")
         return vcpu
+
+    def lacks_vcpu(self, step: StepSpec) -> bool:
+        """Is it what a vCPU does that runs, and its does not? Then it is impossible."""
+        if step.action not in RUNNING or step.party.startswith("host/"):
+            return False
+        vcpu = self.vcpus[step.target]
+        return vcpu.pcpu.rq.current is not vcpu
 
     def _loaded(self, step: StepSpec) -> SteppedVCpu:
         vcpu = self._vcpu(step)
