@@ -1,9 +1,9 @@
 """Every state of a world that a deck's actions lead to, level by level, up to a depth.
 
 A state that has been met before, by its key, is not gone on from. What comes amid a step comes before each operation
-that KVM has there, on as many steps of a path as the bound on interruptions allows. States are kept as they are saved;
-one in which a vCPU is preempted amid a handler is no data, and is come to again from the last one that is. So are those
-of a large level, which would not fit into memory.
+that KVM has there, and so does the next overflow, on as many steps of a path as the bound on interruptions allows.
+States are kept as they are saved; one in which a vCPU is preempted amid a handler is no data, and is come to again from
+the last one that is. So are those of a large level, which would not fit into memory.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from pmulab.check.coverage import Coverage
 from pmulab.check.key import Key
+from pmulab.check.overflows import Overflows
 from pmulab.check.play import Found, Move, Moves, Path, Play, Stock
 from pmulab.check.shrink import text
 from services.state import Saved
@@ -44,9 +45,9 @@ class Left:
     interruptions: int
     preemptions: int
 
-    def without(self, moves: Moves) -> Left | None:
-        """After an action; None if that is one too many."""
-        interruptions = self.interruptions - (len(moves) > 1)
+    def without(self, moves: Moves, *, overflow: bool = False) -> Left | None:
+        """After an action, amid which an `overflow` comes or other moves do; None if that is one too many."""
+        interruptions = self.interruptions - (overflow or len(moves) > 1)
         preemptions = self.preemptions - sum(move.spec.action in PREEMPTING for move in moves)
         return None if interruptions < 0 or preemptions < 0 else Left(interruptions, preemptions)
 
@@ -79,12 +80,14 @@ class Exhaustive:
     _new: int = 0  # states of the level that is come to
     _further: bool = False  # there are new ones, or some from which more may come than when they were met before
     _key: Key = field(init=False)
+    _overflows: Overflows = field(init=False)
 
     def __post_init__(self) -> None:
         self.play.restore(self.root)
-        interruptions = self.interruptions if self.stock.deck.amid else 0
+        deck = self.stock.deck
+        interruptions = self.interruptions if deck.amid or deck.overflows else 0
         left = Left(interruptions, FAR if self.preemptions is None else self.preemptions)
-        self._key = Key(self.play)
+        self._key, self._overflows = Key(self.play), Overflows(self.play)
         key = self._key.of()
         self._seen[key] = (left,)
         self._level.append(_State(self.root, key, (), (), left))
@@ -124,7 +127,9 @@ class Exhaustive:
                 continue
             there = False
             found += self._arrived(state, (action,), left)
-            if left.interruptions:
+            if left.interruptions and self.stock.deck.overflows:
+                found += await self._overflowing(state, action)
+            if left.interruptions and self.stock.deck.amid:
                 for moves in await self._amid(state, action):
                     interrupted = state.left.without(moves)
                     if interrupted is None:
@@ -151,16 +156,28 @@ class Exhaustive:
                     found += [(move.at(operation), action) for operation in range(operations)]
         return found
 
-    def _arrived(self, state: _State, moves: Moves, left: Left) -> list[Found]:
+    async def _overflowing(self, state: _State, action: Move) -> list[Found]:
+        """The action with the next overflow at each point of it."""
+        left = state.left.without((action,), overflow=True)
+        found: list[Found] = []
+        if left is None:
+            return found
+        for passes in await self._overflows.before(action, lambda: self._come_to(state)):
+            await self._come_to(state)
+            if await self.play.act((passes,)) and await self.play.act((action,)):
+                found += self._arrived(state, (action,), left, ((passes,),))
+        return found
+
+    def _arrived(self, state: _State, moves: Moves, left: Left, before: Path = ()) -> list[Found]:
         """Keep the state that this has led to, if it is a new one; what counts of what was found on the way."""
         self.transitions += 1
         play = self.play
-        path = (*state.path, moves)
+        path = (*state.path, *before, moves)
         self.coverage.new(play, moves)
         found = [Found((*self.stock.opening, *path), one) for one in play.found() if one.counts]
         if play.over:
             return found
-        since = (*state.since, moves)
+        since = (*state.since, *before, moves)
         if play.simulation.entered:
             if self._is_new((state.key, text(since)), left) and not self._last:
                 self._level.append(_State(state.kept, state.key, since, path, left))

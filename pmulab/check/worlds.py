@@ -71,6 +71,7 @@ class Deck:
     opening: tuple[Step, ...]
     actions: tuple[Step, ...]
     amid: bool  # whatever may come amid what KVM does also comes there
+    overflows: bool  # so does the host's next overflow
     every_register: bool  # each vCPU accesses all that a guest has
 
     def opening_in(self, world: World) -> list[Step]:
@@ -117,6 +118,7 @@ def decks() -> Mapping[str, Deck]:
             tuple(of.get("opening", ())),
             tuple(of["actions"]),
             of.get("at", False),
+            of.get("overflows", False),
             of.get("accesses", "") == "every",
         )
         for name, of in _read("decks.toml").items()
