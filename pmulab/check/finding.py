@@ -119,7 +119,9 @@ def _found(design: str, shortest: Shortest, steps: tuple[Step, ...]) -> _Replay 
     return _Replay(text, experiment, run, same[-1]) if same else None
 
 
-def told_by(design: str, world: World, steps: Sequence[Step], signature: Signature) -> tuple[Violation, list[Line]] | None:
+def told_by(
+    design: str, world: World, steps: Sequence[Step], signature: Signature
+) -> tuple[Violation, list[Line]] | None:
     """What a run of these steps finds of that signature, and what happens in it; None if it is not found. Raises
     UserError, SimulationError if they are not possible."""
     experiment, run = _of(scenario_text(world, steps, designs=[design]))

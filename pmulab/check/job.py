@@ -69,9 +69,7 @@ class Searched:
     coverage: Coverage = field(default_factory=Coverage)
 
 
-async def search(
-    job: Job, stopped: Callable[[], bool] = lambda: False, known: Iterable[Signature] = ()
-) -> Searched:
+async def search(job: Job, stopped: Callable[[], bool] = lambda: False, known: Iterable[Signature] = ()) -> Searched:
     """Do it, or as much as there is until it is `stopped`. What is `known` already is not made short, nor kept."""
     began = time.perf_counter()
     searched = Searched(job)
