@@ -9,29 +9,30 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from docs.posted import design_of, name_of
+from docs.posted import name_of
 from pmulab import Run, scenario
 from pmulab.check.shrink import Signature
 from pmulab.embedded import run_embedded
 
 PAGE = Path(__file__).with_suffix(".md")
-SCRIPTS = PAGE.with_suffix("")
+DOCS = PAGE.parent
 
 
 @dataclass(frozen=True, slots=True)
 class Scripted:
     """What a run of a script is to show under a version."""
 
-    script: str
-    version: str
+    script: str  # its path without the suffix, from docs
+    design: str
     shows: tuple[str, ...]  # violations
     absent: tuple[str, ...]  # likewise, which it must not find
     gives: Mapping[int, str]  # by step
 
     def wrong(self) -> list[str]:
         """What is otherwise."""
-        run = run_of(SCRIPTS / f"{self.script}.toml", self.version)
+        run = run_of(DOCS / f"{self.script}.toml", self.design)
         found = names(run)
         return [
             *(f"{one} is not found" for one in self.shows if one not in found),
@@ -61,24 +62,23 @@ def hypotheses() -> list[Hypothesis]:
             {"v8": of["v8"], "v9": of["v9"]},
             of["why"],
             of.get("v9_because", ""),
-            tuple(
-                Scripted(
-                    run["script"],
-                    run["version"],
-                    tuple(run.get("shows", ())),
-                    tuple(run.get("absent", ())),
-                    {int(step): text for step, text in run.get("gives", {}).items()},
-                )
-                for run in of.get("runs", ())
-            ),
+            tuple(scripted(of)),
         )
         for name, of in data.items()
     ]
 
 
-def run_of(script: Path, version: str) -> Run:
-    """Under that version alone."""
-    (experiment,) = scenario.load(script, designs=(design_of(version),)).experiments
+def scripted(of: Mapping[str, Any]) -> Iterator[Scripted]:
+    """Those that a table of the data has."""
+    for run in of.get("runs", ()):
+        gives = {int(step): text for step, text in run.get("gives", {}).items()}
+        shows, absent = tuple(run.get("shows", ())), tuple(run.get("absent", ()))
+        yield Scripted(run["script"], run["design"], shows, absent, gives)
+
+
+def run_of(script: Path, design: str) -> Run:
+    """Under that design alone."""
+    (experiment,) = scenario.load(script, designs=(design,)).experiments
     (run,) = run_embedded(experiment, lambda _share, _seconds: None).runs
     return run
 
@@ -119,11 +119,11 @@ def _sections() -> Iterator[str]:
         because = f" v9: {one.v9_because}." if one.v9_because else ""
         yield f"\n**{one.name}**, v8 {one.verdicts['v8']}, v9 {one.verdicts['v9']}. {one.why}{because}"
         for script in dict.fromkeys(run.script for run in one.runs):
-            yield f"\n- `pmulab run docs/hypotheses/{script}.toml --design partitioned-v8` (or `-v9`)"
+            yield f"\n- `pmulab run docs/{script}.toml --design partitioned-v8` (or `-v9`)"
             for run in one.runs:
                 if run.script == script and (run.shows or run.gives):
                     shown = [f"step {step} gives {text}" for step, text in run.gives.items()]
-                    yield f"  - {run.version}: {'; '.join([*shown, *run.shows])}"
+                    yield f"  - {run.design}: {'; '.join([*shown, *run.shows])}"
     yield ""
 
 
