@@ -1,4 +1,4 @@
-"""What a search over the posted versions has found, as data: `versions.json`, and how a kept counterexample is replayed.
+"""What a search of the posted versions has found, as data: `versions.json`, and how what is kept is replayed.
 
 The same violation is shown once for each version: by the first path on which the search came to it, made short.
 """

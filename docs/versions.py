@@ -16,6 +16,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -81,10 +82,12 @@ def page(kept: Mapping[str, Version]) -> str:
     """What docs/versions.md is to be."""
     every, meaning = causes()
     attributed = by_violation(every.values())
-    lines = [_HEAD, *_table(_summary(kept, attributed)), "", _NUMBERS, *_table(_numbers(every.values(), meaning)), ""]
+    head, mark, _ = PAGE.read_text().partition("<!-- versions -->\n")
+    lines = [_SEARCH, "", *_table(_summary(kept, attributed)), "", "## The numbers", ""]
+    lines += [*_table(_numbers(every.values(), meaning)), ""]
     for version, of in kept.items():
         lines += _of_version(version, of, attributed)
-    return "\n".join(lines)
+    return head + mark + "\n".join(lines)
 
 
 def _summary(kept: Mapping[str, Version], attributed: Mapping[tuple[str, str], Cause]) -> Iterator[Sequence[str]]:
@@ -158,22 +161,14 @@ def _table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
             yield "|" + " --- |" * len(row)
 
 
-_HEAD = f"""# What the posted versions break
+_SEARCH = (
+    f"Every deck in each of its worlds, all states up to depth {posted.DEPTH}, and {posted.WALKS} walks, seed "
+    f"{posted.SEED}: bounded by actions, not by time."
+)
 
-Written by `python -m docs.versions` from `versions.json`, what a search of v1 to v9 has found, and `versions.toml`, what each of it corresponds to.
 
-The search is that of `pmulab check` (docs/check.md): every deck in each of its worlds, all states up to depth {posted.DEPTH} and {posted.WALKS} walks, seed {posted.SEED}, bounded by
-actions and not by time. Nothing about the versions is told to it. Two violations are the same if invariant, kind, register (but for its number), the roles of victim and other party and the sign of the error are; what one
-deck has found is not looked for in the next. So a row stands for the first path to it, made short: each of its steps is needed. Another cause of the same violation is not seen there, and what
-a search of this length does not come to is not said to be absent: docs/hypotheses.md goes after some of it by hand. `python -m docs.versions v8` searches v8 again. `tests/check/test_versions.py` replays every row.
-
-What a row corresponds to was decided by reading its steps and the version's code, and for most of it tried: the violation is gone when the cause named is mended in the version, and nothing else. B numbers are those of the
-corpus of reported defects, N numbers its hypotheses, both with their one-line meaning below; "new" is what neither has. Of v9 two patches of 22 have been read, and all else is taken to be as in v8: what
-is said of v9 here is unverified.
-"""
-
-_NUMBERS = """## The numbers
-"""
+def _over(end: float) -> bool:
+    return time.perf_counter() > end
 
 
 def main(versions: Sequence[str]) -> int:
@@ -183,7 +178,7 @@ def main(versions: Sequence[str]) -> int:
             print(f"there is no {version!r}: {', '.join(posted.VERSIONS)}", file=sys.stderr)
             return 2
         end = time.perf_counter() + SECONDS
-        found = posted.searched(version, lambda end=end: time.perf_counter() > end)
+        found = posted.searched(version, partial(_over, end))
         if found is None:
             print(f"{version}: put by after {SECONDS} s; the same command goes on from there", file=sys.stderr)
             return 3

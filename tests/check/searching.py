@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import trio
 
 from pmulab.check.job import Job, Searched, search
+from pmulab.check.shrink import Signature
 from pmulab.check.worlds import decks, worlds
 
 
@@ -14,3 +17,7 @@ def job(design: str, deck: str, world: str, *, depth: int = 0, walks: int = 20, 
 
 def searched(design: str, deck: str, world: str, *, depth: int = 0, walks: int = 20, seed: int = 1) -> Searched:
     return trio.run(search, job(design, deck, world, depth=depth, walks=walks, seed=seed))
+
+
+def searched_knowing(design: str, deck: str, world: str, known: Iterable[Signature]) -> Searched:
+    return trio.run(search, job(design, deck, world), lambda: False, known)
