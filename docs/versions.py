@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from docs import posted
 from docs.posted import Kept, Version
@@ -50,7 +51,7 @@ class Cause:
 
 def causes() -> tuple[dict[str, Cause], dict[str, str]]:
     """Those of docs/versions.toml, and what each number of the corpus means."""
-    data = tomllib.loads(PAGE.with_suffix(".toml").read_text())
+    data = _data()
     return {
         name: Cause(
             name,
@@ -61,6 +62,10 @@ def causes() -> tuple[dict[str, Cause], dict[str, str]]:
         )
         for name, of in data["cause"].items()
     }, data["meaning"]
+
+
+def _data() -> dict[str, Any]:
+    return tomllib.loads(PAGE.with_suffix(".toml").read_text())
 
 
 def by_violation(every: Iterable[Cause]) -> dict[tuple[str, str], Cause]:
@@ -84,7 +89,8 @@ def page(kept: Mapping[str, Version]) -> str:
     attributed = by_violation(every.values())
     head, mark, _ = PAGE.read_text().partition("<!-- versions -->\n")
     lines = [_SEARCH, "", *_table(_summary(kept, attributed)), "", "## The numbers", ""]
-    lines += [*_table(_numbers(every.values(), meaning)), ""]
+    lines += [*_table(_numbers(every.values(), meaning)), "", "## What this search does not come to", ""]
+    lines += [*_table(_missed()), ""]
     for version, of in kept.items():
         lines += _of_version(version, of, attributed)
     return head + mark + "\n".join(lines)
@@ -119,6 +125,12 @@ def _numbers(every: Iterable[Cause], meaning: Mapping[str, str]) -> Iterator[Seq
                 versions.setdefault(number, set()).update(cause.found)
     for number in sorted(versions, key=lambda one: (one[0], int(one[1:]))):
         yield number, meaning[number], ", ".join(sorted(versions[number]))
+
+
+def _missed() -> Iterator[Sequence[str]]:
+    yield "Reported", "Of", "Why not"
+    for one in _data()["missed"]:
+        yield ", ".join(one["numbers"]), ", ".join(one["versions"]), one["why"]
 
 
 def _of_version(version: str, of: Version, attributed: Mapping[tuple[str, str], Cause]) -> Iterator[str]:
