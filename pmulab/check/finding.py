@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from pmulab.check.accesses import Step
 from pmulab.check.job import Searched, Shortest
 from pmulab.check.shrink import Signature
 from pmulab.check.story import Line, story
-from pmulab.check.worlds import scenario_text
+from pmulab.check.worlds import World, scenario_text
 from pmulab.embedded import run_embedded
 from pmulab.errors import SearchError
 from pmulab.scenario.resolve import resolve
@@ -112,17 +112,28 @@ def _found(design: str, shortest: Shortest, steps: tuple[Step, ...]) -> _Replay 
     head = f"{one.invariant} {one.kind}: {one.broken}.\n`pmulab check {design}`, {world.name}: {world.what}."
     text = scenario_text(world, steps, head=head, designs=[design])
     try:
-        (experiment,) = resolve(Document("found.toml", Path(), text), [], None, False).experiments
-        run = _run(experiment)
+        experiment, run = _of(text)
     except (UserError, SimulationError):
         return None
     same = [one for one in run.violations if Signature.of(one) == shortest.signature]
     return _Replay(text, experiment, run, same[-1]) if same else None
 
 
-def _run(experiment: Experiment) -> Run:
+def told_by(
+    design: str, world: World, steps: Sequence[Step], signature: Signature
+) -> tuple[Violation, list[Line]] | None:
+    """What a run of these steps finds of that signature, and what happens in it; None if it is not found. Raises
+    UserError, SimulationError if they are not possible."""
+    experiment, run = _of(scenario_text(world, steps, designs=[design]))
+    same = [one for one in run.violations if Signature.of(one) == signature]
+    return (same[-1], story(experiment, steps, run, same[-1])) if same else None
+
+
+def _of(text: str) -> tuple[Experiment, Run]:
+    """A scenario of one design and its run."""
+    (experiment,) = resolve(Document("found.toml", Path(), text), [], None, False).experiments
     (run,) = run_embedded(experiment, lambda _share, _seconds: None).runs
-    return run
+    return experiment, run
 
 
 def _write(path: Path, content: bytes) -> Path:

@@ -70,12 +70,12 @@ class Searched:
     coverage: Coverage = field(default_factory=Coverage)
 
 
-async def search(job: Job, stopped: Callable[[], bool] = lambda: False) -> Searched:
-    """Do it, or as much as there is until it is `stopped`."""
+async def search(job: Job, stopped: Callable[[], bool] = lambda: False, known: Iterable[Signature] = ()) -> Searched:
+    """Do it, or as much as there is until it is `stopped`. What is `known` already is not made short, nor kept."""
     began = time.perf_counter()
     searched = Searched(job)
     try:
-        await _Search(searched, began, stopped).run()
+        await _Search(searched, began, stopped, known).run()
     except UserError as error:
         searched.refused = error.problem
     except (SearchError, SimulationError) as error:
@@ -87,12 +87,14 @@ async def search(job: Job, stopped: Callable[[], bool] = lambda: False) -> Searc
 class _Search:
     """A job, while it is done."""
 
-    def __init__(self, searched: Searched, began: float, stopped: Callable[[], bool]) -> None:
+    def __init__(
+        self, searched: Searched, began: float, stopped: Callable[[], bool], known: Iterable[Signature]
+    ) -> None:
         self.searched = searched
         self.stopped = stopped
         self.job = searched.job
         self.began = began
-        self.known: set[Signature] = set()
+        self.known = set(known)
 
     def _late(self, share: float = 1.0) -> bool:
         """Is that share of the time over, or has it been stopped?"""

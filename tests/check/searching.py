@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import trio
 
 from pmulab.check.job import Job, Searched, search
+from pmulab.check.shrink import Signature
 from pmulab.check.worlds import decks, worlds
 
 
@@ -33,3 +36,7 @@ def searched(
 ) -> Searched:
     of = job(design, deck, world, depth=depth, walks=walks, seed=seed, preemptions=preemptions)
     return trio.run(search, of)
+
+
+def searched_knowing(design: str, deck: str, world: str, known: Iterable[Signature]) -> Searched:
+    return trio.run(search, job(design, deck, world), lambda: False, known)
