@@ -140,25 +140,19 @@ class Causes:
         every = taken.parts
         if not self.found(taken.design(every)):
             return Cause(taken.whose, taken.instead, (), "", (), gone=False)
-        alone = [one for one in every if self.found(taken.design([one]))]
-        needed = [one for one in alone if not self.found(taken.design(_without(every, [one])))]
-        if alone:
-            first = (needed or alone)[0]
-            parts: tuple[Part, ...] = (first,)
-            others = tuple(one for one in alone if one is not first)
-        else:
-            parts, others = self._fewest(taken), ()
+        needed = [one for one in every if not self.found(taken.design(_without(every, [one])))]
+        alone = [one for one in needed or every if self.found(taken.design([one]))]
+        parts = (alone[0],) if alone else self._fewest(taken, needed)
         gone = bool(needed) or not self.found(taken.design(_without(every, parts)))
-        return Cause(taken.whose, taken.instead, parts, label(taken.design(parts)), others, gone)
+        return Cause(taken.whose, taken.instead, parts, label(taken.design(parts)), tuple(alone[1:]), gone)
 
-    def _fewest(self, taken: _Taken) -> tuple[Part, ...]:
+    def _fewest(self, taken: _Taken, needed: Sequence[Part]) -> tuple[Part, ...]:
         """From all, one after the other left out as long as it is found; from either end, and the fewer of the two."""
-        forward = self._reduced(taken, taken.parts)
-        backward = self._reduced(taken, taken.parts[::-1])
-        return min(forward, backward, key=len)
+        of = needed if needed and self.found(taken.design(needed)) else taken.parts
+        return min(self._reduced(taken, of, of), self._reduced(taken, of, of[::-1]), key=len)
 
-    def _reduced(self, taken: _Taken, order: Sequence[Part]) -> tuple[Part, ...]:
-        kept = list(taken.parts)
+    def _reduced(self, taken: _Taken, of: Sequence[Part], order: Sequence[Part]) -> tuple[Part, ...]:
+        kept = list(of)
         for one in order:
             fewer = _without(kept, [one])
             if self.found(taken.design(fewer)):

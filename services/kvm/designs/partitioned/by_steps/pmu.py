@@ -92,8 +92,8 @@ class StepsPmu(PartitionedPmu):
     async def _activate_traps(self) -> None:
         self.derive()
         self._decide()
-        if self.swapped and self.design.host_pmcr is OWN:
-            await self.host_pmcr.keep(self.context)
+        if self.swapped or self.design.mdcr_hpmn is not OWN:
+            await self._keep_host_pmcr()
         await awaited(traps.activate(self.design, self.vcpu, self.host, self._mdcr(), self.context))
 
     async def load(self) -> None:
@@ -106,6 +106,8 @@ class StepsPmu(PartitionedPmu):
             await self._on_to_cpu(traps_set=steps.trap_set_up is not OWN)
         else:
             if steps.trap_set_up is OWN:
+                if steps.mdcr_hpmn is not OWN:
+                    await self._keep_host_pmcr()
                 await context.set_traps(self._mdcr())
                 await self.vcpu.write(r.PMSELR_EL0, 0)
                 await self._all_ones()

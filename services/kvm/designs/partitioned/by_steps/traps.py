@@ -22,21 +22,34 @@ AT_EL2 = r.MDCR_EL2_HPMD | r.MDCR_EL2_HCCD
 
 def mdcr(steps: Composed, context: PmuContext, own: GuestRange, host: HostPmcr) -> int:
     """kvm_arm_setup_mdcr_el2. `own`: the range that `partitioned` has."""
-    fields = ((steps.mdcr_hpmn, r.MDCR_EL2_HPMN), (steps.mdcr_tpm, r.PMU_TRAPS), (steps.mdcr_hpme, ENABLE))
     value = 0
-    for whose, mask in (*fields, (steps.mdcr_el2, AT_EL2)):
-        value |= mask & (_own(steps, context, own, host) if whose is OWN else _of(whose, steps, context))
-    return value
+    for whose, mask in ((steps.mdcr_hpmn, r.MDCR_EL2_HPMN), (steps.mdcr_tpm, r.PMU_TRAPS)):
+        value |= mask & (_own(steps, context, own) if whose is OWN else _of(whose, steps, context))
+    split = value & r.MDCR_EL2_HPMN < own.cpu.counters
+    enable = steps.mdcr_hpme
+    value |= ENABLE & (_enable(steps, context, host, split) if enable is OWN else _of(enable, steps, context))
+    el2 = steps.mdcr_el2
+    if el2 is OWN or not (split or el2 in V8_TO_V9):  # up to v7 HPMD goes with an HPMN that is not N
+        return value | AT_EL2 & _own(steps, context, own)
+    return value | AT_EL2 & _of(el2, steps, context)
 
 
-def _own(steps: Composed, context: PmuContext, own: GuestRange, host: HostPmcr) -> int:
-    """`PartitionedPmu._set_traps`. HPME is set in any case where the host's PMCR_EL0 is not kept, or where the range is
-    split off while the vCPU is FREE."""
+def _own(steps: Composed, context: PmuContext, own: GuestRange) -> int:
+    """`PartitionedPmu._set_traps`."""
     if not context.owned:
-        return trap_controls.free(own.cpu) | (0 if steps.mdcr_hpmn is OWN else r.MDCR_EL2_HPME)
+        return trap_controls.free(own.cpu)
     pmcr = 0 if steps.pmcr is Pmcr.UNTRAPPED and context.full else r.MDCR_EL2_TPMCR
-    kept = host.hpme(context) | host.hlp(context) if steps.host_pmcr is OWN else r.MDCR_EL2_HPME
-    return trap_controls.owned(own) | kept | pmcr
+    return trap_controls.owned(own) | pmcr
+
+
+def _enable(steps: Composed, context: PmuContext, host: HostPmcr, split: bool) -> int:
+    """HPME and HLP: by the host's PMCR_EL0, and where that is not kept what the host's driver has there as it counts.
+    `split`: a version's HPMN is not N, be the vCPU FREE."""
+    if not (context.owned or split):
+        return 0
+    if steps.host_pmcr is OWN:
+        return host.hpme(context) | host.hlp(context)
+    return r.MDCR_EL2_HPME | (r.MDCR_EL2_HLP if context.on.cpu.pmuver >= r.PMUVER_P5 else 0)
 
 
 def _of(version: Of, steps: Composed, context: PmuContext) -> int:
