@@ -75,8 +75,10 @@ def add(file: Path, result: Result) -> None:
     """The newest of a mutant counts."""
     file.parent.mkdir(parents=True, exist_ok=True)
     kills = {str(seed): kill and asdict(kill) for seed, kill in result.kills.items()}
-    line = {"code": fingerprint(), "name": result.name, "kind": result.kind, "kills": kills}
-    line |= {"rounds": result.rounds, "alone": result.alone}
+    line = {"code": fingerprint(), "name": result.name, "kind": result.kind, "kills": kills} | {
+        "rounds": result.rounds,
+        "alone": result.alone,
+    }
     with file.open("ab") as out:
         out.write(orjson.dumps(line) + b"\n")
 

@@ -1,5 +1,5 @@
-"""The mutants of `partitioned`'s own code: every statement deleted, and swapped with its neighbour; every mask and every
-number of counters off by one; every operation done on the wrong CPU; every ISB missing.
+"""The mutants of `partitioned`'s own code: every statement deleted, and swapped with its neighbour; every mask and
+every number of counters off by one; every operation done on the wrong CPU; every ISB missing.
 
 Which functions these are of is a list, and what becomes of them none: all that can be generated is. A mutant is named
 by its function, the text of its line and what has been done to it, so that the name outlives what is edited elsewhere.
@@ -204,9 +204,13 @@ def _of_expression(node: ast.AST) -> Iterator[tuple[str, str]]:
             yield from (("mask", f"{change} ({text})") for change in ("one less", "one more"))
         elif _is_flags(text):
             yield "mask", f"{SHIFTED} ({text})"
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        if node.func.attr in _OPERATIONS and ast.unparse(node.func.value) in _RECEIVERS:
-            yield "wrong CPU", f"on the wrong CPU ({ast.unparse(node.func)})"
+    if isinstance(node, ast.Call) and _is_operation(node.func):
+        yield "wrong CPU", f"on the wrong CPU ({ast.unparse(node.func)})"
+
+
+def _is_operation(of: ast.expr) -> bool:
+    """KVM's, on the pCPU that the vCPU is on."""
+    return isinstance(of, ast.Attribute) and of.attr in _OPERATIONS and ast.unparse(of.value) in _RECEIVERS
 
 
 def _is_flags(text: str) -> bool:
