@@ -41,10 +41,11 @@ def main() -> int:
     for result in _each(work, arguments.jobs):
         done[result.name] = result
         record.add(file, result)
+        _tell(result)
+    for result in done.values():
         found = next((kill for kill in result.kills.values() if kill is not None and kill.steps), None)
         if found is not None:
             kept[result.name] = found
-        _tell(result)
     known = {one.name for one in every}
     record.keep({name: replace(kill, seconds=0.0) for name, kill in kept.items() if name in known})
     of = [done[one.name] for one in chosen if one.name in done]

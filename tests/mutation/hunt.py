@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,7 +27,6 @@ from pmulab.errors import SearchError
 from pmulab.scenario.resolve import resolve
 from services.errors import UserError
 from services.kvm.errors import SimulationError
-from services.result import Violation
 from services.state import Saved
 from services.tables import Document
 
@@ -145,9 +145,14 @@ class Hunt:
         return tuple(move.step for moves in best for move in moves)
 
 
+@cache
+def _stock(name: tuple[str, str], design: str) -> Stock:
+    """Which no mutant changes."""
+    return Stock.of(worlds()[name[1]], decks()[name[0]], design)
+
+
 async def _opened(name: tuple[str, str], design: str) -> _Place:
-    deck, world = decks()[name[0]], worlds()[name[1]]
-    stock = Stock.of(world, deck, design)
+    stock = _stock(name, design)
     play = Play(stock)
     await play.boot()
     start = play.save()
@@ -187,7 +192,3 @@ def bounded() -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
-
-
-def counted(violations: Sequence[Violation]) -> list[Violation]:
-    return [one for one in violations if one.counts]

@@ -23,6 +23,6 @@ def transplants() -> list[Transplant]:
         for version, text in does.items():
             by_text.setdefault(text, []).append(version.value)
         for text, versions in by_text.items():
-            of = versions[0] if len(versions) == 1 else f"{versions[0]}-{versions[-1]}"
+            of = ", ".join(versions)
             found.append(Transplant(f"{step} of {of}: {text}", f"partitioned-by-steps,{step}={versions[-1]}"))
     return found
