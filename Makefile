@@ -12,12 +12,13 @@ RUST := $(shell find rust/pmu/src rust/judge/src rust/bindings/src -name '*.rs')
 CARGO := cargo --locked
 FUZZ_SECONDS ?= 60
 RUNS ?= 10000
+SEEDS ?= 20
 
 export CARGO_TARGET_DIR := $(CURDIR)/target
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-python test-rust lint format fit stress bench fuzz random-runs check-long proto readme wheel clean distclean
+.PHONY: help setup demo test test-python test-rust lint format fit stress bench fuzz random-runs check-long mutants proto readme wheel clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,6 +90,9 @@ random-runs: $(EXTENSION) ## RUNS random worlds of each reference design, judged
 
 check-long: $(EXTENSION) ## pmulab check of the reference designs, long (hours; what is done is kept in docs/check-long.jsonl and not done again), with SECONDS as much as that allows
 	$(BIN)/python -m docs.check_long $(if $(SECONDS),--seconds $(SECONDS))
+
+mutants: $(EXTENSION) ## what the search kills of the mutants of partitioned, with SEEDS orders of the decks (20: some hours of CPU time; it goes on where it was left)
+	$(BIN)/python -m tests.mutation --seeds $(SEEDS) --alone --matrix --jobs $$(nproc)
 
 proto: $(PACKAGES) ## generate the messages in services/wire from proto/
 	$(BIN)/python proto/generate.py

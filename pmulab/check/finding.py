@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from pmulab.check.accesses import Step
+from pmulab.check.cause import Cause, Causes
 from pmulab.check.job import Searched, Shortest
 from pmulab.check.shrink import Signature
 from pmulab.check.story import Line, story
@@ -36,6 +37,7 @@ class Finding:
     violation: Violation
     lines: tuple[Line, ...]
     digest: str
+    cause: Cause | None  # None: there is nothing to exchange in the design
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -50,6 +52,7 @@ class Finding:
             "shrunk_from_steps": self.shortest.length,
             "scenario": str(self.file),
             "digest": self.digest,
+            "cause": None if self.cause is None else self.cause.as_json(),
             "violation": self.violation,
         }
 
@@ -93,7 +96,8 @@ def replayed(design: str, shortest: Shortest, decks: tuple[str, ...], folder: Pa
     trace = {"steps": found.run.steps, "violation": violation}
     _write(folder / f"{name}.json", orjson.dumps(trace, option=orjson.OPT_INDENT_2))
     lines = tuple(story(found.experiment, steps, found.run, violation))
-    return Finding(design, shortest, decks, file, violation, lines, found.run.digest)
+    cause = Causes(found.experiment, shortest.signature).of(design)
+    return Finding(design, shortest, decks, file, violation, lines, found.run.digest, cause)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pmulab.check.cause import Cause, Part
 from pmulab.check.coverage import GOALS
 from pmulab.check.finding import Finding, rows
 from pmulab.check.job import Searched
@@ -30,6 +31,7 @@ def mail(finding: Finding) -> str:
         *_wrapped("window", "none was open" if found.window is None else f"beyond {found.window!r}"),
         *_wrapped("seen", f"pCPU {found.cpu}, cycle {found.cycle:,}; victim {found.victim}, other party {found.other}"),
         *_counted(finding),
+        *_because(finding.cause),
         *_wrapped("decks", ", ".join(finding.decks)),
         *_wrapped("not it", "each step is needed: without any one of them it is gone"),
         *_wrapped("replay", f"pmulab run {shlex.quote(str(finding.file))} --why   (digest {finding.digest[:12]})"),
@@ -47,6 +49,27 @@ def _counted(finding: Finding) -> Iterator[str]:
     for one in finding.violation.counted:
         after = f" after {one.after}" if one.after else ""
         yield from _wrapped("counted", f"{one.party} was counted in it for {one.cycles:,} cycles{after}")
+
+
+def _because(cause: Cause | None) -> Iterator[str]:
+    if cause is None:
+        return
+    if not cause.parts:
+        yield from _wrapped("because", "not isolated: it is not found with the steps taken one by one")
+        return
+    text = f"of {cause.whose}'s {' and '.join(map(_does, cause.parts))}"
+    if cause.gone:
+        text += f"; with {cause.instead}'s instead it is gone"
+    else:
+        text += f"; with {cause.instead}'s instead others of its steps break it still"
+    if cause.others:
+        text += f"; as much so of {', or '.join(map(_does, cause.others))}"
+    yield from _wrapped("because", text)
+    yield f"  {'alone':<8}{cause.alone}"
+
+
+def _does(part: Part) -> str:
+    return f"{part.what} ({part.does})" if part.does else part.what
 
 
 def _wrapped(head: str, text: str) -> list[str]:

@@ -44,12 +44,11 @@ class HostTraps:
     writes2: int = 0
 
     def load_6_12(
-        self, vcpu: KvmVcpu, mdcr: int, fine: FineGrained = NONE, *, selr_and_userenr: bool = True
+        self, vcpu: KvmVcpu, mdcr: int, fine: FineGrained = NONE, *, selr: bool = True, userenr: bool = True
     ) -> Eventual[None]:
         """__activate_traps_common. A fine-grained trap register without a bit to set is read all the same."""
         burst = Burst()
-        if selr_and_userenr:
-            _selr_and_userenr(burst)
+        _selr_and_userenr(burst, selr, userenr)
         found = [burst.mrs(r.MDCR_EL2)]
         burst.msr(r.MDCR_EL2, mdcr)
         if vcpu.spec.fgt:
@@ -77,13 +76,15 @@ class HostTraps:
             self._show(vcpu, burst)
         return self._irqs_off(vcpu, burst)
 
-    def load_2026(self, vcpu: KvmVcpu, mdcr: int, fine: FineGrained = NONE) -> Eventual[None]:
+    def load_2026(
+        self, vcpu: KvmVcpu, mdcr: int, fine: FineGrained = NONE, *, selr: bool = True, userenr: bool = True
+    ) -> Eventual[None]:
         """MDCR_EL2 first, and the fine-grained traps as the vCPU has them, whatever these are; what the VM has not is
         hidden (`fgu`)."""
         burst = Burst()
         found = [burst.mrs(r.MDCR_EL2)]
         burst.msr(r.MDCR_EL2, mdcr)
-        _selr_and_userenr(burst)
+        _selr_and_userenr(burst, selr, userenr)
         if vcpu.spec.fgt:
             found.append(burst.mrs(r.HDFGRTR_EL2))
             burst.msr(r.HDFGRTR_EL2, fine.reads)
@@ -92,10 +93,11 @@ class HostTraps:
         found += _hide(vcpu.spec, burst)
         return self._irqs_off(vcpu, burst, found)
 
-    def put_2026(self, vcpu: KvmVcpu) -> Eventual[None]:
+    def put_2026(self, vcpu: KvmVcpu, *, userenr: bool = True) -> Eventual[None]:
         burst = Burst()
         burst.msr(r.MDCR_EL2, self.mdcr)
-        burst.msr(r.PMUSERENR_EL0, vcpu.host_userenr)
+        if userenr:
+            burst.msr(r.PMUSERENR_EL0, vcpu.host_userenr)
         if vcpu.spec.fgt:
             burst.msr(r.HDFGRTR_EL2, self.reads)
             burst.msr(r.HDFGWTR_EL2, self.writes)
@@ -146,8 +148,10 @@ def _hide(cpu: CpuSpec, burst: Burst) -> list[int]:
     return [reads2, writes2]
 
 
-def _selr_and_userenr(burst: Burst) -> None:
+def _selr_and_userenr(burst: Burst, selr: bool, userenr: bool) -> None:
     """PMSELR_EL0 is not to make an access UNDEFINED that is to trap, and EL0's accesses are to trap to EL2."""
-    burst.msr(r.PMSELR_EL0, 0)
-    burst.mrs(r.PMUSERENR_EL0)
-    burst.msr(r.PMUSERENR_EL0, USERENR_ALL)
+    if selr:
+        burst.msr(r.PMSELR_EL0, 0)
+    if userenr:
+        burst.mrs(r.PMUSERENR_EL0)
+        burst.msr(r.PMUSERENR_EL0, USERENR_ALL)

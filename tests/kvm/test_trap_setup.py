@@ -67,7 +67,7 @@ def test_6_12_117_writes_a_fine_grained_trap_register_only_where_a_bit_is_wanted
     assert vcpu.tell()[-3:] == ["r HDFGRTR_EL2", "r HDFGWTR_EL2", "w HDFGWTR_EL2"]
     host.put_6_12(vcpu, writes_only)
     assert vcpu.tell() == ["w MDCR_EL2", "w PMUSERENR_EL0", "w HDFGWTR_EL2"]
-    host.load_6_12(vcpu, EVERYTHING, OVS, selr_and_userenr=False)
+    host.load_6_12(vcpu, EVERYTHING, OVS, selr=False, userenr=False)
     assert vcpu.tell() == [*MDCR, "r HDFGRTR_EL2", "w HDFGRTR_EL2", "r HDFGWTR_EL2", "w HDFGWTR_EL2"]
     host.put_6_12(vcpu, OVS, userenr=False)
     assert vcpu.tell() == ["w MDCR_EL2", "w HDFGRTR_EL2", "w HDFGWTR_EL2"]

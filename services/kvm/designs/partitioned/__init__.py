@@ -14,8 +14,11 @@ faults included, as a list of shared steps; and `reviewed.py`, what its reviews 
     host_pmcr.py      the host's PMCR_EL0 meanwhile
     accesses.py       what trapped accesses do
     write_through.py, by_selr.py, accessors.py    the same up to v5, in v6 and v7, and from v8 on
+
+`by_steps` is `partitioned` with steps of these versions in the place of its own.
 """
 
+from services.kvm.designs.partitioned.by_steps import BySteps
 from services.kvm.designs.partitioned.reviewed import Partitioned
 from services.kvm.designs.partitioned.v1 import V1
 from services.kvm.designs.partitioned.v2 import V2
@@ -29,4 +32,6 @@ from services.kvm.designs.partitioned.v9 import V9
 
 VERSIONS = (V1, V2, V3, V4, V5, V6, V7, V8, V9)
 
-__all__ = ["VERSIONS", "Partitioned"]
+UNLISTED = (BySteps,)  # there by name alone
+
+__all__ = ["UNLISTED", "VERSIONS", "Partitioned"]

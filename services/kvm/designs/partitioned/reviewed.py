@@ -22,7 +22,7 @@ from typing import ClassVar
 
 from services import registers as r
 from services.boot import HostPolicy
-from services.cpu import Call, HostEnable, Row, awaited
+from services.cpu import Call, Eventual, HostEnable, Row, awaited
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.declared import Declared, Victim, given_up
@@ -267,8 +267,9 @@ class PartitionedPmu(Vpmu):
             await context.write(r.PMOVSSET_EL0, flags)
         return True
 
-    def guest_overflow(self, mask: int) -> None:
+    def guest_overflow(self, mask: int) -> Eventual[None]:
         self.context.take_overflows(mask)
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

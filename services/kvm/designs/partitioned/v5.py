@@ -49,7 +49,7 @@ class V5Pmu(Vpmu):
     def activate_traps(self) -> Eventual[None]:
         """PMSELR_EL0 and PMUSERENR_EL0 are the swap's."""
         self.derive()
-        return self.host.load_6_12(self.vcpu, self._mdcr(), trap_controls.FINE_GRAINED, selr_and_userenr=False)
+        return self.host.load_6_12(self.vcpu, self._mdcr(), trap_controls.FINE_GRAINED, selr=False, userenr=False)
 
     async def load(self) -> None:
         """kvm_pmu_load."""

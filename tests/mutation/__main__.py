@@ -1,0 +1,133 @@
+"""Kill mutants of `partitioned`: python -m tests.mutation
+
+Exit status 1 if one survives that survivors.toml does not explain, or if `partitioned` itself breaks something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from tests.mutation import record, report
+from tests.mutation.applied import applied
+from tests.mutation.hunt import PLACES, Hunt, Kill, replayed
+from tests.mutation.record import Result
+from tests.mutation.source import Mutant, mutants
+from tests.mutation.transplants import Transplant, transplants
+
+One = Mutant | Transplant
+_ALONE = 8  # walks in each place, before it is said that nothing else kills a mutant
+
+
+def main() -> int:
+    arguments = _arguments()
+    every: list[One] = [*transplants(), *mutants()]
+    chosen = [one for one in every if fnmatchcase(f"{one.kind}: {one.name}", f"*{arguments.only}*")]
+    file = Path(arguments.results)
+    if arguments.replay:
+        return _replay(chosen)
+    done = record.results(file)
+    late = time.monotonic() + arguments.seconds
+    left = [one for one in chosen if _seeds(arguments, done.get(one.name)) or _asks(arguments, done.get(one.name))]
+    work = [(one, done.get(one.name) or Result(one.name, one.kind), arguments, late) for one in left]
+    kept = record.kept()
+    for result in _each(work, arguments.jobs):
+        done[result.name] = result
+        record.add(file, result)
+        _tell(result)
+    for result in done.values():
+        found = next((kill for kill in result.kills.values() if kill is not None and kill.steps), None)
+        if found is not None:
+            kept[result.name] = found
+    known = {one.name for one in every}
+    record.keep({name: replace(kill, seconds=0.0) for name, kill in kept.items() if name in known})
+    of = [done[one.name] for one in chosen if one.name in done]
+    unfinished = len(chosen) - len(of)
+    sys.stdout.write("\n".join(report.lines(of, unfinished, matrix=arguments.matrix)) + "\n")
+    return 1 if report.unexplained(of) else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
+    parser.add_argument("--only", default="", metavar="PATTERN", help="of `kind: name`, * is anything")
+    parser.add_argument("--seeds", type=int, default=20, metavar="N")
+    parser.add_argument("--rounds", type=int, default=8, metavar="N", help="through all decks, before it survives")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N")
+    parser.add_argument("--seconds", type=float, default=1e9, help="and go on another time")
+    parser.add_argument("--results", default=str(record.RESULTS), metavar="FILE")
+    parser.add_argument("--alone", action="store_true", help="of what one invariant killed: does another, anywhere?")
+    parser.add_argument("--matrix", action="store_true", help="a line for each mutant")
+    parser.add_argument("--replay", action="store_true", help="the counterexamples that are kept, and no search")
+    return parser.parse_args()
+
+
+def _seeds(arguments: argparse.Namespace, result: Result | None) -> list[int]:
+    """Those left. What kills one that survives the first is looked for in no other, but with more rounds."""
+    if result is not None and result.kills and result.survives:
+        return [1] if result.rounds < arguments.rounds else []
+    return [seed for seed in range(1, arguments.seeds + 1) if result is None or seed not in result.kills]
+
+
+def _asks(arguments: argparse.Namespace, result: Result | None) -> bool:
+    return bool(arguments.alone and result and result.alone is None and len(result.killers) == 1)
+
+
+def _each(work: Sequence[tuple[One, Result, argparse.Namespace, float]], jobs: int) -> Iterator[Result]:
+    if jobs == 1:
+        yield from filter(None, map(_do, work))
+        return
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        yield from filter(None, pool.imap_unordered(_do, work))
+
+
+def _do(of: tuple[One, Result, argparse.Namespace, float]) -> Result | None:
+    one, result, arguments, late = of
+    if time.monotonic() > late:
+        return None
+    with applied(one) if isinstance(one, Mutant) else nullcontext():
+        hunt = Hunt(one.design if isinstance(one, Transplant) else "partitioned")
+        for seed in _seeds(arguments, result):
+            result.kills[seed] = hunt.kill(seed, arguments.rounds, shorten=not result.kills)
+            if result.survives:
+                result.rounds = arguments.rounds
+                break
+        if _asks(arguments, result):
+            by = set(result.killers)
+            for place in PLACES:
+                by |= hunt.killers(place, 1000, _ALONE)
+                if len(by) > 1:
+                    break
+            result.alone = tuple(sorted(by))
+    return result
+
+
+def _tell(result: Result) -> None:
+    by = "; ".join(f"{name} in {', '.join(of)}" for name, of in result.killers.items()) or "SURVIVES"
+    sys.stderr.write(f"{result.name}: {by}\n")
+
+
+def _replay(chosen: Sequence[One]) -> int:
+    """Does what killed it kill it still?"""
+    kept, alive = record.kept(), 0
+    for one in chosen:
+        kill: Kill | None = kept.get(one.name)
+        if kill is None:
+            continue
+        with applied(one) if isinstance(one, Mutant) else nullcontext():
+            design = one.design if isinstance(one, Transplant) else "partitioned"
+            if not replayed(design, kill.world, kill.steps):
+                alive += 1
+                sys.stdout.write(f"{one.name}: not killed by what killed it\n")
+    sys.stdout.write(f"{sum(one.name in kept for one in chosen)} replayed, {alive} not killed again\n")
+    return 1 if alive else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

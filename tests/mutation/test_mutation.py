@@ -1,0 +1,68 @@
+"""The mutants themselves: that there are all, that each is one, and that what was found of them is so still."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import trio
+
+from tests.mutation import record
+from tests.mutation.applied import applied
+from tests.mutation.hunt import FAULT, Hunt, replayed
+from tests.mutation.source import FUNCTIONS, mutants
+from tests.mutation.transplants import transplants
+from tests.repeatability import traffic
+
+
+def _names() -> list[str]:
+    return [one.name for one in transplants()] + [one.name for one in mutants()]
+
+
+def test_each_mutant_has_a_name_of_its_own() -> None:
+    assert len({*_names()}) == len(_names())
+
+
+def test_every_function_named_has_mutants() -> None:
+    of = Counter((one.module, one.function) for one in mutants())
+    assert {(module, function) for module, functions in FUNCTIONS.items() for function in functions} == {*of}
+
+
+def test_every_kind_of_a_change_is_made() -> None:
+    assert {one.kind for one in mutants()} == {"deleted", "swapped", "mask", "wrong CPU", "ISB missing"}
+
+
+def test_a_mutant_is_another_program_and_put_back_it_is_the_same() -> None:
+    before = trio.run(traffic._of, "fgt", "partitioned")
+    one = next(one for one in mutants() if one.name.startswith("SwapOut.cnten") and one.kind == "deleted")
+    with applied(one):
+        assert trio.run(traffic._of, "fgt", "partitioned") != before
+    assert trio.run(traffic._of, "fgt", "partitioned") == before
+
+
+def test_nothing_is_killed_where_nothing_is_changed() -> None:
+    assert Hunt("partitioned").kill(1, 1, shorten=False) is None
+
+
+def test_what_killed_a_mutant_kills_it_still() -> None:
+    """Of some: all by python -m tests.mutation --replay."""
+    kept = record.kept()
+    some = [one for one in mutants() if one.name in kept][::12]
+    assert len(some) > 20
+    for one in some:
+        kill = kept[one.name]
+        with applied(one):
+            assert replayed("partitioned", kill.world, kill.steps), one.name
+        assert not replayed("partitioned", kill.world, kill.steps), f"{one.name}: and plain partitioned"
+
+
+def test_a_loop_without_an_end_is_a_fault() -> None:
+    one = next(one for one in mutants() if one.name.startswith("level: return False: deleted"))
+    with applied(one):
+        kill = Hunt("partitioned").kill(1, 4, shorten=False)
+    assert kill is not None
+    assert kill.by == (FAULT,)
+
+
+def test_each_reason_is_one_of_a_mutant() -> None:
+    for reason in record.reasons():
+        assert any(map(reason.covers, _names())), reason.names
