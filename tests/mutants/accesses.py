@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from services import registers as r
 from services.kvm.designs.partitioned.accesses import (
+    OVERFLOWS_IN_MEMORY,
     Accesses,
     apply_enables,
     by_counter,
@@ -16,7 +17,9 @@ from services.kvm.designs.partitioned.accesses import (
     reset_counters,
     selected_read,
     selected_write,
+    write_type,
 )
+from services.kvm.designs.partitioned.accessors import software_increment
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.reviewed import Partitioned, PartitionedPmu
 from services.kvm.designs.partitioned.swap import enforced
@@ -204,3 +207,33 @@ class N38(Partitioned):
     name = "N38"
     why = "v9: PMOVS reads as memory has it, and is cleared on the CPU too: a flag goes that the guest was never shown"
     of_vcpu = N38Pmu
+
+
+class N10Pmu(Otherwise):
+    otherwise = Accesses(writes={**by_type(write_type), r.PMXEVTYPER_EL0: selected_write(write_type)})
+
+
+class N10(Partitioned):
+    name = "N10"
+    why = "v6: a write of PMEVTYPER<n>_EL0 goes to memory alone, and takes effect at the next load"
+    of_vcpu = N10Pmu
+
+
+class N11Pmu(Otherwise):
+    otherwise = OVERFLOWS_IN_MEMORY
+
+
+class N11(Partitioned):
+    name = "N11"
+    why = "v8: PMOVS is read and cleared in memory alone: a polling guest sees no flag, and a cleared one comes back"
+    of_vcpu = N11Pmu
+
+
+class N22Pmu(Otherwise):
+    otherwise = Accesses(writes=by_register(software_increment, r.PMSWINC_EL0))
+
+
+class N22(Partitioned):
+    name = "N22"
+    why = "v8: PMSWINC_EL0 that traps increments the counter in memory, and the next put writes over it"
+    of_vcpu = N22Pmu

@@ -19,6 +19,7 @@ from services.kvm.vpmu import Design, DesignError
 from services.linux_perf import cpu_pm, kernel_counters
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.perf import PerfCpu
+from services.registers import PMCR_EL0, PMCR_LP
 
 
 class OfDriver(Partitioned):
@@ -83,3 +84,42 @@ class N25(OfDriver):
     why = "v8: armv8pmu_reset() leaves out what another CPU's vcpu_load has taken from cntr_mask: enables stay UNKNOWN"
     places = ((cpu_pm, "reset"), (PerfCpu, "reset"))
     function = staticmethod(_reset_what_others_leave)
+
+
+async def _leaves_them(cc: CpuContext, cpu: Cpu, mask: int, reschedule: bool, guest_loaded: bool = False) -> None:
+    before = cc.pmu.cntr_mask
+    await kernel_counters.set_counters(cc, cpu, mask, reschedule, guest_loaded)
+    cc.pmu.cntr_mask |= before
+
+
+class B1(OfDriver):
+    name = "B1"
+    why = "RFC v3: the guest's counters stay in cntr_mask: what does not test for them uses them"
+    places = ((PerfCpu, "set_counters"),)
+    function = staticmethod(_leaves_them)
+
+
+async def _takes_everywhere(cc: CpuContext, cpu: Cpu, mask: int, reschedule: bool, guest_loaded: bool = False) -> None:
+    await kernel_counters.set_counters(cc, cpu, mask, reschedule, guest_loaded)
+    for driver in cc.shared.drivers.values():
+        if driver is not cc.pmu and driver.arm_pmu == cc.config.arm_pmu:
+            driver.cntr_mask &= mask
+
+
+class B4(OfDriver):
+    name = "B4"
+    why = "v1: what one VM takes is taken on all CPUs, from events of the host's that are on counters there"
+    places = ((PerfCpu, "set_counters"),)
+    function = staticmethod(_takes_everywhere)
+
+
+def _reset_without_lc(cc: CpuContext, cpu: Cpu) -> None:
+    _reset(cc, cpu)
+    cpu.burst.msr(PMCR_EL0, PMCR_LP if cc.pmu.long_counters else 0)
+
+
+class B19(OfDriver):
+    name = "B19"
+    why = "v4: armv8pmu_reset() sets PMCR_EL0 without LC: the cycle counter overflows at bit 31"
+    places = ((cpu_pm, "reset"), (PerfCpu, "reset"))
+    function = staticmethod(_reset_without_lc)

@@ -68,3 +68,11 @@ class N34(Partitioned):
     name = "N34"
     why = "v9: flags are a guest's by the vCPU that runs, FREE or not: overflows of the host's events become its own"
     of_vcpu = N34Pmu
+
+
+class B41(Partitioned):
+    name = "B41"
+    why = "v5: the host's handler clears all overflow flags at once, a guest's among them"
+
+    def host_policy(self, cpu: CpuSpec) -> HostPolicy:
+        return replace(super().host_policy(cpu), split_irq=False)

@@ -127,3 +127,64 @@ class N28(Partitioned):
     name = "N28"
     why = "v8: the host keeps PMICNTR_EL0, which stops by the guest's PMCR_EL0.E, and by HPMD at EL2"
     of_vcpu = N28Pmu
+
+
+class B2Pmu(PartitionedPmu):
+    def derive(self) -> None:
+        super().derive()
+        context = self.context
+        context.fit(self, replace(context.on, hpmn=self.pmu.counters), context.n, self.pmu.counters)
+
+
+class B2(Partitioned):
+    name = "B2"
+    why = "v1: HPMN is that of the VM's PMU, whatever the CPU has that the vCPU is on"
+    of_vcpu = B2Pmu
+
+    def check(self, cpu: CpuSpec, counters: int) -> list[str]:
+        return super().check(cpu, min(counters, cpu.counters))
+
+
+class B31Pmu(PartitionedPmu):
+    def derive(self) -> None:
+        super().derive()
+        context = self.context
+        context.fit(self, replace(context.on, hpmn=self.pmu.counters, split=True), context.n, self.pmu.counters)
+
+
+class B31(Partitioned):
+    name = "B31"
+    why = "v5: a vCPU on a CPU that its PMU does not support has its HPMN there all the same, 0 without FEAT_HPMN0 too"
+    of_vcpu = B31Pmu
+
+    def check(self, cpu: CpuSpec, counters: int) -> list[str]:
+        return super().check(cpu, min(counters, cpu.counters))
+
+
+class B51(Partitioned):
+    name = "B51"
+    why = "v7: the host allocates its counters from the lowest index, which guests take first"
+
+    def host_policy(self, cpu: CpuSpec) -> HostPolicy:
+        return replace(super().host_policy(cpu), high_to_low=False)
+
+
+class N2(Partitioned):
+    name = "N2"
+    why = "v8: cntr_mask is one for all CPUs of a PMU: what a load or a put on one changes is changed on all"
+
+    def host_policy(self, cpu: CpuSpec) -> HostPolicy:
+        return replace(super().host_policy(cpu), shared_counters=True)
+
+
+class N16Pmu(Taking):
+    def takes(self) -> int:
+        on = self.context.on
+        most = on.cpu.max_guest_counters
+        return taken_from_host(on.cpu, on.mask if most is None else r.counter_mask(most))
+
+
+class N16(Partitioned):
+    name = "N16"
+    why = "v8: the host gives up all counters that guests may have, of which a VM with fewer has no use"
+    of_vcpu = N16Pmu

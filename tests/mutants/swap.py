@@ -210,3 +210,91 @@ def typed(hardware_type: HardwareType) -> type[SwapIn]:
             super().types(hardware_type)
 
     return Typed
+
+
+class B33Out(SwapOut):
+    def host(self, register: int, value: int) -> None:
+        if register != r.PMUSERENR_EL0:
+            super().host(register, value)
+
+
+class B33Pmu(PartitionedPmu):
+    swap_out = B33Out
+
+
+class B33(Partitioned):
+    name = "B33"
+    why = "v5: the load writes the guest's PMUSERENR_EL0, and the host does not get its own back at put"
+    of_vcpu = B33Pmu
+
+
+class B40Pmu(PartitionedPmu):
+    def _in_use(self) -> bool:
+        return self.context.owned
+
+
+class B40(Partitioned):
+    name = "B40"
+    why = "v5: neither is it decided at the load whether the guest's registers go onto the CPU, nor reset at put"
+    of_vcpu = B40Pmu
+
+
+class B54Pmu(PartitionedPmu):
+    async def _first_access(self, hpmn: int) -> None:
+        self.context.owned = True
+        self.derive()
+        await self._take_from_host()
+        await self.host_pmcr.keep(self.context)  # put gives it back
+        await self._set_traps()
+
+
+class B54(Partitioned):
+    name = "B54"
+    why = "v7: the first access lifts the traps and reserves, but loads nothing: what the CPU has is the guest's"
+    of_vcpu = B54Pmu
+
+
+class B55In(SwapIn):
+    def selr(self) -> None:
+        pass
+
+
+class B55Pmu(PartitionedPmu):
+    swap_in = B55In
+
+
+class B55(Partitioned):
+    name = "B55"
+    why = "v7: PMSELR_EL0 on the CPU is stale, and PMXEVCNTR_EL0 and PMXEVTYPER_EL0 are another counter's"
+    of_vcpu = B55Pmu
+
+
+class N13In(SwapIn):
+    def overflows(self) -> None:
+        self.clear_overflows()
+
+
+class N13Pmu(PartitionedPmu):
+    swap_in = N13In
+
+    async def level(self) -> bool:
+        return await self.context.overflow_status()
+
+
+class N13(Partitioned):
+    name = "N13"
+    why = (
+        "v8: flags are in memory and their enables, untrapped, on the CPU: one let in interrupts at the next exit only"
+    )
+    of_vcpu = N13Pmu
+
+
+class N27Pmu(PartitionedPmu):
+    def _in_use(self) -> bool:
+        return self.context.owned or super()._in_use()
+
+
+class N27(Partitioned):
+    name = "N27"
+    why = "v8: a vCPU that has once used its PMU takes the counters from the host at every load, in use or not"
+    of_vcpu = N27Pmu

@@ -60,3 +60,14 @@ class N19(Partitioned):
     name = "N19"
     why = "v8: MDCR_EL2 without HLP while a vCPU is loaded: long events of the host overflow at bit 31"
     of_vcpu = N19Pmu
+
+
+class B20Pmu(PartitionedPmu):
+    def _free_mdcr(self) -> int:
+        return super()._free_mdcr() & ~r.PMU_TRAPS
+
+
+class B20(Partitioned):
+    name = "B20"
+    why = "v4: TPM and TPMCR the wrong way round: a vCPU whose registers are in memory accesses the CPU's"
+    of_vcpu = B20Pmu
