@@ -18,14 +18,15 @@ PAGE = Path(__file__).with_name("invariants.md")
 def page() -> str:
     """The page with its tables as they are to be."""
     invariants = [(one.name, one.claim, one.observed) for one in INVARIANTS.values()]
-    text = _filled(PAGE.read_text(), "invariants", ("", "What holds", "What is compared"), invariants)
-    return _filled(
-        text, "windows", ("Window", "Opened by", "Closed by", "Allowed meanwhile", "Source"), judge_windows()
+    text = filled(PAGE, PAGE.read_text(), "invariants", ("", "What holds", "What is compared"), invariants)
+    return filled(
+        PAGE, text, "windows", ("Window", "Opened by", "Closed by", "Allowed meanwhile", "Source"), judge_windows()
     )
 
 
-def _filled(text: str, block: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in (header, ("---",) * len(header), *rows)]
+def filled(page: Path, text: str, block: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The text of a page with a block's table."""
+    lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
     table = "\n".join(lines)
     filled, count = re.subn(
         rf"(<!-- {block} -->\n).*?(<!-- /{block} -->)",
@@ -34,7 +35,7 @@ def _filled(text: str, block: str, header: tuple[str, ...], rows: Sequence[tuple
         flags=re.DOTALL,
     )
     if count != 1:
-        raise SystemExit(f"{PAGE} has {count} blocks {block!r}, not one")
+        raise SystemExit(f"{page} has {count} blocks {block!r}, not one")
     return filled
 
 

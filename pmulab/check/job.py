@@ -34,6 +34,7 @@ class Job:
     seed: int
     seconds: float | None  # in which it has to be done, if that is said
     preemptions: int | None = None  # on one path of the exhaustive part, at most; None: as many as there are
+    first: bool = False  # it ends with the first that is found
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +98,18 @@ class _Search:
         self.known = set(known)
 
     def _late(self, share: float = 1.0) -> bool:
-        """Is that share of the time over, or has it been stopped?"""
+        """Is that share of the time over, has it been stopped, or is what was looked for found?"""
+        if self._enough:
+            return True
         if self.stopped():
             self.searched.cut = True
             return True
         seconds = self.job.seconds
         return seconds is not None and time.perf_counter() > self.began + share * seconds
+
+    @property
+    def _enough(self) -> bool:
+        return self.job.first and bool(self.searched.found)
 
     async def run(self) -> None:
         job, searched = self.job, self.searched
@@ -132,7 +139,7 @@ class _Search:
 
     async def _exhaustively(self, states: Exhaustive, shrinker: Shrinker) -> None:
         searched = self.searched
-        while states.depth < self.job.depth and not (states.closed or states.full):
+        while states.depth < self.job.depth and not (states.closed or states.full or self._enough):
             last = states.depth + 1 == self.job.depth
             found = await states.next_level(lambda: self._late(_EXHAUSTIVE), last=last)
             searched.states, searched.transitions = states.states, states.transitions
@@ -142,6 +149,8 @@ class _Search:
     async def _take(self, found: Iterable[Found], shrinker: Shrinker) -> None:
         """The first of each signature, made as short as can be."""
         for one in found:
+            if self._enough:
+                break
             signature = Signature.of(one.violation)
             if signature not in self.known:
                 self.known.add(signature)

@@ -58,7 +58,7 @@ _ALL = (
         "I8",
         "the architected view holds: PMCR_EL0.N, checks of an index, RES0 bits, nothing UNPREDICTABLE",
         "what an access gives or which exception it takes, with what a PMU of the guest's own would do; MDCR_EL2.HPMN "
-        "as KVM writes it, with the CPU's N and FEAT_HPMN0",
+        "as KVM writes it, with the CPU's N and FEAT_HPMN0; whether an access of the host's kernel is UNDEFINED",
     ),
     Invariant(
         "I9",

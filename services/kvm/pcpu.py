@@ -285,8 +285,9 @@ class PCpu(PCpuState):
         return answer
 
     def _took(self, exc: TookException) -> SimulationError:
-        """What becomes of an exception that nobody is left to take."""
-        return SimulationError(f"{self._host_name()}: {exc}, and its handler has ended")
+        """An exception that nobody is left to take: an oops of the host's kernel, which the judge has found."""
+        what = f"{self._host_name()}: {exc}, and its handler has ended"
+        return Livelock(what, violated=True) if self.machine.violations() else SimulationError(what)
 
     def call_perf(
         self, rows: list[Row], account: Account = Account.PERF, *, calls: int = 0, reads: int = 0

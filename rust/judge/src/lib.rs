@@ -303,7 +303,9 @@ impl Judge {
             What::Runs { last } => self.runs(last, &at),
             What::Read { register, value } => self.accessed(by, register, None, value, &at),
             What::Wrote { register, value } => self.accessed(by, register, Some(value), value, &at),
-            What::Taken { register, write, value, to, .. } => self.taken(register, write, value, to, &at),
+            What::Taken { register, write, value, to, .. } => {
+                self.taken(by, (register, write, value), to, &at);
+            }
             What::Emulated { value } => self.emulated(value, &at),
             What::Exited => {
                 if let Some(guest) = self.hosts[id].loaded.and_then(|context| self.guest(context)) {

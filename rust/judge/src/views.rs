@@ -3,6 +3,7 @@
 use pmu::access::Outcome;
 use pmu::cpu::Running;
 use pmu::field::pmcr;
+use pmu::observer::By;
 use pmu::register::{Kind as Of, Register};
 use pmu::registers::CHAIN;
 
@@ -275,15 +276,29 @@ impl Judge {
             .next()
     }
 
-    pub(crate) fn taken(&mut self, encoding: u16, write: bool, value: u64, to: u8, at: &At<'_>) {
-        let Some(guest) = self.running(at.cpu) else { return };
+    pub(crate) fn taken(&mut self, by: By, access: (u16, bool, u64), to: u8, at: &At<'_>) {
+        let (encoding, write, value) = access;
         let el = at.running.el;
+        let Some(guest) = self.running(at.cpu) else {
+            if el == 2 {
+                self.oopses(by, encoding, at);
+            }
+            return;
+        };
         if to == 2 {
             self.guests[guest].trapped =
                 Some(Trapped { register: encoding, write, value, el, on_cpu: false });
             return;
         }
         self.undefined(guest, encoding, el, write, at);
+    }
+
+    /// An access of the host's kernel is UNDEFINED: KVM's, or its perf's.
+    fn oopses(&mut self, by: By, encoding: u16, at: &At<'_>) {
+        self.findings.premise(Invariant::I8);
+        let broken = Broken::new(Invariant::I8, Kind::Undefined);
+        let (register, other) = (Register::decode(encoding), Self::party(by, at.running));
+        self.violated(Broken { register, other, actual: 1, ..broken }, at);
     }
 
     /// The guest's access is UNDEFINED for it.

@@ -135,10 +135,14 @@ class PartitionedPmu(Vpmu):
         if context.owned:
             await self._reside()
         else:
-            await context.set_traps(trap_controls.free(context.on.cpu))
+            await context.set_traps(self._free_mdcr())
             # What another guest has left could make an access UNDEFINED that is to trap (__activate_traps_common).
             await self.vcpu.write(r.PMSELR_EL0, 0)
             await self._free_userenr(self.pmu.userenr, self.vcpu.host_userenr)
+
+    def _free_mdcr(self) -> int:
+        """MDCR_EL2 while everything is in memory."""
+        return trap_controls.free(self.context.on.cpu)
 
     async def _free_userenr(self, wanted: int, found: int) -> None:
         """PMUSERENR_EL0 is the guest's while everything else is in memory, too: it decides at which exception level an
@@ -180,12 +184,19 @@ class PartitionedPmu(Vpmu):
             rows.append((Call.EL0_FILTER, 1, 0, 0, 0))
         await awaited(self.vcpu.call(rows, Account.RESERVE))
 
+    async def _give_back(self) -> None:
+        """The same at the put."""
+        await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE))
+
     async def _set_traps(self) -> None:
+        await self.context.set_traps(self._mdcr())
+
+    def _mdcr(self) -> int:
         """kvm_arm_setup_mdcr_el2."""
         context = self.context
         pmcr = 0 if self.design.pmcr is Pmcr.UNTRAPPED and context.full else r.MDCR_EL2_TPMCR
         host = self.host_pmcr.hpme(context) | self.host_pmcr.hlp(context)
-        await context.set_traps(trap_controls.owned(context.on) | host | pmcr)
+        return trap_controls.owned(context.on) | host | pmcr
 
     async def _grow(self, hpmn: int) -> None:
         """More of its counters go onto the CPU, while it is resident."""
@@ -222,12 +233,15 @@ class PartitionedPmu(Vpmu):
         else:
             await self._free_userenr(self.vcpu.host_userenr, self.pmu.userenr)
         context.loaded = False
-        # Perhaps by a flag that the put has found: a vCPU that blocks does not sleep over it.
-        if await context.overflow_status():
-            self.vcpu.kick()
+        await self._kick_if_due()
         await context.lift_traps()  # kvm_vcpu_put_vhe
-        if context.owned:  # kvm_pmu_set_guest_counters
-            await awaited(self.vcpu.call([(Call.GUEST_COUNTERS, 0, 0, 0, 0)], Account.RESERVE))
+        if context.owned:
+            await self._give_back()
+
+    async def _kick_if_due(self) -> None:
+        """Perhaps by a flag that the put has found: a vCPU that blocks does not sleep over it."""
+        if await self.context.overflow_status():
+            self.vcpu.kick()
 
     async def access(self, register: int, write: bool, value: int) -> int:
         context, vcpu = self.context, self.vcpu
@@ -280,6 +294,7 @@ class Partitioned(Design):
     why = "the guest owns counters [0, HPMN) of the hardware; most of its accesses need no trap"
 
     parameter: ClassVar[bool] = True
+    of_vcpu: ClassVar[type[PartitionedPmu]] = PartitionedPmu
 
     swap: Swap = axis(
         Swap.LAZY,
@@ -354,4 +369,4 @@ class Partitioned(Design):
         return SetN.ATTRIBUTE
 
     def vpmu(self, vcpu: KvmVcpu) -> PartitionedPmu:
-        return PartitionedPmu(self, vcpu)
+        return self.of_vcpu(self, vcpu)
