@@ -80,14 +80,14 @@ class Exhaustive:
     _new: int = 0  # states of the level that is come to
     _further: bool = False  # there are new ones, or some from which more may come than when they were met before
     _key: Key = field(init=False)
-    _overflows: Overflows = field(init=False)
+    overflows: Overflows = field(init=False)
 
     def __post_init__(self) -> None:
         self.play.restore(self.root)
         deck = self.stock.deck
         interruptions = self.interruptions if deck.amid or deck.overflows else 0
         left = Left(interruptions, FAR if self.preemptions is None else self.preemptions)
-        self._key, self._overflows = Key(self.play), Overflows(self.play)
+        self._key, self.overflows = Key(self.play), Overflows(self.play)
         key = self._key.of()
         self._seen[key] = (left,)
         self._level.append(_State(self.root, key, (), (), left))
@@ -162,7 +162,7 @@ class Exhaustive:
         found: list[Found] = []
         if left is None:
             return found
-        for passes in await self._overflows.before(action, lambda: self._come_to(state)):
+        for passes in await self.overflows.before(action, lambda: self._come_to(state)):
             await self._come_to(state)
             if await self.play.act((passes,)) and await self.play.act((action,)):
                 found += self._arrived(state, (action,), left, ((passes,),))

@@ -42,9 +42,8 @@ class Overflows:
         began = pcpu.now
         if not await play.act((action,)):
             return []
-        takes = pcpu.now - began
-        apart = max(takes // POINTS, 1)
-        return [_for(run, ahead - earlier) for earlier in range(0, min(takes, ahead), apart) if ahead > earlier]
+        within = min(pcpu.now - began, ahead)
+        return [_for(run, ahead - earlier) for earlier in range(1, within, max(within // POINTS, 1))]
 
     def _pcpu(self, action: Move) -> SteppedPCpu | None:
         """On which it has KVM do something; None of what is not a vCPU's or a pCPU's."""
