@@ -15,7 +15,7 @@ def _moves(stock: Stock, *wanted: tuple[str, str]) -> list[Move]:
 
 
 def _is_first(move: Move) -> bool:
-    return move.step.get("register", "PMCR_EL0") == "PMCR_EL0"
+    return "register" not in move.step or move.step["register"] == "PMCR_EL0"
 
 
 async def test_the_lock_of_perfs_contexts_is_free_again() -> None:
