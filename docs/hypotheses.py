@@ -88,8 +88,10 @@ def names(run: Run) -> set[str]:
 
 
 def gave(run: Run, number: int) -> str:
-    """What a step gave: a value, an interrupt, or counts with the times for which they ran and were enabled."""
+    """What a step gave: an error, a value, an interrupt, or counts with the times for which they ran."""
     step = next(one for one in run.steps if one.step == number)
+    if step.error:
+        return step.error
     if step.events:
         return "; ".join(
             f"{one.event} {'nothing' if one.count is None else f'{one.count:,}'} in {one.running_ns:,} of "

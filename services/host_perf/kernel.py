@@ -489,6 +489,8 @@ class HostCpu:
     def restore(self, saved: Saved, objects: Objects) -> None:
         """Take up what `state` gave; `objects` has the events of the host's perf, which has been restored."""
         restore(self, saved)
+        if self.boot is not None:
+            self.perf.ctx_locked = False  # a run that ended in a deadlock has left it so
         self.sessions = [Session.restored(self.perf, of_session, objects) for of_session in saved["sessions"]]
 
 
