@@ -26,7 +26,7 @@ def row(name: str, hunted: Hunted) -> tuple[str, ...]:
     shortest, blind = hunted.counterexample, "blind" if name in BLIND else ""
     why = TABLE[name].why
     if shortest is None:
-        return name, why, "no", "", "", "", hunted.effort, f"{hunted.seconds:.1f}", blind
+        return name, why, "no", "", "", "", "", f"{hunted.seconds:.1f}", blind
     where = f"{shortest.deck}, {shortest.world}"
     steps, invariants = str(len(shortest.steps)), ", ".join(hunted.invariants)
     return name, why, "yes", invariants, steps, where, hunted.effort, f"{hunted.seconds:.1f}", blind

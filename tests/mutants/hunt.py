@@ -48,8 +48,8 @@ class Effort:
 # One after the other, up to the first that finds something.
 EFFORTS = (
     Effort("20 walks", 0, 20),
-    Effort("120 walks", 0, 120),
     Effort("depth 3", 3, 0, amid=True),
+    Effort("120 walks", 0, 120),
 )
 
 
@@ -68,7 +68,7 @@ class Counterexample:
 class Hunted:
     """What has come of the search for a mutant."""
 
-    effort: str  # that has found it, or the last
+    effort: str  # that has found it; empty if none has
     seconds: float  # of the processor's time, in that run
     invariants: tuple[str, ...]  # of what each deck finds first
     counterexample: Counterexample | None
@@ -99,7 +99,8 @@ def hunt(name: str) -> Hunted:
             of.invariant, of.kind, shortest.deck, shortest.world.name, tuple(dict(step) for step in shortest.steps)
         )
     in_order = tuple(sorted(invariants, key=lambda one: int(one[1:])))
-    return Hunted(effort.what, round(time.process_time() - began, 1), in_order, counterexample)
+    by = "" if shortest is None else effort.what
+    return Hunted(by, round(time.process_time() - began, 1), in_order, counterexample)
 
 
 def broken(design: str, world: str, steps: Sequence[Step]) -> set[tuple[str, str]]:
