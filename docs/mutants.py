@@ -1,6 +1,6 @@
 """Search for the mutants of tests/mutants, and bring the tables of `docs/mutants.md` up to date.
 
-python -m docs.mutants                    # all, for half an hour of one core
+python -m docs.mutants                    # all, for twenty minutes of one core
 python -m docs.mutants --kept             # none: the page alone, by what was found before
 python -m docs.mutants B46 N10            # these, and their rows are printed
 """
