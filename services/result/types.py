@@ -339,7 +339,7 @@ class Run:
     windows: dict[str, Window] = field(default_factory=dict)  # by tolerance: how often it was made use of
     known: tuple[str, ...] = ()  # invariants that the scenario lists as known of the design
     stopped: bool = False  # by the first violation that counts
-    hung: str = ""  # where and why nobody got anywhere any more, a violation of I12; "" if it went on to its end
+    hung: str = ""  # where and why nobody got anywhere any more, a violation of I12 or I8; "" if it went on to its end
 
     @property
     def not_exercised(self) -> tuple[str, ...]:

@@ -32,6 +32,9 @@ NOT_FOUND = {
     "have to be the same for all designs. In those that there are the mutant is `partitioned`",
     "B19": "a hole of the simulated cores, none of which has AArch32: PMCR_EL0.LC is RES1 there, and the cycle "
     "counter overflows at bit 63 whatever is written",
+    "B41": "no defect on top of `partitioned`. What the handler clears it has read, and hands to KVM before it "
+    "ends; nothing of KVM's runs on that CPU in between, and a flag that does not interrupt goes back onto "
+    "the CPU at the flush",
     "B47": "breaks no invariant. The host has one counter less, and multiplexes sooner, by perf's own rules: what "
     "it counts, the times it scales by and what it promises stay true. It is a price",
     "B51": "no defect on top of `partitioned`, whose host keeps pinned events out of the guests' range whatever "
