@@ -37,8 +37,9 @@ def main() -> int:
     late = time.monotonic() + arguments.seconds
     left = [one for one in chosen if _seeds(arguments, done.get(one.name)) or _asks(arguments, done.get(one.name))]
     work = [(one, done.get(one.name) or Result(one.name, one.kind), arguments, late) for one in left]
-    kept = record.kept()
+    kept, unfinished = record.kept(), len(work)
     for result in _each(work, arguments.jobs):
+        unfinished -= 1
         done[result.name] = result
         record.add(file, result)
         _tell(result)
@@ -49,7 +50,6 @@ def main() -> int:
     known = {one.name for one in every}
     record.keep({name: replace(kill, seconds=0.0) for name, kill in kept.items() if name in known})
     of = [done[one.name] for one in chosen if one.name in done]
-    unfinished = len(chosen) - len(of)
     sys.stdout.write("\n".join(report.lines(of, unfinished, matrix=arguments.matrix)) + "\n")
     return 1 if report.unexplained(of) else 0
 
@@ -71,7 +71,8 @@ def _arguments() -> argparse.Namespace:
 def _seeds(arguments: argparse.Namespace, result: Result | None) -> list[int]:
     """Those left. What kills one that survives the first is looked for in no other, but with more rounds."""
     if result is not None and result.kills and result.survives:
-        return [1] if result.rounds < arguments.rounds else []
+        explained = record.reason(result.name, record.reasons()) is not None
+        return [1] if result.rounds < arguments.rounds and not explained else []
     return [seed for seed in range(1, arguments.seeds + 1) if result is None or seed not in result.kills]
 
 

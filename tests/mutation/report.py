@@ -27,7 +27,7 @@ def lines(results: Sequence[Result], unfinished: int, *, matrix: bool) -> Iterat
     yield ""
     yield from _survivors(results)
     if unfinished:
-        yield f"{unfinished} mutants have not been searched for yet"
+        yield f"{unfinished} mutants are left for the next time"
 
 
 def _killed(one: Result) -> str:
