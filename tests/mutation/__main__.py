@@ -15,6 +15,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from services.judge.invariants import INVARIANTS
 from tests.mutation import record, report
 from tests.mutation.applied import applied
 from tests.mutation.hunt import PLACES, Hunt, Kill, replayed
@@ -24,6 +25,7 @@ from tests.mutation.transplants import Transplant, transplants
 
 One = Mutant | Transplant
 _ALONE = 8  # walks in each place, before it is said that nothing else kills a mutant
+_TRIED = 6  # mutants of an invariant, of which that is asked
 
 
 def main() -> int:
@@ -35,7 +37,7 @@ def main() -> int:
         return _replay(chosen)
     done = record.results(file)
     late = time.monotonic() + arguments.seconds
-    left = [one for one in chosen if _seeds(arguments, done.get(one.name)) or _asks(arguments, done.get(one.name))]
+    left = [one for one in chosen if _seeds(arguments, done.get(one.name))]
     work = [(one, done.get(one.name) or Result(one.name, one.kind), arguments, late) for one in left]
     kept, unfinished = record.kept(), len(work)
     for result in _each(work, arguments.jobs):
@@ -43,6 +45,8 @@ def main() -> int:
         done[result.name] = result
         record.add(file, result)
         _tell(result)
+    if arguments.alone and not unfinished:
+        _alone(chosen, done, file)
     for result in done.values():
         found = next((kill for kill in result.kills.values() if kill is not None and kill.steps), None)
         if found is not None:
@@ -62,7 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, metavar="N")
     parser.add_argument("--seconds", type=float, default=1e9, help="and go on another time")
     parser.add_argument("--results", default=str(record.RESULTS), metavar="FILE")
-    parser.add_argument("--alone", action="store_true", help="of what one invariant killed: does another, anywhere?")
+    parser.add_argument("--alone", action="store_true", help="what does each invariant kill that no other kills?")
     parser.add_argument("--matrix", action="store_true", help="a line for each mutant")
     parser.add_argument("--replay", action="store_true", help="the counterexamples that are kept, and no search")
     return parser.parse_args()
@@ -74,10 +78,6 @@ def _seeds(arguments: argparse.Namespace, result: Result | None) -> list[int]:
         explained = record.reason(result.name, record.reasons()) is not None
         return [1] if result.rounds < arguments.rounds and not explained else []
     return [seed for seed in range(1, arguments.seeds + 1) if result is None or seed not in result.kills]
-
-
-def _asks(arguments: argparse.Namespace, result: Result | None) -> bool:
-    return bool(arguments.alone and result and result.alone is None and len(result.killers) == 1)
 
 
 def _each(work: Sequence[tuple[One, Result, argparse.Namespace, float]], jobs: int) -> Iterator[Result]:
@@ -99,14 +99,35 @@ def _do(of: tuple[One, Result, argparse.Namespace, float]) -> Result | None:
             if result.survives:
                 result.rounds = arguments.rounds
                 break
-        if _asks(arguments, result):
-            by = set(result.killers)
-            for place in PLACES:
-                by |= hunt.killers(place, 1000, _ALONE)
-                if len(by) > 1:
-                    break
-            result.alone = tuple(sorted(by))
     return result
+
+
+def _alone(chosen: Sequence[One], done: dict[str, Result], file: Path) -> None:
+    """Does each invariant kill a mutant that no other kills, in any place? Of what nothing else has killed some are
+    tried."""
+    for name in INVARIANTS:
+        those = [one for one in chosen if one.name in done and set(done[one.name].killers) == {name}]
+        tried = sum(done[one.name].alone is not None for one in those)
+        for one in sorted(those, key=lambda one: len(one.name)):
+            result = done[one.name]
+            if any(done[other.name].alone == (name,) for other in those) or tried == _TRIED:
+                break
+            if result.alone is None:
+                tried += 1
+                result.alone = _killers(one, name)
+                record.add(file, result)
+
+
+def _killers(one: One, known: str) -> tuple[str, ...]:
+    """Every invariant that kills it anywhere, up to the first that is not known to."""
+    by = {known}
+    with applied(one) if isinstance(one, Mutant) else nullcontext():
+        hunt = Hunt(one.design if isinstance(one, Transplant) else "partitioned")
+        for place in PLACES:
+            by |= hunt.killers(place, 1000, _ALONE)
+            if len(by) > 1:
+                break
+    return tuple(sorted(by))
 
 
 def _tell(result: Result) -> None:
