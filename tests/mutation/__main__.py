@@ -63,6 +63,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", default="", metavar="PATTERN", help="of `kind: name`, * is anything")
     parser.add_argument("--seeds", type=int, default=20, metavar="N")
     parser.add_argument("--rounds", type=int, default=8, metavar="N", help="through all decks, before it survives")
+    parser.add_argument("--world", default="", help="look there alone, of what has survived up to now")
     parser.add_argument("--jobs", type=int, default=1, metavar="N")
     parser.add_argument("--seconds", type=float, default=1e9, help="and go on another time")
     parser.add_argument("--results", default=str(record.RESULTS), metavar="FILE")
@@ -94,10 +95,11 @@ def _do(of: tuple[One, Result, argparse.Namespace, float]) -> Result | None:
         return None
     with applied(one) if isinstance(one, Mutant) else nullcontext():
         hunt = Hunt(one.design if isinstance(one, Transplant) else "partitioned")
+        places = [place for place in PLACES if arguments.world in ("", place[1])]
         for seed in _seeds(arguments, result):
-            result.kills[seed] = hunt.kill(seed, arguments.rounds, shorten=not result.kills)
+            result.kills[seed] = hunt.kill(seed, arguments.rounds, result.survives, places)
             if result.survives:
-                result.rounds = arguments.rounds
+                result.rounds = result.rounds if arguments.world else arguments.rounds
                 break
     return result
 
