@@ -25,7 +25,7 @@ from tests.mutation.transplants import Transplant, transplants
 
 One = Mutant | Transplant
 _ALONE = 8  # walks in each place, before it is said that nothing else kills a mutant
-_TRIED = 6  # mutants of an invariant, of which that is asked
+_TRIED = 12  # mutants of an invariant, of which that is asked
 
 
 def main() -> int:
@@ -106,18 +106,27 @@ def _do(of: tuple[One, Result, argparse.Namespace, float]) -> Result | None:
 
 def _alone(chosen: Sequence[One], done: dict[str, Result], file: Path) -> None:
     """Does each invariant kill a mutant that no other kills, in any place? Of what nothing else has killed some are
-    tried."""
+    tried, and what only steps kill that no deck has."""
     for name in INVARIANTS:
-        those = [one for one in chosen if one.name in done and set(done[one.name].killers) == {name}]
-        tried = sum(done[one.name].alone is not None for one in those)
-        for one in sorted(those, key=lambda one: len(one.name)):
+        known = [one for one in chosen if one.name in done]
+        those = [one for one in known if set(done[one.name].killers) == {name}]
+        those += [one for one in known if done[one.name].survives and _shown(one) == (name,)]
+        for one in sorted(those, key=lambda one: (done[one.name].survives, len(one.name)))[:_TRIED]:
             result = done[one.name]
-            if any(done[other.name].alone == (name,) for other in those) or tried == _TRIED:
-                break
             if result.alone is None:
-                tried += 1
                 result.alone = _killers(one, name)
                 record.add(file, result)
+            if result.alone == (name,):
+                break
+
+
+def _shown(one: One) -> tuple[str, ...]:
+    """What the steps have it break that are said of it in survivors.toml."""
+    told = record.reason(one.name, record.reasons())
+    if told is None or not told.steps:
+        return ()
+    with applied(one) if isinstance(one, Mutant) else nullcontext():
+        return replayed(one.design if isinstance(one, Transplant) else "partitioned", told.world, told.steps)
 
 
 def _killers(one: One, known: str) -> tuple[str, ...]:
