@@ -15,6 +15,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from services.judge.invariants import INVARIANTS
 from tests.mutation import record, report
 from tests.mutation.applied import applied
 from tests.mutation.hunt import PLACES, Hunt, Kill, replayed
@@ -24,6 +25,7 @@ from tests.mutation.transplants import Transplant, transplants
 
 One = Mutant | Transplant
 _ALONE = 8  # walks in each place, before it is said that nothing else kills a mutant
+_TRIED = 12  # mutants of an invariant, of which that is asked
 
 
 def main() -> int:
@@ -35,13 +37,16 @@ def main() -> int:
         return _replay(chosen)
     done = record.results(file)
     late = time.monotonic() + arguments.seconds
-    left = [one for one in chosen if _seeds(arguments, done.get(one.name)) or _asks(arguments, done.get(one.name))]
+    left = [one for one in chosen if _seeds(arguments, done.get(one.name))]
     work = [(one, done.get(one.name) or Result(one.name, one.kind), arguments, late) for one in left]
-    kept = record.kept()
+    kept, unfinished = record.kept(), len(work)
     for result in _each(work, arguments.jobs):
+        unfinished -= 1
         done[result.name] = result
         record.add(file, result)
         _tell(result)
+    if arguments.alone and not unfinished:
+        _alone(chosen, done, file)
     for result in done.values():
         found = next((kill for kill in result.kills.values() if kill is not None and kill.steps), None)
         if found is not None:
@@ -49,7 +54,6 @@ def main() -> int:
     known = {one.name for one in every}
     record.keep({name: replace(kill, seconds=0.0) for name, kill in kept.items() if name in known})
     of = [done[one.name] for one in chosen if one.name in done]
-    unfinished = len(chosen) - len(of)
     sys.stdout.write("\n".join(report.lines(of, unfinished, matrix=arguments.matrix)) + "\n")
     return 1 if report.unexplained(of) else 0
 
@@ -59,10 +63,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", default="", metavar="PATTERN", help="of `kind: name`, * is anything")
     parser.add_argument("--seeds", type=int, default=20, metavar="N")
     parser.add_argument("--rounds", type=int, default=8, metavar="N", help="through all decks, before it survives")
+    parser.add_argument("--world", default="", help="look there alone, of what has survived up to now")
     parser.add_argument("--jobs", type=int, default=1, metavar="N")
     parser.add_argument("--seconds", type=float, default=1e9, help="and go on another time")
     parser.add_argument("--results", default=str(record.RESULTS), metavar="FILE")
-    parser.add_argument("--alone", action="store_true", help="of what one invariant killed: does another, anywhere?")
+    parser.add_argument("--alone", action="store_true", help="what does each invariant kill that no other kills?")
     parser.add_argument("--matrix", action="store_true", help="a line for each mutant")
     parser.add_argument("--replay", action="store_true", help="the counterexamples that are kept, and no search")
     return parser.parse_args()
@@ -71,12 +76,9 @@ def _arguments() -> argparse.Namespace:
 def _seeds(arguments: argparse.Namespace, result: Result | None) -> list[int]:
     """Those left. What kills one that survives the first is looked for in no other, but with more rounds."""
     if result is not None and result.kills and result.survives:
-        return [1] if result.rounds < arguments.rounds else []
+        explained = record.reason(result.name, record.reasons()) is not None
+        return [1] if result.rounds < arguments.rounds and not explained else []
     return [seed for seed in range(1, arguments.seeds + 1) if result is None or seed not in result.kills]
-
-
-def _asks(arguments: argparse.Namespace, result: Result | None) -> bool:
-    return bool(arguments.alone and result and result.alone is None and len(result.killers) == 1)
 
 
 def _each(work: Sequence[tuple[One, Result, argparse.Namespace, float]], jobs: int) -> Iterator[Result]:
@@ -93,19 +95,50 @@ def _do(of: tuple[One, Result, argparse.Namespace, float]) -> Result | None:
         return None
     with applied(one) if isinstance(one, Mutant) else nullcontext():
         hunt = Hunt(one.design if isinstance(one, Transplant) else "partitioned")
+        places = [place for place in PLACES if arguments.world in ("", place[1])]
         for seed in _seeds(arguments, result):
-            result.kills[seed] = hunt.kill(seed, arguments.rounds, shorten=not result.kills)
+            result.kills[seed] = hunt.kill(seed, arguments.rounds, result.survives, places)
             if result.survives:
-                result.rounds = arguments.rounds
+                result.rounds = result.rounds if arguments.world else arguments.rounds
                 break
-        if _asks(arguments, result):
-            by = set(result.killers)
-            for place in PLACES:
-                by |= hunt.killers(place, 1000, _ALONE)
-                if len(by) > 1:
-                    break
-            result.alone = tuple(sorted(by))
     return result
+
+
+def _alone(chosen: Sequence[One], done: dict[str, Result], file: Path) -> None:
+    """Does each invariant kill a mutant that no other kills, in any place? Of what nothing else has killed some are
+    tried, and what only steps kill that no deck has."""
+    for name in INVARIANTS:
+        known = [one for one in chosen if one.name in done]
+        those = [one for one in known if set(done[one.name].killers) == {name}]
+        those += [one for one in known if done[one.name].survives and _shown(one) == (name,)]
+        for one in sorted(those, key=lambda one: (done[one.name].survives, len(one.name)))[:_TRIED]:
+            result = done[one.name]
+            if result.alone is None:
+                result.alone = _killers(one, name)
+                record.add(file, result)
+            if result.alone == (name,):
+                break
+
+
+def _shown(one: One) -> tuple[str, ...]:
+    """What the steps have it break that are said of it in survivors.toml."""
+    told = record.reason(one.name, record.reasons())
+    if told is None or not told.steps:
+        return ()
+    with applied(one) if isinstance(one, Mutant) else nullcontext():
+        return replayed(one.design if isinstance(one, Transplant) else "partitioned", told.world, told.steps)
+
+
+def _killers(one: One, known: str) -> tuple[str, ...]:
+    """Every invariant that kills it anywhere, up to the first that is not known to."""
+    by = {known}
+    with applied(one) if isinstance(one, Mutant) else nullcontext():
+        hunt = Hunt(one.design if isinstance(one, Transplant) else "partitioned")
+        for place in PLACES:
+            by |= hunt.killers(place, 1000, _ALONE)
+            if len(by) > 1:
+                break
+    return tuple(sorted(by))
 
 
 def _tell(result: Result) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from pmulab.check.accesses import Step
 from tests.mutation.hunt import Kill
 
 ROOT = Path(__file__).parents[2]
@@ -110,14 +111,26 @@ class Reason:
     names: tuple[str, ...]  # `*` is anything
     why: str
     hole: bool  # of judge, worlds or decks: it is no equivalent mutant
+    world: str = ""  # of a hole of the decks: the steps that kill them, and where
+    steps: tuple[Step, ...] = ()
 
     def covers(self, name: str) -> bool:
         return any(re.fullmatch(".*".join(map(re.escape, one.split("*"))), name) for one in self.names)
 
 
+@cache
 def reasons() -> Sequence[Reason]:
     found = tomllib.loads(SURVIVORS.read_text(encoding="utf-8"))
-    return [Reason(tuple(one["names"]), one["why"], one.get("hole", False)) for one in found.get("survivor", ())]
+    return [
+        Reason(
+            tuple(one["names"]),
+            " ".join(one["why"].split()),
+            one.get("hole", False),
+            one.get("world", ""),
+            tuple(one.get("steps", ())),
+        )
+        for one in found.get("survivor", ())
+    ]
 
 
 def reason(name: str, of: Sequence[Reason]) -> Reason | None:

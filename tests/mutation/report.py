@@ -27,7 +27,7 @@ def lines(results: Sequence[Result], unfinished: int, *, matrix: bool) -> Iterat
     yield ""
     yield from _survivors(results)
     if unfinished:
-        yield f"{unfinished} mutants have not been searched for yet"
+        yield f"{unfinished} mutants are left for the next time"
 
 
 def _killed(one: Result) -> str:
@@ -96,14 +96,16 @@ def _alone(results: Sequence[Result]) -> Iterator[str]:
     """Every invariant is to kill a mutant that no other kills."""
     for name in INVARIANTS:
         kills = [one for one in results if name in one.killers]
-        alone = [one for one in kills if one.alone == (name,)]
-        first = [one for one in kills if set(one.killers) == {name} and one.alone is None]
+        only = [one for one in kills if set(one.killers) == {name}]
+        alone = [one for one in results if one.alone == (name,)]
         if alone:
-            yield f"{name} alone kills {len(alone)}, such as {min((one.name for one in alone), key=len)}"
-        elif first:
-            yield f"{name} alone has killed {len(first)}, none of which has been searched for others (--alone)"
+            shortest = min(alone, key=lambda one: len(one.name))
+            by = ", by steps that no deck has" if shortest.survives else ""
+            yield f"{name} alone kills {shortest.name}{by}"
+        elif any(one.alone is None for one in only):
+            yield f"{name} alone has killed {len(only)}; of some it has not been asked whether another does (--alone)"
         elif kills:
-            yield f"{name} is redundant here: what it kills ({len(kills)}) another kills, too"
+            yield f"{name} is redundant here: another kills what it kills ({len(kills)}), too"
         else:
             yield f"{name} kills none of these"
 

@@ -54,6 +54,7 @@ FUNCTIONS: Mapping[str, tuple[str, ...]] = {
     "services.host_perf.kernel": ("HostCpu._guest_counters",),
 }
 _OF_GUESTS = ("guest", "split_irq", "own_flags", "off(cc)", "on(cc)")  # in the host's handler
+_MADE_ONCE = ("selected_read", "selected_write", "types_written_through")  # what they have made is what is called
 _MASKS = {"mask", "beyond", "event_mask"}
 _NUMBERS = {"hpmn", "most"}
 _OPERATIONS = {"kvm", "read", "write", "call"}
@@ -127,7 +128,7 @@ def _functions(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
 def _changes(function: ast.AST, module: str) -> Iterator[tuple[ast.AST, str, str]]:
     """The nodes of a function that are changed: what kind of a change, and which."""
     isb_alone = module.endswith(".driver")
-    for node in _walk(function):
+    for node in _walk(_inner(function)):
         for statements in _blocks(node):
             real = [one for one in statements if not _says_nothing(one)]
             for one, after in zip(real, (*real[1:], None), strict=False):
@@ -140,6 +141,13 @@ def _changes(function: ast.AST, module: str) -> Iterator[tuple[ast.AST, str, str
                         yield one, "swapped", "swapped with the next"
         if not isb_alone:
             yield from ((node, kind, change) for kind, change in _of_expression(node))
+
+
+def _inner(function: ast.AST) -> ast.AST:
+    """The function that is called."""
+    if not isinstance(function, ast.FunctionDef) or function.name not in _MADE_ONCE:
+        return function
+    return next(one for one in function.body if isinstance(one, ast.AsyncFunctionDef))
 
 
 def _walk(function: ast.AST) -> Iterator[ast.AST]:

@@ -66,3 +66,15 @@ def test_a_loop_without_an_end_is_a_fault() -> None:
 def test_each_reason_is_one_of_a_mutant() -> None:
     for reason in record.reasons():
         assert any(map(reason.covers, _names())), reason.names
+
+
+def test_what_no_deck_has_would_kill_what_survives_for_want_of_it() -> None:
+    for reason in record.reasons():
+        for one in mutants():
+            if reason.steps and reason.covers(one.name):
+                with applied(one):
+                    assert replayed("partitioned", reason.world, reason.steps), one.name
+        for other in transplants():
+            if reason.steps and reason.covers(other.name):
+                assert replayed(other.design, reason.world, reason.steps), other.name
+        assert not reason.steps or not replayed("partitioned", reason.world, reason.steps), reason.names
