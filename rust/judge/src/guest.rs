@@ -469,6 +469,16 @@ impl Guest {
         self.known.forget(Field::Flags, mask);
     }
 
+    /// What counters have counted by those below that are not known is not known, once these are, or chain no more.
+    fn forget_chained(&mut self) {
+        if self.ideal.read(Register::of(Of::Pmcr), 1) & pmcr::E != 0 {
+            let above = self.known.sure(Field::Counters) & !self.certain_counters() & !self.off() & ODD;
+            let chained = above & self.ideal.registers().chain_events();
+            self.known.forget(Field::Counters, chained);
+            self.known.forget(Field::Flags, chained);
+        }
+    }
+
     /// Counters that are not enabled for sure.
     fn off(&self) -> u64 {
         self.known.sure(Field::Enables) & !self.ideal.read(Register::of(Of::Pmcntenset), 1)
@@ -651,6 +661,10 @@ impl Guest {
             let field = if register.kind() == Of::Pmxevcntr { Field::Counters } else { Field::Types };
             self.known.forget(field, !0);
             return;
+        }
+        if matches!(register.kind(), Of::Pmevcntr | Of::Pmxevcntr | Of::Pmevtyper | Of::Pmxevtyper | Of::Pmcr)
+        {
+            self.forget_chained();
         }
         let counter = self.counter(register).unwrap_or(0);
         let mut effective = value;
