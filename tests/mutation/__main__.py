@@ -9,6 +9,7 @@ import argparse
 import multiprocessing
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -30,6 +31,7 @@ _TRIED = 12  # mutants of an invariant, of which that is asked
 
 def main() -> int:
     arguments = _arguments()
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # a mutant may not await what it has made
     every: list[One] = [*transplants(), *mutants()]
     chosen = [one for one in every if fnmatchcase(f"{one.kind}: {one.name}", f"*{arguments.only}*")]
     file = Path(arguments.results)

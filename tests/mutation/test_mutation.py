@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 import trio
 
 from tests.mutation import record
@@ -12,6 +13,12 @@ from tests.mutation.hunt import FAULT, Hunt, replayed
 from tests.mutation.source import FUNCTIONS, mutants
 from tests.mutation.transplants import transplants
 from tests.repeatability import traffic
+
+# A mutant may not await what it has made.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 def _names() -> list[str]:
@@ -46,7 +53,7 @@ def test_nothing_is_killed_where_nothing_is_changed() -> None:
 def test_what_killed_a_mutant_kills_it_still() -> None:
     """Of some: all by python -m tests.mutation --replay."""
     kept = record.kept()
-    some = [one for one in mutants() if one.name in kept][::12]
+    some = [one for one in mutants() if one.name in kept][::8]
     assert len(some) > 20
     for one in some:
         kill = kept[one.name]
