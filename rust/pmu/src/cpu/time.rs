@@ -134,8 +134,9 @@ impl Cpu {
                 self.watch(CYCLE);
             }
         }
-        if !self.interrupt {
-            self.stand_still(until.min(self.arrives).saturating_sub(self.now));
+        // What arrives while the interrupt is active ends nothing.
+        while self.now < until && !self.interrupt {
+            self.stand_still(until.min(self.arrives) - self.now);
         }
     }
 
@@ -283,6 +284,26 @@ mod tests {
         bench.cpu.advance_to_interrupt(2_000_000);
         assert_eq!(bench.cpu.now, 1_000_006);
         assert_eq!(bench.cpu.cycles(), ([0, 0, 0, 10], 999_996));
+    }
+
+    #[test]
+    fn idleness_ends_with_an_interrupt_that_arrives_but_while_it_is_active() {
+        for active in [false, true] {
+            let mut bench = Bench::new(Features { pmi_delay: 50, ..Features::default() });
+            bench.counter_of(0, CPU_CYCLES, ALMOST);
+            bench.write_to(Kind::Pmintenset, 1);
+            bench.enable();
+            bench.pass(60);
+            assert!(bench.cpu.interrupt());
+            if active {
+                bench.cpu.acknowledge();
+            }
+            bench.write_to(Kind::Pmovsclr, 1);
+            bench.write_to(Kind::Pmovsset, 1);
+            let rises = bench.cpu.now;
+            bench.cpu.idle(5_000);
+            assert_eq!(bench.cpu.now, if active { 5_000 } else { rises + 50 });
+        }
     }
 
     #[test]
