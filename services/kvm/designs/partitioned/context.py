@@ -122,6 +122,14 @@ class PmuContext:
             pmcr = pmu.pmcr
         return bool(pmcr & r.PMCR_E and pmu.ovs & inten & on.mask)
 
+    def may_interrupt(self, register: int, write: bool) -> bool:
+        """May a trapped access interrupt the guest by flags in memory, of which the CPU knows nothing?"""
+        if not write:
+            return False
+        if register == r.PMOVSSET_EL0:
+            return True
+        return bool(self.pmu.ovs & self.on.mask) and register in (r.PMINTENSET_EL1, r.PMCR_EL0)
+
     def take_overflows(self, mask: int) -> None:
         """kvm_pmu_handle_guest_irq: the flags, which the host's handler has cleared, go into memory."""
         if self.owned and self.loaded:
