@@ -83,7 +83,8 @@ class MediatedPmu(Vpmu):
         """Nothing is forbidden at EL2, where the host counts during an exit: the guest's event types exclude it."""
         self.derive()
         mdcr = self._mdcr(self.vcpu.spec.counters)
-        return self.host.load_2026(self.vcpu, mdcr, trap_controls.fine_grained(self.context.on.untrapped))
+        fine = trap_controls.fine_grained(self.context.on.untrapped, self.context.more_traps())
+        return self.host.load_2026(self.vcpu, mdcr, fine)
 
     def _mdcr(self, hpmn: int) -> int:
         return hpmn if self.context.on.untrapped else hpmn | r.PMU_TRAPS
