@@ -151,7 +151,7 @@ class GuestPmu:
         return n % 2 == 0 and n + 1 < CYCLE_COUNTER and not self._overflows_long(n)
 
     def _overflows_long(self, n: int) -> bool:
-        return bool(self.pmcr & (r.PMCR_LC if n == CYCLE_COUNTER else r.PMCR_LP))
+        return bool(self.pmcr & self.pmcr_writable & (r.PMCR_LC if n == CYCLE_COUNTER else r.PMCR_LP))
 
     def pmceid(self, half: int, hardware: int, *, slots: bool = False) -> int:
         """kvm_pmu_get_pmceid: PMCEID<half>_EL0 for the guest, of what `hardware` has.
