@@ -40,6 +40,8 @@ class GuestPmu:
 
     mask: int = derived(init=False)  # the counters that exist for the guest, one bit each
     event_mask: int = derived(init=False)  # what PMEVTYPER<n>_EL0 keeps of a write (kvm_pmu_evtyper_mask)
+    width: int = derived(init=False)  # the bits of an event counter (kvm_pmc_is_64bit)
+    pmcr_writable: int = derived(init=False)  # what the guest may keep set in PMCR_EL0: LP from PMUv3p5 on
 
     def __post_init__(self) -> None:
         self.derive()
@@ -48,6 +50,9 @@ class GuestPmu:
         """Make anew what follows from the number of counters and the version: after a restore, too."""
         self.mask = r.counter_mask(self.counters)
         self.event_mask = EVTYPER_FILTER | (r.PMEVTYPER_EVTCOUNT if self.pmuver > 1 else 0x3FF)
+        long = self.pmuver >= r.PMUVER_P5
+        self.width = MASK64 if long else MASK32
+        self.pmcr_writable = PMCR_WRITABLE if long else PMCR_WRITABLE & ~r.PMCR_LP
 
     def reset(self) -> None:
         """KVM_ARM_VCPU_INIT (kvm_reset_sys_regs). PMCR_EL0, PMUSERENR_EL0 and PMCCFILTR_EL0 are 0."""
@@ -68,7 +73,7 @@ class GuestPmu:
         """What a read of `register` finds in memory; None if it is not kept here, or is a counter or its type."""
         match register:
             case r.PMCR_EL0:
-                return self.pmcr & PMCR_WRITABLE | self.counters << r.PMCR_N_SHIFT
+                return self.pmcr & self.pmcr_writable | self.counters << r.PMCR_N_SHIFT
             case r.PMOVSCLR_EL0 | r.PMOVSSET_EL0:
                 return self.ovs
             case r.PMCNTENSET_EL0 | r.PMCNTENCLR_EL0:
@@ -98,7 +103,7 @@ class GuestPmu:
             case r.PMCNTENSET_EL0:
                 self.cnten |= valid
             case r.PMCR_EL0:
-                self.pmcr = value & PMCR_WRITABLE
+                self.pmcr = value & self.pmcr_writable
             case r.PMSELR_EL0:
                 self.selr = value & 0x1F
             case r.PMOVSSET_EL0:
@@ -130,19 +135,23 @@ class GuestPmu:
         for n in r.bits(mask & self.cnten & self.mask & ~r.CYCLE_BIT):
             if self.event(n) != event:
                 continue
-            self.counter[n] = self.counter[n] + 1 & (MASK64 if self.pmuver >= r.PMUVER_P5 else MASK32)
+            self.counter[n] = self.counter[n] + 1 & self.width
             if self.counter[n] & (MASK64 if self._overflows_long(n) else MASK32):
                 continue
             self.ovs |= 1 << n
             if self.can_chain(n):
                 self.increment(1 << (n + 1), r.CHAIN)
 
+    def value(self, n: int) -> int:
+        """Counter `n`, of what is in memory, where a VMM may have set more than an event counter has."""
+        return self.counter[n] if n == CYCLE_COUNTER else self.counter[n] & self.width
+
     def can_chain(self, n: int) -> bool:
         """kvm_pmu_counter_can_chain: an even one that overflows from bit 31, into an event counter."""
         return n % 2 == 0 and n + 1 < CYCLE_COUNTER and not self._overflows_long(n)
 
     def _overflows_long(self, n: int) -> bool:
-        return bool(self.pmcr & (r.PMCR_LC if n == CYCLE_COUNTER else r.PMCR_LP))
+        return bool(self.pmcr & self.pmcr_writable & (r.PMCR_LC if n == CYCLE_COUNTER else r.PMCR_LP))
 
     def pmceid(self, half: int, hardware: int, *, slots: bool = False) -> int:
         """kvm_pmu_get_pmceid: PMCEID<half>_EL0 for the guest, of what `hardware` has.

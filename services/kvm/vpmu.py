@@ -208,7 +208,7 @@ class Vpmu(ABC):
 
     def user_read(self, n: int) -> Access:
         """Counter `n` as KVM_GET_ONE_REG finds it while the vCPU is not loaded (kvm_pmu_get_counter_value)."""
-        return self.pmu.counter[n]
+        return self.pmu.value(n)
 
     def user_wrote(self, n: int) -> None:  # noqa: B027 - most have no other copy
         """KVM_SET_ONE_REG has written counter `n` in memory."""

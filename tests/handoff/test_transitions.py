@@ -217,6 +217,41 @@ async def test_for_pinned_events_somebody_goes_without_and_only_as_declared(tmp_
 
 
 @pytest.mark.parametrize("design", DESIGNS)
+async def test_what_a_vmm_has_restored_counts_before_the_guest_has_accessed_it(tmp_path: Path, design: str) -> None:
+    found = await put_through(tmp_path, transitions.RESTORED_COUNTING, design)
+    assert found.values == [433, 533]
+    assert found.counts() == [[1000]]
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+async def test_a_flag_that_a_guest_sets_interrupts_it_whenever_it_lets_it(tmp_path: Path, design: str) -> None:
+    """Whoever completes the write."""
+    found = await put_through(tmp_path, transitions.OWN_FLAG, design)
+    assert [step.taken for step in found.of("irq")] == [False, True, False, True, False, True]
+    assert found.values == [2, 2, 2]
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+async def test_an_operator_takes_a_pinned_events_counter_by_the_parameter_alone_and_that_is_declared(
+    tmp_path: Path, design: str
+) -> None:
+    """Elsewhere the write fails, and the event is on all the time that no guest has its counter."""
+    of = transitions.PARAMETER
+    found = await play(tmp_path, of.steps, design)
+    (write,) = found.of("sysfs")
+    (before,), (after,) = found.events()
+    assert before.count == 1000
+    if design.endswith("sysfs"):
+        assert found.found == {"I10 event_pinned"}
+        assert all(violation.declared for violation in found.violations)
+        assert (write.error, after.state, after.count) == ("", "error", None)
+    else:
+        assert found.violations == ()
+        assert write.error.startswith("EACCES")
+        assert (after.state, after.count) == ("active", 2000)
+
+
+@pytest.mark.parametrize("design", DESIGNS)
 async def test_a_vm_that_dies_loaded_leaves_its_neighbour_and_the_host_theirs(tmp_path: Path, design: str) -> None:
     """The session on its thread ends with it, and is not left in the host's perf."""
     found = await put_through(tmp_path, transitions.DEATH, design)

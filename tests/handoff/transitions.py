@@ -291,6 +291,55 @@ PINNED = Transition(f"""
     host perf_read name=pinned
     """)
 
+# One that a VMM has restored counts from its first entry on, before it has accessed its PMU.
+RESTORED_COUNTING = Transition(f"""
+    {OPEN}
+    {RESTORED}
+    vm0/0 set_one_reg register=PMCNTENSET_EL0 value=3
+    vm0/0 switch
+    {work("vm0/0", 300)}
+    vm0/0 preempt
+    {work("host/0", 1000)}
+    vm0/0 switch
+    {work("vm0/0", 22)}
+    {read("vm0/0", 2)}
+    {OWN}
+    """)
+
+# A flag that a guest sets itself interrupts it once it lets it, by PMINTENSET_EL1 and by PMCR_EL0.E. Its handler clears
+# the flag.
+OWN_FLAG = Transition(f"""
+    vm0/0 switch
+    {reset("vm0/0")}
+    {count_from("vm0/0", 100, 200)}
+    vm0/0 msr register=PMINTENSET_EL1 value=2
+    vm0/0 irq
+    vm0/0 msr register=PMOVSSET_EL0 value=2
+    vm0/0 irq
+    vm0/0 msr register=PMINTENCLR_EL1 value=2
+    vm0/0 msr register=PMOVSSET_EL0 value=2
+    vm0/0 irq
+    vm0/0 msr register=PMINTENSET_EL1 value=2
+    vm0/0 irq
+    vm0/0 msr register=PMCR_EL0 value=0
+    vm0/0 msr register=PMOVSSET_EL0 value=2
+    vm0/0 irq
+    vm0/0 msr register=PMCR_EL0 value=1
+    vm0/0 irq
+    """)
+
+# An operator leaves the host no counter, and a guest is loaded and put.
+PARAMETER = Transition(f"""
+    host perf_open name=pinned events=instructions:uDH
+    {work("host/0", 1000)}
+    host perf_read name=pinned
+    vm0/0 switch
+    host sysfs reserved_host_counters=0
+    vm0/0 preempt
+    {work("host/0", 1000)}
+    host perf_read name=pinned
+    """)
+
 DEATH = Transition(
     f"""
     {OPEN}

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pmulab import scenario
 from pmulab.embedded import run_embedded
+from services import cores
 from services.errors import UserError
 from services.experiment import Experiment
 from services.result import Violation
@@ -90,7 +91,17 @@ def made(seed: int) -> str:
     draw = _Draw(seed)
     pcpus = draw.choice((1, 1, 2, 2, 3))
     counters = draw.choice((2, 3, 4, 6, 6, 6))  # the fewest of any pCPU, and the most of any guest
-    return "\n".join([*_machine(draw, pcpus, counters), *_host(draw, pcpus), *_guests(draw, pcpus, counters)]) + "\n"
+    machine = list(_machine(draw, pcpus, counters))
+    guests = _guests(draw, pcpus, counters, _pmuvers(machine))
+    return "\n".join([*machine, *_host(draw, pcpus), *guests]) + "\n"
+
+
+def _pmuvers(machine: list[str]) -> list[int]:
+    """Those of guests that are below KVM's limit and that of the machine, which are as good as its own in the end."""
+    of = dict(line.split(" = ", 1) for line in machine[1:])
+    core = cores.load(of["core"].strip('[]"').split('"')[0])
+    latest = int(of.get("pmuver", core.spec.pmuver))
+    return [pmuver for pmuver in (1, 4, 5) if pmuver <= latest]
 
 
 def _machine(draw: _Draw, pcpus: int, counters: int) -> Iterator[str]:
@@ -144,7 +155,7 @@ def _host(draw: _Draw, pcpus: int) -> Iterator[str]:
     yield from draw.perhaps(0.2, 'wfi_trap_policy = "notrap"')
 
 
-def _guests(draw: _Draw, pcpus: int, counters: int) -> Iterator[str]:
+def _guests(draw: _Draw, pcpus: int, counters: int, pmuvers: list[int]) -> Iterator[str]:
     last = pcpus - 1 if pcpus > 1 else pcpus  # the last of several may go offline
     for _ in range(draw.choice((1, 1, 2, 2, 3))):
         vcpus = draw.choice((1, 1, 2, 3))
@@ -152,7 +163,9 @@ def _guests(draw: _Draw, pcpus: int, counters: int) -> Iterator[str]:
         yield "[[guest]]"
         yield draw.one("hz", 100, 250, 1000)
         yield from draw.perhaps(0.6, f"counters = {draw.randint(1, counters)}")
-        yield from draw.perhaps(0.1, "pmuver = 0")
+        which = draw.random()
+        if which < 0.4:
+            yield f"pmuver = {0 if which < 0.1 else pmuvers[int(which * 1000) % len(pmuvers)]}"
         yield from draw.perhaps(0.3, "mux_interval_ms = 1")
         yield from draw.perhaps(0.2, draw.choice(('denied = ["branches"]', 'denied = ["cycles", "r8"]')))
         yield from ("perf_user_access = 1",) if user_access else ()

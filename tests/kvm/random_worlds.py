@@ -97,7 +97,8 @@ class RandomWorld:
 
         vcpus = tuple(vcpu() for _ in range(rng.choice((1, 1, 2))))
         denied = tuple(rng.sample(EVENTS[1:5], 1)) if rng.random() < 0.2 else ()
-        return GuestSpec(name, HZ // TICK, counters, min(cpu.pmuver, r.PMUVER_P5), vcpus, denied=denied)
+        pmuver = min(cpu.pmuver, r.PMUVER_P5, random.Random(f"{name}'s PMU {self.seed}").choice((1, 4, 5, 6, 6, 6)))
+        return GuestSpec(name, HZ // TICK, counters, pmuver, vcpus, denied=denied)
 
     def _host(self, rng: random.Random, cpu: CpuSpec) -> HostCpuSpec:
         tasks = tuple(

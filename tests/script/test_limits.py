@@ -110,6 +110,18 @@ def test_a_guest_that_lets_interrupts_in_while_its_own_is_on_its_way_has_none_by
     assert (broken(run), used(run)) == (set(), {WAY: 1})
 
 
+def test_a_guest_of_an_earlier_pmu_has_32_bits_of_a_counter_and_by_lp_alone_what_the_cpu_makes_of_it() -> None:
+    runs = played("earlier-pmu")
+    trapped, untrapped = runs.pop("emulated"), runs.pop("partitioned")
+    (other,) = runs.values()
+    values = [[step.value for step in run.steps if step.value is not None] for run in (trapped, other, untrapped)]
+    assert values[0] == values[1] == [0xFFFF_FF00, 0x2E8, 1, 0x2E8, 1, 0x2E8]
+    assert values[2] == [0xFFFF_FF00, 0x2E8, 1, 0x2E8, 0, 0x2E8]
+    assert [broken(run) for run in (trapped, other, untrapped)] == [set(), set(), set()]
+    assert used(other) == {}
+    assert used(untrapped).keys() == {"bits of a later PMU", "reserved bits"}
+
+
 WITHOUT = {
     "all": (),
     "FEAT_FGT": ("machine.fgt=0",),

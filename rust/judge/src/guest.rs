@@ -435,6 +435,15 @@ impl Guest {
         self.ideal.registers().counter_mask(n)
     }
 
+    /// The bits of an event counter that a later PMU than its own has.
+    #[inline]
+    pub(crate) fn above(&self, register: Register) -> u64 {
+        match register.kind() {
+            Of::Pmevcntr | Of::Pmxevcntr => self.counter(register).map_or(0, |n| !self.mask(n)),
+            _ => 0,
+        }
+    }
+
     /// Is it known what counter `n` reads?
     pub(crate) fn certain(&self, n: usize) -> bool {
         self.certain_counters() >> n & 1 != 0
@@ -579,6 +588,8 @@ impl Guest {
         let read = field.filter(|&field| self.known.adopted(field) & bits(surely) != 0);
         let window = if surely & !self.reserved(register) == 0 {
             Some(Window::ReservedBits)
+        } else if surely & !self.above(register) == 0 {
+            Some(Window::LaterPmu)
         } else {
             read.map(|field| self.known.reason(field, bits(surely)))
         };
@@ -710,7 +721,9 @@ impl Guest {
     /// Does the CPU do something by bits that its PMU has not? What its counters come to then, it alone knows.
     fn look_beyond(&mut self) {
         let features = self.ideal.registers().features();
-        let pmcr = if features.has(PMUV3P7) { 0 } else { self.written.pmcr & pmcr::FZO };
+        let freezes = if features.has(PMUV3P7) { 0 } else { pmcr::FZO };
+        let long = if features.has(PMUV3P5) { 0 } else { pmcr::LP };
+        let pmcr = self.written.pmcr & (freezes | long);
         let userenr = if features.has(PMUV3P9) { 0 } else { self.written.userenr & LATER_USERENR };
         let beyond = pmcr | userenr != 0;
         if beyond || self.written.beyond {

@@ -492,6 +492,7 @@ impl Judge {
         if at.running.guest {
             if let Some(guest) = self.guest(at.running.context) {
                 self.guests[guest].trapped = None;
+                let value = if written.is_none() { self.as_wide(guest, register, value) } else { value };
                 self.guest_access(guest, register, at.running.el, written, value, at);
             }
         } else if by == By::Software {

@@ -150,10 +150,10 @@ pub const WINDOWS: [Allowed; 14] = [
     },
     Allowed {
         name: "bits of a later PMU",
-        opened: "the guest sets bits that are RES0 in its PMU and mean something in a later one: PMCR_EL0.FZO, PMUSERENR_EL0.UEN, IR and TID",
-        closed: "it has cleared them, and writes or reads the counter or its flag",
-        allowed: "the CPU does what they mean: counters freeze, EL0 may do more or less, its counters read as zero",
-        source: "KVM shows PMUv3p5 at most: Linux arch/arm64/kvm/sys_regs.c; Arm ARM, Glossary, RES0: software must not rely on it",
+        opened: "the guest sets bits that are RES0 in its PMU and mean something in a later one: PMCR_EL0.LP and FZO, PMUSERENR_EL0.UEN, IR and TID; or before PMUv3p5 accesses an event counter, and the CPU has done that",
+        closed: "it has cleared them, and writes or reads the counter or its flag; the access's end",
+        allowed: "the CPU does what they mean: counters are long or freeze, EL0 may do more or less, its counters read as zero; bits 63 to 32 of the event counter are the CPU's, but not in what KVM gives or writes",
+        source: "KVM shows PMUv3p5 at most: Linux arch/arm64/kvm/sys_regs.c; Arm ARM, Glossary, RES0: software must not rely on it; PMEVCNTR<n>_EL0: no control narrows it",
     },
 ];
 

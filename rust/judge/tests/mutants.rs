@@ -41,8 +41,15 @@ const fn edge(window: Window, finds: (Invariant, Kind), last: fn(&mut Board), mo
 }
 
 fn one_reg(board: &mut Board, code: u32, register: Of, value: u64) {
-    board.note(code, (GUEST as u64) << 16 | u64::from(of(register).encoding()), value);
+    one_reg_of(board, GUEST, code, of(register), value);
 }
+
+fn one_reg_of(board: &mut Board, context: usize, code: u32, register: Register, value: u64) {
+    board.note(code, (context as u64) << 16 | u64::from(register.encoding()), value);
+}
+
+/// More than an event counter has before PMUv3p5.
+const HIGH: u64 = 1 << 32;
 
 const EDGES: &[Edge] = &[
     edge(
@@ -224,6 +231,73 @@ const EDGES: &[Edge] = &[
             board.gets(Register::pmevcntr(1), 7);
         },
         |board| board.gets(Register::pmevcntr(1), 6),
+    ),
+    edge(
+        Window::LaterPmu,
+        (Invariant::I4, Kind::GuestRead),
+        |board| {
+            board.loads(OTHER, DIVIDED);
+            board.other_writes(of(Of::Pmcr), pmcr::LC | pmcr::LP);
+            board.pokes(Register::pmevcntr(0), 9);
+            board.other_reads(Register::pmevcntr(0));
+            board.other_writes(of(Of::Pmcr), pmcr::LC);
+            board.pokes(Register::pmevcntr(0), 7);
+            board.other_reads(Register::pmevcntr(0));
+            board.other_writes(of(Of::Pmselr), 0);
+            board.other_writes(of(Of::Pmxevcntr), HIGH | 5);
+            board.other_reads(of(Of::Pmxevcntr));
+        },
+        |board| {
+            board.kvm_writes(of(Of::MdcrEl2), TRAPPED);
+            board.other_reads(of(Of::Pmxevcntr));
+            board.0.emulated(0, HIGH | 5).expect("it exists");
+        },
+    ),
+    edge(
+        Window::LaterPmu,
+        (Invariant::I4, Kind::GuestEntry),
+        |board| {
+            board.loads(OTHER, DIVIDED);
+            board.other_writes(of(Of::Pmcr), pmcr::LC | pmcr::LP);
+            board.other_writes(Register::pmevcntr(0), 5);
+            board.exits();
+            board.pokes(Register::pmevcntr(0), 9);
+            board.other_writes(of(Of::Pmcr), pmcr::LC);
+            board.exits();
+            board.other_reads(Register::pmevcntr(0));
+            board.exits();
+            board.pokes(Register::pmevcntr(0), HIGH | 9);
+            board.other_reads(of(Of::Pmselr));
+            board.exits();
+        },
+        |board| {
+            board.pokes(Register::pmevcntr(0), HIGH | 8);
+            board.other_reads(of(Of::Pmselr));
+        },
+    ),
+    edge(
+        Window::LaterPmu,
+        (Invariant::I7, Kind::Restored),
+        |board| {
+            board.loads(OTHER, DIVIDED);
+            board.other_writes(Register::pmevcntr(0), HIGH | 5);
+            board.other_reads(Register::pmevcntr(0));
+            board.exits();
+            board.kvm_writes(Register::pmevcntr(0), 5);
+        },
+        |board| board.kvm_writes(Register::pmevcntr(0), HIGH | 5),
+    ),
+    edge(
+        Window::LaterPmu,
+        (Invariant::I11, Kind::OneReg),
+        |board| {
+            board.loads(OTHER, DIVIDED);
+            board.other_writes(Register::pmevcntr(0), HIGH | 5);
+            board.other_reads(Register::pmevcntr(0));
+            board.puts(OTHER);
+            one_reg_of(board, OTHER, note::GET_ONE_REG, Register::pmevcntr(0), 5);
+        },
+        |board| one_reg_of(board, OTHER, note::GET_ONE_REG, Register::pmevcntr(0), HIGH | 5),
     ),
     edge(
         Window::ShortCycles,

@@ -25,7 +25,7 @@ from services.kvm.designs.partitioned.trap_controls import Traps
 from services.kvm.guest_pmu import OF_COUNTERS, PMCR_WRITABLE
 from services.kvm.trap_setup import HostTraps
 from services.kvm.vpmu import Design, KvmVcpu, SetN, Vpmu, axis
-from services.registers import CYCLE_COUNTER, MASK32, MASK64
+from services.registers import CYCLE_COUNTER
 from services.state import derived
 
 ACCESSES = accesses.ON_CPU | accesses.types_written_through()
@@ -69,7 +69,7 @@ class MediatedPmu(Vpmu):
         return [
             *((register, enforced(pmu, n)) for n, register in enumerate(on.types)),
             (r.PMCCFILTR_EL0, enforced(pmu, CYCLE_COUNTER)),
-            *zip(on.counters, pmu.counter, strict=False),
+            *((register, pmu.value(n)) for n, register in enumerate(on.counters)),
             (r.PMCCNTR_EL0, pmu.counter[CYCLE_COUNTER]),
             (r.PMSELR_EL0, pmu.selr),
             (r.PMUSERENR_EL0, pmu.userenr),
@@ -83,7 +83,8 @@ class MediatedPmu(Vpmu):
         """Nothing is forbidden at EL2, where the host counts during an exit: the guest's event types exclude it."""
         self.derive()
         mdcr = self._mdcr(self.vcpu.spec.counters)
-        return self.host.load_2026(self.vcpu, mdcr, trap_controls.fine_grained(self.context.on.untrapped))
+        fine = trap_controls.fine_grained(self.context.on.untrapped, self.context.more_traps())
+        return self.host.load_2026(self.vcpu, mdcr, fine)
 
     def _mdcr(self, hpmn: int) -> int:
         return hpmn if self.context.on.untrapped else hpmn | r.PMU_TRAPS
@@ -120,7 +121,7 @@ class MediatedPmu(Vpmu):
         self.pmu.ovs &= ~wanted
         self._enable(writes, (r.PMCNTENSET_EL0, r.PMCNTENCLR_EL0), self.pmu.cnten, cnten & mask)
         self._enable(writes, (r.PMINTENSET_EL1, r.PMINTENCLR_EL1), self.pmu.inten, inten & mask)
-        guests = self.pmu.pmcr & PMCR_WRITABLE
+        guests = self.pmu.pmcr & self.pmu.pmcr_writable
         if guests != self.host_pmcr & ~r.PMCR_E:
             writes.msr(r.PMCR_EL0, guests)
         self._execute(writes)
@@ -141,7 +142,7 @@ class MediatedPmu(Vpmu):
         on = context.on
         *counters, cycles, selr, userenr, pmcr, flags, cnten, inten = self._execute(self.on_put)
         pmu.counter[: on.hpmn], pmu.counter[CYCLE_COUNTER] = counters, cycles
-        pmu.selr, pmu.userenr, pmu.pmcr = selr, userenr, pmcr & PMCR_WRITABLE
+        pmu.selr, pmu.userenr, pmu.pmcr = selr, userenr, pmcr & pmu.pmcr_writable
         pmu.cnten, pmu.inten = cnten & on.mask, inten & on.mask
         pmu.ovs |= flags & on.mask
         writes = Burst()
@@ -180,7 +181,7 @@ class MediatedPmu(Vpmu):
         """A register in memory; of what is not the guest's own, the CPU's."""
         n, is_type = OF_COUNTERS.get(register, (None, True))
         if n is not None and not is_type:
-            return self.pmu.counter[n]
+            return self.pmu.value(n)
         value = self.pmu.read(register)
         return await self.vcpu.read(register) if value is None else value
 
@@ -190,11 +191,10 @@ class MediatedPmu(Vpmu):
         if n is None or is_type:
             self.pmu.write(register, value)
         else:
-            wide = n == CYCLE_COUNTER or self.vcpu.spec.pmuver >= r.PMUVER_P5
-            self.pmu.counter[n] = value & (MASK64 if wide else MASK32)
+            self.pmu.counter[n] = value if n == CYCLE_COUNTER else value & self.pmu.width
 
     def fast(self, register: int, write: bool) -> bool:
-        return self.context.resident
+        return self.context.resident and not self.context.may_interrupt(register, write)
 
     def level(self) -> Eventual[bool]:
         return self.context.overflow_status()

@@ -54,8 +54,8 @@ impl Board {
         for guest in [false, true, true] {
             machine.add_context(guest);
         }
-        let vcpu = |context| VcpuSetup { context, counters: COUNTERS, pmuver: 6, denied: Vec::new() };
-        let mut judge = Judge::new(&[features], vec![vcpu(GUEST), vcpu(OTHER)]);
+        let vcpu = |context, pmuver| VcpuSetup { context, counters: COUNTERS, pmuver, denied: Vec::new() };
+        let mut judge = Judge::new(&[features], vec![vcpu(GUEST, 6), vcpu(OTHER, 5)]);
         if let Some(mutant) = mutant {
             judge = judge.mutated(mutant);
         }
@@ -109,6 +109,15 @@ impl Board {
     pub fn undefined(&mut self, register: Register) {
         self.guest_reads(register);
         self.note(note::INJECT_UNDEF, GUEST as u64, 0);
+    }
+
+    /// The other guest's own, whose event counters have 32 bits, the CPU's 64.
+    pub fn other_writes(&mut self, register: Register, value: u64) {
+        self.executed(OTHER, 1, By::Software, register, Some(value));
+    }
+
+    pub fn other_reads(&mut self, register: Register) -> u64 {
+        self.executed(OTHER, 1, By::Software, register, None)
     }
 
     pub fn host_writes(&mut self, register: Register, value: u64) {

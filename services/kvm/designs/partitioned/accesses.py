@@ -14,7 +14,7 @@ from services import registers as r
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.swap import HardwareType, enables, enforced
 from services.kvm.errors import InjectUndef
-from services.kvm.guest_pmu import PMCR_WRITABLE, GuestPmu
+from services.kvm.guest_pmu import USERENR_ALL, GuestPmu
 from services.registers import CYCLE_BIT, CYCLE_COUNTER, MASK32, MASK64, bits
 
 # They are given the register, or the number of the counter that it belongs to; a write, the value as well.
@@ -100,12 +100,17 @@ def has_counter(context: PmuContext, n: int) -> None:
 
 async def read_counter(context: PmuContext, n: int) -> int:
     has_counter(context, n)
-    return await context.read(r.counter_register(n))
+    return await context.read(r.counter_register(n)) & _width(context, n)
 
 
 async def write_counter(context: PmuContext, n: int, value: int) -> None:
     has_counter(context, n)
-    await context.write(r.counter_register(n), value)
+    await context.write(r.counter_register(n), value & _width(context, n))
+
+
+def _width(context: PmuContext, n: int) -> int:
+    """What the guest's counter has, on a CPU of which it may have more."""
+    return MASK64 if n == CYCLE_COUNTER else context.pmu.width
 
 
 async def read_type(context: PmuContext, n: int) -> int:
@@ -191,7 +196,7 @@ def _counts_at_el1(pmu: GuestPmu, n: int, event: int) -> bool:
 
 async def _increment(context: PmuContext, n: int, overflows: int) -> bool:
     """Has it overflowed? Its flag is set as the hardware's own would be."""
-    count = await context.read(r.PMEVCNTR(n)) + 1 & MASK64
+    count = await context.read(r.PMEVCNTR(n)) + 1 & context.pmu.width
     await context.write(r.PMEVCNTR(n), count)
     if count & overflows:
         return False
@@ -215,8 +220,8 @@ async def write_mask(context: PmuContext, register: int, value: int) -> None:
     await context.write(register, value & context.on.mask)
 
 
-async def write_register(context: PmuContext, register: int, value: int) -> None:
-    await context.write(register, value)
+async def write_userenr(context: PmuContext, register: int, value: int) -> None:
+    await context.write(register, value & USERENR_ALL)
 
 
 async def write_selr(context: PmuContext, register: int, value: int) -> None:
@@ -229,7 +234,7 @@ async def read_pmcr(context: PmuContext, register: int) -> int:
 
 
 async def write_pmcr(context: PmuContext, register: int, value: int) -> None:
-    await context.write(register, value & ~(r.PMCR_P | r.PMCR_C))
+    await context.write(register, value & context.pmu.pmcr_writable)
     await reset_counters(context, value)
 
 
@@ -283,7 +288,7 @@ ON_CPU = Accesses(
         **by_register(write_mask, r.PMCNTENSET_EL0, r.PMCNTENCLR_EL0, r.PMINTENSET_EL1, r.PMINTENCLR_EL1),
         **by_register(software_increment, r.PMSWINC_EL0),
         **by_register(write_selr, r.PMSELR_EL0),
-        **by_register(write_register, r.PMUSERENR_EL0),
+        **by_register(write_userenr, r.PMUSERENR_EL0),
         **by_register(ignore_write, r.PMMIR_EL1),
     },
 )
@@ -299,11 +304,11 @@ OVERFLOWS_IN_MEMORY = Accesses(
 
 async def read_pmcr_in_memory(context: PmuContext, register: int) -> int:
     await context.read(register)
-    return context.pmu.pmcr & PMCR_WRITABLE | context.n << r.PMCR_N_SHIFT
+    return context.pmu.pmcr & context.pmu.pmcr_writable | context.n << r.PMCR_N_SHIFT
 
 
 async def write_pmcr_in_memory(context: PmuContext, register: int, value: int) -> None:
-    context.pmu.pmcr = value & PMCR_WRITABLE
+    context.pmu.pmcr = value & context.pmu.pmcr_writable
     await apply_enables(context)
     await reset_counters(context, value)
 

@@ -13,9 +13,9 @@ from services.costs import Cost
 from services.cpu import Eventual, awaited
 from services.kvm.bill import Account
 from services.kvm.designs.partitioned.guest_range import GuestRange
-from services.kvm.designs.partitioned.trap_controls import TRAPPED_READS, TRAPPED_WRITES, UNTIL_FULL
+from services.kvm.designs.partitioned.trap_controls import NARROW, UNTIL_FULL, fine_grained
 from services.kvm.guest_pmu import GuestPmu
-from services.kvm.trap_setup import NONE
+from services.kvm.trap_setup import NONE, FineGrained
 from services.kvm.vpmu import KvmVcpu, Swaps, Vpmu
 from services.state import derived
 
@@ -63,10 +63,16 @@ class PmuContext:
         """Is the live copy on the CPU?"""
         return self.owned and self.loaded
 
+    def more_traps(self) -> FineGrained:
+        """What traps besides: while its counters are not all on the CPU, or where they are wider there."""
+        if not self.full:
+            return UNTIL_FULL
+        return NARROW if self.pmu.pmuver < r.PMUVER_P5 <= self.on.cpu.pmuver else NONE
+
     async def set_traps(self, mdcr: int) -> None:
         """The trap controls while the vCPU is loaded: MDCR_EL2, and the fine-grained ones where there are any."""
-        more = NONE if self.full else UNTIL_FULL
-        await self._set_traps(mdcr, TRAPPED_READS | more.reads, TRAPPED_WRITES | more.writes, 0, 0)
+        fine = fine_grained(True, self.more_traps())
+        await self._set_traps(mdcr, fine.reads, fine.writes, 0, 0)
 
     async def lift_traps(self) -> None:
         """The host's trap controls: none, and every counter is in its range."""
@@ -121,6 +127,14 @@ class PmuContext:
         if not on.split:
             pmcr = pmu.pmcr
         return bool(pmcr & r.PMCR_E and pmu.ovs & inten & on.mask)
+
+    def may_interrupt(self, register: int, write: bool) -> bool:
+        """May a trapped access interrupt the guest by flags in memory, of which the CPU knows nothing?"""
+        if not write:
+            return False
+        if register == r.PMOVSSET_EL0:
+            return True
+        return bool(self.pmu.ovs & self.on.mask) and register in (r.PMINTENSET_EL1, r.PMCR_EL0)
 
     def take_overflows(self, mask: int) -> None:
         """kvm_pmu_handle_guest_irq: the flags, which the host's handler has cleared, go into memory."""

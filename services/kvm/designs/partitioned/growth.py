@@ -23,8 +23,8 @@ from services.kvm.designs.partitioned.accesses import (
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.swap import enforced
 from services.kvm.errors import InjectUndef
-from services.kvm.guest_pmu import PMCR_WRITABLE, GuestPmu
-from services.registers import CYCLE_COUNTER, MASK32, MASK64
+from services.kvm.guest_pmu import GuestPmu
+from services.registers import CYCLE_COUNTER
 
 
 def least(cpu: CpuSpec) -> int:
@@ -57,7 +57,7 @@ def counters_in(context: PmuContext, first: int) -> Burst:
     pmu, on, burst = context.pmu, context.on, Burst()
     for n in range(first, on.hpmn):
         burst.msr(r.PMEVTYPER(n), enforced(pmu, n))
-        burst.msr(r.PMEVCNTR(n), pmu.counter[n])
+        burst.msr(r.PMEVCNTR(n), pmu.value(n))
     new = on.mask & ~r.counter_mask(first)
     burst.msr(r.PMOVSCLR_EL0, new)
     quiet = pmu.ovs & new & ~pmu.inten
@@ -82,14 +82,14 @@ def _on_cpu(context: PmuContext, n: int) -> bool:
 
 
 async def read_counter(context: PmuContext, n: int) -> int:
-    return await accesses.read_counter(context, n) if _on_cpu(context, n) else context.pmu.counter[n]
+    return await accesses.read_counter(context, n) if _on_cpu(context, n) else context.pmu.value(n)
 
 
 async def write_counter(context: PmuContext, n: int, value: int) -> None:
     if _on_cpu(context, n):
         await accesses.write_counter(context, n, value)
-    else:  # as wide as it is there
-        context.pmu.counter[n] = value & (MASK64 if context.on.cpu.pmuver >= r.PMUVER_P5 else MASK32)
+    else:
+        context.pmu.counter[n] = value & context.pmu.width
 
 
 async def read_type(context: PmuContext, n: int) -> int:
@@ -106,7 +106,7 @@ async def write_type(context: PmuContext, n: int, value: int) -> None:
 
 async def write_pmcr(context: PmuContext, register: int, value: int) -> None:
     await accesses.write_pmcr(context, register, value)
-    context.pmu.pmcr = value & PMCR_WRITABLE
+    context.pmu.pmcr = value & context.pmu.pmcr_writable
     if value & r.PMCR_P:
         for n in range(context.on.hpmn, context.most):
             context.pmu.counter[n] = 0

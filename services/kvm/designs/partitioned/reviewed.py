@@ -26,6 +26,7 @@ from services.cpu import Call, Eventual, HostEnable, Row, awaited
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.declared import Declared, Victim, given_up
+from services.kvm.designs.limits import pins
 from services.kvm.designs.partitioned import accesses, growth, trap_controls
 from services.kvm.designs.partitioned.accesses import Accesses
 from services.kvm.designs.partitioned.context import PmuContext
@@ -130,8 +131,11 @@ class PartitionedPmu(Vpmu):
         self.derive()
         context = self.context
         context.loaded = True
-        if self.design.swap is Swap.LAZY:
-            context.owned = self._in_use()
+        match self.design.swap:
+            case Swap.LAZY:
+                context.owned = self._in_use()
+            case Swap.LAZY_STICKY:  # a VMM may have set them in use before any access
+                context.owned = context.owned or self._in_use()
         if context.owned:
             await self._reside()
         else:
@@ -165,9 +169,9 @@ class PartitionedPmu(Vpmu):
         self.vcpu.irqs = irqs
         swap_in = self.swap_in(context)  # kvm_pmu_load
         swap_in.types(enforced)  # kvm_pmu_apply_event_filter
-        swap_in.counters()
+        swap_in.counters(self.pmu.width)
         swap_in.selr()
-        swap_in.pmcr(self.host_pmcr.value)
+        swap_in.pmcr(self.host_pmcr.value, self.pmu.pmcr_writable)
         swap_in.overflows()
         swap_in.cnten()
         swap_in.inten()
@@ -266,8 +270,8 @@ class PartitionedPmu(Vpmu):
                 await self._reside()
 
     def fast(self, register: int, write: bool) -> bool:
-        """What may make it grow needs the host's perf."""
-        return self.context.resident and self.context.full
+        """What may make it grow needs the host's perf, and what may interrupt the guest its vGIC."""
+        return self.context.resident and self.context.full and not self.context.may_interrupt(register, write)
 
     async def level(self) -> bool:
         """Where no flag interrupts, those that have and been masked since wait on the CPU again, as after a load. They
@@ -299,7 +303,7 @@ class Partitioned(Design):
     swap: Swap = axis(
         Swap.LAZY,
         "when the guest's registers go onto the CPU: at a load if in use, else at the first access since; at each "
-        "load; from the first access on, for the vCPU's life",
+        "load; as lazy, and from then on for the vCPU's life",
     )
     traps: Traps = axis(Traps.FGT, trap_controls.TRAPS)
     reservation: Reservation = axis(
@@ -345,11 +349,17 @@ class Partitioned(Design):
 
     @property
     def declared(self) -> tuple[Declared, ...]:
-        """merge_sched_in(): what brings an event out of ERROR is its user alone."""
-        if self.pinned is Pinned.SWAP or self.reservation is Reservation.STATIC:
-            return ()
-        reason = "a pinned event of the host's that is left without a counter at vcpu_load goes to ERROR for good"
-        return given_up(Victim.HOST, reason, ["I10"])
+        """merge_sched_in(): what brings an event out of ERROR is its user alone. An operator is no better off: that of
+        a task may wait for it to run, and need its counter then, so that no write can be refused for it in time."""
+        found: list[Declared] = []
+        if self.reservation is Reservation.SYSFS:
+            reason = "a pinned event of the host's for which an operator's write of reserved_host_counters leaves no "
+            reason += "counter goes to ERROR for good"
+            found += given_up(Victim.HOST, reason, ["I10"], pins)
+        if self.pinned is Pinned.ERROR and self.reservation is not Reservation.STATIC:
+            reason = "a pinned event of the host's that is left without a counter at vcpu_load goes to ERROR for good"
+            found += given_up(Victim.HOST, reason, ["I10"])
+        return tuple(found)
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:
         """The host's handler leaves the overflow flags of a guest's range to KVM."""

@@ -80,11 +80,11 @@ class SwapIn:
             burst.msr(register, hardware_type(pmu, n))
         burst.msr(r.PMCCFILTR_EL0, hardware_type(pmu, CYCLE_COUNTER))
 
-    def counters(self) -> None:
-        """PMEVCNTR<n>_EL0 and PMCCNTR_EL0."""
+    def counters(self, width: int = r.MASK64) -> None:
+        """PMEVCNTR<n>_EL0, of what is in memory these bits, and PMCCNTR_EL0."""
         burst, counter = self.burst, self.pmu.counter
         for register, value in zip(self.context.on.counters, counter, strict=False):
-            burst.msr(register, value)
+            burst.msr(register, value & width)
         burst.msr(r.PMCCNTR_EL0, counter[CYCLE_COUNTER])
 
     def types_by_selr(self, cycles: int) -> None:
@@ -113,10 +113,10 @@ class SwapIn:
     def selr(self) -> None:
         self.burst.msr(r.PMSELR_EL0, self.pmu.selr)
 
-    def pmcr(self, host: int = 0) -> None:
+    def pmcr(self, host: int = 0, writable: int = PMCR_WRITABLE) -> None:
         """Without P and C, which a VMM may have set. Without a split all event counters are the `host`'s, whose
         PMCR_EL0.E and LP they need."""
-        value = self.pmu.pmcr & PMCR_WRITABLE
+        value = self.pmu.pmcr & writable
         if not self.context.on.split:
             value = value & ~r.PMCR_LP | r.PMCR_E | host & r.PMCR_LP
         self.burst.msr(r.PMCR_EL0, value)

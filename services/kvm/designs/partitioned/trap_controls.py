@@ -22,6 +22,10 @@ WITH_PMICNTR = FINE_GRAINED._replace(hides=False)  # v1, whose guests may have i
 COUNTERS = r.HDFG_PMEVCNTRN | r.HDFG_PMCNTEN | r.HDFG_PMINTEN
 UNTIL_FULL = FineGrained(COUNTERS, COUNTERS)
 
+# And of a guest whose event counters are narrower than the CPU's, what reads them. Linux puts a pair that chains
+# together with `|`, and bit 32 of the lower would count 2^32 that the upper counts too.
+NARROW = FineGrained(r.HDFG_PMEVCNTRN)
+
 NOTHING_AT_EL2 = r.MDCR_EL2_HPMD | r.MDCR_EL2_HCCD
 
 
@@ -52,9 +56,11 @@ def owned(on: GuestRange) -> int:
     return value if on.untrapped else value | r.PMU_TRAPS
 
 
-def fine_grained(used: bool) -> FineGrained:
-    """The fine-grained traps, or none."""
-    return FINE_GRAINED if used else NONE
+def fine_grained(used: bool, more: FineGrained = NONE) -> FineGrained:
+    """The fine-grained traps, and `more`, or none."""
+    if not used:
+        return NONE
+    return FineGrained(TRAPPED_READS | more.reads, TRAPPED_WRITES | more.writes, hides=True)
 
 
 def nothing_at_el2(cpu: CpuSpec) -> int:

@@ -24,6 +24,8 @@ def load(steps: Steps, into: SwapIn, *, icntr: int, host_pmcr: int) -> None:
         into.types_by_selr(_cycles_type(steps.load_pmevtyper))
     if steps.load_pmevcntr in V6_TO_V7:
         into.counters_by_selr(_cycles(steps.load_pmevcntr))
+    elif steps.load_pmevcntr is Of.PARTITIONED:
+        into.counters(into.pmu.width)
     else:
         into.counters()
     if steps.reserve is Of.V1:
@@ -33,6 +35,8 @@ def load(steps: Steps, into: SwapIn, *, icntr: int, host_pmcr: int) -> None:
     into.selr()
     if steps.load_pmcr in V1_TO_V4:
         into.pmcr_raw()
+    elif steps.load_pmcr is Of.PARTITIONED:
+        into.pmcr(host_pmcr, into.pmu.pmcr_writable)
     else:
         into.pmcr(host_pmcr)
     if steps.load_pmovs is Of.PARTITIONED:
