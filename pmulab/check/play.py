@@ -182,7 +182,7 @@ class Play:
         seen, self._seen = self._seen, self.simulation.board.machine.different_violations()
         if self._seen > seen:
             for one in self.simulation.judging.found()["violations"][seen:]:
-                yield replace(one, declared=self._why(one)) if one.declared else one
+                yield replace(one, declared=self._why(one))
 
     def met(self) -> list[int]:
         """How often the premise of each invariant was met since this was asked last."""
@@ -198,7 +198,7 @@ class Play:
         """Why the design gives it up, by what has been carried out: the experiment has every action of the deck."""
         experiment = replace(self.stock.experiment, steps=self.path)
         given_up = reasons(self.simulation.design.declared, experiment)
-        return given_up.get((one.invariant, towards(one.victim, one.other)), "")
+        return given_up.get((one.invariant, towards(one.victim, one.other), one.kind), "")
 
     # Its state is data but while a vCPU is preempted amid one of KVM's handlers.
 

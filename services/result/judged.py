@@ -97,18 +97,18 @@ class Violation:
 
 
 def violations(
-    judgement: Judgement, parties: Parties, declared: Mapping[tuple[str, Victim], str], known: Iterable[str]
+    judgement: Judgement, parties: Parties, declared: Mapping[tuple[str, Victim, str], str], known: Iterable[str]
 ) -> tuple[Violation, ...]:
     """What was found, in words and by the parties' names.
 
-    `declared`: why the design gives up an invariant towards somebody.
+    `declared`: why the design gives up an invariant towards somebody, by the kind of violation.
     """
     by_scenario = frozenset(known)
     return tuple(_violation(one, parties, declared, by_scenario) for one in judgement.violations)
 
 
 def _violation(
-    found: Found, parties: Parties, reasons: Mapping[tuple[str, Victim], str], known: frozenset[str]
+    found: Found, parties: Parties, reasons: Mapping[tuple[str, Victim, str], str], known: frozenset[str]
 ) -> Violation:
     victim, other = parties.name(found.victim), parties.name(found.other)
     return Violation(
@@ -141,7 +141,7 @@ def _violation(
             Seen(seen.cpu, seen.cycle, seen.el, parties.name(seen.party), text.did(seen, parties))
             for seen in found.before
         ),
-        declared=reasons.get((found.invariant, towards(victim, other)), ""),
+        declared=reasons.get((found.invariant, towards(victim, other), found.kind), ""),
         known=found.invariant in known,
     )
 

@@ -225,8 +225,12 @@ def test_a_step_is_said_in_a_kernel_s_words(seen: tuple[str, int, int], words: s
 )
 def test_what_is_declared_is_so_towards_one_victim(victim: str, other: str, whose: Victim) -> None:
     for one in Victim:
-        declared = {("I1", one): "by its nature", ("I2", whose): "another"}
-        violation = found(declared, victim=victim, other=other)
+        declared = {
+            ("I1", one, "guest_read"): "by its nature",
+            ("I1", whose, "one_reg"): "another",
+            ("I2", whose, "guest_read"): "a third",
+        }
+        violation = found(declared, victim=victim, other=other, kind="guest_read")
         assert violation.declared == ("by its nature" if one is whose else "")
         assert violation.counts is (one is not whose)
 

@@ -152,3 +152,118 @@ class RandomGuest(Scripted):
         if choice > 0.97:
             return rng.choice(ABSENT_REGISTERS)
         return rng.choice(VIEWS if choice < 0.65 else OTHERS)
+
+
+class DriverGuest(Scripted):
+    """One vCPU's kernel, whose driver does what Linux's does: it stops the PMU or the counter, writes its counter, and
+    starts it; an overflow has the counter's next period written. Programs at EL0 read at most."""
+
+    def __init__(self, rng: random.Random, counters: int, long: bool, steps: int = STEPS) -> None:
+        super().__init__(
+            boot=self.boot, resume=self.go_on, timer=self.go_on, exception=self.go_on, pmu_irq=self.interrupt
+        )
+        self.rng = rng
+        self.counters = [*range(counters), r.CYCLE_COUNTER]
+        self.long = long  # counters of 64 bits (FEAT_PMUv3p5)
+        self.left = steps
+        self.control = r.PMCR_LC | (r.PMCR_LP if long else 0)
+        self.periods: dict[int, int] = {}  # of the counters that are enabled; 0: it counts on
+
+    async def boot(self, cpu: Cpu, entry: Entry) -> None:
+        """armv8pmu_reset."""
+        for register in (r.PMCNTENCLR_EL0, r.PMINTENCLR_EL1, r.PMOVSCLR_EL0):
+            cpu.burst.msr(register, r.MASK32)
+        cpu.burst.msr(r.PMUSERENR_EL0, self.rng.choice((0, r.PMUSERENR_CR | r.PMUSERENR_ER)))
+        cpu.burst.msr(r.PMCR_EL0, self.control | r.PMCR_P | r.PMCR_C)
+        cpu.burst.isb()
+        await cpu.wait()
+        for n in self.counters:
+            if self.rng.random() < 0.7:
+                self._add(cpu, n)
+        self._start(cpu)
+        await cpu.wait()
+        await self.go_on(cpu, entry)
+
+    async def interrupt(self, cpu: Cpu, entry: Entry) -> None:
+        """armv8pmu_handle_irq."""
+        flags = await cpu.mrs(r.PMOVSCLR_EL0)
+        cpu.burst.msr(r.PMOVSCLR_EL0, flags)
+        self._stop(cpu)
+        for n, period in self.periods.items():
+            if flags >> n & 1:
+                cpu.burst.mrs(self._counter(n))
+                if period:
+                    cpu.burst.msr(self._counter(n), -period & r.MASK64)
+        self._start(cpu)
+        await cpu.wait()
+
+    async def go_on(self, cpu: Cpu, entry: Entry) -> None:
+        rng = self.rng
+        while self.left:
+            self.left -= 1
+            choice = rng.random()
+            if choice < 0.15:
+                await self._schedule(cpu)
+            elif choice < 0.35:
+                cpu.burst.mrs(self._counter(rng.choice(self.counters)))
+                await cpu.wait()
+            elif choice < 0.4:
+                cpu.burst.user_mrs(self._counter(rng.choice(self.counters)))
+                await cpu.wait()
+            elif choice < 0.45:
+                cpu.burst.hvc(0)
+            elif choice < 0.55:
+                cpu.burst.timer(Timer.SLEEP, cpu.now + rng.choice((1, 1_000, TICK, 3 * TICK)))
+                cpu.burst.wfi()
+                return
+            else:
+                cycles = rng.choice((10, 100, 1_000, TICK // 2, 2 * TICK))
+                cpu.burst.compute(rng.choice((1, 2)), rng.choice((0, 1)), cycles)
+                return
+        cpu.burst.notify(Notice.WORK_DONE, 0)
+        cpu.burst.wfi()
+
+    async def _schedule(self, cpu: Cpu) -> None:
+        """perf_pmu_disable() to perf_pmu_enable(): an event goes, or comes in."""
+        n = self.rng.choice(self.counters)
+        self._stop(cpu)
+        if n in self.periods:
+            self._delete(cpu, n)
+        else:
+            self._add(cpu, n)
+        self._start(cpu)
+        await cpu.wait()
+
+    def _add(self, cpu: Cpu, n: int) -> None:
+        """armpmu_add, armpmu_start: a period, or half a counter's range for what does not sample."""
+        rng = self.rng
+        self.periods[n] = period = rng.choice((0, 1_000, 3_000, TICK))
+        event = rng.choice((INST_RETIRED, r.CPU_CYCLES, BRANCHES)) if n != r.CYCLE_COUNTER else 0
+        kind = r.PMCCFILTR_EL0 if n == r.CYCLE_COUNTER else r.PMEVTYPER(n)
+        cpu.burst.msr(kind, event | rng.choice((0, 0, r.PMEVTYPER_P, r.PMEVTYPER_U)))
+        cpu.burst.msr(self._counter(n), -(period or 1 << 31) & r.MASK64)
+        cpu.burst.msr(r.PMINTENSET_EL1, 1 << n)
+        cpu.burst.msr(r.PMCNTENSET_EL0, 1 << n)
+
+    def _delete(self, cpu: Cpu, n: int) -> None:
+        """armpmu_del."""
+        del self.periods[n]
+        cpu.burst.msr(r.PMCNTENCLR_EL0, 1 << n)
+        cpu.burst.msr(r.PMINTENCLR_EL1, 1 << n)
+        cpu.burst.isb()
+        cpu.burst.msr(r.PMOVSCLR_EL0, 1 << n)
+        cpu.burst.mrs(self._counter(n))
+
+    def _counter(self, n: int) -> int:
+        return r.PMCCNTR_EL0 if n == r.CYCLE_COUNTER else r.PMEVCNTR(n)
+
+    def _stop(self, cpu: Cpu) -> None:
+        """armv8pmu_stop."""
+        cpu.burst.msr(r.PMCR_EL0, self.control)
+        cpu.burst.isb()
+
+    def _start(self, cpu: Cpu) -> None:
+        """armv8pmu_start."""
+        cpu.burst.isb()
+        cpu.burst.msr(r.PMCR_EL0, self.control | r.PMCR_E)
+        cpu.burst.isb()

@@ -3,6 +3,11 @@
 What happens follows from a seed alone. A tick is short, so that ticks fall between any two steps of KVM's own; vCPUs
 of two VMs compete for a pCPU with each other and with tasks of the host, float if there are two pCPUs, and sessions of
 the host's perf begin and end with its tasks.
+
+In half of the worlds, the orderly ones, guests do what Linux's driver does, and nothing has a guest of the emulated
+vPMU lose a backing event or what it counts: no pinned events of the host's, no fewer counters than its VM may ask for,
+no throttling, no delay of an interrupt, and no VMM that restores a vCPU that has run. A design that breaks an invariant
+there has no limit to excuse it.
 """
 
 from __future__ import annotations
@@ -34,7 +39,7 @@ from services.kvm.errors import Livelock
 from services.kvm.one_reg import get_one_reg, reg_id, set_one_reg
 from services.kvm.simulation import Simulation
 from services.kvm.vcpu import VCpu
-from tests.kvm.random_guests import ABSENT, BRANCHES, EVENTS, TICK, RandomGuest, value_of
+from tests.kvm.random_guests import ABSENT, BRANCHES, EVENTS, TICK, DriverGuest, RandomGuest, value_of
 from tests.kvm.scripted import HALF_PER_CYCLE, HZ, INST_RETIRED, ONE_PER_CYCLE, experiment
 
 RATES = ((INST_RETIRED, HALF_PER_CYCLE), (BRANCHES, ONE_PER_CYCLE // 7))
@@ -50,7 +55,16 @@ class RandomWorld:
     seed: int
     design: str  # as `pmulab run --design` has it
 
+    @property
+    def orderly(self) -> bool:
+        """Are its guests Linux, and its host such that the emulated vPMU has no limits?"""
+        return self.seed % 2 == 1
+
     def experiment(self) -> Experiment:
+        made = self._drawn()
+        return _orderly(made) if self.orderly else made
+
+    def _drawn(self) -> Experiment:
         rng = random.Random(f"world {self.seed}")
         counters = rng.randrange(2, 7)
         cpu = CpuSpec(
@@ -147,7 +161,12 @@ class RandomWorld:
         for guest in of.guests:
             for index in range(len(guest.vcpus)):
                 rng = random.Random(f"{guest.name} {index} {self.seed}")
-                made.attend_guest(guest.name, index, LocalSoftware(RandomGuest(rng, guest.counters)))
+                software = (
+                    DriverGuest(rng, guest.counters, guest.pmuver >= r.PMUVER_P5)
+                    if self.orderly
+                    else RandomGuest(rng, guest.counters)
+                )
+                made.attend_guest(guest.name, index, LocalSoftware(software))
         return made
 
     async def run(self) -> Simulation:
@@ -164,8 +183,42 @@ class RandomWorld:
                 if rng.random() < saves and not made.entered:
                     vcpu = rng.choice(made.vcpus)
                     if vcpu.blocked and vcpu.pcpu.rq.current is None:
-                        await Vmm(rng, vcpu).saves_and_restores()
+                        await Vmm(rng, vcpu).saves_and_restores(restores=not self.orderly)
         return made
+
+
+def _orderly(of: Experiment) -> Experiment:
+    """Without what has a backing event lose its counter, its place, its time or its interrupt."""
+
+    def session(one: SessionSpec) -> SessionSpec:
+        """Its samples are so far apart that they leave time for guests without being throttled."""
+        return replace(one, events=tuple(replace(of, pinned=False, period=20 * of.period) for of in one.events))
+
+    def task(one: TaskSpec) -> TaskSpec:
+        return one if one.session is None else replace(one, session=session(one.session))
+
+    def vcpu(one: VcpuSpec) -> VcpuSpec:
+        return replace(one, host_sessions=tuple(map(session, one.host_sessions)))
+
+    cpus = tuple(replace(cpu, pmi_delay=0) for cpu in of.cpus)
+    most = cpus[0].counters - (2 if cpus[0].pmuver < r.PMUVER_P5 else 0)  # a cycle counter may take two
+    return replace(
+        of,
+        cpus=cpus,
+        host=replace(
+            of.host,
+            sysctls=PerfSysctls(max_sample_rate=100_000_000, cpu_time_max_percent=0),
+            cpus=tuple(
+                replace(one, tasks=tuple(map(task, one.tasks)), sessions=tuple(map(session, one.sessions)))
+                for one in of.host.cpus
+            ),
+        ),
+        guests=tuple(
+            replace(guest, counters=min(guest.counters, most), vcpus=tuple(map(vcpu, guest.vcpus)))
+            for guest in of.guests
+        ),
+        linux_guests=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -190,13 +243,13 @@ class Vmm:
                 value = value_of(self.rng, register, self.vcpu.pmu.counters)
                 set_one_reg(self.vcpu, reg_id(register), value | n)
 
-    async def saves_and_restores(self) -> None:
+    async def saves_and_restores(self, restores: bool) -> None:
         """All of them, as a VMM that migrates a VM does; now and then it writes the views that clear, too."""
         views = CLEAR_VIEWS if self.rng.random() < 0.2 else ()
         saved = {
             register: await awaited(get_one_reg(self.vcpu, reg_id(register)))
             for register in (*self.registers(), *views)
         }
-        if self.rng.random() < 0.7:
+        if restores and self.rng.random() < 0.7:
             for register, value in saved.items():
                 set_one_reg(self.vcpu, reg_id(register), value)

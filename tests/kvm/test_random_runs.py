@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import trio
 
+from services.cpu import awaited
+from services.kvm.declared import reasons
+from services.kvm.designs import designs
+from services.kvm.designs.emulated import EmulatedPmu
+from services.kvm.guest_pmu import OF_COUNTERS
+from services.kvm.vpmu import Access
 from tests.kvm.random_runs import REFERENCE, judged, run
 from tests.kvm.random_worlds import RandomWorld
 
 RUNS = 100
+ORDERLY = range(1, 41, 2)
 NEVER = {  # by a design's nature
     "partitioned": {"I6"},  # no access of KVM's by PMSELR_EL0
     "emulated": {"I6"},
@@ -22,6 +31,56 @@ def test_nothing_undeclared_is_found_and_each_invariant_could_be_broken(design: 
     assert set(found.not_exercised) == NEVER[design]
     assert found.windows["interrupt on its way"] > 0
     assert found.windows["view set by userspace"] > 0
+
+
+def test_where_guests_are_linux_and_nothing_is_short_the_emulated_vpmu_has_no_limit() -> None:
+    """In the orderly worlds nothing is declared, so that whatever is broken there counts."""
+    found = run("emulated", ORDERLY)
+    assert (found.undeclared, found.declared) == ([], {})
+    assert all(
+        reasons(designs()["emulated"].make({}).declared, RandomWorld(n, "emulated").experiment()) == {} for n in ORDERLY
+    )
+    assert {"I1", "I3", "I4", "I5", "I7", "I8", "I9", "I10", "I12"} <= {
+        one for one, worlds in found.met.items() if worlds
+    }
+
+
+def _dropped(*_: object) -> None:
+    """A method that does nothing."""
+
+
+def _counter_kept(self: EmulatedPmu, register: int, write: bool, value: int) -> Access:
+    """A write of a counter leaves its event as it is."""
+    n, is_type = OF_COUNTERS.get(register, (None, True))
+    if is_type or not write or n is None:
+        return ACCESS(self, register, write, value)
+    self.pmu.counter[n] = value & self.widths[n]
+    return value
+
+
+async def _counted_twice(self: EmulatedPmu, n: int) -> int:
+    """The value of a counter that has something: one more."""
+    return await awaited(VALUE(self, n)) + 1 & self.widths[n]
+
+
+ACCESS, VALUE = EmulatedPmu.access, EmulatedPmu._value
+FAULTS: dict[str, tuple[str, Callable[..., object], str]] = {
+    "never raises its line": ("level", lambda _: False, "I5"),
+    "drops every overflow": ("counter_overflow", _dropped, "I5"),
+    "makes no event anew": ("access", _counter_kept, "I5"),
+    "never stops or starts an event": ("_ask", _dropped, "I4"),
+    "never makes an event to start": ("_enable", _dropped, "I4"),
+    "reads one too many": ("_value", _counted_twice, "I4"),
+    "leaves out EL0": ("_restore_guest", _dropped, "I4"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_the_emulated_vpmu_is_noticed(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, instead, invariant = FAULTS[fault]
+    monkeypatch.setattr(EmulatedPmu, method, instead)
+    found = run("emulated", ORDERLY)
+    assert invariant in {one.invariant for _, one in found.undeclared}
 
 
 def test_an_invariant_that_neither_reference_design_could_break_another_does() -> None:

@@ -6,13 +6,17 @@ the emulated vPMU has all that a PMU of its own would give it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from services import registers as r
 from services.core_pmus import core_pmus
 from services.experiment import CpuSpec, Experiment, SessionSpec, StepSpec
 from services.kvm.declared import Declared, Victim, given_up
 from services.kvm.guest_pmu import OF_COUNTERS
-from services.registers import PMCR_C, PMCR_EL0, PMCR_P, PMUVER_P5
+from services.registers import CYCLE_BIT, MASK32, PMUVER_P5
+
+NS_PER_S = 1_000_000_000
+HANDLER_NS = 10_000  # more than the handler of a PMU interrupt takes on average
 
 
 def _host_sessions(experiment: Experiment) -> Iterator[SessionSpec]:
@@ -72,26 +76,113 @@ def waits_at_el1(experiment: Experiment) -> bool:
     return not experiment.traps_wfi and any(cpu.pmccntr_in_wfi for cpu in experiment.cpus)
 
 
-def _writes_a_counter(step: StepSpec) -> bool:
-    if step.action != "msr":
-        return False
-    return step.register in OF_COUNTERS or (step.register == PMCR_EL0 and bool(step.value & (PMCR_P | PMCR_C)))
+def throttles(experiment: Experiment) -> bool:
+    """May the host's perf throttle a backing event at its first overflow within a tick, or come to?
+
+    It overflows no second time before its guest writes the counter, which has it made anew: its next period is what its
+    count leaves of 2^32. So it is one sample a tick that counts, as the sysctls have it or as perf_sample_event_took()
+    may lower it to.
+    """
+    hz, sysctls = experiment.host.hz, experiment.host.sysctls
+    if -(-sysctls.max_sample_rate // hz) <= 1:
+        return True
+    budget = NS_PER_S // hz // 100 * sysctls.cpu_time_max_percent
+    return sysctls.cpu_time_max_percent not in (0, 100) and budget < 2 * HANDLER_NS
+
+
+class _Enabled:
+    """What a vCPU may count by its own steps so far: what it starts with is UNKNOWN, but for PMCR_EL0."""
+
+    def __init__(self) -> None:
+        self.pmcr_e = False
+        self.counters = MASK32
+
+    def after(self, step: StepSpec) -> None:
+        """A VMM's write counts as one that enables, and so does a program's, which may trap as well."""
+        sure = step.action == "msr" and step.el != 0
+        match step.register:
+            case r.PMCR_EL0:
+                self.pmcr_e = bool(step.value & r.PMCR_E) or (self.pmcr_e and not sure)
+            case r.PMCNTENSET_EL0:
+                self.counters |= step.value & MASK32
+            case r.PMCNTENCLR_EL0 if sure:
+                self.counters &= ~step.value
+            case r.PMCNTENCLR_EL0 if step.action == "set_one_reg":
+                self.counters |= step.value & MASK32
+
+    def written(self, step: StepSpec) -> bool:
+        """Does it write a counter that counts? Behind a write of its type kvm_vcpu_pmu_restore_guest() follows."""
+        if step.action != "msr" or not self.pmcr_e or step.register not in OF_COUNTERS:
+            return False
+        n, is_type = OF_COUNTERS[step.register]
+        return not is_type and bool(self.counters if n is None else self.counters >> n & 1)
+
+    def reset(self, step: StepSpec) -> bool:
+        """Does it reset counters that count?"""
+        if step.action != "msr" or step.register != r.PMCR_EL0 or not step.value & r.PMCR_E:
+            return False
+        cycle = bool(step.value & r.PMCR_C and self.counters & CYCLE_BIT)
+        return cycle or bool(step.value & r.PMCR_P and self.counters & ~CYCLE_BIT)
+
+
+def _by_vcpu(experiment: Experiment) -> Iterator[list[StepSpec]]:
+    """The steps of each vCPU and of its VMM about it, in order."""
+    found: dict[int, list[StepSpec]] = {}
+    for step in experiment.steps:
+        if "/" in step.party and not step.party.startswith("host/"):
+            found.setdefault(step.target, []).append(step)
+    yield from found.values()
+
+
+def _made_anew(experiment: Experiment, by: Callable[[_Enabled, StepSpec], bool], then_el0: bool) -> bool:
+    """Does a vCPU write counters so while they count, and has it run at EL0 since?"""
+    for steps in _by_vcpu(experiment):
+        enabled, anew = _Enabled(), False
+        for step in steps:
+            if anew and step.el == 0:
+                return True
+            anew |= by(enabled, step)
+            if anew and not then_el0:
+                return True
+            enabled.after(step)
+    return False
 
 
 def writes_running_counters(experiment: Experiment) -> bool:
-    """May a guest write a counter that counts, or its type, or reset it? Linux stops it before."""
-    return not experiment.linux_guests or any(map(_writes_a_counter, experiment.steps))
+    """May a guest write a counter that counts, and run at EL0 then? Linux stops it before."""
+    return not experiment.linux_guests or _made_anew(experiment, _Enabled.written, then_el0=True)
+
+
+def resets_running_counters(experiment: Experiment) -> bool:
+    """Or reset it, and run at EL0 then? Linux does neither at once."""
+    return not experiment.linux_guests or _made_anew(experiment, _Enabled.reset, then_el0=True)
 
 
 def sets_registers(experiment: Experiment) -> bool:
     """May a VMM set the registers of a vCPU that has run? One that restores a VM does so before."""
-    return not experiment.linux_guests or any(step.action == "set_one_reg" for step in experiment.steps)
+
+    def sets(steps: list[StepSpec]) -> bool:
+        ran = next((n for n, step in enumerate(steps) if step.action == "switch"), len(steps))
+        return any(step.action == "set_one_reg" for step in steps[ran:])
+
+    return not experiment.linux_guests or any(map(sets, _by_vcpu(experiment)))
 
 
 def takes_sides_beside_writes(experiment: Experiment) -> bool:
-    """Both: has the host such events, and may a guest write such counters?"""
-    return takes_sides(experiment) and writes_running_counters(experiment)
+    """Both: has the host such events, and may a guest write counters that count?"""
+    writes = not experiment.linux_guests or _made_anew(experiment, _Enabled.written, then_el0=False)
+    return writes and takes_sides(experiment)
 
+
+# How it shows that a guest's event counts too little, or too late: in counts, flags and interrupts, not in what KVM
+# saves, or whose it is.
+COUNTS = {
+    "I3": ("event_count",),
+    "I4": ("guest_read", "event_count"),
+    "I5": ("late_interrupt", "lost_interrupt", "spurious_interrupt"),
+    "I7": ("guest_read",),
+    "I11": ("one_reg",),
+}
 
 LIMITS: tuple[Declared, ...] = (
     # perf_event_create_kernel_counter() with attr.pinned: merge_sched_in() leaves what has no counter in ERROR.
@@ -101,6 +192,7 @@ LIMITS: tuple[Declared, ...] = (
         "host go before it, and without FEAT_PMUv3p5 a cycle counter may need two",
         ("I4", "I5", "I7"),
         loses_counters,
+        COUNTS,
     ),
     # kvm_pmu_create_perf_event(): attr.type is that of the VM's arm_pmu.
     *given_up(
@@ -108,6 +200,7 @@ LIMITS: tuple[Declared, ...] = (
         "the events are of one PMU of the host: on the CPUs of another nothing counts",
         ("I4", "I5", "I7"),
         leaves_its_pmu,
+        COUNTS,
     ),
     # kvm_pmu_perf_overflow() sets PMOVSSET_EL0, and increments what chains; armv8pmu_disable_event_irq() clears the
     # flag of an event that goes off before.
@@ -117,6 +210,7 @@ LIMITS: tuple[Declared, ...] = (
         "and never if the event is off by then",
         ("I4", "I5", "I7"),
         overflow_takes_time,
+        COUNTS,
     ),
     # kvm_pmu_set_counter_value() makes the event anew, and kvm_vcpu_pmu_restore_guest() does not follow.
     *given_up(
@@ -124,6 +218,7 @@ LIMITS: tuple[Declared, ...] = (
         "a write of a counter that counts has its event made anew, which leaves out EL0 up to the next vcpu_load",
         ("I3", "I4", "I5", "I7"),
         writes_running_counters,
+        COUNTS,
     ),
     # kvm_pmu_set_counter_value_user(), kvm_arm_sys_reg_set_reg(): neither releases an event; kvm_vcpu_reload_pmu().
     *given_up(
@@ -132,6 +227,7 @@ LIMITS: tuple[Declared, ...] = (
         "the value that is set (up to Linux 6.14), and another type is not theirs",
         ("I4", "I5", "I7", "I11"),
         sets_registers,
+        COUNTS,
     ),
     # perf_event_create_kernel_counter() has ctx_resched() program the host's events as for the host.
     *given_up(
@@ -140,6 +236,7 @@ LIMITS: tuple[Declared, ...] = (
         "one side count that of the other up to the next vcpu_load",
         ("I3",),
         takes_sides_beside_writes,
+        COUNTS,
     ),
     # armv8pmu_get_event_idx() keeps CPU_CYCLES off PMCCNTR_EL0 there.
     *given_up(
@@ -147,15 +244,36 @@ LIMITS: tuple[Declared, ...] = (
         "the event of a cycle counter is on an event counter where PMCCNTR_EL0 counts in WFI, and does not count there",
         ("I4", "I5", "I7"),
         waits_at_el1,
+        COUNTS,
+    ),
+    # __perf_event_account_interrupt(), perf_event_overflow(): armpmu_stop() up to perf_adjust_freq_unthr_events().
+    *given_up(
+        Victim.GUEST,
+        "the host's perf throttles a backing event that overflows with one sample allowed a tick "
+        "(perf_event_max_sample_rate): it stands still up to the next tick of the host",
+        ("I3", "I4", "I5", "I7", "I11"),
+        throttles,
+        COUNTS,
     ),
 )
 
 # perf_event_create_kernel_counter() has ctx_resched() program the host's events as for the host; since
 # kvm_pmu_handle_pmcr() leaves all to KVM_REQ_RELOAD_PMU, PMCR_EL0.P and C have no kvm_vcpu_pmu_restore_guest() follow.
-UNRESTORED: tuple[Declared, ...] = given_up(
-    Victim.HOST,
-    "PMCR_EL0.P and C have the backing events made anew, after which those of the host that count EL0 of one side "
-    "count that of the other up to the next vcpu_load or change of PMCR_EL0.E",
-    ("I3",),
-    takes_sides,
+UNRESTORED: tuple[Declared, ...] = (
+    *given_up(
+        Victim.HOST,
+        "PMCR_EL0.P and C have the backing events made anew, after which those of the host that count EL0 of one side "
+        "count that of the other up to the next vcpu_load or change of PMCR_EL0.E",
+        ("I3",),
+        takes_sides,
+        COUNTS,
+    ),
+    *given_up(
+        Victim.GUEST,
+        "PMCR_EL0.P and C of counters that count have their events made anew, which leaves out EL0 up to the next "
+        "vcpu_load or change of PMCR_EL0.E",
+        ("I3", "I4", "I5", "I7"),
+        resets_running_counters,
+        COUNTS,
+    ),
 )
