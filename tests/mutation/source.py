@@ -22,8 +22,12 @@ _DESIGN = "services.kvm.designs.partitioned"
 FUNCTIONS: Mapping[str, tuple[str, ...]] = {
     f"{_DESIGN}.reviewed": (
         *(f"PartitionedPmu.{name}" for name in ("load", "_free_userenr", "_in_use", "_reside", "_take_from_host")),
-        *(f"PartitionedPmu.{name}" for name in ("_set_traps", "put", "access", "_first_access", "level")),
-        *("PartitionedPmu.guest_overflow", "Partitioned.host_policy"),
+        *(
+            f"PartitionedPmu.{name}"
+            for name in ("_give_back", "_free_mdcr", "_set_traps", "_mdcr", "put", "_kick_if_due")
+        ),
+        *(f"PartitionedPmu.{name}" for name in ("access", "_first_access", "level", "guest_overflow")),
+        "Partitioned.host_policy",
     ),
     f"{_DESIGN}.swap": (
         *("as_written", "without_el2", "enforced", "enables", "quiet"),
@@ -36,8 +40,9 @@ FUNCTIONS: Mapping[str, tuple[str, ...]] = {
     f"{_DESIGN}.host_pmcr": tuple(f"HostPmcr.{name}" for name in ("keep", "hpme", "hlp", "follow")),
     f"{_DESIGN}.context": (
         "_enables",
-        *(f"PmuContext.{name}" for name in ("full", "resident", "set_traps", "lift_traps", "_set_traps", "enables")),
-        *(f"PmuContext.{name}" for name in ("charged_to_swap", "overflow_status", "take_overflows")),
+        *(f"PmuContext.{name}" for name in ("full", "resident", "set_traps", "more_traps", "lift_traps")),
+        *(f"PmuContext.{name}" for name in ("_set_traps", "enables", "charged_to_swap", "overflow_status")),
+        *(f"PmuContext.{name}" for name in ("may_interrupt", "take_overflows")),
     ),
     f"{_DESIGN}.trap_controls": ("free", "owned"),
     f"{_DESIGN}.guest_range": ("guest_range", "taken_from_host", "host_counters", "guest_flags", "every_counter"),
@@ -45,7 +50,7 @@ FUNCTIONS: Mapping[str, tuple[str, ...]] = {
         *("selected", "selected_read", "selected_write", "has_counter", "read_counter", "write_counter"),
         *("read_type", "write_type", "keep_type", "types_written_through", "read_overflows", "clear_overflows"),
         *("set_overflows", "software_increment", "_counts_at_el1", "_increment", "read_register", "read_mask"),
-        *("write_mask", "write_register", "write_selr", "read_pmcr", "write_pmcr", "reset_counters", "read_pmceid0"),
+        *("write_mask", "write_userenr", "write_selr", "read_pmcr", "write_pmcr", "reset_counters", "read_pmceid0"),
         *("read_pmceid1", "read_pmcr_in_memory", "write_pmcr_in_memory", "read_cnten_in_memory"),
         *("set_cnten_in_memory", "clear_cnten_in_memory", "apply_enables"),
     ),
