@@ -87,7 +87,7 @@ class B39(Partitioned):
 
 
 class B46In(SwapIn):
-    def counters(self) -> None:
+    def counters(self, width: int = r.MASK64) -> None:
         counter = self.pmu.counter
         for register, value in zip(self.context.on.counters, counter, strict=False):
             self.burst.msr(register, value)
@@ -107,7 +107,7 @@ class B46(Partitioned):
 
 
 class B49In(SwapIn):
-    def counters(self) -> None:
+    def counters(self, width: int = r.MASK64) -> None:
         self.counters_by_selr(r.PMCCNTR_EL0)
 
 
