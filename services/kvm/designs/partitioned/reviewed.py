@@ -10,7 +10,8 @@ What is left of the known faults is the hardware's: a guest that masks a pending
 PMCR_EL0.E, untrapped, has it withdrawn at the next exit only. It is pending in a list register (ICH_LR<n>_EL2), which
 no write of PMU registers reaches, with HW = 1 neither; to have these writes trap as long as it is would take
 HDFGWTR_EL2 and MDCR_EL2 written twice for every interrupt. Linux clears the flag with its enable
-(armv8pmu_disable_intens), which traps.
+(armv8pmu_disable_intens), which traps. And a guest before PMUv3p5 that sets PMCR_EL0.LP, RES0 for it, on a CPU that has
+it has it obeyed, where PMCR_EL0 does not trap; reads of its event counters do, which are narrower than the CPU's.
 """
 
 from __future__ import annotations
