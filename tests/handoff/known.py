@@ -10,6 +10,7 @@ from tests.handoff.transitions import TRANSITIONS
 
 B18 = "B18: MDCR_EL2 has no HPME: the host's range stands still while the vCPU is loaded"
 B39 = "B39: the access that has the guest's registers loaded is carried out before they are"
+B46 = "B46: PMXEVCNTR_EL0 with PMSELR_EL0.SEL = 31, which is UNDEFINED on this CPU"
 B49 = "B49: no ISB between the write of PMSELR_EL0 and the access of PMXEVCNTR_EL0"
 N1 = "N1, B54: the first access loads nothing and squeezes nothing: what is on the CPU is taken for the guest's"
 N6 = "N6: while the vCPU is FREE, MDCR_EL2.HPMD keeps the host's events from counting at EL2"
@@ -90,6 +91,7 @@ KNOWN: Final = (
     Known("v4 v5 v8 v9", "I7 guest_read", "boot", f"{B39}; {N8}"),
     Known("v4 v6 v7 v8 v9", "I7 guest_read", "restore", f"{N21}; {N8}"),
     Known("v8", "I7 restored", "put access preempted-load preempted-access preempted-put migration death", N10),
+    Known("v6", "I8 undefined", but(), B46),
     Known("raw", "I8 guest_entry", "restore", RAW),
     Known("raw", "I8 guest_read", "restore", RAW),
     Known("raw", "I10 host_placement", but("access arrival-in-load last-death restore"), RAW),
