@@ -33,6 +33,11 @@ def test_nothing_undeclared_is_found_and_each_invariant_could_be_broken(design: 
     assert found.windows["view set by userspace"] > 0
 
 
+async def test_what_has_happened_is_asked_for_again_on_another_cpu() -> None:
+    """The vCPU's event came to a CPU whose turns had the number that those of the CPU before had had."""
+    assert (await judged(RandomWorld(731, "emulated")))["violations"] == ()
+
+
 def test_where_guests_are_linux_and_nothing_is_short_the_emulated_vpmu_has_no_limit() -> None:
     """In the orderly worlds nothing is declared, so that whatever is broken there counts."""
     found = run("emulated", ORDERLY)

@@ -41,7 +41,7 @@ pub(crate) struct Event {
     pub(crate) read: (u64, u64),
     /// Its truth then.
     pub(crate) read_at: u64,
-    /// Its truth, and until when on that CPU it stays that.
+    /// Its truth, and the turn and CPU in which it stays that.
     pub(crate) truth: (u64, u64),
     /// Who has changed what is on its counter.
     pub(crate) changed: Option<Change>,
@@ -117,6 +117,7 @@ impl Event {
         if let Some(first) = self.vcpu {
             return at.world.happened_to(first, at.cpu, self.scope, self.number).unwrap_or(0);
         }
+        let turn = turn << 16 | at.id as u64; // each CPU counts its own
         if self.scope >> Class::HostEl2 as u32 & 1 != 0 || self.truth.1 != turn {
             self.truth = (at.world.happened(at.cpu, self.scope, self.number).unwrap_or(0), turn);
         }
