@@ -873,7 +873,7 @@ class VCpu(VCpuState):
         pcpu.charge(Cost.EXIT_FAST)
         self.irqs = MASKED
         try:
-            if program and self.vpmu.el0_checked_fast and self.vpmu.el0_disabled(register, write):
+            if program and self.vpmu.el0_disabled_fast(register, write):
                 raise InjectUndef
             return await awaited(self.vpmu.access(register, write, value))
         except InjectUndef:

@@ -239,6 +239,10 @@ class Vpmu(ABC):
         """check_pmu_access_disabled, of an access that EL0 has made and that has trapped."""
         return self.userenr_in_memory and not self.pmu.el0_may(register, write=write)
 
+    def el0_disabled_fast(self, register: int, write: bool) -> bool:
+        """The same of one that is `fast`."""
+        return self.el0_checked_fast and self.el0_disabled(register, write)
+
     def counter_overflow(self, counter: int) -> None:
         """A backing kernel counter overflowed. Raises ProtocolError where there is none."""
         raise ProtocolError(f"no kernel counter backs counter {counter} of a guest under {self.design.name}")

@@ -128,7 +128,7 @@ def _host(draw: _Draw, pcpus: int) -> Iterator[str]:
     yield from draw.perhaps(0.3, "pseudo_nmi = true")
     yield from draw.perhaps(0.3, "mux_interval_ms = 1")
     yield from draw.perhaps(0.2, "powerdown_residency_us = 100")
-    yield from draw.perhaps(0.1, "perf_event_max_sample_rate = 4000")
+    yield from draw.perhaps(0.1, "perf_event_max_sample_rate = 1000")
     yield from draw.perhaps(0.1, 'perf_tool = "6.12"')
     yield from ("perf_user_access = 1",) if user_access else ()
     if pcpus > 1 and draw.random() < 0.2:

@@ -49,6 +49,7 @@ WORLDS = [
     (SIGILL, "partitioned-v3"),
     ("handoff", "emulated"),
     ("handoff", "partitioned"),
+    ("quick", "partitioned-by-steps,backing=v8"),
     *((EVERYTHING, f"partitioned-v{n}") for n in (1, 2, 3, 4, 5, 6, 9)),
 ]
 # Whose objects change while a simulation runs.

@@ -51,7 +51,6 @@ class StepsPmu(PartitionedPmu):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.context.owned = self.context.owned or self.design.owned in V1_TO_V3
-        object.__setattr__(self, "el0_checked_fast", self.design.el0 not in V2_TO_V4)
 
     def derive(self) -> None:
         super().derive()
@@ -64,6 +63,9 @@ class StepsPmu(PartitionedPmu):
         self.trapped, self.in_hyp = steps.handlers(split=on.split)
         if steps.fast_path is not OWN:
             self.fast_path = True
+
+    def el0_disabled_fast(self, register: int, write: bool) -> bool:
+        return self.design.el0 not in V2_TO_V4 and self.el0_disabled(register, write)
 
     @property
     def swapped(self) -> bool:
