@@ -6,6 +6,8 @@ import re
 from decimal import Decimal
 from typing import Final
 
+NS_PER_S: Final = 1_000_000_000
+
 # The micro sign, and the Greek letter that looks like it.
 NANOSECONDS: Final = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9}
 UNITS: Final = "ns, us, µs, ms or s"

@@ -7,6 +7,7 @@ for rotation, which takes events off, it waits for what it has posted and no mor
 from __future__ import annotations
 
 from services.cpu import ContextLock, Cpu, Notice
+from services.durations import NS_PER_S
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import read_of
 from services.linux_perf.event import ACTIVE, THROTTLED, Context, PerfEvent, signed64
@@ -26,7 +27,6 @@ from services.linux_perf.schedule import (
     update_time,
     wait,
 )
-from services.linux_perf.shared import NS_PER_S
 from services.linux_perf.throttle import (
     set_period,
     start,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from services.cpu import Cpu
+from services.durations import NS_PER_S
 from services.linux_perf import software
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import read_of
 from services.linux_perf.event import ACTIVE, PerfEvent
 from services.linux_perf.lifecycle import update
 from services.linux_perf.schedule import now_ns, wait
-from services.linux_perf.shared import NS_PER_S
 
 VALUE_BYTES = 24  # of one event's count in a sample: the count, the event's id and its lost samples
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from services._pmu import Burst
 from services.costs import Cost
 from services.cpu import ContextLock, Cpu, Notice, Timer
+from services.durations import NS_PER_S
 from services.linux_perf import notes, software
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.driver import GENERAL, REGISTERS
@@ -31,7 +32,6 @@ from services.linux_perf.event import (
     Context,
     PerfEvent,
 )
-from services.linux_perf.shared import NS_PER_S
 from services.registers import CYCLE_BIT, CYCLE_COUNTER, PMUSERENR_CR, PMUSERENR_ER, counter_mask
 
 MUX = int(Timer.MUX)

@@ -9,6 +9,7 @@ from typing import Any
 
 from services.boot import NO_PROCESS
 from services.cpu import NEVER, Cpu
+from services.durations import NS_PER_S
 from services.experiment import ANY_PMU, SessionSpec
 from services.linux_perf.attr import EventAttr
 from services.linux_perf.bpf_maps import Follower
@@ -18,7 +19,6 @@ from services.linux_perf.perf import PerfCpu
 from services.linux_perf.pmu import Member, OpenError, admit, hidden, state_of
 from services.linux_perf.reading import Reading
 from services.linux_perf.ring_buffer import NOBODY, RingBuffer
-from services.linux_perf.shared import NS_PER_S
 from services.linux_perf.tool import Call, Group, Opening, Tool
 from services.state import Objects, Saved, as_frozen, derived, link, restore
 

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from services.costs import Cost
+from services.durations import NS_PER_S
 from services.experiment import DEFAULT_SYSCTLS, PerfSysctls
 from services.linux_perf.bpf_maps import Follower, Leader
 from services.linux_perf.driver import Driver
 from services.linux_perf.event import Context, HwEvent, PerfEvent
 from services.linux_perf.ring_buffer import NOBODY, RingBuffer
 from services.state import derived, link
-
-NS_PER_S = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)

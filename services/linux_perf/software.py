@@ -15,11 +15,11 @@ from dataclasses import replace
 from services._pmu import Burst
 from services.costs import Cost
 from services.cpu import NEVER, Cpu, Timer
+from services.durations import NS_PER_S
 from services.events import Software
 from services.linux_perf.attr import EventAttr
 from services.linux_perf.cpu_context import CpuContext
 from services.linux_perf.event import ACTIVE, FLEXIBLE, INACTIVE, PINNED, THROTTLED, TIME, Context, PerfEvent
-from services.linux_perf.shared import NS_PER_S
 
 CLOCKS = (Software.CPU_CLOCK, Software.TASK_CLOCK)
 MIN_PERIOD = 10_000  # ns, of an hrtimer's

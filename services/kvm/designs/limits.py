@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 
 from services import registers as r
 from services.core_pmus import core_pmus
+from services.durations import NS_PER_S
 from services.experiment import CpuSpec, Experiment, SessionSpec, StepSpec
 from services.kvm.declared import Declared, Victim, given_up
 from services.kvm.guest_pmu import OF_COUNTERS
 from services.registers import CYCLE_BIT, MASK32, PMUVER_P5
 
-NS_PER_S = 1_000_000_000
 HANDLER_NS = 10_000  # more than the handler of a PMU interrupt takes on average
 
 
