@@ -116,10 +116,9 @@ impl Events {
     /// What runs on the CPU's counters is looked at after whoever's write.
     pub(crate) fn follow_astray(&mut self, at: &At<'_>) {
         let cpu = &mut self.cpus[at.id];
-        let registers = at.cpu.registers();
-        let mut astray = registers.enabled() & !cpu.counting;
+        let mut astray = at.cpu.read(Register::of(Of::Pmcntenset), 2) & !cpu.counting;
         if astray != 0 {
-            astray &= (0..=2).fold(0, |counting, el| counting | registers.counting(el));
+            astray &= (0..=2).fold(0, |counting, el| counting | at.cpu.registers().counting(el));
         }
         for n in bits(astray ^ cpu.astray) {
             if let Some(event) = cpu.events[n].and_then(|id| self.open.get_mut(&id)) {

@@ -1,5 +1,7 @@
 //! What is found: invariants, parties, violations with what was seen before them, and how often each premise was met.
 
+use std::collections::VecDeque;
+
 use pmu::register::{Kind as Of, Register};
 use serde::{Deserialize, Serialize};
 
@@ -314,29 +316,6 @@ impl Violation {
 /// What is kept of what is seen.
 const SEEN: usize = 24;
 
-/// The last things seen: the oldest of them is at `next`, once there are as many as are kept.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Last {
-    seen: Vec<Seen>,
-    next: usize,
-}
-
-impl Last {
-    #[inline]
-    fn push(&mut self, seen: Seen) {
-        match self.seen.get_mut(self.next) {
-            Some(oldest) => *oldest = seen,
-            None => self.seen.push(seen),
-        }
-        self.next = if self.next + 1 == SEEN { 0 } else { self.next + 1 };
-    }
-
-    fn in_order(&self) -> Vec<Seen> {
-        let (newer, older) = self.seen.split_at(self.next);
-        [older, newer].concat()
-    }
-}
-
 /// All that has been found.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Findings {
@@ -344,7 +323,7 @@ pub struct Findings {
     found: u64,
     premises: [u64; INVARIANTS],
     windows: Vec<(u64, u64)>,
-    seen: Last,
+    seen: VecDeque<Seen>,
     #[serde(skip)]
     pub(crate) mutant: Option<Mutant>,
 }
@@ -364,7 +343,10 @@ impl Findings {
     /// Something is seen, and about to be judged.
     #[inline]
     pub fn see(&mut self, seen: Seen) {
-        self.seen.push(seen);
+        if self.seen.len() == SEEN {
+            self.seen.pop_front();
+        }
+        self.seen.push_back(seen);
     }
 
     /// The premise of an invariant is met: it could fail here.
@@ -399,7 +381,7 @@ impl Findings {
             first.times += 1;
             return;
         }
-        violation.before = self.seen.in_order();
+        violation.before = self.seen.iter().copied().collect();
         self.violations.push(violation);
     }
 

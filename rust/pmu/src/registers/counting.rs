@@ -30,13 +30,6 @@ impl Registers {
         enabled & !stopped & !self.filtered[usize::from(el)]
     }
 
-    /// Counters that are enabled by a register, whatever range and level stop them: of others, none counts.
-    #[inline]
-    #[must_use]
-    pub fn enabled(&self) -> u64 {
-        self.pmcnten
-    }
-
     fn frozen(&self, first: u64, second: u64) -> u64 {
         let mut frozen = 0;
         if self.features.has(PMUV3P7) && self.pmovs != 0 {
