@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from docs.invariants import lines
 from docs.posted import name_of
 from pmulab import Run, scenario
 from pmulab.check.shrink import Signature
@@ -79,7 +80,7 @@ def scripted(of: Mapping[str, Any]) -> Iterator[Scripted]:
 def run_of(script: Path, design: str) -> Run:
     """Under that design alone."""
     (experiment,) = scenario.load(script, designs=(design,)).experiments
-    (run,) = run_embedded(experiment, lambda _share, _seconds: None).runs
+    (run,) = run_embedded(experiment).runs
     return run
 
 
@@ -113,10 +114,8 @@ def page() -> str:
 
 def _sections() -> Iterator[str]:
     every = hypotheses()
-    yield "|  | Hypothesis | v8 | v9 (unverified) |"
-    yield "| --- | --- | --- | --- |"
-    for one in every:
-        yield f"| {one.name} | {one.what} | {one.verdicts['v8']} | {one.verdicts['v9']} |"
+    verdicts = ((one.name, one.what, one.verdicts["v8"], one.verdicts["v9"]) for one in every)
+    yield from lines(("", "Hypothesis", "v8", "v9 (unverified)"), verdicts)
     for one in every:
         because = f" v9: {one.v9_because}." if one.v9_because else ""
         yield f"\n**{one.name}**, v8 {one.verdicts['v8']}, v9 {one.verdicts['v9']}. {one.why}{because}"

@@ -6,7 +6,7 @@ python -m docs.invariants
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from services._pmu import judge_windows
@@ -24,10 +24,15 @@ def page() -> str:
     )
 
 
+def lines(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """A table."""
+    for row in (header, ["---"] * len(header), *rows):
+        yield "| " + " | ".join(row) + " |"
+
+
 def filled(page: Path, text: str, block: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The text of a page with a block's table."""
-    lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
-    table = "\n".join(lines)
+    table = "\n".join(lines(header, rows))
     filled, count = re.subn(
         rf"(<!-- {block} -->\n).*?(<!-- /{block} -->)",
         lambda match: f"{match[1]}{table}\n{match[2]}",

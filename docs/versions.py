@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from docs import posted
+from docs.invariants import lines
 from docs.posted import Kept, Version
 
 PAGE = Path(__file__).with_suffix(".md")
@@ -88,12 +89,12 @@ def page(kept: Mapping[str, Version]) -> str:
     every, meaning = causes()
     attributed = by_violation(every.values())
     head, mark, _ = PAGE.read_text().partition("<!-- versions -->\n")
-    lines = [_SEARCH, "", *_table(_summary(kept, attributed)), "", "## The numbers", ""]
-    lines += [*_table(_numbers(every.values(), meaning)), "", "## What this search does not come to", ""]
-    lines += [*_table(_missed()), ""]
+    found = [_SEARCH, "", *_table(_summary(kept, attributed)), "", "## The numbers", ""]
+    found += [*_table(_numbers(every.values(), meaning)), "", "## What this search does not come to", ""]
+    found += [*_table(_missed()), ""]
     for version, of in kept.items():
-        lines += _of_version(version, of, attributed)
-    return head + mark + "\n".join(lines)
+        found += _of_version(version, of, attributed)
+    return head + mark + "\n".join(found)
 
 
 def _summary(kept: Mapping[str, Version], attributed: Mapping[tuple[str, str], Cause]) -> Iterator[Sequence[str]]:
@@ -163,14 +164,12 @@ def _rows(found: Sequence[Kept]) -> Iterator[Sequence[str]]:
 def folded(told: Sequence[str]) -> str:
     """Steps in one line; those that follow each other and are the same are one."""
     runs = [(text, len(list(same))) for text, same in groupby(told)]
-    return "; ".join(text if times == 1 else f"{text} ×{times}" for text, times in runs)  # noqa: RUF001
+    return "; ".join(text if times == 1 else f"{text} \N{MULTIPLICATION SIGN}{times}" for text, times in runs)
 
 
 def _table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    for number, row in enumerate(rows):
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
-        if not number:
-            yield "|" + " --- |" * len(row)
+    header, *others = ([cell.replace("|", "\\|") for cell in row] for row in rows)
+    return lines(header, others)
 
 
 _SEARCH = (

@@ -12,8 +12,14 @@ from services.experiment import Experiment
 from services.kvm.simulation import Simulation
 from services.result import Result
 
+Progress = Callable[[float, float], None]
 
-def run_embedded(experiment: Experiment, progress: Callable[[float, float], None]) -> Result:
+
+def _untold(_share: float, _seconds: float) -> None:
+    """Nobody waits for it."""
+
+
+def run_embedded(experiment: Experiment, progress: Progress = _untold) -> Result:
     """Run `experiment` to its end.
 
     `progress` is given the share of the work that is done and the virtual time in seconds. Raises SimulationError.

@@ -127,7 +127,7 @@ class Causes:
     def _found(self, experiment: Experiment) -> bool:
         self.runs += 1
         try:
-            (run,) = run_embedded(experiment, lambda _share, _seconds: None).runs
+            (run,) = run_embedded(experiment).runs
         except (UserError, SimulationError):
             return False
         return any(Signature.of(one) == self.signature for one in run.violations)

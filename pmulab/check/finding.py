@@ -116,7 +116,7 @@ def _found(design: str, shortest: Shortest, steps: tuple[Step, ...]) -> _Replay 
     head = f"{one.invariant} {one.kind}: {one.broken}.\n`pmulab check {design}`, {world.name}: {world.what}."
     text = scenario_text(world, steps, head=head, designs=[design])
     try:
-        experiment, run = _of(text)
+        experiment, run = run_of(text)
     except (UserError, SimulationError):
         return None
     same = [one for one in run.violations if Signature.of(one) == shortest.signature]
@@ -128,15 +128,15 @@ def told_by(
 ) -> tuple[Violation, list[Line]] | None:
     """What a run of these steps finds of that signature, and what happens in it; None if it is not found. Raises
     UserError, SimulationError if they are not possible."""
-    experiment, run = _of(scenario_text(world, steps, designs=[design]))
+    experiment, run = run_of(scenario_text(world, steps, designs=[design]))
     same = [one for one in run.violations if Signature.of(one) == signature]
     return (same[-1], story(experiment, steps, run, same[-1])) if same else None
 
 
-def _of(text: str) -> tuple[Experiment, Run]:
-    """A scenario of one design and its run."""
+def run_of(text: str) -> tuple[Experiment, Run]:
+    """A scenario of one design, and its run. Raises UserError, SimulationError."""
     (experiment,) = resolve(Document("found.toml", Path(), text), [], None, False).experiments
-    (run,) = run_embedded(experiment, lambda _share, _seconds: None).runs
+    (run,) = run_embedded(experiment).runs
     return experiment, run
 
 

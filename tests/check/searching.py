@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypedDict, Unpack
 
 import trio
 
@@ -11,31 +12,22 @@ from pmulab.check.shrink import Signature
 from pmulab.check.worlds import decks, worlds
 
 
-def job(
-    design: str,
-    deck: str,
-    world: str,
-    *,
-    depth: int = 0,
-    walks: int = 20,
-    seed: int = 1,
-    preemptions: int | None = None,
-) -> Job:
-    return Job(design, worlds()[world], decks()[deck], depth, 1, walks, seed, None, preemptions)
+class How(TypedDict, total=False):
+    """How far; else by 20 walks."""
+
+    depth: int
+    walks: int
+    seed: int
+    preemptions: int | None
 
 
-def searched(
-    design: str,
-    deck: str,
-    world: str,
-    *,
-    depth: int = 0,
-    walks: int = 20,
-    seed: int = 1,
-    preemptions: int | None = None,
-) -> Searched:
-    of = job(design, deck, world, depth=depth, walks=walks, seed=seed, preemptions=preemptions)
-    return trio.run(search, of)
+def job(design: str, deck: str, world: str, **how: Unpack[How]) -> Job:
+    of: How = {"depth": 0, "walks": 20, "seed": 1, "preemptions": None, **how}
+    return Job(design, worlds()[world], decks()[deck], of["depth"], 1, of["walks"], of["seed"], None, of["preemptions"])
+
+
+def searched(design: str, deck: str, world: str, **how: Unpack[How]) -> Searched:
+    return trio.run(search, job(design, deck, world, **how))
 
 
 def searched_knowing(design: str, deck: str, world: str, known: Iterable[Signature]) -> Searched:

@@ -198,7 +198,7 @@ def experiment_of(seed: int, design: str) -> Experiment | None:
 
 def counting(experiment: Experiment) -> list[Violation]:
     """What is found in a run, and counts."""
-    (run,) = run_embedded(experiment, lambda *_: None).runs
+    (run,) = run_embedded(experiment).runs
     return [one for one in run.violations if one.counts]
 
 

@@ -34,5 +34,5 @@ THEN = {
 @pytest.mark.parametrize("fgt", [True, False])
 def test_nothing_is_held_against_what_may_have_been_carried(tmp_path: Path, then: str, fgt: bool) -> None:
     of = experiment(tmp_path, CHAINED + THEN[then], design="partitioned" if fgt else "partitioned,traps=slow-path")
-    (run,) = run_embedded(of, lambda *_: None).runs
+    (run,) = run_embedded(of).runs
     assert run.violations == ()

@@ -21,7 +21,7 @@ def test_a_vm_without_event_counters_has_hpmn_0_where_the_cpu_has_feat_hpmn0(
     tmp_path: Path, design: str, hpmn0: bool
 ) -> None:
     of = experiment(tmp_path, STEPS, design=design, world=WORLD.format(hpmn0=str(hpmn0).lower()))
-    (run,) = run_embedded(of, lambda *_: None).runs
+    (run,) = run_embedded(of).runs
     found = [(one.invariant, one.victim, one.broken) for one in run.violations if one.kind == "unpredictable_hpmn"]
     broken = (
         "vm0/0 has its counters CONSTRAINED UNPREDICTABLE: KVM sets MDCR_EL2.HPMN to 0, and the CPU has no FEAT_HPMN0"

@@ -23,7 +23,7 @@ vm1/0 mrs register=PMCR_EL0
 
 @pytest.mark.parametrize("design", ["raw", "partitioned", "mediated", "emulated"])
 def test_a_guest_s_enable_that_stays_on_the_cpu_leaks_to_the_next_guest(tmp_path: Path, design: str) -> None:
-    (run,) = run_embedded(experiment(tmp_path, STEPS, design=design, world=TWO_VMS), lambda *_: None).runs
+    (run,) = run_embedded(experiment(tmp_path, STEPS, design=design, world=TWO_VMS)).runs
     found = {(one.invariant, one.victim, one.other) for one in run.violations if one.register == "PMCR_EL0"}
     of_vm1 = {one for one in found if one[1] == "vm1/0"}
     assert of_vm1 == ({("I1", "vm1/0", "vm0/0")} if design == "raw" else set())

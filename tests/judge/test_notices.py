@@ -19,7 +19,7 @@ POSTED = tuple(f"partitioned-v{n}" for n in range(1, 10))
 
 def ran(name: str, design: str, *overrides: str) -> Run:
     (experiment,) = scenario.load(name, designs=[design], overrides=overrides).experiments
-    (run,) = run_embedded(experiment, lambda *_: None).runs
+    (run,) = run_embedded(experiment).runs
     return run
 
 

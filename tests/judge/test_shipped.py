@@ -21,7 +21,7 @@ def test_a_scenario_shows_what_it_says_and_ends_with_0(name: str) -> None:
     loaded = scenario.load(name, overrides=SHORTER.get(name, ()))
     counted = {}
     for experiment in loaded.experiments:
-        (run,) = run_embedded(experiment, lambda *_: None).runs
+        (run,) = run_embedded(experiment).runs
         counted[label(experiment.design)] = [
             f"{one.invariant} {one.kind}: {one.broken}" for one in run.violations if one.counts
         ]

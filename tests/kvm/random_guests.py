@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from services import registers as r
 from services.cpu import Cpu, Entry, Notice, Timer, TookException
@@ -94,12 +95,10 @@ class RandomGuest(Scripted):
             elif choice < 0.75:
                 cpu.burst.hvc(0)
             elif choice < 0.83:
-                cpu.burst.timer(Timer.SLEEP, cpu.now + rng.choice((1, 1_000, TICK, 3 * TICK)))
-                cpu.burst.wfi()
+                _sleep(cpu, rng)
                 return
             else:
-                cycles = rng.choice((1, 10, 100, 1_000, TICK // 2, 2 * TICK))
-                cpu.burst.compute(rng.choice((1, 2)), rng.choice((0, 1)), cycles)
+                _compute(cpu, rng, (1, 10, 100, 1_000, TICK // 2, 2 * TICK))
                 return
         cpu.burst.notify(Notice.WORK_DONE, 0)
         cpu.burst.wfi()
@@ -152,6 +151,16 @@ class RandomGuest(Scripted):
         if choice > 0.97:
             return rng.choice(ABSENT_REGISTERS)
         return rng.choice(VIEWS if choice < 0.65 else OTHERS)
+
+
+def _sleep(cpu: Cpu, rng: random.Random) -> None:
+    cpu.burst.timer(Timer.SLEEP, cpu.now + rng.choice((1, 1_000, TICK, 3 * TICK)))
+    cpu.burst.wfi()
+
+
+def _compute(cpu: Cpu, rng: random.Random, lengths: Sequence[int]) -> None:
+    cycles = rng.choice(lengths)
+    cpu.burst.compute(rng.choice((1, 2)), rng.choice((0, 1)), cycles)
 
 
 class DriverGuest(Scripted):
@@ -213,12 +222,10 @@ class DriverGuest(Scripted):
             elif choice < 0.45:
                 cpu.burst.hvc(0)
             elif choice < 0.55:
-                cpu.burst.timer(Timer.SLEEP, cpu.now + rng.choice((1, 1_000, TICK, 3 * TICK)))
-                cpu.burst.wfi()
+                _sleep(cpu, rng)
                 return
             else:
-                cycles = rng.choice((10, 100, 1_000, TICK // 2, 2 * TICK))
-                cpu.burst.compute(rng.choice((1, 2)), rng.choice((0, 1)), cycles)
+                _compute(cpu, rng, (10, 100, 1_000, TICK // 2, 2 * TICK))
                 return
         cpu.burst.notify(Notice.WORK_DONE, 0)
         cpu.burst.wfi()

@@ -27,7 +27,7 @@ def run_of(tmp_path: Path, design: str, text: str) -> Run:
     path = tmp_path / "own.toml"
     path.write_text(text)
     (of,) = scenario.load(path, designs=[design]).experiments
-    return run_embedded(of, lambda *_: None).runs[0]
+    return run_embedded(of).runs[0]
 
 
 def played(tmp_path: Path, design: str, pmuvers: tuple[int, int], *steps: str) -> list[int]:
@@ -122,7 +122,7 @@ def test_lp_is_res0_where_kvm_writes_it(tmp_path: Path, design: str) -> None:
     each = "".join(f"[[step]]\nparty = 'vm0/0'\n{step}\n" for step in steps)
     path.write_text(f"[machine]\npmuver = 6\n[[guest]]\ncounters = 4\npmuver = 5\n{each}")
     (of,) = scenario.load(path, designs=[design]).experiments
-    run = run_embedded(of, lambda *_: None).runs[0]
+    run = run_embedded(of).runs[0]
     assert run.violations == ()
     pmcr, flags, count = (step.value for step in run.steps if step.value is not None)
     assert pmcr is not None

@@ -73,7 +73,7 @@ SLOW = "partitioned-v7,traps=slow-path"
 
 
 def ran(of: Experiment) -> Run:
-    (run,) = run_embedded(of, lambda *_: None).runs
+    (run,) = run_embedded(of).runs
     return run
 
 

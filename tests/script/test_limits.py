@@ -20,7 +20,7 @@ RESET = "unknown after reset"  # of any guest that has not written its registers
 def played(name: str, *overrides: str, designs: tuple[str, ...] = ()) -> dict[str, Run]:
     """A scenario's runs, by their designs."""
     loaded = scenario.load(LIMITS / f"{name}.toml", designs=designs, overrides=overrides)
-    return {label(of.design): run_embedded(of, lambda *_: None).runs[0] for of in loaded.experiments}
+    return {label(of.design): run_embedded(of).runs[0] for of in loaded.experiments}
 
 
 def broken(run: Run) -> set[str]:
@@ -105,7 +105,7 @@ def test_a_guest_that_lets_interrupts_in_while_its_own_is_on_its_way_has_none_by
         text.replace('action = "preempt"', 'action = "irq"').replace('party = "host/0"', 'party = "vm0/0"')
     )
     (loaded,) = scenario.load(early, designs=("partitioned",)).experiments
-    run = run_embedded(loaded, lambda *_: None).runs[0]
+    run = run_embedded(loaded).runs[0]
     assert [step.taken for step in run.steps if step.taken is not None] == [False, True, True]
     assert (broken(run), used(run)) == (set(), {WAY: 1})
 

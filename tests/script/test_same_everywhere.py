@@ -51,7 +51,7 @@ def test_what_counts_of_what_an_example_breaks_is_on_its_page(script: str) -> No
     counting = {"denied-event": {"partitioned-v1"}, "instruction-counter": {"partitioned-v8"}}
     found = set()
     for of in experiments(script):
-        (run,) = run_embedded(of, lambda *_: None).runs
+        (run,) = run_embedded(of).runs
         found |= {label(of.design)} if any(one.counts for one in run.violations) else set()
     assert found == counting.get(Path(script).stem, set())
 
