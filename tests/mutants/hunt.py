@@ -15,11 +15,9 @@ import orjson
 import trio
 
 from pmulab.check.accesses import Step
+from pmulab.check.finding import run_of
 from pmulab.check.job import Job, Searched, Shortest, search
 from pmulab.check.worlds import Deck, World, decks, scenario_text, worlds
-from pmulab.embedded import run_embedded
-from pmulab.scenario.resolve import resolve
-from services.tables import Document
 from tests.mutants.driver import in_force
 from tests.mutants.table import TABLE, offered
 
@@ -121,9 +119,7 @@ def _shortest(found: Iterable[Shortest]) -> Counterexample:
 
 def broken(design: str, world: str, steps: Sequence[Step]) -> set[tuple[str, str]]:
     """Invariant and kind of each violation that counts, of these steps as a scenario."""
-    text = scenario_text(worlds()[world], steps, designs=[design])
-    (experiment,) = resolve(Document(f"{design} in {world}", Path(), text), [], None, False).experiments
-    (run,) = run_embedded(experiment, lambda _share, _seconds: None).runs
+    _, run = run_of(scenario_text(worlds()[world], steps, designs=[design]))
     return {(one.invariant, one.kind) for one in run.violations if one.counts}
 
 

@@ -7,9 +7,7 @@ from dataclasses import replace
 
 from services import registers as r
 from services.boot import HostPolicy
-from services.cpu import Call, HostEnable, Row, awaited
 from services.experiment import CpuSpec
-from services.kvm.bill import Account
 from services.kvm.designs.partitioned.guest_range import clamped, left_to_guests, taken_from_host
 from services.kvm.designs.partitioned.reviewed import Partitioned, PartitionedPmu
 
@@ -81,22 +79,8 @@ class B66(Partitioned):
     of_vcpu = B66Pmu
 
 
-class Taking(PartitionedPmu):
-    """One that does not take what it has of the host's counters, but these."""
-
-    def takes(self) -> int:
-        raise NotImplementedError
-
-    async def _take_from_host(self) -> None:
-        enable = HostEnable.RANGE if self.context.on.split else HostEnable.SHARED
-        rows: list[Row] = [(Call.GUEST_COUNTERS, self.takes(), enable, 0, int(self.guest_time))]
-        if self.el0_switched():
-            rows.append((Call.EL0_FILTER, 1, 0, 0, 0))
-        await awaited(self.vcpu.call(rows, Account.RESERVE))
-
-
-class B68Pmu(Taking):
-    def takes(self) -> int:
+class B68Pmu(PartitionedPmu):
+    def _takes(self) -> int:
         on = self.context.on
         return taken_from_host(on.cpu, r.counter_mask(clamped([on.cpu], on.hpmn)))
 
@@ -118,8 +102,8 @@ class N17(Partitioned):
         return replace(super().host_policy(cpu), swaps_pinned=False)
 
 
-class N28Pmu(Taking):
-    def takes(self) -> int:
+class N28Pmu(PartitionedPmu):
+    def _takes(self) -> int:
         return self.context.on.mask
 
 
@@ -177,8 +161,8 @@ class N2(Partitioned):
         return replace(super().host_policy(cpu), shared_counters=True)
 
 
-class N16Pmu(Taking):
-    def takes(self) -> int:
+class N16Pmu(PartitionedPmu):
+    def _takes(self) -> int:
         on = self.context.on
         most = on.cpu.max_guest_counters
         return taken_from_host(on.cpu, on.mask if most is None else r.counter_mask(most))

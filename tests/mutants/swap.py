@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from services import registers as r
 from services._pmu import Burst
 from services.cpu import awaited
@@ -13,9 +15,9 @@ from services.registers import CYCLE_COUNTER
 
 
 class B32In(SwapIn):
-    async def done(self) -> None:  # type: ignore[override]
+    async def done(self, again: Callable[[], SwapIn] | None = None) -> None:
         if self.context.on.untrapped:
-            await super().done()
+            await super().done(again)
 
 
 class B32Out(SwapOut):
@@ -228,15 +230,10 @@ class B33(Partitioned):
     of_vcpu = B33Pmu
 
 
-class B40Pmu(PartitionedPmu):
-    def _in_use(self) -> bool:
-        return self.context.owned
-
-
 class B40(Partitioned):
     name = "B40"
     why = "v5: neither is it decided at the load whether the guest's registers go onto the CPU, nor reset at put"
-    of_vcpu = B40Pmu
+    of_vcpu = N8Pmu
 
 
 class B54Pmu(PartitionedPmu):

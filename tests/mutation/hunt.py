@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,17 +17,15 @@ import trio
 
 from pmulab.check.accesses import Step
 from pmulab.check.coverage import Coverage
+from pmulab.check.finding import run_of
 from pmulab.check.play import Found, Play, Stock
 from pmulab.check.shrink import Shrinker, Signature
 from pmulab.check.walks import Walks
 from pmulab.check.worlds import decks, scenario_text, worlds
-from pmulab.embedded import run_embedded
 from pmulab.errors import SearchError
-from pmulab.scenario.resolve import resolve
 from services.errors import UserError
 from services.kvm.errors import SimulationError
 from services.state import Saved
-from services.tables import Document
 
 PLACES = tuple((deck.name, world) for deck in decks().values() for world in deck.worlds)
 WALKS = 2  # in one place, before the next one's turn
@@ -167,8 +164,7 @@ def replayed(design: str, world: str, steps: Sequence[Step]) -> tuple[str, ...]:
     text = scenario_text(worlds()[world], steps, designs=[design])
     try:
         with bounded():
-            (experiment,) = resolve(Document("kept", Path(), text), [], None, False).experiments
-            (run,) = run_embedded(experiment, lambda _share, _seconds: None).runs
+            _, run = run_of(text)
     except Endless:
         return (FAULT,)
     except UserError:

@@ -21,10 +21,10 @@ _DESIGN = "services.kvm.designs.partitioned"
 # What load, put, transition, traps and interrupts of `partitioned` are made of.
 FUNCTIONS: Mapping[str, tuple[str, ...]] = {
     f"{_DESIGN}.reviewed": (
-        *(f"PartitionedPmu.{name}" for name in ("load", "_free_userenr", "_in_use", "_reside", "_take_from_host")),
+        *(f"PartitionedPmu.{name}" for name in ("load", "_free_userenr", "_in_use", "_reside", "_takes")),
         *(
             f"PartitionedPmu.{name}"
-            for name in ("_give_back", "_free_mdcr", "_set_traps", "_mdcr", "put", "_kick_if_due")
+            for name in ("_take_from_host", "_give_back", "_free_mdcr", "_set_traps", "_mdcr", "put", "_kick_if_due")
         ),
         *(f"PartitionedPmu.{name}" for name in ("access", "_first_access", "level", "guest_overflow")),
         "Partitioned.host_policy",

@@ -181,13 +181,16 @@ class PartitionedPmu(Vpmu):
 
     async def _take_from_host(self) -> None:
         """kvm_pmu_set_guest_counters."""
-        on = self.context.on
-        taken = taken_from_host(on.cpu, on.mask)
-        enable = HostEnable.RANGE if on.split else HostEnable.SHARED
-        rows: list[Row] = [(Call.GUEST_COUNTERS, taken, enable, 0, int(self.guest_time))]
+        enable = HostEnable.RANGE if self.context.on.split else HostEnable.SHARED
+        rows: list[Row] = [(Call.GUEST_COUNTERS, self._takes(), enable, 0, int(self.guest_time))]
         if self.el0_switched():  # what that reschedules comes back with the host's filters
             rows.append((Call.EL0_FILTER, 1, 0, 0, 0))
         await awaited(self.vcpu.call(rows, Account.RESERVE))
+
+    def _takes(self) -> int:
+        """Of the host's counters."""
+        on = self.context.on
+        return taken_from_host(on.cpu, on.mask)
 
     async def _give_back(self) -> None:
         """The same at the put."""

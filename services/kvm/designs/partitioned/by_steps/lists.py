@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from services import registers as r
 from services.kvm.designs.partitioned import swap
-from services.kvm.designs.partitioned.by_steps.steps import V1_TO_V4, V1_TO_V5, V6_TO_V7, V8_TO_V9, Of, Steps
+from services.kvm.designs.partitioned.by_steps.steps import OWN, V1_TO_V4, V1_TO_V5, V6_TO_V7, V8_TO_V9, Of, Steps
 from services.kvm.designs.partitioned.swap import SwapIn, SwapOut
 
 _HARDWARE_TYPE = {
-    Of.PARTITIONED: swap.enforced,
+    OWN: swap.enforced,
     **dict.fromkeys((Of.V2, Of.V3, Of.V4), swap.whole_type_denied_in_memory),
     **dict.fromkeys((Of.V5, *V8_TO_V9), swap.without_el2),
 }
@@ -24,7 +24,7 @@ def load(steps: Steps, into: SwapIn, *, icntr: int, host_pmcr: int) -> None:
         into.types_by_selr(_cycles_type(steps.load_pmevtyper))
     if steps.load_pmevcntr in V6_TO_V7:
         into.counters_by_selr(_cycles(steps.load_pmevcntr))
-    elif steps.load_pmevcntr is Of.PARTITIONED:
+    elif steps.load_pmevcntr is OWN:
         into.counters(into.pmu.width)
     else:
         into.counters()
@@ -35,17 +35,17 @@ def load(steps: Steps, into: SwapIn, *, icntr: int, host_pmcr: int) -> None:
     into.selr()
     if steps.load_pmcr in V1_TO_V4:
         into.pmcr_raw()
-    elif steps.load_pmcr is Of.PARTITIONED:
+    elif steps.load_pmcr is OWN:
         into.pmcr(host_pmcr, into.pmu.pmcr_writable)
     else:
         into.pmcr(host_pmcr)
-    if steps.load_pmovs is Of.PARTITIONED:
+    if steps.load_pmovs is OWN:
         into.overflows()
     elif steps.load_pmovs not in V1_TO_V5:
         into.clear_overflows()
     into.cnten()
     into.inten()
-    if steps.pmuserenr is Of.PARTITIONED:
+    if steps.pmuserenr is OWN:
         into.userenr()
 
 
@@ -63,20 +63,20 @@ def put(steps: Steps, out: SwapOut, *, keep_icntr: Callable[[int], None], host_u
     out.pmcr()
     out.cnten()
     out.inten()
-    own = steps.put_pmovs is Of.PARTITIONED
+    own = steps.put_pmovs is OWN
     if own:
         out.overflows()
     elif steps.put_pmovs in V8_TO_V9:
         out.drain()
-    if steps.pmuserenr is Of.PARTITIONED:
+    if steps.pmuserenr is OWN:
         out.userenr()
     if own:
         out.clear_overflows()
-    if steps.put_pmcnten is Of.PARTITIONED:
+    if steps.put_pmcnten is OWN:
         out.disable()
-    if steps.pmuserenr is Of.PARTITIONED:
+    if steps.pmuserenr is OWN:
         out.host(r.PMUSERENR_EL0, host_userenr)
-    if steps.host_pmcr is Of.PARTITIONED:
+    if steps.host_pmcr is OWN:
         out.host(r.PMCR_EL0, host_pmcr)
 
 

@@ -15,6 +15,7 @@ from services.kvm.designs.partitioned.accesses import Accesses
 from services.kvm.designs.partitioned.backed import BackedPmu
 from services.kvm.designs.partitioned.by_steps import lists, traps
 from services.kvm.designs.partitioned.by_steps.steps import (
+    OWN,
     V1_TO_V3,
     V1_TO_V5,
     V1_TO_V6,
@@ -34,8 +35,6 @@ from services.kvm.guest_pmu import OF_COUNTERS, USERENR_ALL, counter_of
 from services.kvm.trap_setup import HostTraps
 from services.registers import CYCLE_COUNTER
 from services.state import derived
-
-OWN = Of.PARTITIONED
 
 
 @dataclass(eq=False)
@@ -110,7 +109,7 @@ class StepsPmu(PartitionedPmu):
             if steps.trap_set_up is OWN:
                 if steps.mdcr_hpmn is not OWN:
                     await self._keep_host_pmcr()
-                await context.set_traps(self._mdcr())
+                await self._set_traps()
                 await self.vcpu.write(r.PMSELR_EL0, 0)
                 await self._all_ones()
             if steps.irq_masks is Of.V9:
@@ -134,7 +133,7 @@ class StepsPmu(PartitionedPmu):
         if not traps_set:
             await self._keep_host_pmcr()
             if self.design.trap_set_up is OWN:
-                await self.context.set_traps(self._mdcr())
+                await self._set_traps()
                 await self._all_ones()
             else:
                 await self.vcpu.write(r.MDCR_EL2, self._mdcr())
@@ -201,15 +200,15 @@ class StepsPmu(PartitionedPmu):
         elif steps.pmuserenr is OWN:
             await self._free_userenr(self.vcpu.host_userenr, self.pmu.userenr)
         context.loaded = False
-        if steps.overflow_status is OWN and await context.overflow_status():
-            self.vcpu.kick()
+        if steps.overflow_status is OWN:
+            await self._kick_if_due()
         if steps.trap_set_up is OWN:
             await context.lift_traps()
             if steps.pmuserenr not in (OWN, Of.V5):
                 await self.vcpu.write(r.PMUSERENR_EL0, self.vcpu.host_userenr)
         calls = steps.reserve not in V1_TO_V6 or steps.host_pmcr is OWN
         if (swapped and calls) or steps.irq_masks is Of.V9:
-            await self._call((Call.GUEST_COUNTERS, 0, 0, 0, 0))
+            await self._give_back()
 
     def _keep_icntr(self, value: int) -> None:
         self.icntr = value

@@ -34,6 +34,7 @@ class Of(Enum):
         return every[every.index(self) : every.index(last) + 1]
 
 
+OWN = Of.PARTITIONED
 V1_TO_V3, V1_TO_V4, V1_TO_V5 = Of.V1.up_to(Of.V3), Of.V1.up_to(Of.V4), Of.V1.up_to(Of.V5)
 V1_TO_V6, V1_TO_V7 = Of.V1.up_to(Of.V6), Of.V1.up_to(Of.V7)
 V2_TO_V4, V2_TO_V5, V4_TO_V5 = Of.V2.up_to(Of.V4), Of.V2.up_to(Of.V5), Of.V4.up_to(Of.V5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from services import registers as r
 from services.cpu import Eventual
 from services.kvm.designs.partitioned import trap_controls, up_to_v5
-from services.kvm.designs.partitioned.by_steps.steps import V1_TO_V5, V6_TO_V7, V8_TO_V9, Of
+from services.kvm.designs.partitioned.by_steps.steps import OWN, V1_TO_V5, V6_TO_V7, V8_TO_V9, Of
 from services.kvm.designs.partitioned.by_steps.versions import Composed
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.guest_range import GuestRange
@@ -13,8 +13,6 @@ from services.kvm.designs.partitioned.host_pmcr import HostPmcr
 from services.kvm.designs.partitioned.reviewed import Pmcr
 from services.kvm.trap_setup import FineGrained, HostTraps
 from services.kvm.vpmu import KvmVcpu
-
-OWN = Of.PARTITIONED
 
 ENABLE = r.MDCR_EL2_HPME | r.MDCR_EL2_HLP
 AT_EL2 = r.MDCR_EL2_HPMD | r.MDCR_EL2_HCCD
@@ -35,7 +33,7 @@ def mdcr(steps: Composed, context: PmuContext, own: GuestRange, host: HostPmcr) 
 
 
 def _own(steps: Composed, context: PmuContext, own: GuestRange) -> int:
-    """`PartitionedPmu._set_traps`."""
+    """`PartitionedPmu._mdcr`, and `_free_mdcr`."""
     if not context.owned:
         return trap_controls.free(own.cpu)
     pmcr = 0 if steps.pmcr is Pmcr.UNTRAPPED and context.full else r.MDCR_EL2_TPMCR

@@ -11,7 +11,7 @@ from services.boot import HostPolicy
 from services.experiment import CpuSpec
 from services.kvm.designs.partitioned.accesses import Accesses
 from services.kvm.designs.partitioned.by_steps.handlers import handlers
-from services.kvm.designs.partitioned.by_steps.steps import V1_TO_V5, V2_TO_V5, Of, Steps
+from services.kvm.designs.partitioned.by_steps.steps import OWN, V1_TO_V5, V2_TO_V5, Of, Steps
 from services.kvm.designs.partitioned.guest_range import GuestRange, partition, partition_up_to_v5
 from services.kvm.designs.partitioned.posted import Posted
 from services.kvm.designs.partitioned.reviewed import ACCESSES, UNSPLIT
@@ -26,8 +26,6 @@ from services.kvm.designs.partitioned.v7 import V7
 from services.kvm.designs.partitioned.v8 import V8
 from services.kvm.designs.partitioned.v9 import V9
 from services.kvm.vpmu import SetN
-
-OWN = Of.PARTITIONED
 
 VERSIONS: Mapping[Of, type[Posted]] = {
     Of.V1: V1,
