@@ -222,6 +222,8 @@ def main() -> int:
     parser.add_argument("--anew", action="store_true", help="forget what is done")
     parser.add_argument("--page", action="store_true", help="write the page alone")
     arguments = parser.parse_args()
+    if arguments.seconds is not None and not 0 < arguments.seconds < 1e9:
+        parser.error(f"--seconds {arguments.seconds:g}: give a time that is to pass")
     wrong = 0 if arguments.page else search(arguments.seconds, arguments.anew)
     PAGE.write_text(page())
     return int(wrong > 0)

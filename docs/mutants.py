@@ -68,6 +68,9 @@ def _of(reasons: dict[str, str], name: str) -> str:
 
 
 def main(names: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in TABLE]
+    if unknown:
+        raise SystemExit(f"no mutant {', '.join(unknown)}: there are {', '.join(TABLE)}")
     hunted = kept()
     for name in names or TABLE:
         hunted[name] = hunt(name)
@@ -78,5 +81,5 @@ def main(names: Sequence[str]) -> None:
 if __name__ == "__main__":
     if sys.argv[1:] != ["--kept"]:
         main(sys.argv[1:])
-    if not [name for name in sys.argv[1:] if name in TABLE]:
+    if sys.argv[1:] in ([], ["--kept"]):
         PAGE.write_text(page(kept()))

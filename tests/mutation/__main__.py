@@ -34,6 +34,9 @@ def main() -> int:
     warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # a mutant may not await what it has made
     every: list[One] = [*transplants(), *mutants()]
     chosen = [one for one in every if fnmatchcase(f"{one.kind}: {one.name}", f"*{arguments.only}*")]
+    if not chosen:
+        sys.stderr.write(f"--only {arguments.only}: no mutant is called so; * is anything\n")
+        return 2
     file = Path(arguments.results)
     if arguments.replay:
         return _replay(chosen)
