@@ -47,7 +47,8 @@ _ALL = (
     Invariant(
         "I6",
         "a register write of a guest has its effect by the next context synchronisation",
-        "what counts, and how, behind an ISB or an exception, with what the guest wrote before it",
+        "what counts at EL0 and EL1, and which event, behind an ISB or an exception, with what the guest wrote before "
+        "it; a register that KVM accesses by PMSELR_EL0, with the ISB behind that",
     ),
     Invariant(
         "I7",

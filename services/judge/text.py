@@ -30,6 +30,7 @@ KINDS: Final = {
     "one_reg": "{victim} has another {register} than KVM_GET_ONE_REG gives",
     "restored": "{victim} is given a {register} that is neither what it wrote last nor what was read out of it",
     "unsynchronised": "{victim} is swapped by {register}, which a write without an ISB behind it selects",
+    "without_effect": "{victim} has synchronised its context, and counts otherwise than it has written: {register}",
     "event_count": "{victim} has a perf event with a count that its filters do not allow",
     "event_times": "{victim} reads of a perf event a time_running beside a time_enabled that cannot be",
     "event_placement": "{victim} has two perf events on a counter, or one on two",

@@ -84,6 +84,8 @@ KNOWN: Final = (
     Known("v7 v8", "I4 guest_read", but("boot arrival arrival-in-load last-death"), N10),
     Known("v6", "I6 unsynchronised", but(), B49),
     Known("v7", "I6 unsynchronised", but("boot load"), B49),
+    Known("v6 v7 v8", "I6 without_effect", but("boot"), N10),
+    Known("raw", "I6 without_effect", "preempted-access", RAW),
     Known("raw", "I7 guest_entry", "boot close", RAW),
     Known("v4 v6 v8 v9", "I7 guest_entry", but(), f"{N21}; {N8}"),
     Known("v7", "I7 guest_entry", but("boot"), f"{N21}; {N8}"),

@@ -82,6 +82,8 @@ pub enum Kind {
     Restored,
     /// KVM accesses a register that another one selects, before that is synchronised.
     Unsynchronised,
+    /// What a guest has written does not count as it should, behind its context synchronisation.
+    WithoutEffect,
     /// A guest reaches a counter that an event of the host's is on.
     HostPlacement,
     /// MDCR_EL2.HPMN has a value for which this CPU is CONSTRAINED UNPREDICTABLE.
@@ -112,7 +114,7 @@ pub enum Kind {
 }
 
 /// All that can be found, each of what it shows in.
-pub const KINDS: [Kind; 25] = [
+pub const KINDS: [Kind; 26] = [
     Kind::GuestRead,
     Kind::GuestEntry,
     Kind::Undefined,
@@ -125,6 +127,7 @@ pub const KINDS: [Kind; 25] = [
     Kind::OneReg,
     Kind::Restored,
     Kind::Unsynchronised,
+    Kind::WithoutEffect,
     Kind::HostPlacement,
     Kind::UnpredictableHpmn,
     Kind::EventCount,
@@ -171,6 +174,7 @@ impl Kind {
             Self::OneReg => "one_reg",
             Self::Restored => "restored",
             Self::Unsynchronised => "unsynchronised",
+            Self::WithoutEffect => "without_effect",
             Self::HostPlacement => "host_placement",
             Self::UnpredictableHpmn => "unpredictable_hpmn",
             Self::EventCount => "event_count",

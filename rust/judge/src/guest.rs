@@ -14,6 +14,7 @@ use pmu::tally::World;
 use serde::{Deserialize, Serialize};
 
 use crate::counted::{self, Counted};
+use crate::effects::Effects;
 use crate::events::Events;
 use crate::known::{Field, Known};
 use crate::traffic::{type_of, value_of};
@@ -84,6 +85,8 @@ pub struct Guest {
     pub(crate) counted: Vec<Vec<Counted>>,
     /// Of that, what was in it when KVM wrote it into the CPU's counter.
     pub(crate) counted_before: Vec<Vec<Counted>>,
+    /// What its last writes change.
+    pub(crate) effects: Effects,
     known: Known,
     written: Written,
     /// The filter is new to the ideal.
@@ -157,6 +160,7 @@ impl Guest {
             events: Events::new(1),
             counted: vec![Vec::new(); COUNTERS],
             counted_before: vec![Vec::new(); COUNTERS],
+            effects: Effects::default(),
             known: Known::default(),
             written: Written::default(),
             trapped: None,
@@ -423,6 +427,11 @@ impl Guest {
     /// Likewise, of an event that KVM counts itself, in memory, where it may not ask the filter.
     fn denied_in_memory(&self, n: usize) -> bool {
         n != CYCLE && matches!(self.ideal.registers().event(n), SW_INCR | CHAIN) && self.denied(n)
+    }
+
+    /// Counters of which it is known what they count, or that they do not.
+    pub(crate) fn determined(&self) -> u64 {
+        if self.written.beyond { 0 } else { self.known.counting() }
     }
 
     /// Has it counter `n`?

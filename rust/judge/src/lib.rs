@@ -18,7 +18,8 @@
 //! | `events` | what the host's and guests' perf events count, and when: I3, I4, I10 |
 //! | `one_reg` | what a VMM reads and sets: I11 |
 //! | `restores` | what KVM writes for a guest: I6, I7 |
-//! | `views` | what a guest reads: I1, I4, I6, I7, I8 |
+//! | `effects` | when a guest's writes have their effect: I6 |
+//! | `views` | what a guest reads: I1, I4, I7, I8 |
 //! | `interrupts` | when a guest and the host are interrupted: I5 |
 //! | `progress` | whether somebody gets anywhere: I12 |
 //! | `traffic` | what others write and the host's perf reads: I2, I3, I8, I10 |
@@ -27,6 +28,7 @@
 #![deny(missing_docs)]
 
 pub mod counted;
+mod effects;
 mod event;
 mod events;
 pub mod finding;
@@ -328,7 +330,12 @@ impl Judge {
                 By::Software => self.event_noted(code, a, &at),
                 By::Kvm => self.noted(code, a, b, &at),
             },
-            What::Isb => self.hosts[id].selected = None,
+            What::Isb => {
+                self.hosts[id].selected = None;
+                if let Some(guest) = self.running(cpu) {
+                    self.context_synchronised(guest, &at);
+                }
+            }
             What::Reset | What::Mark { .. } => {}
         }
         // What it is entered with is compared once the access for which it left is emulated.
@@ -338,6 +345,7 @@ impl Judge {
         {
             self.guests[guest].fresh = false;
             self.entered(guest, &at);
+            self.context_synchronised(guest, &at);
             self.shared_with(running.context, &at);
         }
     }
@@ -407,6 +415,7 @@ impl Judge {
         let Some(guest) = self.guest(at.running.context) else { return };
         self.guests[guest].runs(at.running, at.cpu, at.world);
         if last.is_some_and(|last| last.context == at.running.context) {
+            self.context_synchronised(guest, at);
             return;
         }
         self.guests[guest].fresh = true;

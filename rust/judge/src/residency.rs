@@ -5,6 +5,7 @@ use pmu::feature::PMUV3P1;
 use pmu::register::{Kind as Of, Register};
 
 use crate::counted::Handover;
+use crate::effects::Effects;
 use crate::finding::{Invariant, Kind, Party};
 use crate::guest::Trapped;
 use crate::window::Window;
@@ -29,6 +30,8 @@ impl Judge {
                 self.swap_begins(at);
                 if let Some(guest) = guest {
                     self.guests[guest].leaving = true;
+                    // What KVM loads next has all of it: I7.
+                    self.guests[guest].effects = Effects::default();
                 }
             }
             note::VCPU_LOADED => self.swap_ends(a as usize, at),

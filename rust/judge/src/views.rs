@@ -1,4 +1,4 @@
-//! What a guest reads, or could read, is what its ideal PMU reads: I1, I4, I6, I7 and I8.
+//! What a guest reads, or could read, is what its ideal PMU reads: I1, I4, I7 and I8.
 
 use pmu::access::Outcome;
 use pmu::cpu::Running;
@@ -7,6 +7,7 @@ use pmu::observer::By;
 use pmu::register::{Kind as Of, Register};
 use pmu::registers::CHAIN;
 
+use crate::effects::has_effect;
 use crate::finding::{Invariant, Kind, Party};
 use crate::guest::{Compared, Trapped};
 use crate::host::Host;
@@ -203,7 +204,11 @@ impl Judge {
             return;
         }
         if let Some(value) = written {
+            let before = has_effect(register.kind()).then(|| self.guests[guest].counting(register));
             self.guests[guest].write(at.world, register, el, value);
+            if let Some(before) = before {
+                self.takes_effect(guest, register, before, at);
+            }
             if let Some(n) = self.guests[guest].counter(register) {
                 self.guests[guest].counted[n].clear();
                 self.guests[guest].counted_before[n].clear();

@@ -196,6 +196,7 @@ pub(super) const TABLE: &[Fields] = &[
             ("events", In, JUDGED),
             ("counted", Out, TOLD),
             ("counted_before", Out, TOLD),
+            ("effects", In, JUDGED),
             ("known", In, JUDGED),
             ("written", In, JUDGED),
             ("refilter", In, JUDGED),
@@ -210,6 +211,10 @@ pub(super) const TABLE: &[Fields] = &[
             ("in_a_row", Out, "up to 10,000 are allowed"),
             ("masked", In, JUDGED),
         ],
+    ),
+    (
+        "Effects",
+        &[("changed", Out, "how often a premise was met"), ("open", In, JUDGED), ("since", Out, TOLD)],
     ),
     (
         "Known",

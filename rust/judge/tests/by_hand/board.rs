@@ -199,6 +199,18 @@ impl Board {
         self.sets(of(Of::Pmcntenset), CYCLE);
     }
 
+    /// The guest's accesses trap, its counter `n` is on the CPU and counts `EVENT` there.
+    pub fn has_on_cpu(&mut self, n: u8) {
+        self.loads(GUEST, TRAPPED);
+        self.settles(pmcr::LC | pmcr::E);
+        self.sets(of(Of::Pmcntenset), 1 << n);
+        self.exits();
+        self.kvm_writes(Register::pmevcntr(n), 0);
+        self.kvm_writes(Register::pmevtyper(n), u64::from(EVENT));
+        self.kvm_writes(of(Of::Pmcntenset), 1 << n);
+        self.kvm_writes(of(Of::Pmcr), pmcr::LC | pmcr::E);
+    }
+
     /// Its interrupt condition is true.
     pub fn overflows(&mut self) {
         self.will_overflow();

@@ -1,11 +1,9 @@
 //! Each invariant, each kind of what it shows in, and each tolerance has a case that notices when the judge does not
 //! look there.
 
-mod board;
-
 use std::collections::BTreeSet;
 
-use board::{
+use crate::board::{
     Board, COUNTERS, CYCLE, DELAY, DIVIDED, EVENT, Found, GUEST, GUEST_PMU_IRQ, HOST, HOST_PMU_IRQ, LEFT,
     OTHER, TRAPPED, of,
 };
@@ -408,6 +406,11 @@ const CASES: &[Case] = &[
         board.loads(GUEST, TRAPPED);
         board.kvm_writes(of(Of::Pmselr), 1);
         board.kvm_writes(of(Of::Pmxevtyper), 0);
+    }),
+    case(&[(Invariant::I6, Kind::WithoutEffect)], |board| {
+        board.has_on_cpu(1);
+        board.sets(Register::pmevtyper(1), u64::from(SW_INCR));
+        board.runs(GUEST, 0);
     }),
     case(
         // It reads PMCR_EL0.N, and the enable of the host's.

@@ -1,0 +1,5 @@
+//! The judge on the smallest runs that show something, put together by hand.
+
+mod board;
+mod effects;
+mod mutants;
