@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from pmulab.check.play import Moves, Play
 from services import registers as r
 from services.judge.invariants import INVARIANTS
-from services.kvm.stepped import SteppedVCpu
 
 Point = tuple[Any, ...]
 
@@ -21,7 +20,7 @@ class Coverage:
 
     met: list[int] = field(default_factory=lambda: [0] * len(INVARIANTS))
     windows: Counter[str] = field(default_factory=Counter)
-    goals: set[str] = field(default_factory=set)
+    goals: set[Goal] = field(default_factory=set)
     points: Counter[Point] = field(default_factory=Counter)
 
     @property
@@ -31,7 +30,6 @@ class Coverage:
 
     def new(self, play: Play, moves: Moves) -> bool:
         """Take down what the last action came to; was it never seen before?"""
-        self.met = [before + met for before, met in zip(self.met, play.met(), strict=True)]
         if not play.given:
             return True  # nobody gets anywhere any more
         move, given = moves[-1], play.given
@@ -42,9 +40,13 @@ class Coverage:
         )
         point = (move.spec.action, move.spec.party, move.spec.register, flags, loaded, amid)
         self.points[point] += 1
-        if len(self.goals) < len(GOALS):
-            self.goals.update([name for name, reached in GOALS.items() if name not in self.goals and reached(play)])
+        if len(self.goals) < len(Goal):
+            self.goals |= _reached(play)
         return self.points[point] == 1
+
+    def meet(self, play: Play) -> None:
+        """Take down which premises were met since that was asked last."""
+        self.met = [before + met for before, met in zip(self.met, play.met(), strict=True)]
 
     def used(self, play: Play) -> None:
         """At the end of a path: the windows that were, all the way from the boot."""
@@ -60,31 +62,44 @@ class Coverage:
 _NUMBERS = frozenset({"step", "cycle", "cycles", "value", "operations"})
 
 
-def _vcpus(play: Play) -> list[SteppedVCpu]:
-    return list(play.script.vcpus)
+class Goal(StrEnum):
+    """A named state that a search of all decks should come to."""
+
+    LINE = "a vCPU has the line of its PMU's interrupt up"
+    OVERFLOWED = "a vCPU that is not loaded has an overflow that interrupts"
+    FLAG_ON_CPU = "an overflow flag is on the CPU beside a vCPU"
+    PREEMPTED = "a vCPU is preempted amid one of KVM's handlers"
+    BLOCKED = "a vCPU blocks"
+    ELSEWHERE = "a vCPU is on another pCPU than at first"
+    DEAD = "a VM is no more"
+    OFFLINE = "a pCPU is offline"
+    HOST_EVENT = "the host has an event while a vCPU is loaded"
 
 
-def _loaded(play: Play) -> list[SteppedVCpu]:
-    return [vcpu for vcpu in _vcpus(play) if vcpu.pcpu.rq.current is vcpu]
-
-
-def _overflowed_without_a_load(play: Play) -> bool:
-    return any(vcpu.pmu.ovs & vcpu.pmu.inten for vcpu in _vcpus(play) if vcpu.pcpu.rq.current is not vcpu)
-
-
-def _flag_on_the_cpu(play: Play) -> bool:
-    return any(play.simulation.board.machine.peek(vcpu.pcpu.cpu, r.PMOVSSET_EL0) for vcpu in _loaded(play))
-
-
-# Named states that a search of all decks should come to.
-GOALS: Mapping[str, Callable[[Play], bool]] = {
-    "a vCPU has the line of its PMU's interrupt up": lambda play: any(vcpu.vgic.line for vcpu in _vcpus(play)),
-    "a vCPU that is not loaded has an overflow that interrupts": _overflowed_without_a_load,
-    "an overflow flag is on the CPU beside a vCPU": _flag_on_the_cpu,
-    "a vCPU is preempted amid one of KVM's handlers": lambda play: any(vcpu.amid for vcpu in _vcpus(play)),
-    "a vCPU blocks": lambda play: any(vcpu.blocked for vcpu in _vcpus(play)),
-    "a vCPU is on another pCPU than at first": lambda play: any(vcpu.pcpu.cpu for vcpu in _vcpus(play)),
-    "a VM is no more": lambda play: bool(play.script.dead),
-    "a pCPU is offline": lambda play: any(pcpu.offline for pcpu in play.script.pcpus),
-    "the host has an event while a vCPU is loaded": lambda play: bool(play.sessions and _loaded(play)),
-}
+def _reached(play: Play) -> set[Goal]:
+    """Those that the world has come to, all in one go: this is asked behind every action."""
+    script, machine = play.script, play.simulation.board.machine
+    reached: set[Goal] = set()
+    for vcpu in script.vcpus:
+        pcpu = vcpu.pcpu
+        if pcpu.rq.current is vcpu:
+            if machine.peek(pcpu.cpu, r.PMOVSSET_EL0):
+                reached.add(Goal.FLAG_ON_CPU)
+            if play.sessions:
+                reached.add(Goal.HOST_EVENT)
+        elif vcpu.pmu.ovs & vcpu.pmu.inten:
+            reached.add(Goal.OVERFLOWED)
+        if vcpu.vgic.line:
+            reached.add(Goal.LINE)
+        if vcpu.amid:
+            reached.add(Goal.PREEMPTED)
+        if vcpu.blocked:
+            reached.add(Goal.BLOCKED)
+        if pcpu.cpu:
+            reached.add(Goal.ELSEWHERE)
+    if script.dead:
+        reached.add(Goal.DEAD)
+    for pcpu in script.pcpus:
+        if pcpu.offline:
+            reached.add(Goal.OFFLINE)
+    return reached

@@ -173,6 +173,7 @@ class Exhaustive:
         self.transitions += 1
         play = self.play
         path = (*state.path, *before, moves)
+        self.coverage.meet(play)
         self.coverage.new(play, moves)
         found = [Found((*self.stock.opening, *path), one) for one in play.found() if one.counts]
         if play.over:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pmulab.check.cause import Cause, Part
-from pmulab.check.coverage import GOALS
+from pmulab.check.coverage import Goal
 from pmulab.check.finding import Finding, rows
 from pmulab.check.job import Searched
 from pmulab.columns import WIDTH, align
@@ -110,7 +110,7 @@ def _covered(done: Sequence[Searched]) -> Iterator[str]:
     missing = [name for name in INVARIANTS if not premises[name]]
     if missing:
         yield from _listed("not exercised", missing)
-    not_reached = [name for name in GOALS if name not in goals]
+    not_reached = [goal for goal in Goal if goal not in goals]
     if not_reached:
         yield from _listed("not reached", not_reached)
     unused = [name for name, count in windows.items() if not count]

@@ -29,6 +29,18 @@ _WEIGHTS = (1, 1, 2, 4, 8)
 _RARE = 30
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a walk may begin."""
+
+    path: Path  # without the opening
+    kept: Saved | None  # the world there, where that is data
+
+    @classmethod
+    def at(cls, path: Path, play: Play) -> Start:
+        return cls(path, None if play.over or play.simulation.entered else play.save())
+
+
 @dataclass(slots=True)
 class Walks:
     """Those of one world and deck under one design."""
@@ -41,7 +53,7 @@ class Walks:
     actions: int = 0  # that were possible
     tried: int = 0
     walks: int = 0
-    corpus: list[Path] = field(default_factory=list)  # without the opening
+    corpus: list[Start] = field(default_factory=list)
 
     async def walk(self, number: int) -> list[Found]:
         """The walk of that number; what counts of what it finds. Raises SimulationError, SearchError."""
@@ -56,8 +68,7 @@ class Walks:
         rng = random.Random(f"{self.seed} {self.stock.deck.name} {self.stock.world.name} {number}")
         draws = _Draws(rng, self.stock)
         play = self.play
-        play.restore(self.root)
-        path = [moves for moves in self._prefix(rng) if await play.act(moves)]
+        path = list(await self._begin(rng))
         play.pass_over()  # it was found by the walk that this one goes on from
         found: list[Found] = []
         end = len(path) + LENGTH
@@ -71,14 +82,25 @@ class Walks:
             self.actions += 1
             path.append(moves)
             if self.coverage.new(play, moves) and len(self.corpus) < _KEPT:
-                self.corpus.append(tuple(path))
+                self.corpus.append(Start.at(tuple(path), play))
             found += (Found((*self.stock.opening, *path), one) for one in play.found() if one.counts)
         self.walks += 1
+        self.coverage.meet(play)
         self.coverage.used(play)
         return found, tuple(path)
 
-    def _prefix(self, rng: random.Random) -> Path:
-        return rng.choice(self.corpus) if self.corpus and rng.random() < 0.5 else ()
+    async def _begin(self, rng: random.Random) -> Path:
+        """At the root, or where an earlier walk has come to; how."""
+        play = self.play
+        if not self.corpus or rng.random() >= 0.5:
+            play.restore(self.root)
+            return ()
+        start = rng.choice(self.corpus)
+        play.restore(start.kept or self.root)
+        if start.kept is None:
+            for moves in start.path:
+                await play.act(moves)
+        return start.path
 
     async def _again(self, path: Path) -> Saved:
         self.play.restore(self.root)

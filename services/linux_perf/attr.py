@@ -46,13 +46,13 @@ class EventAttr:
 
     @classmethod
     def of_spec(
-        cls, spec: EventSpec, *, disabled: bool, enable_on_exec: bool = False, inherit: bool = False
+        cls, spec: EventSpec, frequency: int, *, disabled: bool, enable_on_exec: bool = False, inherit: bool = False
     ) -> EventAttr:
         """An event of a user's session. With `leader` not its own index, the caller names the group leader at open."""
         return cls(
             event=spec.event,
             name=spec.name,
-            frequency=spec.frequency,
+            frequency=frequency,
             period=spec.period,
             pinned=spec.pinned,
             exclusive=spec.exclusive,

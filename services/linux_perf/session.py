@@ -255,7 +255,8 @@ class Session:
         """What the tool opens for an event."""
         spec = call.event
         return EventAttr.of_spec(
-            replace(spec, frequency=min(spec.frequency, self.perf.shared.limits.max_sample_rate)),
+            spec,
+            min(spec.frequency, self.perf.shared.limits.max_sample_rate),
             disabled=call.alone and not call.enabled,
             enable_on_exec=call.alone and not call.enabled and self.on_exec,
             inherit=self.task is not None and not (spec.sample_read and call.grouped and self.spec.verb == "record"),
