@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from services import state
 from services._pmu import (
     COMPUTE_EL_SHIFT,
+    CPUTIME_HOST_KERNEL,
     NOTE_INJECT_UNDEF,
     NOTE_LIVELOCK,
     NOTE_VCPU_BLOCKS,
@@ -317,6 +318,14 @@ class VCpu(VCpuState):
             await awaited(self.vpmu.reload())
         await self._prepare_entry()
         self.machine.guest_timing_enter(self.cpu, EXIT_FULL_NULL, 0)  # that exit has been charged when it was
+
+    async def picked_again(self) -> None:
+        """What has been left for after schedule() is not left to a load, then."""
+        if (self.resync_due or self.reload_due) and self.preempted.work is None and self.halt.until < 0:
+            self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
+            self.pcpu.enter_kernel()
+            await self.leave_guest()
+            await self._scheduled()
 
     async def switched_out(self) -> None:
         """KVM's sched_out notifier: vcpu_put, with interrupts off."""

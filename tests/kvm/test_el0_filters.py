@@ -249,6 +249,24 @@ async def test_a_vcpu_that_leaves_a_cpu_that_goes_offline_keeps_it_as_well() -> 
     assert vcpu.resync_due
 
 
+@pytest.mark.parametrize("waits", ["resync_due", "reload_due"])
+@pytest.mark.parametrize("design", ["emulated", "mediated"])
+async def test_what_waits_for_schedule_is_done_if_that_finds_nobody_else(design: str, waits: str) -> None:
+    """Whoever has waited has been pushed to an idle pCPU: there is no load to leave it to."""
+    lab = Lab(design, USER)
+    vcpu, pcpu = lab.simulation.vcpus[0], lab.simulation.pcpus[0]
+    while not vcpu.compute:
+        await lab.step()
+    setattr(vcpu, waits, True)
+    pcpu.rq.need_resched = True
+    had_pmu = vcpu.entered
+    types = await lab.step()
+    assert not getattr(vcpu, waits)
+    assert vcpu.entered is had_pmu
+    flipped = [value for _, value in types if value & r.PMEVTYPER_U]
+    assert len(flipped) == (design == "emulated")  # under the other the host's events are off
+
+
 async def test_a_request_that_comes_while_another_is_handled_is_handled_before_the_guest_is_entered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
