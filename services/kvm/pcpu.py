@@ -648,6 +648,7 @@ class PCpu(PCpuState):
         if previous is not None:
             if previous.runnable() and not rq.waiting:
                 rq.slice_end = NEVER
+                await previous.picked_again()
                 return
             await self.preempt()
         if rq.waiting:

@@ -195,7 +195,7 @@ class SteppedVCpu(VCpu):
         """Its guest computes, to the end of it or up to an interrupt of the CPU's; was there any?"""
         any_came = False
         while self.compute is not None:
-            served = self._run(*self.compute)
+            served = self._run(*self.compute, amid=not until_event)
             if served is not None:
                 any_came = True
                 await served

@@ -59,6 +59,9 @@ class Thread(Protocol):
         ...
 
     async def switched_out(self) -> None: ...
+    async def picked_again(self) -> None:
+        """schedule() has found nobody else to run."""
+        ...
 
     def comes_to(self, cpu: int) -> bool:
         """Is it on that pCPU, or there from time to time?"""
@@ -101,6 +104,9 @@ class HostThread:
 
     async def leave_guest(self) -> None:
         """It is none's."""
+
+    async def picked_again(self) -> None:
+        """Nothing has waited for that."""
 
     def counter_overflow(self, counter: int, raised: int) -> None:
         raise ProtocolError(f"thread {self.id} is {self.what}: KVM has no kernel counters there")

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from services import state
 from services._pmu import (
     COMPUTE_EL_SHIFT,
+    CPUTIME_HOST_KERNEL,
     NOTE_INJECT_UNDEF,
     NOTE_LIVELOCK,
     NOTE_VCPU_BLOCKS,
@@ -312,15 +313,19 @@ class VCpu(VCpuState):
     async def _scheduled(self) -> None:
         """Back into the guest, of which it was out when it was switched out."""
         self.halt.end(self.pcpu.now)
-        if self.reload_due and not self.pcpu.rq.need_resched:
+        if self.reload_due and not self._need_resched():
             self.reload_due = False
             await awaited(self.vpmu.reload())
-        if self._takes_resync():
-            await self._resync_pmu_el0()
-        await self._flush()
-        if self.at_entry:
-            await self._give_pmu()
+        await self._prepare_entry()
         self.machine.guest_timing_enter(self.cpu, EXIT_FULL_NULL, 0)  # that exit has been charged when it was
+
+    async def picked_again(self) -> None:
+        """What has been left for after schedule() is not left to a load, then."""
+        if (self.resync_due or self.reload_due) and self.preempted.work is None and self.halt.until < 0:
+            self.machine.set_cputime(self.cpu, CPUTIME_HOST_KERNEL)
+            self.pcpu.enter_kernel()
+            await self.leave_guest()
+            await self._scheduled()
 
     async def switched_out(self) -> None:
         """KVM's sched_out notifier: vcpu_put, with interrupts off."""
@@ -535,7 +540,10 @@ class VCpu(VCpuState):
             await self._preempt()
 
     def _to_be_preempted(self) -> bool:
-        return self.preemptible and (self.pcpu.rq.need_resched or self.pcpu.going)
+        return self.preemptible and self._need_resched()
+
+    def _need_resched(self) -> bool:
+        return self.pcpu.rq.need_resched or self.pcpu.going
 
     async def _preempt(self) -> None:
         """preempt_schedule_irq: it is put, and goes on when it has been loaded, perhaps on another pCPU."""
@@ -609,7 +617,7 @@ class VCpu(VCpuState):
         self.irq_bursts += self.executor.bursts - before
         if vgic.line:  # the EOI of a level that KVM still holds high: a maintenance interrupt has KVM look again
             self.vpmu.eoi()
-            await self._interrupted(1)
+            await self._interrupted(1, amid=self.windows > 0)
 
     async def _report(self) -> None:
         self.report_due = False
@@ -620,7 +628,7 @@ class VCpu(VCpuState):
             assert self.guest is not None
             raise self.guest.refuse(self._who(), str(exc)) from None
 
-    def _run(self, profile: int, el: int, left: int) -> Coroutine[Any, Any, None] | None:
+    def _run(self, profile: int, el: int, left: int, *, amid: bool = False) -> Coroutine[Any, Any, None] | None:
         done, _, pending = self.machine.work(self.cpu, self.context, el, profile, left)
         if done:
             left -= done
@@ -631,42 +639,52 @@ class VCpu(VCpuState):
             self.fruitless += 1
             if self.fruitless > IRQ_STORM:
                 raise self._livelock()
-        return self._interrupted(el) if pending else None
+        return self._interrupted(el, amid=amid) if pending else None
 
-    async def _interrupted(self, el: int) -> None:
+    async def _interrupted(self, el: int, *, amid: bool = False) -> None:
         """A physical interrupt: out to the host, which serves it, and back."""
         if self.exit_irq():
             await self.serve_interrupts(el)
-        await self._reenter()
+        await self._reenter(amid=amid)
 
-    async def _reenter(self) -> None:
+    async def _reenter(self, *, amid: bool = False) -> None:
         self.exit_irq_on()
-        if self._takes_resync():
-            await self._resync_pmu_el0()
-        await self._flush()
-        if self.at_entry:
-            await self._give_pmu()
+        await self._prepare_entry(amid=amid)
         self.enter_null()
 
-    def _takes_resync(self) -> bool:
-        """check_vcpu_requests: KVM_REQ_RESYNC_PMU_EL0, and if it changes anything.
+    async def _prepare_entry(self, *, amid: bool = False) -> None:
+        """`amid`: the guest goes on with a handler of its own, which runs to its end before schedule()."""
+        await self._check_requests(amid)
+        self._flush_due_timers()
+        if self.at_entry:
+            await self._give_pmu()
 
-        schedule() comes before: a vCPU that is about to be preempted still has the request after its next load.
+    async def _check_requests(self, amid: bool, *, flush: bool = True) -> None:
+        """check_vcpu_requests and kvm_pmu_flush_hwstate: once more if a request comes meanwhile
+        (kvm_vcpu_exit_request)."""
+        for _ in range(IRQ_STORM):
+            if self._resync_wanted(amid):
+                self.resync_due = False
+                if self.vpmu.el0_switched():
+                    await self._resync_pmu_el0()
+            if flush:
+                await awaited(self._flush_pmu())
+            if not self._resync_wanted(amid):
+                return
+        raise self._livelock()
+
+    def _resync_wanted(self, amid: bool) -> bool:
+        """KVM_REQ_RESYNC_PMU_EL0: is it for now?
+
+        schedule() comes before: a vCPU that is about to be preempted still has the request after its next load. But
+        where its guest goes on before that, its programs are to find a guest's filters.
         """
-        if not self.resync_due or self.pcpu.rq.need_resched:
-            return False
-        self.resync_due = False
-        return self.vpmu.el0_switched()
+        return self.resync_due and (amid or not self._need_resched())
 
     async def _resync_pmu_el0(self) -> None:
         before = self.pcpu.perf_bursts
         await awaited(self.vpmu.restore_el0(guest=True))
         self.swap_bursts += self.pcpu.perf_bursts - before
-
-    async def _flush(self) -> None:
-        """Make pending what has become due."""
-        await awaited(self._flush_pmu())
-        self._flush_due_timers()
 
     def _flush_due_timers(self) -> None:
         if self.vgic.timer_deadline <= self.machine.now(self.cpu):
@@ -774,10 +792,7 @@ class VCpu(VCpuState):
             self.machine.charge(self.cpu, EXIT_FULL_NULL, self.pcpu.exit_null[2])
             return
         self.halt.end(self.pcpu.now)
-        if self._takes_resync():
-            await self._resync_pmu_el0()
-        if self.status_on_cpu:
-            await awaited(self._flush_pmu())
+        await self._check_requests(False, flush=self.status_on_cpu)
         if self.at_entry:
             await self._give_pmu()
         self.enter_null()
@@ -785,7 +800,7 @@ class VCpu(VCpuState):
     # The guest's bursts, at EL1 (`services.executor.BurstCpu`).
 
     async def interrupted(self, stop: Stop) -> None:
-        await self._interrupted(1)
+        await self._interrupted(1, amid=True)
         self.machine.set_running(self.cpu, self.context, 1, self.profile)
 
     def program_undefined(self, esr: int) -> None:
@@ -811,7 +826,7 @@ class VCpu(VCpuState):
         vgic = self.vgic
         if self.pmu.ovs or vgic.line or vgic.overflowed >= 0 or self.status_on_cpu:  # else it changes nothing
             flush = self._flush_pmu()
-            if flush is not None:
+            if flush is not None or self.resync_due:
                 return self._emulated(access, flush)
         if not self.enter_el1(vgic.timer_deadline):
             self._enter_expired()
@@ -846,12 +861,10 @@ class VCpu(VCpuState):
             undefined = True
         except RetryAccess:
             pass
-        if flush is None:
-            if self._takes_resync():
-                await self._resync_pmu_el0()
-            await awaited(self._flush_pmu())
-        else:
+        if flush is not None:
             await flush
+        if flush is None or self.resync_due:
+            await self._check_requests(True)
         if self.at_entry:
             await self._give_pmu()
         if not self.enter_el1(self.vgic.timer_deadline):
@@ -952,11 +965,7 @@ class VCpu(VCpuState):
     async def _hypercall(self) -> None:
         if self.trap_null():
             await self.serve_interrupts(1)
-        if self._takes_resync():
-            await self._resync_pmu_el0()
-        await self._flush()
-        if self.at_entry:
-            await self._give_pmu()
+        await self._prepare_entry(amid=True)
         self.enter_null()
         self.machine.set_running(self.cpu, self.context, 1, self.profile)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,15 @@ import trio
 from pmulab import scenario
 from services import embedded
 from services import registers as r
+from services.costs import Cost
 from services.cpu import Cpu, Entry, Notice, Timer
-from services.experiment import EventSpec, HostCpuSpec, HostSpec, SessionSpec
+from services.experiment import EventSpec, ExitSpec, HostCpuSpec, HostSpec, SessionSpec
 from services.host_perf import HostPerf
 from services.kvm.attendant import LocalSoftware
+from services.kvm.errors import Livelock
 from services.kvm.requests import HOST, Request
 from services.kvm.simulation import Simulation
+from services.kvm.vcpu import VCpu
 from tests.kvm.scripted import INST_RETIRED, Scripted, experiment, simulation
 
 TICK = 12_000_000  # cycles
@@ -25,16 +29,28 @@ USER = EventSpec("instructions:uH", INST_RETIRED, 0, exclude_kernel=True, exclud
 
 
 class Lab:
-    """A host with events of its own on one pCPU, and a guest of vCPUs that work all the time."""
+    """A host with events of its own, and a guest of vCPUs that work all the time. The last pCPU may go offline."""
 
-    def __init__(self, design: str, *events: EventSpec, vcpus: int = 1, ticks: int = 8) -> None:
-        of = experiment(design, vcpus=(0,) * vcpus)
+    def __init__(
+        self,
+        design: str,
+        *events: EventSpec,
+        vcpus: int = 1,
+        ticks: int = 8,
+        pcpus: int = 1,
+        offline: tuple[tuple[int, int], ...] = (),
+        exits: ExitSpec | None = None,
+    ) -> None:
+        of = experiment(design, vcpus=(0 if pcpus == 1 else -1,) * vcpus, pcpus=pcpus)
         sessions = tuple(SessionSpec("stat", (event,), cpu_wide=True) for event in events)
-        of = replace(of, host=HostSpec(hz=250, cpus=(HostCpuSpec(sessions=sessions),)))
+        cpus = [HostCpuSpec(sessions=sessions)] * pcpus
+        cpus[-1] = replace(cpus[-1], offline=offline)
+        of = replace(of, host=HostSpec(hz=250, cpus=tuple(cpus)), exits=exits or of.exits)
         self.simulation: Simulation = simulation(of, Scripted(boot=self._boot, resume=self._resume))
         self.work = ticks * TICK
         host = HostPerf()
-        self.simulation.attend_host(0, LocalSoftware(host.attend(0)))
+        for cpu in range(pcpus):
+            self.simulation.attend_host(cpu, LocalSoftware(host.attend(cpu)))
         self.simulation.board.machine.observe(True)
 
     def attend(self, guest: Scripted) -> None:
@@ -151,6 +167,134 @@ async def test_a_vcpu_that_blocks_keeps_it_too() -> None:
     put, load = await lab.run()
     assert put == [False]
     assert load == [True, True]
+
+
+def _up_to_the_tick(cpu: Cpu, entry: Entry, before: int = 0) -> None:
+    cpu.burst.charge(Cost.TICK, TICK - entry.now - before)
+
+
+async def _burst_interrupted(cpu: Cpu, entry: Entry) -> None:
+    _up_to_the_tick(cpu, entry)
+    cpu.burst.isb()
+
+
+async def _access(cpu: Cpu, entry: Entry) -> None:
+    _up_to_the_tick(cpu, entry, 200)  # it expires within the exit
+    cpu.burst.mrs(r.PMCR_EL0)
+
+
+async def _hypercall(cpu: Cpu, entry: Entry) -> None:
+    _up_to_the_tick(cpu, entry, 200)
+    cpu.burst.hvc(0)
+
+
+@pytest.mark.parametrize("at_the_tick", [_burst_interrupted, _access, _hypercall])
+async def test_a_guest_that_goes_on_before_schedule_has_its_filters(
+    at_the_tick: Callable[[Cpu, Entry], Awaitable[None]],
+) -> None:
+    """The tick has it preempted, but its handler runs to its end, and a program of its within it."""
+    lab = Lab("emulated", replace(USER, frequency=1000), vcpus=2)
+    vcpu = lab.simulation.vcpus[0]
+    due: list[bool] = []
+
+    async def boot(cpu: Cpu, entry: Entry) -> None:
+        await at_the_tick(cpu, entry)
+        cpu.burst.user_mrs(r.PMUSERENR_EL0)
+        await cpu.wait()
+        due.append(vcpu.resync_due)
+        cpu.burst.wfi()
+
+    lab.attend(Scripted(boot=boot))
+    while not due:
+        types = await lab.step()
+    assert due == [False]
+    assert vcpu.pcpu.rq.need_resched
+    assert [bool(value & r.PMEVTYPER_U) for _, value in types] == [False, True]
+
+
+async def test_a_handler_within_a_window_is_not_the_last_that_runs_before_schedule() -> None:
+    """The tick comes in the exit for its EOI, and the handler around it goes on: at once with another interrupt."""
+    lab = Lab("emulated", replace(USER, frequency=1000), vcpus=2, exits=ExitSpec(out=100))
+    vcpu = lab.simulation.vcpus[0]
+    due: list[bool] = []
+
+    async def boot(cpu: Cpu, entry: Entry) -> None:
+        for register in (r.PMINTENSET_EL1, r.PMOVSSET_EL0, r.PMCNTENSET_EL0, r.PMCR_EL0):
+            cpu.burst.msr(register, 1)
+        await cpu.window()
+        cpu.burst.wfi()
+
+    async def pmu_irq(cpu: Cpu, entry: Entry) -> None:
+        """It leaves its flag, once."""
+        due.append(vcpu.resync_due)
+        if len(due) == 1:
+            _up_to_the_tick(cpu, entry, 50)
+        else:
+            cpu.burst.msr(r.PMOVSCLR_EL0, 1)
+
+    lab.attend(Scripted(boot=boot, pmu_irq=pmu_irq))
+    while len(due) < 2:
+        await lab.step()
+    assert vcpu.pcpu.rq.need_resched
+    assert due == [False, False]
+
+
+async def test_a_vcpu_that_leaves_a_cpu_that_goes_offline_keeps_it_as_well() -> None:
+    """What takes a CPU offline preempts what runs there, as a tick does."""
+    lab = Lab("emulated", replace(USER, frequency=1000), vcpus=2, pcpus=2, offline=((TICK, 9 * TICK),))
+    vcpu = lab.simulation.vcpus[1]
+    while not lab.simulation.pcpus[1].offline:
+        await lab.step()
+    assert vcpu.cpu == 0
+    assert vcpu.resync_due
+
+
+@pytest.mark.parametrize("waits", ["resync_due", "reload_due"])
+@pytest.mark.parametrize("design", ["emulated", "mediated"])
+async def test_what_waits_for_schedule_is_done_if_that_finds_nobody_else(design: str, waits: str) -> None:
+    """Whoever has waited has been pushed to an idle pCPU: there is no load to leave it to."""
+    lab = Lab(design, USER)
+    vcpu, pcpu = lab.simulation.vcpus[0], lab.simulation.pcpus[0]
+    while not vcpu.compute:
+        await lab.step()
+    setattr(vcpu, waits, True)
+    pcpu.rq.need_resched = True
+    had_pmu = vcpu.entered
+    types = await lab.step()
+    assert not getattr(vcpu, waits)
+    assert vcpu.entered is had_pmu
+    flipped = [value for _, value in types if value & r.PMEVTYPER_U]
+    assert len(flipped) == (design == "emulated")  # under the other the host's events are off
+
+
+async def test_a_request_that_comes_while_another_is_handled_is_handled_before_the_guest_is_entered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """kvm_vcpu_exit_request: a pseudo-NMI at the end of the first has had the host's driver start the PMU."""
+    handled, left = VCpu._resync_pmu_el0, [2, 1, 0]
+
+    async def with_nmi(vcpu: VCpu) -> None:
+        await handled(vcpu)
+        if left.pop(0):
+            vcpu.resync_el0()
+
+    lab = Lab("emulated", replace(USER, frequency=1000), ticks=1)
+    monkeypatch.setattr(VCpu, "_resync_pmu_el0", with_nmi)
+    *_, last = await lab.run()
+    assert last == [False, True, True, True]
+    assert not left
+
+
+async def test_requests_without_end_are_a_livelock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guest is never entered."""
+
+    async def with_nmi(vcpu: VCpu) -> None:
+        vcpu.resync_el0()
+
+    lab = Lab("emulated", replace(USER, frequency=1000), ticks=1)
+    monkeypatch.setattr(VCpu, "_resync_pmu_el0", with_nmi)
+    with pytest.raises(Livelock, match="I12"):
+        await lab.run()
 
 
 @pytest.mark.parametrize("hz", [250, 1000])

@@ -38,6 +38,12 @@ async def test_what_has_happened_is_asked_for_again_on_another_cpu() -> None:
     assert (await judged(RandomWorld(731, "emulated")))["violations"] == ()
 
 
+@pytest.mark.parametrize("seed", [1777, 2065, 2191])
+async def test_a_program_that_runs_before_its_vcpu_is_preempted_is_counted(seed: int) -> None:
+    """Its kernel's handler ran to its end, and KVM_REQ_RESYNC_PMU_EL0 was left for after schedule()."""
+    assert (await judged(RandomWorld(seed, "emulated")))["violations"] == ()
+
+
 def test_where_guests_are_linux_and_nothing_is_short_the_emulated_vpmu_has_no_limit() -> None:
     """In the orderly worlds nothing is declared, so that whatever is broken there counts."""
     found = run("emulated", ORDERLY)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from services.embedded import Embedded
+from services.kvm.stepped import SteppedVCpu
 from tests.script.scenes import FLOATING, ONE_VM, RESET, TWO_VMS, experiment, play, read
 
 COUNTING = """
@@ -174,3 +175,17 @@ async def test_a_tick_amid_a_put_waits_until_interrupts_are_on(tmp_path: Path) -
     told = await play(experiment(tmp_path, steps, world=ONE_VM, design="partitioned,swap=eager"))
     assert step(told, 2)["reached"]
     assert step(told, 4)["interrupted"] == 0
+
+
+@pytest.mark.parametrize("until_event", [False, True])
+async def test_work_that_goes_on_before_schedule_has_a_guest_s_filters(tmp_path: Path, until_event: bool) -> None:
+    """Of what comes amid a step its end is what preempts: up to there KVM_REQ_RESYNC_PMU_EL0 is not left to a load."""
+    of = experiment(tmp_path, "host perf_open name=a events=instructions period=3000\nvm0/0 switch")
+    simulation = Embedded.of(of).simulation
+    await simulation.run()
+    vcpu = simulation.vcpus[0]
+    assert isinstance(vcpu, SteppedVCpu)
+    vcpu.pcpu.rq.need_resched = True
+    vcpu.compute = (of.guest_kernel_profile, 0, 10_000)
+    assert await vcpu.work(until_event=until_event)  # the host's PMU interrupt has come, whose handler starts the PMU
+    assert vcpu.resync_due is until_event
