@@ -94,7 +94,7 @@ class Table:
         self.document = document
         self.path = path
         if not isinstance(data, dict):
-            self._refuse_type(path, data, "a table", f"write [{_header(path)}] and its keys below it")
+            self._refuse_type(path, data, "a table", _as_table(path))
         self.data: dict[str, Any] = data
         for key in data:
             if keys is not None and key not in keys:
@@ -125,22 +125,30 @@ class Table:
             raise error.within(self.where(key, index)) from None
 
     def require(self, key: str, example: str) -> None:
-        """Refuse the table if `key` is missing."""
+        """Refuse the table if `key` is missing, or an empty string."""
         if key not in self.data:
             section = f" in [{_header(self.path)}]" if self.path else ""
             self.refuse(key, f"{key!r} is missing{section}", f"add for example {key} = {example}")
+        value = self.data[key]
+        if isinstance(value, str) and not value.strip():
+            self.refuse(key, f"{_dotted((*self.path, key))} is empty", f"write for example {key} = {example}")
 
     def table(self, key: str, keys: Sequence[str] | None) -> Table:
         """A table within this one; empty if it is not given."""
         return Table(self.document, (*self.path, key), self.data.get(key, {}), keys)
 
-    def tables(self, key: str, keys: Sequence[str]) -> list[Table]:
-        """The elements of an array of tables."""
+    def array(self, key: str) -> list[Any]:
+        """What is to be an array of tables, its elements unseen."""
         value = self.data.get(key, [])
         path = (*self.path, key)
         if not isinstance(value, list):
             self._refuse_type(path, value, "an array of tables", f"write [[{_header(path)}]]")
-        return [Table(self.document, (*path, index), element, keys) for index, element in enumerate(value)]
+        return value
+
+    def tables(self, key: str, keys: Sequence[str]) -> list[Table]:
+        """The elements of an array of tables."""
+        path = (*self.path, key)
+        return [Table(self.document, (*path, index), element, keys) for index, element in enumerate(self.array(key))]
 
     def text(self, key: str, default: str = "", *, like: str = "…") -> str:
         """A string that is not empty, `like` one."""
@@ -343,6 +351,15 @@ def _dotted(path: Path) -> str:
 def _key(path: Path) -> str:
     """The key at a path, or of the array that it is in."""
     return next(step for step in reversed(path) if isinstance(step, str))
+
+
+def _as_table(path: Path) -> str:
+    """How to write one. What is within an array may stand in one line, where a header of its own cannot follow."""
+    header, inline = f"[{_header(path)}]", "{ key = value, … }"
+    if path and isinstance(path[-1], int):
+        return f"write {inline} there, or [{header}] and its keys below it"
+    within = any(isinstance(step, int) for step in path)
+    return f"write {header} and its keys below it" + (f", or {path[-1]} = {inline}" if within else "")
 
 
 def _header(path: Path) -> str:

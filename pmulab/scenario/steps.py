@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
@@ -103,8 +104,8 @@ class _Cast:
             vm = self.names.index(name)
             found, number, count = (_VCPU, int(digits), len(self.guests[vm].vcpus)) if slash else (_VM, vm, 0)
         if found not in kinds:
-            action = table.text("action")
-            table.refuse(key, f"{text!r} is {found}, which has no action {action!r}", f"name {wanted}")
+            what = f"which has no action {table.text('action')!r}" if key == "party" else f"and no {key}"
+            table.refuse(key, f"{text!r} is {found}, {what}", f"name {wanted}")
         if slash and number >= count:
             table.refuse(key, f"there is no {text}", f"{name} has {count}, counted from 0")
         return found, self.first[self.names.index(name)] + number if found == _VCPU else number
@@ -117,18 +118,37 @@ def read_steps(
     scenario: Table, machine: Machine, host: HostSpec, guests: Sequence[GuestSpec], work: Work
 ) -> tuple[StepSpec, ...]:
     """All of them, in order. Raises UserError."""
-    tables = scenario.tables("step", keys.STEP)
-    if not tables:
+    given = scenario.array("step")
+    if not given:
         if "step" in scenario:
             scenario.refuse("step", "there is no step in it", "write one, or leave step out")
         return ()
     _nothing_else(scenario)
+    tables: list[Table] = []
+    for number, one in enumerate(given):
+        with _of_step(number):
+            if not isinstance(one, dict):
+                like = 'write for example { party = "vm0/0", action = "switch" }'
+                scenario.refuse("step", "a step must be a table", like, index=number)
+            tables.append(Table(scenario.document, ("step", number), one, keys.STEP))
     cast = _Cast(machine, host, guests, work)
     _created(tables, cast)
-    found = tuple(_step(number, table, cast) for number, table in enumerate(tables))
-    if found[-1].at >= 0:
-        tables[-1].refuse("at", "no step follows in whose midst it could come", "add one, or leave at out")
-    return found
+    found: list[StepSpec] = []
+    for number, table in enumerate(tables):
+        with _of_step(number):
+            found.append(_step(number, table, cast))
+            if table is tables[-1] and found[-1].at >= 0:
+                table.refuse("at", "no step follows in whose midst it could come", "add one, or leave at out")
+    return tuple(found)
+
+
+@contextmanager
+def _of_step(number: int) -> Iterator[None]:
+    """A UserError of the block says which step it is about, from 1 as in results: many may stand in one line."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(error.where, f"step {number + 1}: {error.problem}", error.remedy) from None
 
 
 def _nothing_else(scenario: Table) -> None:
@@ -150,24 +170,31 @@ def _created(tables: Sequence[Table], cast: _Cast) -> None:
     creating: dict[str, int] = {}
     killed: dict[str, int] = {}
     for number, table in enumerate(tables):
-        action = table.data.get("action")
+        action, name = table.data.get("action"), _name(table, "party")
         if action == "kill":
-            killed.setdefault(table.text("party"), number)
+            killed.setdefault(name, number)
         elif action == "create":
-            name = table.text("party")
-            if name in killed:
-                gone = f"{name} is no more: step {killed[name] + 1} has killed it"
-                table.refuse("party", gone, "create another VM, a [[guest]] of its own")
-            if name in creating:
-                table.refuse(
-                    "party", f"{name} is created by step {creating[name] + 1} already", "leave one of them out"
-                )
+            with _of_step(number):
+                if name in killed:
+                    gone = f"{name} is no more: step {killed[name] + 1} has killed it"
+                    table.refuse("party", gone, "create another VM, a [[guest]] of its own")
+                if name in creating:
+                    by = f"{name} is created by step {creating[name] + 1} already"
+                    table.refuse("party", by, "leave one of them out")
             creating[name] = number
     for number, table in enumerate(tables):
         for key in ("party", "thread"):
-            name = cast.vm(table.text(key, like="vm0/0")) if key in table else ""
+            name = cast.vm(_name(table, key))
             if number < creating.get(name, 0):
-                table.refuse(key, f"{name} has yet to be created, by step {creating[name] + 1}", "put that step before")
+                with _of_step(number):
+                    yet = f"{name} has yet to be created, by step {creating[name] + 1}"
+                    table.refuse(key, yet, "put that step before")
+
+
+def _name(table: Table, key: str) -> str:
+    """That of a party; what is none is refused when it comes to that step."""
+    value = table.data.get(key)
+    return value if isinstance(value, str) else ""
 
 
 def _step(number: int, table: Table, cast: _Cast) -> StepSpec:
@@ -276,8 +303,10 @@ def _el(table: Table, kind: str) -> int:
 
 def _pcpu(table: Table, cast: _Cast) -> int:
     pcpus = len(cast.machine.cpus)
-    pcpu = table.integer("pcpu", 0, 0, 2**31) if "pcpu" in table else -1
-    if pcpu >= pcpus:
+    if "pcpu" not in table:
+        return -1
+    pcpu = table.integer("pcpu", 0, -MASK64, MASK64)
+    if not 0 <= pcpu < pcpus:
         table.refuse("pcpu", f"there is no pCPU {pcpu}", f"there are {pcpus}, counted from 0")
     return pcpu
 

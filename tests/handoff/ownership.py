@@ -6,15 +6,16 @@ owner has done, to the instruction, whoever had the counter before, after or in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pmulab import topology
 from services import registers as r
-from services import result as results
 from services.embedded import Embedded
 from services.experiment import Experiment
 from services.result import Step, StepEvent, Violation
+from services.result.steps import steps as typed
+from services.state import Saved
 from tests.script.scenes import experiment
 
 # Each is right, and gives a guest all that the architecture has.
@@ -85,22 +86,44 @@ def scripted(directory: Path, steps: str, design: str, guests: int, pcpus: int) 
     return experiment(directory, steps, design=design, world=world)
 
 
-async def carried_out(of: Experiment, where: str = "embedded") -> Played:
-    """A script, from its beginning to its end."""
-    if where == "processes":
-        (run,) = (await topology.run(of, lambda share, seconds: None)).runs
-    else:
-        lab = Embedded.of(of)
-        await lab.simulation.run()
-        (run,) = results.of(of, lab.simulation.measured(await lab.simulation.result(), 0.0), where).runs
-    return Played(run.digest, run.steps, run.violations)
-
-
 async def play(
     directory: Path, steps: str, design: str, where: str = "embedded", *, guests: int = 1, pcpus: int = 1
 ) -> Played:
-    """Steps, carried out."""
-    return await carried_out(scripted(directory, steps, design, guests, pcpus), where)
+    """A script, from its beginning to its end."""
+    of = scripted(directory, steps, design, guests, pcpus)
+    if where == "processes":
+        (run,) = (await topology.run(of, lambda share, seconds: None)).runs
+        return Played(run.digest, run.steps, run.violations)
+    return await _to_its_end(Embedded.of(of), of)
+
+
+async def _to_its_end(lab: Embedded, of: Experiment) -> Played:
+    await lab.simulation.run()
+    told = lab.simulation.measured(await lab.simulation.result(), 0.0)
+    return Played(told["digest"], typed(of, told["steps"]), told["judgement"]["violations"])
+
+
+class Amidst:
+    """A script in which something comes amid a step. What is before that is played once, embedded."""
+
+    def __init__(self, of: Experiment) -> None:
+        self._of = of
+        self._lab = Embedded.of(of)
+        self._before: Saved | None = None
+
+    async def play(self, at: int) -> Played:
+        """What comes of it where that comes before operation `at` of KVM's."""
+        simulation = self._lab.simulation
+        script = simulation.script
+        assert script is not None
+        if self._before is None:
+            coming = next(number for number, step in enumerate(self._of.steps) if step.at >= 0)
+            while script.next < coming:
+                await simulation.step()
+            self._before = self._lab.state()
+        self._lab.restore(self._before)
+        script.steps = tuple(replace(step, at=at) if step.at >= 0 else step for step in self._of.steps)
+        return await _to_its_end(self._lab, self._of)
 
 
 async def left_by(directory: Path, steps: str, design: str, *, guests: int = 1, pcpus: int = 1) -> Left:

@@ -9,17 +9,6 @@ import pytest
 from tests.handoff.ownership import DESIGNS, Played, play
 from tests.handoff.transitions import Transition, all_of_them
 
-# They differ from others within KVM's own process alone.
-WITHIN_KVM = (
-    "emulated-6.12.0",
-    "emulated,kernel=7.3",
-    "partitioned,swap=lazy-sticky",
-    "partitioned,traps=fast-path",
-    "partitioned,traps=slow-path",
-    "partitioned,pmcr=trapped",
-    "mediated,traps=fast-path",
-    "mediated,traps=slow-path",
-)
 BREAKING = (*(f"partitioned-v{number}" for number in range(1, 10)), "raw")
 
 
@@ -33,7 +22,7 @@ async def over_grpc(directory: Path, of: Transition, design: str) -> Played:
     return processes
 
 
-@pytest.mark.parametrize("design", [*(design for design in DESIGNS if design not in WITHIN_KVM), "gunyah"])
+@pytest.mark.parametrize("design", [*DESIGNS, "gunyah"])
 async def test_over_grpc_each_transition_after_the_other_breaks_nothing(tmp_path: Path, design: str) -> None:
     """A topology for each design that is right in them, in which the same two VMs are put through all."""
     found = await over_grpc(tmp_path, all_of_them(), design)

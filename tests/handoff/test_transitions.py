@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,9 @@ from tests.handoff.ownership import (
     DESIGNS,
     EMULATED,
     MEDIATED,
+    Amidst,
     Left,
     Played,
-    carried_out,
     left_by,
     play,
     scripted,
@@ -78,8 +77,6 @@ async def test_the_first_access_since_a_load_finds_the_guests_own(tmp_path: Path
     assert found.values == [111, 0x8000_0008, 222]
 
 
-# In all others something comes before the first operation and every twelfth.
-THROUGHOUT = ("partitioned,swap=lazy", "mediated", "emulated")
 LOADS = ("load", "put", "migration", "squeeze", "release", "death", "restore")
 EXITS = ("arrival", "close")
 
@@ -107,22 +104,20 @@ def has_operations(design: str, name: str) -> bool:
 async def before_each(directory: Path, design: str, name: str, of: Transition) -> list[Played]:
     """What is played where that which comes amid the named, in `of` before operation 0, comes before each that there
     is."""
-    every = 1 if design in THROUGHOUT else 12
-    script = scripted(directory, of.steps, design, of.guests, of.pcpus)
+    script = Amidst(scripted(directory, of.steps, design, of.guests, of.pcpus))
     played: list[Played] = []
-    at, operations = 0, 1
-    while at < operations:
-        steps = tuple(replace(step, at=at) if step.at >= 0 else step for step in script.steps)
-        found = await carried_out(replace(script, steps=steps))
+    reached = True
+    while reached:
+        at = len(played)
+        found = await script.play(at)
         assert found.violations == (), (name, at)
         (coming,) = (step for step in found.steps if step.operations is not None)
         assert coming.operations is not None
-        assert coming.reached is (at < coming.operations), (name, at)
-        operations = coming.operations
-        if coming.reached:
+        reached = at < coming.operations
+        assert coming.reached is reached, (name, at)
+        if reached:
             played.append(found)
-        at += every if at else 1 + DESIGNS.index(design) % every
-    assert bool(played) is has_operations(design, name), (name, operations)
+    assert bool(played) is has_operations(design, name), (name, len(played))
     return played
 
 

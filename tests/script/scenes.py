@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,23 @@ vm0/0 msr register=PMCR_EL0 value=6
 
 def toml(steps: str) -> str:
     """`[[step]]` tables of lines."""
-    tables = []
+    return "\n\n".join("\n".join(["[[step]]", *keys]) for keys in _keys(steps)) + "\n"
+
+
+def inline(steps: str) -> list[str]:
+    """An inline table of each line."""
+    return [f"{{ {', '.join(keys)} }}" for keys in _keys(steps)]
+
+
+def _keys(steps: str) -> Iterator[list[str]]:
     for line in filter(None, map(str.strip, steps.splitlines())):
         party, action, *operands = line.split()
         keys = [f'party = "{party}"', f'action = "{action}"']
         for operand in operands:
             key, _, value = operand.partition("=")
-            plain = value in ("true", "false") or value[:1].isdigit() or value[:1] == "[" or key == "rates"
+            plain = value in ("true", "false") or value[:1].isdigit() or value[:1] in "[-" or key == "rates"
             keys.append(f"{key} = {value}" if plain else f'{key} = "{value}"')
-        tables.append("\n".join(["[[step]]", *keys]))
-    return "\n\n".join(tables) + "\n"
+        yield keys
 
 
 def experiment(directory: Path, steps: str, *, design: str = "partitioned", world: str = ONE_VM) -> Experiment:

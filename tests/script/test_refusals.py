@@ -1,4 +1,4 @@
-"""What cannot be is refused: by its line where the file says so, else in the run, with that line."""
+"""What cannot be is refused: by its number and line where the file says so, else in the run, with those."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.kvm.errors import SimulationError
 from services.kvm.requests import Request
 from services.kvm.simulation import Simulation
 from services.registers import CPU_CYCLES
-from tests.script.scenes import FLOATING, ONE_VM, TWO_VMS, experiment, play
+from tests.script.scenes import FLOATING, ONE_VM, TWO_VMS, experiment, inline, play, toml
 
 # world, steps, number of the step, part of the problem, part of the remedy
 REFUSED = [
@@ -48,6 +48,11 @@ REFUSED = [
     ),
     (ONE_VM, "vm0/0 migrate pcpu=0", 1, "vm0/0 is pinned to pCPU 0", "pin = -1"),
     (FLOATING, "vm0/0 migrate pcpu=2", 1, "there is no pCPU 2", "there are 2"),
+    (FLOATING, "vm0/0 migrate pcpu=-1", 1, "there is no pCPU -1", "there are 2"),
+    (FLOATING, "host perf_open name=a events=cycles pcpu=2", 1, "there is no pCPU 2", "there are 2"),
+    (FLOATING, "host perf_open name=a events=cycles thread=vm0/1", 1, "there is no vm0/1", "vm0 has 1"),
+    (FLOATING, "host perf_open name=a events=cycles thread=host/0", 1, "'host/0' is a pCPU, and no thread", '"vm0/0"'),
+    (FLOATING, "vm0/0 switch\nvm0/0 preempt at=-1\nvm0/0 isb", 2, "at = -1 is out of range", "from 0"),
     (FLOATING, "host/0 offline", 1, "pCPU 0 stays online", "another one"),
     (ONE_VM, "vm0/0 switch\nhost/0 tick at=1", 2, "no step follows", "leave at out"),
     (ONE_VM, "vm0/0 isb at=1", 1, "has no 'at'", "party and action alone"),
@@ -92,19 +97,95 @@ REFUSED = [
 ]
 
 
+def refusal(path: Path, document: str, *overrides: str) -> UserError:
+    path.write_text(document)
+    with pytest.raises(UserError) as caught:
+        scenario.load(path, designs=["partitioned"], overrides=overrides)
+    return caught.value
+
+
 @pytest.mark.parametrize(("world", "steps", "number", "problem", "remedy"), REFUSED)
-def test_it_is_refused_with_its_line(
+def test_it_is_refused_with_its_number_and_its_line(
     tmp_path: Path, world: str, steps: str, number: int, problem: str, remedy: str
 ) -> None:
-    with pytest.raises(UserError) as caught:
-        experiment(tmp_path, steps, world=world)
-    text = (tmp_path / "scene.toml").read_text()
-    table = [line for line, words in enumerate(text.splitlines(), 1) if words == "[[step]]"][number - 1]
-    where, _, line = caught.value.where.rpartition(":")
-    assert Path(where).name == "scene.toml"
-    assert table <= int(line) < table + 8, caught.value
-    assert problem in caught.value.problem
-    assert remedy in caught.value.remedy
+    """However the steps are written."""
+    path = tmp_path / "scene.toml"
+    lines = inline(steps)
+    tables = f"{world}\n{toml(steps)}"
+    table = [line for line, words in enumerate(tables.splitlines(), 1) if words == "[[step]]"][number - 1]
+    each = "".join(f"\n  {line}," for line in lines)
+    for document, places in (
+        (tables, range(table, table + 8)),
+        (f"step = [{each}\n]\n{world}", range(number + 1, number + 2)),
+        (f"step = [{', '.join(lines)}]\n{world}", range(1, 2)),
+    ):
+        found = refusal(path, document)
+        assert found.where in {f"{path}:{line}" for line in places}, found
+        assert found.problem.startswith(f"step {number}: ")
+        assert problem in found.problem
+        assert remedy in found.remedy
+    override = f"step=[{', '.join(lines)}]"
+    given = refusal(path, world, override)
+    assert given.where == f"--set {override}"
+    assert (given.problem, given.remedy) == (found.problem, found.remedy)
+
+
+# a step, part of the problem, part of the remedy
+MISWRITTEN = [
+    ('"vm0/0 switch"', "a step must be a table", '{ party = "vm0/0", action = "switch" }'),
+    ("[]", "a step must be a table", '{ party = "vm0/0", action = "switch" }'),
+    ("{}", "'party' is missing", 'party = "vm0/0"'),
+    ('{ party = "vm0/0" }', "'action' is missing", 'action = "mrs"'),
+    ('{ party = "", action = "isb" }', "step.party is empty", 'write for example party = "vm0/0"'),
+    ('{ party = "vm0/0", action = " " }', "step.action is empty", 'write for example action = "mrs"'),
+    ('{ party = 0, action = "isb" }', "step.party must be a string, not an integer", 'party = "vm0/0"'),
+    ('{ party = 0, action = "kill" }', "step.party must be a string, not an integer", 'party = "vm0/0"'),
+    ('{ party = "vm0/0", action = 1 }', "step.action must be a string, not an integer", 'action = "mrs"'),
+    ('{ party = "vm0/0", action = "isb", valeu = 1 }', "unknown key 'valeu'", "value"),
+    ('{ party = "vm0/0", action = "mrs", register = 1 }', "must be a string, not an integer", '"PMCR_EL0"'),
+    *(
+        (
+            f'{{ party = "vm0/0", action = "msr", register = "PMCR_EL0", value = {value} }}',
+            f"step.value must be an integer, not {kind}",
+            "value = 0",
+        )
+        for value, kind in (('"1"', "a string"), ("1.5", "a float"), ("true", "a boolean"), ("[1]", "an array"))
+    ),
+    ('{ party = "vm0/0", action = "run", cycles = 1, rates = 1 }', "must be a table, not an integer", "rates = { key"),
+    ('{ party = "host/0", action = "idle", cycles = 1, powerdown = 1 }', "true or false", "powerdown = true"),
+    (
+        '{ party = "host", action = "perf_open", name = "a", events = ["cycles", 1] }',
+        "events[1] must",
+        'events = ["…"]',
+    ),
+]
+
+
+@pytest.mark.parametrize(("step", "problem", "remedy"), MISWRITTEN)
+def test_so_is_what_is_no_step(tmp_path: Path, step: str, problem: str, remedy: str) -> None:
+    path = tmp_path / "scene.toml"
+    first = inline("vm0/0 switch")[0]
+    for document, line in ((f"step = [{first}, {step}]", 1), (f"step = [\n{first},\n{step},\n]", 3)):
+        found = refusal(path, f"{document}\n{ONE_VM}")
+        assert found.where == f"{path}:{line}"
+        assert found.problem.startswith("step 2: ")
+        assert problem in found.problem
+        assert remedy in found.remedy
+
+
+def test_and_what_an_override_makes_of_a_step(tmp_path: Path) -> None:
+    steps = "vm0/0 switch\nvm0/0 msr register=PMCR_EL0 value=1"
+    found = refusal(tmp_path / "scene.toml", f"{ONE_VM}\n{toml(steps)}", "step.1.value=-1")
+    assert found.where == "--set step.1.value=-1"
+    assert found.problem == "step 2: step.value = -1 is out of range"
+
+
+@pytest.mark.parametrize("given", ['"vm0/0 switch"', '"""\nvm0/0 switch\nvm0/0 isb\n"""', "{}", "1"])
+def test_steps_are_an_array_of_tables(tmp_path: Path, given: str) -> None:
+    found = refusal(tmp_path / "scene.toml", f"\nstep = {given}\n{ONE_VM}")
+    assert found.where.endswith("scene.toml:2")
+    assert found.problem.startswith("step must be an array of tables, not ")
+    assert found.remedy == "write [[step]]"
 
 
 @pytest.mark.parametrize(

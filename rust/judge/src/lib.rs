@@ -221,16 +221,20 @@ impl Broken {
 }
 
 impl Observer for Judge {
+    #[inline]
     fn see(&mut self, by: By, what: What, cpu: &Cpu, world: &World) {
-        if self.fault.is_some() || (what == What::Isb && self.synchronised(by, cpu, world)) {
-            return;
-        }
-        // What it leaves half done is not looked at any more.
-        let judged = catch_unwind(AssertUnwindSafe(|| self.judges(by, what, cpu, world)));
-        if let Err(panic) = judged {
-            self.fault = Some(format!("{what:?}: {}", said(&*panic)));
+        if self.fault.is_none() && !self.passes_by(by, what, cpu) {
+            self.look(by, what, cpu, world);
         }
     }
+}
+
+/// Is it a register that has the value of a counter, or is one of the counter that PMSELR_EL0 selects?
+#[inline]
+fn of_counter(encoding: u16) -> bool {
+    Register::decode(encoding).is_some_and(|register| {
+        matches!(register.kind(), Of::Pmevcntr | Of::Pmccntr | Of::Pmicntr | Of::Pmxevcntr | Of::Pmxevtyper)
+    })
 }
 
 /// What a panic says.
@@ -241,19 +245,39 @@ fn said(panic: &(dyn Any + Send)) -> &str {
 }
 
 impl Judge {
-    /// The host has executed an ISB, as it does by the million: nothing is judged by it, and what counts goes on. Not
-    /// where anything else is to be looked at, too.
+    /// What the host executes by the million, and nothing is judged by, or changed: an ISB, and a read of what is no
+    /// counter's. Not where anything else is to be looked at, too.
     #[inline]
-    fn synchronised(&mut self, by: By, cpu: &Cpu, world: &World) -> bool {
-        let id = cpu.id();
-        let host = &mut self.hosts[id];
-        match cpu.running() {
-            Some(running) if !running.guest && cpu.overflows().times() == host.overflows => {
+    fn passes_by(&mut self, by: By, what: What, cpu: &Cpu) -> bool {
+        let host = &mut self.hosts[cpu.id()];
+        let Some(running) = cpu.running() else { return false };
+        if running.guest || cpu.overflows().times() != host.overflows {
+            return false;
+        }
+        let (did, a, b) = match what {
+            What::Isb => {
                 host.selected = None;
-                self.seen(by, What::Isb, &At { cpu, id, world, running });
-                true
+                (Did::Isb, 0, 0)
             }
-            _ => false,
+            What::Read { register, value } => {
+                // What KVM reads may be for an access that has trapped.
+                if of_counter(register) || (by == By::Kvm && host.loaded.is_some()) {
+                    return false;
+                }
+                (Did::Mrs, u64::from(register), value)
+            }
+            _ => return false,
+        };
+        self.saw(did, a, b, Self::party(by, running), running.el, cpu);
+        true
+    }
+
+    /// What it leaves half done is not looked at any more.
+    #[inline(never)]
+    fn look(&mut self, by: By, what: What, cpu: &Cpu, world: &World) {
+        let judged = catch_unwind(AssertUnwindSafe(|| self.judges(by, what, cpu, world)));
+        if let Err(panic) = judged {
+            self.fault = Some(format!("{what:?}: {}", said(&*panic)));
         }
     }
 
@@ -284,7 +308,8 @@ impl Judge {
                 }
             }
         }
-        if what == What::Reset {
+        let reset = matches!(what, What::Reset);
+        if reset {
             self.hosts[id].ideal.warm_reset(world);
         }
         let running = match (cpu.running(), what) {
@@ -297,7 +322,7 @@ impl Judge {
             self.overflowed(&at);
         }
         self.seen(by, what, &at);
-        if what == What::Reset {
+        if reset {
             self.events.reset(&self.hosts[id], &at);
             self.hosts[id].counted.runs(Self::party(By::Software, running), cpu);
         }
@@ -394,8 +419,12 @@ impl Judge {
             What::Note { code, a, .. } => (Did::Note, u64::from(code), a),
             What::Worked { .. } | What::Exited | What::Idled { .. } | What::Reset => return,
         };
-        let party = Self::party(by, at.running);
-        self.findings.see(Seen { cpu: at.id, cycle: at.cpu.now(), el: at.running.el, party, did, a, b });
+        self.saw(did, a, b, Self::party(by, at.running), at.running.el, at.cpu);
+    }
+
+    #[inline]
+    fn saw(&mut self, did: Did, a: u64, b: u64, party: Party, el: u8, cpu: &Cpu) {
+        self.findings.see(Seen { cpu: cpu.id(), cycle: cpu.now(), el, party, did, a, b });
     }
 
     fn runs(&mut self, last: Option<Running>, at: &At<'_>) {
