@@ -546,21 +546,9 @@ impl Guest {
     /// Compares what a read at `el` has given, or what is there to be read.
     pub(crate) fn compare(&mut self, world: &World, register: Register, el: u8, actual: u64) -> Compared {
         let expected = self.expected(register, el);
-        let all = self.ideal.registers().implemented();
         let field = Field::of(register.kind());
-        let n = self.counter(register);
-        let sure = |field| self.known.sure(field);
-        let unknown = match field {
-            _ if !self.selected(register) => !0,
-            Some(Field::Counters) if !n.is_some_and(|n| self.certain(n)) => !0,
-            Some(Field::Types) if !n.is_some_and(|n| n == CYCLE || sure(Field::Types) >> n & 1 != 0) => !0,
-            Some(Field::Select) if sure(Field::Select) == 0 => !0,
-            Some(Field::Counters | Field::Types | Field::Select) | None => 0,
-            Some(Field::Flags) => all & !self.certain_flags(),
-            Some(field) => all & !sure(field),
-            // IMP and IDCODE are the CPU's, and the VM's to choose.
-        };
         let mask = match register.kind() {
+            // IMP and IDCODE are the CPU's, and the VM's to choose.
             Of::Pmcr => !(pmcr::IMP | pmcr::IDCODE),
             Of::Pmuserenr => !0,
             // What is constant is compared where it is read (`identified`).
@@ -571,6 +559,18 @@ impl Guest {
         if differing == 0 {
             return Compared::Same;
         }
+        let all = self.ideal.registers().implemented();
+        let n = self.counter(register);
+        let sure = |field| self.known.sure(field);
+        let unknown = match field {
+            _ if !self.selected(register) => !0,
+            Some(Field::Counters) if !n.is_some_and(|n| self.certain(n)) => !0,
+            Some(Field::Types) if !n.is_some_and(|n| n == CYCLE || sure(Field::Types) >> n & 1 != 0) => !0,
+            Some(Field::Select) if sure(Field::Select) == 0 => !0,
+            Some(Field::Counters | Field::Types | Field::Select) | None => 0,
+            Some(Field::Flags) => all & !self.certain_flags(),
+            Some(field) => all & !sure(field),
+        };
         let differing = differing & !self.as_written(register, actual);
         if differing == 0 {
             return Compared::AsWritten;

@@ -48,12 +48,18 @@ impl Judge {
             Of::Pmccntr,
             Of::Pmccfiltr,
         ];
-        let of_counters = (0..counters).flat_map(|n| [Register::pmevcntr(n), Register::pmevtyper(n)]);
-        for register in each.into_iter().map(Register::of).chain(of_counters) {
-            if at.cpu.would(register, 1, false) == Outcome::Executed {
-                let actual = self.as_wide(guest, register, at.cpu.read(register, 1));
-                self.compare(guest, register, 1, actual, Kind::GuestEntry, at);
-            }
+        let executed = |register| at.cpu.would(register, 1, false) == Outcome::Executed;
+        let each = each.into_iter().map(Register::of).filter(|&register| executed(register));
+        // Where one of a counter that EL1 reaches goes, those of all go.
+        let (value, of_type) = (executed(Register::pmevcntr(0)), executed(Register::pmevtyper(0)));
+        let of_counters = (0..counters).flat_map(|n| {
+            [value.then(|| Register::pmevcntr(n)), of_type.then(|| Register::pmevtyper(n))]
+                .into_iter()
+                .flatten()
+        });
+        for register in each.chain(of_counters) {
+            let actual = self.as_wide(guest, register, at.cpu.read(register, 1));
+            self.compare(guest, register, 1, actual, Kind::GuestEntry, at);
         }
     }
 
@@ -143,7 +149,8 @@ impl Judge {
         others: u64,
         at: &At<'_>,
     ) -> Option<Difference> {
-        let leaked = actual & others & !self.guests[guest].expected(register, el);
+        let leaked =
+            if others == 0 { 0 } else { actual & others & !self.guests[guest].expected(register, el) };
         match self.guests[guest].compare(at.world, register, el, actual) {
             Compared::Same => None,
             Compared::AsWritten => {
