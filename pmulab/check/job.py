@@ -125,6 +125,8 @@ class _Search:
             if not await play.act(moves):
                 raise SearchError(f"the deck's opening is not possible: {moves[-1].step}")
             await self._take((Found(opening, one) for one in play.found() if one.counts), shrinker)
+            if self._enough:
+                return
         root = play.save()
         if job.depth and not job.deck.every_register:  # hundreds of actions: that is walked through alone
             bounds = job.interruptions, job.preemptions

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from services import registers as r
-from services.experiment import PerfSysctls, StepSpec
+from services.experiment import EventSpec, HostCpuSpec, PerfSysctls, SessionSpec, StepSpec
 from services.kvm.declared import Declared, Victim, given_up, reasons
 from services.kvm.designs import designs, limits
 from tests.kvm.scripted import experiment
@@ -42,6 +42,29 @@ def test_a_counter_is_written_while_it_counts_if_its_vcpu_has_enabled_it(
     steps: tuple[StepSpec, ...], declared: bool
 ) -> None:
     assert limits.writes_running_counters(replace(experiment("emulated"), steps=steps)) is declared
+
+
+OF_THE_HOST_ALONE = EventSpec("cycles:H", r.CPU_CYCLES, 0, exclude_guest=True)
+
+
+@pytest.mark.parametrize(
+    ("steps", "event", "declared"),
+    [
+        ((step("switch"), WRITE, AT_EL0), OF_THE_HOST_ALONE, True),  # the first event of its thread, though it is off
+        ((*STARTED, WRITE, AT_EL0), OF_THE_HOST_ALONE, True),
+        ((*STARTED, AT_EL0), OF_THE_HOST_ALONE, False),
+        ((*STARTED, step("msr", r.PMEVTYPER(0), 8), AT_EL0), OF_THE_HOST_ALONE, False),
+        ((*STARTED, WRITE, AT_EL0), replace(OF_THE_HOST_ALONE, exclude_guest=False), False),
+        ((*STARTED, WRITE, AT_EL0), replace(OF_THE_HOST_ALONE, exclude_user=True), False),
+    ],
+)
+def test_events_of_the_host_alone_are_rescheduled_by_a_counter_that_is_written(
+    steps: tuple[StepSpec, ...], event: EventSpec, declared: bool
+) -> None:
+    session = SessionSpec("host", (event,), cpu_wide=True)
+    of = experiment("emulated")
+    found = replace(of, host=replace(of.host, cpus=(HostCpuSpec(sessions=(session,)),)), steps=steps)
+    assert limits.takes_sides_beside_writes(found) is declared
 
 
 def test_a_vmm_sets_registers_of_a_vcpu_that_has_run() -> None:

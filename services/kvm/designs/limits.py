@@ -117,6 +117,10 @@ class _Enabled:
         n, is_type = OF_COUNTERS[step.register]
         return not is_type and bool(self.counters if n is None else self.counters >> n & 1)
 
+    def written_at_all(self, step: StepSpec) -> bool:
+        """Does it write a counter, be it one that stands still? Which of them have an event depends on their types."""
+        return step.action == "msr" and step.register in OF_COUNTERS and not OF_COUNTERS[step.register][1]
+
     def reset(self, step: StepSpec) -> bool:
         """Does it reset counters that count?"""
         if step.action != "msr" or step.register != r.PMCR_EL0 or not step.value & r.PMCR_E:
@@ -169,8 +173,9 @@ def sets_registers(experiment: Experiment) -> bool:
 
 
 def takes_sides_beside_writes(experiment: Experiment) -> bool:
-    """Both: has the host such events, and may a guest write counters that count?"""
-    writes = not experiment.linux_guests or _made_anew(experiment, _Enabled.written, then_el0=False)
+    """Both: has the host such events, and may a guest write counters? perf_install_in_context() reschedules for the
+    first event of a thread though it is off. Linux writes none at EL0, and enables it before it goes there."""
+    writes = not experiment.linux_guests or _made_anew(experiment, _Enabled.written_at_all, then_el0=False)
     return writes and takes_sides(experiment)
 
 
@@ -232,8 +237,8 @@ LIMITS: tuple[Declared, ...] = (
     # perf_event_create_kernel_counter() has ctx_resched() program the host's events as for the host.
     *given_up(
         Victim.HOST,
-        "a write of a counter that counts has its event made anew, after which events of the host's that count EL0 of "
-        "one side count that of the other up to the next vcpu_load",
+        "a write of a counter that counts, or that alone has an event, has that made anew, after which events of the "
+        "host's that count EL0 of one side count that of the other up to the next vcpu_load",
         ("I3",),
         takes_sides_beside_writes,
         COUNTS,
