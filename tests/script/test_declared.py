@@ -69,3 +69,18 @@ def test_what_a_guest_s_event_does_not_count_is_missing_in_what_its_vmm_reads(
     for design in designs:
         kinds = {(one.invariant, one.kind) for one in found(tmp_path, steps + GET, world, design)}
         assert ("I11", "one_reg") in kinds, design
+
+
+@pytest.mark.parametrize("before", ["", "vm0/0 filter event=8 deny=true\n", "vm0/0 set_nr_counters value=0\n"])
+def test_what_gunyah_does_not_filter_and_not_hide_it_declares(tmp_path: Path, before: str) -> None:
+    accesses = "vm0/0 mrs register=PMCEID0_EL0\nvm0/0 mrs register=PMICNTR_EL0\n"
+    kinds = {
+        one.invariant
+        for one in found(
+            tmp_path,
+            before + RESET + FROM_0 + AT_EL1 + accesses + "vm0/0 mrs register=PMEVCNTR0_EL0\n" + GET,
+            MACHINE + "icntr = true\n",
+            "gunyah",
+        )
+    }
+    assert kinds >= ({"I1", "I8"} if "filter" in before else {"I8"})

@@ -38,6 +38,11 @@ def pins(experiment: Experiment) -> bool:
     return any(event.pinned for session in _host_sessions(experiment) for event in session.events)
 
 
+def filters(experiment: Experiment) -> bool:
+    """Has a VM an event filter?"""
+    return any(guest.denied for guest in experiment.guests) or any(one.action == "filter" for one in experiment.steps)
+
+
 def takes_sides(experiment: Experiment) -> bool:
     """Has the host events that count EL0 of guests alone, or of the host alone?"""
     events = (event for session in _host_sessions(experiment) for event in session.events)
