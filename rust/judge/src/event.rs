@@ -47,7 +47,7 @@ pub(crate) struct Event {
     pub(crate) changed: Option<Change>,
     /// `time_enabled` and `time_running` when it was last read.
     pub(crate) times: Option<(u64, u64)>,
-    /// It has had a counter.
+    /// It and those that it leads have had counters at once.
     pub(crate) had: bool,
     /// It waits for counters that a vCPU has, or had when it was looked at last.
     pub(crate) waits: bool,

@@ -177,9 +177,31 @@ impl Events {
         let taken =
             self.cpus[at.id].events.iter().enumerate().filter_map(|(n, &id)| Some((n, self.open.get(&id?)?)));
         let taken = taken.fold(0, |taken, (n, other)| taken | other.counters(n, pairs));
-        let free = at.cpu.registers().implemented() & !taken;
+        self.fits(id, at.cpu.registers().implemented() & !taken, at)
+    }
+
+    /// Are these counters enough for an event and those that it leads?
+    fn fits(&self, id: u64, free: u64, at: &At<'_>) -> bool {
         let mut group = self.open.iter().filter(|(other, event)| **other == id || event.leader == id);
         group.try_fold(free, |free, (_, event)| Self::placed_in(free, event, at)).is_some()
+    }
+
+    /// Has this CPU a counter above HPMN, which no vCPU has, for each of these pinned events, whichever is tried first?
+    /// Flexible ones make room. Of those that had one, and count guests: others may be off while a guest is entered.
+    fn left_for(&self, waiting: &[u64], at: &At<'_>) -> bool {
+        let pairs = pairs(at);
+        let on = self.cpus[at.id].events.iter().enumerate();
+        let on = on.filter_map(|(n, &id)| Some((n, self.open.get(&id?)?)));
+        let stays = |event: &Event| self.open.get(&event.leader).unwrap_or(event).has(attribute::PINNED);
+        let taken = on
+            .filter(|(_, event)| stays(event))
+            .fold(0, |taken, (n, event)| taken | event.counters(n, pairs));
+        let free = at.cpu.registers().second_range() & !taken;
+        free != 0
+            && waiting.iter().all(|&id| {
+                let event = &self.open[&id];
+                event.had && event.admits_guests() && self.fits(id, free, at)
+            })
     }
 
     /// The counters of `free` that are left where an event gets one, or a pair; `None` where there is none for it.
@@ -313,7 +335,6 @@ impl Judge {
         event.counter = n;
         event.steady = false;
         event.changed = None;
-        event.had = true;
         event.waits = false;
         if event.has(attribute::OF_KVM) {
             event.counts_for = loaded.or(event.counts_for);
@@ -323,7 +344,15 @@ impl Judge {
         }
         event.read_by(cpu.turn, at);
         cpu.rescheduled |= !event.has(attribute::OF_KVM);
-        let other = cpu.events[n].replace(id).filter(|&other| other != id);
+        let (leader, other) = (event.leader, cpu.events[n].replace(id).filter(|&other| other != id));
+        if open.get(&leader).is_some_and(|leader| !leader.had) {
+            // A group that does not fit is tried, and off again.
+            let mut group = open.iter().filter(|(id, event)| **id == leader || event.leader == leader);
+            let all = group.all(|(_, event)| event.on.is_some() || !event.enabled);
+            if let Some(leader) = open.get_mut(&leader) {
+                leader.had = all;
+            }
+        }
         self.findings.premise(Invariant::I10);
         if of.guest.is_none() {
             self.hosts[at.id].owners.pass(n, Party::Host, at.cpu.now());
@@ -440,16 +469,20 @@ impl Judge {
             }
         }
         let of_cpu = |event: &Event| event.has(attribute::PINNED) && !event.has(attribute::OF_TASK);
-        for event in open.values_mut().filter(|event| wanted(event) && of_cpu(event) && event.home == of.cpu)
+        let mut waiting_leaders = Vec::new();
+        for (&id, event) in
+            open.iter_mut().filter(|(_, event)| wanted(event) && of_cpu(event) && event.home == of.cpu)
         {
             looked = true;
             if event.on.is_none() {
                 let lent_before = std::mem::replace(&mut event.waits, lent);
                 waiting.push((its(event), (lent || lent_before).then_some(Window::CountersLent)));
+                waiting_leaders.push(id);
             }
         }
+        let within = lent && !self.events(of).left_for(&waiting_leaders, at);
         for (its, window) in waiting {
-            if !window.is_some_and(|window| self.findings.allows(window, lent, false)) {
+            if !window.is_some_and(|window| self.findings.allows(window, within, false)) {
                 broken = Some((Kind::EventPinned, its, window));
             }
         }

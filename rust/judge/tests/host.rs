@@ -140,6 +140,8 @@ impl Board {
 
 /// Only the guest's counters are in the guest's range.
 const DIVIDED: u64 = 2 | mdcr_el2::HPME;
+/// The counters that it leaves to the host.
+const OF_HOST: std::ops::Range<u64> = 2..COUNTERS as u64;
 
 #[test]
 fn an_event_counts_what_its_attributes_admit() {
@@ -370,8 +372,10 @@ fn a_group_is_on_as_a_whole_or_not_at_all() {
 #[test]
 fn a_pinned_event_is_on_or_waits_for_a_vcpu_s_counters() {
     let mut board = Board::new();
-    board.opens(1, attribute::PINNED);
-    board.note(note::EVENT_ON, 1 << 8 | 1);
+    for (id, n) in (1..).zip([1].into_iter().chain(OF_HOST)) {
+        board.opens(id, attribute::PINNED);
+        board.note(note::EVENT_ON, id << 8 | n);
+    }
     board.loads(DIVIDED);
     board.note(note::EVENT_OFF, 1 << 8 | 1);
     board.works(GUEST, 1, 1);
@@ -381,6 +385,34 @@ fn a_pinned_event_is_on_or_waits_for_a_vcpu_s_counters() {
     assert_eq!(board.found(), [], "the kernel is not through yet");
     board.works(HOST, 0, 1);
     assert_eq!(board.found(), [(Invariant::I10, Kind::EventPinned, Party::Kvm)]);
+}
+
+/// What is found of a pinned event that waits while a vCPU is loaded, where those on `others` are pinned, too, and
+/// flexible ones are on what is left of the host's counters.
+fn waits(attributes: u16, on: bool, others: &[u64]) -> Vec<(Invariant, Kind, Party)> {
+    let mut board = Board::new();
+    board.opens(1, attribute::PINNED | attributes);
+    if on {
+        board.note(note::EVENT_ON, 1 << 8 | 1);
+        board.note(note::EVENT_OFF, 1 << 8 | 1);
+    }
+    for (id, n) in (2..).zip(OF_HOST) {
+        board.opens(id, if others.contains(&n) { attribute::PINNED } else { 0 });
+        board.note(note::EVENT_ON, id << 8 | n);
+    }
+    board.loads(DIVIDED);
+    board.works(GUEST, 1, 1);
+    board.found()
+}
+
+#[test]
+fn a_pinned_event_does_not_wait_for_what_no_vcpu_has() {
+    let waits_in_vain = [(Invariant::I10, Kind::EventPinned, Party::Kvm)];
+    let all: Vec<u64> = OF_HOST.collect();
+    assert_eq!(waits(0, true, &all), []);
+    assert_eq!(waits(0, true, &all[1..]), waits_in_vain, "a flexible one makes room");
+    assert_eq!(waits(0, false, &[]), [], "it never was on");
+    assert_eq!(waits(attribute::EXCLUDE_GUEST, true, &[]), [], "it counts nothing while a guest is entered");
 }
 
 /// A pinned event that has had a counter, or not, is in ERROR, where other events have these counters.
@@ -416,6 +448,25 @@ fn a_pinned_event_is_not_given_up_for_a_guest() {
     assert_eq!(in_error(PMUV3P5, 0, false, &[], true), [], "it never was on");
     assert_eq!(in_error(PMUV3P5, 0, true, &[], false), [], "there is no guest");
     assert_eq!(in_error(PMUV3P5, attribute::OF_KVM, true, &[], true), [], "it is the guest's matter");
+}
+
+#[test]
+fn a_pinned_group_that_does_not_fit_has_never_had_a_counter() {
+    for (fits, found) in [(false, 0), (true, 1)] {
+        let mut board = Board::new();
+        board.opens(1, attribute::PINNED);
+        board.opens(2, 0);
+        board.note(note::EVENT_GROUP, 2 << 32 | 1);
+        board.note(note::EVENT_ON, 1 << 8 | 1);
+        if fits {
+            board.note(note::EVENT_ON, 2 << 8 | 2);
+            board.note(note::EVENT_OFF, 2 << 8 | 2);
+        }
+        board.note(note::EVENT_OFF, 1 << 8 | 1);
+        board.loads(DIVIDED);
+        board.note(note::EVENT_ERROR, 1);
+        assert_eq!(board.found(), [GIVEN_UP][..found]);
+    }
 }
 
 #[test]
@@ -458,8 +509,12 @@ fn a_pinned_group_needs_counters_for_all_of_it() {
         board.opens(1, attribute::PINNED | attribute::OF_TASK);
         board.opens(2, attribute::OF_TASK);
         board.note(note::EVENT_GROUP, 2 << 32 | 1);
-        board.note(note::EVENT_ON, 1 << 8);
-        board.note(note::EVENT_OFF, 1 << 8);
+        for (id, n) in [(1, 0), (2, 1)] {
+            board.note(note::EVENT_ON, id << 8 | n);
+        }
+        for (id, n) in [(1, 0), (2, 1)] {
+            board.note(note::EVENT_OFF, id << 8 | n);
+        }
         for n in 0..u64::from(others) {
             board.opens(10 + n, 0);
             board.note(note::EVENT_ON, (10 + n) << 8 | n);

@@ -23,6 +23,7 @@ from services.boot import HostPolicy
 from services.experiment import CpuSpec
 from services.kvm.bill import Account
 from services.kvm.declared import Declared, Victim, given_up
+from services.kvm.designs.limits import filters
 from services.kvm.designs.partitioned.accesses import ON_CPU
 from services.kvm.errors import InjectUndef, RetryAccess
 from services.kvm.guest_pmu import PMCR_WRITABLE
@@ -188,7 +189,9 @@ class Gunyah(Design):
         at_el2 = "its cycle counter is not stopped at EL2, where PMCCFILTR_EL0.NSH lets it count and overflow"
         return (
             *given_up(Victim.HOST, "the hypervisor counts nothing, and guests have every counter"),
-            *given_up(Victim.GUEST, at_el2, ["I4", "I5", "I7"]),
+            *given_up(Victim.GUEST, at_el2, ["I4", "I5", "I7", "I11"]),
+            *given_up(Victim.GUEST, "it has every counter and register of the CPU's PMU, whatever is set", ["I8"]),
+            *given_up(Victim.GUEST, "it counts what a filter of the VM's denies", ["I1", "I11"], filters),
         )
 
     def host_policy(self, cpu: CpuSpec) -> HostPolicy:

@@ -38,6 +38,11 @@ def pins(experiment: Experiment) -> bool:
     return any(event.pinned for session in _host_sessions(experiment) for event in session.events)
 
 
+def filters(experiment: Experiment) -> bool:
+    """Has a VM an event filter?"""
+    return any(guest.denied for guest in experiment.guests) or any(one.action == "filter" for one in experiment.steps)
+
+
 def takes_sides(experiment: Experiment) -> bool:
     """Has the host events that count EL0 of guests alone, or of the host alone?"""
     events = (event for session in _host_sessions(experiment) for event in session.events)
@@ -179,8 +184,8 @@ def takes_sides_beside_writes(experiment: Experiment) -> bool:
     return writes and takes_sides(experiment)
 
 
-# How it shows that a guest's event counts too little, or too late: in counts, flags and interrupts, not in what KVM
-# saves, or whose it is.
+# How it shows that a guest's event counts too little, or too late: in counts, flags and interrupts, as the guest reads
+# them and as its VMM does, not in what KVM saves, or whose it is.
 COUNTS = {
     "I3": ("event_count",),
     "I4": ("guest_read", "event_count"),
@@ -195,7 +200,7 @@ LIMITS: tuple[Declared, ...] = (
         Victim.GUEST,
         "an event of the host's perf counts for each counter, and none where it gets no counter: pinned events of the "
         "host go before it, and without FEAT_PMUv3p5 a cycle counter may need two",
-        ("I4", "I5", "I7"),
+        ("I4", "I5", "I7", "I11"),
         loses_counters,
         COUNTS,
     ),
@@ -203,7 +208,7 @@ LIMITS: tuple[Declared, ...] = (
     *given_up(
         Victim.GUEST,
         "the events are of one PMU of the host: on the CPUs of another nothing counts",
-        ("I4", "I5", "I7"),
+        ("I4", "I5", "I7", "I11"),
         leaves_its_pmu,
         COUNTS,
     ),
@@ -213,7 +218,7 @@ LIMITS: tuple[Declared, ...] = (
         Victim.GUEST,
         "a guest's overflow flag is set by the host's interrupt handler: late by what the interrupt takes (pmi_delay), "
         "and never if the event is off by then",
-        ("I4", "I5", "I7"),
+        ("I4", "I5", "I7", "I11"),
         overflow_takes_time,
         COUNTS,
     ),
@@ -221,7 +226,7 @@ LIMITS: tuple[Declared, ...] = (
     *given_up(
         Victim.GUEST,
         "a write of a counter that counts has its event made anew, which leaves out EL0 up to the next vcpu_load",
-        ("I3", "I4", "I5", "I7"),
+        ("I3", "I4", "I5", "I7", "I11"),
         writes_running_counters,
         COUNTS,
     ),
@@ -247,7 +252,7 @@ LIMITS: tuple[Declared, ...] = (
     *given_up(
         Victim.GUEST,
         "the event of a cycle counter is on an event counter where PMCCNTR_EL0 counts in WFI, and does not count there",
-        ("I4", "I5", "I7"),
+        ("I4", "I5", "I7", "I11"),
         waits_at_el1,
         COUNTS,
     ),
@@ -277,7 +282,7 @@ UNRESTORED: tuple[Declared, ...] = (
         Victim.GUEST,
         "PMCR_EL0.P and C of counters that count have their events made anew, which leaves out EL0 up to the next "
         "vcpu_load or change of PMCR_EL0.E",
-        ("I3", "I4", "I5", "I7"),
+        ("I3", "I4", "I5", "I7", "I11"),
         resets_running_counters,
         COUNTS,
     ),

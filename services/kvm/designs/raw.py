@@ -62,7 +62,7 @@ class Raw(Design):
             *given_up(
                 Victim.GUEST,
                 "nothing is saved or restored, and a guest has no interrupt",
-                ("I1", "I4", "I5", "I6", "I7", "I8"),
+                ("I1", "I4", "I5", "I6", "I7", "I8", "I11"),
             ),
         )
 

@@ -167,8 +167,11 @@ const EDGES: &[Edge] = &[
         Window::CountersLent,
         (Invariant::I10, Kind::EventPinned),
         |board| {
-            board.opens(1, attribute::PINNED);
-            board.tells(note::EVENT_ON, 1 << 8 | 1);
+            // One on each counter of the host's, and one more.
+            for (id, n) in [(1, 1), (2, 4), (3, 5)] {
+                board.opens(id, attribute::PINNED);
+                board.tells(note::EVENT_ON, id << 8 | n);
+            }
             board.loads(GUEST, DIVIDED);
             board.tells(note::EVENT_OFF, 1 << 8 | 1);
             board.works(GUEST, 1, 1);
