@@ -17,6 +17,7 @@ use crate::counted::{self, Counted};
 use crate::effects::Effects;
 use crate::events::Events;
 use crate::known::{Field, Known};
+use crate::raised::Raised;
 use crate::traffic::{type_of, value_of};
 use crate::window::Window;
 use crate::{EVENT_COUNTERS, resets};
@@ -104,8 +105,9 @@ pub struct Guest {
     pub loaded: Option<usize>,
     /// The pCPU on which its registers were last, when it was put there.
     pub(crate) last_on: Option<usize>,
-    /// The machine's time at which its interrupt condition became true, while it is.
+    /// The machine's time since which one of its flags interrupts, while any does.
     pub since: Option<u64>,
+    pub(crate) raised: Raised,
     /// Its PMU interrupts in a row.
     pub(crate) in_a_row: u32,
     /// It has interrupts masked, whatever it works.
@@ -171,6 +173,7 @@ impl Guest {
             loaded: None,
             last_on: None,
             since: None,
+            raised: Raised::default(),
             in_a_row: 0,
             masked: false,
         }
@@ -235,6 +238,7 @@ impl Guest {
         self.known.leave_open(Window::UserView, field, all & !same);
         self.ideal.write(world, Register::of(clear), 1, all & !(assigned & same));
         self.ideal.write(world, Register::of(set), 1, assigned & same);
+        self.find_since();
         all & !same != 0
     }
 
@@ -288,10 +292,15 @@ impl Guest {
     /// Takes down since when its interrupt condition is true.
     #[inline]
     fn find_since(&mut self) {
-        if !self.interrupt() {
+        let before = self.raised.first();
+        self.raised.follow(self.interrupting(), &self.ideal);
+        let first = self.raised.first();
+        if first.is_none() {
             self.since = None;
-        } else if self.since.is_none() {
-            self.polled = Polled::Not;
+        } else if first != before {
+            if before.is_none() {
+                self.polled = Polled::Not;
+            }
             self.since = Some(self.up_to.saturating_sub(self.interrupt_for()));
         }
     }
@@ -771,13 +780,17 @@ impl Guest {
     /// Is its interrupt condition true, and known to be?
     #[must_use]
     pub fn interrupt(&self) -> bool {
+        self.interrupting() != 0
+    }
+
+    /// Its flags that interrupt, and are known to.
+    #[inline]
+    fn interrupting(&self) -> u64 {
+        if !self.ideal.registers().interrupt() {
+            return 0;
+        }
         let read = |of| self.ideal.read(Register::of(of), 1);
-        self.ideal.registers().interrupt()
-            && read(Of::Pmintenset)
-                & self.known.sure(Field::Interrupts)
-                & read(Of::Pmovsset)
-                & self.certain_flags()
-                != 0
+        read(Of::Pmintenset) & self.known.sure(Field::Interrupts) & read(Of::Pmovsset) & self.certain_flags()
     }
 
     /// May its interrupt condition be true, for what is known?
@@ -797,9 +810,9 @@ impl Guest {
         if read(Of::Pmcr) & pmcr::E == 0 { 0 } else { read(Of::Pmcntenset) }
     }
 
-    /// For how many cycles of the guest's it has been.
+    /// For how many cycles of the guest's one of its flags interrupts it.
     #[must_use]
     pub fn interrupt_for(&self) -> u64 {
-        self.ideal.now().wrapping_sub(self.ideal.raised())
+        self.raised.first().map_or(0, |first| self.ideal.now().wrapping_sub(first))
     }
 }

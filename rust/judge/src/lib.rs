@@ -21,6 +21,7 @@
 //! | `effects` | when a guest's writes have their effect: I6 |
 //! | `views` | what a guest reads: I1, I4, I7, I8 |
 //! | `interrupts` | when a guest and the host are interrupted: I5 |
+//! | `raised` | since when a guest's flags interrupt it |
 //! | `progress` | whether somebody gets anywhere: I12 |
 //! | `traffic` | what others write and the host's perf reads: I2, I3, I8, I10 |
 
@@ -41,6 +42,7 @@ pub mod note;
 mod one_reg;
 pub mod owner;
 mod progress;
+mod raised;
 mod residency;
 mod restores;
 pub mod swap;

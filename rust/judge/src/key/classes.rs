@@ -134,7 +134,9 @@ fn put_host(form: &mut Form, host: &Host, cpu: &Cpu, copies: &Copies<'_>) {
 
 fn put_guest(form: &mut Form, guest: &Guest, judge: &Judge, cpus: &[Cpu], copies: &Copies<'_>) {
     let delay = cpus.iter().map(|cpu| cpu.registers().features().pmi_delay).max().unwrap_or(0);
-    form.field("since", guest.since.map_or(0, |_| 1 + guest.interrupt_for().min(delay + 1)));
+    for raised in guest.raised.times() {
+        form.field("raised", late(raised, guest.ideal.now(), delay));
+    }
     for n in bits(guest.ideal.registers().implemented()) {
         let ideal = guest.ideal.counter(n);
         form.field("class", copies.class(ideal));

@@ -3,3 +3,4 @@
 mod board;
 mod effects;
 mod mutants;
+mod raised;
