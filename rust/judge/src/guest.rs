@@ -48,8 +48,10 @@ pub(crate) enum Polled {
     Not,
     /// It may come still.
     Open,
-    /// It has come, or the guest has exited since.
-    Over,
+    /// It has not come, and the guest has exited since.
+    Late,
+    /// It has come.
+    Come,
 }
 
 /// The value of a register in which the ideal does not keep all that is written.
@@ -308,7 +310,7 @@ impl Guest {
     /// KVM's run loop has the CPU: what was pending is asked for again.
     pub(crate) fn exits(&mut self) {
         if self.polled == Polled::Open {
-            self.polled = Polled::Over;
+            self.polled = Polled::Late;
         }
     }
 

@@ -74,12 +74,20 @@ impl Judge {
             self.findings.allows(Window::UnknownAfterReset, true, false);
             return;
         }
-        let polled = std::mem::replace(&mut self.guests[guest].polled, Polled::Over);
+        let polled = std::mem::replace(&mut self.guests[guest].polled, Polled::Come);
         if polled != Polled::Not && self.findings.allows(Window::Polled, polled == Polled::Open, true) {
             return;
         }
         let victim = Party::Guest(self.guests[guest].context);
-        self.unfounded(victim, (polled == Polled::Over).then_some(Window::Polled), at);
+        let window = (polled != Polled::Not).then_some(Window::Polled);
+        if polled == Polled::Late {
+            // What was its own comes too late: it is nobody else's, whatever another has pending.
+            let broken =
+                Broken { victim, actual: 1, window, ..Broken::new(Invariant::I5, Kind::SpuriousInterrupt) };
+            self.violated(broken, at);
+            return;
+        }
+        self.unfounded(victim, window, at);
     }
 
     /// The host's perf is entered by the PMU's interrupt: for its own counters, or for those of the vCPU that is loaded.

@@ -1,8 +1,9 @@
 //! An interrupt is on its way for as long as the level of its own flag takes.
 
-use crate::board::{Board, CYCLE, DELAY, GUEST, LEFT, of};
+use crate::board::{Board, CYCLE, DELAY, GUEST, GUEST_PMU_IRQ, LEFT, OTHER, TRAPPED, of};
 use judge::finding::{Invariant, Kind};
 use judge::window::Window;
+use pmu::field::pmcr;
 use pmu::register::Kind as Of;
 
 const OTHER_FLAG: u64 = 1 << 1;
@@ -51,4 +52,27 @@ fn a_flag_that_is_enabled_interrupts_from_then_on() {
     assert!(board.found().is_empty());
     board.works(GUEST, 1, 1);
     assert_eq!(board.found().len(), 1);
+}
+
+#[test]
+fn an_interrupt_that_comes_too_late_is_its_own_whatever_another_has_pending() {
+    let mut board = Board::new(None);
+    board.overflows();
+    board.puts(GUEST);
+    board.loads(OTHER, TRAPPED);
+    for (register, value) in [
+        (Of::Pmcr, pmcr::LC | pmcr::E),
+        (Of::Pmcntenclr, u64::from(u32::MAX)),
+        (Of::Pmovsclr, u64::from(u32::MAX)),
+        (Of::Pmintenclr, u64::from(u32::MAX)),
+        (Of::Pmintenset, OTHER_FLAG),
+        (Of::Pmovsset, OTHER_FLAG),
+        (Of::Pmovsclr, OTHER_FLAG),
+    ] {
+        board.other_writes(of(register), value);
+        board.0.emulated(0, 0).expect("it exists");
+    }
+    board.exits();
+    board.mark(GUEST_PMU_IRQ);
+    assert_eq!(board.found(), [(Invariant::I5, Kind::SpuriousInterrupt, Some(Window::Polled))]);
 }
