@@ -70,7 +70,8 @@ _ALL = (
     Invariant(
         "I10",
         "the contract of the host's perf holds: pinned events, groups, time_enabled, time_running, one event a counter",
-        "what perf says of its events, with each other and with the counters that they are on",
+        "what perf says of its events, with each other and with the counters that they are on; its times with each "
+        "other, and of an event that is on, or off, from one read to the next how they grow",
     ),
     Invariant(
         "I11",
