@@ -1,7 +1,10 @@
 //! Guests and the host are interrupted when their overflow condition is true, and only then: I5.
 
+use pmu::register::{Kind as Of, Register};
+
 use crate::finding::{Invariant, Kind, Party};
 use crate::guest::Polled;
+use crate::traffic::bits;
 use crate::window::Window;
 use crate::{At, Broken, Judge, note};
 
@@ -80,14 +83,22 @@ impl Judge {
         }
         let victim = Party::Guest(self.guests[guest].context);
         let window = (polled != Polled::Not).then_some(Window::Polled);
-        if polled == Polled::Late {
-            // What was its own comes too late: it is nobody else's, whatever another has pending.
+        // What was its own and comes too late, or is of a counter of its own that should not have overflowed, is nobody
+        // else's, whatever another has pending.
+        if polled == Polled::Late || self.has_flag_on_cpu(victim, at) {
             let broken =
                 Broken { victim, actual: 1, window, ..Broken::new(Invariant::I5, Kind::SpuriousInterrupt) };
             self.violated(broken, at);
             return;
         }
         self.unfounded(victim, window, at);
+    }
+
+    /// Is there a flag on the CPU that interrupts, of a counter of this party's?
+    fn has_flag_on_cpu(&self, party: Party, at: &At<'_>) -> bool {
+        let read = |of| at.cpu.read(Register::of(of), 2);
+        let flags = read(Of::Pmovsset) & read(Of::Pmintenset);
+        bits(flags).any(|n| self.hosts[at.id].owners[n] == party)
     }
 
     /// The host's perf is entered by the PMU's interrupt: for its own counters, or for those of the vCPU that is loaded.

@@ -76,3 +76,21 @@ fn an_interrupt_that_comes_too_late_is_its_own_whatever_another_has_pending() {
     board.mark(GUEST_PMU_IRQ);
     assert_eq!(board.found(), [(Invariant::I5, Kind::SpuriousInterrupt, Some(Window::Polled))]);
 }
+
+#[test]
+fn an_interrupt_by_a_counter_of_its_own_that_should_not_have_overflowed_is_its_own_too() {
+    let mut board = Board::new(None);
+    board.overflows();
+    board.puts(GUEST);
+    board.loads(OTHER, TRAPPED);
+    for of_all in [Of::Pmcntenclr, Of::Pmovsclr, Of::Pmintenclr] {
+        board.other_writes(of(of_all), u64::from(u32::MAX));
+        board.0.emulated(0, 0).expect("it exists");
+    }
+    board.exits();
+    board.kvm_writes(of(Of::Pmccntr), 0);
+    board.kvm_writes(of(Of::Pmintenset), CYCLE);
+    board.kvm_writes(of(Of::Pmovsset), CYCLE);
+    board.mark(GUEST_PMU_IRQ);
+    assert_eq!(board.found(), [(Invariant::I5, Kind::SpuriousInterrupt, None)]);
+}
