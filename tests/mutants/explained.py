@@ -52,7 +52,6 @@ NOT_FOUND = {
     "told of",
     "N3": "a hole of the judge. perf_event_open refuses a group that would fit, and says so to its user: the "
     "judge is told of events that are open, not of those that are refused",
-    "N16": "breaks no invariant. Counters between a VM's number and the partition's serve nobody: a price",
     "N23": "no defect on top of `partitioned`, whose load makes a vCPU resident if its saved registers interrupt: "
     "one that is FREE has no overflow that does, up to its next load. It takes B40 beside it",
     "N25": "a hole of the simulated core, whose registers are 0 after a reset: what armv8pmu_reset() leaves out is"
