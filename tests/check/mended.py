@@ -10,9 +10,9 @@ import pytest
 
 from services import registers as r
 from services.boot import HostPolicy
-from services.cpu import Eventual
+from services.cpu import Eventual, awaited
 from services.experiment import CpuSpec
-from services.kvm.designs.partitioned import accessors, from_v8, v8, v9
+from services.kvm.designs.partitioned import accessors, from_v8, swap, v8, v9
 from services.kvm.designs.partitioned.accesses import Accesses, by_register, by_type
 from services.kvm.designs.partitioned.context import PmuContext
 from services.kvm.designs.partitioned.from_v8 import FromV8Pmu
@@ -140,6 +140,41 @@ def pmcr_put(patch: Patch) -> None:
         patch.setattr(pmu, "put", _put_that_keeps(put))
 
 
+def denied(patch: Patch) -> None:
+    """Of a denied event NSU and NSK are clear, too."""
+    before = swap.SwapIn.types
+    patch.setattr(swap.SwapIn, "types", lambda self: before(self, swap.enforced))
+    patch.setattr(v9, "without_el2", swap.enforced)
+
+
+def pinned(patch: Patch) -> None:
+    """A pinned event of the host goes to a counter of the host's range, and waits without one."""
+    for design in (v8.V8, v9.V9):
+        _policy(patch, design, lambda _, policy: replace(policy, swaps_pinned=True))
+
+
+def icntr_flag(patch: Patch) -> None:
+    """The host clears whatever flag is not a guest's."""
+    _policy(patch, v8.V8, lambda _, policy: replace(policy, own_flags=r.MASK64))
+
+
+def kick(patch: Patch) -> None:
+    """The PMU's interrupt raises the vCPU's by PMCR_EL0.E as the guest has it."""
+    before = FromV8Pmu.guest_overflow
+
+    async def overflow(self: Any, mask: int) -> None:
+        await before(self, mask)
+
+        async def level() -> bool:
+            return bool(self.pmu.ovs & self.vcpu.peek(r.PMINTENSET_EL1))
+
+        self.level = level
+        await awaited(self.vcpu._flush_pmu())
+        del self.level
+
+    patch.setattr(FromV8Pmu, "guest_overflow", overflow)
+
+
 def _put_that_keeps(put: Callable[[Any], Any]) -> Callable[[Any], Any]:
     async def kept(self: Any) -> None:
         await put(self)
@@ -177,4 +212,8 @@ MENDED: dict[str, Callable[[Patch], None]] = {
     "backed": backed,
     "restore": restore,
     "pmcr-put": pmcr_put,
+    "denied": denied,
+    "pinned": pinned,
+    "icntr-flag": icntr_flag,
+    "kick": kick,
 }

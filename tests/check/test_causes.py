@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from docs import posted, versions
-from tests.check.mended import MENDED, backed, types
+from tests.check.mended import MENDED, types
 
 CAUSES, _ = versions.causes()
 KEPT = posted.read()
@@ -15,10 +15,7 @@ OVS = "I7 guest_read PMOVS{}_EL0 too little: vcpu by kvm"
 ALSO = {
     ("v8", OVS.format("SET")): types,
     ("v8", OVS.format("CLR")): types,
-    ("v9", "I4 guest_entry PMEVCNTR<n>_EL0 too little: vcpu by kvm"): backed,
 }
-# Loaded at its first access, the vCPU has its PMCR_EL0.E set by the host's driver instead (cause `driver`).
-STAYS = ("v9", "I5 spurious_interrupt too much: vcpu by kvm")
 
 
 @pytest.mark.parametrize("cause", MENDED)
@@ -34,7 +31,7 @@ def test_a_violation_is_gone_where_its_cause_is_mended(
             ALSO.get((version, name), lambda _: None)(patch)
             if found[name].replayed(version) is not None:
                 left.append((version, name))
-    assert left == [STAYS] * (STAYS in left)
+    assert left == []
 
 
 def test_what_is_not_mended_is_said() -> None:
