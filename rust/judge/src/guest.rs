@@ -498,9 +498,12 @@ impl Guest {
         self.known.forget(Field::Flags, mask);
     }
 
-    /// What counters have counted by those below that are not known is not known, once these are, or chain no more.
-    fn forget_chained(&mut self) {
-        if self.ideal.read(Register::of(Of::Pmcr), 1) & pmcr::E != 0 {
+    /// What counters have counted by those below that are not known is not known, once these are, or chain no more, as
+    /// the register is given a value.
+    fn forget_chained_by(&mut self, register: Register) {
+        let of = register.kind();
+        let ends = matches!(of, Of::Pmevcntr | Of::Pmxevcntr | Of::Pmevtyper | Of::Pmxevtyper | Of::Pmcr);
+        if ends && self.ideal.read(Register::of(Of::Pmcr), 1) & pmcr::E != 0 {
             let above = self.known.sure(Field::Counters) & !self.certain_counters() & !self.off() & ODD;
             let chained = above & self.ideal.registers().chain_events();
             self.known.forget(Field::Counters, chained);
@@ -596,6 +599,7 @@ impl Guest {
         let mut closes = true;
         if let Some(field) = field.filter(|_| differing & unknown != 0 && self.selected(register)) {
             (adopted, closes) = self.unknown_by(field, bits(differing & unknown));
+            self.forget_chained_by(register); // which what is adopted does not undo
             let before = self.known;
             self.adopt(world, register, expected & !unknown | actual & unknown);
             self.known.adopt(&before, field, bits(unknown & all));
@@ -693,10 +697,7 @@ impl Guest {
             self.known.forget(field, !0);
             return;
         }
-        if matches!(register.kind(), Of::Pmevcntr | Of::Pmxevcntr | Of::Pmevtyper | Of::Pmxevtyper | Of::Pmcr)
-        {
-            self.forget_chained();
-        }
+        self.forget_chained_by(register);
         let counter = self.counter(register).unwrap_or(0);
         let mut effective = value;
         if matches!(register.kind(), Of::Pmevtyper | Of::Pmxevtyper | Of::Pmccfiltr) {
