@@ -25,7 +25,7 @@ pub(crate) struct Effects {
     since: u64,
 }
 
-/// What counts at EL0 and EL1, and the types' events by counter where one is to be written.
+/// What counts at EL0 and EL1, and the event of the counter whose type is to be written.
 #[derive(Clone, Copy)]
 pub(crate) struct Counting {
     at: [u64; 2],
@@ -34,11 +34,6 @@ pub(crate) struct Counting {
 
 fn counting(registers: &Registers) -> [u64; 2] {
     [0, 1].map(|el| registers.counting(el))
-}
-
-/// Does a write of it change what counts for a guest?
-pub(crate) fn has_effect(of: Of) -> bool {
-    matches!(of, Of::Pmcr | Of::Pmcntenset | Of::Pmcntenclr | Of::Pmevtyper | Of::Pmccfiltr | Of::Pmxevtyper)
 }
 
 impl Guest {

@@ -173,11 +173,16 @@ impl Events {
 
     /// Is there a counter on this CPU that an event could have, and no other has?
     fn room_for(&self, id: u64, at: &At<'_>) -> bool {
-        let pairs = pairs(at);
-        let taken =
-            self.cpus[at.id].events.iter().enumerate().filter_map(|(n, &id)| Some((n, self.open.get(&id?)?)));
-        let taken = taken.fold(0, |taken, (n, other)| taken | other.counters(n, pairs));
+        let taken = self.taken(|_| true, at);
         self.fits(id, at.cpu.registers().implemented() & !taken, at)
+    }
+
+    /// The counters of this CPU that such events are on.
+    fn taken(&self, of: impl Fn(&Event) -> bool, at: &At<'_>) -> u64 {
+        let pairs = pairs(at);
+        let on = self.cpus[at.id].events.iter().enumerate();
+        let on = on.filter_map(|(n, &id)| Some((n, self.open.get(&id?)?)));
+        on.filter(|(_, event)| of(event)).fold(0, |taken, (n, event)| taken | event.counters(n, pairs))
     }
 
     /// Are these counters enough for an event and those that it leads?
@@ -189,14 +194,8 @@ impl Events {
     /// Has this CPU a counter above HPMN, which no vCPU has, for each of these pinned events, whichever is tried first?
     /// Flexible ones make room. Of those that had one, and count guests: others may be off while a guest is entered.
     fn left_for(&self, waiting: &[u64], at: &At<'_>) -> bool {
-        let pairs = pairs(at);
-        let on = self.cpus[at.id].events.iter().enumerate();
-        let on = on.filter_map(|(n, &id)| Some((n, self.open.get(&id?)?)));
         let stays = |event: &Event| self.open.get(&event.leader).unwrap_or(event).has(attribute::PINNED);
-        let taken = on
-            .filter(|(_, event)| stays(event))
-            .fold(0, |taken, (n, event)| taken | event.counters(n, pairs));
-        let free = at.cpu.registers().second_range() & !taken;
+        let free = at.cpu.registers().second_range() & !self.taken(stays, at);
         free != 0
             && waiting.iter().all(|&id| {
                 let event = &self.open[&id];
@@ -469,19 +468,18 @@ impl Judge {
             }
         }
         let of_cpu = |event: &Event| event.has(attribute::PINNED) && !event.has(attribute::OF_TASK);
-        let mut waiting_leaders = Vec::new();
         for (&id, event) in
             open.iter_mut().filter(|(_, event)| wanted(event) && of_cpu(event) && event.home == of.cpu)
         {
             looked = true;
             if event.on.is_none() {
                 let lent_before = std::mem::replace(&mut event.waits, lent);
-                waiting.push((its(event), (lent || lent_before).then_some(Window::CountersLent)));
-                waiting_leaders.push(id);
+                waiting.push((id, its(event), (lent || lent_before).then_some(Window::CountersLent)));
             }
         }
-        let within = lent && !self.events(of).left_for(&waiting_leaders, at);
-        for (its, window) in waiting {
+        let ids: Vec<u64> = waiting.iter().map(|&(id, ..)| id).collect();
+        let within = lent && !ids.is_empty() && !self.events(of).left_for(&ids, at);
+        for (_, its, window) in waiting {
             if !window.is_some_and(|window| self.findings.allows(window, within, false)) {
                 broken = Some((Kind::EventPinned, its, window));
             }

@@ -85,13 +85,9 @@ impl Judge {
         let window = (polled != Polled::Not).then_some(Window::Polled);
         // What was its own and comes too late, or is of a counter of its own that should not have overflowed, is nobody
         // else's, whatever another has pending.
-        if polled == Polled::Late || self.has_flag_on_cpu(victim, at) {
-            let broken =
-                Broken { victim, actual: 1, window, ..Broken::new(Invariant::I5, Kind::SpuriousInterrupt) };
-            self.violated(broken, at);
-            return;
-        }
-        self.unfounded(victim, window, at);
+        let own = polled == Polled::Late || self.has_flag_on_cpu(victim, at);
+        let other = if own { None } else { self.whose_interrupt(victim, at) };
+        self.unfounded(victim, other, window, at);
     }
 
     /// Is there a flag on the CPU that interrupts, of a counter of this party's?
@@ -122,18 +118,23 @@ impl Judge {
             }
             window = Some(Window::TrappedWrite);
         }
-        self.unfounded(Party::Host, window, at);
+        let other = self.whose_interrupt(Party::Host, at);
+        self.unfounded(Party::Host, other, window, at);
     }
 
-    /// `victim` is interrupted, and has no interrupt condition that is true. It is of another vCPU if that one's is, and
-    /// its registers have been on this pCPU last: elsewhere nobody here could have found its flag.
-    fn unfounded(&mut self, victim: Party, window: Option<Window>, at: &At<'_>) {
-        let of_host = victim != Party::Host && self.hosts[at.id].ideal.registers().interrupt();
-        let of_guest = || {
-            let here = self.guests.iter().filter(|guest| guest.last_on == Some(at.id) && guest.interrupt());
-            here.map(|guest| Party::Guest(guest.context)).find(|&other| other != victim)
-        };
-        let (kind, other) = match if of_host { Some(Party::Host) } else { of_guest() } {
+    /// Whose interrupt one is that is not the victim's: of the host if its condition is true, of another vCPU if that
+    /// one's is, and its registers have been on this pCPU last: elsewhere nobody here could have found its flag.
+    fn whose_interrupt(&self, victim: Party, at: &At<'_>) -> Option<Party> {
+        if victim != Party::Host && self.hosts[at.id].ideal.registers().interrupt() {
+            return Some(Party::Host);
+        }
+        let here = self.guests.iter().filter(|guest| guest.last_on == Some(at.id) && guest.interrupt());
+        here.map(|guest| Party::Guest(guest.context)).find(|&other| other != victim)
+    }
+
+    /// `victim` is interrupted, by another's condition or none.
+    fn unfounded(&mut self, victim: Party, other: Option<Party>, window: Option<Window>, at: &At<'_>) {
+        let (kind, other) = match other {
             Some(other) => (Kind::MisattributedInterrupt, other),
             None => (Kind::SpuriousInterrupt, Party::Kvm),
         };

@@ -7,7 +7,7 @@ use pmu::observer::By;
 use pmu::register::{Kind as Of, Register};
 use pmu::registers::CHAIN;
 
-use crate::effects::has_effect;
+use crate::counted::changes_counting;
 use crate::finding::{Invariant, Kind, Party};
 use crate::guest::{Compared, Trapped};
 use crate::host::Host;
@@ -211,7 +211,7 @@ impl Judge {
             return;
         }
         if let Some(value) = written {
-            let before = has_effect(register.kind()).then(|| self.guests[guest].counting(register));
+            let before = changes_counting(register.kind()).then(|| self.guests[guest].counting(register));
             self.guests[guest].write(at.world, register, el, value);
             if let Some(before) = before {
                 self.takes_effect(guest, register, before, at);
