@@ -46,8 +46,8 @@ demo: $(EXTENSION) ## the published gzip experiment: emulated and partitioned vP
 
 test: test-rust test-python ## all tests, Python and Rust
 
-test-python: $(EXTENSION) ## the Python tests
-	$(BIN)/python -m pytest
+test-python: $(EXTENSION) ## the Python tests, on all cores
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-rust: $(PACKAGES) ## the Rust tests
 	$(CARGO) test --workspace --quiet
