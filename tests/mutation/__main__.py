@@ -66,7 +66,9 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     parser.add_argument("--only", default="", metavar="PATTERN", help="of `kind: name`, * is anything")
-    parser.add_argument("--seeds", type=int, default=20, metavar="N")
+    parser.add_argument(
+        "--seeds", type=int, default=20, metavar="N", help="each searches anew; what none kills survives"
+    )
     parser.add_argument("--rounds", type=int, default=8, metavar="N", help="through all decks, before it survives")
     parser.add_argument("--world", default="", help="look there alone, of what has survived up to now")
     parser.add_argument("--jobs", type=int, default=1, metavar="N")
@@ -79,11 +81,26 @@ def _arguments() -> argparse.Namespace:
 
 
 def _seeds(arguments: argparse.Namespace, result: Result | None) -> list[int]:
-    """Those left. What kills one that survives the first is looked for in no other, but with more rounds."""
-    if result is not None and result.kills and result.survives:
-        explained = record.reason(result.name, record.reasons()) is not None
-        return [1] if result.rounds < arguments.rounds and not explained else []
-    return [seed for seed in range(1, arguments.seeds + 1) if result is None or seed not in result.kills]
+    """Those left. One that survives the first is looked for with all others, but if it breaks nothing; one that
+    survives all, again with more rounds."""
+    seeds = range(1, arguments.seeds + 1)
+    if result is None or not result.kills:
+        return [*seeds]
+    if result.survives and _equivalent(result.name):
+        return []
+    left = [seed for seed in seeds if seed not in result.kills]
+    again = not left and result.survives and result.rounds < arguments.rounds and not _explained(result.name)
+    return [*seeds] if again else left
+
+
+def _explained(name: str) -> bool:
+    return record.reason(name, record.reasons()) is not None
+
+
+def _equivalent(name: str) -> bool:
+    """Is it said that it breaks nothing?"""
+    told = record.reason(name, record.reasons())
+    return told is not None and not told.hole
 
 
 def _each(work: Sequence[tuple[One, Result, argparse.Namespace, float]], jobs: int) -> Iterator[Result]:
@@ -103,9 +120,10 @@ def _do(of: tuple[One, Result, argparse.Namespace, float]) -> Result | None:
         places = [place for place in PLACES if arguments.world in ("", place[1])]
         for seed in _seeds(arguments, result):
             result.kills[seed] = hunt.kill(seed, arguments.rounds, result.survives, places)
-            if result.survives:
-                result.rounds = result.rounds if arguments.world else arguments.rounds
+            if result.survives and _equivalent(one.name):
                 break
+    if result.survives and not arguments.world:
+        result.rounds = arguments.rounds
     return result
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections import Counter
 
 import pytest
 import trio
 
 from tests.mutation import record
+from tests.mutation.__main__ import _seeds
 from tests.mutation.applied import applied
 from tests.mutation.hunt import FAULT, Hunt, replayed
+from tests.mutation.record import Result
 from tests.mutation.source import FUNCTIONS, mutants
 from tests.mutation.transplants import transplants
 from tests.repeatability import traffic
@@ -68,6 +71,13 @@ def test_a_loop_without_an_end_is_a_fault() -> None:
         kill = Hunt("partitioned").kill(1, 4, shorten=False)
     assert kill is not None
     assert kill.by == (FAULT,)
+
+
+def test_what_survives_a_seed_is_looked_for_with_the_others_but_if_it_breaks_nothing() -> None:
+    searched = Namespace(seeds=3, rounds=8)
+    equivalent = next(name for name in _names() for one in record.reasons() if one.covers(name) and not one.hole)
+    assert _seeds(searched, Result("none of these", "mask", {1: None}, 8)) == [2, 3]
+    assert _seeds(searched, Result(equivalent, "mask", {1: None}, 8)) == []
 
 
 def test_each_reason_is_one_of_a_mutant() -> None:
