@@ -52,8 +52,7 @@ class Coverage:
 
     def used(self, play: Play) -> None:
         """At the end of a path: the windows that were, all the way from the boot."""
-        for name, window in play.simulation.judging.found()["windows"].items():
-            self.windows[name] += window.uses
+        self.windows.update(play.simulation.judging.windows())
 
     def unseen(self) -> float:
         """The chance that the next action comes to something new, by Good and Turing: what was seen once, of all."""
