@@ -141,7 +141,7 @@ class Play:
             if not self._may_be(move.spec, opened):
                 return False
             opened = _after(move.spec, opened)
-        if self.script.of_vcpus.lacks_vcpu(moves[-1].spec):
+        if self.script.of_vcpus.ruled_out(moves[-1].spec):
             return False
         try:
             given = await self.script.carry_out([move.spec for move in moves])
