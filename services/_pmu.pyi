@@ -405,6 +405,8 @@ class Machine:
         """How many of them `judgement` tells, each standing for all of its kind."""
     def premises(self) -> list[int]:
         """How often the premise of each invariant was met, I1's first; empty if nothing is judged."""
+    def windows(self) -> list[tuple[str, int]]:
+        """How often each window was used, by name; likewise. Raises RuntimeError if the judge has failed."""
     def judgement(self) -> bytes | None:
         """What has been found, as JSON (`services.judge`); None if nothing is judged. Raises RuntimeError if the judge
         has failed: the run goes on, and nothing is found in it."""

@@ -153,8 +153,10 @@ def _value(kind: Any, namespace: dict[str, Any]) -> tuple[str, str]:
         return _each(out), _each(back)
     if origin is dict and arguments[0] in _PLAIN:  # a list of (key, value) in order: JSON's keys are strings
         out, back = _value(arguments[1], namespace)
-        saved = "[*$.items()]" if out == "$" else f"[(key, {out.replace('$', 'item')}) for key, item in $.items()]"
-        return saved, "dict($)" if back == "$" else f"{{key: {back.replace('$', 'item')} for key, item in $}}"
+        saved = (
+            "[*$.items()]" if out == "$" else _if_any(f"[(key, {out.replace('$', 'item')}) for key, item in $.items()]")
+        )
+        return saved, "dict($)" if back == "$" else _if_any(f"{{key: {back.replace('$', 'item')} for key, item in $}}")
     namespace["deepcopy"] = copy.deepcopy
     return "deepcopy($)", "deepcopy($)"
 
@@ -164,7 +166,12 @@ def _unless_none(code: str) -> str:
 
 
 def _each(code: str) -> str:
-    return "[*$]" if code == "$" else f"[{code.replace('$', 'item')} for item in $]"
+    return "[*$]" if code == "$" else _if_any(f"[{code.replace('$', 'item')} for item in $]")
+
+
+def _if_any(comprehension: str, of: str = "$") -> str:
+    """Most lists and dicts are empty, and a comprehension is a call."""
+    return f"({comprehension} if {of} else {comprehension[0]}{comprehension[-1]})"
 
 
 def _named(kind: type, namespace: dict[str, Any]) -> str:
@@ -179,11 +186,14 @@ def _link(kind: Any, attribute: str, value: str, objects: str) -> tuple[str, str
     if origin is list:
         one_id, found = _optional(arguments[0], "one.id", "one"), _optional(arguments[0], "known[one]", "one")
         # `for known in [...]` looks the objects up once.
-        return f"[{one_id} for one in {attribute}]", f"[{found} for known in [{objects}] for one in {value}]"
+        return (
+            _if_any(f"[{one_id} for one in {attribute}]", attribute),
+            _if_any(f"[{found} for known in [{objects}] for one in {value}]", value),
+        )
     if origin is dict:
         return (
-            f"[(key, one.id) for key, one in {attribute}.items()]",
-            f"{{key: known[one] for known in [{objects}] for key, one in {value}}}",
+            _if_any(f"[(key, one.id) for key, one in {attribute}.items()]", attribute),
+            _if_any(f"{{key: known[one] for known in [{objects}] for key, one in {value}}}", value),
         )
     return _optional(kind, f"{attribute}.id", attribute), _optional(kind, f"{objects}[{value}]", value)
 

@@ -8,15 +8,28 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from itertools import repeat
 from typing import Any, TypeVar
 
 import orjson
 
 T = TypeVar("T")
 
-_Reader = Callable[[Any, str], Any]  # of a JSON value, and of its place, for the error
+_Reader = Callable[[Any], Any]  # of a JSON value; raises _Misfit
+
+
+class _Misfit(Exception):
+    """A value that does not fit. Its place is put together on the way out: of values that fit, nobody asks for it."""
+
+    def __init__(self, why: str, place: str = "") -> None:
+        super().__init__(why)
+        self.why = why
+        self.place = place
+
+    def within(self, outer: str) -> _Misfit:
+        return _Misfit(self.why, outer + self.place)
 
 
 def dumps(value: Any) -> bytes:
@@ -31,7 +44,10 @@ def loads(kind: type[T], text: bytes, name: str = "") -> T:
 
 def read(kind: type[T], value: Any, name: str = "") -> T:
     """A JSON value as `kind`; see `loads`."""
-    found: T = _reader(kind)(value, name or kind.__name__)
+    try:
+        found: T = _reader(kind)(value)
+    except _Misfit as misfit:
+        raise ValueError(f"{name or kind.__name__}{misfit.place}: {misfit.why}") from None
     return found
 
 
@@ -54,29 +70,50 @@ _reader: Callable[[Any], _Reader] = cache(_made)
 
 
 def _optional(of: _Reader) -> _Reader:
-    return lambda value, where: None if value is None else of(value, where)
+    return lambda value: None if value is None else of(value)
 
 
 def _sequence(of: _Reader) -> _Reader:
-    def read_sequence(value: Any, where: str) -> Any:
-        elements = _list(value, where)
-        return tuple(of(one, f"{where}[{index}]") for index, one in enumerate(elements))
-
-    return read_sequence
+    return lambda value: _elements(_list(value), repeat(of))
 
 
 def _fixed(of: list[_Reader]) -> _Reader:
-    def read_fixed(value: Any, where: str) -> Any:
-        elements = _list(value, where)
+    def read_fixed(value: Any) -> Any:
+        elements = _list(value)
         if len(elements) != len(of):
-            raise ValueError(f"{where}: {len(of)} elements are wanted, not {len(elements)}")
-        return tuple(one(element, f"{where}[{i}]") for i, (one, element) in enumerate(zip(of, elements, strict=True)))
+            raise _Misfit(f"{len(of)} elements are wanted, not {len(elements)}")
+        return _elements(elements, of)
 
     return read_fixed
 
 
+def _elements(elements: list[Any], readers: Iterable[_Reader]) -> tuple[Any, ...]:
+    found: list[Any] = []
+    try:
+        for one, reader in zip(elements, readers, strict=False):
+            found.append(reader(one))
+    except _Misfit as misfit:
+        raise misfit.within(f"[{len(found)}]") from None
+    return tuple(found)
+
+
 def _mapping(of: _Reader) -> _Reader:
-    return lambda value, where: {key: of(one, f"{where}.{key}") for key, one in _object(value, where).items()}
+    def read_mapping(value: Any) -> Any:
+        given = _object(value)
+        return _entries(given, dict.fromkeys(given, of))
+
+    return read_mapping
+
+
+def _entries(given: dict[str, Any], readers: Mapping[str, _Reader]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    name = ""
+    try:
+        for name, one in given.items():
+            found[name] = readers[name](one)
+    except _Misfit as misfit:
+        raise misfit.within(f".{name}") from None
+    return found
 
 
 def _dataclass(kind: type[Any]) -> _Reader:
@@ -89,35 +126,39 @@ def _dataclass(kind: type[Any]) -> _Reader:
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
 
-    def read_dataclass(value: Any, where: str) -> Any:
-        given = _object(value, where)
+    def check(given: dict[str, Any]) -> None:
         unknown = sorted(given.keys() - readers.keys())
         if unknown:
-            raise ValueError(f"{where}: unknown field {unknown[0]!r}")
+            raise _Misfit(f"unknown field {unknown[0]!r}")
         for name in needed:
             if name not in given:
-                raise ValueError(f"{where}: field {name!r} is missing")
-        return kind(**{name: readers[name](one, f"{where}.{name}") for name, one in given.items()})
+                raise _Misfit(f"field {name!r} is missing")
+
+    def read_dataclass(value: Any) -> Any:
+        given = _object(value)
+        if given.keys() != readers.keys():
+            check(given)
+        return kind(**_entries(given, readers))
 
     return read_dataclass
 
 
 def _plain(kind: type) -> _Reader:
-    def read_plain(value: Any, where: str) -> Any:
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise ValueError(f"{where}: {kind.__name__} is wanted, not {value!r}")
+    def read_plain(value: Any) -> Any:
+        if type(value) is not kind:
+            raise _Misfit(f"{kind.__name__} is wanted, not {value!r}")
         return value
 
     return read_plain
 
 
-def _list(value: Any, where: str) -> list[Any]:
+def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise ValueError(f"{where}: a list is wanted, not {value!r}")
+        raise _Misfit(f"a list is wanted, not {value!r}")
     return value
 
 
-def _object(value: Any, where: str) -> dict[str, Any]:
+def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{where}: an object is wanted, not {value!r}")
+        raise _Misfit(f"an object is wanted, not {value!r}")
     return value

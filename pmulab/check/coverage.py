@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import add
 from typing import Any
 
 from pmulab.check.play import Moves, Play
@@ -33,25 +34,25 @@ class Coverage:
         if not play.given:
             return True  # nobody gets anywhere any more
         move, given = moves[-1], play.given
-        loaded = tuple(thread.id if (thread := pcpu.rq.current) is not None else -1 for pcpu in play.script.pcpus)
-        flags = tuple(sorted(name for name, value in given[-1].items() if value and name not in _NUMBERS))
-        amid = tuple(
+        spec = move.spec
+        loaded = [thread.id if (thread := pcpu.rq.current) is not None else -1 for pcpu in play.script.pcpus]
+        flags = sorted([name for name, value in given[-1].items() if value and name not in _NUMBERS])
+        amid = [
             (one.spec.action, one.spec.at) for one, outcome in zip(moves, given, strict=True) if outcome.get("reached")
-        )
-        point = (move.spec.action, move.spec.party, move.spec.register, flags, loaded, amid)
-        self.points[point] += 1
+        ]
+        point = (spec.action, spec.party, spec.register, tuple(flags), tuple(loaded), tuple(amid))
+        seen = self.points[point] = self.points.get(point, 0) + 1
         if len(self.goals) < len(Goal):
             self.goals |= _reached(play)
-        return self.points[point] == 1
+        return seen == 1
 
     def meet(self, play: Play) -> None:
         """Take down which premises were met since that was asked last."""
-        self.met = [before + met for before, met in zip(self.met, play.met(), strict=True)]
+        self.met = [*map(add, self.met, play.met())]
 
     def used(self, play: Play) -> None:
         """At the end of a path: the windows that were, all the way from the boot."""
-        for name, window in play.simulation.judging.found()["windows"].items():
-            self.windows[name] += window.uses
+        self.windows.update(play.simulation.judging.windows())
 
     def unseen(self) -> float:
         """The chance that the next action comes to something new, by Good and Turing: what was seen once, of all."""

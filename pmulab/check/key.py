@@ -187,12 +187,15 @@ def _not_none(kind: Any) -> Any:
 
 
 _kept: dict[int, tuple[object, bytes]] = {}
+_MOST = 1 << 14  # values: each session that is opened has new ones
 
 
 def stable(value: object) -> bytes:
     """A frozen dataclass, told apart in every process alike."""
     known = _kept.get(id(value))
     if known is None or known[0] is not value:
+        if len(_kept) == _MOST:
+            _kept.clear()
         known = _kept[id(value)] = value, blake2b(repr(value).encode(), digest_size=8).digest()
     return known[1]
 

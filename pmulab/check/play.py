@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import sub
 from pathlib import Path as FilePath
 
 from pmulab.check.accesses import Step
@@ -140,7 +141,7 @@ class Play:
             if not self._may_be(move.spec, opened):
                 return False
             opened = _after(move.spec, opened)
-        if self.script.of_vcpus.lacks_vcpu(moves[-1].spec):
+        if self.script.of_vcpus.ruled_out(moves[-1].spec):
             return False
         try:
             given = await self.script.carry_out([move.spec for move in moves])
@@ -187,7 +188,7 @@ class Play:
     def met(self) -> list[int]:
         """How often the premise of each invariant was met since this was asked last."""
         before, self._premises = self._premises, self.simulation.board.machine.premises()
-        return [after - met for after, met in zip(self._premises, before, strict=True)]
+        return [*map(sub, self._premises, before)]
 
     def pass_over(self) -> None:
         """What has been found and met up to now is not asked for any more."""

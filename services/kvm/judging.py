@@ -61,6 +61,13 @@ class Judging:
             "stopped": stopped,
         }
 
+    def windows(self) -> dict[str, int]:
+        """How often each was used, up to now. Raises JudgeFault."""
+        try:
+            return dict(self._machine.windows())
+        except RuntimeError as exc:
+            raise JudgeFault(f"the judge has failed: {exc}") from None
+
     def restored(self) -> None:
         """The machine has another state."""
         self._seen, self._last = 0, None

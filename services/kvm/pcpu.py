@@ -736,7 +736,9 @@ class PCpu(PCpuState):
 
     def restore(self, saved: state.Saved, objects: state.Objects) -> None:
         """Take up what `save` gave; the machine, with its deadline, has been restored."""
+        before = self.reserved_host_counters
         state.restore(self, saved, objects)
-        self._find_policy()
+        if self.reserved_host_counters != before:
+            self._find_policy()
         self.find_hotplug()
         self.reads_due = 0  # whatever a handler that failed has left unanswered

@@ -18,6 +18,7 @@ KILLED = ("task", "session", "reason")  # of a task
 LOSSES = ("lost", "lost_count", "missed", "throttles", "throttled")  # 0 if they are not there
 # Counts and times are a u64 each, as perf has them: a count may be any, where somebody else has written the counter.
 NUMBERS = range(2**64)
+STATES = range(min(State), max(State) + 1)
 OWNER = re.compile(r"range:\d{1,2}/\d{1,2}|thread:\d{1,6}|event:.*", re.DOTALL)  # of counters: `CpuContext.starved`
 _GROWN = 5  # numbers of an event at an interval: count, truth, enabled, running, and whether it is in ERROR
 DEEPEST = 16  # levels of objects and lists within each other
@@ -54,7 +55,7 @@ def of_perf_call(answer: bytes) -> dict[str, Any]:
         _field(event, "name", str, where)
         for name in ("count", "enabled", "running"):
             _field(event, name, int, where)
-        _field(event, "state", int, where, range(min(State), max(State) + 1))
+        _field(event, "state", int, where, STATES)
     return {name: told[name] for name in ("error", "events") if name in told}
 
 
@@ -68,9 +69,9 @@ def _object(answer: bytes) -> dict[str, Any]:
     level: list[Any] = [report]
     for _ in range(DEEPEST):
         level = [inner for value in level for inner in _within(value)]
-    if level:
-        raise ValueError(f"report: it is nested more than {DEEPEST} levels deep")
-    return report
+        if not level:
+            return report
+    raise ValueError(f"report: it is nested more than {DEEPEST} levels deep")
 
 
 def _within(value: Any) -> Iterable[Any]:
@@ -88,7 +89,7 @@ def _sessions(report: dict[str, Any]) -> None:
             _field(event, "name", str, of_event)
             for name in (*EVENT, *(name for name in (*LOSSES, "sampled") if name in event)):
                 _field(event, name, int, of_event)
-            _field(event, "state", int, of_event, range(min(State), max(State) + 1))
+            _field(event, "state", int, of_event, STATES)
             _text(event, "unsupported", of_event)
             for owner in _optional(event, "starved", of_event):
                 if not isinstance(owner, str) or not OWNER.fullmatch(owner):

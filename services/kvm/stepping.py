@@ -78,10 +78,15 @@ class VcpuSteps:
             raise ImpossibleStep(f"{vcpu.name} has yet to be created")
         return vcpu
 
-    def lacks_vcpu(self, step: StepSpec) -> bool:
-        """Is it what a vCPU does that runs, and its does not? Then it is impossible."""
-        if step.action not in RUNNING or step.party.startswith("host/"):
+    def ruled_out(self, step: StepSpec) -> bool:
+        """Is it impossible by who runs where? Most that a search draws is, and nobody is told why."""
+        if step.action == "migrate":
+            vcpu = self.vcpus[step.target]
+            return vcpu.cpu == step.pcpu or vcpu.pcpu.rq.current is vcpu
+        if step.action not in RUNNING:
             return False
+        if step.party.startswith("host/"):
+            return self.pcpus[step.target].rq.current is not None
         vcpu = self.vcpus[step.target]
         return vcpu.pcpu.rq.current is not vcpu
 

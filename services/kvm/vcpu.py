@@ -981,8 +981,10 @@ class VCpu(VCpuState):
     def restore(self, saved: state.Saved) -> None:
         """Take up what `save` gave."""
         self.windows, self.irqs, self.preemptible, self.running, self.syncing = 0, ON, True, True, None
+        before = self.cpu
         state.restore(self, saved)
-        self.set_task_cpu(self.cpu)
+        if self.cpu != before:
+            self.set_task_cpu(self.cpu)
         self.vgic.derive()
         self.pmu.derive()
         self.vpmu.derive()

@@ -70,8 +70,8 @@ async def _refresh(cc: CpuContext, cpu: Cpu, group: Sequence[PerfEvent]) -> list
     The Arm PMU has no transaction for it (pmu->start_txn): the counters are read in turn.
     """
     leader, ctx = group[0], group[0].ctx
-    clocks: list[int | None] = [None] * len(group)
-    counters: list[int | None] = [None] * len(group)
+    nothing: list[int | None] = [None] * len(group)
+    counters, clocks = [*nothing], [*nothing]
     if ctx is not None:
         here = is_here(cc, ctx)
         if here:
@@ -87,7 +87,7 @@ async def _refresh(cc: CpuContext, cpu: Cpu, group: Sequence[PerfEvent]) -> list
                     counters[index] = read_of(cpu.burst, event)
             if hw.scope and (active or event.truth_open):
                 clocks[index] = cpu.burst.truth(hw.config, hw.scope)
-    if all(slot is None for slot in (*counters, *clocks)):
+    if counters == clocks == nothing:
         await collect(cc, cpu)
         _note(cc, cpu, group)
         return [0] * len(group)

@@ -313,8 +313,8 @@ class Session:
                 "state": OFF,
             }
         family = (event, *event.children)
-        read_group = any(one.attr.sample_read for one in (event.leader, *event.leader.siblings))
-        carried = {"sampled": event.child_sampled + sum(one.sampled for one in family)} if read_group else {}
+        read_group = any([one.attr.sample_read for one in (event.leader, *event.leader.siblings)])
+        carried = {"sampled": event.child_sampled + sum([one.sampled for one in family])} if read_group else {}
         unread = self.spec.verb == "stat" and event.leader.state == ERROR  # end of file, for all of the group
         return {
             "name": event.attr.name,
@@ -324,9 +324,9 @@ class Session:
             "held": reading.held,
             "enabled": reading.enabled,
             "running": reading.running,
-            "samples": event.child_samples + sum(one.samples for one in family),
+            "samples": event.child_samples + sum([one.samples for one in family]),
             "state": ERROR if unread else event.state,
-            "starved": None if any(one.bits for one in family) else self.perf.starved.get(event.id),
+            "starved": None if any([one.bits for one in family]) else self.perf.starved.get(event.id),
             **carried,
             **self._losses(family, reading),
         }
@@ -351,8 +351,8 @@ class Session:
         losses = {
             "lost": event.lost,
             "lost_count": event.lost_count,
-            "missed": event.child_missed + sum(one.overflows_missed for one in family),
-            "throttles": event.child_throttles + sum(one.throttles for one in family),
+            "missed": event.child_missed + sum([one.overflows_missed for one in family]),
+            "throttles": event.child_throttles + sum([one.throttles for one in family]),
             "throttled": reading.withheld,
         }
         return {name: size for name, size in losses.items() if size}

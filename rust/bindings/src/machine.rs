@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use judge::finding::Findings;
 use judge::key::{self, Copies, Kept, PerfEvent};
 use judge::{Judge, VcpuSetup};
 use pmu::cpu::Whose;
@@ -76,6 +77,15 @@ impl Machine {
         value.ok_or_else(|| {
             PyValueError::new_err(format!("CPU {cpu}: an access to {register:#x} took an exception"))
         })
+    }
+
+    /// What the judge has found, if anybody judges and it has not failed.
+    fn findings(&self) -> PyResult<Option<&Findings>> {
+        let Some(judge) = self.inner.observer().1.as_ref() else { return Ok(None) };
+        match judge.fault() {
+            Some(fault) => Err(PyRuntimeError::new_err(fault.to_owned())),
+            None => Ok(Some(judge.findings())),
+        }
     }
 }
 
@@ -399,12 +409,14 @@ impl Machine {
         self.inner.observer().1.as_ref().map_or(Vec::new(), |judge| judge.findings().premises().to_vec())
     }
 
+    fn windows(&self) -> PyResult<Vec<(&'static str, u64)>> {
+        let findings = self.findings()?;
+        Ok(findings.map_or(Vec::new(), |found| found.windows().map(|(name, uses, _)| (name, uses)).collect()))
+    }
+
     fn judgement<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let Some(judge) = self.inner.observer().1.as_ref() else { return Ok(None) };
-        if let Some(fault) = judge.fault() {
-            return Err(PyRuntimeError::new_err(fault.to_owned()));
-        }
-        Ok(Some(PyBytes::new(py, crate::judgement::json(judge.findings()).to_string().as_bytes())))
+        let findings = self.findings()?;
+        Ok(findings.map(|found| PyBytes::new(py, crate::judgement::json(found).to_string().as_bytes())))
     }
 
     fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
