@@ -387,6 +387,39 @@ fn a_pinned_event_is_on_or_waits_for_a_vcpu_s_counters() {
     assert_eq!(board.found(), [(Invariant::I10, Kind::EventPinned, Party::Kvm)]);
 }
 
+/// What is found behind a put where two flexible events were on before, and `meanwhile` has happened since one of them
+/// had its counter taken.
+fn behind_a_put(meanwhile: impl Fn(&mut Board)) -> Vec<(Invariant, Kind, Party)> {
+    let mut board = Board::new();
+    for (id, n) in [(1, 1), (2, 5)] {
+        board.opens(id, 0);
+        board.note(note::EVENT_ON, id << 8 | n);
+    }
+    board.loads(DIVIDED);
+    board.note(note::EVENT_OFF, 1 << 8 | 1);
+    board.works(GUEST, 1, 1);
+    assert_eq!(board.found(), [], "it waits for what the vCPU has");
+    meanwhile(&mut board);
+    board.puts();
+    assert_eq!(board.found(), [], "the kernel is not through yet");
+    board.works(HOST, 0, 1);
+    board.found()
+}
+
+#[test]
+fn a_flexible_event_does_not_wait_for_a_vcpu_that_is_put() {
+    let waits_in_vain = [(Invariant::I10, Kind::EventFlexible, Party::Kvm)];
+    assert_eq!(behind_a_put(|_| {}), waits_in_vain);
+    assert_eq!(behind_a_put(|board| board.note(note::EVENT_CLOSED, 2)), waits_in_vain);
+    assert_eq!(behind_a_put(|board| board.note(note::EVENT_ON, 1 << 8 | 4)), []);
+    assert_eq!(behind_a_put(|board| board.note(note::EVENT_DISABLED, 1)), []);
+    let tried_first = |board: &mut Board| {
+        board.opens(3, 0);
+        board.note(note::EVENT_CLOSED, 3);
+    };
+    assert_eq!(behind_a_put(tried_first), [], "it has waited for the other, up to perf's next rotation");
+}
+
 /// What is found of a pinned event that waits while a vCPU is loaded, where those on `others` are pinned, too, and
 /// flexible ones are on what is left of the host's counters.
 fn waits(attributes: u16, on: bool, others: &[u64]) -> Vec<(Invariant, Kind, Party)> {
