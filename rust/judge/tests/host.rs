@@ -333,6 +333,19 @@ fn what_the_host_has_started_by_hpme_kvm_has_counting_by_e_after_the_put() {
 }
 
 #[test]
+fn what_the_host_has_started_by_hpme_ahead_of_hpmn_is_started() {
+    for (mdcr, found) in [(DIVIDED, 0), (2, 1)] {
+        let mut board = Board::new();
+        board.starts(1, 4, pmevtyper::NSH);
+        board.host(Operation::Msr, Register::of(Of::Pmcr), 0);
+        board.host(Operation::Msr, Register::of(Of::MdcrEl2), u64::from(COUNTERS) | mdcr_el2::HPME);
+        board.loads(mdcr);
+        let expected = [(Invariant::I3, Kind::HostState, Party::Kvm)];
+        assert_eq!(board.found(), expected[..found], "{mdcr:#x}");
+    }
+}
+
+#[test]
 fn a_counter_has_one_event_and_an_event_one_counter() {
     let placement = [(Invariant::I10, Kind::EventPlacement, Party::Host)];
     for (id, n, found) in [(2, 3, 0), (2, 4, 1), (1, 3, 1)] {

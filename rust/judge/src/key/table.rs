@@ -173,6 +173,7 @@ pub(super) const TABLE: &[Fields] = &[
             ("counted", Out, TOLD),
             ("changed", In, "whose fault a difference is, and by that of which invariant"),
             ("swap", In, "of a vCPU preempted amid one, whose state is no data: none else"),
+            ("starts_range", In, JUDGED),
             ("in_a_row", Out, "up to 10,000 are allowed"),
             ("selected", Classed, "whether a write of PMSELR_EL0 is to be synchronised"),
             ("overflows", Out, "how many have been seen: all"),
