@@ -36,6 +36,7 @@ KINDS: Final = {
     "event_placement": "{victim} has two perf events on a counter, or one on two",
     "event_group": "{victim} has some events of a group on counters, and others not",
     "event_pinned": "{victim} has a pinned event that is enabled, and on no counter",
+    "event_flexible": "{victim} has an event that waits, though it and all others were on before the vCPU was loaded",
     "not_loaded": "{victim} is on a pCPU on which no vCPU of its own is loaded",
     "loaded_twice": "{victim} is loaded where another one is, or while it is elsewhere",
     "half_swapped": "{victim} is entered amid vcpu_load or vcpu_put of {other}, and finds {register} changed",
@@ -62,7 +63,7 @@ _COUNTS: Final = frozenset({"event_count"})
 _MASKS: Final = frozenset({"host_placement"})  # of counters
 _NO_VALUES: Final = frozenset(
     {"undefined", "spurious_interrupt", "misattributed_interrupt", "unsynchronised", "event_group", "event_pinned"}
-    | {"not_loaded", "loaded_twice", "deadlock", "unpredictable_hpmn"}
+    | {"event_flexible", "not_loaded", "loaded_twice", "deadlock", "unpredictable_hpmn"}
 )
 
 # What KVM tells of itself, of a vCPU.

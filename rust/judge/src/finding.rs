@@ -98,6 +98,8 @@ pub enum Kind {
     EventGroup,
     /// A pinned event is not on.
     EventPinned,
+    /// A flexible event is not on, though it and all others were before a vCPU was loaded, which is not any more.
+    EventFlexible,
     /// A guest runs, or KVM writes a guest's counter, on a CPU on which the vCPU is not loaded.
     NotLoaded,
     /// A vCPU is loaded that is loaded elsewhere, or where another is.
@@ -114,7 +116,7 @@ pub enum Kind {
 }
 
 /// All that can be found, each of what it shows in.
-pub const KINDS: [Kind; 26] = [
+pub const KINDS: [Kind; 27] = [
     Kind::GuestRead,
     Kind::GuestEntry,
     Kind::Undefined,
@@ -135,6 +137,7 @@ pub const KINDS: [Kind; 26] = [
     Kind::EventPlacement,
     Kind::EventGroup,
     Kind::EventPinned,
+    Kind::EventFlexible,
     Kind::NotLoaded,
     Kind::LoadedTwice,
     Kind::HalfSwapped,
@@ -182,6 +185,7 @@ impl Kind {
             Self::EventPlacement => "event_placement",
             Self::EventGroup => "event_group",
             Self::EventPinned => "event_pinned",
+            Self::EventFlexible => "event_flexible",
             Self::NotLoaded => "not_loaded",
             Self::LoadedTwice => "loaded_twice",
             Self::HalfSwapped => "half_swapped",

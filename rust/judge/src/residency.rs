@@ -94,6 +94,7 @@ impl Judge {
         }
         self.hands_over(false, context, at);
         self.hosts[at.id].loaded = Some(context);
+        self.events.vcpu_loads(at.id);
         self.swap_begins(at);
         if let Some(guest) = guest {
             self.guests[guest].loaded = Some(at.id);

@@ -61,6 +61,8 @@ impl Judge {
                 host.undone(value);
             } else if register.kind() == Of::MdcrEl2 {
                 host.started_by_hpme(value, at.world);
+            } else if register.kind() == Of::Pmcr {
+                host.starts_range = false; // by its E
             }
             if matches!(register.kind(), Of::Pmcr | Of::Pmcntenset | Of::Pmcntenclr | Of::MdcrEl2) {
                 self.events.started(register, value, host, at);
@@ -186,6 +188,9 @@ impl Judge {
     pub(crate) fn mdcr_written(&mut self, value: u64, at: &At<'_>) {
         let register = Register::of(Of::MdcrEl2);
         let host = &mut self.hosts[at.id];
+        if host.splits(value, at.world) {
+            self.events.started(Register::of(Of::Pmcr), pmcr::E, host, at);
+        }
         let mine = host.enabled();
         let of = |cpu: &Cpu| (mine & cpu.registers().counting(2), mine & cpu.registers().long());
         let (counted, long) = of(&host.ideal);

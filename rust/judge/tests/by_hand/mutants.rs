@@ -452,6 +452,14 @@ const CASES: &[Case] = &[
         board.tells(note::EVENT_ON, 1 << 8 | 5);
         board.works(HOST, 0, 1);
     }),
+    case(&[(Invariant::I10, Kind::EventFlexible)], |board| {
+        board.opens(1, 0);
+        board.tells(note::EVENT_ON, 1 << 8 | 1);
+        board.loads(GUEST, DIVIDED);
+        board.tells(note::EVENT_OFF, 1 << 8 | 1);
+        board.puts(GUEST);
+        board.works(HOST, 0, 1);
+    }),
     case(&[(Invariant::I3, Kind::EventCount)], |board| {
         board.counts();
         board.finds(1, 9, 0, 0);
