@@ -405,7 +405,7 @@ class Machine:
         """How many of them `judgement` tells, each standing for all of its kind."""
     def premises(self) -> list[int]:
         """How often the premise of each invariant was met, I1's first; empty if nothing is judged."""
-    def windows(self) -> list[tuple[str, int]]:
+    def windows(self) -> dict[str, int]:
         """How often each window was used, by name; likewise. Raises RuntimeError if the judge has failed."""
     def judgement(self) -> bytes | None:
         """What has been found, as JSON (`services.judge`); None if nothing is judged. Raises RuntimeError if the judge
