@@ -50,6 +50,7 @@ fn writes_on(machine: &mut Machine<Judge>, cpu: usize, by: By, each: &[(Of, u64)
     let mut burst = Burst::default();
     for &(of, value) in each {
         burst.post(Operation::Msr, u32::from(Register::of(of).encoding()), value);
+        burst.post(Operation::Isb, 0, 0);
     }
     machine.execute_by(by, cpu, &mut burst, 0, false).expect("it runs");
 }

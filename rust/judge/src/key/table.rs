@@ -175,12 +175,23 @@ pub(super) const TABLE: &[Fields] = &[
             ("swap", In, "of a vCPU preempted amid one, whose state is no data: none else"),
             ("in_a_row", Out, "up to 10,000 are allowed"),
             ("selected", Classed, "whether a write of PMSELR_EL0 is to be synchronised"),
+            ("unsynchronised", In, "whether what the driver writes next comes too early"),
             ("overflows", Out, "how many have been seen: all"),
             ("of_registers", In, JUDGED),
         ],
     ),
     ("Owners", &[("now", In, JUDGED), ("log", Out, TOLD)]),
     ("Change", &[("counters", In, JUDGED), ("by", In, JUDGED), ("cycle", Out, TOLD)]),
+    (
+        "Unsynchronised",
+        &[
+            ("disabled", In, JUDGED),
+            ("silenced", In, JUDGED),
+            ("configured", In, JUDGED),
+            ("enabled", In, JUDGED),
+            ("starting", In, JUDGED),
+        ],
+    ),
     ("Swap", &[("before", In, JUDGED), ("seen", In, JUDGED)]),
     (
         "Seen",
