@@ -75,6 +75,7 @@ _NOTES: Final = {
     _pmu.NOTE_INJECT_UNDEF: "kvm_inject_undefined({})",
     _pmu.NOTE_SET_NR_COUNTERS: "KVM_ARM_VCPU_PMU_V3_SET_NR_COUNTERS of {}",
     _pmu.NOTE_VCPU_BLOCKS: "kvm_vcpu_block({})",
+    _pmu.NOTE_VCPU_WAKES: "{} is woken",
 }
 # What concerns nobody by a number: of a machine that hangs, and of a guest's interrupts.
 _PLAIN: Final = {

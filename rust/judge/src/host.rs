@@ -46,6 +46,8 @@ pub struct Host {
     pub selected: Option<u64>,
     /// What its driver has written, and not synchronised.
     pub unsynchronised: Unsynchronised,
+    /// The contexts of vCPUs that have blocked on it while an interrupt of theirs was on its way.
+    pub(crate) asleep: Vec<usize>,
     /// Overflows that have been seen.
     pub(crate) overflows: u64,
     /// Whose value each register has: who wrote it last.
@@ -67,6 +69,7 @@ impl Host {
             in_a_row: 0,
             selected: None,
             unsynchronised: Unsynchronised::default(),
+            asleep: Vec::new(),
             overflows: 0,
             of_registers: vec![Party::Nobody; REGISTERS],
         }

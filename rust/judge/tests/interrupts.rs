@@ -272,6 +272,33 @@ fn a_vcpu_that_blocks_with_its_interrupt_condition_true_has_lost_an_interrupt() 
 }
 
 #[test]
+fn a_vcpu_that_blocks_while_its_interrupt_is_on_its_way_does_not_sleep_over_it() {
+    let lost = vec![(Invariant::I5, Kind::LostInterrupt, Party::Guest(GUEST))];
+    for (cycles, woken_by, expected) in [
+        (DELAY, None, vec![]),
+        (DELAY + 1, None, lost),
+        (DELAY + 1, Some(note::VCPU_WAKES), vec![]),
+        (DELAY + 1, Some(note::VCPU_LOAD), vec![]),
+    ] {
+        let mut machine = machine();
+        loads(&mut machine, GUEST);
+        counts(&mut machine, 0);
+        machine.charge(0, 0, LEFT).expect("it exists");
+        exits(&mut machine);
+        for code in [note::VCPU_BLOCKS, note::VCPU_PUT] {
+            machine.note(0, code, GUEST as u64, 0).expect("it exists");
+        }
+        writes(&mut machine, By::Kvm, &[(Of::Pmovsclr, 1 << 31)]);
+        machine.note(0, note::VCPU_IS_PUT, GUEST as u64, 0).expect("it exists");
+        if let Some(code) = woken_by {
+            machine.note(0, code, GUEST as u64, 0).expect("it exists");
+        }
+        works_on(&mut machine, HOST, cycles);
+        assert_eq!(found(&machine), expected, "{cycles} cycles, woken by {woken_by:?}");
+    }
+}
+
+#[test]
 fn an_interrupt_of_nobody_s_is_spurious_and_one_of_another_s_misattributed() {
     let mut nobody_s = machine();
     nobody_s.mark(0, HOST_PMU_IRQ, 0, 0).expect("it exists");

@@ -176,6 +176,7 @@ pub(super) const TABLE: &[Fields] = &[
             ("in_a_row", Out, "up to 10,000 are allowed"),
             ("selected", Classed, "whether a write of PMSELR_EL0 is to be synchronised"),
             ("unsynchronised", In, "whether what the driver writes next comes too early"),
+            ("asleep", In, "who is to be woken"),
             ("overflows", Out, "how many have been seen: all"),
             ("of_registers", In, JUDGED),
         ],
