@@ -28,9 +28,9 @@ pub struct Unsynchronised {
 }
 
 impl Unsynchronised {
-    /// The driver writes a register of its own, which is `host` up to here. The counters for which an ISB is missing
+    /// The driver writes a register on `cpu`, where its own are as `host` has them up to here. The counters for which an ISB is missing
     /// before that.
-    fn write(&mut self, register: Register, counter: Option<usize>, value: u64, host: &Cpu) -> u64 {
+    fn write(&mut self, register: Register, value: u64, host: &Cpu, cpu: &Cpu) -> u64 {
         let read = |of| host.read(Register::of(of), 2);
         match register.kind() {
             Of::Pmcntenclr => {
@@ -50,7 +50,7 @@ impl Unsynchronised {
             }
             _ => {
                 // armv8pmu_disable_event_counter()
-                let counter = counter.map_or(0, |n| 1 << n);
+                let counter = written(cpu, register).map_or(0, |n| 1 << n);
                 self.configured |= counter;
                 counter & self.disabled
             }
@@ -62,7 +62,7 @@ impl Judge {
     /// The host's driver is about to write a register, which the ideal has not seen yet.
     pub(crate) fn driver_writes(&mut self, register: Register, value: u64, at: &At<'_>) {
         let host = &mut self.hosts[at.id];
-        let early = host.unsynchronised.write(register, written(at.cpu, register), value, &host.ideal);
+        let early = host.unsynchronised.write(register, value, &host.ideal, at.cpu);
         self.in_order(register, early, at);
     }
 
