@@ -82,6 +82,8 @@ pub enum Kind {
     Restored,
     /// KVM accesses a register that another one selects, before that is synchronised.
     Unsynchronised,
+    /// The host's driver writes a register before what it has written of the same counters is synchronised.
+    DriverOrder,
     /// What a guest has written does not count as it should, behind its context synchronisation.
     WithoutEffect,
     /// A guest reaches a counter that an event of the host's is on.
@@ -129,6 +131,7 @@ pub const KINDS: [Kind; 27] = [
     Kind::OneReg,
     Kind::Restored,
     Kind::Unsynchronised,
+    Kind::DriverOrder,
     Kind::WithoutEffect,
     Kind::HostPlacement,
     Kind::UnpredictableHpmn,
@@ -177,6 +180,7 @@ impl Kind {
             Self::OneReg => "one_reg",
             Self::Restored => "restored",
             Self::Unsynchronised => "unsynchronised",
+            Self::DriverOrder => "driver_order",
             Self::WithoutEffect => "without_effect",
             Self::HostPlacement => "host_placement",
             Self::UnpredictableHpmn => "unpredictable_hpmn",

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::counted::Accounts;
 use crate::finding::Party;
+use crate::order::Unsynchronised;
 use crate::owner::Owners;
 use crate::swap::Swap;
 
@@ -45,6 +46,10 @@ pub struct Host {
     pub(crate) in_a_row: u32,
     /// When PMSELR_EL0 was written, if that is not synchronised yet.
     pub selected: Option<u64>,
+    /// What its driver has written, and not synchronised.
+    pub unsynchronised: Unsynchronised,
+    /// The contexts of vCPUs that have blocked on it while an interrupt of theirs was on its way.
+    pub(crate) asleep: Vec<usize>,
     /// Overflows that have been seen.
     pub(crate) overflows: u64,
     /// Whose value each register has: who wrote it last.
@@ -66,6 +71,8 @@ impl Host {
             starts_range: false,
             in_a_row: 0,
             selected: None,
+            unsynchronised: Unsynchronised::default(),
+            asleep: Vec::new(),
             overflows: 0,
             of_registers: vec![Party::Nobody; REGISTERS],
         }
@@ -74,6 +81,13 @@ impl Host {
     /// Something else runs on the CPU from now on.
     pub fn runs(&mut self, running: Running, world: &World) {
         self.ideal.follow(world, running);
+    }
+
+    /// A context synchronisation event: an ISB, an exception or the return from one.
+    #[inline]
+    pub(crate) fn synchronised(&mut self) {
+        self.selected = None;
+        self.unsynchronised = Unsynchronised::default();
     }
 
     /// The counter whose value a register is on this CPU.

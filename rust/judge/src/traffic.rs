@@ -41,7 +41,7 @@ pub(crate) fn type_of(n: usize) -> Register {
 }
 
 /// The counter that a write changes the value or the type of.
-fn written(cpu: &Cpu, register: Register) -> Option<usize> {
+pub(crate) fn written(cpu: &Cpu, register: Register) -> Option<usize> {
     match register.kind() {
         Of::Pmevtyper => Some(usize::from(register.index())),
         Of::Pmccfiltr => Some(CYCLE),
@@ -54,8 +54,11 @@ fn written(cpu: &Cpu, register: Register) -> Option<usize> {
 impl Judge {
     /// The host's perf has accessed a register.
     pub(crate) fn host_access(&mut self, register: Register, written: Option<u64>, value: u64, at: &At<'_>) {
-        let host = &mut self.hosts[at.id];
         if written.is_some() {
+            let starts = matches!(register.kind(), Of::Pmcr | Of::MdcrEl2);
+            let before = if starts { self.hosts[at.id].ideal.registers().counting(2) } else { 0 };
+            self.driver_writes(register, value, at);
+            let host = &mut self.hosts[at.id];
             host.ideal.write(at.world, register, at.running.el, value);
             if register.kind() == Of::Pmcntenset {
                 host.undone(value);
@@ -67,8 +70,12 @@ impl Judge {
             if matches!(register.kind(), Of::Pmcr | Of::Pmcntenset | Of::Pmcntenclr | Of::MdcrEl2) {
                 self.events.started(register, value, host, at);
             }
+            if starts {
+                self.driver_starts(register, before, at);
+            }
             return;
         }
+        let host = &mut self.hosts[at.id];
         // What is not enabled its perf writes before it enables it: nobody loses anything there.
         let Some(n) = Host::counter(at.cpu, register) else { return };
         if at.running.el == 2 {

@@ -57,7 +57,9 @@ impl Board {
     }
 
     fn host(&mut self, operation: Operation, register: Register, value: u64) -> u64 {
-        self.executed(HOST, 2, operation, u32::from(register.encoding()), value)
+        let read = self.executed(HOST, 2, operation, u32::from(register.encoding()), value);
+        self.executed(HOST, 2, Operation::Isb, 0, 0);
+        read
     }
 
     fn guest(&mut self, register: Register, value: u64) {

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use crate::board::{
-    Board, COUNTERS, CYCLE, DELAY, DIVIDED, EVENT, Found, GUEST, GUEST_PMU_IRQ, HOST, HOST_PMU_IRQ, LEFT,
-    OTHER, TRAPPED, of,
+    Board, COUNTERS, CYCLE, DELAY, DIVIDED, Drive, EVENT, Found, GUEST, GUEST_PMU_IRQ, HOST, HOST_PMU_IRQ,
+    LEFT, OTHER, TRAPPED, of,
 };
 use judge::finding::{INVARIANTS, Invariant, KINDS, Kind, Mutant};
 use judge::note::{self, attribute};
@@ -409,6 +409,9 @@ const CASES: &[Case] = &[
         board.loads(GUEST, TRAPPED);
         board.kvm_writes(of(Of::Pmselr), 1);
         board.kvm_writes(of(Of::Pmxevtyper), 0);
+    }),
+    case(&[(Invariant::I6, Kind::DriverOrder)], |board| {
+        board.drives(&[Drive::Msr(Register::pmevtyper(1), 0), Drive::Msr(of(Of::Pmcntenset), 1 << 1)]);
     }),
     case(&[(Invariant::I6, Kind::WithoutEffect)], |board| {
         board.has_on_cpu(1);
