@@ -169,7 +169,7 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
         "--preemptions",
         metavar="N",
         type=_natural,
-        help="steps that preempt, switch to or migrate a vCPU: at most so many on one path to a state (default: any)",
+        help="preemptions of a vCPU that would have gone on: at most so many on one path to a state (default: any)",
     )
     parser.add_argument(
         "--walks",

@@ -37,6 +37,7 @@ __all__ = [
     "NOTE_VCPU_LOAD",
     "NOTE_VCPU_LOADED",
     "NOTE_VCPU_PUT",
+    "NOTE_VCPU_WAKES",
     "OP_CHARGE",
     "OP_CLOCK",
     "OP_COMPUTE",
@@ -121,6 +122,7 @@ NOTE_MASKED: Final[int]  # a guest has its interrupts masked (PSTATE.I) from now
 NOTE_UNMASKED: Final[int]  # and lets them in for an instant: none is pending
 NOTE_HOST_PMUSERENR: Final[int]  # kvm_set_pmuserenr: what the host's is, beside a guest's; PMUSERENR_EL0
 NOTE_VCPU_BLOCKS: Final[int]  # nothing is pending for the vCPU, which sleeps
+NOTE_VCPU_WAKES: Final[int]  # it is runnable again
 NOTE_LIVELOCK: Final[int]  # interrupts take all: context of the vCPU that they interrupt, or of the host
 NOTE_DEADLOCK: Final[int]  # the host's perf waits for a lock that its CPU holds: the host's context; the ContextLock
 NOTE_ALL_IDLE: Final[int]  # every CPU idles without a timer although work is left
@@ -405,7 +407,7 @@ class Machine:
         """How many of them `judgement` tells, each standing for all of its kind."""
     def premises(self) -> list[int]:
         """How often the premise of each invariant was met, I1's first; empty if nothing is judged."""
-    def windows(self) -> list[tuple[str, int]]:
+    def windows(self) -> dict[str, int]:
         """How often each window was used, by name; likewise. Raises RuntimeError if the judge has failed."""
     def judgement(self) -> bytes | None:
         """What has been found, as JSON (`services.judge`); None if nothing is judged. Raises RuntimeError if the judge

@@ -45,11 +45,10 @@ class Left:
     interruptions: int
     preemptions: int
 
-    def without(self, moves: Moves, *, overflow: bool = False) -> Left | None:
-        """After an action, amid which an `overflow` comes or other moves do; None if that is one too many."""
-        interruptions = self.interruptions - (overflow or len(moves) > 1)
-        preemptions = self.preemptions - sum(move.spec.action in PREEMPTING for move in moves)
-        return None if interruptions < 0 or preemptions < 0 else Left(interruptions, preemptions)
+    def without(self, interruptions: int, preemptions: int) -> Left | None:
+        """None if that is one too many."""
+        left = Left(self.interruptions - interruptions, self.preemptions - preemptions)
+        return None if left.interruptions < 0 or left.preemptions < 0 else left
 
     def covers(self, other: Left) -> bool:
         return self.interruptions >= other.interruptions and self.preemptions >= other.preemptions
@@ -117,27 +116,34 @@ class Exhaustive:
         found: list[Found] = []
         there = False
         for action in self.stock.actions:
-            left = state.left.without((action,))
-            if left is None:
-                continue
             if not there:
                 await self._come_to(state)
                 there = True
-            if not await self.play.act((action,)):
+            preemptions = self._preemptions(action)
+            left = state.left.without(0, preemptions)
+            if left is None or not await self.play.act((action,)):
                 continue
             there = False
             found += self._arrived(state, (action,), left)
             if left.interruptions and self.stock.deck.overflows:
-                found += await self._overflowing(state, action)
+                found += await self._overflowing(state, action, Left(left.interruptions - 1, left.preemptions))
             if left.interruptions and self.stock.deck.amid:
                 for moves in await self._amid(state, action):
-                    interrupted = state.left.without(moves)
+                    interrupted = left.without(1, moves[0].spec.action in PREEMPTING)
                     if interrupted is None:
                         continue
                     await self._come_to(state)
                     if await self.play.act(moves):
                         found += self._arrived(state, moves, interrupted)
         return found
+
+    def _preemptions(self, action: Move) -> int:
+        """Of a vCPU that would have gone on where it is: one, or none."""
+        if action.spec.action not in PREEMPTING:
+            return 0
+        vcpu = self.play.script.vcpus[action.spec.target]
+        current = self.play.script.current(vcpu.here)
+        return int(current is not None and (current is vcpu) == (action.spec.action != "switch"))
 
     async def _come_to(self, state: _State) -> None:
         self.play.restore(state.kept)
@@ -156,12 +162,9 @@ class Exhaustive:
                     found += [(move.at(operation), action) for operation in range(operations)]
         return found
 
-    async def _overflowing(self, state: _State, action: Move) -> list[Found]:
+    async def _overflowing(self, state: _State, action: Move, left: Left) -> list[Found]:
         """The action with the next overflow at each point of it."""
-        left = state.left.without((action,), overflow=True)
         found: list[Found] = []
-        if left is None:
-            return found
         for passes in await self.overflows.before(action, lambda: self._come_to(state)):
             await self._come_to(state)
             if await self.play.act((passes,)) and await self.play.act((action,)):

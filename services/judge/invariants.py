@@ -48,7 +48,8 @@ _ALL = (
         "I6",
         "a register write of a guest has its effect by the next context synchronisation",
         "what counts at EL0 and EL1, and which event, behind an ISB or an exception, with what the guest wrote before "
-        "it; a register that KVM accesses by PMSELR_EL0, with the ISB behind that",
+        "it; a register that KVM accesses by PMSELR_EL0, with the ISB behind that; what the host's driver writes of a "
+        "counter, with the ISB between that and what goes by it",
     ),
     Invariant(
         "I7",

@@ -30,12 +30,14 @@ KINDS: Final = {
     "one_reg": "{victim} has another {register} than KVM_GET_ONE_REG gives",
     "restored": "{victim} is given a {register} that is neither what it wrote last nor what was read out of it",
     "unsynchronised": "{victim} is swapped by {register}, which a write without an ISB behind it selects",
+    "driver_order": "{victim} writes {register} without an ISB behind what its driver has written of a counter",
     "without_effect": "{victim} has synchronised its context, and counts otherwise than it has written: {register}",
     "event_count": "{victim} has a perf event with a count that its filters do not allow",
     "event_times": "{victim} reads of a perf event a time_running beside a time_enabled that cannot be",
     "event_placement": "{victim} has two perf events on a counter, or one on two",
     "event_group": "{victim} has some events of a group on counters, and others not",
     "event_pinned": "{victim} has a pinned event that is enabled, and on no counter",
+    "event_flexible": "{victim} has an event that waits, though it and all others were on before the vCPU was loaded",
     "not_loaded": "{victim} is on a pCPU on which no vCPU of its own is loaded",
     "loaded_twice": "{victim} is loaded where another one is, or while it is elsewhere",
     "half_swapped": "{victim} is entered amid vcpu_load or vcpu_put of {other}, and finds {register} changed",
@@ -62,7 +64,7 @@ _COUNTS: Final = frozenset({"event_count"})
 _MASKS: Final = frozenset({"host_placement"})  # of counters
 _NO_VALUES: Final = frozenset(
     {"undefined", "spurious_interrupt", "misattributed_interrupt", "unsynchronised", "event_group", "event_pinned"}
-    | {"not_loaded", "loaded_twice", "deadlock", "unpredictable_hpmn"}
+    | {"event_flexible", "not_loaded", "loaded_twice", "deadlock", "unpredictable_hpmn"}
 )
 
 # What KVM tells of itself, of a vCPU.
@@ -74,6 +76,7 @@ _NOTES: Final = {
     _pmu.NOTE_INJECT_UNDEF: "kvm_inject_undefined({})",
     _pmu.NOTE_SET_NR_COUNTERS: "KVM_ARM_VCPU_PMU_V3_SET_NR_COUNTERS of {}",
     _pmu.NOTE_VCPU_BLOCKS: "kvm_vcpu_block({})",
+    _pmu.NOTE_VCPU_WAKES: "{} is woken",
 }
 # What concerns nobody by a number: of a machine that hangs, and of a guest's interrupts.
 _PLAIN: Final = {
@@ -186,6 +189,8 @@ def compared(violation: Violation) -> str:
         return f"event {expected} and event {actual}"
     if violation.kind == "livelock":
         return f"{actual:,} interrupts in a row, of which {expected:,} are allowed"
+    if violation.kind == "driver_order":
+        return f"not synchronised: {_counters(actual)}"
     if violation.kind in _TIMES:
         return f"expected within {expected:,} cycles, actual {actual:,}"
     if violation.kind in _MASKS or _of_mdcr(violation):

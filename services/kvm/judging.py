@@ -64,7 +64,7 @@ class Judging:
     def windows(self) -> dict[str, int]:
         """How often each was used, up to now. Raises JudgeFault."""
         try:
-            return dict(self._machine.windows())
+            return self._machine.windows()
         except RuntimeError as exc:
             raise JudgeFault(f"the judge has failed: {exc}") from None
 

@@ -400,6 +400,8 @@ class Simulation:
 
     def _restore_perf(self, readers: list[Saved], processes: list[Saved]) -> None:
         """The processes of perf. Those that began with wake-ups and clients' sessions are made again, in order."""
+        if not (readers or processes or self.readers.known or self.processes):
+            return
         threads, of_readers, of_processes = self.at_boot
         del self.threads[threads:]
         del self.readers.known[of_readers:]

@@ -18,6 +18,7 @@ from services._pmu import (
     NOTE_VCPU_LOAD,
     NOTE_VCPU_LOADED,
     NOTE_VCPU_PUT,
+    NOTE_VCPU_WAKES,
     OP_COMPUTE,
     OP_DONE,
     OP_HVC,
@@ -197,7 +198,9 @@ class VCpu(VCpuState):
         return self.machine.traps(self.context)
 
     def unblock(self) -> None:
-        self.blocked = False
+        if self.blocked:
+            self.blocked = False
+            self._note(NOTE_VCPU_WAKES)
 
     def set_task_cpu(self, cpu: int) -> None:
         """Move it, while it does not run, to another pCPU."""

@@ -313,7 +313,7 @@ class Session:
                 "state": OFF,
             }
         family = (event, *event.children)
-        read_group = any([one.attr.sample_read for one in (event.leader, *event.leader.siblings)])
+        read_group = any(one.attr.sample_read for one in (event.leader, *event.leader.siblings))
         carried = {"sampled": event.child_sampled + sum([one.sampled for one in family])} if read_group else {}
         unread = self.spec.verb == "stat" and event.leader.state == ERROR  # end of file, for all of the group
         return {
@@ -326,7 +326,7 @@ class Session:
             "running": reading.running,
             "samples": event.child_samples + sum([one.samples for one in family]),
             "state": ERROR if unread else event.state,
-            "starved": None if any([one.bits for one in family]) else self.perf.starved.get(event.id),
+            "starved": None if any(one.bits for one in family) else self.perf.starved.get(event.id),
             **carried,
             **self._losses(family, reading),
         }

@@ -194,7 +194,7 @@ class Tool:
         if not (anywhere or pmu == self.covers(cpu)):
             return
         opened = self.opened[cpu]
-        grouped = not all([self.alone[one] for one in self._members(event.leader)])
+        grouped = not all(self.alone[one] for one in self._members(event.leader))
         call = Call(index, event, alone=self.alone[index], grouped=grouped)
         group: list[Call] = []
         if event.software and self.spec.verb == "record" and event.leader not in opened:

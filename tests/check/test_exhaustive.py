@@ -56,13 +56,18 @@ def test_the_first_path_to_a_defect_is_short(design: str, deck: str, world: str,
 
 def test_fewer_preemptions_come_to_fewer_states() -> None:
     states = [
-        searched("partitioned", "swap", "pair", depth=3, walks=0, preemptions=most).states
+        searched("partitioned", "swap", "pair", depth=4, walks=0, preemptions=most).states
         for most in (0, 1, 2, 3, None)
     ]
-    assert states[0] == 1  # nobody is loaded, and nobody comes to be
     assert states == sorted(states)
-    assert states[1] < states[2] < states[4]
-    assert states[3] == states[4]  # there are no more than three steps
+    assert states[0] < states[1] < states[2]
+    assert states[3] == states[4]  # the first of four steps finds nobody there to be preempted
+
+
+@pytest.mark.parametrize(("most", "seen"), [(0, set()), (1, {("I1", "vcpu")})])
+def test_what_a_vcpu_leaves_for_the_next_takes_one_preemption(most: int, seen: set[tuple[str, str]]) -> None:
+    found = searched("partitioned-v8", "swap", "pair", depth=4, walks=0, preemptions=most).found
+    assert {(one.signature.invariant, one.signature.other) for one in found if one.signature.other == "vcpu"} == seen
 
 
 @pytest.mark.parametrize("deck", ["migrate", "away"])

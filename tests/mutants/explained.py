@@ -46,10 +46,6 @@ NOT_FOUND = {
     "comes before an operation of KVM's own, and is taken before the reservation; amid the operations of "
     "the host's perf none can be placed. A timer that expires there by itself hangs v7 "
     "(tests/kvm/test_context_lock.py)",
-    "B59": "a hole of the judge. Without the kick a vCPU whose overflow is found at put sleeps on in WFI. That it "
-    "blocks is judged as it begins, when the interrupt may still be on its way (window `interrupt on its "
-    "way`); that it has not been woken behind the put is not seen, as a kick is no event that the judge is "
-    "told of",
     "N3": "a hole of the judge. perf_event_open refuses a group that would fit, and says so to its user: the "
     "judge is told of events that are open, not of those that are refused",
     "N23": "no defect on top of `partitioned`, whose load makes a vCPU resident if its saved registers interrupt: "

@@ -109,13 +109,18 @@ class Reason:
     """Why mutants of such names break nothing."""
 
     names: tuple[str, ...]  # `*` is anything
+    but: tuple[str, ...]  # which something kills
     why: str
     hole: bool  # of judge, worlds or decks: it is no equivalent mutant
     world: str = ""  # of a hole of the decks: the steps that kill them, and where
     steps: tuple[Step, ...] = ()
 
     def covers(self, name: str) -> bool:
-        return any(re.fullmatch(".*".join(map(re.escape, one.split("*"))), name) for one in self.names)
+        return _matches(name, self.names) and not _matches(name, self.but)
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(re.fullmatch(".*".join(map(re.escape, one.split("*"))), name) for one in patterns)
 
 
 @cache
@@ -124,6 +129,7 @@ def reasons() -> Sequence[Reason]:
     return [
         Reason(
             tuple(one["names"]),
+            tuple(one.get("but", ())),
             " ".join(one["why"].split()),
             one.get("hole", False),
             one.get("world", ""),

@@ -80,6 +80,11 @@ def test_what_survives_a_seed_is_looked_for_with_the_others_but_if_it_breaks_not
     assert _seeds(searched, Result(equivalent, "mask", {1: None}, 8)) == []
 
 
+def test_nothing_that_is_killed_is_said_to_survive() -> None:
+    killed = {name: kill for name, kill in record.kept().items() if name in _names()}
+    assert [name for name in killed if record.reason(name, record.reasons()) is not None] == []
+
+
 def test_each_reason_is_one_of_a_mutant() -> None:
     for reason in record.reasons():
         assert any(map(reason.covers, _names())), reason.names

@@ -97,6 +97,7 @@ fn _pmu(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ("NOTE_UNMASKED", note::UNMASKED),
         ("NOTE_HOST_PMUSERENR", note::HOST_PMUSERENR),
         ("NOTE_VCPU_BLOCKS", note::VCPU_BLOCKS),
+        ("NOTE_VCPU_WAKES", note::VCPU_WAKES),
         ("NOTE_LIVELOCK", note::LIVELOCK),
         ("NOTE_DEADLOCK", note::DEADLOCK),
         ("NOTE_ALL_IDLE", note::ALL_IDLE),

@@ -409,9 +409,10 @@ impl Machine {
         self.inner.observer().1.as_ref().map_or(Vec::new(), |judge| judge.findings().premises().to_vec())
     }
 
-    fn windows(&self) -> PyResult<Vec<(&'static str, u64)>> {
+    fn windows(&self) -> PyResult<BTreeMap<&'static str, u64>> {
         let findings = self.findings()?;
-        Ok(findings.map_or(Vec::new(), |found| found.windows().map(|(name, uses, _)| (name, uses)).collect()))
+        Ok(findings
+            .map_or(BTreeMap::new(), |found| found.windows().map(|(name, uses, _)| (name, uses)).collect()))
     }
 
     fn judgement<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {

@@ -51,6 +51,8 @@ pub(crate) struct Event {
     pub(crate) had: bool,
     /// It waits for counters that a vCPU has, or had when it was looked at last.
     pub(crate) waits: bool,
+    /// It was on a counter when a vCPU was last loaded there.
+    pub(crate) fitted: bool,
     /// What it has counted since it was last read is not known: its registers have been set by userspace.
     pub(crate) unclear: bool,
     /// It has been on, or off, all the time since it was last read.
@@ -91,6 +93,7 @@ impl Event {
             times: None,
             had: false,
             waits: false,
+            fitted: false,
             unclear: false,
             steady: false,
             off_since: at.cpu.now(),

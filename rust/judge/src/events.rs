@@ -46,6 +46,10 @@ pub(crate) struct OnCpu {
     pub(crate) turn: u64,
     /// The turn in which an event found no counter: in that, perf tries no further one (merge_sched_in's can_add_hw).
     pub(crate) full: u64,
+    /// A vCPU has been put, and the host's kernel has not been left since.
+    put: bool,
+    /// What was not on when a vCPU was last loaded has been tried since, or may have been.
+    others: bool,
     /// Events have come or gone since their scheduling was last looked at.
     rescheduled: bool,
     /// The event that is read, and its times.
@@ -69,6 +73,8 @@ impl Events {
             astray: 0,
             turn: 1,
             full: 0,
+            put: false,
+            others: false,
             rescheduled: false,
             reading: (0, 0, 0),
         };
@@ -130,6 +136,7 @@ impl Events {
 
     /// A CPU has had a Warm reset: what it counted is over.
     pub(crate) fn reset(&mut self, host: &Host, at: &At<'_>) {
+        self.cpus[at.id].put = false;
         self.started(Register::of(Of::Pmcr), 0, host, at);
     }
 
@@ -228,9 +235,33 @@ impl Events {
         self.cpus[cpu].events[n].and_then(|id| self.open.get(&id)).is_none_or(Event::admits_guests)
     }
 
+    /// A vCPU is loaded. What has not come back behind a put just now, the kernel has had no time for.
+    pub(crate) fn vcpu_loads(&mut self, cpu: usize) {
+        let OnCpu { put, others, .. } = &mut self.cpus[cpu];
+        let put = std::mem::take(put);
+        *others &= put;
+        for event in self.open.values_mut().filter(|event| event.home == cpu || event.on == Some(cpu)) {
+            event.fitted = event.on == Some(cpu) || put && event.fitted;
+        }
+    }
+
+    /// Which flexible event of this CPU waits, behind a put, for no reason: all that are enabled were on when the vCPU
+    /// was loaded, and nothing has come since, so that in whichever order perf tries them each finds a counter.
+    fn waits_in_vain(&self, at: &At<'_>) -> Option<&Event> {
+        let enabled = |event: &&Event| event.enabled && !event.error;
+        let of_cpu =
+            |event: &&Event| event.home == at.id && !event.has(attribute::OF_TASK | attribute::OF_KVM);
+        let mut all = self.open.values().filter(|event| of_cpu(event) && enabled(event));
+        // In pairs of counters it depends on the order.
+        let fits = all.clone().all(|event| event.fitted && !(pairs(at) && event.has(attribute::LONG)));
+        let fits = fits && !self.cpus[at.id].others;
+        all.find(|event| fits && event.on.is_none() && !event.has(attribute::PINNED))
+    }
+
     /// A vCPU is put. Did an event wait for its counters, which need not wait any more?
     pub(crate) fn vcpu_is_put(&mut self, cpu: usize) -> bool {
         self.cpus[cpu].rescheduled = true;
+        self.cpus[cpu].put = true;
         self.open.values().any(|event| event.waits && event.home == cpu)
     }
 }
@@ -276,6 +307,7 @@ impl Judge {
         match code {
             note::EVENT_OPEN => {
                 let Some(event) = opened else { return };
+                cpu.others = true;
                 cpu.rescheduled |= event.has(attribute::PINNED) && !event.has(attribute::OF_TASK);
                 open.insert(a >> 32, event);
             }
@@ -286,6 +318,7 @@ impl Judge {
             }
             note::EVENT_ENABLED | note::EVENT_DISABLED => {
                 if let Some(event) = open.get_mut(&a) {
+                    cpu.others = true;
                     event.enabled = code == note::EVENT_ENABLED;
                     event.error = false;
                 }
@@ -330,6 +363,7 @@ impl Judge {
         }
         let Some(event) = open.get_mut(&id) else { return };
         let elsewhere = event.on.is_some();
+        cpu.others |= !event.fitted;
         event.on = Some(of.cpu);
         event.counter = n;
         event.steady = false;
@@ -482,6 +516,12 @@ impl Judge {
         for (_, its, window) in waiting {
             if !window.is_some_and(|window| self.findings.allows(window, within, false)) {
                 broken = Some((Kind::EventPinned, its, window));
+            }
+        }
+        if of.guest.is_none() && !lent && std::mem::take(&mut self.events.cpus[of.cpu].put) {
+            looked = true;
+            if let Some(event) = self.events.waits_in_vain(at) {
+                broken = broken.or(Some((Kind::EventFlexible, its(event), None)));
             }
         }
         if looked {

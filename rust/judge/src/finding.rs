@@ -82,6 +82,8 @@ pub enum Kind {
     Restored,
     /// KVM accesses a register that another one selects, before that is synchronised.
     Unsynchronised,
+    /// The host's driver writes a register before what it has written of the same counters is synchronised.
+    DriverOrder,
     /// What a guest has written does not count as it should, behind its context synchronisation.
     WithoutEffect,
     /// A guest reaches a counter that an event of the host's is on.
@@ -98,6 +100,8 @@ pub enum Kind {
     EventGroup,
     /// A pinned event is not on.
     EventPinned,
+    /// A flexible event is not on, though it and all others were before a vCPU was loaded, which is not any more.
+    EventFlexible,
     /// A guest runs, or KVM writes a guest's counter, on a CPU on which the vCPU is not loaded.
     NotLoaded,
     /// A vCPU is loaded that is loaded elsewhere, or where another is.
@@ -114,7 +118,7 @@ pub enum Kind {
 }
 
 /// All that can be found, each of what it shows in.
-pub const KINDS: [Kind; 26] = [
+pub const KINDS: [Kind; 27] = [
     Kind::GuestRead,
     Kind::GuestEntry,
     Kind::Undefined,
@@ -127,6 +131,7 @@ pub const KINDS: [Kind; 26] = [
     Kind::OneReg,
     Kind::Restored,
     Kind::Unsynchronised,
+    Kind::DriverOrder,
     Kind::WithoutEffect,
     Kind::HostPlacement,
     Kind::UnpredictableHpmn,
@@ -135,6 +140,7 @@ pub const KINDS: [Kind; 26] = [
     Kind::EventPlacement,
     Kind::EventGroup,
     Kind::EventPinned,
+    Kind::EventFlexible,
     Kind::NotLoaded,
     Kind::LoadedTwice,
     Kind::HalfSwapped,
@@ -174,6 +180,7 @@ impl Kind {
             Self::OneReg => "one_reg",
             Self::Restored => "restored",
             Self::Unsynchronised => "unsynchronised",
+            Self::DriverOrder => "driver_order",
             Self::WithoutEffect => "without_effect",
             Self::HostPlacement => "host_placement",
             Self::UnpredictableHpmn => "unpredictable_hpmn",
@@ -182,6 +189,7 @@ impl Kind {
             Self::EventPlacement => "event_placement",
             Self::EventGroup => "event_group",
             Self::EventPinned => "event_pinned",
+            Self::EventFlexible => "event_flexible",
             Self::NotLoaded => "not_loaded",
             Self::LoadedTwice => "loaded_twice",
             Self::HalfSwapped => "half_swapped",

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::counted::Accounts;
 use crate::finding::Party;
+use crate::order::Unsynchronised;
 use crate::owner::Owners;
 use crate::swap::Swap;
 
@@ -39,10 +40,16 @@ pub struct Host {
     pub changed: Option<Change>,
     /// The vcpu_load or vcpu_put that has begun and not ended.
     pub swap: Option<Swap>,
+    /// Its driver has started its range by MDCR_EL2.HPME alone, which no guest's HPMN has split off yet.
+    pub(crate) starts_range: bool,
     /// PMU interrupts of the host's in a row.
     pub(crate) in_a_row: u32,
     /// When PMSELR_EL0 was written, if that is not synchronised yet.
     pub selected: Option<u64>,
+    /// What its driver has written, and not synchronised.
+    pub unsynchronised: Unsynchronised,
+    /// The contexts of vCPUs that have blocked on it while an interrupt of theirs was on its way.
+    pub(crate) asleep: Vec<usize>,
     /// Overflows that have been seen.
     pub(crate) overflows: u64,
     /// Whose value each register has: who wrote it last.
@@ -61,8 +68,11 @@ impl Host {
             counted: Accounts::default(),
             changed: None,
             swap: None,
+            starts_range: false,
             in_a_row: 0,
             selected: None,
+            unsynchronised: Unsynchronised::default(),
+            asleep: Vec::new(),
             overflows: 0,
             of_registers: vec![Party::Nobody; REGISTERS],
         }
@@ -71,6 +81,13 @@ impl Host {
     /// Something else runs on the CPU from now on.
     pub fn runs(&mut self, running: Running, world: &World) {
         self.ideal.follow(world, running);
+    }
+
+    /// A context synchronisation event: an ISB, an exception or the return from one.
+    #[inline]
+    pub(crate) fn synchronised(&mut self) {
+        self.selected = None;
+        self.unsynchronised = Unsynchronised::default();
     }
 
     /// The counter whose value a register is on this CPU.
@@ -110,7 +127,21 @@ impl Host {
             let others = self.ideal.read(register, 2) & !pmcr::E;
             let e = if mdcr & mdcr_el2::HPME != 0 { pmcr::E } else { 0 };
             self.ideal.write(world, register, 2, others | e);
+        } else {
+            self.starts_range = mdcr & mdcr_el2::HPME != 0;
         }
+    }
+
+    /// KVM writes MDCR_EL2. If that gives a guest the first range, what the driver has started by HPME alone is started.
+    pub(crate) fn splits(&mut self, mdcr: u64, world: &World) -> bool {
+        let split = mdcr & mdcr_el2::HPMN < u64::from(self.ideal.registers().features().counters);
+        let starts = self.starts_range && split;
+        if starts {
+            let register = Register::of(Of::Pmcr);
+            self.ideal.write(world, register, 2, self.ideal.read(register, 2) | pmcr::E);
+            self.starts_range = false;
+        }
+        starts
     }
 
     /// Its driver has set what it wants in PMUSERENR_EL0 while the register is a guest's.

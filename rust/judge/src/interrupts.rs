@@ -42,7 +42,8 @@ impl Judge {
         }
     }
 
-    /// `victim`'s condition has been true for `passed` cycles, the last `stretch` of which it could be interrupted in.
+    /// `victim`'s condition has been true for `passed` cycles, the last `stretch` of which it could be interrupted in. May
+    /// it be on its way still?
     fn in_time(
         &mut self,
         kind: Kind,
@@ -51,18 +52,19 @@ impl Judge {
         stretch: u64,
         since: Option<u64>,
         at: &At<'_>,
-    ) {
+    ) -> bool {
         if stretch == 0 {
-            return; // it could not be interrupted yet
+            return true; // it could not be interrupted yet
         }
         self.findings.premise(Invariant::I5);
         let delay = at.cpu.registers().features().pmi_delay;
         if self.findings.allows(Window::InterruptOnItsWay, passed <= delay, passed == delay) {
-            return;
+            return true;
         }
         let window = Some(Window::InterruptOnItsWay);
         let broken = Broken::new(Invariant::I5, kind);
         self.violated(Broken { victim, expected: delay, actual: passed, window, since, ..broken }, at);
+        false
     }
 
     /// A guest is entered by its PMU's interrupt.
@@ -145,9 +147,31 @@ impl Judge {
     pub(crate) fn blocks(&mut self, guest: usize, at: &At<'_>) {
         let guest = &self.guests[guest];
         if let Some(since) = guest.since {
+            let (context, passed) = (guest.context, at.cpu.now().saturating_sub(since));
+            if self.in_time(Kind::LostInterrupt, Party::Guest(context), passed, passed, Some(since), at) {
+                self.hosts[at.id].asleep.push(context);
+            }
+        }
+    }
+
+    /// It is runnable again, or loaded.
+    pub(crate) fn wakes(&mut self, context: usize) {
+        for host in &mut self.hosts {
+            host.asleep.retain(|&one| one != context);
+        }
+    }
+
+    /// The CPU has worked or idled for `stretch` cycles up to now with interrupts unmasked. What was on its way as a vCPU
+    /// blocked there has come, or vcpu_put has found its flag: the vCPU is woken by now.
+    #[cold]
+    pub(crate) fn sleeps_over_it(&mut self, stretch: u64, at: &At<'_>) {
+        for context in std::mem::take(&mut self.hosts[at.id].asleep) {
+            let Some(guest) = self.guest(context) else { continue };
+            let Some(since) = self.guests[guest].since else { continue };
             let passed = at.cpu.now().saturating_sub(since);
-            let victim = Party::Guest(guest.context);
-            self.in_time(Kind::LostInterrupt, victim, passed, passed, Some(since), at);
+            if self.in_time(Kind::LostInterrupt, Party::Guest(context), passed, stretch, Some(since), at) {
+                self.hosts[at.id].asleep.push(context);
+            }
         }
     }
 }

@@ -19,6 +19,7 @@
 //! | `one_reg` | what a VMM reads and sets: I11 |
 //! | `restores` | what KVM writes for a guest: I6, I7 |
 //! | `effects` | when a guest's writes have their effect: I6 |
+//! | [`order`] | what the host's driver synchronises before it goes on: I6 |
 //! | `views` | what a guest reads: I1, I4, I7, I8 |
 //! | `interrupts` | when a guest and the host are interrupted: I5 |
 //! | `raised` | since when a guest's flags interrupt it |
@@ -40,6 +41,7 @@ pub mod key;
 mod known;
 pub mod note;
 mod one_reg;
+pub mod order;
 pub mod owner;
 mod progress;
 mod raised;
@@ -75,6 +77,8 @@ use window::Window;
 const HOST_PMU_IRQ: u16 = 1;
 const GUEST_ENTRY: u16 = 16;
 const PMU_IRQ: u16 = GUEST_ENTRY + HOST_PMU_IRQ;
+/// Code of the marks of the host's entries by a timer's interrupt.
+const TIMER: u16 = 2;
 /// Codes of the marks of the host's entries when a thread is switched in, and out.
 const TASK_IN: u16 = 6;
 const TASK_OUT: u16 = 7;
@@ -258,7 +262,7 @@ impl Judge {
         }
         let (did, a, b) = match what {
             What::Isb => {
-                host.selected = None;
+                host.synchronised();
                 (Did::Isb, 0, 0)
             }
             What::Read { register, value } => {
@@ -323,6 +327,9 @@ impl Judge {
         if cpu.overflows().times() != self.hosts[id].overflows {
             self.overflowed(&at);
         }
+        if !matches!(what, What::Isb | What::Read { .. }) {
+            self.goes_on(&at);
+        }
         self.seen(by, what, &at);
         if reset {
             self.events.reset(&self.hosts[id], &at);
@@ -343,6 +350,9 @@ impl Judge {
             }
             What::Mark { code: PMU_IRQ, .. } => self.interrupted(&at),
             What::Mark { code, .. } if code < GUEST_ENTRY => {
+                if matches!(code, HOST_PMU_IRQ | TIMER) {
+                    self.hosts[id].synchronised();
+                }
                 if matches!(code, TASK_IN | TASK_OUT) {
                     self.handed_over(&at);
                 }
@@ -358,7 +368,7 @@ impl Judge {
                 By::Kvm => self.noted(code, a, b, &at),
             },
             What::Isb => {
-                self.hosts[id].selected = None;
+                self.hosts[id].synchronised();
                 if let Some(guest) = self.running(cpu) {
                     self.context_synchronised(guest, &at);
                 }
@@ -433,7 +443,7 @@ impl Judge {
         self.hosts[at.id].runs(at.running, at.world);
         let party = Self::party(By::Software, at.running);
         self.hosts[at.id].counted.runs(party, at.cpu);
-        self.hosts[at.id].selected = None; // an exception, or the return from one
+        self.hosts[at.id].synchronised(); // an exception, or the return from one
         if let Some(last) = last.filter(|last| last.el > at.running.el) {
             self.left_kernel(&At { running: last, ..*at });
         }

@@ -88,3 +88,5 @@ pub const LIVELOCK: u32 = 33;
 pub const DEADLOCK: u32 = 34;
 /// Likewise: every CPU idles, without a timer, although work is left.
 pub const ALL_IDLE: u32 = 35;
+/// A vCPU that has blocked is runnable again: by kvm_vcpu_kick, a timer or its VMM. First operand: its context.
+pub const VCPU_WAKES: u32 = 36;

@@ -15,6 +15,9 @@ impl Judge {
             }
         }
         self.unmasked(stretch, waits, at);
+        if !self.hosts[at.id].asleep.is_empty() {
+            self.sleeps_over_it(stretch, at);
+        }
     }
 
     /// The guest, or the host where there is none, takes a PMU interrupt.

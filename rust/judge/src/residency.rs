@@ -52,6 +52,7 @@ impl Judge {
                     self.blocks(guest, at);
                 }
             }
+            note::VCPU_WAKES => self.wakes(a as usize),
             note::LIVELOCK => self.interrupts_take_all(guest, at),
             note::DEADLOCK => self.deadlock(b, at),
             note::ALL_IDLE => self.all_idle(at),
@@ -92,8 +93,10 @@ impl Judge {
             let victim = Party::Guest(context);
             self.violated(Broken { victim, ..Broken::new(Invariant::I9, Kind::LoadedTwice) }, at);
         }
+        self.wakes(context);
         self.hands_over(false, context, at);
         self.hosts[at.id].loaded = Some(context);
+        self.events.vcpu_loads(at.id);
         self.swap_begins(at);
         if let Some(guest) = guest {
             self.guests[guest].loaded = Some(at.id);

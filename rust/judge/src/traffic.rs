@@ -41,7 +41,7 @@ pub(crate) fn type_of(n: usize) -> Register {
 }
 
 /// The counter that a write changes the value or the type of.
-fn written(cpu: &Cpu, register: Register) -> Option<usize> {
+pub(crate) fn written(cpu: &Cpu, register: Register) -> Option<usize> {
     match register.kind() {
         Of::Pmevtyper => Some(usize::from(register.index())),
         Of::Pmccfiltr => Some(CYCLE),
@@ -54,19 +54,28 @@ fn written(cpu: &Cpu, register: Register) -> Option<usize> {
 impl Judge {
     /// The host's perf has accessed a register.
     pub(crate) fn host_access(&mut self, register: Register, written: Option<u64>, value: u64, at: &At<'_>) {
-        let host = &mut self.hosts[at.id];
         if written.is_some() {
+            let starts = matches!(register.kind(), Of::Pmcr | Of::MdcrEl2);
+            let before = if starts { self.hosts[at.id].ideal.registers().counting(2) } else { 0 };
+            self.driver_writes(register, value, at);
+            let host = &mut self.hosts[at.id];
             host.ideal.write(at.world, register, at.running.el, value);
             if register.kind() == Of::Pmcntenset {
                 host.undone(value);
             } else if register.kind() == Of::MdcrEl2 {
                 host.started_by_hpme(value, at.world);
+            } else if register.kind() == Of::Pmcr {
+                host.starts_range = false; // by its E
             }
             if matches!(register.kind(), Of::Pmcr | Of::Pmcntenset | Of::Pmcntenclr | Of::MdcrEl2) {
                 self.events.started(register, value, host, at);
             }
+            if starts {
+                self.driver_starts(register, before, at);
+            }
             return;
         }
+        let host = &mut self.hosts[at.id];
         // What is not enabled its perf writes before it enables it: nobody loses anything there.
         let Some(n) = Host::counter(at.cpu, register) else { return };
         if at.running.el == 2 {
@@ -186,6 +195,9 @@ impl Judge {
     pub(crate) fn mdcr_written(&mut self, value: u64, at: &At<'_>) {
         let register = Register::of(Of::MdcrEl2);
         let host = &mut self.hosts[at.id];
+        if host.splits(value, at.world) {
+            self.events.started(Register::of(Of::Pmcr), pmcr::E, host, at);
+        }
         let mine = host.enabled();
         let of = |cpu: &Cpu| (mine & cpu.registers().counting(2), mine & cpu.registers().long());
         let (counted, long) = of(&host.ideal);

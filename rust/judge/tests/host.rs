@@ -57,7 +57,9 @@ impl Board {
     }
 
     fn host(&mut self, operation: Operation, register: Register, value: u64) -> u64 {
-        self.executed(HOST, 2, operation, u32::from(register.encoding()), value)
+        let read = self.executed(HOST, 2, operation, u32::from(register.encoding()), value);
+        self.executed(HOST, 2, Operation::Isb, 0, 0);
+        read
     }
 
     fn guest(&mut self, register: Register, value: u64) {
@@ -333,6 +335,19 @@ fn what_the_host_has_started_by_hpme_kvm_has_counting_by_e_after_the_put() {
 }
 
 #[test]
+fn what_the_host_has_started_by_hpme_ahead_of_hpmn_is_started() {
+    for (mdcr, found) in [(DIVIDED, 0), (2, 1)] {
+        let mut board = Board::new();
+        board.starts(1, 4, pmevtyper::NSH);
+        board.host(Operation::Msr, Register::of(Of::Pmcr), 0);
+        board.host(Operation::Msr, Register::of(Of::MdcrEl2), u64::from(COUNTERS) | mdcr_el2::HPME);
+        board.loads(mdcr);
+        let expected = [(Invariant::I3, Kind::HostState, Party::Kvm)];
+        assert_eq!(board.found(), expected[..found], "{mdcr:#x}");
+    }
+}
+
+#[test]
 fn a_counter_has_one_event_and_an_event_one_counter() {
     let placement = [(Invariant::I10, Kind::EventPlacement, Party::Host)];
     for (id, n, found) in [(2, 3, 0), (2, 4, 1), (1, 3, 1)] {
@@ -385,6 +400,39 @@ fn a_pinned_event_is_on_or_waits_for_a_vcpu_s_counters() {
     assert_eq!(board.found(), [], "the kernel is not through yet");
     board.works(HOST, 0, 1);
     assert_eq!(board.found(), [(Invariant::I10, Kind::EventPinned, Party::Kvm)]);
+}
+
+/// What is found behind a put where two flexible events were on before, and `meanwhile` has happened since one of them
+/// had its counter taken.
+fn behind_a_put(meanwhile: impl Fn(&mut Board)) -> Vec<(Invariant, Kind, Party)> {
+    let mut board = Board::new();
+    for (id, n) in [(1, 1), (2, 5)] {
+        board.opens(id, 0);
+        board.note(note::EVENT_ON, id << 8 | n);
+    }
+    board.loads(DIVIDED);
+    board.note(note::EVENT_OFF, 1 << 8 | 1);
+    board.works(GUEST, 1, 1);
+    assert_eq!(board.found(), [], "it waits for what the vCPU has");
+    meanwhile(&mut board);
+    board.puts();
+    assert_eq!(board.found(), [], "the kernel is not through yet");
+    board.works(HOST, 0, 1);
+    board.found()
+}
+
+#[test]
+fn a_flexible_event_does_not_wait_for_a_vcpu_that_is_put() {
+    let waits_in_vain = [(Invariant::I10, Kind::EventFlexible, Party::Kvm)];
+    assert_eq!(behind_a_put(|_| {}), waits_in_vain);
+    assert_eq!(behind_a_put(|board| board.note(note::EVENT_CLOSED, 2)), waits_in_vain);
+    assert_eq!(behind_a_put(|board| board.note(note::EVENT_ON, 1 << 8 | 4)), []);
+    assert_eq!(behind_a_put(|board| board.note(note::EVENT_DISABLED, 1)), []);
+    let tried_first = |board: &mut Board| {
+        board.opens(3, 0);
+        board.note(note::EVENT_CLOSED, 3);
+    };
+    assert_eq!(behind_a_put(tried_first), [], "it has waited for the other, up to perf's next rotation");
 }
 
 /// What is found of a pinned event that waits while a vCPU is loaded, where those on `others` are pinned, too, and

@@ -50,6 +50,7 @@ fn writes_on(machine: &mut Machine<Judge>, cpu: usize, by: By, each: &[(Of, u64)
     let mut burst = Burst::default();
     for &(of, value) in each {
         burst.post(Operation::Msr, u32::from(Register::of(of).encoding()), value);
+        burst.post(Operation::Isb, 0, 0);
     }
     machine.execute_by(by, cpu, &mut burst, 0, false).expect("it runs");
 }
@@ -267,6 +268,33 @@ fn a_vcpu_that_blocks_with_its_interrupt_condition_true_has_lost_an_interrupt() 
         machine.charge(0, 0, DELAY + over).expect("it exists");
         machine.note(0, note::VCPU_BLOCKS, GUEST as u64, 0).expect("it exists");
         assert_eq!(found(&machine), expected);
+    }
+}
+
+#[test]
+fn a_vcpu_that_blocks_while_its_interrupt_is_on_its_way_does_not_sleep_over_it() {
+    let lost = vec![(Invariant::I5, Kind::LostInterrupt, Party::Guest(GUEST))];
+    for (cycles, woken_by, expected) in [
+        (DELAY, None, vec![]),
+        (DELAY + 1, None, lost),
+        (DELAY + 1, Some(note::VCPU_WAKES), vec![]),
+        (DELAY + 1, Some(note::VCPU_LOAD), vec![]),
+    ] {
+        let mut machine = machine();
+        loads(&mut machine, GUEST);
+        counts(&mut machine, 0);
+        machine.charge(0, 0, LEFT).expect("it exists");
+        exits(&mut machine);
+        for code in [note::VCPU_BLOCKS, note::VCPU_PUT] {
+            machine.note(0, code, GUEST as u64, 0).expect("it exists");
+        }
+        writes(&mut machine, By::Kvm, &[(Of::Pmovsclr, 1 << 31)]);
+        machine.note(0, note::VCPU_IS_PUT, GUEST as u64, 0).expect("it exists");
+        if let Some(code) = woken_by {
+            machine.note(0, code, GUEST as u64, 0).expect("it exists");
+        }
+        works_on(&mut machine, HOST, cycles);
+        assert_eq!(found(&machine), expected, "{cycles} cycles, woken by {woken_by:?}");
     }
 }
 

@@ -36,6 +36,13 @@ pub fn of(kind: Of) -> Register {
     Register::of(kind)
 }
 
+/// What the host's driver executes.
+#[derive(Clone, Copy)]
+pub enum Drive {
+    Msr(Register, u64),
+    Isb,
+}
+
 /// Accesses take no time; `EVENT` happens twice a cycle.
 pub struct Board(pub Machine<Judge>);
 
@@ -121,7 +128,22 @@ impl Board {
     }
 
     pub fn host_writes(&mut self, register: Register, value: u64) {
-        self.executed(HOST, 2, By::Software, register, Some(value));
+        self.drives(&[Drive::Msr(register, value), Drive::Isb]);
+    }
+
+    /// The host's driver does.
+    pub fn drives(&mut self, each: &[Drive]) {
+        self.runs(HOST, 2);
+        let mut burst = Burst::default();
+        for drive in each {
+            match *drive {
+                Drive::Msr(register, value) => {
+                    burst.post(Operation::Msr, u32::from(register.encoding()), value);
+                }
+                Drive::Isb => burst.post(Operation::Isb, 0, 0),
+            }
+        }
+        self.0.execute_by(By::Software, 0, &mut burst, 0, false).expect("it runs");
     }
 
     pub fn host_reads(&mut self, register: Register) -> u64 {

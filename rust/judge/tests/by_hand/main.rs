@@ -4,4 +4,5 @@ mod board;
 mod chained;
 mod effects;
 mod mutants;
+mod order;
 mod raised;

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use crate::board::{
-    Board, COUNTERS, CYCLE, DELAY, DIVIDED, EVENT, Found, GUEST, GUEST_PMU_IRQ, HOST, HOST_PMU_IRQ, LEFT,
-    OTHER, TRAPPED, of,
+    Board, COUNTERS, CYCLE, DELAY, DIVIDED, Drive, EVENT, Found, GUEST, GUEST_PMU_IRQ, HOST, HOST_PMU_IRQ,
+    LEFT, OTHER, TRAPPED, of,
 };
 use judge::finding::{INVARIANTS, Invariant, KINDS, Kind, Mutant};
 use judge::note::{self, attribute};
@@ -410,6 +410,9 @@ const CASES: &[Case] = &[
         board.kvm_writes(of(Of::Pmselr), 1);
         board.kvm_writes(of(Of::Pmxevtyper), 0);
     }),
+    case(&[(Invariant::I6, Kind::DriverOrder)], |board| {
+        board.drives(&[Drive::Msr(Register::pmevtyper(1), 0), Drive::Msr(of(Of::Pmcntenset), 1 << 1)]);
+    }),
     case(&[(Invariant::I6, Kind::WithoutEffect)], |board| {
         board.has_on_cpu(1);
         board.sets(Register::pmevtyper(1), u64::from(SW_INCR));
@@ -450,6 +453,14 @@ const CASES: &[Case] = &[
         board.opens(2, 0);
         board.tells(note::EVENT_GROUP, 2 << 32 | 1);
         board.tells(note::EVENT_ON, 1 << 8 | 5);
+        board.works(HOST, 0, 1);
+    }),
+    case(&[(Invariant::I10, Kind::EventFlexible)], |board| {
+        board.opens(1, 0);
+        board.tells(note::EVENT_ON, 1 << 8 | 1);
+        board.loads(GUEST, DIVIDED);
+        board.tells(note::EVENT_OFF, 1 << 8 | 1);
+        board.puts(GUEST);
         board.works(HOST, 0, 1);
     }),
     case(&[(Invariant::I3, Kind::EventCount)], |board| {
