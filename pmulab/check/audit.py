@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from random import Random
 
 from pmulab.check.key import Key
-from pmulab.check.play import Move, Play
+from pmulab.check.play import Move, Moves, Play
 from pmulab.check.shrink import Signature
 from services.kvm.errors import SimulationError
 from services.state import Saved
@@ -27,10 +28,54 @@ class Difference:
         return f"{self.action}: {self.field} is {self.first} and {self.second}"
 
 
+Pair = tuple[Saved, Saved]
+_AMID = 12  # operations of KVM's, before one of which something comes amid an action
+
+
+def actions_of(play: Play, chance: Random) -> list[Moves]:
+    """What a deck has happen: each action, and where something may come amid it, one of that before an operation."""
+    actions = play.stock.actions
+    found: list[Moves] = [(move,) for move in actions]
+    amid = [move for move in actions if move.may_come_amid] if play.stock.deck.amid else []
+    return found + [(chance.choice(amid).at(chance.randrange(_AMID)), move) for move in actions if amid]
+
+
+async def same_keys(play: Play, actions: Sequence[Moves], depth: int, most: int, chance: Random) -> list[Pair]:
+    """Pairs of states that have the same key, up to that depth: all that there are if no level has more than `most` new
+    states, else of those that `most` of each level lead to. The first of each pair was come to first."""
+    key = Key(play)
+    known, level = {key.of(): play.save()}, [play.save()]
+    pairs: list[Pair] = []
+    for _ in range(depth):
+        following: list[Saved] = []
+        for saved in level:
+            for moves in actions:
+                play.restore(saved)
+                if not await _goes_on(play, moves):
+                    continue
+                found, now = key.of(), play.save()
+                if found in known:
+                    pairs.append((known[found], now))
+                else:
+                    known[found] = now
+                    following.append(now)
+        level = chance.sample(following, min(most, len(following)))
+    return pairs
+
+
+async def _goes_on(play: Play, moves: Moves) -> bool:
+    """To a state that is data, and nothing is found on the way: behind a violation the judge goes by what was found."""
+    try:
+        possible = await play.act(moves)
+    except SimulationError:
+        return False
+    return possible and not (play.over or play.simulation.entered) and not any(one.counts for one in play.found())
+
+
 class Audit:
     """Of the states of one play."""
 
-    def __init__(self, play: Play, actions: Sequence[Sequence[Move]]) -> None:
+    def __init__(self, play: Play, actions: Sequence[Moves]) -> None:
         self.play = play
         self.key = Key(play)
         self.actions = actions
