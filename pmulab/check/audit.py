@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from random import Random
 
 from pmulab.check.key import Key
+from pmulab.check.overflows import Overflows
 from pmulab.check.play import Move, Moves, Play
 from pmulab.check.shrink import Signature
 from services.kvm.errors import SimulationError
@@ -78,6 +80,7 @@ class Audit:
     def __init__(self, play: Play, actions: Sequence[Moves]) -> None:
         self.play = play
         self.key = Key(play)
+        self.overflows = Overflows(play)
         self.actions = actions
         self.pairs = 0
 
@@ -91,7 +94,22 @@ class Audit:
                 ends = self._new_to_both(ends, first, second)
             if ends[0] != ends[1]:
                 found += [await self._difference(moves, first, second, ends)]
+        if self.play.stock.deck.overflows:
+            found += await self._apart_by_overflows(self.actions[self.pairs % len(self.actions)][-1], first, second)
         return found
+
+    async def _apart_by_overflows(self, action: Move, *states: Saved) -> list[Difference]:
+        """By the next overflow within one of the operations of an action: at the first of them, where that is so."""
+        one, other = [[end async for end in self._overflowing(action, saved)] for saved in states]
+        at = [place for place, (first, second) in enumerate(zip_longest(one, other)) if first != second]
+        return [Difference(_text((action,)), f"overflow {at[0]}", one[at[0] :][:1], other[at[0] :][:1])] if at else []
+
+    async def _overflowing(self, action: Move, saved: Saved) -> AsyncIterator[Found]:
+        async def come_to() -> None:
+            self.play.restore(saved)
+
+        async for _ in self.overflows.each(action, come_to):
+            yield self.key.of(), str(self.play.over), tuple(Signature.of(one) for one in self.play.found())
 
     def _new_to_both(self, ends: Sequence[Found], *states: Saved) -> list[Found]:
         """Without what is like a violation that one of the states had before: it is told once."""
@@ -113,7 +131,7 @@ class Audit:
     async def _difference(
         self, moves: Sequence[Move], first: Saved, second: Saved, ends: Sequence[Found]
     ) -> Difference:
-        action = "; ".join(" ".join(map(str, move.step.values())) for move in moves)
+        action = _text(moves)
         (_, *one), (_, *other) = ends
         if one != other:
             return Difference(action, "possible, found", one, other)
@@ -124,6 +142,10 @@ class Audit:
         fields = [*differing(*parts)]
         name = fields[0] if len(fields) == 1 else f"{fields[0]} (and {len(fields) - 1} more)"
         return Difference(action, name, parts[0].get(fields[0]), parts[1].get(fields[0]))
+
+
+def _text(moves: Sequence[Move]) -> str:
+    return "; ".join(" ".join(map(str, move.step.values())) for move in moves)
 
 
 def _like(found: Signature) -> Signature:
