@@ -92,7 +92,7 @@ check-long: $(EXTENSION) ## pmulab check of the reference designs, long (hours; 
 	$(BIN)/python -m docs.check_long $(if $(SECONDS),--seconds $(SECONDS))
 
 mutants: $(EXTENSION) ## what the search kills of the mutants of partitioned, with SEEDS orders of the decks (20: some hours of CPU time; it goes on where it was left)
-	$(BIN)/python -m tests.mutation --seeds $(SEEDS) --alone --matrix --jobs $$(nproc)
+	$(BIN)/python -m tests.mutation --seeds $(SEEDS) --alone --matrix --page --jobs $$(nproc)
 
 proto: $(PACKAGES) ## generate the messages in services/wire from proto/
 	$(BIN)/python proto/generate.py

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 
 import orjson
 
+from docs.revision import revision
 from pmulab.check.job import Job, Searched
 from pmulab.check.pool import searched, stop
 from pmulab.check.worlds import decks, worlds
@@ -66,7 +66,7 @@ def name(job: Job) -> str:
     return f"{job.design}; {job.deck.name} in {job.world.name}, {counters} counters; {how}"
 
 
-def line_of(one: Searched, revision: str) -> Line:
+def line_of(one: Searched, commit: str) -> Line:
     job = one.job
     return {
         "job": name(job),
@@ -86,7 +86,7 @@ def line_of(one: Searched, revision: str) -> Line:
         "actions": one.actions,
         "seconds": round(one.seconds, 1),
         "premises": dict(one.coverage.premises),
-        "revision": revision,
+        "revision": commit,
     }
 
 
@@ -112,9 +112,7 @@ def search(seconds: float | None, anew: bool) -> int:
     if anew:
         DONE.unlink(missing_ok=True)
     wanted = left()
-    revision = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True, cwd=PAGE.parent
-    ).stdout.strip()
+    of = revision()
     stopped = stop()
     if seconds is not None:
         signal.signal(signal.SIGALRM, lambda *_: stopped.set())
@@ -123,7 +121,7 @@ def search(seconds: float | None, anew: bool) -> int:
         for number, (_, one) in enumerate(searched(wanted, len(os.sched_getaffinity(0)), stopped), 1):
             if one.cut:
                 continue
-            line = line_of(one, revision)
+            line = line_of(one, of)
             file.write(orjson.dumps(line) + b"\n")
             file.flush()
             if _wrong(line):

@@ -16,6 +16,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from docs.revision import revision
 from services.judge.invariants import INVARIANTS
 from tests.mutation import record, report
 from tests.mutation.applied import applied
@@ -59,6 +60,8 @@ def main() -> int:
     known = {one.name for one in every}
     record.keep({name: replace(kill, seconds=0.0) for name, kill in kept.items() if name in known})
     of = [done[one.name] for one in chosen if one.name in done]
+    if arguments.page:
+        record.PAGE.write_text(report.page(of, unfinished, revision()), encoding="utf-8")
     sys.stdout.write("\n".join(report.lines(of, unfinished, matrix=arguments.matrix)) + "\n")
     return 1 if report.unexplained(of) else 0
 
@@ -75,6 +78,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=1e9, help="and go on another time")
     parser.add_argument("--results", default=str(record.RESULTS), metavar="FILE")
     parser.add_argument("--alone", action="store_true", help="what does each invariant kill that no other kills?")
+    parser.add_argument("--page", action="store_true", help="write docs/mutation.md, too")
     parser.add_argument("--matrix", action="store_true", help="a line for each mutant")
     parser.add_argument("--replay", action="store_true", help="the counterexamples that are kept, and no search")
     return parser.parse_args()

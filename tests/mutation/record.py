@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 KEPT = Path(__file__).with_name("kept.jsonl")
 SURVIVORS = Path(__file__).with_name("survivors.toml")
 RESULTS = ROOT / "target" / "mutants.jsonl"
+PAGE = ROOT / "docs" / "mutation.md"
 
 
 @dataclass

@@ -30,6 +30,58 @@ def lines(results: Sequence[Result], unfinished: int, *, matrix: bool) -> Iterat
         yield f"{unfinished} mutants are left for the next time"
 
 
+_PAGE = """\
+# What `make mutants` kills
+
+Written by `python -m tests.mutation --page`, which goes on from where it was left: {made:,} mutants of `partitioned`, \
+each searched for with up to {seeds} seeds, at {commit}. How they are made, and what the search is: docs/check.md, \
+"Scored by mutants".{unfinished}
+
+```
+{totals}
+```
+
+```
+{rest}
+```
+
+## Holes
+
+{holes}
+
+## Equivalent
+
+{equivalent}
+"""
+
+
+def page(results: Sequence[Result], unfinished: int, commit: str) -> str:
+    """docs/mutation.md."""
+    why = reasons()
+    told: dict[str, list[Result]] = {}
+    hole: dict[str, bool] = {}
+    for one in results:
+        if one.survives:
+            of = reason(one.name, why)
+            text = "not explained" if of is None else of.why
+            told.setdefault(text, []).append(one)
+            hole[text] = of is None or of.hole
+    return _PAGE.format(
+        made=len(results) + unfinished,
+        seeds=max((len(one.kills) for one in results), default=0),
+        commit=commit,
+        unfinished=f" {unfinished:,} of them are left for the next time." if unfinished else "",
+        totals=align([*_totals(results)], left=1),
+        rest="\n".join([*_times(results), "", align([*_by_deck(results)], left=1), "", *_alone(results)]),
+        holes="\n".join(f"- {text}: {_named(told[text])}" for text in told if hole[text]) or "None.",
+        equivalent="\n".join(f"- {text}: {_named(told[text])}" for text in told if not hole[text]) or "None.",
+    )
+
+
+def _named(those: Sequence[Result]) -> str:
+    return "; ".join(f"`{one.name}`" for one in those)
+
+
 def _killed(one: Result) -> str:
     """By an invariant, by a fault alone, or not."""
     if one.survives:

@@ -118,7 +118,7 @@ pub enum Kind {
 }
 
 /// All that can be found, each of what it shows in.
-pub const KINDS: [Kind; 27] = [
+pub const KINDS: [Kind; 28] = [
     Kind::GuestRead,
     Kind::GuestEntry,
     Kind::Undefined,
