@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
+from random import Random
 
 from pmulab.check.key import Key
-from pmulab.check.play import Move, Play
+from pmulab.check.overflows import Overflows
+from pmulab.check.play import Move, Moves, Play
 from pmulab.check.shrink import Signature
 from services.kvm.errors import SimulationError
 from services.state import Saved
@@ -27,12 +30,57 @@ class Difference:
         return f"{self.action}: {self.field} is {self.first} and {self.second}"
 
 
+Pair = tuple[Saved, Saved]
+_AMID = 12  # operations of KVM's, before one of which something comes amid an action
+
+
+def actions_of(play: Play, chance: Random) -> list[Moves]:
+    """What a deck has happen: each action, and where something may come amid it, one of that before an operation."""
+    actions = play.stock.actions
+    found: list[Moves] = [(move,) for move in actions]
+    amid = [move for move in actions if move.may_come_amid] if play.stock.deck.amid else []
+    return found + [(chance.choice(amid).at(chance.randrange(_AMID)), move) for move in actions if amid]
+
+
+async def same_keys(play: Play, actions: Sequence[Moves], depth: int, most: int, chance: Random) -> list[Pair]:
+    """Pairs of states that have the same key, up to that depth: all that there are if no level has more than `most` new
+    states, else of those that `most` of each level lead to. The first of each pair was come to first."""
+    key = Key(play)
+    known, level = {key.of(): play.save()}, [play.save()]
+    pairs: list[Pair] = []
+    for _ in range(depth):
+        following: list[Saved] = []
+        for saved in level:
+            for moves in actions:
+                play.restore(saved)
+                if not await _goes_on(play, moves):
+                    continue
+                found, now = key.of(), play.save()
+                if found in known:
+                    pairs.append((known[found], now))
+                else:
+                    known[found] = now
+                    following.append(now)
+        level = chance.sample(following, min(most, len(following)))
+    return pairs
+
+
+async def _goes_on(play: Play, moves: Moves) -> bool:
+    """To a state that is data, and nothing is found on the way: behind a violation the judge goes by what was found."""
+    try:
+        possible = await play.act(moves)
+    except SimulationError:
+        return False
+    return possible and not (play.over or play.simulation.entered) and not any(one.counts for one in play.found())
+
+
 class Audit:
     """Of the states of one play."""
 
-    def __init__(self, play: Play, actions: Sequence[Sequence[Move]]) -> None:
+    def __init__(self, play: Play, actions: Sequence[Moves]) -> None:
         self.play = play
         self.key = Key(play)
+        self.overflows = Overflows(play)
         self.actions = actions
         self.pairs = 0
 
@@ -46,7 +94,22 @@ class Audit:
                 ends = self._new_to_both(ends, first, second)
             if ends[0] != ends[1]:
                 found += [await self._difference(moves, first, second, ends)]
+        if self.play.stock.deck.overflows:
+            found += await self._apart_by_overflows(self.actions[self.pairs % len(self.actions)][-1], first, second)
         return found
+
+    async def _apart_by_overflows(self, action: Move, *states: Saved) -> list[Difference]:
+        """By the next overflow within one of the operations of an action: at the first of them, where that is so."""
+        one, other = [[end async for end in self._overflowing(action, saved)] for saved in states]
+        at = [place for place, (first, second) in enumerate(zip_longest(one, other)) if first != second]
+        return [Difference(_text((action,)), f"overflow {at[0]}", one[at[0] :][:1], other[at[0] :][:1])] if at else []
+
+    async def _overflowing(self, action: Move, saved: Saved) -> AsyncIterator[Found]:
+        async def come_to() -> None:
+            self.play.restore(saved)
+
+        async for _ in self.overflows.each(action, come_to):
+            yield self.key.of(), str(self.play.over), tuple(Signature.of(one) for one in self.play.found())
 
     def _new_to_both(self, ends: Sequence[Found], *states: Saved) -> list[Found]:
         """Without what is like a violation that one of the states had before: it is told once."""
@@ -68,7 +131,7 @@ class Audit:
     async def _difference(
         self, moves: Sequence[Move], first: Saved, second: Saved, ends: Sequence[Found]
     ) -> Difference:
-        action = "; ".join(" ".join(map(str, move.step.values())) for move in moves)
+        action = _text(moves)
         (_, *one), (_, *other) = ends
         if one != other:
             return Difference(action, "possible, found", one, other)
@@ -79,6 +142,10 @@ class Audit:
         fields = [*differing(*parts)]
         name = fields[0] if len(fields) == 1 else f"{fields[0]} (and {len(fields) - 1} more)"
         return Difference(action, name, parts[0].get(fields[0]), parts[1].get(fields[0]))
+
+
+def _text(moves: Sequence[Move]) -> str:
+    return "; ".join(" ".join(map(str, move.step.values())) for move in moves)
 
 
 def _like(found: Signature) -> Signature:

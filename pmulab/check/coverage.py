@@ -44,6 +44,8 @@ class Coverage:
         seen = self.points[point] = self.points.get(point, 0) + 1
         if len(self.goals) < len(Goal):
             self.goals |= _reached(play)
+            if any(action == "preempt" for action, _ in amid):
+                self.goals.add(Goal.PREEMPTED)
         return seen == 1
 
     def meet(self, play: Play) -> None:
@@ -69,7 +71,7 @@ class Goal(StrEnum):
     LINE = "a vCPU has the line of its PMU's interrupt up"
     OVERFLOWED = "a vCPU that is not loaded has an overflow that interrupts"
     FLAG_ON_CPU = "an overflow flag is on the CPU beside a vCPU"
-    PREEMPTED = "a vCPU is preempted amid one of KVM's handlers"
+    PREEMPTED = "a vCPU is to be preempted amid what KVM does for it"  # at once, unless preemption is disabled there
     BLOCKED = "a vCPU blocks"
     ELSEWHERE = "a vCPU is on another pCPU than at first"
     DEAD = "a VM is no more"
@@ -92,8 +94,6 @@ def _reached(play: Play) -> set[Goal]:
             reached.add(Goal.OVERFLOWED)
         if vcpu.vgic.line:
             reached.add(Goal.LINE)
-        if vcpu.amid:
-            reached.add(Goal.PREEMPTED)
         if vcpu.blocked:
             reached.add(Goal.BLOCKED)
         if pcpu.cpu:

@@ -1,7 +1,7 @@
 """Every state of a world that a deck's actions lead to, level by level, up to a depth.
 
 A state that has been met before, by its key, is not gone on from. What comes amid a step comes before each operation
-that KVM has there, and so does the next overflow, on as many steps of a path as the bound on interruptions allows.
+that KVM has there, and the next overflow within each, on as many steps of a path as the bound on interruptions allows.
 States are kept as they are saved; one in which a vCPU is preempted amid a handler is no data, and is come to again from
 the last one that is. So are those of a large level, which would not fit into memory.
 """
@@ -163,12 +163,10 @@ class Exhaustive:
         return found
 
     async def _overflowing(self, state: _State, action: Move, left: Left) -> list[Found]:
-        """The action with the next overflow at each point of it."""
+        """The action with the next overflow within each operation of it."""
         found: list[Found] = []
-        for passes in await self.overflows.before(action, lambda: self._come_to(state)):
-            await self._come_to(state)
-            if await self.play.act((passes,)) and await self.play.act((action,)):
-                found += self._arrived(state, (action,), left, ((passes,),))
+        async for passes in self.overflows.each(action, lambda: self._come_to(state)):
+            found += self._arrived(state, (action,), left, ((passes,),))
         return found
 
     def _arrived(self, state: _State, moves: Moves, left: Left, before: Path = ()) -> list[Found]:

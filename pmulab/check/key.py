@@ -201,7 +201,7 @@ def stable(value: object) -> bytes:
 
 
 # The parts of a form, in order; the host's are the last one of KVM's.
-_OF_KVM = ("sessions", "over", "board", "pcpus", "vcpus", "readers", "requests", "script")
+_OF_KVM = ("sessions", "opened", "over", "board", "pcpus", "vcpus", "readers", "requests", "script")
 _OF_HOST = ("host", "handles", "shared", "events", "buffers", "leaders", "followers", "contexts", "cpus")
 
 _tuples, _dicts = _ByType(named=False), _ByType(named=True)
@@ -251,6 +251,7 @@ class Key:
         assert script is not None  # there are steps
         return [
             sorted(play.sessions),
+            sorted(play.opened),  # of one that KVM has not come to, too: what may be asked next goes by it
             play.over,
             put(simulation.board),
             [put(pcpu, now[pcpu.cpu]) for pcpu in simulation.pcpus],

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from pmulab.check.coverage import Coverage
+from pmulab.check.overflows import Overflows
 from pmulab.check.play import Found, Move, Moves, Path, Play, Stock
 from pmulab.errors import SearchError
 from services.state import Saved
@@ -54,6 +55,10 @@ class Walks:
     tried: int = 0
     walks: int = 0
     corpus: list[Start] = field(default_factory=list)
+    overflows: Overflows = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.overflows = Overflows(self.play)
 
     async def walk(self, number: int) -> list[Found]:
         """The walk of that number; what counts of what it finds. Raises SimulationError, SearchError."""
@@ -71,23 +76,40 @@ class Walks:
         path = list(await self._begin(rng))
         play.pass_over()  # it was found by the walk that this one goes on from
         found: list[Found] = []
-        end = len(path) + LENGTH
+        end, over = len(path) + LENGTH, play.over
         for _ in range(_TRIES * LENGTH):
-            if len(path) == end or play.over:
+            if len(path) >= end or over:
                 break
             self.tried += 1
-            moves = draws.next()
-            if not await play.act(moves):
-                continue
-            self.actions += 1
-            path.append(moves)
-            if self.coverage.new(play, moves) and len(self.corpus) < _KEPT:
-                self.corpus.append(Start.at(tuple(path), play))
-            found += (Found((*self.stock.opening, *path), one) for one in play.found() if one.counts)
+            for moves in await self._next(draws):
+                if over or not await play.act(moves):
+                    break
+                over = play.over
+                self.actions += 1
+                path.append(moves)
+                if self.coverage.new(play, moves) and len(self.corpus) < _KEPT:
+                    self.corpus.append(Start.at(tuple(path), play))
+                found += (Found((*self.stock.opening, *path), one) for one in play.found() if one.counts)
         self.walks += 1
         self.coverage.meet(play)
         self.coverage.used(play)
         return found, tuple(path)
+
+    async def _next(self, draws: _Draws) -> Path:
+        """An action, and before it what passes for the next overflow to come within one of its operations."""
+        play, moves = self.play, draws.next()
+        if not draws.overflow() or play.simulation.entered or play.script.of_vcpus.ruled_out(moves[-1].spec):
+            return (moves,)
+        self.coverage.meet(play)
+        here = play.save()
+
+        async def come_to() -> None:
+            play.restore(here)
+
+        way = await self.overflows.way(moves[-1], come_to)
+        play.restore(here)
+        points = [point for point in way.points if point < way.ahead] if way else []
+        return ((way.passes(draws.rng.choice(points)),), moves) if way and points else (moves,)
 
     async def _begin(self, rng: random.Random) -> Path:
         """At the root, or where an earlier walk has come to; how."""
@@ -123,6 +145,7 @@ class _Draws:
         )
         self.amid: Sequence[Move] = [move for move in self.actions if move.may_come_amid] if stock.deck.amid else ()
         self.often = rng.choice((0.1, 0.3, 0.5))
+        self.overflowing = stock.deck.overflows
 
     def next(self) -> Moves:
         rng = self.rng
@@ -130,3 +153,7 @@ class _Draws:
         if self.amid and rng.random() < self.often:
             return (rng.choice(self.amid).at(rng.randrange(OPERATIONS)), move)
         return (move,)
+
+    def overflow(self) -> bool:
+        """Is the next overflow to come within what the action has KVM do?"""
+        return self.overflowing and self.rng.random() < self.often

@@ -130,6 +130,8 @@ class Script(ScriptState):
             self.armed.append(number)
             return
         coming: list[tuple[int, Outcome]] = []
+        for pcpu in self.pcpus:
+            pcpu.raised.clear()
         try:
             coming += self._coming()
             await self._act(number, step)

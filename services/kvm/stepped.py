@@ -23,13 +23,14 @@ HELD = 1 << 62  # a time that does not come: of a timer that is armed, and expir
 class SteppedPCpu(PCpu):
     """One whose tick, mux timer, slices and hotplug are steps."""
 
-    DERIVED: ClassVar[tuple[str, ...]] = (*PCpu.DERIVED, "answers")
-    __slots__ = ("answers",)
+    DERIVED: ClassVar[tuple[str, ...]] = (*PCpu.DERIVED, "answers", "raised")
+    __slots__ = ("answers", "raised")
 
     def __init__(self, *made_of: Any) -> None:
         super().__init__(*made_of)
         self.rq.slice = HELD
         self.answers: list[bytes] = []  # of host perf to REQUESTs, within one step
+        self.raised: list[int] = []  # when each PMU interrupt that the host has taken rose, likewise
 
     def find_hotplug(self) -> None:
         self.hotplug_time = NEVER
@@ -47,6 +48,8 @@ class SteppedPCpu(PCpu):
         return super().operation(index, code, argument, held)
 
     async def enter_host(self, kind: EntryKind, argument: int = 0, el: int = -1, payload: bytes = b"") -> bytes:
+        if kind is EntryKind.PMU_IRQ:
+            self.raised.append(self.machine.raised(self.cpu))
         answer = await super().enter_host(kind, argument, el, payload)
         if kind is EntryKind.REQUEST:
             self.answers.append(answer)

@@ -1,14 +1,9 @@
-"""The states of a world, level by level, as a search comes to them."""
+"""A deck's world, and its actions by what is in them."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 from pmulab.check import worlds
-from pmulab.check.key import Key
 from pmulab.check.play import Move, Play, Stock
-from services.kvm.errors import SimulationError
-from services.state import Saved
 
 POSTED = tuple(f"partitioned-v{number}" for number in range(1, 10))
 DESIGNS = ("emulated", "gunyah", "mediated", "partitioned", "raw", *POSTED)
@@ -38,30 +33,3 @@ async def act(play: Play, *actions: Move) -> None:
     """Carry out some, which are possible."""
     for one in actions:
         assert await play.act([one])
-
-
-async def same_keys(play: Play, depth: int) -> AsyncIterator[tuple[Saved, Saved]]:
-    """Pairs of states that have the same key, the first of each the one that was come to first."""
-    key = Key(play)
-    known, frontier = {key.of(): play.save()}, [play.save()]
-    for _ in range(depth):
-        level = []
-        for saved in frontier:
-            for move in play.stock.actions:
-                play.restore(saved)
-                if not await _goes_on(play, move):
-                    continue
-                found, now = key.of(), play.save()
-                if found in known:
-                    yield known[found], now
-                else:
-                    known[found] = now
-                    level.append(now)
-        frontier = level
-
-
-async def _goes_on(play: Play, move: Move) -> bool:
-    try:
-        return await play.act([move]) and not play.over and not any(one.counts for one in play.found())
-    except SimulationError:
-        return False

@@ -6,27 +6,23 @@ from random import Random
 
 import pytest
 
-from pmulab.check.audit import Audit
-from tests.check.levels import act, action, opened, same_keys
+from pmulab.check.audit import Audit, actions_of, same_keys
+from pmulab.check.worlds import decks
+from tests.check.levels import act, action, opened
 
-PAIRS = 60
+PAIRS = 40
+DECKS = [name for name, deck in decks().items() if not deck.every_register]
 
 
-@pytest.mark.parametrize(
-    ("deck", "world", "depth"),
-    [
-        ("swap", "pair", 4),
-        ("swap", "pair-without-fgt", 4),
-        ("overflow", "one", 3),
-        ("squeeze", "one-without-fgt", 3),
-        ("restore", "one", 3),
-    ],
-)
-async def test_no_future_depends_on_what_is_not_in_the_key(deck: str, world: str, depth: int) -> None:
-    play = await opened(deck, world)
-    pairs = [pair async for pair in same_keys(play, depth)]
-    audit = Audit(play, [[move] for move in play.stock.actions])
-    for first, second in Random(1).sample(pairs, PAIRS):
+@pytest.mark.parametrize("design", ["partitioned", "emulated"])
+@pytest.mark.parametrize("deck", DECKS)
+async def test_no_future_depends_on_what_is_not_in_the_key(deck: str, design: str) -> None:
+    play = await opened(deck, design=design)
+    chance = Random(f"{deck} {design}")
+    actions = actions_of(play, chance)
+    pairs = await same_keys(play, actions, 4, PAIRS, chance)
+    audit = Audit(play, actions)
+    for first, second in chance.sample(pairs, PAIRS):
         assert await audit.differences(first, second) == []
     assert audit.pairs == PAIRS
 
@@ -36,7 +32,7 @@ async def test_it_is_told_by_which_action_two_states_come_apart_and_in_what() ->
     first = play.save()
     await act(play, action(play, "PMINTENSET_EL1"))
     second = play.save()
-    told = await Audit(play, [[action(play, "PMCNTENSET_EL0")]]).differences(first, second)
+    told = await Audit(play, [(action(play, "PMCNTENSET_EL0"),)]).differences(first, second)
     (difference,) = told
     assert difference.action == "vm0/0 msr PMCNTENSET_EL0 1"
     assert difference.field.startswith("machine.cpus.registers.pminten[0]")

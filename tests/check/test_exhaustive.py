@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 
 from pmulab.check import exhaustive
-from pmulab.check.coverage import Coverage
-from pmulab.check.exhaustive import Exhaustive
-from pmulab.check.play import Play, Stock
-from pmulab.check.worlds import decks, worlds
+from pmulab.check.worlds import decks
 from tests.check.searching import searched
 
 REFERENCE = ("partitioned", "partitioned,reservation=static", "emulated")
@@ -78,31 +73,3 @@ def test_states_that_are_come_to_again_are_those_that_would_be_saved(
     monkeypatch.setattr(exhaustive, "SAVED", 2)
     again = searched("partitioned", deck, "two-pcpus", depth=2, walks=0)
     assert (again.levels, again.transitions) == (saved.levels, saved.transitions)
-
-
-async def test_an_overflow_comes_at_every_point_of_a_load() -> None:
-    """Of the host's sampling event, whose interrupt rises within vcpu_load each time."""
-    stock = Stock.of(worlds()["one"], decks()["sampling"], "partitioned")
-    play = Play(stock)
-    await play.boot()
-    actions = {(move.spec.party, move.spec.action, move.spec.name): move for move in stock.actions}
-    opened, load = actions["host", "perf_open", "samples"], actions["vm0/0", "switch", ""]
-    assert await play.act((opened,))
-    states = Exhaustive(stock, play, play.save(), Coverage(), 1)
-    root = play.save()
-
-    async def come_to() -> None:
-        play.restore(root)
-
-    raised = []
-    for passes in await states.overflows.before(load, come_to):
-        await come_to()
-        assert await play.act((passes,))
-        assert not play.given[0]["interrupted"]
-        began = play.script.pcpus[0].now
-        assert await play.act((load,))
-        raised.append(play.simulation.board.machine.raised(0) - began)
-    assert len(raised) > 40
-    assert raised == sorted(raised)
-    assert all(later - earlier < 100 for earlier, later in pairwise(raised))  # cycles
-    assert 0 < raised[0] < 100
