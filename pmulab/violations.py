@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
-from pmulab.columns import align, wrap
+from pmulab.columns import WIDTH, align, wrap
 from services.result import INJECTED, Injection, Owner, Run, Seen, Violation
 
 _LANES = 3  # parties that have a column each; of more, each line names its own
@@ -129,6 +130,7 @@ def in_full(one: Violation) -> str:
         f"  pCPU {one.cpu}, cycle {one.cycle:,}{counter}{since}{times}",
         f"  victim {_called(one.victim)}, other party {_called(one.other)}",
         *([f"  {one.compared}"] if one.compared else []),
+        *textwrap.wrap(f"source: {one.source}", WIDTH, initial_indent="  ", subsequent_indent="    "),
         *([f"  counter {one.counter} was {_owners(one.owners)}"] if one.owners else []),
         "  no window was open" if one.window is None else f"  beyond the window {one.window!r}",
     ]

@@ -27,7 +27,7 @@ def mail(finding: Finding) -> str:
         "",
         *(f"  {line}" for line in align([*rows(finding)], left=9).splitlines()),
         "",
-        *_wrapped("why", f"{invariant.claim}. {_compared(finding)}"),
+        *_wrapped("why", f"{invariant.claim}. {_compared(finding)}{found.source}."),
         *_wrapped("window", "none was open" if found.window is None else f"beyond {found.window!r}"),
         *_wrapped("seen", f"pCPU {found.cpu}, cycle {found.cycle:,}; victim {found.victim}, other party {found.other}"),
         *_counted(finding),
@@ -42,7 +42,7 @@ def mail(finding: Finding) -> str:
 def _compared(finding: Finding) -> str:
     found = finding.violation
     register = f"{found.register}: " if found.register else ""
-    return f"{register}{found.compared}." if found.compared else ""
+    return f"{register}{found.compared}. " if found.compared else ""
 
 
 def _counted(finding: Finding) -> Iterator[str]:

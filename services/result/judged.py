@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from services.judge import text
+from services.judge.sources import source
 from services.judge.types import Judgement, Parties
 from services.judge.types import Violation as Found
 
@@ -80,6 +81,7 @@ class Violation:
     expected: int  # a u64
     actual: int
     compared: str  # the two as a kernel developer would have them, empty if `broken` says it all
+    source: str  # what has the rule: pages of the Arm ARM, files and functions of Linux
     window: str | None  # the tolerance that was exceeded; None if none was open
     since: int | None  # the cycle from which on it was so
     owners: tuple[Owner, ...]  # the last ones of the counter, in order; the last one has it
@@ -124,6 +126,7 @@ def _violation(
         expected=found.expected,
         actual=found.actual,
         compared=text.compared(found),
+        source=source(found.kind, text.register(found)),
         window=found.window,
         since=found.since,
         owners=tuple(Owner(parties.name(owned.party), owned.since) for owned in found.owned),
