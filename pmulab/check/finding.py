@@ -19,6 +19,7 @@ from pmulab.check.worlds import World, scenario_text
 from pmulab.embedded import run_embedded
 from pmulab.errors import SearchError
 from pmulab.scenario.resolve import resolve
+from pmulab.violations import contested, whose
 from services.errors import UserError
 from services.experiment import Experiment
 from services.kvm.errors import SimulationError
@@ -150,15 +151,10 @@ def _write(path: Path, content: bytes) -> Path:
 
 
 def rows(finding: Finding) -> Iterator[list[str]]:
-    """The steps as a table: a column for each pCPU, and whose the contested counter is, where that changes."""
+    """The steps as a table: a column for each pCPU, and behind each step whose the contested counter is, or, of what is
+    no counter's, who has the guests' counters and their controls."""
     cpus = sorted({line.cpu for line in finding.lines})
-    counter = finding.violation.counter
-    owner = "" if counter is None else f"counter {counter} is"
-    yield ["", *(f"pCPU {cpu}" for cpu in cpus), owner]
+    yield ["", *(f"pCPU {cpu}" for cpu in cpus), f"{contested(finding.violation)} is"]
     for line in finding.lines:
         cells = [line.text if line.cpu == cpu else "" for cpu in cpus]
-        yield [str(line.number), *cells, _whose(line.owner)]
-
-
-def _whose(owner: str) -> str:
-    return {"": "", "host": "the host's", "nobody": "nobody's"}.get(owner, f"{owner}'s")
+        yield [str(line.number), *cells, whose(line.owner) if line.owner else ""]

@@ -14,6 +14,10 @@ from pmulab.check.finding import Finding, rows
 from pmulab.check.job import Searched
 from pmulab.columns import WIDTH, align
 from services.judge.invariants import INVARIANTS
+from services.judge.types import NOBODY
+
+# Of what no party had before the guest has found it: a counter that is on the CPU, and was not loaded, say.
+_NOBODYS = "Neither the host nor a vCPU had a value of its own in it: this was left there, or counted since. "
 
 
 def mail(finding: Finding) -> str:
@@ -42,7 +46,8 @@ def mail(finding: Finding) -> str:
 def _compared(finding: Finding) -> str:
     found = finding.violation
     register = f"{found.register}: " if found.register else ""
-    return f"{register}{found.compared}. " if found.compared else ""
+    compared = f"{register}{found.compared}. " if found.compared else ""
+    return compared + _NOBODYS if found.invariant == "I1" and found.other == NOBODY else compared
 
 
 def _counted(finding: Finding) -> Iterator[str]:

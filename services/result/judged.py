@@ -39,6 +39,7 @@ class Seen:
 class Owner:
     """Whose the counter is from a cycle on, as the judge has seen it."""
 
+    counter: int | None  # None: those below MDCR_EL2.HPMN together, with the controls that are theirs
     party: str  # "host", a vCPU as in "vm0/1", or "nobody"
     since: int  # of that pCPU's clock
 
@@ -84,7 +85,7 @@ class Violation:
     source: str  # what has the rule: pages of the Arm ARM, files and functions of Linux
     window: str | None  # the tolerance that was exceeded; None if none was open
     since: int | None  # the cycle from which on it was so
-    owners: tuple[Owner, ...]  # the last ones of the counter, in order; the last one has it
+    owners: tuple[Owner, ...]  # the last ones of the counter, or of those of guests, in order; the last one has it
     counted: tuple[Counted, ...]  # who was counted in it, and should not have been
     times: int
     before: tuple[Seen, ...]
@@ -129,7 +130,7 @@ def _violation(
         source=source(found.kind, text.register(found)),
         window=found.window,
         since=found.since,
-        owners=tuple(Owner(parties.name(owned.party), owned.since) for owned in found.owned),
+        owners=tuple(Owner(owned.counter, parties.name(owned.party), owned.since) for owned in found.owned),
         counted=tuple(
             Counted(
                 parties.name(one.party),

@@ -94,10 +94,16 @@ def test_the_first_that_counts_is_printed_with_what_led_to_it(result: dict[str, 
     ]
 
 
-def test_the_owners_of_the_counter_are_printed_in_order(result: dict[str, Any]) -> None:
-    owners = [{"party": "vm0/0", "since": 12}, {"party": "nobody", "since": 1_200}, {"party": "host", "since": 1_234}]
+OWNERS = [{"party": "vm0/0", "since": 12}, {"party": "nobody", "since": 1_200}, {"party": "host", "since": 1_234}]
+
+
+@pytest.mark.parametrize(("counter", "named"), [(1, "counter 1"), (None, "[0, HPMN)")])
+def test_the_owners_of_the_counter_are_printed_in_order(
+    result: dict[str, Any], counter: int | None, named: str
+) -> None:
+    owners = [{"counter": counter, **owner} for owner in OWNERS]
     result["runs"][0]["violations"] = [violation("I4", "lost", owners=owners)]
-    said = "  counter 1 was vm0/0's from cycle 12, nobody's from cycle 1,200, the host's from cycle 1,234"
+    said = f"  {named} was vm0/0's from cycle 12, nobody's from cycle 1,200, the host's from cycle 1,234"
     assert said in blocks(result)[1].splitlines()
 
 
