@@ -19,6 +19,9 @@ from services.judge.types import NOBODY
 # Of what no party had before the guest has found it: a counter that is on the CPU, and was not loaded, say.
 _NOBODYS = "Neither the host nor a vCPU had a value of its own in it: this was left there, or counted since. "
 
+_NEEDED = "each step is needed: without any one of them it is gone"
+_FEWEST = "; and no fewer of these steps lead to it, in any order"
+
 
 def mail(finding: Finding) -> str:
     """One finding."""
@@ -27,7 +30,9 @@ def mail(finding: Finding) -> str:
     length = f"{len(shortest.steps)} steps, made of {shortest.length} actions, after {shortest.after:,}"
     lines = [
         f"{found.invariant} {found.kind}: {found.broken}",
-        f"  {finding.design}, {shortest.world.what}; {length}",
+        *textwrap.wrap(
+            f"{finding.design}, {shortest.world.what}; {length}", WIDTH, initial_indent="  ", subsequent_indent="  "
+        ),
         "",
         *(f"  {line}" for line in align([*rows(finding)], left=9).splitlines()),
         "",
@@ -37,7 +42,7 @@ def mail(finding: Finding) -> str:
         *_counted(finding),
         *_because(finding.cause),
         *_wrapped("decks", ", ".join(finding.decks)),
-        *_wrapped("not it", "each step is needed: without any one of them it is gone"),
+        *_wrapped("not it", _NEEDED + _FEWEST * shortest.fewest),
         *_wrapped("replay", f"pmulab run {shlex.quote(str(finding.file))} --why   (digest {finding.digest[:12]})"),
     ]
     return "\n".join(lines)
