@@ -11,6 +11,7 @@ from pathlib import Path
 
 from services._pmu import judge_windows
 from services.judge.invariants import INVARIANTS
+from services.judge.sources import SOURCES
 
 PAGE = Path(__file__).with_name("invariants.md")
 
@@ -18,7 +19,9 @@ PAGE = Path(__file__).with_name("invariants.md")
 def page() -> str:
     """The page with its tables as they are to be."""
     invariants = [(one.name, one.claim, one.observed) for one in INVARIANTS.values()]
+    kinds = [(f"`{kind}`", of.replace("{register}", "the register")) for kind, of in SOURCES.items()]
     text = filled(PAGE, PAGE.read_text(), "invariants", ("", "What holds", "What is compared"), invariants)
+    text = filled(PAGE, text, "kinds", ("Kind", "What has the rule"), kinds)
     return filled(
         PAGE, text, "windows", ("Window", "Opened by", "Closed by", "Allowed meanwhile", "Source"), judge_windows()
     )

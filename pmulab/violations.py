@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
-from pmulab.columns import align, wrap
+from pmulab.columns import WIDTH, align, wrap
 from services.result import INJECTED, Injection, Owner, Run, Seen, Violation
 
+RANGE = "[0, HPMN)"  # of MDCR_EL2.HPMN: the counters of the vCPU that is loaded, and PMCR_EL0 and PMCCNTR_EL0 with them
+
+_OWNERS = 4  # that are printed of a counter, the last ones
 _LANES = 3  # parties that have a column each; of more, each line names its own
 
 _PARTIES: Mapping[str, str] = {"kvm": "KVM", "host": "the host"}  # the others are vCPUs
@@ -129,7 +133,8 @@ def in_full(one: Violation) -> str:
         f"  pCPU {one.cpu}, cycle {one.cycle:,}{counter}{since}{times}",
         f"  victim {_called(one.victim)}, other party {_called(one.other)}",
         *([f"  {one.compared}"] if one.compared else []),
-        *([f"  counter {one.counter} was {_owners(one.owners)}"] if one.owners else []),
+        *textwrap.wrap(f"source: {one.source}", WIDTH, initial_indent="  ", subsequent_indent="    "),
+        *([f"  {contested(one)} was {_owners(one.owners[-_OWNERS:])}"] if one.owners else []),
         "  no window was open" if one.window is None else f"  beyond the window {one.window!r}",
     ]
     lines += [f"  I9: not without the {_injection(injection)}" for injection in one.only_with]
@@ -144,9 +149,19 @@ def _injection(one: Injection) -> str:
     return f"{one.what}s of steps {', '.join(map(str, one.steps))}"
 
 
+def contested(one: Violation) -> str:
+    """Of what it is told who had it: the counter, or else the counters that guests have together."""
+    n = one.owners[-1].counter if one.owners else None
+    return RANGE if n is None else f"counter {n}"
+
+
+def whose(party: str) -> str:
+    return _POSSESSIVES.get(party, f"{party}'s")
+
+
 def _owners(owners: Sequence[Owner]) -> str:
-    whose = ((_POSSESSIVES.get(owner.party, f"{owner.party}'s"), owner.since) for owner in owners)
-    return ", ".join(f"{owner} from cycle {since:,}" for owner, since in whose)
+    said = ((whose(owner.party), owner.since) for owner in owners)
+    return ", ".join(f"{owner} from cycle {since:,}" for owner, since in said)
 
 
 def _before(before: Sequence[Seen]) -> list[str]:

@@ -14,11 +14,13 @@ from pmulab.check.accesses import Step
 from pmulab.check.cause import Cause, Causes
 from pmulab.check.job import Searched, Shortest
 from pmulab.check.shrink import Signature
+from pmulab.check.smaller import smaller
 from pmulab.check.story import Line, story
 from pmulab.check.worlds import World, scenario_text
 from pmulab.embedded import run_embedded
 from pmulab.errors import SearchError
 from pmulab.scenario.resolve import resolve
+from pmulab.violations import contested, whose
 from services.errors import UserError
 from services.experiment import Experiment
 from services.kvm.errors import SimulationError
@@ -50,6 +52,7 @@ class Finding:
             "decks": self.decks,
             "found_after_actions": self.shortest.after,
             "shrunk_from_steps": self.shortest.length,
+            "fewest": self.shortest.fewest,
             "scenario": str(self.file),
             "digest": self.digest,
             "cause": None if self.cause is None else self.cause.as_json(),
@@ -88,7 +91,8 @@ def replayed(design: str, shortest: Shortest, decks: tuple[str, ...], folder: Pa
         if without is None:
             break
         steps, found = steps[:-1], without
-    shortest = replace(shortest, steps=steps)
+    shortest = replace(shortest, steps=steps, fewest=shortest.fewest and steps == shortest.steps)
+    shortest, found = _in_the_smallest(design, shortest, found)
     violation = found.violation
     told = f"{shortest.signature} {found.text}"
     name = f"{violation.invariant}-{violation.kind}-{hashlib.sha256(told.encode()).hexdigest()[:4]}"
@@ -98,6 +102,16 @@ def replayed(design: str, shortest: Shortest, decks: tuple[str, ...], folder: Pa
     lines = tuple(story(found.experiment, steps, found.run, violation))
     cause = Causes(found.experiment, shortest.signature).of(design)
     return Finding(design, shortest, decks, file, violation, lines, found.run.digest, cause)
+
+
+def _in_the_smallest(design: str, shortest: Shortest, found: _Replay) -> tuple[Shortest, _Replay]:
+    """The same steps without each party that they do not need."""
+    for world in smaller(shortest.world, shortest.steps):
+        fewer = replace(shortest, world=world)
+        again = _found(design, fewer, shortest.steps)
+        if again is not None:
+            return _in_the_smallest(design, fewer, again)
+    return shortest, found
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +164,10 @@ def _write(path: Path, content: bytes) -> Path:
 
 
 def rows(finding: Finding) -> Iterator[list[str]]:
-    """The steps as a table: a column for each pCPU, and whose the contested counter is, where that changes."""
+    """The steps as a table: a column for each pCPU, and behind each step whose the contested counter is, or, of what is
+    no counter's, who has the guests' counters and their controls."""
     cpus = sorted({line.cpu for line in finding.lines})
-    counter = finding.violation.counter
-    owner = "" if counter is None else f"counter {counter} is"
-    yield ["", *(f"pCPU {cpu}" for cpu in cpus), owner]
+    yield ["", *(f"pCPU {cpu}" for cpu in cpus), f"{contested(finding.violation)} is"]
     for line in finding.lines:
         cells = [line.text if line.cpu == cpu else "" for cpu in cpus]
-        yield [str(line.number), *cells, _whose(line.owner)]
-
-
-def _whose(owner: str) -> str:
-    return {"": "", "host": "the host's", "nobody": "nobody's"}.get(owner, f"{owner}'s")
+        yield [str(line.number), *cells, whose(line.owner) if line.owner else ""]

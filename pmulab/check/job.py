@@ -49,6 +49,7 @@ class Shortest:
     after: int  # actions, when it was found
     length: int  # of the path on which it was found
     runs: int  # in which that was made shorter
+    fewest: bool = False  # nothing shorter of the same actions, in any order and number, leads to it
 
 
 @dataclass(slots=True)
@@ -160,12 +161,12 @@ class _Search:
 
     async def _shorten(self, path: Path, signature: Signature, shrinker: Shrinker) -> None:
         job, before = self.job, shrinker.runs
-        best = await shrinker.shortest(path, signature)
-        again = [one for one in await shrinker.found_on(best) if Signature.of(one) == signature]
+        shrunk = await shrinker.shortest(path, signature)
+        again = [one for one in await shrinker.found_on(shrunk.path) if signature.is_of(one)]
         if not again:
             raise SearchError(f"{signature.invariant} {signature.kind} was found, and not again on the same path")
-        steps = tuple(move.step for moves in best for move in moves)
+        steps = tuple(move.step for moves in shrunk.path for move in moves)
         after, runs = self.searched.transitions + self.searched.actions, shrinker.runs - before
         self.searched.found.append(
-            Shortest(signature, job.world, job.deck.name, steps, again[0], after, len(path), runs)
+            Shortest(signature, job.world, job.deck.name, steps, again[0], after, len(path), runs, shrunk.fewest)
         )

@@ -210,12 +210,13 @@ _tuples, _dicts = _ByType(named=False), _ByType(named=True)
 class Key:
     """That of a play, whose world has neither tasks nor processes of its own."""
 
-    def __init__(self, play: Play) -> None:
+    def __init__(self, play: Play, actions: Iterable[Move] = ()) -> None:
+        """`actions`: such as the deck has not, too."""
         self.play = play
         self.simulation = play.simulation
         self.host = play.embedded.host
         self.machine = play.simulation.board.machine
-        self.chosen = _chosen(play.stock.actions)
+        self.chosen = _chosen([*play.stock.actions, *actions])
         if self.simulation.tasks or self.simulation.processes:
             raise UnnamedField("a world with tasks has no key: what they have done is not in it")
 

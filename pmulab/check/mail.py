@@ -14,6 +14,13 @@ from pmulab.check.finding import Finding, rows
 from pmulab.check.job import Searched
 from pmulab.columns import WIDTH, align
 from services.judge.invariants import INVARIANTS
+from services.judge.types import NOBODY
+
+# Of what no party had before the guest has found it: a counter that is on the CPU, and was not loaded, say.
+_NOBODYS = "Neither the host nor a vCPU had a value of its own in it: this was left there, or counted since. "
+
+_NEEDED = "each step is needed: without any one of them it is gone"
+_FEWEST = "; and no fewer of these steps lead to it, in any order"
 
 
 def mail(finding: Finding) -> str:
@@ -23,17 +30,19 @@ def mail(finding: Finding) -> str:
     length = f"{len(shortest.steps)} steps, made of {shortest.length} actions, after {shortest.after:,}"
     lines = [
         f"{found.invariant} {found.kind}: {found.broken}",
-        f"  {finding.design}, {shortest.world.what}; {length}",
+        *textwrap.wrap(
+            f"{finding.design}, {shortest.world.what}; {length}", WIDTH, initial_indent="  ", subsequent_indent="  "
+        ),
         "",
         *(f"  {line}" for line in align([*rows(finding)], left=9).splitlines()),
         "",
-        *_wrapped("why", f"{invariant.claim}. {_compared(finding)}"),
+        *_wrapped("why", f"{invariant.claim}. {_compared(finding)}{found.source}."),
         *_wrapped("window", "none was open" if found.window is None else f"beyond {found.window!r}"),
         *_wrapped("seen", f"pCPU {found.cpu}, cycle {found.cycle:,}; victim {found.victim}, other party {found.other}"),
         *_counted(finding),
         *_because(finding.cause),
         *_wrapped("decks", ", ".join(finding.decks)),
-        *_wrapped("not it", "each step is needed: without any one of them it is gone"),
+        *_wrapped("not it", _NEEDED + _FEWEST * shortest.fewest),
         *_wrapped("replay", f"pmulab run {shlex.quote(str(finding.file))} --why   (digest {finding.digest[:12]})"),
     ]
     return "\n".join(lines)
@@ -42,7 +51,8 @@ def mail(finding: Finding) -> str:
 def _compared(finding: Finding) -> str:
     found = finding.violation
     register = f"{found.register}: " if found.register else ""
-    return f"{register}{found.compared}." if found.compared else ""
+    compared = f"{register}{found.compared}. " if found.compared else ""
+    return compared + _NOBODYS if found.invariant == "I1" and found.other == NOBODY else compared
 
 
 def _counted(finding: Finding) -> Iterator[str]:

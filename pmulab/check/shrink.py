@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from pmulab.check.fewest import Fewest, actions_of, fewest
 from pmulab.check.play import Move, Moves, Path, Play
 from services.kvm.errors import SimulationError
 from services.result import Violation
@@ -30,6 +31,9 @@ class Signature:
         sign = (found.actual > found.expected) - (found.actual < found.expected)
         return cls(found.invariant, found.kind, _unnumbered(found.register), _role(found.victim), other, sign)
 
+    def is_of(self, found: Violation) -> bool:
+        return Signature.of(found) == self
+
 
 def _role(party: str) -> str:
     return "vcpu" if "/" in party else party
@@ -43,6 +47,14 @@ def _unnumbered(register: str | None) -> str:
     return register if stem == name else f"{stem}<n>_{suffix}"
 
 
+@dataclass(frozen=True, slots=True)
+class Shrunk:
+    """A path that has been made shorter."""
+
+    path: Path
+    fewest: bool  # nothing shorter of the same actions, in any order and number, leads to it
+
+
 class Shrinker:
     """Of what is found in one world."""
 
@@ -53,8 +65,23 @@ class Shrinker:
         self.runs = 0
         self._known: dict[tuple[str, Signature], bool] = {}
 
-    async def shortest(self, path: Path, signature: Signature) -> Path:
-        """A path of which no part can be left out, on which the same is found as on `path`."""
+    async def shortest(self, path: Path, signature: Signature) -> Shrunk:
+        """A path of which no part can be left out, on which the same is found as on `path`; and none of fewer of its
+        actions, if all of these could be looked at."""
+        best = await self.reduced(path, signature)
+        while True:
+            fewer = await self._fewest(best, signature)
+            if fewer.path is None:
+                return Shrunk(best, fewer.all)
+            best = await self.reduced(fewer.path, signature)
+
+    async def _fewest(self, path: Path, signature: Signature) -> Fewest:
+        """In any order and number."""
+        self.runs += 1
+        return await fewest(self.play, self.root, actions_of(path), signature.is_of, len(path) - 1)
+
+    async def reduced(self, path: Path, signature: Signature) -> Path:
+        """A path of which no part can be left out."""
         best = path
         while True:
             before = best

@@ -19,37 +19,44 @@ class Line:
     number: int  # from 1, as in the scenario
     cpu: int  # the pCPU on which it happens
     text: str
-    owner: str  # of the contested counter behind it; empty if it has not changed, or there is none
+    owner: str  # of the contested counter behind it, as the judge has seen it; empty if it does not tell of that time
 
 
 def story(experiment: Experiment, steps: Sequence[Step], run: Run, found: Violation) -> list[Line]:
     """A line for each step of the path on which `found` is found by `run`."""
     told = {step.step: step for step in run.steps}
     on = _Places(experiment)
+    owners = _Owners(found)
     lines: list[Line] = []
-    last = ""
     for number, step in enumerate(steps, 1):
         given = told.get(number)
         cpu, text = on.told(step, given)
-        owner = _owner(found, cpu, _cycle(experiment, given))
-        lines.append(Line(number, cpu, text, owner if owner != last else ""))
-        last = owner
+        lines.append(Line(number, cpu, text, owners.behind(cpu, _cycle(experiment, given))))
     return lines
 
 
 def _cycle(experiment: Experiment, given: Told | None) -> int | None:
-    """When a step was complete; rounded up, as whoever has a counter then has had it before."""
+    """When a step was complete: the last cycle of that ns."""
     if given is None or given.virtual_ns is None:
         return None
-    return -(-given.virtual_ns * experiment.frequency_hz // 10**9)
+    return -(-(given.virtual_ns + 1) * experiment.frequency_hz // 10**9) - 1
 
 
-def _owner(found: Violation, cpu: int, cycle: int | None) -> str:
-    """Whose the contested counter is at a cycle of its pCPU, as far as the judge tells."""
-    if cycle is None or cpu != found.cpu:
-        return ""
-    owners = [one.party for one in found.owners if one.since <= cycle]
-    return owners[-1] if owners else ""
+class _Owners:
+    """Whose the contested counter is, step by step."""
+
+    def __init__(self, found: Violation) -> None:
+        self.cpu = found.cpu
+        self.owners = found.owners
+        self.cycle = 0  # of its pCPU's clock, up to which it is known
+
+    def behind(self, cpu: int, cycle: int | None) -> str:
+        """Behind a step that is complete on `cpu` at `cycle`. Other pCPUs have clocks of their own: there it is as
+        behind the last step on its own."""
+        if cpu == self.cpu and cycle is not None:
+            self.cycle = max(self.cycle, cycle)
+        owners = [one.party for one in self.owners if one.since <= self.cycle]
+        return owners[-1] if owners else ""
 
 
 class _Places:

@@ -20,7 +20,8 @@ class Invariant:
 _ALL = (
     Invariant(
         "I1",
-        "a guest never sees counts or configuration of the host or of another guest",
+        "a guest never sees counts or configuration but its own: not the host's, not another guest's, and nothing that "
+        "was left there",
         "the value of each read at EL1 and EL0, completed by the CPU or by KVM, with what this guest's own writes and "
         "its own events allow",
     ),

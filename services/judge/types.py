@@ -32,9 +32,9 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """A counter has an owner from a cycle on."""
+    """A counter has an owner from a cycle on, or the counters that guests are given have one."""
 
-    counter: int
+    counter: int | None  # None: those below MDCR_EL2.HPMN together, with the controls that are theirs
     party: str
     since: int  # cycle of the pCPU's clock
 
@@ -74,7 +74,7 @@ class Violation:
     actual: int
     window: str | None  # the tolerance that was open, and was exceeded
     since: int | None  # the cycle from which on it was so
-    owned: tuple[Owned, ...]  # the last owners of the counter, in order; the last one has it
+    owned: tuple[Owned, ...]  # the last owners of the counter, or of those of guests, in order; the last one has it
     counted: tuple[Counted, ...]  # who was counted in it, and should not have been
     times: int
     before: tuple[Seen, ...]  # the last ones before it

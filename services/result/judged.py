@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from services.judge import text
+from services.judge.sources import source
 from services.judge.types import Judgement, Parties
 from services.judge.types import Violation as Found
 
@@ -38,6 +39,7 @@ class Seen:
 class Owner:
     """Whose the counter is from a cycle on, as the judge has seen it."""
 
+    counter: int | None  # None: those below MDCR_EL2.HPMN together, with the controls that are theirs
     party: str  # "host", a vCPU as in "vm0/1", or "nobody"
     since: int  # of that pCPU's clock
 
@@ -80,9 +82,10 @@ class Violation:
     expected: int  # a u64
     actual: int
     compared: str  # the two as a kernel developer would have them, empty if `broken` says it all
+    source: str  # what has the rule: pages of the Arm ARM, files and functions of Linux
     window: str | None  # the tolerance that was exceeded; None if none was open
     since: int | None  # the cycle from which on it was so
-    owners: tuple[Owner, ...]  # the last ones of the counter, in order; the last one has it
+    owners: tuple[Owner, ...]  # the last ones of the counter, or of those of guests, in order; the last one has it
     counted: tuple[Counted, ...]  # who was counted in it, and should not have been
     times: int
     before: tuple[Seen, ...]
@@ -124,9 +127,10 @@ def _violation(
         expected=found.expected,
         actual=found.actual,
         compared=text.compared(found),
+        source=source(found.kind, text.register(found)),
         window=found.window,
         since=found.since,
-        owners=tuple(Owner(parties.name(owned.party), owned.since) for owned in found.owned),
+        owners=tuple(Owner(owned.counter, parties.name(owned.party), owned.since) for owned in found.owned),
         counted=tuple(
             Counted(
                 parties.name(one.party),

@@ -47,6 +47,7 @@ def violation(invariant: str, kind: str, **changed: Any) -> dict[str, Any]:
         "expected": 0,
         "actual": 412,
         "compared": "expected 0x0, actual 0x19c: 412 too many",
+        "source": "Arm ARM (DDI 0487), PMEVCNTR<n>_EL0",
         "window": None,
         "since": 1_234_000,
         "owners": [],

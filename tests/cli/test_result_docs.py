@@ -52,7 +52,7 @@ def test_every_field_is_documented(result: dict[str, Any]) -> None:
         | fields(found)
         | fields(found["before"][0])
         | fields(MIGRATED)
-        | fields(asdict(Owner("", 0)))
+        | fields(asdict(Owner(None, "", 0)))
         | fields(asdict(Counted("", 0, 0, "")))
         | fields(run["windows"].popitem()[1])
         | fields(guest["events"][0])

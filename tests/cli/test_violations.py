@@ -85,6 +85,7 @@ def test_the_first_that_counts_is_printed_with_what_led_to_it(result: dict[str, 
         "  pCPU 0, cycle 1,234,567, counter 1, since cycle 1,234,000; 3 times in all",
         "  victim vm0/0, other party the host",
         "  expected 0x0, actual 0x19c: 412 too many",
+        "  source: Arm ARM (DDI 0487), PMEVCNTR<n>_EL0",
         "  beyond the window 'polled flag'",
         "        cycle  the host                  KVM        vm0/0",
         "    1,233,900  MSR PMEVCNTR1_EL0, 0x19c",
@@ -93,10 +94,16 @@ def test_the_first_that_counts_is_printed_with_what_led_to_it(result: dict[str, 
     ]
 
 
-def test_the_owners_of_the_counter_are_printed_in_order(result: dict[str, Any]) -> None:
-    owners = [{"party": "vm0/0", "since": 12}, {"party": "nobody", "since": 1_200}, {"party": "host", "since": 1_234}]
+OWNERS = [{"party": "vm0/0", "since": 12}, {"party": "nobody", "since": 1_200}, {"party": "host", "since": 1_234}]
+
+
+@pytest.mark.parametrize(("counter", "named"), [(1, "counter 1"), (None, "[0, HPMN)")])
+def test_the_owners_of_the_counter_are_printed_in_order(
+    result: dict[str, Any], counter: int | None, named: str
+) -> None:
+    owners = [{"counter": counter, **owner} for owner in OWNERS]
     result["runs"][0]["violations"] = [violation("I4", "lost", owners=owners)]
-    said = "  counter 1 was vm0/0's from cycle 12, nobody's from cycle 1,200, the host's from cycle 1,234"
+    said = f"  {named} was vm0/0's from cycle 12, nobody's from cycle 1,200, the host's from cycle 1,234"
     assert said in blocks(result)[1].splitlines()
 
 
@@ -104,16 +111,17 @@ def test_with_why_each_is_and_what_does_not_count_says_why_not(result: dict[str,
     result["runs"][1]["violations"] = [violation("I1", "read", **DECLARED), violation("I4", "lost", known=True)]
     assert len(blocks(result)) == 1
     _, first, second = blocks(result, why=True)
-    assert first.splitlines()[5] == "  declared: nothing is saved"
-    assert second.splitlines()[5] == "  known"
+    assert first.splitlines()[6] == "  declared: nothing is saved"
+    assert second.splitlines()[6] == "  known"
 
 
 def test_what_the_sentence_says_is_not_said_again(result: dict[str, Any]) -> None:
     result["runs"][0]["violations"] = [violation("I8", "undefined", compared="", counter=None, since=None, times=1)]
-    assert blocks(result)[1].splitlines()[:4] == [
+    assert blocks(result)[1].splitlines()[:5] == [
         "emulated: I8 undefined: vm0/0 reads what it may not",
         "  pCPU 0, cycle 1,234,567",
         "  victim vm0/0, other party the host",
+        "  source: Arm ARM (DDI 0487), PMEVCNTR<n>_EL0",
         "  no window was open",
     ]
 
@@ -122,7 +130,7 @@ def test_steps_of_many_parties_name_each_and_of_several_cpus_the_cpu(result: dic
     parties = ["host", "kvm", "vm0/0", "vm1/0"]
     before = [{"cpu": n % 2, "cycle": n, "el": 1, "party": party, "text": f"t{n}"} for n, party in enumerate(parties)]
     result["runs"][0]["violations"] = [violation("I4", "lost", before=before)]
-    assert [line.split() for line in blocks(result)[1].splitlines()[5:]] == [
+    assert [line.split() for line in blocks(result)[1].splitlines()[6:]] == [
         ["pCPU", "cycle", "party"],
         ["0", "0", "the", "host", "t0"],
         ["1", "1", "KVM", "t1"],
@@ -145,7 +153,7 @@ def test_what_vanishes_without_what_is_injected_is_i9_too(result: dict[str, Any]
         "I9: not without preemption",
         "I9: not without migration",
     ]
-    assert first.splitlines()[5:7] == [
+    assert first.splitlines()[6:8] == [
         "  I9: not without the migration of step 4",
         "  I9: not without the preemptions of steps 2, 5",
     ]

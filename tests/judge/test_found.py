@@ -11,6 +11,7 @@ import pytest
 from services import _pmu
 from services.cpu import ContextLock, EntryKind
 from services.judge import text
+from services.judge.sources import SOURCES
 from services.judge.types import Parties, Seen, Window, read
 from services.kvm.requests import MARK
 from services.registers import MDCR_EL2, PMCNTENSET_EL0, PMCR_EL0, PMEVCNTR
@@ -86,6 +87,24 @@ def test_it_is_said_who_was_counted_and_for_how_long_after_which_handover() -> N
 
 def test_each_kind_of_the_judge_s_has_a_sentence() -> None:
     assert set(_pmu.judge_kinds()) == set(text.KINDS)
+
+
+def test_each_kind_of_the_judge_s_has_a_source() -> None:
+    assert set(_pmu.judge_kinds()) == set(SOURCES)
+    assert all(re.match(r"Arm ARM \(DDI 0487\), |Linux |perf_event_open\(2\), ", of) for of in SOURCES.values())
+
+
+def test_a_source_is_the_page_of_the_register() -> None:
+    assert found(kind="guest_read").source == (
+        "Arm ARM (DDI 0487), PMEVCNTR<n>_EL0, and CountPMUEvents(), which counts"
+    )
+    assert "MDCR_EL2.HPMN" in found(kind="guest_entry", register=PMCR_EL0).source
+    assert "Arm ARM (DDI 0487), PMCR_EL0" in found(kind="host_state", register=PMCR_EL0).source
+
+
+@pytest.mark.parametrize("kind", text.KINDS)
+def test_no_source_has_a_gap(kind: str) -> None:
+    assert "{" not in found(kind=kind).source + found(kind=kind, register=None).source
 
 
 @pytest.mark.parametrize("kind", text.KINDS)

@@ -136,7 +136,7 @@ class Hunt:
         shrinker = Shrinker(place.play, place.start)
         try:
             with bounded():
-                best = trio.run(shrinker.shortest, found.path, Signature.of(found.violation))
+                best = trio.run(shrinker.reduced, found.path, Signature.of(found.violation))
         except (Exception, Endless):
             best = found.path
         return tuple(move.step for moves in best for move in moves)

@@ -13,7 +13,7 @@ use crate::window::{WINDOWS, Window};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Invariant {
-    /// A guest never sees host counts or configuration, nor another guest's.
+    /// A guest never sees host counts or configuration, nor another guest's, nor what was left there.
     I1 = 1,
     /// A guest never changes host counters, enables or global bits.
     I2,
@@ -302,7 +302,8 @@ pub struct Violation {
     pub window: Option<Window>,
     /// Time in cycles from which on it is so.
     pub since: Option<u64>,
-    /// The last owners of the counter, in order; the last of them is whose it is.
+    /// The last owners of the counter, in order; the last of them is whose it is. Of the counters below MDCR_EL2.HPMN,
+    /// if it is about none of the CPU's.
     pub owned: Vec<Owned>,
     /// Who else was counted in it.
     pub counted: Vec<Counted>,

@@ -472,15 +472,17 @@ impl Judge {
         let Broken { invariant, kind, register, victim, other, expected, actual, window, since } = broken;
         let n = register.and_then(|register| Host::counter(at.cpu, register));
         let n = n.filter(|&n| n < COUNTERS);
-        let (owned, counted) = match n {
+        // What is no counter's on the CPU is the controls', which go with the counters below MDCR_EL2.HPMN.
+        let (of, counted) = match n {
             Some(n) if self.is_on_cpu(victim, n, at) => {
                 let more = actual.wrapping_sub(expected) as i64 > 0 || !matches!(other, Party::Kvm);
                 let counted =
                     if more && kind.of_value() { self.counted(victim, kind, n, at) } else { Vec::new() };
-                (self.hosts[at.id].owners.last(n), counted)
+                (Some(n as u8), counted)
             }
-            _ => (Vec::new(), Vec::new()),
+            _ => (None, Vec::new()),
         };
+        let owned = self.hosts[at.id].owners.last(of);
         let of = |party| counted.iter().filter(|one| one.party == party).map(|one| one.cycles).sum::<u64>();
         let most = counted.iter().max_by_key(|one| of(one.party)).filter(|_| other == Party::Nobody);
         let other = most.map_or(other, |counted| counted.party);
@@ -554,6 +556,7 @@ impl Judge {
             if written.is_some() && register.kind() == Of::MdcrEl2 {
                 self.mdcr_written(value, at);
                 self.hpmn_written(value, at);
+                self.range_passes(at);
             }
             if written.is_none() {
                 self.kvm_read(register, at);

@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::finding::Party;
 
-/// A counter has an owner from a cycle on.
+/// A counter has an owner from a cycle on, or the counters that guests are given have one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owned {
-    /// Counter.
-    pub counter: u8,
-    /// Whose it is: who wrote its value last, or for whom KVM did.
+    /// Counter; none of those below MDCR_EL2.HPMN together, with the controls that are theirs.
+    pub counter: Option<u8>,
+    /// Whose it is: who wrote its value last, or for whom KVM did; of the range, the vCPU that is loaded and has it.
     pub party: Party,
     /// Time in cycles.
     pub since: u64,
@@ -23,18 +23,23 @@ pub struct Owned {
 const KEPT: usize = 256;
 
 /// Owners of a counter that are told.
-const TOLD: usize = 4;
+const TOLD: usize = 32;
 
 /// The counters of a pCPU.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Owners {
     now: Vec<Party>,
+    range: Party,
     log: VecDeque<Owned>,
 }
 
+/// Of a counter, and of the range, at the reset.
+const FIRST: (Party, Party) = (Party::Nobody, Party::Host);
+
 impl Default for Owners {
     fn default() -> Self {
-        Self { now: vec![Party::Nobody; COUNTERS], log: VecDeque::new() }
+        let (of_counter, range) = FIRST;
+        Self { now: vec![of_counter; COUNTERS], range, log: VecDeque::new() }
     }
 }
 
@@ -46,10 +51,22 @@ impl Owners {
             return;
         }
         self.now[n] = party;
+        self.logs(Owned { counter: Some(n as u8), party, since: cycle });
+    }
+
+    /// Likewise the counters below MDCR_EL2.HPMN.
+    pub fn pass_range(&mut self, party: Party, cycle: u64) {
+        if self.range != party {
+            self.range = party;
+            self.logs(Owned { counter: None, party, since: cycle });
+        }
+    }
+
+    fn logs(&mut self, owned: Owned) {
         if self.log.len() == KEPT {
             self.log.pop_front();
         }
-        self.log.push_back(Owned { counter: n as u8, party, since: cycle });
+        self.log.push_back(owned);
     }
 
     /// What `party` has is nobody's from `cycle` on.
@@ -61,16 +78,20 @@ impl Owners {
         }
     }
 
-    /// The last owners of counter `n` that are kept, in order; the last of them is whose it is.
+    /// The last owners of a counter, or of the range, that are kept, in order; the last of them is whose it is.
     #[must_use]
-    pub fn of(&self, n: usize) -> impl DoubleEndedIterator<Item = &Owned> {
-        self.log.iter().filter(move |owned| usize::from(owned.counter) == n)
+    pub fn of(&self, counter: Option<u8>) -> impl DoubleEndedIterator<Item = &Owned> {
+        self.log.iter().filter(move |owned| owned.counter == counter)
     }
 
-    /// The last few of them.
+    /// The last of them; from the reset on, if there are no more.
     #[must_use]
-    pub fn last(&self, n: usize) -> Vec<Owned> {
-        let mut last: Vec<_> = self.of(n).rev().take(TOLD).copied().collect();
+    pub fn last(&self, counter: Option<u8>) -> Vec<Owned> {
+        let mut last: Vec<_> = self.of(counter).rev().take(TOLD).copied().collect();
+        if last.len() < TOLD && self.log.len() < KEPT {
+            let party = if counter.is_some() { FIRST.0 } else { FIRST.1 };
+            last.push(Owned { counter, party, since: 0 });
+        }
         last.reverse();
         last
     }
@@ -89,6 +110,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_had_it_is_told_from_the_reset_on() {
+        let mut owners = Owners::default();
+        owners.pass_range(Party::Guest(1), 10);
+        owners.pass_range(Party::Guest(1), 20);
+        owners.pass(2, Party::Guest(1), 30);
+        let told =
+            |counter| owners.last(counter).into_iter().map(|owned| (owned.party, owned.since)).collect();
+        let (range, second, third): (Vec<_>, Vec<_>, Vec<_>) = (told(None), told(Some(2)), told(Some(3)));
+        assert_eq!(range, [(Party::Host, 0), (Party::Guest(1), 10)]);
+        assert_eq!(second, [(Party::Nobody, 0), (Party::Guest(1), 30)]);
+        assert_eq!(third, [(Party::Nobody, 0)]);
+    }
+
+    #[test]
+    fn of_more_than_is_kept_the_first_is_not_made_up() {
+        let mut owners = Owners::default();
+        for cycle in 0..TOLD as u64 {
+            owners.pass(0, if cycle % 2 == 0 { Party::Host } else { Party::Kvm }, cycle);
+        }
+        assert_eq!(owners.last(Some(0)).first().map(|owned| owned.party), Some(Party::Host));
+        for cycle in 0..KEPT as u64 {
+            owners.pass(0, if cycle % 2 == 0 { Party::Host } else { Party::Kvm }, cycle);
+        }
+        assert!(owners.last(Some(1)).is_empty());
+    }
+
+    #[test]
     fn owners_are_kept_in_order_and_only_so_many() {
         let mut owners = Owners::default();
         owners.pass(2, Party::Host, 10);
@@ -96,13 +144,13 @@ mod tests {
         owners.pass(3, Party::Guest(1), 25);
         owners.pass(2, Party::Guest(1), 30);
         owners.lose_all(Party::Guest(1), 40);
-        let since: Vec<_> = owners.of(2).map(|owned| (owned.party, owned.since)).collect();
+        let since: Vec<_> = owners.of(Some(2)).map(|owned| (owned.party, owned.since)).collect();
         assert_eq!(since, [(Party::Host, 10), (Party::Guest(1), 30), (Party::Nobody, 40)]);
         assert_eq!((owners[2], owners[3], owners[4]), (Party::Nobody, Party::Nobody, Party::Nobody));
         for cycle in 0..1_000 {
             owners.pass(0, if cycle % 2 == 0 { Party::Host } else { Party::Kvm }, cycle);
         }
-        assert_eq!(owners.of(0).count(), KEPT);
-        assert_eq!(owners.of(0).next_back().map(|owned| owned.since), Some(999));
+        assert_eq!(owners.of(Some(0)).count(), KEPT);
+        assert_eq!(owners.of(Some(0)).next_back().map(|owned| owned.since), Some(999));
     }
 }

@@ -34,7 +34,10 @@ impl Judge {
                     self.guests[guest].effects = Effects::default();
                 }
             }
-            note::VCPU_LOADED => self.swap_ends(a as usize, at),
+            note::VCPU_LOADED => {
+                self.swap_ends(a as usize, at);
+                self.range_passes(at);
+            }
             note::VCPU_IS_PUT => {
                 self.swap_ends(a as usize, at);
                 if self.events.vcpu_is_put(at.id) {
@@ -43,6 +46,7 @@ impl Judge {
                 let host = &mut self.hosts[at.id];
                 host.loaded = None;
                 host.owners.lose_all(Party::Guest(a as usize), at.cpu.now());
+                self.range_passes(at);
                 if let Some(guest) = guest {
                     self.guests[guest].loaded = None;
                 }
@@ -84,6 +88,20 @@ impl Judge {
             }
             _ => {}
         }
+    }
+
+    /// Whose are the counters below MDCR_EL2.HPMN? What a vcpu_load or vcpu_put has done of it is seen at its end.
+    pub(crate) fn range_passes(&mut self, at: &At<'_>) {
+        let host = &mut self.hosts[at.id];
+        if host.swap.is_some() {
+            return;
+        }
+        let owner = match host.loaded {
+            Some(context) if has_registers_on(at) => Party::Guest(context),
+            None if at.cpu.registers().second_range() != 0 => Party::Nobody,
+            _ => Party::Host,
+        };
+        host.owners.pass_range(owner, at.cpu.now());
     }
 
     fn loads(&mut self, context: usize, guest: Option<usize>, at: &At<'_>) {

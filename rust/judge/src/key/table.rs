@@ -182,7 +182,7 @@ pub(super) const TABLE: &[Fields] = &[
             ("of_registers", In, JUDGED),
         ],
     ),
-    ("Owners", &[("now", In, JUDGED), ("log", Out, TOLD)]),
+    ("Owners", &[("now", In, JUDGED), ("range", Out, TOLD), ("log", Out, TOLD)]),
     ("Change", &[("counters", In, JUDGED), ("by", In, JUDGED), ("cycle", Out, TOLD)]),
     (
         "Unsynchronised",
