@@ -30,3 +30,25 @@ fn a_counter_above_one_that_has_been_read_first_is_not_known_before_it_is_read_i
     board.gets(Register::pmevcntr(1), 2);
     assert_eq!(board.found(), [(Invariant::I4, Kind::GuestRead, Some(Window::UnknownAfterReset))]);
 }
+
+#[test]
+fn a_counter_above_one_that_software_may_have_incremented_is_not_known_once_that_has_another_type() {
+    let mut board = Board::new(None);
+    board.loads(GUEST, TRAPPED);
+    for (register, value) in [
+        (of(Of::Pmcr), pmcr::E),
+        (of(Of::Pmcntenset), 0b11),
+        (Register::pmevtyper(1), u64::from(CHAIN)),
+        (Register::pmevcntr(1), 0),
+        (Register::pmevcntr(0), u64::from(u32::MAX)),
+        (of(Of::Pmswinc), 1), // its type is UNKNOWN: perhaps it wraps
+        (Register::pmevtyper(0), u64::from(SW_INCR)),
+        (Register::pmevcntr(0), 0),
+    ] {
+        board.sets(register, value);
+    }
+    board.gets(Register::pmevcntr(1), 1);
+    assert!(board.found().is_empty());
+    board.gets(Register::pmevcntr(1), 2);
+    assert_eq!(board.found(), [(Invariant::I4, Kind::GuestRead, Some(Window::UnknownAfterReset))]);
+}

@@ -5,3 +5,4 @@ mod chained;
 mod effects;
 mod mutants;
 mod raised;
+mod unknown;
