@@ -1,4 +1,4 @@
-"""docs/findings: a page each that v8 shows, and `partitioned` does not."""
+"""docs/findings: what v8 shows on a page's steps, and `partitioned` does not."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from docs import findings
 from docs.hypotheses import DOCS, Scripted, run_of
 
 EVERY = findings.findings()
+SHOWN = {"el0-filters": "what it shows"}
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,35 @@ def test_the_reference_breaks_nothing_on_the_same_steps(name: str) -> None:
 def test_the_pages_have_what_their_scripts_show() -> None:
     for page, text in findings.pages().items():
         assert page.read_text() == text, "run python -m docs.findings"
+
+
+def test_the_commands_of_the_pages_are_those_of_the_scripts() -> None:
+    """Looked for without what fills them in."""
+    lines = [line for page in findings.FOLDER.glob("*.md") for line in page.read_text().splitlines()]
+    commands = [line for line in lines if line.startswith("$ pmulab run")]
+    runs = [f"$ pmulab run docs/{run.script}.toml --design {run.design}" for runs in EVERY.values() for run in runs]
+    assert sorted(commands) == sorted(runs)
+    assert {path.stem for path in findings.FOLDER.glob("*.toml")} == set(EVERY)
+
+
+def test_a_block_is_filled_whatever_is_in_it() -> None:
+    page = "before\n<!-- run el0-filters -->\n<!-- /run -->\nbehind"
+    full = "before\n<!-- run el0-filters -->\n```\nwhat it shows\n```\n<!-- /run -->\nbehind"
+    assert findings.filled("page", page, SHOWN) == full
+    assert findings.filled("page", full, SHOWN) == full
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<!-- run el1 -->\n<!-- /run -->", "<!-- run el0-filters -->", "<!-- run el0-filters-->\n<!-- /run -->"],
+    ids=["no such script", "never ends", "is no mark"],
+)
+def test_a_block_that_is_not_filled_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match="page: "):
+        findings.filled("page", text, SHOWN)
+
+
+def test_a_script_without_a_page_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(findings, "findings", lambda: {**EVERY, "nowhere": EVERY["reload"]})
+    with pytest.raises(ValueError, match="no page shows nowhere"):
+        findings.pages()

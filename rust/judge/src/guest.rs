@@ -503,7 +503,7 @@ impl Guest {
     fn forget_chained_by(&mut self, register: Register) {
         let of = register.kind();
         let ends = matches!(of, Of::Pmevcntr | Of::Pmxevcntr | Of::Pmevtyper | Of::Pmxevtyper | Of::Pmcr);
-        if ends && self.ideal.read(Register::of(Of::Pmcr), 1) & pmcr::E != 0 {
+        if ends {
             let above = self.known.sure(Field::Counters) & !self.certain_counters() & !self.off() & ODD;
             let chained = above & self.ideal.registers().chain_events();
             self.known.forget(Field::Counters, chained);
@@ -511,8 +511,11 @@ impl Guest {
         }
     }
 
-    /// Counters that are not enabled for sure.
+    /// Counters that do not count for sure: all without PMCR_EL0.E, which a reset clears.
     fn off(&self) -> u64 {
+        if self.ideal.read(Register::of(Of::Pmcr), 1) & pmcr::E == 0 {
+            return !0;
+        }
         self.known.sure(Field::Enables) & !self.ideal.read(Register::of(Of::Pmcntenset), 1)
     }
 
@@ -523,14 +526,14 @@ impl Guest {
             & if self.known.long_cycles { !0 } else { !(1 << CYCLE) }
     }
 
-    /// Counters that may be enabled, and of which it is not known what they read: each may overflow at any time.
+    /// Counters that may count, and of which it is not known what they read: each may overflow at any time.
     fn adrift(&self) -> u64 {
         !self.off() & !self.certain_counters()
     }
 
     /// What a flag was says nothing of what it is, once its counter has been running adrift.
     fn forget_flags_adrift(&mut self) {
-        if self.known.sure(Field::Flags) != 0 && self.ideal.read(Register::of(Of::Pmcr), 1) & pmcr::E != 0 {
+        if self.known.sure(Field::Flags) != 0 {
             let adrift = self.adrift();
             self.known.forget_flags(adrift);
         }
@@ -570,11 +573,21 @@ impl Guest {
             _ => !0,
         };
         let differing = (expected ^ actual) & mask;
-        if differing == 0 {
-            return Compared::Same;
-        }
         let all = self.ideal.registers().implemented();
         let n = self.counter(register);
+        // The bits of the field that a register of one counter, or PMSELR_EL0, stands for.
+        let bits = |bits: u64| match n {
+            Some(n) => 1 << n,
+            None if field == Some(Field::Select) => 1,
+            None => bits,
+        };
+        if differing == 0 {
+            // What was UNKNOWN is as the ideal happens to have it.
+            if let Some(field) = field.filter(|_| self.selected(register)) {
+                self.settles_as_read(register, field, bits(all));
+            }
+            return Compared::Same;
+        }
         let sure = |field| self.known.sure(field);
         let unknown = match field {
             _ if !self.selected(register) => !0,
@@ -589,12 +602,6 @@ impl Guest {
         if differing == 0 {
             return Compared::AsWritten;
         }
-        // The bits of the field that a register of one counter, or PMSELR_EL0, stands for.
-        let bits = |bits: u64| match n {
-            Some(n) => 1 << n,
-            None if field == Some(Field::Select) => 1,
-            None => bits,
-        };
         let mut adopted = Window::UnknownAfterReset;
         let mut closes = true;
         if let Some(field) = field.filter(|_| differing & unknown != 0 && self.selected(register)) {
@@ -618,6 +625,19 @@ impl Guest {
             read.map(|field| self.known.reason(field, bits(surely)))
         };
         Compared::Differs { expected, mask: mask & !unknown, window }
+    }
+
+    /// Bits of the register's field have been read, and are what the ideal has.
+    fn settles_as_read(&mut self, register: Register, field: Field, bits: u64) {
+        let unknown = bits & !self.known.sure(field);
+        if unknown == 0 {
+            return;
+        }
+        self.forget_chained_by(register);
+        let before = self.known;
+        self.known.adopt(&before, field, unknown);
+        self.forget_flags_adrift();
+        self.find_since();
     }
 
     /// What the guest should read: of a type, what it wrote, which is not what counts where its event is denied.
@@ -698,6 +718,9 @@ impl Guest {
             return;
         }
         self.forget_chained_by(register);
+        if register.kind() == Of::Pmcr {
+            self.forget_flags_adrift(); // before it stops them
+        }
         let counter = self.counter(register).unwrap_or(0);
         let mut effective = value;
         if matches!(register.kind(), Of::Pmevtyper | Of::Pmxevtyper | Of::Pmccfiltr) {

@@ -60,7 +60,7 @@ pub const WINDOWS: [Allowed; 14] = [
     Allowed {
         name: "unknown after reset",
         opened: "reset of the vCPU",
-        closed: "the guest's first write or read of the register, or of the bit",
+        closed: "the first write or read of the register, or of the bit, by the guest, by KVM_GET_ONE_REG, or where an entry lets the guest read it",
         allowed: "any value that is nobody else's, which is its value from then on; an interrupt by it",
         source: "Arm ARM, the registers' reset values; Linux arch/arm64/kvm/sys_regs.c, reset_unknown()",
     },

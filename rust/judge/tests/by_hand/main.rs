@@ -6,3 +6,4 @@ mod effects;
 mod mutants;
 mod order;
 mod raised;
+mod unknown;
