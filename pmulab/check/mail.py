@@ -198,6 +198,8 @@ def as_json(design: str, searched: Sequence[Searched], findings: Sequence[Findin
                 "walks": one.walks,
                 "actions": one.actions,
                 "seconds": one.seconds,
+                "exhaustive_seconds": one.exhaustive_seconds,
+                "walk_seconds": one.walk_seconds,
                 "premises": one.coverage.premises,
                 "windows": one.coverage.windows,
                 "goals": sorted(one.coverage.goals),
