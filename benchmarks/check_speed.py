@@ -23,7 +23,7 @@ from pmulab.check.exhaustive import Exhaustive
 from pmulab.check.job import Job
 from pmulab.check.key import Key
 from pmulab.check.play import Play, Stock
-from pmulab.check.pool import searched, stop
+from pmulab.check.pool import Stop, searched
 from pmulab.check.walks import Walks
 from pmulab.check.worlds import decks, worlds
 
@@ -111,7 +111,7 @@ def _wall(workers: int) -> float:
         Job("partitioned", worlds()[world], decks()[deck], 0, 0, WALKS, 1, None) for deck, world in DECKS for _ in "12"
     ]
     began = time.perf_counter()
-    for _ in searched(jobs, workers, stop()):
+    for _ in searched(jobs, workers, Stop()):
         pass
     return time.perf_counter() - began
 

@@ -24,7 +24,7 @@ import orjson
 
 from docs.revision import revision
 from pmulab.check.job import Job, Searched
-from pmulab.check.pool import searched, stop
+from pmulab.check.pool import Stop, searched
 from pmulab.check.worlds import decks, worlds
 from pmulab.columns import align
 from services.judge.invariants import INVARIANTS
@@ -113,7 +113,7 @@ def search(seconds: float | None, anew: bool) -> int:
         DONE.unlink(missing_ok=True)
     wanted = left()
     of = revision()
-    stopped = stop()
+    stopped = Stop()
     if seconds is not None:
         signal.signal(signal.SIGALRM, lambda *_: stopped.set())
         signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -125,7 +125,7 @@ def search(seconds: float | None, anew: bool) -> int:
             file.write(orjson.dumps(line) + b"\n")
             file.flush()
             if _wrong(line):
-                print(one.failed or f"{line['job']}: found {', '.join(line['found'])}", flush=True)
+                print(one.problem if one.failed else f"{line['job']}: found {', '.join(line['found'])}", flush=True)
             if sys.stderr.isatty():
                 sys.stderr.write(f"\r\x1b[K{number} of {len(wanted)}: {name(one.job)}")
     return sum(map(_wrong, done()))

@@ -106,7 +106,7 @@ def searched(version: str, late: Callable[[], bool]) -> Version | None:
             return None
         one = trio.run(search, job, _never, known)
         if one.failed:
-            raise SearchError(one.failed)
+            raise SearchError(one.problem)
         done.append(one)
         known |= {found.signature: found for found in one.found}
         PUT_BY.mkdir(parents=True, exist_ok=True)

@@ -67,8 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check",
         help="search interleavings for one that breaks an invariant, and write each as a scenario",
-        epilog="exit status: 0: nothing was found that the design does not declare; 1: something was; 2: a mistake on "
-        "the command line; 4: a part of the search could not be carried out; 130: Ctrl-C, after what was found.",
+        epilog="exit status: 0: nothing was found that the design does not declare; 1: something was, or the output "
+        "could not be written; 2: a mistake on the command line; 4: a part of the search could not be carried out, or "
+        "nothing was searched; 130: Ctrl-C, after what was found; 143: SIGTERM.",
     )
     check.set_defaults(module="check")
     _check_arguments(check)
@@ -182,7 +183,8 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds",
         metavar="S",
         type=_seconds,
-        help="search for so long in all, instead of so many walks",
+        help="search for so long in all, instead of so many walks; what is found is made short, replayed and its cause "
+        "looked for behind that, some half a second of CPU time each",
     )
     parser.add_argument("--seed", metavar="N", type=_seed, default=1, help="of the random walks (default: %(default)s)")
     parser.add_argument("--jobs", type=_jobs, metavar="N", help="processes (default: one per core)")
@@ -192,9 +194,9 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         metavar="DIR",
         default="pmulab-check",
-        help="where what is found is written as scenarios (default: %(default)s)",
+        help="where what is found is written as scenarios; other files there are left (default: %(default)s)",
     )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON (docs/check.md)")
 
 
 def _counters(text: str) -> int:

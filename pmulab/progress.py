@@ -6,11 +6,35 @@ import heapq
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 INTERVAL = 0.1  # seconds between two drawings, in wall time
 _WIDEST, _NARROWEST = 30, 5  # of a bar
+
+
+class Line:
+    """A line on standard error, drawn over the one before and cleared at the end."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
+        self._drawn = 0.0
+
+    def __enter__(self) -> Line:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._shown:
+            _write("\r\x1b[K")
+
+    def draw(self, text: Callable[[], str]) -> None:
+        """Unless the last one has only just been drawn."""
+        now = time.monotonic()
+        if self._shown and now - self._drawn >= INTERVAL:
+            self._drawn = now
+            _write(f"\r{text()[: shutil.get_terminal_size().columns - 1]}\x1b[K")
 
 
 class Estimate:
@@ -67,7 +91,7 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._shown:
-            self._write("\r\x1b[K")
+            _write("\r\x1b[K")
 
     def update(self, design: str, share: float, virtual_seconds: float) -> None:
         """`share` of the work of a design is done, 0 to 1, and 1 once it has ended."""
@@ -77,7 +101,7 @@ class Progress:
         self._estimate.tell(design, share, now - self._began)
         if self._shown and now - self._drawn >= INTERVAL:
             self._drawn = now
-            self._write(f"\r{self.line(shutil.get_terminal_size().columns - 1, now - self._began)}\x1b[K")
+            _write(f"\r{self.line(shutil.get_terminal_size().columns - 1, now - self._began)}\x1b[K")
 
     def line(self, columns: int, wall_seconds: float) -> str:
         """The line, in at most `columns` characters."""
@@ -96,9 +120,10 @@ class Progress:
         whole = sum(self._shares.values()) / len(self._shares)
         return f"{len(self._shares)} designs {_bar(whole, _NARROWEST)}{end}"[:columns]
 
-    def _write(self, text: str) -> None:
-        sys.stderr.write(text)
-        sys.stderr.flush()
+
+def _write(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
 
 
 def _bar(share: float, width: int) -> str:

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import trio
+
 from pmulab.check.shrink import Signature
 from pmulab.designs import label, parse_design
-from pmulab.embedded import run_embedded
+from services import embedded
 from services.errors import UserError
 from services.experiment import DesignSpec, Experiment
 from services.kvm.designs import named
@@ -127,10 +129,10 @@ class Causes:
     def _found(self, experiment: Experiment) -> bool:
         self.runs += 1
         try:
-            (run,) = run_embedded(experiment).runs
+            judgement = trio.run(embedded.play, experiment)["judgement"]
         except (UserError, SimulationError):
             return False
-        return any(Signature.of(one) == self.signature for one in run.violations)
+        return any(Signature.of(one) == self.signature for one in judgement["violations"])
 
     def of(self, text: str) -> Cause | None:
         """Of what is found under that design; None if there is nothing to exchange."""

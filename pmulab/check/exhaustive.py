@@ -9,6 +9,7 @@ the last one that is. So are those of a large level, which would not fit into me
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from pmulab.check.coverage import Coverage
@@ -75,6 +76,7 @@ class Exhaustive:
     )  # with what was left, none of which covers another
     _level: list[_State] = field(default_factory=list)
 
+    _late: Callable[[], bool] = lambda: False
     _last: bool = False
     _new: int = 0  # states of the level that is come to
     _further: bool = False  # there are new ones, or some from which more may come than when they were met before
@@ -95,13 +97,13 @@ class Exhaustive:
         """Go one step further from each state, unless it becomes too late; what counts of what is found. States of the
         `last` level are counted, and not kept. Raises SimulationError."""
         level, self._level = self._level, []
+        self._late = late
         self._last, self._new, self._further = last, 0, False
         found: list[Found] = []
         for state in level:
-            if late():
-                self.full = True
-                break
             found += await self._from(state)
+            if self.full:
+                break
         self.coverage.used(self.play)
         self.levels.append(self._new)
         self.states += self._new
@@ -116,6 +118,8 @@ class Exhaustive:
         found: list[Found] = []
         there = False
         for action in self.stock.actions:
+            if self._too_late():
+                break
             if not there:
                 await self._come_to(state)
                 there = True
@@ -132,6 +136,8 @@ class Exhaustive:
                     interrupted = left.without(1, moves[0].spec.action in PREEMPTING)
                     if interrupted is None:
                         continue
+                    if self._too_late():
+                        break
                     await self._come_to(state)
                     if await self.play.act(moves):
                         found += self._arrived(state, moves, interrupted)
@@ -144,6 +150,11 @@ class Exhaustive:
         vcpu = self.play.script.vcpus[action.spec.target]
         current = self.play.script.current(vcpu.here)
         return int(current is not None and (current is vcpu) == (action.spec.action != "switch"))
+
+    def _too_late(self) -> bool:
+        """Then the level is not complete, and none is gone on from it."""
+        self.full = self.full or self._late()
+        return self.full
 
     async def _come_to(self, state: _State) -> None:
         self.play.restore(state.kept)
@@ -165,8 +176,11 @@ class Exhaustive:
     async def _overflowing(self, state: _State, action: Move, left: Left) -> list[Found]:
         """The action with the next overflow within each operation of it."""
         found: list[Found] = []
-        async for passes in self.overflows.each(action, lambda: self._come_to(state)):
-            found += self._arrived(state, (action,), left, ((passes,),))
+        async with aclosing(self.overflows.each(action, lambda: self._come_to(state))) as every:
+            async for passes in every:
+                found += self._arrived(state, (action,), left, ((passes,),))
+                if self._too_late():
+                    break
         return found
 
     def _arrived(self, state: _State, moves: Moves, left: Left, before: Path = ()) -> list[Found]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
+import trio
 
 from pmulab.check.accesses import Step
 from pmulab.check.cause import Cause, Causes
-from pmulab.check.job import Searched, Shortest
+from pmulab.check.fault import Fault
+from pmulab.check.job import Searched, Shortest, Tell, shortened
 from pmulab.check.shrink import Signature
 from pmulab.check.smaller import smaller
 from pmulab.check.story import Line, story
@@ -35,11 +38,14 @@ class Finding:
     design: str
     shortest: Shortest
     decks: tuple[str, ...]  # those that came to it, each with its world
-    file: Path
+    file: Path  # of the scenario
+    text: str  # that is in it
+    trace: bytes  # what is in the file beside it
     violation: Violation
     lines: tuple[Line, ...]
     digest: str
     cause: Cause | None  # None: there is nothing to exchange in the design
+    unwritten: str = ""  # why there is no file
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -53,7 +59,7 @@ class Finding:
             "found_after_actions": self.shortest.after,
             "shrunk_from_steps": self.shortest.length,
             "fewest": self.shortest.fewest,
-            "scenario": str(self.file),
+            "scenario": None if self.unwritten else str(self.file),
             "digest": self.digest,
             "cause": None if self.cause is None else self.cause.as_json(),
             "violation": self.violation,
@@ -70,22 +76,48 @@ def shortest_of(searched: Iterable[Searched]) -> list[tuple[Shortest, tuple[str,
             before = best.get(found.signature)
             if before is None or _length(found) < _length(before):
                 best[found.signature] = found
-    ordered = sorted(best.values(), key=lambda one: (int(one.signature.invariant[1:]), _length(one)))
-    return [(one, tuple(decks[one.signature])) for one in ordered]
+    return [(one, tuple(decks[one.signature])) for one in sorted(best.values(), key=_rank)]
+
+
+def in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """By invariant, the shortest first."""
+    return sorted(findings, key=lambda one: _rank(one.shortest))
+
+
+def _rank(one: Shortest) -> tuple[int, tuple[int, int, str]]:
+    return int(one.signature.invariant[1:]), _length(one)
 
 
 def _length(one: Shortest) -> tuple[int, int, str]:
     return len(one.steps), len(repr(one.steps)), repr(one.steps)
 
 
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A violation that was found, and of which nothing could be made."""
+
+    problem: str
+    traceback: str = ""  # where the fault is ours
+
+
+def finished(found: tuple[str, Shortest, tuple[str, ...], Path], _tell: Tell) -> Finding | Unfinished:
+    """What a search has found under a design, made short and replayed. A worker does it."""
+    design, one, decks, folder = found
+    try:
+        return replayed(design, trio.run(shortened, design, one), decks, folder)
+    except Exception as error:  # of the design's code, or ours: the others are finished all the same
+        fault = Fault.of(error, design)
+        return Unfinished(f"{design}, {one}: {fault.what}", fault.traceback)
+
+
 def replayed(design: str, shortest: Shortest, decks: tuple[str, ...], folder: Path) -> Finding:
-    """Write the scenario and run it, as `pmulab run` does. Raises SearchError if that does not find the same, UserError
-    if it cannot be written."""
+    """By a run of the scenario, as `pmulab run` has it, which is to be written to a file of the `folder`. Raises
+    SearchError if that does not find the same."""
     steps = shortest.steps
     found = _found(design, shortest, steps)
     if found is None:
         one = shortest.violation
-        raise SearchError(f"{design}: {one.invariant} {one.kind} was found, and not by the scenario of it: {steps}")
+        raise SearchError(f"{one.invariant} {one.kind} was found, and not by the scenario of it: {steps}")
     while len(steps) > 1:  # the end of a run, when everybody reports, may find it by itself
         without = _found(design, shortest, steps[:-1])
         if without is None:
@@ -96,12 +128,26 @@ def replayed(design: str, shortest: Shortest, decks: tuple[str, ...], folder: Pa
     violation = found.violation
     told = f"{shortest.signature} {found.text}"
     name = f"{violation.invariant}-{violation.kind}-{hashlib.sha256(told.encode()).hexdigest()[:4]}"
-    file = _write(folder / f"{name}.toml", found.text.encode())
-    trace = {"steps": found.run.steps, "violation": violation}
-    _write(folder / f"{name}.json", orjson.dumps(trace, option=orjson.OPT_INDENT_2))
+    trace = orjson.dumps({"steps": found.run.steps, "violation": violation}, option=orjson.OPT_INDENT_2)
     lines = tuple(story(found.experiment, steps, found.run, violation))
     cause = Causes(found.experiment, shortest.signature).of(design)
-    return Finding(design, shortest, decks, file, violation, lines, found.run.digest, cause)
+    file = folder / f"{name}.toml"
+    return Finding(design, shortest, decks, file, found.text, trace, violation, lines, found.run.digest, cause)
+
+
+def written(finding: Finding) -> Finding:
+    """With its two files; or why there are none."""
+    files = {finding.file: finding.text.encode(), finding.file.with_suffix(".json"): finding.trace}
+    try:
+        finding.file.parent.mkdir(parents=True, exist_ok=True)
+        for path, content in files.items():
+            path.write_bytes(content)
+    except OSError as error:
+        for path in files:  # half of one would be taken for a whole one
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        return replace(finding, unwritten=error.strerror or type(error).__name__)
+    return finding
 
 
 def _in_the_smallest(design: str, shortest: Shortest, found: _Replay) -> tuple[Shortest, _Replay]:
@@ -152,15 +198,6 @@ def run_of(text: str) -> tuple[Experiment, Run]:
     (experiment,) = resolve(Document("found.toml", Path(), text), [], None, False).experiments
     (run,) = run_embedded(experiment).runs
     return experiment, run
-
-
-def _write(path: Path, content: bytes) -> Path:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    except OSError as error:
-        raise UserError(f"--out: {path}", str(error.strerror), "give a directory that can be written to") from None
-    return path
 
 
 def rows(finding: Finding) -> Iterator[list[str]]:

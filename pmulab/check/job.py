@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pmulab.check.accesses import Step
 from pmulab.check.coverage import Coverage
 from pmulab.check.exhaustive import Exhaustive
+from pmulab.check.fault import Fault
 from pmulab.check.play import Found, Path, Play, Stock
 from pmulab.check.shrink import Shrinker, Signature
 from pmulab.check.walks import Walks
-from pmulab.check.worlds import Deck, World
+from pmulab.check.worlds import Deck, World, decks
 from pmulab.errors import SearchError
 from services.errors import UserError
-from services.kvm.errors import SimulationError
 from services.result import Violation
+
+Tell = Callable[[Callable[[], str]], None]  # how far it is, which is only put into words if somebody asks
 
 _EXHAUSTIVE = 0.5  # of the time, where that is what bounds a search
 
@@ -36,10 +38,14 @@ class Job:
     preemptions: int | None = None  # on one path of the exhaustive part, at most; None: as many as there are
     first: bool = False  # it ends with the first that is found
 
+    @property
+    def place(self) -> str:
+        return f"{self.deck.name} in {self.world.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class Shortest:
-    """The shortest path to a violation that was found on this one."""
+    """The shortest path to a violation, or one that is still to be made short."""
 
     signature: Signature
     world: World
@@ -50,6 +56,10 @@ class Shortest:
     length: int  # of the path on which it was found
     runs: int  # in which that was made shorter
     fewest: bool = False  # nothing shorter of the same actions, in any order and number, leads to it
+    path: Path = ()  # as it was found, where it has not been yet
+
+    def __str__(self) -> str:
+        return f"{self.signature.invariant} {self.signature.kind}, of {self.deck} in {self.world.name}"
 
 
 @dataclass(slots=True)
@@ -59,7 +69,10 @@ class Searched:
     job: Job
     refused: str = ""  # why the design cannot be had there
     failed: str = ""  # why it could not be carried out
+    at: str = ""  # what it did when that happened
+    traceback: str = ""  # of that, where the fault is ours
     cut: bool = False  # it was ended early
+    late: bool = False  # there was no time left for it
     found: list[Shortest] = field(default_factory=list)
     states: int = 0
     transitions: int = 0
@@ -69,44 +82,121 @@ class Searched:
     walks: int = 0
     actions: int = 0
     seconds: float = 0.0  # wall time
+    exhaustive_seconds: float = 0.0  # of it, in which states were come to
+    walk_seconds: float = 0.0  # likewise, walks gone
     coverage: Coverage = field(default_factory=Coverage)
 
+    @property
+    def anything(self) -> bool:
+        """Was anything done?"""
+        return self.transitions + self.actions > 0
 
-async def search(job: Job, stopped: Callable[[], bool] = lambda: False, known: Iterable[Signature] = ()) -> Searched:
-    """Do it, or as much as there is until it is `stopped`. What is `known` already is not made short, nor kept."""
-    began = time.perf_counter()
+    @property
+    def problem(self) -> str:
+        """Why it could not be carried out, and where."""
+        where = f"{self.job.design}, deck {self.job.deck.name} in world {self.job.world.name}"
+        return f"{where}{f', {self.at}' if self.at else ''}: {self.failed}"
+
+
+def _untold(_what: Callable[[], str]) -> None:
+    """Nobody waits for it."""
+
+
+async def search(
+    job: Job,
+    stopped: Callable[[], bool] = lambda: False,
+    known: Iterable[Signature] = (),
+    tell: Tell = _untold,
+    clock: Callable[[], float] = time.monotonic,
+) -> Searched:
+    """Do it, or as much as there is until it is `stopped`. What is `known` already is not made short, nor kept.
+
+    With a bound on its time it only searches: what it finds is still to be made short (`shortened`).
+    """
     searched = Searched(job)
+    part = _Search(searched, stopped, known, tell, clock)
     try:
-        await _Search(searched, began, stopped, known).run()
+        await part.run()
     except UserError as error:
         searched.refused = error.problem
-    except (SearchError, SimulationError) as error:
-        searched.failed = f"{job.design}, deck {job.deck.name} in world {job.world.name}: {error}"
-    searched.seconds = time.perf_counter() - began
+    except Exception as error:  # of the design's code, or ours: the other parts are searched all the same
+        fault = Fault.of(error, job.design)
+        searched.failed, searched.traceback, searched.at = fault.what, fault.traceback, part.doing
+    searched.late = job.seconds is not None and not (
+        searched.anything or searched.cut or searched.refused or searched.failed
+    )
+    searched.seconds = clock() - part.began
     return searched
+
+
+async def shortened(design: str, one: Shortest) -> Shortest:
+    """What was found, on its shortest path. Raises SearchError, SimulationError."""
+    if not one.path:
+        return one
+    stock = Stock.of(one.world, decks()[one.deck], design)
+    play = Play(stock)
+    await play.boot()
+    return await _shortest(one, Shrinker(play, play.save()))
+
+
+async def _shortest(one: Shortest, shrinker: Shrinker) -> Shortest:
+    before = shrinker.runs
+    shrunk = await shrinker.shortest(one.path, one.signature)
+    again = [found for found in await shrinker.found_on(shrunk.path) if one.signature.is_of(found)]
+    if not again:
+        raise SearchError(f"{one.signature.invariant} {one.signature.kind} was found, and not again on the same path")
+    return replace(
+        one, steps=_steps(shrunk.path), violation=again[0], runs=shrinker.runs - before, fewest=shrunk.fewest, path=()
+    )
+
+
+def _steps(path: Path) -> tuple[Step, ...]:
+    return tuple(move.step for moves in path for move in moves)
 
 
 class _Search:
     """A job, while it is done."""
 
     def __init__(
-        self, searched: Searched, began: float, stopped: Callable[[], bool], known: Iterable[Signature]
+        self,
+        searched: Searched,
+        stopped: Callable[[], bool],
+        known: Iterable[Signature],
+        tell: Tell,
+        clock: Callable[[], float],
     ) -> None:
         self.searched = searched
         self.stopped = stopped
         self.job = searched.job
-        self.began = began
         self.known = set(known)
+        self.tell = tell
+        self.clock = clock
+        self.began = clock()
+        self.play: Play | None = None  # that in which something happens
+        self.states: Exhaustive | None = None  # while they are come to
+
+    @property
+    def doing(self) -> str:
+        """In words."""
+        if self.play is None:
+            return "as the world is made"
+        return f"at {_words(self.play.doing[-1].step)}" if self.play.doing else "as its pCPUs boot"
+
+    def _so_far(self) -> str:
+        if self.states is not None:
+            return f"depth {self.states.depth + 1}, {self.states.transitions:,} transitions"
+        return f"{self.searched.walks:,} walks, {self.searched.actions:,} actions"
 
     def _late(self, share: float = 1.0) -> bool:
         """Is that share of the time over, has it been stopped, or is what was looked for found?"""
+        self.tell(self._so_far)
         if self._enough:
             return True
         if self.stopped():
             self.searched.cut = True
             return True
         seconds = self.job.seconds
-        return seconds is not None and time.perf_counter() > self.began + share * seconds
+        return seconds is not None and self.clock() >= self.began + share * seconds
 
     @property
     def _enough(self) -> bool:
@@ -117,7 +207,7 @@ class _Search:
         if self._late():
             return
         stock = Stock.of(job.world, job.deck, job.design)
-        play = Play(stock)
+        self.play = play = Play(stock)
         await play.boot()
         shrinker = Shrinker(Play(stock), play.save())
         opening: Path = ()
@@ -136,7 +226,9 @@ class _Search:
         for number in range(job.walks):
             if self._late():
                 break
+            began = self.clock()
             found = await walks.walk(number)
+            searched.walk_seconds += self.clock() - began
             searched.walks, searched.actions = walks.walks, walks.actions
             await self._take(found, shrinker)
 
@@ -144,29 +236,35 @@ class _Search:
         searched = self.searched
         while states.depth < self.job.depth and not (states.closed or states.full or self._enough):
             last = states.depth + 1 == self.job.depth
+            began, self.states = self.clock(), states
             found = await states.next_level(lambda: self._late(_EXHAUSTIVE), last=last)
+            self.states = None
+            searched.exhaustive_seconds += self.clock() - began
             searched.states, searched.transitions = states.states, states.transitions
             searched.levels, searched.depth, searched.closed = tuple(states.levels), states.depth, states.closed
             await self._take(found, shrinker)
 
     async def _take(self, found: Iterable[Found], shrinker: Shrinker) -> None:
-        """The first of each signature, made as short as can be."""
+        """The first of each signature, made as short as can be where nothing presses."""
         for one in found:
             if self._enough:
                 break
             signature = Signature.of(one.violation)
-            if signature not in self.known:
-                self.known.add(signature)
-                await self._shorten(one.path, signature, shrinker)
+            if signature in self.known:
+                continue
+            self.known.add(signature)
+            job, after = self.job, self.searched.transitions + self.searched.actions
+            steps, length = _steps(one.path), len(one.path)
+            kept = Shortest(
+                signature, job.world, job.deck.name, steps, one.violation, after, length, runs=0, path=one.path
+            )
+            if job.seconds is None:
+                before, self.play = self.play, shrinker.play
+                kept = await _shortest(kept, shrinker)
+                self.play = before
+            self.searched.found.append(kept)
 
-    async def _shorten(self, path: Path, signature: Signature, shrinker: Shrinker) -> None:
-        job, before = self.job, shrinker.runs
-        shrunk = await shrinker.shortest(path, signature)
-        again = [one for one in await shrinker.found_on(shrunk.path) if signature.is_of(one)]
-        if not again:
-            raise SearchError(f"{signature.invariant} {signature.kind} was found, and not again on the same path")
-        steps = tuple(move.step for moves in shrunk.path for move in moves)
-        after, runs = self.searched.transitions + self.searched.actions, shrinker.runs - before
-        self.searched.found.append(
-            Shortest(signature, job.world, job.deck.name, steps, again[0], after, len(path), runs, shrunk.fewest)
-        )
+
+def _words(step: Step) -> str:
+    rest = (f" {key}={value}" for key, value in step.items() if key not in ("party", "action"))
+    return f"{step['party']} {step['action']}{''.join(rest)}"

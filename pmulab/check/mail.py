@@ -43,9 +43,15 @@ def mail(finding: Finding) -> str:
         *_because(finding.cause),
         *_wrapped("decks", ", ".join(finding.decks)),
         *_wrapped("not it", _NEEDED + _FEWEST * shortest.fewest),
-        *_wrapped("replay", f"pmulab run {shlex.quote(str(finding.file))} --why   (digest {finding.digest[:12]})"),
+        *_replay(finding),
     ]
     return "\n".join(lines)
+
+
+def _replay(finding: Finding) -> list[str]:
+    if finding.unwritten:
+        return _wrapped("replay", f"{finding.file} could not be written: {finding.unwritten}")
+    return _wrapped("replay", f"pmulab run {shlex.quote(str(finding.file))} --why   (digest {finding.digest[:12]})")
 
 
 def _compared(finding: Finding) -> str:
@@ -88,7 +94,7 @@ def _wrapped(head: str, text: str) -> list[str]:
 
 def summary(design: str, searched: Sequence[Searched], findings: int) -> str:
     """What was searched under one design, and what not."""
-    done, refused = [one for one in searched if not one.refused], [one for one in searched if one.refused]
+    done = [one for one in searched if one.anything]
     table = [["deck", "world", "states", "transitions", "depth", "walks", "actions", "s"]]
     for one in done:
         job = one.job
@@ -96,16 +102,57 @@ def summary(design: str, searched: Sequence[Searched], findings: int) -> str:
         exhaustive = [f"{one.states:,}", f"{one.transitions:,}", depth]
         walks = [f"{one.walks:,}", f"{one.actions:,}", f"{one.seconds:.1f}"]
         table.append([job.deck.name, job.world.name, *exhaustive, *walks])
-    actions, seconds = sum(one.transitions + one.actions for one in done), sum(one.seconds for one in done)
-    states = f"{sum(one.states for one in done):,} states"
-    rate = f", {actions / seconds:,.0f} a second and core" if seconds else ""
+    worlds = {one.job.world.name: one.job.world for one in done}
     lines = [
-        f"{design}: {findings or 'nothing'} found; {states}, {actions:,} actions{rate}",
-        align(table, left=2),
-        *(f"{one.job.deck.name} in {one.job.world.name}: cannot be had: {one.refused}" for one in refused),
-        *_covered(done),
+        f"{design}: {_found(done, findings)}; {_parts(searched)}{_rates(done)}",
+        *([align(table, left=2)] if done else []),
+        *([""] if worlds else []),
+        *(line for world in worlds.values() for line in _listed(world.name, [world.contents])),
+        *_not_done("cannot be had", [(one, one.refused) for one in searched if one.refused]),
+        *_not_done("not carried out", [(one, one.failed) for one in searched if one.failed]),
+        *(_covered(done) if done else ()),
     ]
     return "\n".join(lines)
+
+
+def _found(done: Sequence[Searched], findings: int) -> str:
+    return f"{findings or 'nothing'} found" if done else "nothing was searched"
+
+
+def _parts(searched: Sequence[Searched]) -> str:
+    """How many were searched of all, and why the others were not, or not to their end."""
+    without = {
+        "refused": sum(bool(one.refused) for one in searched),
+        "not carried out": sum(bool(one.failed) for one in searched),
+        "interrupted": sum(one.cut for one in searched),
+        "without time": sum(one.late for one in searched),
+    }
+    whole = sum(one.anything and not (one.failed or one.cut) for one in searched)
+    text = f"{whole} of {len(searched)} parts searched"
+    why = ", ".join(f"{count} {what}" for what, count in without.items() if count)
+    return f"{text} ({why})" if why else text
+
+
+def _rates(done: Sequence[Searched]) -> str:
+    """States of what was gone through exhaustively, actions of that and of the walks."""
+    if not done:
+        return ""
+    states, actions = sum(one.states for one in done), sum(one.transitions + one.actions for one in done)
+    exhaustive, walks = sum(one.exhaustive_seconds for one in done), sum(one.walk_seconds for one in done)
+    return f", {states:,} states{_rate(states, exhaustive)}, {actions:,} actions{_rate(actions, exhaustive + walks)}"
+
+
+def _rate(count: int, seconds: float) -> str:
+    return f" ({count / seconds:,.0f} a second and core)" if seconds else ""
+
+
+def _not_done(head: str, parts: Sequence[tuple[Searched, str]]) -> Iterator[str]:
+    """By the reason, which many of them have."""
+    by: dict[str, list[str]] = {}
+    for one, why in parts:
+        by.setdefault(why, []).append(one.job.place)
+    for why, places in by.items():
+        yield from _listed(f"{head}, {why}", places)
 
 
 def _covered(done: Sequence[Searched]) -> Iterator[str]:
@@ -130,8 +177,8 @@ def _covered(done: Sequence[Searched]) -> Iterator[str]:
     walked = [one for one in done if one.actions]
     if walked:
         most = max(walked, key=lambda one: one.coverage.unseen())
-        where = f"{most.job.deck.name} in {most.job.world.name}"
-        yield f"an action more comes to something new with a chance of at most {most.coverage.unseen():.2%} ({where})"
+        chance = f"{most.coverage.unseen():.2%} ({most.job.place})"
+        yield f"an action more comes to something new with a chance of at most {chance}"
 
 
 def _listed(head: str, names: Sequence[str]) -> list[str]:
@@ -147,7 +194,12 @@ def as_json(design: str, searched: Sequence[Searched], findings: Sequence[Findin
             {
                 "deck": one.job.deck.name,
                 "world": one.job.world.name,
+                "contents": one.job.world.contents,
                 "refused": one.refused,
+                "failed": one.failed,
+                "at": one.at,
+                "cut": one.cut,
+                "late": one.late,
                 "states": one.states,
                 "transitions": one.transitions,
                 "levels": one.levels,
@@ -156,6 +208,8 @@ def as_json(design: str, searched: Sequence[Searched], findings: Sequence[Findin
                 "walks": one.walks,
                 "actions": one.actions,
                 "seconds": one.seconds,
+                "exhaustive_seconds": one.exhaustive_seconds,
+                "walk_seconds": one.walk_seconds,
                 "premises": one.coverage.premises,
                 "windows": one.coverage.windows,
                 "goals": sorted(one.coverage.goals),

@@ -7,7 +7,7 @@ the way to the overflow ends there. Nothing is poked.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 from pmulab.check.play import Move, Play
@@ -74,7 +74,7 @@ class Overflows:
         costs = play.stock.experiment.costs
         self.access = max(costs["mrs"], costs["msr"])  # cycles
 
-    async def each(self, action: Move, come_to: ComeTo) -> AsyncIterator[Move]:
+    async def each(self, action: Move, come_to: ComeTo) -> AsyncGenerator[Move, None]:
         """Carry out the action, which is possible where `come_to` leads, with the overflow within each operation of it,
         within each once; what has passed before. Raises SimulationError."""
         way = await self.way(action, come_to)

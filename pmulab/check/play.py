@@ -122,6 +122,7 @@ class Play:
         self.sessions: frozenset[str] = frozenset()  # those that are open
         self.opened: frozenset[str] = frozenset()  # and by the steps alone, whether KVM came to them or not
         self.path: tuple[StepSpec, ...] = ()  # all that has been carried out
+        self.doing: Sequence[Move] = ()  # the action that is carried out, or was last
         self.over = False  # nobody gets anywhere any more
         self.given: Sequence[Outcome] = ()  # by each move of the last action
         self._premises: Sequence[int] = ()  # how often each was met, when that was asked for last
@@ -136,7 +137,7 @@ class Play:
 
     async def act(self, moves: Sequence[Move]) -> bool:
         """Carry out the last move, amid which all others come; False if that cannot be. Raises SimulationError."""
-        opened = self.opened
+        self.doing, opened = moves, self.opened
         for move in moves:
             if not self._may_be(move.spec, opened):
                 return False

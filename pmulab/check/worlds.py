@@ -14,7 +14,9 @@ from importlib.resources import files
 from typing import Any
 
 from pmulab.check.accesses import Step, accesses
+from services.cores import PMUVER, load
 
+_FGT = {1: "FEAT_FGT", 2: "FEAT_FGT2"}
 _SECTIONS = ("machine", "host", "kvm", "guest")
 
 
@@ -47,6 +49,27 @@ class World:
         machine: Mapping[str, Any] = self.sections["machine"]
         lists = (len(value) for value in machine.values() if isinstance(value, list))
         return max([int(machine.get("pcpus", 1)), *lists])
+
+    @property
+    def contents(self) -> str:
+        """CPUs, counters and VMs, and what the host sets of its own."""
+        machine, host = self.sections["machine"], self.sections.get("host", {})
+        spec = load(machine["core"]).spec
+        features = [PMUVER[number] for number in _each(machine.get("pmuver", spec.pmuver))]
+        fgt = _each(machine.get("fgt", spec.fgt))
+        features += [f"{_FGT[number]}{' on some' if len(fgt) > 1 else ''}" for number in fgt if number]
+        features += ["FEAT_HPMN0"] if spec.hpmn0 else []
+        features += ["PMICNTR_EL0"] if spec.icntr else []
+        counters = " and ".join(map(str, _each(machine.get("counters", spec.counters))))
+        of = f"{self.pcpus} pCPU{'s' if self.pcpus > 1 else ''}"
+        parts = [f"{of}, {machine['core']} ({', '.join(features)}), {counters} event counters"]
+        for number, guest in enumerate(self.sections["guest"]):
+            vcpus = guest.get("vcpus", len(guest.get("pin", [-1])))
+            of = f"{vcpus} vCPU{'s' if vcpus > 1 else ''}{'' if 'pin' in guest else ' that floats'}"
+            parts.append(f"vm{number}: {of}, asks for {guest['counters']}")
+        settings = {**({"pmi_delay": machine["pmi_delay"]} if "pmi_delay" in machine else {}), **host}
+        parts += [f"{key} = {_toml(value)}" for key, value in settings.items()]
+        return "; ".join(parts)
 
     @property
     def cast(self) -> dict[str, str]:
@@ -83,6 +106,11 @@ class Deck:
         if self.every_register:
             found += [access for vcpu in world.cast.values() for access in accesses(vcpu)]
         return found
+
+
+def _each(value: Any) -> list[Any]:
+    """Of the pCPUs, what is set for all or for each."""
+    return [*dict.fromkeys(value)] if isinstance(value, list) else [value]
 
 
 def _played(steps: Iterable[Step], world: World) -> list[Step]:

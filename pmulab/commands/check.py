@@ -6,23 +6,24 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
-from multiprocessing.synchronize import Event
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from pmulab.check import mail
-from pmulab.check.finding import Finding, replayed, shortest_of
+from pmulab.check.finding import Finding, Unfinished, finished, in_order, shortest_of, written
 from pmulab.check.job import Job, Searched
-from pmulab.check.pool import searched, stop
+from pmulab.check.pool import Lost, Stop, carried_out, searched
 from pmulab.check.worlds import Deck, World, decks, worlds
 from pmulab.designs import label, parse_design
-from pmulab.errors import SearchError
-from pmulab.exit_status import FAILED, INTERRUPTED, OK, UNSEARCHED
+from pmulab.exit_status import FAILED, INTERRUPTED, OK, TERMINATED, UNSEARCHED
+from pmulab.progress import Line
 from services.cores import load
 from services.errors import UserError
 from services.kvm.vpmu import DesignError
@@ -39,52 +40,129 @@ def main(arguments: argparse.Namespace) -> int:
             raise UserError(text, "this design is given twice", "leave one out")
         designs.append(design)
     jobs = _jobs(arguments, designs)
-    at_once = arguments.jobs or len(os.sched_getaffinity(0))
-    if arguments.seconds is not None:
-        each = arguments.seconds * min(at_once, len(jobs)) / len(jobs)
-        jobs = [_timed(job, each) for job in jobs]
-    _writable(Path(arguments.out))
-    stopped = stop()
-    done: dict[int, Searched] = {}
-    with _ended_by_ctrl_c(stopped):
-        for number, one in searched(jobs, at_once, stopped):
-            done[number] = one
-            _tell(len(done), len(jobs), one)
-    _tell(0, 0, None)
-    every = [done[number] for number in sorted(done)]
-    found, problems = _report(arguments, designs, every)
+    folder = Path(arguments.out)
+    _writable(folder)
+    with _ended_by_signals() as stopped, Line() as line:
+        run = _Run(jobs, arguments.jobs or len(os.sched_getaffinity(0)), stopped, line)
+        done = run.search(arguments.seconds)
+        run.finish(designs, done, folder)
+    found = {design: [written(one) for one in in_order(run.found[design])] for design in designs}
+    _print(found, done, folder, as_json=arguments.json)
+    problems = [*_problems(designs, done), *run.unfinished]
     for problem in problems:
-        sys.stderr.write(f"pmulab: {problem}\n")
+        sys.stderr.write(f"{problem.traceback}pmulab: {problem.problem}\n")
+    unwritten = [one for of in found.values() for one in of if one.unwritten]
+    if unwritten:
+        sys.stderr.write(f"pmulab: --out {folder}: {len(unwritten)} not written: {unwritten[0].unwritten}\n")
     if stopped.is_set():
-        whole = sum(not one.cut for one in every)
-        sys.stderr.write(f"pmulab: interrupted: {whole} of {len(jobs)} decks were searched to their end\n")
+        sys.stderr.write(f"pmulab: interrupted: {run.interrupted(done)}\n")
         return INTERRUPTED
     if problems:
         return UNSEARCHED
-    return FAILED if found else OK
+    return FAILED if any(found.values()) else OK
 
 
 @contextmanager
-def _ended_by_ctrl_c(stopped: Event) -> Iterator[None]:
-    """The first has the search end with what it has, the second at once."""
+def _ended_by_signals() -> Iterator[Stop]:
+    """The first Ctrl-C has what is under way end with what it has; the second, or SIGTERM, ends all at once."""
+    stopped = Stop()
 
     def interrupted(_signal: int, _frame: object) -> None:
         if stopped.is_set():
             raise KeyboardInterrupt
         stopped.set()
 
-    before = signal.signal(signal.SIGINT, interrupted)
+    def terminated(_signal: int, _frame: object) -> None:
+        raise SystemExit(TERMINATED)
+
+    before = signal.signal(signal.SIGINT, interrupted), signal.signal(signal.SIGTERM, terminated)
     try:
-        yield
+        yield stopped
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
+
+
+class _Run:
+    """A search, and what is made of its findings."""
+
+    def __init__(self, jobs: Sequence[Job], at_once: int, stopped: Stop, line: Line) -> None:
+        self.jobs = jobs
+        self.at_once = at_once
+        self.stopped = stopped
+        self.line = line
+        self.found: dict[str, list[Finding]] = {}  # by design
+        self.unfinished: list[Unfinished] = []
+        self.findings = 0  # that there are
+
+    def search(self, seconds: float | None) -> list[Searched]:
+        """What comes of each job."""
+        jobs, done, began = self.jobs, dict[int, Searched](), time.monotonic()
+        if seconds is not None:
+            jobs = [replace(job, walks=_UNBOUNDED) for job in jobs]
+
+        def so_far(under_way: Mapping[int, str]) -> str:
+            found = len({(one.job.design, of.signature) for one in done.values() for of in one.found})
+            now = "; ".join(f"{jobs[number].place}: {under_way[number] or 'begun'}" for number in sorted(under_way))
+            return f"{len(done)} of {len(jobs)} parts, {found} found, {time.monotonic() - began:.0f} s; {now}"
+
+        def draw(under_way: Mapping[int, str]) -> None:
+            self.line.draw(lambda: so_far(under_way))
+
+        with closing(searched(jobs, self.at_once, self.stopped, seconds, draw)) as ended:
+            for number, one in ended:
+                done[number] = one
+        return [done[number] for number in sorted(done)]
+
+    def finish(self, designs: Sequence[str], done: Sequence[Searched], folder: Path) -> None:
+        """Make what was found short and replay it. A Ctrl-C that comes meanwhile leaves out what has not begun."""
+        self.found = {design: [] for design in designs}
+        todo = [
+            (design, one, of, folder)
+            for design in designs
+            for one, of in shortest_of(one for one in done if one.job.design == design)
+        ]
+        self.findings = len(todo)
+        after = self.stopped.is_set()
+        ended = 0
+        unfinished: dict[int, Unfinished] = {}
+
+        def draw(_under_way: Mapping[int, str]) -> None:
+            self.line.draw(lambda: f"{ended} of {len(todo)} findings replayed, and their causes looked for")
+
+        coming = takewhile(lambda _: after or not self.stopped.is_set(), todo)
+        with closing(carried_out(finished, coming, self.at_once, draw)) as made:
+            for number, one in made:
+                ended += 1
+                design, shortest, *_ = todo[number]
+                if isinstance(one, Finding):
+                    self.found[design].append(one)
+                elif isinstance(one, Lost):
+                    unfinished[number] = Unfinished(f"{design}, {shortest}: {one.why}")
+                else:
+                    unfinished[number] = one
+        self.unfinished = [unfinished[number] for number in sorted(unfinished)]
+
+    def interrupted(self, done: Sequence[Searched]) -> str:
+        """What had been done by then."""
+        whole = sum(not one.cut for one in done)
+        if whole < len(self.jobs):
+            return f"{whole} of {len(self.jobs)} parts were searched to their end"
+        made = sum(map(len, self.found.values()))
+        return f"{made} of {self.findings} findings were replayed"
 
 
 def _writable(folder: Path) -> None:
     """Refuse a directory that nothing can be written to, before the search. Raises UserError."""
     there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise UserError(f"--out {folder}", "not a directory that can be written to", "give another one")
+    remedy = "give another one"
+    if not there.is_dir():
+        raise UserError(f"--out {folder}", "not a directory that can be written to", remedy)
+    try:
+        with tempfile.TemporaryDirectory(dir=there):
+            pass
+    except OSError as error:
+        raise UserError(f"--out {folder}", f"nothing can be written to {there}: {error.strerror}", remedy) from None
 
 
 def _design(text: str) -> str:
@@ -98,6 +176,10 @@ def _jobs(arguments: argparse.Namespace, designs: list[str]) -> list[Job]:
     """In the order in which they are reported. Raises UserError."""
     if arguments.cpu is not None:
         load(arguments.cpu)
+    for option, names in (("--deck", arguments.deck), ("--world", arguments.world)):
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"{option} {name}", "it is given twice", "leave one out")
     chosen = [_deck(name) for name in arguments.deck] or list(decks().values())
     every = [
         Job(
@@ -133,40 +215,37 @@ def _worlds(deck: Deck, chosen: list[str]) -> list[World]:
     return [worlds()[name] for name in deck.worlds if not chosen or name in chosen]
 
 
-def _timed(job: Job, seconds: float) -> Job:
-    return replace(job, walks=_UNBOUNDED, seconds=seconds)
-
-
-def _report(arguments: argparse.Namespace, designs: list[str], done: list[Searched]) -> tuple[int, list[str]]:
-    """Print it; how many findings there are, and what could not be carried out. Raises UserError."""
-    blocks: list[str] = []
-    as_json: list[dict[str, Any]] = []
-    problems = [one.failed for one in done if one.failed]
-    total = 0
+def _problems(designs: Sequence[str], done: Sequence[Searched]) -> Iterator[Unfinished]:
+    """What could not be searched: a line for each reason, however many parts have it."""
     for design in designs:
         of_design = [one for one in done if one.job.design == design]
-        found: list[Finding] = []
-        for one, decks_of in shortest_of(of_design):
-            try:
-                found.append(replayed(design, one, decks_of, Path(arguments.out)))
-            except SearchError as error:
-                problems.append(str(error))
-        total += len(found)
-        blocks += [*map(mail.mail, found), mail.summary(design, of_design, len(found))]
-        as_json.append(mail.as_json(design, of_design, found))
-        if not any(one.transitions + one.actions or one.cut for one in of_design):
-            problems.append(f"{design}: nothing was searched")
-    if arguments.json:
-        sys.stdout.buffer.write(orjson.dumps(as_json, option=orjson.OPT_INDENT_2) + b"\n")
+        failed: dict[str, list[Searched]] = {}
+        for one in of_design:
+            if one.failed:
+                failed.setdefault(one.failed, []).append(one)
+        for first, *others in failed.values():
+            more = f"; and {len(others)} more parts likewise" if others else ""
+            yield Unfinished(f"{first.problem}{more}", first.traceback)
+        if not any(one.anything or one.cut for one in of_design):
+            yield Unfinished(f"{design}: nothing was searched")
+
+
+def _print(found: Mapping[str, Sequence[Finding]], done: Sequence[Searched], folder: Path, *, as_json: bool) -> None:
+    of = {design: [one for one in done if one.job.design == design] for design in found}
+    if as_json:
+        every = [mail.as_json(design, of[design], findings) for design, findings in found.items()]
+        sys.stdout.buffer.write(orjson.dumps(every, option=orjson.OPT_INDENT_2) + b"\n")
     else:
-        sys.stdout.write("\n\n".join(blocks) + "\n")
+        blocks: list[str] = []
+        for design, findings in found.items():
+            blocks += [*map(mail.mail, findings), mail.summary(design, of[design], len(findings))]
+        others = _others(folder, {one.file.name for findings in found.values() for one in findings})
+        sys.stdout.write("\n\n".join([*blocks, *others]) + "\n")
     sys.stdout.flush()
-    return total, problems
 
 
-def _tell(done: int, jobs: int, last: Searched | None) -> None:
-    """A line on a terminal, drawn over the one before; cleared at the end."""
-    if sys.stderr.isatty():
-        line = "" if last is None else f"{done} of {jobs} decks, {last.job.deck.name} in {last.job.world.name}"
-        sys.stderr.write(f"\r\x1b[K{line}")
-        sys.stderr.flush()
+def _others(folder: Path, own: set[str]) -> Iterator[str]:
+    """Files of earlier searches are kept, and told from those of this one."""
+    others = sum(file.name not in own for file in folder.glob("I*-*.toml"))
+    if others:
+        yield f"{folder} also has {others} scenario{'s' if others > 1 else ''} that this search has not found"

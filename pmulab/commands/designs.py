@@ -9,7 +9,7 @@ from importlib.resources import files
 import orjson
 
 from services.judge.invariants import INVARIANTS
-from services.kvm.designs import designs
+from services.kvm.designs import broken, designs
 from services.kvm.vpmu import Axis, Design
 from services.result import Victim
 
@@ -61,4 +61,5 @@ def _lines() -> list[str]:
         defaults = {axis: one.texts[0] for axis, one in known[parent].axes().items()}
         chosen = [f"{axis}={one.texts[0]}" for axis, one in axes.items() if defaults.get(axis) != one.texts[0]]
         lines.append(f"    {','.join([parent, *chosen])}")
+    lines += [f"{name}: {error.problem}" for name, error in broken().items()]
     return lines

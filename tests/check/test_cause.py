@@ -8,7 +8,7 @@ import pytest
 
 from pmulab import scenario
 from pmulab.check.cause import Cause, Causes
-from pmulab.check.finding import Finding, replayed, shortest_of
+from pmulab.check.finding import Finding, replayed, shortest_of, written
 from pmulab.check.mail import mail
 from tests.check.searching import searched
 
@@ -17,7 +17,7 @@ def findings(design: str, deck: str, world: str, folder: Path, walks: int = 20, 
     """Those of that invariant, or of all."""
     found = searched(design, deck, world, walks=walks)
     return [
-        replayed(design, shortest, of, folder)
+        written(replayed(design, shortest, of, folder))
         for shortest, of in shortest_of([found])
         if invariant in ("", shortest.signature.invariant)
     ]

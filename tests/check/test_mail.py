@@ -21,7 +21,7 @@ def finding(of: Shortest) -> Finding:
     found = told_by(V8, of.world, of.steps, of.signature)
     assert found is not None
     violation, lines = found
-    return Finding(V8, of, (of.deck,), Path("found.toml"), violation, tuple(lines), "", None)
+    return Finding(V8, of, (of.deck,), Path("found.toml"), "", b"", violation, tuple(lines), "", None)
 
 
 @pytest.fixture(scope="module")

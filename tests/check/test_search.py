@@ -9,11 +9,11 @@ import pytest
 import trio
 
 from pmulab import scenario
-from pmulab.check.finding import Finding, replayed, shortest_of
+from pmulab.check.finding import Finding, replayed, shortest_of, written
 from pmulab.check.job import Job
 from pmulab.check.play import Play, Stock
+from pmulab.check.pool import Stop
 from pmulab.check.pool import searched as searched_at_once
-from pmulab.check.pool import stop
 from pmulab.check.shrink import Shrinker, Signature
 from pmulab.check.worlds import decks
 from pmulab.commands.run import _execute_in_processes
@@ -53,7 +53,7 @@ def test_a_known_defect_is_found(name: str) -> None:
 
 def first_of(design: str, deck: str, world: str, folder: Path) -> Finding:
     shortest, of = shortest_of([searched(design, deck, world, walks=10)])[0]
-    return replayed(design, shortest, of, folder)
+    return written(replayed(design, shortest, of, folder))
 
 
 def _same(one: Violation) -> tuple[object, ...]:
@@ -96,7 +96,7 @@ def test_no_step_of_what_is_found_can_be_left_out(tmp_path: Path) -> None:
 
 
 def findings(jobs: list[Job], at_once: int) -> list[tuple[Signature, object]]:
-    done = dict(searched_at_once(jobs, at_once, stop()))
+    done = dict(searched_at_once(jobs, at_once, Stop()))
     return [(one.signature, one.steps) for one, _ in shortest_of([done[n] for n in sorted(done)])]
 
 

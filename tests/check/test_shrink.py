@@ -109,7 +109,7 @@ def test_where_not_all_could_be_looked_at_it_is_not_said(found: Sequence[Shortes
 
 
 def _mail(one: Shortest) -> str:
-    return " ".join(mail(Finding(V8, one, (), FilePath("x"), one.violation, (), "", None)).split())
+    return " ".join(mail(Finding(V8, one, (), FilePath("x"), "", b"", one.violation, (), "", None)).split())
 
 
 # The world.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from importlib.resources import files
 
@@ -9,8 +10,10 @@ import pytest
 import trio
 
 from pmulab.check.accesses import accesses
+from pmulab.check.mail import summary
 from pmulab.check.play import Play, Stock
 from pmulab.check.worlds import decks, worlds
+from services.cores import PMUVER
 from services.judge.invariants import INVARIANTS
 from services.kvm.designs import designs
 from tests.check.searching import searched
@@ -77,3 +80,27 @@ async def _impossible() -> None:
 
 def test_what_is_not_possible_leaves_everything_as_it_was() -> None:
     trio.run(_impossible)
+
+
+@pytest.mark.parametrize("name", worlds())
+def test_what_a_world_is_made_of_is_what_a_scenario_of_it_has(name: str) -> None:
+    world = worlds()[name]
+    deck = next(deck for deck in decks().values() if name in deck.worlds)
+    experiment = Stock.of(world, deck, "partitioned").experiment
+    cpus, *vms = world.contents.split("; ")
+    assert cpus.startswith(f"{len(experiment.cpus)} pCPU")
+    assert all(f"{PMUVER[cpu.pmuver]}, " in cpus or f"{PMUVER[cpu.pmuver]})" in cpus for cpu in experiment.cpus)
+    assert all(str(cpu.counters) in cpus.rpartition("), ")[2] for cpu in experiment.cpus)
+    assert ("FEAT_FGT" in cpus) == any(cpu.fgt for cpu in experiment.cpus)
+    assert ("FEAT_HPMN0" in cpus) == any(cpu.hpmn0 for cpu in experiment.cpus)
+    for guest, told in zip(experiment.guests, vms, strict=False):
+        assert told.startswith(f"{guest.name}: {len(guest.vcpus)} vCPU")
+        assert told.endswith(f", asks for {guest.counters}")
+
+
+def test_a_summary_says_once_what_each_world_is_made_of() -> None:
+    parts = [searched("partitioned", deck, "one", walks=1, depth=1) for deck in ("types", "host")]
+    lines = summary("partitioned", parts, 0).splitlines()
+    assert lines[0].startswith("partitioned: nothing found; 2 of 2 parts searched, ")
+    assert re.search(r" states \([\d,]+ a second and core\), [\d,]+ actions \([\d,]+ a second and core\)$", lines[0])
+    assert lines.count(f"one: {worlds()['one'].contents}") == 1

@@ -16,31 +16,48 @@ from services.tables import near
 
 
 @cache
-def designs() -> dict[str, type[Design]]:
-    """Every design there is, by name. Raises DesignError for an entry point that is not a design."""
-    found: dict[str, type[Design]] = {}
+def _offered() -> dict[str, type[Design] | DesignError]:
+    """What each entry point gives, by its name: a design, or why there is none."""
+    found: dict[str, type[Design] | DesignError] = {}
     for point in sorted(entry_points(group="pmulab.designs"), key=lambda point: point.name):
-        design = point.load()
-        if not (isinstance(design, type) and issubclass(design, Design)):
-            raise DesignError(
-                f"entry point {point.name!r} ({point.value}) of group pmulab.designs is not a Design",
-                "name a subclass of services.kvm.vpmu.Design, or uninstall its package",
-            )
-        found[point.name] = design
+        where = f"entry point {point.name!r} ({point.value}) of group pmulab.designs"
+        try:
+            design = point.load()
+        except Exception as error:  # whatever somebody else's module raises concerns its designs alone
+            problem = f"{where} cannot be loaded: {type(error).__name__}: {error}"
+            found[point.name] = DesignError(problem, "mend or uninstall its package")
+            continue
+        if isinstance(design, type) and issubclass(design, Design):
+            found[point.name] = design
+        else:
+            remedy = "name a subclass of services.kvm.vpmu.Design, or uninstall its package"
+            found[point.name] = DesignError(f"{where} is not a Design", remedy)
+    return found
+
+
+@cache
+def designs() -> dict[str, type[Design]]:
+    """Every design there is, by name."""
+    found = {name: design for name, design in _offered().items() if not isinstance(design, DesignError)}
     for version in (*emulated.VERSIONS, *partitioned.VERSIONS):
         found[version.name] = version
     return found
+
+
+def broken() -> dict[str, DesignError]:
+    """The entry points that give no design, by name, and why."""
+    return {name: error for name, error in _offered().items() if isinstance(error, DesignError)}
 
 
 def named(name: str) -> type[Design]:
     """The design of that name. Raises DesignError."""
     known = designs()
     unlisted = {design.name: design for design in partitioned.UNLISTED}
-    if name in unlisted and name not in known:
+    if name in known:
+        return known[name]
+    if name in unlisted:
         return unlisted[name]
-    if name not in known:
-        raise DesignError(f"unknown design {name!r}", near(name, known))
-    return known[name]
+    raise broken().get(name) or DesignError(f"unknown design {name!r}", near(name, known))
 
 
 def make(spec: DesignSpec, guests: Iterable[GuestSpec] = ()) -> Design:
