@@ -123,7 +123,7 @@ def test_a_vm_that_no_step_names_is_left_out_and_the_other_keeps_its_name(tmp_pa
     assert len(finding.shortest.world.sections["guest"]) == 1
     assert finding.violation.victim == "vm1/0"
     assert finding.shortest.world.what.endswith("; without vm0")
-    _, again = run_of(finding.file.read_text())
+    _, again = run_of(finding.text)
     assert again.digest == finding.digest
     assert finding.shortest.signature in map(Signature.of, again.violations)
 
