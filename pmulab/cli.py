@@ -184,7 +184,7 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         type=_seconds,
         help="search for so long in all, instead of so many walks; what is found is made short, replayed and its cause "
-        "looked for behind that, some half a second of CPU time each",
+        "looked for behind that, mostly in less than a second of CPU time each",
     )
     parser.add_argument("--seed", metavar="N", type=_seed, default=1, help="of the random walks (default: %(default)s)")
     parser.add_argument("--jobs", type=_jobs, metavar="N", help="processes (default: one per core)")
