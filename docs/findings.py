@@ -26,7 +26,7 @@ def findings() -> dict[str, tuple[Scripted, ...]]:
 
 
 def pages() -> dict[Path, str]:
-    """Each page with what its scripts show. ValueError: a script without a page, or a block that is not filled."""
+    """Each page with what its scripts show today. ValueError: a script without a page, a block not filled."""
     every = {name: "\n".join(_shown(runs)) for name, runs in findings().items()}
     texts = {page: page.read_text() for page in sorted(FOLDER.glob("*.md"))}
     absent = every.keys() - {match["name"] for text in texts.values() for match in _BLOCK.finditer(text)}

@@ -42,12 +42,14 @@ def actions_of(play: Play, chance: Random) -> list[Moves]:
     return found + [(chance.choice(amid).at(chance.randrange(_AMID)), move) for move in actions if amid]
 
 
-async def same_keys(play: Play, actions: Sequence[Moves], depth: int, most: int, chance: Random) -> list[Pair]:
-    """Pairs of states that have the same key, up to that depth: all that there are if no level has more than `most` new
-    states, else of those that `most` of each level lead to. The first of each pair was come to first."""
+async def same_keys(
+    play: Play, actions: Sequence[Moves], depth: int, most: int, wanted: int, chance: Random
+) -> list[Pair]:
+    """As many pairs of states with the same key as are `wanted`, or all that there are, up to that depth, by `most` new
+    states of each level. The first of each pair was come to first."""
     key = Key(play)
     known, level = {key.of(): play.save()}, [play.save()]
-    pairs: list[Pair] = []
+    pairs, met = list[Pair](), 0
     for _ in range(depth):
         following: list[Saved] = []
         for saved in level:
@@ -57,7 +59,10 @@ async def same_keys(play: Play, actions: Sequence[Moves], depth: int, most: int,
                     continue
                 found, now = key.of(), play.save()
                 if found in known:
-                    pairs.append((known[found], now))
+                    met += 1
+                    place = len(pairs) if len(pairs) < wanted else chance.randrange(met)
+                    if place < wanted:
+                        pairs[place : place + 1] = [(known[found], now)]
                 else:
                     known[found] = now
                     following.append(now)

@@ -94,21 +94,21 @@ def _length(one: Shortest) -> tuple[int, int, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Unfinished:
-    """A violation that was found, and of which nothing could be made."""
+class Problem:
+    """What could not be carried out, and why."""
 
-    problem: str
+    text: str
     traceback: str = ""  # where the fault is ours
 
 
-def finished(found: tuple[str, Shortest, tuple[str, ...], Path], _tell: Tell) -> Finding | Unfinished:
+def finished(found: tuple[str, Shortest, tuple[str, ...], Path], _tell: Tell) -> Finding | Problem:
     """What a search has found under a design, made short and replayed. A worker does it."""
     design, one, decks, folder = found
     try:
         return replayed(design, trio.run(shortened, design, one), decks, folder)
     except Exception as error:  # of the design's code, or ours: the others are finished all the same
         fault = Fault.of(error, design)
-        return Unfinished(f"{design}, {one}: {fault.what}", fault.traceback)
+        return Problem(f"{design}, {one}: {fault.what}", fault.traceback)
 
 
 def replayed(design: str, shortest: Shortest, decks: tuple[str, ...], folder: Path) -> Finding:

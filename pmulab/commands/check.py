@@ -17,7 +17,7 @@ from pathlib import Path
 import orjson
 
 from pmulab.check import mail
-from pmulab.check.finding import Finding, Unfinished, finished, in_order, shortest_of, written
+from pmulab.check.finding import Finding, Problem, finished, in_order, shortest_of, written
 from pmulab.check.job import Job, Searched
 from pmulab.check.pool import Lost, Stop, carried_out, searched
 from pmulab.check.worlds import Deck, World, decks, worlds
@@ -48,9 +48,9 @@ def main(arguments: argparse.Namespace) -> int:
         run.finish(designs, done, folder)
     found = {design: [written(one) for one in in_order(run.found[design])] for design in designs}
     _print(found, done, folder, as_json=arguments.json)
-    problems = [*_problems(designs, done), *run.unfinished]
+    problems = [*_problems(designs, done), *run.problems]
     for problem in problems:
-        sys.stderr.write(f"{problem.traceback}pmulab: {problem.problem}\n")
+        sys.stderr.write(f"{problem.traceback}pmulab: {problem.text}\n")
     unwritten = [one for of in found.values() for one in of if one.unwritten]
     if unwritten:
         sys.stderr.write(f"pmulab: --out {folder}: {len(unwritten)} not written: {unwritten[0].unwritten}\n")
@@ -92,7 +92,7 @@ class _Run:
         self.stopped = stopped
         self.line = line
         self.found: dict[str, list[Finding]] = {}  # by design
-        self.unfinished: list[Unfinished] = []
+        self.problems: list[Problem] = []
         self.findings = 0  # that there are
 
     def search(self, seconds: float | None) -> list[Searched]:
@@ -125,7 +125,7 @@ class _Run:
         self.findings = len(todo)
         after = self.stopped.is_set()
         ended = 0
-        unfinished: dict[int, Unfinished] = {}
+        problems: dict[int, Problem] = {}
 
         def draw(_under_way: Mapping[int, str]) -> None:
             self.line.draw(lambda: f"{ended} of {len(todo)} findings replayed, and their causes looked for")
@@ -138,10 +138,10 @@ class _Run:
                 if isinstance(one, Finding):
                     self.found[design].append(one)
                 elif isinstance(one, Lost):
-                    unfinished[number] = Unfinished(f"{design}, {shortest}: {one.why}")
+                    problems[number] = Problem(f"{design}, {shortest}: {one.why}")
                 else:
-                    unfinished[number] = one
-        self.unfinished = [unfinished[number] for number in sorted(unfinished)]
+                    problems[number] = one
+        self.problems = [problems[number] for number in sorted(problems)]
 
     def interrupted(self, done: Sequence[Searched]) -> str:
         """What had been done by then."""
@@ -215,7 +215,7 @@ def _worlds(deck: Deck, chosen: list[str]) -> list[World]:
     return [worlds()[name] for name in deck.worlds if not chosen or name in chosen]
 
 
-def _problems(designs: Sequence[str], done: Sequence[Searched]) -> Iterator[Unfinished]:
+def _problems(designs: Sequence[str], done: Sequence[Searched]) -> Iterator[Problem]:
     """What could not be searched: a line for each reason, however many parts have it."""
     for design in designs:
         of_design = [one for one in done if one.job.design == design]
@@ -225,9 +225,9 @@ def _problems(designs: Sequence[str], done: Sequence[Searched]) -> Iterator[Unfi
                 failed.setdefault(one.failed, []).append(one)
         for first, *others in failed.values():
             more = f"; and {len(others)} more parts likewise" if others else ""
-            yield Unfinished(f"{first.problem}{more}", first.traceback)
+            yield Problem(f"{first.problem}{more}", first.traceback)
         if not any(one.anything or one.cut for one in of_design):
-            yield Unfinished(f"{design}: nothing was searched")
+            yield Problem(f"{design}: nothing was searched")
 
 
 def _print(found: Mapping[str, Sequence[Finding]], done: Sequence[Searched], folder: Path, *, as_json: bool) -> None:

@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("designs", nargs="*", default=DESIGNS, metavar="DESIGN")
     parser.add_argument("--deck", action="append", metavar="NAME", help="only this deck")
     parser.add_argument("--depth", type=int, default=4, help="actions up to a pair (%(default)s)")
-    parser.add_argument("--most", type=int, default=100, help="new states of a level to go on from (%(default)s)")
+    parser.add_argument("--most", type=int, default=40, help="new states of a level to go on from (%(default)s)")
     parser.add_argument("--pairs", type=int, default=200, help="of each deck, world and design (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="by which they are chosen (%(default)s)")
     arguments = parser.parse_args()
@@ -54,16 +54,15 @@ async def _audit(design: str, deck: str, world: str, arguments: argparse.Namespa
         return 0
     chance = Random(arguments.seed)
     actions = actions_of(play, chance)
-    pairs = await same_keys(play, actions, arguments.depth, arguments.most, chance)
-    chosen = chance.sample(pairs, min(arguments.pairs, len(pairs)))
+    pairs = await same_keys(play, actions, arguments.depth, arguments.most, arguments.pairs, chance)
     audit = Audit(play, actions)
     apart, told = 0, dict[tuple[str, str], Difference]()
-    for pair in chosen:
+    for pair in pairs:
         differences = await audit.differences(*pair)
         apart += bool(differences)
         told |= {(one.action, one.field): one for one in differences}
     seconds = time.process_time() - began
-    print(f"{design} {deck} {world}: {audit.pairs} of {len(pairs)} pairs, {apart} apart, {seconds:.1f} s", flush=True)
+    print(f"{design} {deck} {world}: {audit.pairs} pairs, {apart} apart, {seconds:.1f} s", flush=True)
     for difference in told.values():
         print(f"  {difference}", flush=True)
     return apart

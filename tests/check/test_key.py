@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pmulab.check.audit import differing
+from pmulab.check.exhaustive import FAR
 from pmulab.check.key import Key
 from tests.check.levels import act, action, opened
 
@@ -102,3 +103,16 @@ async def test_whoever_asks_for_keys_changes_nothing() -> None:
         machine = play.simulation.board.machine
         ends.append((machine.digest(), machine.judgement()))
     assert ends[0] == ends[1]
+
+
+async def test_a_session_that_a_step_has_opened_and_kvm_has_not_come_to_cannot_be_opened_again() -> None:
+    play = await opened("amid")
+    key = Key(play)
+    write, opens = action(play, "PMCR_EL0"), action(play, "perf_open")
+    root = play.save()
+    assert await play.act([write])
+    without = key.of()
+    play.restore(root)
+    assert await play.act([opens.at(FAR), write])
+    assert not await play.act([opens])
+    assert key.of() != without
