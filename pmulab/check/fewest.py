@@ -11,7 +11,7 @@ from services.kvm.errors import SimulationError
 from services.result import Violation
 from services.state import Saved
 
-MOST = 3_000  # actions that are carried out for it, some two seconds
+MOST = 2_000  # actions that are carried out for it, one or two seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class _Sequences:
         self.actions = actions
         self.wanted = wanted
         self.runs = 0
-        self.key = Key(play, [moves[-1] for moves in actions])
+        self.key = Key(play)
         self.seen: set[tuple[int, frozenset[object]]] = set()
         self.states: list[_State] = [_State(root, (), (), frozenset())]
 

@@ -16,6 +16,7 @@ from pmulab.check.accesses import Step
 from pmulab.check.cause import Cause, Causes
 from pmulab.check.fault import Fault
 from pmulab.check.job import Searched, Shortest, Tell, shortened
+from pmulab.check.shorter import shorter
 from pmulab.check.shrink import Signature
 from pmulab.check.smaller import smaller
 from pmulab.check.story import Line, story
@@ -111,8 +112,9 @@ def finished(found: tuple[str, Shortest, tuple[str, ...], Path], _tell: Tell) ->
 
 
 def replayed(design: str, shortest: Shortest, decks: tuple[str, ...], folder: Path) -> Finding:
-    """By a run of the scenario, as `pmulab run` has it, which is to be written to a file of the `folder`. Raises
-    SearchError if that does not find the same."""
+    """With the fewest of its steps, by a run of the scenario, as `pmulab run` has it, which is to be written to a file
+    of the `folder`. Raises SearchError if that does not find the same, SimulationError."""
+    shortest = trio.run(shorter, design, shortest)
     steps = shortest.steps
     found = _found(design, shortest, steps)
     if found is None:

@@ -55,7 +55,7 @@ class Shortest:
     after: int  # actions, when it was found
     length: int  # of the path on which it was found
     runs: int  # in which that was made shorter
-    fewest: bool = False  # nothing shorter of the same actions, in any order and number, leads to it
+    fewest: bool = False  # no fewer of its steps lead to it, in any order and number (`pmulab.check.shorter`)
     path: Path = ()  # as it was found, where it has not been yet
 
     def __str__(self) -> str:
@@ -141,13 +141,11 @@ async def shortened(design: str, one: Shortest) -> Shortest:
 
 async def _shortest(one: Shortest, shrinker: Shrinker) -> Shortest:
     before = shrinker.runs
-    shrunk = await shrinker.shortest(one.path, one.signature)
-    again = [found for found in await shrinker.found_on(shrunk.path) if one.signature.is_of(found)]
+    best = await shrinker.reduced(one.path, one.signature)
+    again = [found for found in await shrinker.found_on(best) if one.signature.is_of(found)]
     if not again:
         raise SearchError(f"{one.signature.invariant} {one.signature.kind} was found, and not again on the same path")
-    return replace(
-        one, steps=_steps(shrunk.path), violation=again[0], runs=shrinker.runs - before, fewest=shrunk.fewest, path=()
-    )
+    return replace(one, steps=_steps(best), violation=again[0], runs=shrinker.runs - before, path=())
 
 
 def _steps(path: Path) -> tuple[Step, ...]:

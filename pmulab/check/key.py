@@ -210,13 +210,12 @@ _tuples, _dicts = _ByType(named=False), _ByType(named=True)
 class Key:
     """That of a play, whose world has neither tasks nor processes of its own."""
 
-    def __init__(self, play: Play, actions: Iterable[Move] = ()) -> None:
-        """`actions`: such as the deck has not, too."""
+    def __init__(self, play: Play) -> None:
         self.play = play
         self.simulation = play.simulation
         self.host = play.embedded.host
         self.machine = play.simulation.board.machine
-        self.chosen = _chosen([*play.stock.actions, *actions])
+        self.chosen = _chosen(play.stock.actions)
         if self.simulation.tasks or self.simulation.processes:
             raise UnnamedField("a world with tasks has no key: what they have done is not in it")
 

@@ -27,12 +27,10 @@ def mail(finding: Finding) -> str:
     """One finding."""
     found, shortest = finding.violation, finding.shortest
     invariant = INVARIANTS[found.invariant]
-    length = f"{len(shortest.steps)} steps, made of {shortest.length} actions, after {shortest.after:,}"
     lines = [
         f"{found.invariant} {found.kind}: {found.broken}",
-        *textwrap.wrap(
-            f"{finding.design}, {shortest.world.what}; {length}", WIDTH, initial_indent="  ", subsequent_indent="  "
-        ),
+        f"  {finding.design}, {shortest.world.what}",
+        f"  {len(shortest.steps)} steps, made of {shortest.length} actions, after {shortest.after:,}",
         "",
         *(f"  {line}" for line in align([*rows(finding)], left=9).splitlines()),
         "",

@@ -52,7 +52,7 @@ class Shrunk:
     """A path that has been made shorter."""
 
     path: Path
-    fewest: bool  # nothing shorter of the same actions, in any order and number, leads to it
+    fewest: bool  # no fewer of its actions lead to it, in any order and number: all sequences were looked at
 
 
 class Shrinker:
@@ -66,9 +66,8 @@ class Shrinker:
         self._known: dict[tuple[str, Signature], bool] = {}
 
     async def shortest(self, path: Path, signature: Signature) -> Shrunk:
-        """A path of which no part can be left out, on which the same is found as on `path`; and none of fewer of its
-        actions, if all of these could be looked at."""
-        best = await self.reduced(path, signature)
+        """Of the actions of a path that is `reduced`, the fewest that lead to it."""
+        best = path
         while True:
             fewer = await self._fewest(best, signature)
             if fewer.path is None:

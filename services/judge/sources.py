@@ -37,6 +37,7 @@ SOURCES: Final = {
     "restored": f"{_ARM}, {{register}}; one copy of each register, on the CPU or in memory: {_KVM}/sys_regs.c, "
     "vcpu_read_sys_reg() and vcpu_write_sys_reg()",
     "unsynchronised": f"{_SYNCHRONISED}; PMSELR_EL0",
+    "driver_order": f"{_SYNCHRONISED}; {{register}}; {_DRIVER}, armv8pmu_enable_event() and armv8pmu_disable_event()",
     "without_effect": f"{_SYNCHRONISED}; {{register}}",
     "host_placement": f"{_ARM}, MDCR_EL2.HPMN: EL1 and EL0 reach the event counters below it; {_DRIVER}, "
     "armv8pmu_get_event_idx()",
@@ -48,6 +49,7 @@ SOURCES: Final = {
     "event_placement": f"{_DRIVER}, armv8pmu_get_event_idx()",
     "event_group": f"perf_event_open(2), group_fd: a group is put onto the CPU as a unit; {_PERF}, group_sched_in()",
     "event_pinned": f"perf_event_open(2), pinned: always on the CPU if at all possible; {_PERF}, merge_sched_in()",
+    "event_flexible": f"{_PERF}, merge_sched_in(): what is flexible waits only where it does not fit",
     "not_loaded": _LOADED,
     "loaded_twice": _LOADED,
     "half_swapped": f"{_LOADED}, amid which interrupts are taken; {_DRIVER}, armv8pmu_handle_irq()",

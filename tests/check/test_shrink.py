@@ -17,6 +17,7 @@ from pmulab.check.finding import Finding, replayed, run_of, shortest_of
 from pmulab.check.job import Shortest
 from pmulab.check.mail import mail
 from pmulab.check.play import Move, Moves, Path, Play, Stock
+from pmulab.check.shorter import shorter
 from pmulab.check.shrink import Shrinker, Shrunk, Signature
 from pmulab.check.smaller import smaller
 from pmulab.check.worlds import World, decks, scenario_text, worlds
@@ -74,7 +75,12 @@ def test_steps_in_another_order_are_fewer_where_none_can_be_left_out() -> None:
 
 @pytest.fixture(scope="module")
 def found() -> Sequence[Shortest]:
-    return [shortest for shortest, _ in shortest_of([searched(V8, "swap", "pair", walks=20)])]
+    return shortened()
+
+
+def shortened() -> Sequence[Shortest]:
+    found = shortest_of([searched(V8, "swap", "pair", walks=20)])
+    return [trio.run(shorter, V8, shortest) for shortest, _ in found]
 
 
 def test_no_shorter_sequence_of_the_same_actions_leads_to_it(found: Sequence[Shortest]) -> None:
@@ -102,7 +108,7 @@ def _as_move(stock: Stock, step: Any) -> Move:
 def test_where_not_all_could_be_looked_at_it_is_not_said(found: Sequence[Shortest], monkeypatch: Any) -> None:
     assert all("in any order" in _mail(one) for one in found)
     monkeypatch.setattr(fewest, "MOST", 10)
-    again = searched(V8, "swap", "pair", walks=20).found
+    again = shortened()
     assert any(not one.fewest for one in again)
     for one in again:
         assert ("in any order" in _mail(one)) is one.fewest
