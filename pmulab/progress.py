@@ -80,28 +80,25 @@ class Progress:
         self._shares = dict.fromkeys(designs, 0.0)
         self._virtual_seconds = dict.fromkeys(designs, 0.0)
         self._estimate = Estimate(designs, at_once)
-        self._shown = sys.stderr.isatty()
+        self._line = Line()
         self._began = time.monotonic()
-        self._drawn = 0.0
 
     def __enter__(self) -> Progress:
+        self._line.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._shown:
-            _write("\r\x1b[K")
+        self._line.__exit__(kind, error, traceback)
 
     def update(self, design: str, share: float, virtual_seconds: float) -> None:
         """`share` of the work of a design is done, 0 to 1, and 1 once it has ended."""
         self._shares[design] = share = min(max(share, 0.0), 1.0)
         self._virtual_seconds[design] = virtual_seconds
-        now = time.monotonic()
-        self._estimate.tell(design, share, now - self._began)
-        if self._shown and now - self._drawn >= INTERVAL:
-            self._drawn = now
-            _write(f"\r{self.line(shutil.get_terminal_size().columns - 1, now - self._began)}\x1b[K")
+        wall_seconds = time.monotonic() - self._began
+        self._estimate.tell(design, share, wall_seconds)
+        self._line.draw(lambda: self.line(shutil.get_terminal_size().columns - 1, wall_seconds))
 
     def line(self, columns: int, wall_seconds: float) -> str:
         """The line, in at most `columns` characters."""
