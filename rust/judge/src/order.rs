@@ -28,8 +28,8 @@ pub struct Unsynchronised {
 }
 
 impl Unsynchronised {
-    /// The driver writes a register on `cpu`, where its own are as `host` has them up to here. The counters for which an ISB is missing
-    /// before that.
+    /// The driver writes a register on `cpu`, where its own are as `host` has them up to here. The counters for which an
+    /// ISB is missing before that.
     fn write(&mut self, register: Register, value: u64, host: &Cpu, cpu: &Cpu) -> u64 {
         let read = |of| host.read(Register::of(of), 2);
         match register.kind() {
