@@ -166,5 +166,7 @@ def _of_host(move: Move) -> bool:
 
 
 def _for(run: Move, cycles: int, *, until_event: bool = False) -> Move:
-    step = {**run.step, "cycles": cycles} | ({"until": "event"} if until_event else {})
+    step = {key: value for key, value in run.step.items() if key != "until"} | {"cycles": cycles}
+    if until_event:
+        step["until"] = "event"
     return Move(step, replace(run.spec, cycles=cycles, until_event=until_event))
