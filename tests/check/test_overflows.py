@@ -132,6 +132,16 @@ async def test_anywhere_else_it_ends_as_at_one_of_these(
     assert elsewhere <= known
 
 
+async def test_what_passes_before_is_written_as_it_is_played() -> None:
+    """So that the scenario of what is found finds the same."""
+    one = await amid("partitioned", "one", ("preempt",), ("vm0/0", "switch"))
+    passed = [passes async for passes in Overflows(one.play).each(one.action, one.come_to)]
+    assert passed
+    for passes in passed:
+        assert passes.step["cycles"] == passes.spec.cycles
+        assert ("until" in passes.step) == passes.spec.until_event
+
+
 async def test_what_a_guest_or_the_host_computes_has_none() -> None:
     """There it comes by itself."""
     play = await opened("sampling")
