@@ -15,7 +15,7 @@ from importlib import invalidate_caches
 from pathlib import Path
 from types import ModuleType
 
-from services.kvm.designs import designs
+from services.kvm import designs
 from services.kvm.designs.partitioned import Partitioned
 from tests.mutants import accesses, driver, event_types, interrupts, reservation, swap, traps
 from tests.mutants.drawn import MUTANTS
@@ -48,12 +48,12 @@ def offered() -> Iterator[None]:
     """Meanwhile they are among the designs of this process."""
     sys.path.append(str(OFFERED))
     invalidate_caches()
-    designs.cache_clear()
+    designs.offered.cache_clear()
     try:
         yield
     finally:
         sys.path.remove(str(OFFERED))
-        designs.cache_clear()
+        designs.offered.cache_clear()
 
 
 if __name__ == "__main__":

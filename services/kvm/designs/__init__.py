@@ -16,7 +16,7 @@ from services.tables import near
 
 
 @cache
-def _offered() -> dict[str, type[Design] | DesignError]:
+def offered() -> dict[str, type[Design] | DesignError]:
     """What each entry point gives, by its name: a design, or why there is none."""
     found: dict[str, type[Design] | DesignError] = {}
     for point in sorted(entry_points(group="pmulab.designs"), key=lambda point: point.name):
@@ -35,10 +35,9 @@ def _offered() -> dict[str, type[Design] | DesignError]:
     return found
 
 
-@cache
 def designs() -> dict[str, type[Design]]:
     """Every design there is, by name."""
-    found = {name: design for name, design in _offered().items() if not isinstance(design, DesignError)}
+    found = {name: design for name, design in offered().items() if not isinstance(design, DesignError)}
     for version in (*emulated.VERSIONS, *partitioned.VERSIONS):
         found[version.name] = version
     return found
@@ -46,7 +45,7 @@ def designs() -> dict[str, type[Design]]:
 
 def broken() -> dict[str, DesignError]:
     """The entry points that give no design, by name, and why."""
-    return {name: error for name, error in _offered().items() if isinstance(error, DesignError)}
+    return {name: error for name, error in offered().items() if isinstance(error, DesignError)}
 
 
 def named(name: str) -> type[Design]:
