@@ -30,7 +30,6 @@ class Fault:
         if isinstance(error, (SearchError, SimulationError)):
             return cls(one_line(str(error)))
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)]
         theirs = _root(named(parse_design(design).name).__module__) not in _OURS
         frames = [*traceback.walk_tb(error.__traceback__)]
         foreign = [(frame, line) for frame, line in frames if theirs and _is_foreign(frame)]

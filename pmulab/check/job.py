@@ -10,7 +10,7 @@ from pmulab.check.accesses import Step
 from pmulab.check.coverage import Coverage
 from pmulab.check.exhaustive import Exhaustive
 from pmulab.check.fault import Fault
-from pmulab.check.play import Found, Path, Play, Stock
+from pmulab.check.play import Found, Path, Play, Stock, steps_of
 from pmulab.check.shrink import Shrinker, Signature
 from pmulab.check.walks import Walks
 from pmulab.check.worlds import Deck, World, decks
@@ -133,10 +133,7 @@ async def shortened(design: str, one: Shortest) -> Shortest:
     """What was found, on its shortest path. Raises SearchError, SimulationError."""
     if not one.path:
         return one
-    stock = Stock.of(one.world, decks()[one.deck], design)
-    play = Play(stock)
-    await play.boot()
-    return await _shortest(one, Shrinker(play, play.save()))
+    return await _shortest(one, await Shrinker.booted(Stock.of(one.world, decks()[one.deck], design)))
 
 
 async def _shortest(one: Shortest, shrinker: Shrinker) -> Shortest:
@@ -145,11 +142,7 @@ async def _shortest(one: Shortest, shrinker: Shrinker) -> Shortest:
     again = [found for found in await shrinker.found_on(best) if one.signature.is_of(found)]
     if not again:
         raise SearchError(f"{one.signature.invariant} {one.signature.kind} was found, and not again on the same path")
-    return replace(one, steps=_steps(best), violation=again[0], runs=shrinker.runs - before, path=())
-
-
-def _steps(path: Path) -> tuple[Step, ...]:
-    return tuple(move.step for moves in path for move in moves)
+    return replace(one, steps=steps_of(best), violation=again[0], runs=shrinker.runs - before, path=())
 
 
 class _Search:
@@ -252,7 +245,7 @@ class _Search:
                 continue
             self.known.add(signature)
             job, after = self.job, self.searched.transitions + self.searched.actions
-            steps, length = _steps(one.path), len(one.path)
+            steps, length = steps_of(one.path), len(one.path)
             kept = Shortest(
                 signature, job.world, job.deck.name, steps, one.violation, after, length, runs=0, path=one.path
             )

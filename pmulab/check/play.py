@@ -43,6 +43,11 @@ Moves = tuple[Move, ...]  # an action: the last one, and before it what comes am
 Path = tuple[Moves, ...]
 
 
+def steps_of(path: Path) -> tuple[Step, ...]:
+    """As a scenario has them: what comes amid an action stands before it."""
+    return tuple(move.step for moves in path for move in moves)
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """A violation, at the end of a path from the boot."""

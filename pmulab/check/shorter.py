@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pmulab.check.accesses import Step
 from pmulab.check.job import Shortest
-from pmulab.check.play import Moves, Path, Play, Stock
+from pmulab.check.play import Moves, Path, Stock, steps_of
 from pmulab.check.shrink import Shrinker
 from pmulab.check.worlds import Deck
 
@@ -15,16 +15,13 @@ from pmulab.check.worlds import Deck
 async def shorter(design: str, shortest: Shortest) -> Shortest:
     """The fewest of its steps that lead to it. Raises UserError, SimulationError."""
     stock = Stock.of(shortest.world, _deck(shortest), design)
-    play = Play(stock)
-    await play.boot()
-    shrinker = Shrinker(play, play.save())
+    shrinker = await Shrinker.booted(stock)
     path, signature = _path(stock, shortest.steps), shortest.signature
     if not await shrinker.finds(path, signature):
         return shortest  # a replay of its scenario says so
     shrunk = await shrinker.shortest(path, signature)
     (*_, violation) = (one for one in await shrinker.found_on(shrunk.path) if signature.is_of(one))
-    steps = tuple(move.step for moves in shrunk.path for move in moves)
-    runs = shortest.runs + shrinker.runs
+    steps, runs = steps_of(shrunk.path), shortest.runs + shrinker.runs
     return replace(shortest, steps=steps, violation=violation, runs=runs, fewest=shrunk.fewest)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pmulab.check.fewest import Fewest, actions_of, fewest
-from pmulab.check.play import Move, Moves, Path, Play
+from pmulab.check.play import Move, Moves, Path, Play, Stock
 from services.kvm.errors import SimulationError
 from services.result import Violation
 from services.state import Saved
@@ -64,6 +64,13 @@ class Shrinker:
         self.root = root
         self.runs = 0
         self._known: dict[tuple[str, Signature], bool] = {}
+
+    @classmethod
+    async def booted(cls, stock: Stock) -> Shrinker:
+        """In a world of its own. Raises UserError, SimulationError."""
+        play = Play(stock)
+        await play.boot()
+        return cls(play, play.save())
 
     async def shortest(self, path: Path, signature: Signature) -> Shrunk:
         """Of the actions of a path that is `reduced`, the fewest that lead to it."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from pmulab.check.accesses import Step
-from pmulab.check.worlds import World
+from pmulab.check.worlds import World, vcpus_of
 
 
 def smaller(world: World, steps: Sequence[Step]) -> Iterator[World]:
@@ -25,7 +25,7 @@ def smaller(world: World, steps: Sequence[Step]) -> Iterator[World]:
             ]
             yield _with(world, name, guest=others)
     for number, (name, guest) in enumerate(zip(names, guests, strict=True)):
-        last = _vcpus(guest) - 1
+        last = vcpus_of(guest) - 1
         if last and f"{name}/{last}" not in named:
             fewer = {"pin": guest["pin"][:-1]} if "pin" in guest else {"vcpus": last}
             others = [{**one, **fewer} if place == number else one for place, one in enumerate(guests)]
@@ -35,10 +35,6 @@ def smaller(world: World, steps: Sequence[Step]) -> Iterator[World]:
     stepped = {step["pcpu"] for step in steps if "pcpu" in step}
     if pcpu and pcpu not in pinned | stepped and f"host/{pcpu}" not in named:
         yield _with(world, f"pCPU {pcpu}", machine=_on(world.sections["machine"], pcpu))
-
-
-def _vcpus(guest: Mapping[str, Any]) -> int:
-    return int(guest.get("vcpus", len(guest.get("pin", [-1]))))
 
 
 def _on(machine: Mapping[str, Any], pcpus: int) -> dict[str, Any]:

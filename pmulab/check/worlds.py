@@ -64,7 +64,7 @@ class World:
         of = f"{self.pcpus} pCPU{'s' if self.pcpus > 1 else ''}"
         parts = [f"{of}, {machine['core']} ({', '.join(features)}), {counters} event counters"]
         for number, guest in enumerate(self.sections["guest"]):
-            vcpus = guest.get("vcpus", len(guest.get("pin", [-1])))
+            vcpus = vcpus_of(guest)
             of = f"{vcpus} vCPU{'s' if vcpus > 1 else ''}{'' if 'pin' in guest else ' that floats'}"
             parts.append(f"vm{number}: {of}, asks for {guest['counters']}")
         settings = {**({"pmi_delay": machine["pmi_delay"]} if "pmi_delay" in machine else {}), **host}
@@ -77,10 +77,15 @@ class World:
         vcpus = [
             f"vm{number}/{index}"
             for number, guest in enumerate(self.sections["guest"])
-            for index in range(guest.get("vcpus", len(guest.get("pin", [-1]))))
+            for index in range(vcpus_of(guest))
         ]
         of_vms = [name for name in vcpus if name.endswith("/0")]
         return dict(zip(("A", "B"), of_vms if len(of_vms) > 1 else vcpus, strict=False))
+
+
+def vcpus_of(guest: Mapping[str, Any]) -> int:
+    """How many a guest of a world's sections has."""
+    return int(guest.get("vcpus", len(guest.get("pin", [-1]))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import trio
 from pmulab import scenario
 from pmulab.check.finding import Finding, replayed, shortest_of, written
 from pmulab.check.job import Job
-from pmulab.check.play import Play, Stock
+from pmulab.check.play import Stock
 from pmulab.check.pool import Stop
 from pmulab.check.pool import searched as searched_at_once
 from pmulab.check.shrink import Shrinker, Signature
@@ -74,9 +74,7 @@ async def _needed(finding: Finding) -> list[bool]:
     """Is it found without each step?"""
     of = finding.shortest
     stock = Stock.of(of.world, decks()[of.deck], finding.design)
-    play = Play(stock)
-    await play.boot()
-    shrinker = Shrinker(play, play.save())
+    shrinker = await Shrinker.booted(stock)
     (experiment,) = scenario.load(finding.file).experiments
     moves = {repr(move.step): move for move in (*(move for (move,) in stock.opening), *stock.actions)}
     path = []

@@ -16,7 +16,7 @@ from pmulab.check.fewest import actions_of
 from pmulab.check.finding import Finding, replayed, run_of, shortest_of
 from pmulab.check.job import Shortest
 from pmulab.check.mail import mail
-from pmulab.check.play import Move, Moves, Path, Play, Stock
+from pmulab.check.play import Move, Moves, Path, Stock
 from pmulab.check.shorter import shorter
 from pmulab.check.shrink import Shrinker, Shrunk, Signature
 from pmulab.check.smaller import smaller
@@ -29,9 +29,7 @@ FEW = 6  # steps: all sequences of so many of them are run one by one
 
 def in_world(world: str, use: Callable[..., Any], *of: object) -> Any:
     async def booted() -> Any:
-        play = Play(Stock.of(worlds()[world], decks()["swap"], V8))
-        await play.boot()
-        return await use(Shrinker(play, play.save()), *of)
+        return await use(await Shrinker.booted(Stock.of(worlds()[world], decks()["swap"], V8)), *of)
 
     return trio.run(booted)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -13,6 +14,7 @@ from pmulab.check import pool
 from pmulab.check.exhaustive import Exhaustive
 from pmulab.check.finding import Finding, finished, shortest_of
 from pmulab.check.job import Searched, search
+from pmulab.check.play import Found
 from pmulab.check.pool import Shares, Stop, carried_out
 from pmulab.check.walks import Walks
 from tests.check.searching import job
@@ -65,9 +67,9 @@ def test_within_a_level_no_action_begins_when_its_time_is_over(monkeypatch: pyte
     late: list[float] = []
     original = Exhaustive._arrived
 
-    def watched(self: Exhaustive, *arguments: object) -> object:
+    def watched(self: Exhaustive, *arguments: Any) -> list[Found]:
         late.extend([clock.now] if clock.now > 0.5 + 2 * TICK else [])
-        return original(self, *arguments)  # type: ignore[arg-type]
+        return original(self, *arguments)
 
     monkeypatch.setattr(Exhaustive, "_arrived", watched)
     found = timed(1.0, clock, "amid", "one")

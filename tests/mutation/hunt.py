@@ -18,7 +18,7 @@ import trio
 from pmulab.check.accesses import Step
 from pmulab.check.coverage import Coverage
 from pmulab.check.finding import run_of
-from pmulab.check.play import Found, Play, Stock
+from pmulab.check.play import Found, Play, Stock, steps_of
 from pmulab.check.shrink import Shrinker, Signature
 from pmulab.check.walks import Walks
 from pmulab.check.worlds import decks, scenario_text, worlds
@@ -139,7 +139,7 @@ class Hunt:
                 best = trio.run(shrinker.reduced, found.path, Signature.of(found.violation))
         except (Exception, Endless):
             best = found.path
-        return tuple(move.step for moves in best for move in moves)
+        return steps_of(best)
 
 
 @cache
