@@ -208,7 +208,7 @@ def world(of: Situation) -> Experiment:
 def simulated(of: Experiment, program: Scripted) -> Simulation:
     """On a host with v8, whatever the VM."""
     with (
-        mock.patch.dict(designs.designs(), {BesidePartitioned.name: BesidePartitioned}),
+        mock.patch.dict(designs.offered(), {BesidePartitioned.name: BesidePartitioned}),
         mock.patch.object(without_pmu, "host_policy", host_of_v8),
     ):
         return simulation(of, program)
